@@ -1,0 +1,141 @@
+//! The fixed-depth Transformer made of the same blocks: the control for everything a route claims.
+//!
+//! `logits = norm(block_n(… block_1(E[tokens]))) Eᵀ` with a tied head (brian specification §2.1).
+
+use crate::block::BlockSizes;
+use crate::block::causal::Rotary;
+use crate::block::transformer::{TransformerBlock, norm};
+use crate::error::{ConfigError, check_sizes};
+use crate::initial::{Initial, draw};
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+use serde::Deserialize;
+
+/// Sizes of a baseline; the vocabulary comes from the tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct BaselineConfig {
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Hidden width of the feed-forward.
+    pub d_ff: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Longest sequence.
+    pub context: usize,
+    /// Base of the rotary angles.
+    pub rope_base: f64,
+    /// Added to the mean square in every norm.
+    pub norm_epsilon: f64,
+    /// Initial values.
+    pub initial: Initial,
+}
+
+impl BaselineConfig {
+    /// Every field that no model can be built from.
+    pub fn check(&self) -> Vec<ConfigError> {
+        let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
+        if self.n_layers == 0 {
+            errors.push(ConfigError::new("n_layers", 0, "at least 1"));
+        }
+        errors
+    }
+
+    /// A fresh model; the same seed gives the same bits on every backend.
+    pub fn init<B: Backend>(
+        &self,
+        vocabulary: usize,
+        seed: u64,
+        device: &B::Device,
+    ) -> Baseline<B> {
+        let model = self.skeleton(vocabulary, device);
+        draw(model, self.initial, self.n_layers, seed, |_, _| None)
+    }
+
+    /// A model whose parameters exist as shapes only: for counting, and for loading into.
+    pub fn skeleton<B: Backend>(&self, vocabulary: usize, device: &B::Device) -> Baseline<B> {
+        let sizes = self.sizes();
+        let blocks = (0..self.n_layers).map(|_| TransformerBlock::new(&sizes, device));
+        Baseline {
+            embedding: embedding(vocabulary, self.d_model, device),
+            blocks: blocks.collect(),
+            norm: norm(&sizes, device),
+            rotary: Rotary::new(
+                self.context,
+                self.d_model / self.n_heads,
+                self.rope_base,
+                device,
+            ),
+        }
+    }
+
+    pub(crate) fn sizes(&self) -> BlockSizes {
+        BlockSizes {
+            d_model: self.d_model,
+            n_heads: self.n_heads,
+            d_ff: self.d_ff,
+            norm_epsilon: self.norm_epsilon,
+        }
+    }
+}
+
+/// A decoder of fixed depth.
+#[derive(Module, Debug)]
+pub struct Baseline<B: Backend> {
+    /// `[vocabulary, d_model]`; the head uses the same values, so there is one owner and one gradient.
+    pub embedding: Embedding<B>,
+    /// In the order of execution.
+    pub blocks: Vec<TransformerBlock<B>>,
+    /// Before the head.
+    pub norm: RmsNorm<B>,
+    pub(crate) rotary: Rotary<B>,
+}
+
+impl<B: Backend> Baseline<B> {
+    /// Logits of the next token at every position.
+    ///
+    /// # Shapes
+    /// `[batch, seq]` to `[batch, seq, vocabulary]`
+    ///
+    /// # Panics
+    /// If `seq` exceeds the context.
+    pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        let causal = self.rotary.causal(tokens.dims()[1]);
+        let embedded = self.embedding.forward(tokens);
+        let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
+        let hidden = self.blocks.iter().fold(embedded, execute);
+        head(&self.norm, &self.embedding, hidden)
+    }
+}
+
+/// An embedding without values yet.
+pub(crate) fn embedding<B: Backend>(
+    vocabulary: usize,
+    d_model: usize,
+    device: &B::Device,
+) -> Embedding<B> {
+    EmbeddingConfig::new(vocabulary, d_model)
+        .with_initializer(Initializer::Zeros)
+        .init(device)
+}
+
+/// The tied head: `norm(hidden) Eᵀ`.
+///
+/// # Shapes
+/// `[batch, seq, d_model]` to `[batch, seq, vocabulary]`
+pub(crate) fn head<B: Backend>(
+    norm: &RmsNorm<B>,
+    embedding: &Embedding<B>,
+    hidden: Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    let [batch, seq, d_model] = hidden.dims();
+    let weight = embedding.weight.val();
+    let [vocabulary, _] = weight.dims();
+    norm.forward(hidden)
+        .reshape([batch * seq, d_model])
+        .matmul(weight.transpose())
+        .reshape([batch, seq, vocabulary])
+}

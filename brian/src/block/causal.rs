@@ -1,0 +1,90 @@
+//! What every attention layer of one pass shares: the rotary angles of the positions and the causal mask.
+//!
+//! Rotary positions in the half-split convention: for a head `x = [x1, x2]` cut in the middle,
+//! `out = [x1 cos − x2 sin, x2 cos + x1 sin]` with angle `position · base^(−2j/d_head)` (brian specification §2.2).
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor, TensorData};
+
+/// A score this low has probability exactly zero after the softmax, and stays finite where an infinity would not.
+const MASKED: f32 = -1e30;
+
+/// The angles of all positions a model can hold.
+#[derive(Module, Debug)]
+pub struct Rotary<B: Backend> {
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+}
+
+impl<B: Backend> Rotary<B> {
+    /// Tables `[context, d_head / 2]`, computed in float64.
+    pub fn new(context: usize, d_head: usize, base: f64, device: &B::Device) -> Self {
+        let half = d_head / 2;
+        let table = |of: fn(f64) -> f64| {
+            let angle = |position: usize, pair: usize| {
+                position as f64 * base.powf(-2.0 * pair as f64 / d_head as f64)
+            };
+            let value = |index: usize| of(angle(index / half, index % half)) as f32;
+            let values: Vec<f32> = (0..context * half).map(value).collect();
+            Tensor::from_data(TensorData::new(values, [context, half]), device)
+        };
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+        }
+    }
+
+    /// What the attention layers of a pass over `seq` positions need.
+    ///
+    /// # Panics
+    /// If `seq` exceeds the context of the tables.
+    pub fn causal(&self, seq: usize) -> Causal<B> {
+        let [context, _] = self.cos.dims();
+        assert!(
+            seq <= context,
+            "a sequence of {seq} in a context of {context}"
+        );
+        let device = self.cos.device();
+        let future = Tensor::<B, 2, Bool>::tril_mask([seq, seq], 0, &device);
+        Causal {
+            cos: self.cos.clone().slice([0..seq]),
+            sin: self.sin.clone().slice([0..seq]),
+            mask: Tensor::zeros([seq, seq], &device).mask_fill(future, MASKED),
+        }
+    }
+}
+
+/// Angles and mask of one pass.
+#[derive(Clone, Debug)]
+pub struct Causal<B: Backend> {
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+    mask: Tensor<B, 2>,
+}
+
+impl<B: Backend> Causal<B> {
+    /// Turns queries or keys to their positions.
+    ///
+    /// # Shapes
+    /// `[batch, n_heads, seq, d_head]` to the same
+    pub fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let half = x.dims()[3] / 2;
+        let first = x.clone().slice_dim(3, 0..half);
+        let second = x.slice_dim(3, half..2 * half);
+        let (cos, sin) = (self.cos.clone().unsqueeze(), self.sin.clone().unsqueeze());
+        let turned = vec![
+            first.clone() * cos.clone() - second.clone() * sin.clone(),
+            second * cos + first * sin,
+        ];
+        Tensor::cat(turned, 3)
+    }
+
+    /// Lowers the scores of all later positions until their probability is exactly zero.
+    ///
+    /// # Shapes
+    /// `[batch, n_heads, seq, seq]` to the same
+    pub fn hide_future(&self, scores: Tensor<B, 4>) -> Tensor<B, 4> {
+        scores + self.mask.clone().unsqueeze()
+    }
+}

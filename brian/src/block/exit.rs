@@ -1,0 +1,68 @@
+//! OUT, the terminal operator: executed once, between the walk and the post blocks.
+//!
+//! `residual`: `out = h + W norm(h + adapter P)` with W zero at the start, so that wrapping a trained baseline changes
+//! nothing. `projection`: the reference's `out = W norm(h + adapter P)`, which cuts the residual stream and thereby
+//! makes a wrapped baseline another model (brian specification §2.3, §3.1).
+
+use super::BlockSizes;
+use super::matrix::{matrix, per_token};
+use super::transformer::norm;
+use burn::module::Module;
+use burn::nn::{Linear, RmsNorm};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use serde::Deserialize;
+
+/// What leaves the walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// Adds to the stream; the identity at the start.
+    Residual,
+    /// Replaces the stream; for parity with the reference.
+    Projection,
+}
+
+/// The exit operator.
+#[derive(Module, Debug)]
+pub struct ExitBlock<B: Backend> {
+    /// `[d_position, d_model]`.
+    pub adapter: Linear<B>,
+    /// Norm before the projection.
+    pub norm: RmsNorm<B>,
+    /// `[d_model, d_model]`.
+    pub projection: Linear<B>,
+    #[module(skip)]
+    kind: Exit,
+}
+
+impl<B: Backend> ExitBlock<B> {
+    pub(crate) fn new(
+        sizes: &BlockSizes,
+        d_position: usize,
+        kind: Exit,
+        device: &B::Device,
+    ) -> Self {
+        Self {
+            adapter: matrix(d_position, sizes.d_model, device),
+            norm: norm(sizes, device),
+            projection: matrix(sizes.d_model, sizes.d_model, device),
+            kind,
+        }
+    }
+
+    /// Leaves the walk.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, d_model]`
+    /// - `position`: `[batch, seq, d_position]`
+    /// - returns `[batch, seq, d_model]`
+    pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
+        let placed = hidden.clone() + per_token(&self.adapter, position);
+        let projected = per_token(&self.projection, self.norm.forward(placed));
+        match self.kind {
+            Exit::Residual => hidden + projected,
+            Exit::Projection => projected,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Gated feed-forward (SwiGLU, Shazeer 2020): `down( silu(gate x) ⊙ up x )`, no biases.
+
+use super::BlockSizes;
+use super::matrix::{matrix, per_token};
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend;
+
+/// The feed-forward half of a block.
+#[derive(Module, Debug)]
+pub struct FeedForward<B: Backend> {
+    /// `[d_model, d_ff]`, through the nonlinearity (`w1` of the reference).
+    pub gate: Linear<B>,
+    /// `[d_model, d_ff]`, multiplied with the gate (`w2` of the reference).
+    pub up: Linear<B>,
+    /// `[d_ff, d_model]`, adds to the residual stream (`w3` of the reference).
+    pub down: Linear<B>,
+}
+
+impl<B: Backend> FeedForward<B> {
+    pub(crate) fn new(sizes: &BlockSizes, device: &B::Device) -> Self {
+        Self {
+            gate: matrix(sizes.d_model, sizes.d_ff, device),
+            up: matrix(sizes.d_model, sizes.d_ff, device),
+            down: matrix(sizes.d_ff, sizes.d_model, device),
+        }
+    }
+
+    /// Maps every position on its own.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to the same
+    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let gate = silu(per_token(&self.gate, x.clone()));
+        per_token(&self.down, gate * per_token(&self.up, x))
+    }
+}

@@ -1,0 +1,26 @@
+//! The bias-free linear map that everything in a block is made of.
+
+use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// A map `[d_in, d_out]`; its values come from [`crate::initial`].
+pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) -> Linear<B> {
+    LinearConfig::new(d_in, d_out)
+        .with_bias(false)
+        .with_initializer(Initializer::Zeros)
+        .init(device)
+}
+
+/// Applies a map to every token as one matrix product.
+///
+/// On `[batch, seq, d_in]` Burn makes one product and one weight gradient per sequence and then adds those up.
+///
+/// # Shapes
+/// `[batch, seq, d_in]` to `[batch, seq, d_out]`
+pub(crate) fn per_token<B: Backend>(map: &Linear<B>, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    let [batch, seq, d_in] = x.dims();
+    let y = map.forward(x.reshape([batch * seq, d_in]));
+    let [_, d_out] = y.dims();
+    y.reshape([batch, seq, d_out])
+}

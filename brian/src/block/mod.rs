@@ -1,0 +1,22 @@
+//! What is executed: attention, feed-forward, the block made of both, the routed block and the exit.
+
+pub mod attention;
+pub mod causal;
+pub mod exit;
+pub mod feed_forward;
+pub(crate) mod matrix;
+pub mod routed;
+pub mod transformer;
+
+/// The sizes that every block of a model shares.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockSizes {
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Attention heads; `d_head = d_model / n_heads`.
+    pub n_heads: usize,
+    /// Hidden width of the feed-forward.
+    pub d_ff: usize,
+    /// Added to the mean square before the root in every norm.
+    pub norm_epsilon: f64,
+}

@@ -1,0 +1,47 @@
+//! The block of the pool: a Transformer block that is told where in the space of operators the walk stands.
+//!
+//! `out = block(h + adapter P)`. The block is residual, so the position stays in its output (brian specification §3.1).
+//! The adapter starts at zero: a fresh pool block is the plain block.
+
+use super::BlockSizes;
+use super::causal::Causal;
+use super::matrix::{matrix, per_token};
+use super::transformer::TransformerBlock;
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// One operator of the pool.
+#[derive(Module, Debug)]
+pub struct RoutedBlock<B: Backend> {
+    /// `[d_position, d_model]`.
+    pub adapter: Linear<B>,
+    /// What the operator does.
+    pub block: TransformerBlock<B>,
+}
+
+impl<B: Backend> RoutedBlock<B> {
+    pub(crate) fn new(sizes: &BlockSizes, d_position: usize, device: &B::Device) -> Self {
+        Self {
+            adapter: matrix(d_position, sizes.d_model, device),
+            block: TransformerBlock::new(sizes, device),
+        }
+    }
+
+    /// Executes the operator on every token, each from its own position.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, d_model]`
+    /// - `position`: `[batch, seq, d_position]`
+    /// - returns `[batch, seq, d_model]`
+    pub fn forward(
+        &self,
+        hidden: Tensor<B, 3>,
+        position: Tensor<B, 3>,
+        causal: &Causal<B>,
+    ) -> Tensor<B, 3> {
+        let placed = hidden + per_token(&self.adapter, position);
+        self.block.forward(placed, causal)
+    }
+}

@@ -1,0 +1,49 @@
+//! BRIAN: a decoder-only Transformer whose middle layers are a pool of blocks that a path visits one by one.
+//!
+//! ```text
+//! tokens → embedding → pre blocks → walk over the pool (block, block, …, OUT) → exit → post blocks → norm → logits
+//! ```
+//!
+//! The folders are the equation: [`block`] holds what is executed, [`route`] where it goes next, [`loss`] what it costs.
+//! [`Baseline`] is the same Transformer with its blocks in a fixed row; a [`Brian`] on the sequential path started from
+//! a baseline's weights gives the baseline's logits.
+//!
+//! ```
+//! use brian::{Baseline, BaselineConfig, Initial};
+//! use burn::tensor::{Int, Tensor, backend::Backend};
+//!
+//! fn logits<B: Backend>(device: &B::Device) -> Tensor<B, 3> {
+//!     let config = BaselineConfig {
+//!         d_model: 64,
+//!         n_heads: 4,
+//!         d_ff: 256,
+//!         n_layers: 4,
+//!         context: 64,
+//!         rope_base: 10_000.0,
+//!         norm_epsilon: 1e-6,
+//!         initial: Initial::Scaled { std: 0.02 },
+//!     };
+//!     let model: Baseline<B> = config.init(260, 1, device);
+//!     model.forward(Tensor::<B, 2, Int>::zeros([1, 16], device))
+//! }
+//! ```
+
+#![recursion_limit = "256"]
+
+pub mod baseline;
+pub mod block;
+pub mod error;
+pub mod generate;
+pub mod initial;
+pub mod loss;
+pub mod model;
+pub mod parameter;
+pub mod random;
+pub mod route;
+
+pub use baseline::{Baseline, BaselineConfig};
+pub use block::exit::Exit;
+pub use error::ConfigError;
+pub use initial::Initial;
+pub use model::{Brian, BrianConfig};
+pub use route::position::{Layout, PositionConfig};

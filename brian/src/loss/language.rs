@@ -1,0 +1,18 @@
+//! The language-model loss: `−ln softmax(logits)[target]`.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+
+/// Nats of every target.
+///
+/// # Shapes
+/// - `logits`: `[batch, seq, vocabulary]`; position `t` predicts `targets[t]`, nothing is shifted here
+/// - `targets`: `[batch, seq]`
+/// - returns `[batch, seq]`
+pub fn nats<B: Backend>(logits: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+    let [batch, seq, vocabulary] = logits.dims();
+    let log_probabilities = log_softmax(logits.reshape([batch * seq, vocabulary]), 1);
+    let of_target = log_probabilities.gather(1, targets.reshape([batch * seq, 1]));
+    of_target.neg().reshape([batch, seq])
+}

@@ -1,0 +1,193 @@
+//! The routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`.
+
+use crate::baseline::{Baseline, BaselineConfig, embedding, head};
+use crate::block::BlockSizes;
+use crate::block::causal::Rotary;
+use crate::block::exit::{Exit, ExitBlock};
+use crate::block::routed::RoutedBlock;
+use crate::block::transformer::{TransformerBlock, norm};
+use crate::error::{ConfigError, check_sizes};
+use crate::initial::{Initial, draw};
+use crate::route::policy::Policy;
+use crate::route::position::{PositionConfig, Positions, layout};
+use crate::route::router::Router;
+use crate::route::walk::walk;
+use burn::module::Module;
+use burn::nn::{Embedding, RmsNorm};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+use serde::Deserialize;
+
+/// Sizes of a routed model; the vocabulary comes from the tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct BrianConfig {
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Hidden width of the feed-forward.
+    pub d_ff: usize,
+    /// Blocks before the pool, executed once.
+    pub n_pre: usize,
+    /// Blocks a walk chooses from.
+    pub n_pool: usize,
+    /// Blocks after the pool, executed once.
+    pub n_post: usize,
+    /// Longest sequence.
+    pub context: usize,
+    /// Base of the rotary angles.
+    pub rope_base: f64,
+    /// Added to the mean square in every norm.
+    pub norm_epsilon: f64,
+    /// Initial values.
+    pub initial: Initial,
+    /// The space of operators.
+    pub position: PositionConfig,
+    /// What leaves the walk.
+    pub exit: Exit,
+}
+
+impl BrianConfig {
+    /// Every field that no model can be built from.
+    pub fn check(&self) -> Vec<ConfigError> {
+        let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
+        if self.n_pool == 0 {
+            errors.push(ConfigError::new("n_pool", 0, "at least 1"));
+        }
+        if self.position.d_position == 0 {
+            errors.push(ConfigError::new("position.d_position", 0, "at least 1"));
+        }
+        errors
+    }
+
+    /// The plain decoder with the same blocks in a row.
+    pub fn baseline(&self) -> BaselineConfig {
+        BaselineConfig {
+            d_model: self.d_model,
+            n_heads: self.n_heads,
+            d_ff: self.d_ff,
+            n_layers: self.n_pre + self.n_pool + self.n_post,
+            context: self.context,
+            rope_base: self.rope_base,
+            norm_epsilon: self.norm_epsilon,
+            initial: self.initial,
+        }
+    }
+
+    /// A fresh model; the same seed gives the same bits on every backend.
+    pub fn init<B: Backend>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Brian<B> {
+        let model = self.skeleton(vocabulary, device);
+        let n_layers = self.baseline().n_layers;
+        draw(model, self.initial, n_layers, seed, |path, shape| {
+            self.fixed(path, shape, seed)
+        })
+    }
+
+    /// A model whose parameters exist as shapes only: for counting, and for loading into.
+    pub fn skeleton<B: Backend>(&self, vocabulary: usize, device: &B::Device) -> Brian<B> {
+        let sizes = self.sizes();
+        let d_position = self.position.d_position;
+        let n_actions = self.n_pool + 1;
+        let plain = |n: usize| {
+            (0..n)
+                .map(|_| TransformerBlock::new(&sizes, device))
+                .collect()
+        };
+        let routed = |_| RoutedBlock::new(&sizes, d_position, device);
+        Brian {
+            embedding: embedding(vocabulary, self.d_model, device),
+            pre: plain(self.n_pre),
+            pool: (0..self.n_pool).map(routed).collect(),
+            position: Positions::new(&self.position, n_actions, device),
+            router: Router::new(self.d_model, d_position, n_actions, device),
+            exit: ExitBlock::new(&sizes, d_position, self.exit, device),
+            post: plain(self.n_post),
+            norm: norm(&sizes, device),
+            rotary: Rotary::new(
+                self.context,
+                self.d_model / self.n_heads,
+                self.rope_base,
+                device,
+            ),
+        }
+    }
+
+    /// A routed model that computes what the baseline computes: its blocks become pre, pool and post blocks in order,
+    /// everything that only routes starts fresh. Exact for a residual exit.
+    ///
+    /// # Panics
+    /// If the baseline has another number of blocks.
+    pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
+        let [vocabulary, _] = baseline.embedding.weight.dims();
+        let device = baseline.embedding.weight.device();
+        let mut model = self.init(vocabulary, seed, &device);
+        let n_layers = self.baseline().n_layers;
+        assert_eq!(baseline.blocks.len(), n_layers, "blocks of the baseline");
+        let mut blocks = baseline.blocks.into_iter();
+        model.embedding = baseline.embedding;
+        model.pre = blocks.by_ref().take(self.n_pre).collect();
+        for (routed, block) in model.pool.iter_mut().zip(blocks.by_ref()) {
+            routed.block = block;
+        }
+        model.post = blocks.collect();
+        model.norm = baseline.norm;
+        // The blocks have other paths now, and ids are hashes of paths.
+        crate::parameter::identify(model)
+    }
+
+    fn sizes(&self) -> BlockSizes {
+        self.baseline().sizes()
+    }
+
+    fn fixed(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
+        let silent_adapter = path.starts_with("pool.") && path.ends_with("adapter.weight");
+        let silent_exit = path == "exit.projection.weight" && self.exit == Exit::Residual;
+        if silent_adapter || silent_exit {
+            return Some(vec![0.0; shape.iter().product()]);
+        }
+        (path == "position.embeddings").then(|| layout(&self.position, self.n_pool + 1, seed))
+    }
+}
+
+/// A Transformer whose middle is a pool of blocks.
+#[derive(Module, Debug)]
+pub struct Brian<B: Backend> {
+    /// `[vocabulary, d_model]`; the head uses the same values, so there is one owner and one gradient.
+    pub embedding: Embedding<B>,
+    /// Before the walk, in order.
+    pub pre: Vec<TransformerBlock<B>>,
+    /// What a walk chooses from.
+    pub pool: Vec<RoutedBlock<B>>,
+    /// Where the operators lie.
+    pub position: Positions<B>,
+    /// Scores the operators.
+    pub router: Router<B>,
+    /// OUT.
+    pub exit: ExitBlock<B>,
+    /// After the walk, in order.
+    pub post: Vec<TransformerBlock<B>>,
+    /// Before the head.
+    pub norm: RmsNorm<B>,
+    pub(crate) rotary: Rotary<B>,
+}
+
+impl<B: Backend> Brian<B> {
+    /// Logits of the next token at every position, when the policy chooses the path.
+    ///
+    /// # Shapes
+    /// `[batch, seq]` to `[batch, seq, vocabulary]`
+    ///
+    /// # Panics
+    /// If `seq` exceeds the context.
+    pub fn forward(&self, tokens: Tensor<B, 2, Int>, policy: Policy) -> Tensor<B, 3> {
+        let causal = self.rotary.causal(tokens.dims()[1]);
+        let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
+        let embedded = self.embedding.forward(tokens);
+        let entered = self.pre.iter().fold(embedded, execute);
+        let path = policy.path(self.pool.len());
+        let state = walk(&self.pool, &self.position, entered, &path, &causal);
+        let left = self.exit.forward(state.hidden, state.position);
+        let hidden = self.post.iter().fold(left, execute);
+        head(&self.norm, &self.embedding, hidden)
+    }
+}

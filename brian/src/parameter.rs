@@ -1,0 +1,180 @@
+//! Parameters by path: the one way in which values get into a model and out of it.
+//!
+//! A path is the chain of field names from the model to the parameter, `blocks.0.attention.output.weight`; the names of
+//! enum variants are left out, so that a model has the same paths whatever it is wrapped in. A parameter's id is a hash
+//! of its path: Burn's own ids are random, and an optimizer's state would not find its parameter after a resume.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use std::collections::BTreeMap;
+
+/// Replaces every float parameter by what `value` gives for its path and shape.
+///
+/// The parameter's id becomes [`id`] of its path; its device stays, and it takes part in training.
+///
+/// # Panics
+/// If `value` gives data of another shape.
+pub fn assign<B, M, F>(module: M, value: F) -> M
+where
+    B: Backend,
+    M: Module<B>,
+    F: FnMut(&str, &[usize]) -> Vec<f32>,
+{
+    module.map(&mut Assign {
+        path: Path::default(),
+        value,
+    })
+}
+
+/// Gives every float parameter the id of its path again, after modules were moved from one model into another.
+pub fn identify<B: Backend, M: Module<B>>(module: M) -> M {
+    module.map(&mut Identify::default())
+}
+
+/// All float parameters on the host, by path.
+pub fn collect<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, TensorData> {
+    let mut visitor = Collect::default();
+    module.visit(&mut visitor);
+    visitor.values
+}
+
+/// The shapes of all float parameters, by path, without creating any of them.
+pub fn shapes<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    let mut visitor = Shapes::default();
+    module.visit(&mut visitor);
+    visitor.shapes
+}
+
+/// The number of float parameters, without creating any of them.
+pub fn count<B: Backend, M: Module<B>>(module: &M) -> u64 {
+    let product = |shape: &Vec<usize>| shape.iter().map(|&size| size as u64).product::<u64>();
+    shapes(module).values().map(product).sum()
+}
+
+/// The id of the parameter at a path.
+pub fn id(path: &str) -> ParamId {
+    ParamId::from(crate::random::key(0, path, 0))
+}
+
+/// The chain of names on the way to the parameter at hand.
+///
+/// Every visitor and mapper over paths keeps one and forwards `enter_module` and `exit_module` to it.
+#[derive(Clone, Debug, Default)]
+pub struct Path(Vec<String>);
+
+impl Path {
+    /// Goes down to a member of a container.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        if !is_variant(container) {
+            self.0.push(name.to_string());
+        }
+    }
+
+    /// Comes back up.
+    pub fn exit(&mut self, container: &str) {
+        if !is_variant(container) {
+            self.0.pop();
+        }
+    }
+
+    /// The dotted path.
+    pub fn join(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+fn is_variant(container: &str) -> bool {
+    container.starts_with("Enum:")
+}
+
+struct Assign<F> {
+    path: Path,
+    value: F,
+}
+
+impl<B: Backend, F: FnMut(&str, &[usize]) -> Vec<f32>> ModuleMapper<B> for Assign<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let path = self.path.join();
+        let shape = param.lazy_shape();
+        let values = (self.value)(&path, shape.as_slice());
+        assert_eq!(
+            values.len(),
+            shape.num_elements(),
+            "{path} has shape {shape:?}"
+        );
+        let data = TensorData::new(values, shape);
+        let tensor = Tensor::from_data(data, &param.lazy_device());
+        Param::initialized(id(&path), tensor.require_grad())
+    }
+}
+
+#[derive(Default)]
+struct Identify {
+    path: Path,
+}
+
+impl<B: Backend> ModuleMapper<B> for Identify {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (_, value, mapper) = param.consume();
+        Param::from_mapped_value(id(&self.path.join()), value, mapper)
+    }
+}
+
+#[derive(Default)]
+struct Shapes {
+    path: Path,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Shapes {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let shape = param.lazy_shape().as_slice().to_vec();
+        self.shapes.insert(self.path.join(), shape);
+    }
+}
+
+#[derive(Default)]
+struct Collect {
+    path: Path,
+    values: BTreeMap<String, TensorData>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Collect {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.values
+            .insert(self.path.join(), param.val().into_data());
+    }
+}

@@ -1,0 +1,49 @@
+//! The router: `(hidden, position) → action logits`, for every token on its own and therefore causal.
+//!
+//! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model` (brian specification §3.1). It sees nothing pooled over the
+//! sequence: a mean over positions would show it the future.
+
+use burn::module::Module;
+use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::tensor::Tensor;
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend;
+
+/// Scores the actions of every token.
+#[derive(Module, Debug)]
+pub struct Router<B: Backend> {
+    /// `[d_model + d_position, d_model]` with bias.
+    pub input: Linear<B>,
+    /// `[d_model, n_actions]` with bias.
+    pub output: Linear<B>,
+}
+
+impl<B: Backend> Router<B> {
+    pub(crate) fn new(
+        d_model: usize,
+        d_position: usize,
+        n_actions: usize,
+        device: &B::Device,
+    ) -> Self {
+        let linear = |d_in, d_out| {
+            LinearConfig::new(d_in, d_out)
+                .with_initializer(Initializer::Zeros)
+                .init(device)
+        };
+        Self {
+            input: linear(d_model + d_position, d_model),
+            output: linear(d_model, n_actions),
+        }
+    }
+
+    /// Action logits.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, d_model]`
+    /// - `position`: `[batch, seq, d_position]`
+    /// - returns `[batch, seq, n_actions]`
+    pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
+        let state = Tensor::cat(vec![hidden, position], 2);
+        self.output.forward(silu(self.input.forward(state)))
+    }
+}

@@ -1,0 +1,45 @@
+//! What is typed behind `nerve config`.
+
+use std::path::PathBuf;
+
+/// Write, check and show recipes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs of `nerve config`.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Write a complete, commented recipe to standard output
+    New {
+        /// The model: baseline or brian
+        kind: String,
+        /// The size: tiny, r125, r350, r1b; of a baseline also shakespeare_char
+        #[arg(long, default_value = "tiny")]
+        size: String,
+    },
+    /// Check recipes and report everything that is wrong with them
+    Check {
+        /// The recipes
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Change a value before checking; may be repeated
+        #[arg(long = "set", value_name = "PATH=VALUE")]
+        sets: Vec<String>,
+    },
+    /// Print the recipe as a run would use it
+    Show {
+        /// The recipe
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Change a value; may be repeated
+        #[arg(long = "set", value_name = "PATH=VALUE")]
+        sets: Vec<String>,
+        /// Print one JSON object instead of TOML
+        #[arg(long)]
+        json: bool,
+    },
+}

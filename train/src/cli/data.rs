@@ -1,0 +1,113 @@
+//! What can be typed after `nerve data`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::data::document::{BadUtf8, DocumentRule};
+use crate::data::prepare::SplitRule;
+
+/// Make and look at training data.
+#[derive(Clone, Debug, Args)]
+pub struct DataArgs {
+    /// The verb.
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DataCommand {
+    /// Turn text and JSONL files into a directory of tokens that a recipe can name.
+    Prepare(PrepareArgs),
+    /// Generate texts of known difficulty as JSONL.
+    Synth(SynthArgs),
+    /// Count what a prepared directory holds; re-checks every hash.
+    Stats(StatsArgs),
+}
+
+/// `nerve data prepare`
+#[derive(Clone, Debug, Args)]
+pub struct PrepareArgs {
+    /// Text files; .jsonl and .ndjson files hold one JSON object per line.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The directory to make.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// The tokenizer.json that makes the ids.
+    #[arg(long)]
+    pub tokenizer: PathBuf,
+    /// What a document is in a text file.
+    #[arg(long, value_enum, default_value = "file")]
+    pub document: DocumentRule,
+    /// The field of .jsonl files that holds the text; `task` and `difficulty` are kept if present.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// The share of validation; 0 for none.
+    #[arg(long, default_value_t = 0.05)]
+    pub valid: f64,
+    /// How validation is chosen [default: tail for text files read whole, hash otherwise].
+    #[arg(long, value_enum)]
+    pub split: Option<SplitRule>,
+    /// The seed of --split hash.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Whether each document ends with </s> [default: false for text files read whole, true otherwise].
+    #[arg(long, value_name = "true|false")]
+    pub end_of_document: Option<bool>,
+    /// What happens to bytes that are no UTF-8: stop, put U+FFFD, or leave the line out.
+    #[arg(long, value_enum, default_value = "error")]
+    pub on_bad_utf8: BadUtf8,
+    /// The longest line that is read.
+    #[arg(long, default_value_t = 16 << 20)]
+    pub max_line_bytes: u64,
+    /// Replace an existing data directory.
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `nerve data synth`
+#[derive(Clone, Debug, Args)]
+pub struct SynthArgs {
+    /// What to generate.
+    #[arg(value_enum)]
+    pub kind: SynthKind,
+    /// How many texts.
+    #[arg(long)]
+    pub samples: u64,
+    /// Which texts.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The .jsonl file to write; `-` for the standard output.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What can be generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SynthKind {
+    /// Seven small tasks (copy, reverse, sums, …), easy, medium and hard in turn.
+    Routing,
+    /// Small stories in which people carry things around, of four difficulties in turn.
+    Story,
+}
+
+/// `nerve data stats`
+#[derive(Clone, Debug, Args)]
+pub struct StatsArgs {
+    /// A directory that `nerve data prepare` made.
+    pub directory: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,134 @@
+//! What can be typed; one file per verb that has verbs of its own.
+
+pub mod config;
+pub mod data;
+pub mod runs;
+pub mod tokenizer;
+
+use crate::render::Render;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Language models that learn the path of their own computation
+#[derive(Debug, Parser)]
+#[command(name = "nerve", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Train the stages of a recipe, or go on with a run; prints the run directory
+    Fit(Fit),
+    /// Continue a text with a trained model
+    Sample(Sample),
+    /// Measure loss, perplexity and bits per byte on prepared data
+    Eval(Eval),
+    /// Prepare, make and count training data
+    Data(data::DataArgs),
+    /// Train and inspect tokenizers
+    Tokenizer(tokenizer::TokenizerArgs),
+    /// Write, check and show recipes
+    Config(config::Args),
+    /// List, show and verify runs
+    Runs(runs::Args),
+    /// Report backends, devices, memory and speed of this machine
+    Doctor(Doctor),
+}
+
+/// Arguments of `nerve fit`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Fit {
+    /// The recipe
+    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    pub recipe: Option<PathBuf>,
+    /// Go on with this run: a path, a name or its beginning, `last`, `last~1`
+    #[arg(long, value_name = "RUN")]
+    pub resume: Option<String>,
+    /// Where runs are, for `--resume`
+    #[arg(long, default_value = "runs", requires = "resume")]
+    pub root: PathBuf,
+    /// Change a value of the recipe; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE", conflicts_with = "resume")]
+    pub sets: Vec<String>,
+    /// The backend: short for --set device.backend=…
+    #[arg(long, conflicts_with = "resume")]
+    pub device: Option<String>,
+    /// How to show the training
+    #[arg(long, value_enum, default_value_t = Render::Plain)]
+    pub render: Render,
+    /// Check everything and print the plan, but write nothing
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
+}
+
+/// Which run to use, and on what.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Source {
+    /// The run: a path, a name or its beginning, `last`, `last~1`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Where runs are
+    #[arg(long, default_value = "runs")]
+    pub root: PathBuf,
+    /// Use the checkpoint with the best validation loss instead of the last one
+    #[arg(long)]
+    pub best: bool,
+    /// The backend, if not the run's own
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `nerve sample`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Sample {
+    /// The run
+    #[command(flatten)]
+    pub source: Source,
+    /// The text to continue; empty begins a document
+    #[arg(long, default_value = "")]
+    pub prompt: String,
+    /// Tokens to add
+    #[arg(long, default_value_t = 200)]
+    pub tokens: usize,
+    /// How many continuations
+    #[arg(long, default_value_t = 1)]
+    pub n: u64,
+    /// Divides the logits; 0 takes the likeliest token
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Only the likeliest tokens with this much probability compete
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Decides the draws
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `nerve eval`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Eval {
+    /// The run
+    #[command(flatten)]
+    pub source: Source,
+    /// Prepared splits (`.bin`); the recipe's validation splits if none is named
+    #[arg(long, value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// Tokens of each split to look at; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub tokens: u64,
+}
+
+/// Arguments of `nerve doctor`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Doctor {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,75 @@
+//! What can be typed after `nerve tokenizer`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::data::tokenizer::Kind;
+
+/// Make and look at tokenizers.
+#[derive(Clone, Debug, Args)]
+pub struct TokenizerArgs {
+    /// The verb.
+    #[command(subcommand)]
+    pub command: TokenizerCommand,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TokenizerCommand {
+    /// Learn a vocabulary and write it as a tokenizer.json that Python's `tokenizers` reads.
+    Train(TrainArgs),
+    /// Show the kind, the size and the specials of a tokenizer, and how it cuts a text.
+    Inspect(InspectArgs),
+    /// Encode texts given as one JSON string per line; prints one JSON list of ids per line.
+    #[command(hide = true)]
+    Encode(EncodeArgs),
+}
+
+/// `nerve tokenizer train`
+#[derive(Clone, Debug, Args)]
+pub struct TrainArgs {
+    /// Text files, or .jsonl files with the text in the field --field; none for bytes.
+    pub files: Vec<PathBuf>,
+    /// What a token stands for.
+    #[arg(long, value_enum)]
+    pub kind: Kind,
+    /// Tokens in all, the four specials included [default: 260 for byte, all for character, 4096 for bpe].
+    #[arg(long)]
+    pub vocabulary: Option<usize>,
+    /// The file to write.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// The field of .jsonl files that holds the text.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `nerve tokenizer inspect`
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// A tokenizer.json.
+    pub file: PathBuf,
+    /// A text to cut.
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `nerve tokenizer encode`
+#[derive(Clone, Debug, Args)]
+pub struct EncodeArgs {
+    /// A tokenizer.json.
+    pub file: PathBuf,
+    /// One JSON string per line.
+    #[arg(long)]
+    pub input: PathBuf,
+}

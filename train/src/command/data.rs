@@ -1,0 +1,211 @@
+//! `nerve data prepare`, `nerve data synth`, `nerve data stats`.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use crate::cli::data::{DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind};
+use crate::data::document::ReadRules;
+use crate::data::prepare::Preparation;
+use crate::data::statistics::{SplitStatistics, statistics};
+use crate::data::story::story;
+use crate::data::synthetic::RoutingTasks;
+use crate::error::{Error, Problem};
+
+/// Runs the verb that was typed.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn run(arguments: &DataArgs) -> Result<(), Error> {
+    match &arguments.command {
+        DataCommand::Prepare(arguments) => prepare(arguments),
+        DataCommand::Synth(arguments) => synth(arguments),
+        DataCommand::Stats(arguments) => stats(arguments),
+    }
+}
+
+fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
+    let preparation = Preparation {
+        files: arguments.files.clone(),
+        output: arguments.output.clone(),
+        tokenizer: arguments.tokenizer.clone(),
+        reading: ReadRules {
+            document: arguments.document,
+            field: arguments.field.clone(),
+            on_bad_utf8: arguments.on_bad_utf8,
+            max_line_bytes: arguments.max_line_bytes,
+        },
+        split: arguments.split,
+        valid_fraction: arguments.valid,
+        seed: arguments.seed,
+        end_of_document: arguments.end_of_document,
+        force: arguments.force,
+    };
+    let plan = preparation.plan()?;
+    if arguments.dry_run {
+        return print(&plan.describe());
+    }
+    let manifest = plan.run()?;
+    for (name, counts) in &manifest.splits {
+        let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
+        eprintln!("{name}: {documents} documents, {tokens} tokens, {bytes} bytes");
+    }
+    print(&arguments.output.display().to_string())
+}
+
+fn synth(arguments: &SynthArgs) -> Result<(), Error> {
+    let to_stdout = arguments.output == Path::new("-");
+    if !to_stdout {
+        refuse_existing(&arguments.output, arguments.force)?;
+    }
+    if arguments.samples == 0 {
+        return Err(Error::config(Problem::new(
+            "command line",
+            "--samples",
+            "0",
+            "at least 1",
+        )));
+    }
+    if arguments.dry_run {
+        return print(&format!(
+            "write {} texts to {}",
+            arguments.samples,
+            arguments.output.display()
+        ));
+    }
+    let lines = lines(arguments.kind, arguments.seed, arguments.samples);
+    match to_stdout {
+        true => allow_closed_pipe(write_lines(io::stdout().lock(), lines), &arguments.output),
+        false => {
+            let bar = ProgressBar::new(arguments.samples);
+            write_file(&arguments.output, bar.wrap_iter(lines))?;
+            print(&arguments.output.display().to_string())
+        }
+    }
+}
+
+/// One JSON object per text: the text, its labels and its place in the stream.
+fn lines(kind: SynthKind, seed: u64, samples: u64) -> Box<dyn Iterator<Item = Value>> {
+    match kind {
+        SynthKind::Routing => Box::new(
+            RoutingTasks::new(seed)
+                .take(samples as usize)
+                .map(|sample| json!(sample)),
+        ),
+        SynthKind::Story => Box::new((0..samples).map(move |index| {
+            let story = story(seed, index);
+            json!({
+                "text": story.text, "task": "story", "difficulty": story.difficulty, "index": index,
+                "events": story.events
+            })
+        })),
+    }
+}
+
+fn stats(arguments: &StatsArgs) -> Result<(), Error> {
+    let statistics = statistics(&arguments.directory)?;
+    if arguments.json {
+        return print(&json!(statistics).to_string());
+    }
+    let blocks = statistics
+        .splits
+        .iter()
+        .map(|(name, split)| table(name, split, statistics.vocabulary_size));
+    print(&blocks.collect::<Vec<_>>().join("\n\n"))
+}
+
+fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String {
+    let histogram = |counts: &std::collections::BTreeMap<String, u64>| {
+        let pairs: Vec<String> = counts
+            .iter()
+            .map(|(label, count)| format!("{label} {count}"))
+            .collect();
+        pairs.join(", ")
+    };
+    let rows = [
+        ("documents", split.documents.to_string()),
+        ("tokens", split.tokens.to_string()),
+        ("bytes", split.bytes.to_string()),
+        ("tokens per byte", format!("{:.4}", split.tokens_per_byte)),
+        (
+            "ids in use",
+            format!("{} of {vocabulary_size}", split.distinct_ids),
+        ),
+        ("duplicates", split.duplicates.to_string()),
+        ("also in train", split.also_in_train.to_string()),
+        ("difficulties", histogram(&split.difficulties)),
+        ("tasks", histogram(&split.tasks)),
+    ];
+    let rows = rows
+        .iter()
+        .map(|(label, value)| format!("  {label:<16}{value}"));
+    std::iter::once(name.to_string())
+        .chain(rows)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Prints the answer; a reader that has closed the pipe has seen enough.
+pub(super) fn print(text: &str) -> Result<(), Error> {
+    allow_closed_pipe(
+        writeln!(io::stdout(), "{text}"),
+        Path::new("standard output"),
+    )
+}
+
+/// Refuses to write over a file unless forced to.
+pub(super) fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
+    match path.exists() && !force {
+        true => {
+            let problem = Problem::new(path, "", "an existing file", "a free name");
+            Err(Error::config(
+                problem.advise("choose another --output or add --force"),
+            ))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Makes the directories above a file that will be written.
+pub(super) fn create_parent(path: &Path) -> Result<(), Error> {
+    match path.parent() {
+        Some(parent) => fs::create_dir_all(parent)
+            .map_err(|e| Error::resource(parent, "create the directory", e)),
+        None => Ok(()),
+    }
+}
+
+fn allow_closed_pipe(result: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::resource(path, "write", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes beside the file and renames, so that a file of this name is always whole.
+fn write_file(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Error> {
+    create_parent(path)?;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".tmp-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = || {
+        write_lines(File::create(&temporary)?, lines)?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| {
+        // What is left of it helps nobody; the error that is reported is the first one.
+        let _ = fs::remove_file(&temporary);
+        Error::resource(path, "write", e)
+    })
+}
+
+fn write_lines(output: impl Write, lines: impl Iterator<Item = Value>) -> io::Result<()> {
+    let mut output = BufWriter::new(output);
+    for line in lines {
+        writeln!(output, "{line}")?;
+    }
+    output.flush()
+}

@@ -1,0 +1,91 @@
+//! `nerve eval`: loss, perplexity and bits per byte on any prepared split.
+
+use super::answer::{self, aligned};
+use super::trained::Trained;
+use crate::cli;
+use crate::device::{self, Task};
+use crate::error::Error;
+use crate::learner::{ValidationData, evaluate};
+use crate::task::{Decoder, Measured};
+use burn::tensor::backend::AutodiffBackend;
+use indicatif::{ProgressBar, ProgressIterator, ProgressStyle};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Measures and prints one row per split.
+///
+/// # Errors
+/// `Invalid` if a split is broken or was made with another tokenizer; else see [`Trained::open`].
+pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
+    let trained = Trained::open(&arguments.source)?;
+    let step = trained.loaded.snapshot.state.step;
+    let data = open(&trained, arguments)?;
+    let names = data.names().to_vec();
+    let device = trained.device.clone();
+    let measured = device::run(&device, Evaluate { trained, data })?;
+    if arguments.source.json {
+        let splits: Vec<Value> = names.iter().zip(&measured).map(|(name, m)| object(name, m)).collect();
+        return answer::print_json(&json!({ "schema": 1, "step": step, "splits": splits }));
+    }
+    let mut table = vec![["split", "tokens", "loss/lm", "perplexity", "bits per byte"].map(str::to_string)];
+    table.extend(names.iter().zip(&measured).map(|(name, measured)| row(name, measured)));
+    answer::print(&aligned(&table))
+}
+
+fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Error> {
+    let recipe = &trained.recipe;
+    let named = arguments.data.iter().map(|path| (path.display().to_string(), path.as_path()));
+    let own = recipe.data.valid.iter().map(|valid| (valid.name.clone(), valid.path.as_path()));
+    let splits: Vec<(String, &Path)> = match arguments.data.is_empty() {
+        true => own.collect(),
+        false => named.collect(),
+    };
+    ValidationData::open(
+        &splits,
+        &recipe.data,
+        recipe.batch.sequences,
+        arguments.tokens,
+        &trained.tokenizer,
+        trained.stage().policy.route(),
+    )
+}
+
+struct Evaluate {
+    trained: Trained,
+    data: ValidationData,
+}
+
+impl Task for Evaluate {
+    type Output = Vec<Measured>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Measured>, Error> {
+        let model = self.trained.model::<B::InnerBackend>(&device)?;
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} batches · {eta} left");
+        let bar = ProgressBar::new(self.data.n_batches() as u64)
+            .with_style(style.expect("the template is a constant"));
+        let batches = self.data.batches().progress_with(bar);
+        Ok(evaluate::<B, Decoder<B>>(&model, batches, self.data.names().len()))
+    }
+}
+
+fn object(name: &str, measured: &Measured) -> Value {
+    json!({
+        "split": name,
+        "tokens": measured.targets,
+        "bytes": measured.bytes,
+        "loss/lm": measured.loss(),
+        "perplexity": measured.loss().exp(),
+        "bits_per_byte": measured.bits_per_byte(),
+    })
+}
+
+fn row(name: &str, measured: &Measured) -> [String; 5] {
+    let bits = measured.bits_per_byte();
+    [
+        name.to_string(),
+        measured.targets.to_string(),
+        format!("{:.6}", measured.loss()),
+        format!("{:.4}", measured.loss().exp()),
+        bits.map_or("-".to_string(), |bits| format!("{bits:.4}")),
+    ]
+}

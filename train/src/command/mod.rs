@@ -1,0 +1,33 @@
+//! The verbs: one file each, composition only.
+
+pub mod answer;
+pub mod config;
+pub mod data;
+pub mod doctor;
+pub mod evaluate;
+pub mod fit;
+pub mod runs;
+pub mod sample;
+pub mod tokenizer;
+mod trained;
+
+use crate::cli::Verb;
+use crate::error::Error;
+
+
+/// Does what was typed.
+///
+/// # Errors
+/// Whatever the verb meets.
+pub fn run(verb: &Verb) -> Result<(), Error> {
+    match verb {
+        Verb::Fit(arguments) => fit::run(arguments),
+        Verb::Sample(arguments) => sample::run(arguments),
+        Verb::Eval(arguments) => evaluate::run(arguments),
+        Verb::Data(arguments) => data::run(arguments),
+        Verb::Tokenizer(arguments) => tokenizer::run(arguments),
+        Verb::Config(arguments) => config::run(arguments),
+        Verb::Runs(arguments) => runs::run(arguments),
+        Verb::Doctor(arguments) => doctor::run(arguments),
+    }
+}

@@ -1,0 +1,87 @@
+//! A model out of a run, for the verbs that use one.
+
+use crate::cli;
+use crate::data::Tokenizer;
+use crate::device;
+use crate::error::{Error, Problem};
+use crate::learner::{load_model, skeleton};
+use crate::recipe::{Checked, DeviceConfig, Stage, load};
+use crate::run::checkpoint::{self, Loaded};
+use crate::run::{RunDirectory, find};
+use crate::task::Decoder;
+use burn::tensor::backend::Backend;
+
+/// A run that has a checkpoint, and everything needed to rebuild its model.
+pub struct Trained {
+    /// The run's recipe.
+    pub recipe: Checked,
+    /// The run's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The checkpoint.
+    pub loaded: Loaded,
+    /// What to compute on.
+    pub device: DeviceConfig,
+}
+
+impl Trained {
+    /// Finds the run and loads its newest or best checkpoint.
+    ///
+    /// # Errors
+    /// `Invalid` if there is no such run, no checkpoint that verifies, or the tokenizer is another one by now.
+    pub fn open(source: &cli::Source) -> Result<Self, Error> {
+        let run = find(&source.run, &source.root)?;
+        let recipe = load(&run.recipe(), &[])?;
+        let mut loaded = newest(&run)?;
+        for problem in &loaded.skipped {
+            eprintln!("nerve: {problem}; it is passed over");
+        }
+        if let (true, Some(best)) = (source.best, loaded.snapshot.state.best) {
+            let path = run.checkpoints().join(format!("step-{:08}", best.step));
+            loaded.snapshot = checkpoint::load(&path)?;
+            loaded.path = path;
+        }
+        let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
+        if tokenizer.sha256() != loaded.snapshot.state.tokenizer_sha256 {
+            let problem = Problem::new(
+                &recipe.tokenizer.file,
+                "",
+                "another tokenizer than the run was trained with",
+                "the same file",
+            );
+            return Err(Error::Invalid(problem.advise("put the old tokenizer back")));
+        }
+        let mut device = recipe.device.clone();
+        if let Some(backend) = &source.device {
+            device.backend.clone_from(backend);
+        }
+        device::check_compiled(&device.backend)?;
+        Ok(Self {
+            recipe,
+            tokenizer,
+            loaded,
+            device,
+        })
+    }
+
+    /// The stage the checkpoint was saved in.
+    pub fn stage(&self) -> &Stage {
+        &self.recipe.stage[self.loaded.snapshot.state.stage_index]
+    }
+
+    /// The model on a device.
+    ///
+    /// # Errors
+    /// `Invalid` if checkpoint and recipe do not belong together.
+    pub fn model<B: Backend>(&self, device: &B::Device) -> Result<Decoder<B>, Error> {
+        let vocabulary = self.tokenizer.vocabulary_size();
+        let skeleton = skeleton(&self.recipe.model, self.stage().policy, vocabulary, device);
+        load_model(skeleton, self.loaded.snapshot.model.clone(), &self.loaded.path)
+    }
+}
+
+fn newest(run: &RunDirectory) -> Result<Loaded, Error> {
+    checkpoint::latest(run)?.ok_or_else(|| {
+        let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
+        Error::Invalid(problem.advise("let `nerve fit` reach its first checkpoint"))
+    })
+}

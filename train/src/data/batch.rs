@@ -1,0 +1,79 @@
+//! The windows of one step, laid out as the device wants them.
+
+use super::window::Windows;
+
+/// Windows below each other; every list but `ids` is `[batch, seq]` in row order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostBatch {
+    /// What the model reads.
+    pub inputs: Vec<u32>,
+    /// What comes next.
+    pub targets: Vec<u32>,
+    /// `true` where there is something to predict.
+    pub valid: Vec<bool>,
+    /// Rows.
+    pub batch: usize,
+    /// Columns.
+    pub seq: usize,
+    /// Per row the source and the window within it.
+    pub ids: Vec<(usize, u64)>,
+}
+
+/// Gathers windows, each named by its source and its index.
+///
+/// # Panics
+/// If a source or window does not exist, or the sources' windows differ in length.
+pub fn collect(sources: &[Windows], ids: &[(usize, u64)]) -> HostBatch {
+    let seq = ids
+        .first()
+        .map_or(0, |(source, _)| sources[*source].window());
+    let mut host = HostBatch {
+        batch: ids.len(),
+        seq,
+        ids: ids.to_vec(),
+        ..HostBatch::default()
+    };
+    for (source, index) in ids {
+        let window = sources[*source].get(*index);
+        assert_eq!(
+            window.inputs.len(),
+            seq,
+            "windows of one batch have one length"
+        );
+        host.inputs.extend(window.inputs);
+        host.targets.extend(window.targets);
+        host.valid.extend(window.valid);
+    }
+    host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DocumentsRule;
+    use super::super::shard::Split;
+    use super::super::shard::tests::split_of_lines;
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn rows_are_the_windows_in_the_order_asked_for() {
+        let split = Arc::new(Split::open(split_of_lines(&["abcdefghijkl", "mnop"])).unwrap());
+        let sources: Vec<Windows> = [DocumentsRule::RunOn, DocumentsRule::Separate]
+            .map(|rule| Windows::new(split.clone(), 5, rule).unwrap())
+            .into();
+        let ids = [(1, 3), (0, 0)];
+        let host = collect(&sources, &ids);
+        assert_eq!((host.batch, host.seq), (2, 5));
+        for (row, (source, index)) in ids.into_iter().enumerate() {
+            let window = sources[source].get(index);
+            assert_eq!(host.inputs[row * 5..][..5], window.inputs);
+            assert_eq!(host.targets[row * 5..][..5], window.targets);
+            assert_eq!(host.valid[row * 5..][..5], window.valid);
+        }
+    }
+
+    #[test]
+    fn no_window_is_an_empty_batch() {
+        assert_eq!(collect(&[], &[]), HostBatch::default());
+    }
+}

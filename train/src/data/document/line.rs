@@ -1,0 +1,196 @@
+//! Lines of bytes from a file, none longer than allowed, with the hash of everything read.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::data::tokenizer::hexadecimal;
+use crate::error::{Error, Problem};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// One line with its line end.
+pub(super) struct Line {
+    pub bytes: Vec<u8>,
+    /// Counted from 1.
+    pub number: u64,
+    /// The offset of the first byte in the file.
+    pub start: u64,
+}
+
+impl Line {
+    /// The parts before and after a byte of the file, or the end of the character that this byte belongs to.
+    pub fn divided(mut self, at: u64) -> (Line, Line) {
+        let is_inside_character = |byte: &u8| byte & 0xc0 == 0x80;
+        let mut cut = at.saturating_sub(self.start) as usize;
+        while self.bytes.get(cut).is_some_and(is_inside_character) {
+            cut += 1;
+        }
+        let tail = Line {
+            bytes: self.bytes.split_off(cut),
+            number: self.number,
+            start: self.start + cut as u64,
+        };
+        (self, tail)
+    }
+}
+
+/// Reads lines.
+pub(super) struct Lines {
+    input: BufReader<File>,
+    path: PathBuf,
+    max_line_bytes: u64,
+    hash: Sha256,
+    offset: u64,
+    number: u64,
+}
+
+impl Lines {
+    pub fn new(file: File, path: &Path, max_line_bytes: u64) -> Self {
+        Self {
+            input: BufReader::with_capacity(1 << 16, file),
+            path: path.to_path_buf(),
+            max_line_bytes,
+            hash: Sha256::new(),
+            offset: 0,
+            number: 0,
+        }
+    }
+
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub fn sha256(&self) -> String {
+        hexadecimal(&self.hash.clone().finalize())
+    }
+
+    /// The next line, or `None` at the end of the file.
+    pub fn next(&mut self) -> Result<Option<Line>, Error> {
+        let mut bytes = Vec::new();
+        let mut limited = (&mut self.input).take(self.max_line_bytes.saturating_add(1));
+        let unreadable = |e| Error::resource(&self.path, "read", e);
+        limited.read_until(b'\n', &mut bytes).map_err(unreadable)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.number += 1;
+        let length = bytes.strip_suffix(b"\n").unwrap_or(&bytes).len() as u64;
+        if length > self.max_line_bytes {
+            let rest = rest_of_line(&mut self.input).map_err(unreadable)?;
+            let place = format!("line {}", self.number);
+            let found = format!("{} bytes", length + rest);
+            let expected = format!("at most {}", self.max_line_bytes);
+            let problem = Problem::new(&self.path, place, found, expected);
+            return Err(Error::Invalid(
+                problem.advise("break the line or raise --max-line-bytes"),
+            ));
+        }
+        self.hash.update(&bytes);
+        let mut start = self.offset;
+        self.offset += bytes.len() as u64;
+        if start == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+            start = BYTE_ORDER_MARK.len() as u64;
+        }
+        Ok(Some(Line {
+            bytes,
+            number: self.number,
+            start,
+        }))
+    }
+}
+
+/// Counts what is left of a line without keeping it.
+fn rest_of_line(input: &mut impl BufRead) -> io::Result<u64> {
+    let mut length = 0;
+    loop {
+        let buffer = input.fill_buf()?;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let taken = end.unwrap_or(buffer.len());
+        let is_last = end.is_some() || buffer.is_empty();
+        length += taken as u64;
+        input.consume(taken);
+        if is_last {
+            return Ok(length);
+        }
+    }
+}
+
+/// JSON text in which `\ud800` to `\udfff` without their other half are `\ufffd`, and how many there were.
+pub(super) fn without_lone_surrogates(json: &str) -> (String, u64) {
+    let mut repaired = String::with_capacity(json.len());
+    let mut n_replaced = 0;
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        repaired.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let taken = match (unit(rest), rest.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                n_replaced += 1;
+                repaired.push_str("\\ufffd");
+                rest = &rest[6..];
+                continue;
+            }
+            // Any other escape: the backslash and the character it escapes.
+            _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        repaired.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    repaired.push_str(rest);
+    (repaired, n_replaced)
+}
+
+/// The number in `\u` and four hexadecimal digits.
+fn unit(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u32::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(bytes: &[u8], max: u64) -> Result<Vec<Vec<u8>>, Error> {
+        let path = tempfile::tempdir().unwrap().keep().join("t.txt");
+        std::fs::write(&path, bytes).unwrap();
+        let mut lines = Lines::new(File::open(&path).unwrap(), &path, max);
+        let mut all = Vec::new();
+        while let Some(line) = lines.next()? {
+            all.push(line.bytes);
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn a_line_of_the_allowed_length_is_read_and_a_longer_one_is_measured() {
+        assert_eq!(lines(b"1234\n1234", 4).unwrap(), [&b"1234\n"[..], b"1234"]);
+        let error = lines(b"1\n123456789\n1", 4).unwrap_err().to_string();
+        assert!(error.ends_with("line 2: found 9 bytes, expected at most 4; break the line or raise --max-line-bytes"), "{error}");
+        assert!(
+            lines(b"12345", 4)
+                .unwrap_err()
+                .to_string()
+                .contains("found 5 bytes")
+        );
+    }
+
+    #[test]
+    fn only_lone_surrogates_are_replaced() {
+        let cases = [
+            (r"a\ud83d\ude00b", r"a\ud83d\ude00b", 0),
+            (r"\ud800x\udc00", r"\ufffdx\ufffd", 2),
+            (r"\\ud800 \n\", r"\\ud800 \n\", 0),
+            (r"\ud800\ud83d\ude00", r"\ufffd\ud83d\ude00", 1),
+            (r"\ud8", r"\ud8", 0),
+            (r"\ud800ä", r"\ufffdä", 1),
+        ];
+        for (json, repaired, n) in cases {
+            assert_eq!(without_lone_surrogates(json), (repaired.to_string(), n));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Data: texts become documents, documents become shards, shards become windows, windows become batches.
+//!
+//! | file | turns |
+//! |---|---|
+//! | `synthetic`, `story` | a seed and an index into a text with known difficulty |
+//! | `document` | `.txt` and `.jsonl` files into a stream of documents, in bounded memory |
+//! | `tokenizer` | text into ids and back; files that Python's `tokenizers` reads |
+//! | `prepare` | documents into a data directory: `train.bin`, `valid.bin`, `manifest.json` |
+//! | `shard` | a `.bin` file into a checked [`Split`] |
+//! | `window` | a split into fixed windows of inputs and targets |
+//! | `order` | a sequence number into (source, epoch, window), without state |
+//! | `batch` | windows into the arrays that a step consumes |
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod batch;
+pub mod document;
+pub mod manifest;
+pub mod order;
+pub mod permutation;
+pub mod prepare;
+pub mod random_python;
+pub mod shard;
+pub mod statistics;
+pub mod story;
+pub mod synthetic;
+pub mod tokenizer;
+pub mod window;
+pub mod writer;
+
+pub use batch::{HostBatch, collect};
+pub use document::{BadUtf8, Document, DocumentReader, DocumentRule, ReadRules};
+pub use manifest::Manifest;
+pub use order::{Mixture, Place};
+pub use permutation::Permutation;
+pub use shard::Split;
+pub use tokenizer::{Kind, Specials, Tokenizer};
+pub use window::{Window, Windows};
+
+/// The `[data]` section of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Inputs per window, in tokens.
+    pub window: usize,
+    /// Whether windows may run across the ends of documents.
+    pub documents: DocumentsRule,
+    /// The seed of the order in which windows are seen; apart from the run's seed, so that either can vary alone.
+    pub order_seed: u64,
+    /// Training splits and their shares.
+    pub train: Vec<TrainSource>,
+    /// Named validation splits.
+    pub valid: Vec<ValidSource>,
+}
+
+/// One training split and its share of the sequences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSource {
+    /// A `.bin` file of `nerve data prepare`.
+    pub path: PathBuf,
+    /// Its share relative to the other weights; above zero.
+    pub weight: f64,
+}
+
+/// One validation split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidSource {
+    /// The name its metrics carry.
+    pub name: String,
+    /// A `.bin` file of `nerve data prepare`.
+    pub path: PathBuf,
+}
+
+/// How windows are cut out of the stream of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentsRule {
+    /// The stream is cut every `window` tokens; a window may hold the end of one document and the start of the next.
+    RunOn,
+    /// No window crosses a document; short ones are padded, and the padding is masked.
+    Separate,
+}

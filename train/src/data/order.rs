@@ -1,0 +1,230 @@
+//! Which window comes next: several sources, mixed by weight, shuffled anew in every epoch, without any state.
+//!
+//! Sequence numbers run through a fixed pattern of slots that interleaves the sources. The k-th visit of a source
+//! reads window `permutation(k mod length)` of epoch `k / length`, so a run resumes from one integer.
+
+use std::cmp::Reverse;
+
+use brian::random;
+
+use super::permutation::Permutation;
+use crate::error::{Error, Problem};
+
+/// The longest pattern: shares are exact to one part in a thousand.
+const SLOTS_MAX: usize = 1000;
+
+/// Where a sequence is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The index of the source.
+    pub source: usize,
+    /// How often the source has been read in full before.
+    pub epoch: u64,
+    /// The window of the source.
+    pub window: u64,
+}
+
+/// The order of a mixture of sources.
+#[derive(Clone, Debug)]
+pub struct Mixture {
+    lengths: Vec<u64>,
+    seed: u64,
+    /// Per slot the source and how many slots of that source come before.
+    pattern: Vec<(usize, u64)>,
+    /// Slots per source.
+    counts: Vec<u64>,
+}
+
+impl Mixture {
+    /// Mixes sources of `lengths` windows in the proportion of `weights`.
+    ///
+    /// # Errors
+    /// `Config` if there is no source, a source is empty, or a weight is not a finite number above zero.
+    ///
+    /// # Panics
+    /// If there are not as many weights as lengths.
+    pub fn new(lengths: &[u64], weights: &[f64], seed: u64) -> Result<Self, Error> {
+        assert_eq!(lengths.len(), weights.len(), "one weight per source");
+        let problem = |place: String, found: String, expected: &str| {
+            Error::config(Problem::new("recipe", place, found, expected))
+        };
+        if lengths.is_empty() || lengths.len() > SLOTS_MAX {
+            let found = format!("{} sources", lengths.len());
+            return Err(problem("data.train".into(), found, "between 1 and 1000"));
+        }
+        for (i, (length, weight)) in lengths.iter().zip(weights).enumerate() {
+            if *length == 0 {
+                return Err(problem(
+                    format!("data.train[{i}].path"),
+                    "no window".into(),
+                    "at least one",
+                ));
+            }
+            if !(weight.is_finite() && *weight > 0.0) {
+                let expected = "a finite number above zero";
+                return Err(problem(
+                    format!("data.train[{i}].weight"),
+                    weight.to_string(),
+                    expected,
+                ));
+            }
+        }
+        let counts = slot_counts(weights);
+        Ok(Self {
+            lengths: lengths.to_vec(),
+            seed,
+            pattern: interleaved(&counts),
+            counts,
+        })
+    }
+
+    /// Where sequence number `sequence` of the run is read.
+    pub fn place(&self, sequence: u64) -> Place {
+        let n_slots = self.pattern.len() as u64;
+        let (source, before) = self.pattern[(sequence % n_slots) as usize];
+        let visit = sequence / n_slots * self.counts[source] + before;
+        let length = self.lengths[source];
+        let epoch = visit / length;
+        let key = random::key(self.seed, &format!("order/{source}"), epoch);
+        Place {
+            source,
+            epoch,
+            window: Permutation::new(length, key).get(visit % length),
+        }
+    }
+
+    /// The share of each source as it is realised.
+    pub fn shares(&self) -> Vec<f64> {
+        let n_slots = self.pattern.len() as f64;
+        self.counts
+            .iter()
+            .map(|count| *count as f64 / n_slots)
+            .collect()
+    }
+}
+
+/// Slots per source: the shortest pattern that meets the weights exactly, or the longest one, rounded by largest
+/// remainder. Every source gets at least one slot.
+fn slot_counts(weights: &[f64]) -> Vec<u64> {
+    // Dividing by the largest first keeps the sum finite.
+    let largest = weights.iter().copied().fold(0.0, f64::max);
+    let total: f64 = weights.iter().map(|weight| weight / largest).sum();
+    let shares: Vec<f64> = weights
+        .iter()
+        .map(|weight| weight / largest / total)
+        .collect();
+    let is_exact = |n: &usize| {
+        shares.iter().all(|share| {
+            let slots = share * *n as f64;
+            slots.round() >= 1.0 && (slots - slots.round()).abs() < 1e-9 * *n as f64
+        })
+    };
+    let n_slots = (weights.len()..=SLOTS_MAX)
+        .find(is_exact)
+        .unwrap_or(SLOTS_MAX);
+    let slots = |i: usize| shares[i] * n_slots as f64;
+    let mut counts: Vec<u64> = (0..weights.len())
+        .map(|i| (slots(i) + 1e-6).floor().max(1.0) as u64)
+        .collect();
+    let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
+    by_remainder.sort_by_key(|i| Reverse(((slots(*i) - counts[*i] as f64) * 1e6).round() as i64));
+    let mut missing = n_slots as i64 - counts.iter().sum::<u64>() as i64;
+    for i in by_remainder.into_iter().cycle() {
+        if missing <= 0 {
+            break;
+        }
+        counts[i] += 1;
+        missing -= 1;
+    }
+    // The guarantee of one slot can overfill the pattern; the largest sources give way.
+    while missing < 0 {
+        let largest = (0..counts.len())
+            .max_by_key(|i| (counts[*i], Reverse(*i)))
+            .expect("there is a source");
+        counts[largest] -= 1;
+        missing += 1;
+    }
+    counts
+}
+
+/// Spreads the slots of each source evenly: always the source that is furthest behind its share.
+fn interleaved(counts: &[u64]) -> Vec<(usize, u64)> {
+    let n_slots: u64 = counts.iter().sum();
+    let mut given = vec![0u64; counts.len()];
+    let mut pattern = Vec::with_capacity(n_slots as usize);
+    for slot in 1..=n_slots {
+        let lag = |i: usize| (slot * counts[i]) as i64 - (given[i] * n_slots) as i64;
+        let open = (0..counts.len()).filter(|i| given[*i] < counts[*i]);
+        let source = open
+            .max_by_key(|i| (lag(*i), Reverse(*i)))
+            .expect("slots are left");
+        pattern.push((source, given[source]));
+        given[source] += 1;
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_epoch_reads_every_window_once_in_a_new_order() {
+        let mixture = Mixture::new(&[13, 5], &[3.0, 1.0], 7).unwrap();
+        let mut orders: Vec<Vec<u64>> = vec![Vec::new(); 2];
+        for place in (0..4 * 39)
+            .map(|i| mixture.place(i))
+            .filter(|place| place.source == 0)
+        {
+            if place.epoch < 2 {
+                orders[place.epoch as usize].push(place.window);
+            }
+        }
+        for order in &orders {
+            assert_eq!(order.len(), 13);
+            assert_eq!(order.iter().collect::<HashSet<_>>().len(), 13);
+        }
+        assert_ne!(orders[0], orders[1]);
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        let cases: [(&[f64], &[u64]); 4] = [
+            (&[1.0], &[1]),
+            (&[0.7, 0.1, 0.1, 0.1], &[7, 1, 1, 1]),
+            (&[2.0, 1.0], &[2, 1]),
+            (&[1e300, 1e300], &[1, 1]),
+        ];
+        for (weights, counts) in cases {
+            assert_eq!(slot_counts(weights), counts);
+        }
+        let odd = slot_counts(&[std::f64::consts::PI, 1.0, 1e-9]);
+        assert_eq!(odd.iter().sum::<u64>(), 1000);
+        assert_eq!(odd[2], 1);
+    }
+
+    #[test]
+    fn sources_are_spread_evenly() {
+        let mixture = Mixture::new(&[9; 2], &[0.9, 0.1], 1).unwrap();
+        for start in 0..40 {
+            let rare = (start..start + 20)
+                .filter(|i| mixture.place(*i).source == 1)
+                .count();
+            assert_eq!(rare, 2);
+        }
+    }
+
+    #[test]
+    fn a_bad_weight_is_named() {
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = Mixture::new(&[1, 1], &[1.0, weight], 1).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("recipe: data.train[1].weight: found"),
+                "{error}"
+            );
+        }
+    }
+}

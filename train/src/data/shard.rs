@@ -1,0 +1,460 @@
+//! A split as training reads it: checked against its manifest once, then held in memory.
+//!
+//! All tokens are held in their width on disk (two or four bytes each), so a split of a few GB needs as much memory;
+//! in return nothing that happens to the file later can disturb a run.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::manifest::{DocumentEntry, FileFacts, Manifest};
+use super::tokenizer::{Specials, hexadecimal};
+use super::writer::{HEADER_BYTES, Width};
+use crate::error::{Error, Problem};
+
+/// A checked split.
+#[derive(Debug)]
+pub struct Split {
+    path: PathBuf,
+    name: String,
+    tokens: Tokens,
+    documents: Vec<DocumentEntry>,
+    manifest: Manifest,
+    sha256: String,
+}
+
+#[derive(Debug)]
+enum Tokens {
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+}
+
+impl Split {
+    /// Reads a `.bin` file and what lies beside it: `manifest.json` and the list of documents.
+    ///
+    /// # Errors
+    /// `Invalid` with file, offset, found and expected if anything does not fit together.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let expected = "a .bin file of `nerve data prepare`";
+        let Some(name) = file.strip_suffix(".bin") else {
+            return Err(Error::Invalid(Problem::new(
+                path,
+                "",
+                "another kind of name",
+                expected,
+            )));
+        };
+        fs::metadata(path).map_err(|e| Error::unreadable(path, expected, e))?;
+        let manifest = Manifest::load(directory)?;
+        let file_facts = facts(&manifest, directory, &file)?;
+        let tokens = read_tokens(path, file_facts, manifest.tokenizer.vocabulary_size)?;
+        let list = format!("{name}.documents.jsonl");
+        let list_facts = facts(&manifest, directory, &list)?;
+        let documents = read_documents(&directory.join(&list), list_facts, tokens.len() as u64)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            name: name.to_string(),
+            sha256: file_facts.sha256.clone(),
+            tokens,
+            documents,
+            manifest,
+        })
+    }
+
+    /// The ids at some positions.
+    ///
+    /// # Panics
+    /// If the range ends behind the split.
+    pub fn tokens(&self, range: Range<usize>) -> Vec<u32> {
+        match &self.tokens {
+            Tokens::U16(tokens) => tokens[range].iter().map(|id| u32::from(*id)).collect(),
+            Tokens::U32(tokens) => tokens[range].to_vec(),
+        }
+    }
+
+    /// Tokens in the split.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is no token; never true for a split that opened.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The documents in order; together they cover the split without gaps.
+    pub fn documents(&self) -> &[DocumentEntry] {
+        &self.documents
+    }
+
+    /// The document that a token belongs to.
+    ///
+    /// # Panics
+    /// If the position lies behind the split.
+    pub fn document_at(&self, position: usize) -> usize {
+        assert!(
+            position < self.len(),
+            "position {position} is not below {}",
+            self.len()
+        );
+        self.documents
+            .partition_point(|document| document.start <= position as u64)
+            - 1
+    }
+
+    /// One more than the highest id of the tokenizer.
+    pub fn vocabulary_size(&self) -> usize {
+        self.manifest.tokenizer.vocabulary_size
+    }
+
+    /// The ids of the special tokens.
+    pub fn specials(&self) -> Specials {
+        self.manifest.tokenizer.specials
+    }
+
+    /// The hash of the tokenizer that made the ids.
+    pub fn tokenizer_sha256(&self) -> &str {
+        &self.manifest.tokenizer.sha256
+    }
+
+    /// The hash of the `.bin` file.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// `train` or `valid`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The `.bin` file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the directory says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+}
+
+impl Tokens {
+    fn len(&self) -> usize {
+        match self {
+            Self::U16(tokens) => tokens.len(),
+            Self::U32(tokens) => tokens.len(),
+        }
+    }
+}
+
+fn facts<'m>(manifest: &'m Manifest, directory: &Path, name: &str) -> Result<&'m FileFacts, Error> {
+    manifest.files.get(name).ok_or_else(|| {
+        let names: Vec<&String> = manifest.files.keys().collect();
+        let found = format!("only {names:?}");
+        Error::Invalid(Problem::new(
+            directory.join("manifest.json"),
+            "files",
+            found,
+            format!("{name:?}"),
+        ))
+    })
+}
+
+fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result<Tokens, Error> {
+    let invalid = |place: String, found: String, expected: String| {
+        let problem = Problem::new(path, place, found, expected);
+        Err(Error::Invalid(
+            problem.advise("prepare the data again or restore the file"),
+        ))
+    };
+    let resource = |e| Error::resource(path, "read", e);
+    let mut file = File::open(path).map_err(resource)?;
+    let size = file.metadata().map_err(resource)?.len();
+    if size < HEADER_BYTES as u64 {
+        let expected = format!("a header of {HEADER_BYTES} bytes");
+        return invalid(
+            format!("byte {size}"),
+            "the end of the file".into(),
+            expected,
+        );
+    }
+    let mut header = [0u8; HEADER_BYTES];
+    file.read_exact(&mut header).map_err(resource)?;
+    let field =
+        |i: usize| i32::from_le_bytes(header[4 * i..4 * i + 4].try_into().expect("four bytes"));
+    let width = Width::of(vocabulary_size);
+    for (i, expected) in width.magic().into_iter().enumerate() {
+        if field(i) != expected {
+            let expected = format!("{expected} for {} bytes per token", width.bytes());
+            return invalid(format!("byte {}", 4 * i), field(i).to_string(), expected);
+        }
+    }
+    let n_tokens = field(2);
+    if n_tokens < 1 {
+        return invalid(
+            "byte 8".into(),
+            format!("{n_tokens} tokens"),
+            "at least one".into(),
+        );
+    }
+    let expected_size = HEADER_BYTES as u64 + n_tokens as u64 * width.bytes() as u64;
+    if size != expected_size || size != facts.bytes {
+        let expected = format!(
+            "{expected_size} for its {n_tokens} tokens and {} by manifest.json",
+            facts.bytes
+        );
+        return invalid(String::new(), format!("{size} bytes"), expected);
+    }
+    let mut hash = Sha256::new();
+    hash.update(header);
+    let mut tokens = match width {
+        Width::U16 => Tokens::U16(Vec::with_capacity(n_tokens as usize)),
+        Width::U32 => Tokens::U32(Vec::with_capacity(n_tokens as usize)),
+    };
+    let mut buffer = vec![0; 1 << 20];
+    let mut left = n_tokens as usize * width.bytes();
+    while left > 0 {
+        let chunk = &mut buffer[..left.min(1 << 20)];
+        file.read_exact(chunk).map_err(resource)?;
+        hash.update(&chunk[..]);
+        left -= chunk.len();
+        let before = tokens.len();
+        match &mut tokens {
+            Tokens::U16(tokens) => {
+                tokens.extend(chunk.as_chunks().0.iter().map(|id| u16::from_le_bytes(*id)))
+            }
+            Tokens::U32(tokens) => {
+                tokens.extend(chunk.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)))
+            }
+        }
+        let outside = match &tokens {
+            Tokens::U16(tokens) => tokens[before..]
+                .iter()
+                .position(|id| usize::from(*id) >= vocabulary_size),
+            Tokens::U32(tokens) => tokens[before..]
+                .iter()
+                .position(|id| *id as usize >= vocabulary_size),
+        };
+        if let Some(position) = outside.map(|position| before + position) {
+            let found = match &tokens {
+                Tokens::U16(tokens) => u32::from(tokens[position]),
+                Tokens::U32(tokens) => tokens[position],
+            };
+            let place = format!("byte {}", HEADER_BYTES + position * width.bytes());
+            return invalid(
+                place,
+                format!("id {found}"),
+                format!("ids below the vocabulary of {vocabulary_size}"),
+            );
+        }
+    }
+    let found = hexadecimal(&hash.finalize());
+    match found == facts.sha256 {
+        true => Ok(tokens),
+        false => invalid(
+            String::new(),
+            format!("the hash {found}"),
+            format!("{} by manifest.json", facts.sha256),
+        ),
+    }
+}
+
+fn read_documents(
+    path: &Path,
+    facts: &FileFacts,
+    n_tokens: u64,
+) -> Result<Vec<DocumentEntry>, Error> {
+    let invalid = |place: String, found: String, expected: String| {
+        let problem = Problem::new(path, place, found, expected);
+        Error::Invalid(problem.advise("prepare the data again or restore the file"))
+    };
+    let file = File::open(path).map_err(|e| Error::unreadable(path, "the list of documents", e))?;
+    let mut hash = Sha256::new();
+    let mut documents: Vec<DocumentEntry> = Vec::new();
+    let mut end = 0;
+    let mut line = Vec::new();
+    let mut input = BufReader::new(file);
+    while input
+        .read_until(b'\n', &mut line)
+        .map_err(|e| Error::resource(path, "read", e))?
+        > 0
+    {
+        hash.update(&line);
+        let place = format!("line {}", documents.len() + 1);
+        let entry: DocumentEntry = serde_json::from_slice(&line)
+            .map_err(|e| invalid(place.clone(), e.to_string(), "one document per line".into()))?;
+        if entry.start != end || entry.tokens == 0 || entry.tokens > n_tokens - end {
+            let found = format!("{} tokens from {}", entry.tokens, entry.start);
+            return Err(invalid(
+                place,
+                found,
+                format!("some from {end} on, within {n_tokens}"),
+            ));
+        }
+        end += entry.tokens;
+        documents.push(entry);
+        line.clear();
+    }
+    if end != n_tokens {
+        return Err(invalid(
+            String::new(),
+            format!("documents up to token {end}"),
+            format!("up to {n_tokens}"),
+        ));
+    }
+    let found = hexadecimal(&hash.finalize());
+    match found == facts.sha256 {
+        true => Ok(documents),
+        false => Err(invalid(
+            String::new(),
+            format!("the hash {found}"),
+            format!("{} by manifest.json", facts.sha256),
+        )),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::document::{BadUtf8, DocumentRule, ReadRules};
+    use super::super::prepare::{Preparation, SplitRule};
+    use super::super::tokenizer::{Kind, Tokenizer};
+    use super::*;
+
+    /// The training split of some lines, with an end after each.
+    pub fn split_of_lines(lines: &[&str]) -> PathBuf {
+        let directory = tempfile::tempdir().unwrap().keep();
+        let tokenizer = directory.join("byte.json");
+        Tokenizer::train(Kind::Byte, std::iter::empty(), None)
+            .unwrap()
+            .save(&tokenizer)
+            .unwrap();
+        fs::write(directory.join("t.txt"), lines.join("\n")).unwrap();
+        let preparation = Preparation {
+            files: vec![directory.join("t.txt")],
+            output: directory.join("out"),
+            tokenizer,
+            reading: ReadRules {
+                document: DocumentRule::Line,
+                field: "text".into(),
+                on_bad_utf8: BadUtf8::Error,
+                max_line_bytes: 1 << 20,
+            },
+            split: Some(SplitRule::Hash),
+            valid_fraction: 0.0,
+            seed: 1,
+            end_of_document: None,
+            force: false,
+        };
+        preparation.plan().unwrap().run().unwrap();
+        directory.join("out/train.bin")
+    }
+
+    fn broken(change: impl Fn(&mut Vec<u8>)) -> String {
+        let path = split_of_lines(&["ab", "cde"]);
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let error = Split::open(&path).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        error
+            .to_string()
+            .split_once("train.bin: ")
+            .unwrap()
+            .1
+            .to_string()
+    }
+
+    #[test]
+    fn a_split_gives_its_tokens_and_documents() {
+        let split = Split::open(split_of_lines(&["ab", "cde"])).unwrap();
+        assert_eq!(split.tokens(0..7), [97, 98, 257, 99, 100, 101, 257]);
+        assert_eq!(
+            (
+                split.len(),
+                split.documents().len(),
+                split.vocabulary_size()
+            ),
+            (7, 2, 260)
+        );
+        assert_eq!(
+            [0, 2, 3, 6].map(|position| split.document_at(position)),
+            [0, 0, 1, 1]
+        );
+    }
+
+    #[test]
+    fn each_way_to_be_broken_is_named_with_its_place() {
+        assert!(broken(|bytes| bytes.truncate(9)).starts_with("byte 9: found the end"));
+        assert!(broken(|bytes| bytes[0] = 0).starts_with("byte 0: found"));
+        assert!(broken(|bytes| bytes[4] = 7).starts_with("byte 4: found 7"));
+        assert!(broken(|bytes| bytes[8] = 0).starts_with("byte 8: found 0 tokens"));
+        assert!(
+            broken(|bytes| bytes.truncate(1035)).starts_with("found 1035 bytes, expected 1038")
+        );
+        assert!(broken(|bytes| bytes.extend([0, 0])).starts_with("found 1040 bytes"));
+        assert!(
+            broken(|bytes| bytes[1027] = 9)
+                .starts_with("byte 1026: found id 2402, expected ids below")
+        );
+        assert!(broken(|bytes| bytes[1024] = 98).starts_with("found the hash"));
+    }
+
+    #[test]
+    fn a_list_of_documents_that_disagrees_is_named() {
+        let path = split_of_lines(&["ab", "cde"]);
+        let list = path.with_file_name("train.documents.jsonl");
+        let text = fs::read_to_string(&list).unwrap();
+        let cases = [
+            (
+                text.replace("\"start\":3", "\"start\":4"),
+                "line 2: found 4 tokens from 4",
+            ),
+            (
+                text.replace("\"tokens\":4", "\"tokens\":400"),
+                "line 2: found 400",
+            ),
+            (
+                text.lines().next().unwrap().to_string() + "\n",
+                "found documents up to token 3",
+            ),
+            (text.replace("\"bytes\":3", "\"bytes\":4"), "found the hash"),
+            ("{".to_string(), "line 1: found EOF"),
+        ];
+        for (changed, expected) in cases {
+            fs::write(&list, changed).unwrap();
+            let error = Split::open(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("train.documents.jsonl: {expected}")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_manifest_or_split_is_named() {
+        let path = split_of_lines(&["ab"]);
+        let error = Split::open(path.with_file_name("valid.bin")).unwrap_err();
+        assert!(
+            error.to_string().contains("valid.bin: found no such file"),
+            "{error}"
+        );
+        fs::remove_file(path.with_file_name("manifest.json")).unwrap();
+        let error = Split::open(&path).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("manifest.json: found no such file"),
+            "{error}"
+        );
+    }
+}

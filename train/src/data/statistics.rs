@@ -1,0 +1,150 @@
+//! What a data directory holds, counted from its tokens: sizes, labels, repetitions and leaks.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::manifest::Manifest;
+use super::shard::Split;
+use crate::error::Error;
+
+/// Numbers of a directory; what `nerve data stats --json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Statistics {
+    /// `nerve.data_stats.1`
+    pub schema: &'static str,
+    /// One more than the highest id of the tokenizer.
+    pub vocabulary_size: usize,
+    /// The hash of the tokenizer.
+    pub tokenizer_sha256: String,
+    /// Per split.
+    pub splits: BTreeMap<String, SplitStatistics>,
+}
+
+/// Numbers of a split.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SplitStatistics {
+    /// Documents.
+    pub documents: u64,
+    /// Tokens, ends of documents included.
+    pub tokens: u64,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+    /// Tokens for each byte.
+    pub tokens_per_byte: f64,
+    /// Ids of the vocabulary that occur.
+    pub distinct_ids: usize,
+    /// Documents whose tokens another document before them in this split has too.
+    pub duplicates: u64,
+    /// Documents whose tokens a training document has too; 0 for `train` itself.
+    pub also_in_train: u64,
+    /// Documents per difficulty; `none` for those without.
+    pub difficulties: BTreeMap<String, u64>,
+    /// Documents per task; `none` for those without.
+    pub tasks: BTreeMap<String, u64>,
+}
+
+/// Counts a directory.
+///
+/// # Errors
+/// As [`Split::open`].
+pub fn statistics(directory: &Path) -> Result<Statistics, Error> {
+    let manifest = Manifest::load(directory)?;
+    let mut in_train = HashSet::new();
+    let mut splits = BTreeMap::new();
+    // `train` sorts before `valid`, so its documents are known when those of the others are looked up.
+    for name in manifest.splits.keys() {
+        let split = Split::open(directory.join(format!("{name}.bin")))?;
+        let fingerprints = fingerprints(&split);
+        splits.insert(
+            name.clone(),
+            split_statistics(&split, &fingerprints, &in_train),
+        );
+        if name == "train" {
+            in_train.extend(fingerprints);
+        }
+    }
+    Ok(Statistics {
+        schema: "nerve.data_stats.1",
+        vocabulary_size: manifest.tokenizer.vocabulary_size,
+        tokenizer_sha256: manifest.tokenizer.sha256,
+        splits,
+    })
+}
+
+fn split_statistics(
+    split: &Split,
+    fingerprints: &[[u8; 16]],
+    in_train: &HashSet<[u8; 16]>,
+) -> SplitStatistics {
+    let documents = split.documents();
+    let bytes: u64 = documents.iter().map(|document| document.bytes).sum();
+    let distinct: HashSet<_> = fingerprints.iter().collect();
+    let mut difficulties = BTreeMap::new();
+    let mut tasks = BTreeMap::new();
+    let none = || "none".to_string();
+    for document in documents {
+        let difficulty = document
+            .difficulty
+            .map_or_else(none, |difficulty| difficulty.to_string());
+        *difficulties.entry(difficulty).or_default() += 1;
+        *tasks
+            .entry(document.task.clone().unwrap_or_else(none))
+            .or_default() += 1;
+    }
+    let mut is_used = vec![false; split.vocabulary_size()];
+    for document in 0..documents.len() {
+        for id in tokens_of(split, document) {
+            is_used[id as usize] = true;
+        }
+    }
+    SplitStatistics {
+        documents: documents.len() as u64,
+        tokens: split.len() as u64,
+        bytes,
+        tokens_per_byte: split.len() as f64 / bytes as f64,
+        distinct_ids: is_used.into_iter().filter(|is_used| *is_used).count(),
+        duplicates: (documents.len() - distinct.len()) as u64,
+        also_in_train: fingerprints
+            .iter()
+            .filter(|fingerprint| in_train.contains(*fingerprint))
+            .count() as u64,
+        difficulties,
+        tasks,
+    }
+}
+
+fn fingerprints(split: &Split) -> Vec<[u8; 16]> {
+    let fingerprint = |document: usize| {
+        let mut hash = Sha256::new();
+        for id in tokens_of(split, document) {
+            hash.update(id.to_le_bytes());
+        }
+        let digest = hash.finalize();
+        std::array::from_fn(|i| digest[i])
+    };
+    (0..split.documents().len()).map(fingerprint).collect()
+}
+
+fn tokens_of(split: &Split, document: usize) -> Vec<u32> {
+    let entry = &split.documents()[document];
+    split.tokens(entry.start as usize..(entry.start + entry.tokens) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::tests::split_of_lines;
+    use super::*;
+
+    #[test]
+    fn repeated_documents_and_used_ids_are_counted() {
+        let path = split_of_lines(&["ab", "cd", "ab", "abcd"]);
+        let statistics = statistics(path.parent().unwrap()).unwrap();
+        let train = &statistics.splits["train"];
+        assert_eq!((train.documents, train.tokens, train.bytes), (4, 14, 10));
+        assert_eq!((train.duplicates, train.distinct_ids), (1, 5));
+        assert_eq!(train.tasks["none"], 4);
+    }
+}

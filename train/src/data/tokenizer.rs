@@ -1,0 +1,463 @@
+//! Tokenizers: bytes, characters or byte pairs, kept as a `tokenizer.json` that Python's `tokenizers` reads.
+//!
+//! Ids equal those of Python's `tokenizers` with `add_special_tokens=False`; as there, a special that is spelled
+//! out in a text (`</s>`) becomes its one id. The special tokens are `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
+
+mod check;
+mod train;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Problem};
+use check::Checked;
+
+/// The largest tokenizer file that is read.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Long texts are encoded in chunks of at least this size, which bounds memory.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What one token stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One byte of UTF-8; id = byte.
+    Byte,
+    /// One Unicode character; characters that training did not see become `<unk>`.
+    Character,
+    /// A sequence of bytes that is frequent in the training text.
+    Bpe,
+}
+
+/// The ids of the four special tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Specials {
+    /// `<s>`
+    pub begin: u32,
+    /// `</s>`
+    pub end: u32,
+    /// `<pad>`
+    pub pad: u32,
+    /// `<unk>`
+    pub unknown: u32,
+}
+
+impl Specials {
+    /// The texts of the special tokens, in the order of the fields.
+    pub const TEXTS: [&'static str; 4] = ["<s>", "</s>", "<pad>", "<unk>"];
+
+    /// The four ids in the order of [`Specials::TEXTS`].
+    pub fn ids(&self) -> [u32; 4] {
+        [self.begin, self.end, self.pad, self.unknown]
+    }
+
+    fn from_ids([begin, end, pad, unknown]: [u32; 4]) -> Self {
+        Self {
+            begin,
+            end,
+            pad,
+            unknown,
+        }
+    }
+}
+
+/// Text to ids and back.
+pub struct Tokenizer {
+    checked: Checked,
+    encoder: tokenizers::Tokenizer,
+    /// The ids of the 256 bytes (byte pairs) or nothing (characters).
+    byte_ids: Vec<u32>,
+    character_ids: HashMap<char, u32>,
+    file: Vec<u8>,
+}
+
+impl Tokenizer {
+    /// Learns a vocabulary from texts; `Kind::Byte` needs none and reads none.
+    ///
+    /// # Errors
+    /// `Config` if the vocabulary is too small for its kind, `Invalid` if there is no text, or what `texts` yields.
+    pub fn train<I>(kind: Kind, texts: I, vocabulary_size: Option<usize>) -> Result<Self, Error>
+    where
+        I: Iterator<Item = Result<String, Error>> + Send,
+    {
+        let json = match kind {
+            Kind::Byte => train::byte(vocabulary_size)?,
+            Kind::Character => train::character(texts, vocabulary_size)?,
+            Kind::Bpe => train::bpe(texts, vocabulary_size)?,
+        };
+        Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
+    }
+
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// `Invalid` with the place in the JSON if the file is not one of the three kinds or contradicts itself.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let expected = "a tokenizer.json (`nerve tokenizer train` makes one)";
+        let file = fs::File::open(path).map_err(|e| Error::unreadable(path, expected, e))?;
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::unreadable(path, expected, e))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let found = format!("more than {FILE_BYTES_MAX} bytes");
+            return Err(Error::Invalid(Problem::new(path, "", found, expected)));
+        }
+        Self::from_bytes(path, bytes)
+    }
+
+    /// Writes the file that `load` reads, byte for byte as it was loaded or trained.
+    ///
+    /// # Errors
+    /// `Resource` if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        fs::write(path, &self.file).map_err(|e| Error::resource(path, "write", e))
+    }
+
+    /// The ids of a text; no special token is added.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let mut all = self.encode_all(&[text]);
+        all.pop().expect("one text gives one list")
+    }
+
+    /// The ids of several texts, in parallel where that helps.
+    pub fn encode_all<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<u32>> {
+        match self.checked.kind {
+            Kind::Byte => {
+                self.encode_each(texts, |text, ids| ids.extend(text.bytes().map(u32::from)))
+            }
+            Kind::Character => self.encode_each(texts, |text, ids| {
+                let unknown = self.checked.specials.unknown;
+                let id = |c| self.character_ids.get(&c).copied().unwrap_or(unknown);
+                ids.extend(text.chars().map(id));
+            }),
+            Kind::Bpe => self.encode_pairs(texts),
+        }
+    }
+
+    /// The text of ids; specials are left out, bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The bytes that an id stands for: none for a special or an id outside the vocabulary.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        match self.checked.pieces.get(id as usize) {
+            Some(piece) => &piece.bytes,
+            None => &[],
+        }
+    }
+
+    /// One more than the highest id.
+    pub fn vocabulary_size(&self) -> usize {
+        self.checked.pieces.len()
+    }
+
+    /// The ids of the special tokens.
+    pub fn specials(&self) -> Specials {
+        self.checked.specials
+    }
+
+    /// What a token of this tokenizer stands for.
+    pub fn kind(&self) -> Kind {
+        self.checked.kind
+    }
+
+    /// How many bytes of UTF-8 each id stands for; 0 for the specials.
+    pub fn token_bytes(&self) -> Vec<u32> {
+        let pieces = self.checked.pieces.iter();
+        pieces.map(|piece| piece.bytes.len() as u32).collect()
+    }
+
+    /// The token as the file spells it (`Ġthe`); empty for an id outside the vocabulary.
+    pub fn token_text(&self, id: u32) -> String {
+        let piece = self.checked.pieces.get(id as usize);
+        piece.map(|piece| piece.text.clone()).unwrap_or_default()
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    pub fn sha256(&self) -> String {
+        hexadecimal(&Sha256::digest(&self.file))
+    }
+
+    fn from_bytes(path: &Path, file: Vec<u8>) -> Result<Self, Error> {
+        let checked = check::check(path, &file).map_err(Error::Invalid)?;
+        let invalid = |found: String| {
+            let expected = "a file that the `tokenizers` library accepts";
+            Error::Invalid(Problem::new(path, "", found, expected))
+        };
+        let encoder = tokenizers::Tokenizer::from_bytes(&file)
+            .map_err(|e| invalid(one_line(&e.to_string())))?;
+        for (id, piece) in checked.pieces.iter().enumerate() {
+            // The library numbers added tokens itself and only logs when the file says otherwise.
+            if encoder.token_to_id(&piece.text) != Some(id as u32) {
+                return Err(invalid(format!(
+                    "token {:?} with id {id}, which the library numbers differently",
+                    piece.text
+                )));
+            }
+        }
+        let mut byte_ids = vec![0; 256];
+        let mut character_ids = HashMap::new();
+        for (id, piece) in checked.pieces.iter().enumerate() {
+            match checked.kind {
+                Kind::Character => {
+                    if let Some(c) = checked.character(piece) {
+                        character_ids.insert(c, id as u32);
+                    }
+                }
+                Kind::Byte | Kind::Bpe => {
+                    if let [byte] = piece.bytes[..] {
+                        byte_ids[usize::from(byte)] = id as u32;
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            checked,
+            encoder,
+            byte_ids,
+            character_ids,
+            file,
+        })
+    }
+
+    /// Encodes what lies between specials with `piece`; for kinds that need no context.
+    fn encode_each<S: AsRef<str>>(
+        &self,
+        texts: &[S],
+        piece: impl Fn(&str, &mut Vec<u32>),
+    ) -> Vec<Vec<u32>> {
+        let encode = |text: &str| {
+            let mut ids = Vec::with_capacity(text.len());
+            let mut rest = text;
+            while let Some((start, end, id)) = self.next_special(rest) {
+                piece(&rest[..start], &mut ids);
+                ids.push(id);
+                rest = &rest[end..];
+            }
+            piece(rest, &mut ids);
+            ids
+        };
+        texts.iter().map(|text| encode(text.as_ref())).collect()
+    }
+
+    /// The first special spelled out in a text: its start, its end and its id.
+    fn next_special(&self, text: &str) -> Option<(usize, usize, u32)> {
+        text.match_indices('<').find_map(|(start, _)| {
+            let named = Specials::TEXTS.iter().zip(self.checked.specials.ids());
+            let mut hits = named.filter(|(special, _)| text[start..].starts_with(**special));
+            hits.next()
+                .map(|(special, id)| (start, start + special.len(), id))
+        })
+    }
+
+    fn encode_pairs<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<u32>> {
+        let owners_and_chunks: Vec<(usize, &str)> = texts
+            .iter()
+            .enumerate()
+            .flat_map(|(owner, text)| self.chunks(text.as_ref()).map(move |chunk| (owner, chunk)))
+            .collect();
+        let chunks: Vec<&str> = owners_and_chunks.iter().map(|(_, chunk)| *chunk).collect();
+        let mut ids = vec![Vec::new(); texts.len()];
+        match self.encoder.encode_batch_fast(chunks, false) {
+            Ok(encodings) => {
+                for ((owner, _), encoding) in owners_and_chunks.iter().zip(encodings) {
+                    ids[*owner].extend_from_slice(encoding.get_ids());
+                }
+            }
+            // No input is known that gets here. Single bytes are a correct spelling of any text.
+            Err(_) => {
+                for (owner, chunk) in owners_and_chunks {
+                    ids[owner].extend(chunk.bytes().map(|byte| self.byte_ids[usize::from(byte)]));
+                }
+            }
+        }
+        ids
+    }
+
+    fn chunks<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
+        let chunk_bytes = match self.checked.cuts_at_spaces {
+            true => CHUNK_BYTES,
+            false => usize::MAX,
+        };
+        chunks(text, chunk_bytes)
+    }
+}
+
+/// Cuts a text where the pattern of GPT-2 cuts it too, whatever comes before and after: at a single space between
+/// two ASCII letters. Chunks are at least `chunk_bytes` long and as long as it takes to find such a place.
+fn chunks(text: &str, chunk_bytes: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let bytes = rest.as_bytes();
+        let is_cut = |at: &usize| {
+            bytes[*at] == b' '
+                && bytes[at - 1].is_ascii_alphabetic()
+                && bytes[at + 1].is_ascii_alphabetic()
+        };
+        let last = bytes.len() - 1;
+        let cut = (chunk_bytes.min(last).max(1)..last).find(is_cut);
+        let (chunk, tail) = rest.split_at(cut.unwrap_or(rest.len()));
+        rest = tail;
+        Some(chunk)
+    })
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&str; 6] = [
+        "the cat and the hat and the bat in the hat",
+        "  spaces\t\ttabs\r\n\n\nlines ",
+        "naïve 日本語 👩‍👩‍👧 e\u{301} \u{0}\u{feff}",
+        "don't we'll I'm 1234 5,678",
+        "",
+        "</ s> <<s <pad",
+    ];
+
+    fn three_kinds() -> Vec<Tokenizer> {
+        let kinds = [
+            (Kind::Byte, None),
+            (Kind::Character, None),
+            (Kind::Bpe, Some(300)),
+        ];
+        let texts = || TEXTS.iter().map(|text| Ok(text.to_string()));
+        let train = |(kind, size)| Tokenizer::train(kind, texts(), size).unwrap();
+        kinds.into_iter().map(train).collect()
+    }
+
+    #[test]
+    fn every_kind_gives_back_the_text_it_was_given() {
+        for tokenizer in three_kinds() {
+            for text in TEXTS {
+                assert_eq!(
+                    tokenizer.decode(&tokenizer.encode(text)),
+                    text,
+                    "{:?}",
+                    tokenizer.kind()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn token_bytes_add_up_to_the_bytes_of_the_text() {
+        for tokenizer in three_kinds() {
+            let sizes = tokenizer.token_bytes();
+            for text in TEXTS {
+                let ids = tokenizer.encode(text);
+                let bytes: u32 = ids.iter().map(|id| sizes[*id as usize]).sum();
+                assert_eq!(bytes as usize, text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn our_short_cuts_give_the_ids_of_the_library() {
+        for tokenizer in three_kinds() {
+            for text in TEXTS
+                .into_iter()
+                .chain(["a<s>b</s><pad><unk>", "<s", "unseen ξ"])
+            {
+                let library = tokenizer.encoder.encode_fast(text, false).unwrap();
+                assert_eq!(tokenizer.encode(text), library.get_ids(), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn cutting_a_long_text_does_not_change_its_ids() {
+        let tokenizer = three_kinds().pop().unwrap();
+        let text = TEXTS.join(" ").repeat(20);
+        let whole = tokenizer.encoder.encode_fast(text.as_str(), false).unwrap();
+        for size in [1, 7, 100] {
+            let cut: Vec<u32> = chunks(&text, size)
+                .flat_map(|chunk| tokenizer.encode(chunk))
+                .collect();
+            assert_eq!(cut, whole.get_ids());
+        }
+        assert!(chunks(&text, 1).count() > 50);
+    }
+
+    #[test]
+    fn specials_follow_the_other_tokens_and_are_never_zero() {
+        for tokenizer in three_kinds() {
+            let size = tokenizer.vocabulary_size() as u32;
+            assert_eq!(
+                tokenizer.specials().ids(),
+                [size - 4, size - 3, size - 2, size - 1]
+            );
+            assert_eq!(tokenizer.token_bytes()[size as usize - 4..], [0; 4]);
+        }
+        assert_eq!(three_kinds()[0].vocabulary_size(), 260);
+    }
+
+    #[test]
+    fn byte_pairs_are_learned_up_to_the_size_asked_for() {
+        let text = "the cat sat on the mat and that was that ".repeat(3);
+        let train = |size| {
+            Tokenizer::train(Kind::Bpe, std::iter::once(Ok(text.clone())), Some(size)).unwrap()
+        };
+        assert_eq!(train(270).vocabulary_size(), 270);
+        assert!(train(270).encode(&text).len() > train(280).encode(&text).len());
+        // The text has no more pairs that occur twice.
+        assert!(train(1000).vocabulary_size() < 400);
+    }
+
+    #[test]
+    fn a_saved_tokenizer_loads_as_itself() {
+        let path = tempfile::tempdir().unwrap().keep().join("tokenizer.json");
+        for tokenizer in three_kinds() {
+            tokenizer.save(&path).unwrap();
+            let loaded = Tokenizer::load(&path).unwrap();
+            assert_eq!(loaded.sha256(), tokenizer.sha256());
+            assert_eq!(loaded.kind(), tokenizer.kind());
+            assert_eq!(loaded.encode(TEXTS[2]), tokenizer.encode(TEXTS[2]));
+        }
+    }
+
+    #[test]
+    fn training_twice_gives_the_same_file() {
+        let hashes = || {
+            three_kinds()
+                .iter()
+                .map(Tokenizer::sha256)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(hashes(), hashes());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Tokenizer::load("nowhere.json").err().unwrap();
+        assert_eq!(error.exit_code(), 3);
+        assert!(
+            error
+                .to_string()
+                .starts_with("nowhere.json: found no such file")
+        );
+    }
+}

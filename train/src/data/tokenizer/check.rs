@@ -1,0 +1,424 @@
+//! What a `tokenizer.json` must be before it is used: one of our three kinds, without holes or contradictions.
+//!
+//! The library itself panics on some broken files and renumbers others silently; both are caught here.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{Kind, Specials};
+use crate::error::Problem;
+
+/// Matches one character in Oniguruma (Python) and fancy-regex (here); a dot would leave out line ends.
+pub(super) const CHARACTER_PATTERN: &str = r"[\s\S]";
+
+/// One entry of the vocabulary.
+pub(super) struct Piece {
+    /// As the file spells it.
+    pub text: String,
+    /// What it stands for; nothing for added tokens.
+    pub bytes: Vec<u8>,
+    is_added: bool,
+}
+
+/// A vocabulary that holds together.
+pub(super) struct Checked {
+    pub kind: Kind,
+    pub pieces: Vec<Piece>,
+    pub specials: Specials,
+    /// Words are cut by GPT-2's pattern, so a space between letters always starts a new one.
+    pub cuts_at_spaces: bool,
+}
+
+impl Checked {
+    /// The character of a piece of the kind `Character`.
+    pub fn character(&self, piece: &Piece) -> Option<char> {
+        piece.text.chars().next().filter(|_| !piece.is_added)
+    }
+}
+
+/// GPT-2's spelling of each byte as a visible character.
+pub(super) fn byte_characters() -> Vec<char> {
+    let is_visible = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let mut hidden = 0x100..;
+    let code = |byte| match is_visible(byte) {
+        true => byte,
+        false => hidden
+            .next()
+            .expect("there are more code points than bytes"),
+    };
+    let codes: Vec<u32> = (0..256).map(code).collect();
+    let character = |code| char::from_u32(code).expect("all codes are below the surrogates");
+    codes.into_iter().map(character).collect()
+}
+
+/// Checks the bytes of a file.
+pub(super) fn check(path: &Path, file: &[u8]) -> Result<Checked, Problem> {
+    let json: Value = serde_json::from_slice(file).map_err(|e| {
+        let place = format!("line {}, column {}", e.line(), e.column());
+        Problem::new(path, place, e.to_string(), "a tokenizer.json")
+    })?;
+    let checker = Checker { path, json: &json };
+    for pointer in ["/truncation", "/padding", "/normalizer", "/model/dropout"] {
+        checker.absent(pointer, &[Value::Null])?;
+    }
+    match checker.text("/model/type")? {
+        "BPE" => checker.pairs(),
+        "WordLevel" => checker.characters(),
+        other => Err(checker.problem("/model/type", quoted(other), "\"BPE\" or \"WordLevel\"")),
+    }
+}
+
+struct Checker<'a> {
+    path: &'a Path,
+    json: &'a Value,
+}
+
+impl Checker<'_> {
+    fn pairs(&self) -> Result<Checked, Problem> {
+        for pointer in [
+            "/model/continuing_subword_prefix",
+            "/model/end_of_word_suffix",
+        ] {
+            self.absent(pointer, &[Value::Null, Value::from("")])?;
+        }
+        self.byte_level("/pre_tokenizer")?;
+        self.byte_level("/decoder")?;
+        let mut pieces = self.pieces()?;
+        let specials = self.specials(&pieces)?;
+        let bytes: HashMap<char, u8> = byte_characters().into_iter().zip(0..=255).collect();
+        for piece in pieces.iter_mut().filter(|piece| !piece.is_added) {
+            let spelled = piece.text.chars().map(|c| bytes.get(&c).copied());
+            piece.bytes = spelled.collect::<Option<Vec<u8>>>().ok_or_else(|| {
+                let found = format!("the token {}", quoted(&piece.text));
+                self.problem(
+                    "/model/vocab",
+                    found,
+                    "characters of GPT-2's byte alphabet only",
+                )
+            })?;
+        }
+        let ids: HashMap<&str, usize> = pieces
+            .iter()
+            .map(|piece| piece.text.as_str())
+            .zip(0..)
+            .collect();
+        if let Some(missing) = byte_characters()
+            .iter()
+            .find(|c| !ids.contains_key(c.to_string().as_str()))
+        {
+            return Err(self.problem(
+                "/model/vocab",
+                format!("no token {missing:?}"),
+                "all 256 bytes",
+            ));
+        }
+        let n_merges = self.merges(&ids)?;
+        let own_pattern = self.json["pre_tokenizer"]["type"] == "ByteLevel";
+        let uses_regex = self.json["pre_tokenizer"]["use_regex"] != false;
+        let adds_space = self.json["pre_tokenizer"]["add_prefix_space"] != false;
+        let is_bytes = pieces.len() == 260
+            && n_merges == 0
+            && own_pattern
+            && !uses_regex
+            && !adds_space
+            && self.plain_added()
+            && (0..256).all(|id| pieces[id].bytes == [id as u8]);
+        Ok(Checked {
+            kind: if is_bytes { Kind::Byte } else { Kind::Bpe },
+            specials,
+            pieces,
+            cuts_at_spaces: own_pattern && uses_regex && !adds_space && self.plain_added(),
+        })
+    }
+
+    fn characters(&self) -> Result<Checked, Problem> {
+        let expected = "a character tokenizer of `nerve tokenizer train`";
+        let pattern = self.json.pointer("/pre_tokenizer/pattern/Regex");
+        if pattern.and_then(Value::as_str) != Some(CHARACTER_PATTERN) {
+            let found = pattern.map_or("another pre-tokenizer".into(), Value::to_string);
+            return Err(self.problem("/pre_tokenizer/pattern/Regex", found, expected));
+        }
+        for (pointer, value) in [
+            ("/pre_tokenizer/behavior", "Isolated"),
+            ("/decoder/type", "Fuse"),
+            ("/model/unk_token", "<unk>"),
+        ] {
+            let found = self.text(pointer)?;
+            if found != value {
+                return Err(self.problem(pointer, quoted(found), &quoted(value)));
+            }
+        }
+        let mut pieces = self.pieces()?;
+        let specials = self.specials(&pieces)?;
+        if pieces.len() == Specials::TEXTS.len() || !self.plain_added() {
+            return Err(self.problem(
+                "/added_tokens",
+                "other tokens than characters and the four specials",
+                expected,
+            ));
+        }
+        for piece in pieces.iter_mut().filter(|piece| !piece.is_added) {
+            if piece.text.chars().count() != 1 {
+                let found = format!("the token {}", quoted(&piece.text));
+                return Err(self.problem("/model/vocab", found, "single characters"));
+            }
+            piece.bytes = piece.text.clone().into_bytes();
+        }
+        Ok(Checked {
+            kind: Kind::Character,
+            specials,
+            pieces,
+            cuts_at_spaces: false,
+        })
+    }
+
+    /// The vocabulary and the added tokens by id, each id exactly once.
+    fn pieces(&self) -> Result<Vec<Piece>, Problem> {
+        let vocabulary = self.json.pointer("/model/vocab").and_then(Value::as_object);
+        let empty = Map::new();
+        let vocabulary = vocabulary.unwrap_or(&empty);
+        let mut named: Vec<(String, &str, &Value)> = Vec::new();
+        for (text, id) in vocabulary {
+            named.push((format!("/model/vocab/{}", escaped(text)), text, id));
+        }
+        for (i, token) in self.added().iter().enumerate() {
+            let text = self.text(&format!("/added_tokens/{i}/content"))?;
+            match vocabulary.get(text) {
+                Some(id) if *id == token["id"] => {}
+                Some(id) => {
+                    let expected = format!("{id} as in /model/vocab");
+                    return Err(self.problem(
+                        &format!("/added_tokens/{i}/id"),
+                        token["id"].to_string(),
+                        &expected,
+                    ));
+                }
+                None => named.push((format!("/added_tokens/{i}/id"), text, &token["id"])),
+            }
+        }
+        if named.len() <= Specials::TEXTS.len() {
+            let expected = "the four special tokens and at least one more";
+            return Err(self.problem("/model/vocab", format!("{} tokens", named.len()), expected));
+        }
+        let is_added: Vec<&str> = self
+            .added()
+            .iter()
+            .filter_map(|token| token["content"].as_str())
+            .collect();
+        let mut pieces: Vec<Option<Piece>> = named.iter().map(|_| None).collect();
+        for (pointer, text, id) in &named {
+            let expected = format!("ids from 0 to {}, each once", named.len() - 1);
+            let slot = id.as_u64().and_then(|id| pieces.get_mut(id as usize));
+            match slot {
+                Some(slot @ None) if !text.is_empty() => {
+                    *slot = Some(Piece {
+                        text: text.to_string(),
+                        bytes: Vec::new(),
+                        is_added: is_added.contains(text),
+                    });
+                }
+                Some(Some(other)) => {
+                    let found = format!("id {id}, which is also that of {}", quoted(&other.text));
+                    return Err(self.problem(pointer, found, &expected));
+                }
+                Some(None) => return Err(self.problem(pointer, "an empty token", "some text")),
+                None => return Err(self.problem(pointer, format!("id {id}"), &expected)),
+            }
+        }
+        Ok(pieces.into_iter().flatten().collect())
+    }
+
+    fn specials(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
+        let mut ids = [0; 4];
+        for (id, text) in ids.iter_mut().zip(Specials::TEXTS) {
+            let expected = "the special tokens <s>, </s>, <pad> and <unk>";
+            let is_this = |piece: &Piece| piece.is_added && piece.text == text;
+            *id = match pieces.iter().position(is_this) {
+                Some(0) => {
+                    return Err(self.problem(
+                        "/added_tokens",
+                        format!("{text} with id 0"),
+                        "special tokens with ids above 0",
+                    ));
+                }
+                Some(position) => position as u32,
+                None => return Err(self.problem("/added_tokens", format!("no {text}"), expected)),
+            };
+        }
+        Ok(Specials::from_ids(ids))
+    }
+
+    fn merges(&self, ids: &HashMap<&str, usize>) -> Result<usize, Problem> {
+        let merges = self.json.pointer("/model/merges").and_then(Value::as_array);
+        let merges =
+            merges.ok_or_else(|| self.problem("/model/merges", "no list", "a list of pairs"))?;
+        for (i, merge) in merges.iter().enumerate() {
+            let pair = match merge {
+                Value::String(text) => text.split_once(' '),
+                Value::Array(pair) => match &pair[..] {
+                    [Value::String(left), Value::String(right)] => {
+                        Some((left.as_str(), right.as_str()))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
+            let known = pair.is_some_and(|(left, right)| {
+                let joined = format!("{left}{right}");
+                [left, right, &joined]
+                    .iter()
+                    .all(|text| ids.contains_key(text))
+            });
+            if !known {
+                let expected = "two tokens of the vocabulary whose join is one too";
+                return Err(self.problem(
+                    &format!("/model/merges/{i}"),
+                    merge.to_string(),
+                    expected,
+                ));
+            }
+        }
+        Ok(merges.len())
+    }
+
+    fn byte_level(&self, pointer: &str) -> Result<(), Problem> {
+        let found = self
+            .json
+            .pointer(pointer)
+            .unwrap_or(&Value::Null)
+            .to_string();
+        match found.contains("\"ByteLevel\"") {
+            true => Ok(()),
+            false => Err(self.problem(pointer, shortened(&found), "one of type ByteLevel")),
+        }
+    }
+
+    fn absent(&self, pointer: &str, allowed: &[Value]) -> Result<(), Problem> {
+        match self.json.pointer(pointer) {
+            Some(value) if !allowed.contains(value) => Err(self.problem(
+                pointer,
+                shortened(&value.to_string()),
+                "null: text must come back unchanged",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn added(&self) -> &[Value] {
+        self.json["added_tokens"]
+            .as_array()
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the added tokens are the four specials, matched wherever they are spelled out.
+    fn plain_added(&self) -> bool {
+        let flags = ["single_word", "lstrip", "rstrip", "normalized"];
+        self.added().len() == Specials::TEXTS.len()
+            && self
+                .added()
+                .iter()
+                .all(|token| flags.iter().all(|flag| token[flag] == false))
+    }
+
+    fn text(&self, pointer: &str) -> Result<&str, Problem> {
+        let value = self.json.pointer(pointer).unwrap_or(&Value::Null);
+        value
+            .as_str()
+            .ok_or_else(|| self.problem(pointer, shortened(&value.to_string()), "a text"))
+    }
+
+    fn problem(&self, pointer: &str, found: impl Into<String>, expected: &str) -> Problem {
+        Problem::new(self.path, pointer, found, expected)
+    }
+}
+
+fn quoted(text: &str) -> String {
+    shortened(&format!("{text:?}"))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_string(),
+    }
+}
+
+/// A key as JSON pointers spell it, without line ends.
+fn escaped(key: &str) -> String {
+    let plain = key.replace('~', "~0").replace('/', "~1");
+    plain.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, Tokenizer};
+    use super::*;
+
+    fn broken(kind: Kind, change: impl Fn(&mut Value)) -> String {
+        let texts = std::iter::once(Ok("the hat the hat".to_string()));
+        let size = (kind == Kind::Bpe).then_some(264);
+        let path = tempfile::tempdir().unwrap().keep().join("broken.json");
+        Tokenizer::train(kind, texts, size)
+            .unwrap()
+            .save(&path)
+            .unwrap();
+        let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut json);
+        std::fs::write(&path, json.to_string()).unwrap();
+        let error = Tokenizer::load(&path).err().unwrap();
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        assert_eq!(text.lines().count(), 1);
+        text.split_once("broken.json: ").unwrap().1.to_string()
+    }
+
+    #[test]
+    fn each_way_to_be_broken_is_named_with_its_place() {
+        let hole = broken(Kind::Character, |json| {
+            json["model"]["vocab"]["t"] = 99.into()
+        });
+        assert!(hole.starts_with("/model/vocab/t: found id 99"), "{hole}");
+        let twice = broken(Kind::Bpe, |json| json["model"]["vocab"]["A"] = 5.into());
+        assert!(twice.contains("which is also that of"), "{twice}");
+        let special = broken(Kind::Byte, |json| {
+            json["added_tokens"][2]["content"] = "<p>".into()
+        });
+        assert!(
+            special.starts_with("/added_tokens: found no <pad>"),
+            "{special}"
+        );
+        let merge = broken(Kind::Bpe, |json| {
+            json["model"]["merges"][1] = serde_json::json!(["t", "zz"])
+        });
+        assert!(
+            merge.starts_with("/model/merges/1: found [\"t\",\"zz\"]"),
+            "{merge}"
+        );
+        let empty = broken(Kind::Bpe, |json| json["model"]["vocab"] = Value::Null);
+        assert!(empty.starts_with("/model/vocab: found 4 tokens"), "{empty}");
+        let model = broken(Kind::Byte, |json| json["model"]["type"] = "Unigram".into());
+        assert!(
+            model.starts_with("/model/type: found \"Unigram\""),
+            "{model}"
+        );
+        let order = broken(Kind::Byte, |json| {
+            json["added_tokens"].as_array_mut().unwrap().reverse()
+        });
+        assert!(order.contains("numbers differently"), "{order}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_json_is_named_with_line_and_column() {
+        let problem = check(Path::new("x.json"), b"{\n  \"version\": ]")
+            .err()
+            .unwrap();
+        assert!(
+            problem.to_string().starts_with("x.json: line 2, column"),
+            "{problem}"
+        );
+        let deep = check(Path::new("x.json"), "[".repeat(100_000).as_bytes());
+        assert!(deep.err().unwrap().found.contains("recursion limit"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Vocabularies from texts. Whatever is learned, the four specials get the highest ids.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{
+    AddedToken, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder,
+};
+
+use super::check::{CHARACTER_PATTERN, byte_characters};
+use super::{CHUNK_BYTES, Specials, chunks, one_line};
+use crate::error::{Error, Problem};
+
+const SPECIALS: usize = Specials::TEXTS.len();
+
+/// 256 pieces, no merges, id = byte.
+pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
+    let expected = 256 + SPECIALS;
+    match vocabulary_size {
+        Some(found) if found != expected => {
+            Err(wrong_size(found, format!("exactly {expected} for bytes")))
+        }
+        _ => {
+            let characters = byte_characters();
+            let vocabulary: HashMap<String, usize> = (0..256)
+                .map(|id| (characters[id].to_string(), id))
+                .collect();
+            let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+            let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
+            rewritten(&level, &level, &model, 256)
+        }
+    }
+}
+
+/// The most frequent characters, ties by code point.
+pub(super) fn character<I>(texts: I, vocabulary_size: Option<usize>) -> Result<String, Error>
+where
+    I: Iterator<Item = Result<String, Error>>,
+{
+    let minimum = 1 + SPECIALS;
+    if let Some(found) = vocabulary_size.filter(|size| *size < minimum) {
+        return Err(wrong_size(
+            found,
+            format!("at least {minimum} for characters"),
+        ));
+    }
+    let mut counts: HashMap<char, u64> = HashMap::new();
+    for text in texts {
+        for c in text?.chars() {
+            *counts.entry(c).or_default() += 1;
+        }
+    }
+    if counts.is_empty() {
+        return Err(no_text());
+    }
+    let mut characters: Vec<(char, u64)> = counts.into_iter().collect();
+    characters.sort_unstable_by_key(|(c, count)| (std::cmp::Reverse(*count), *c));
+    characters.truncate(vocabulary_size.map_or(usize::MAX, |size| size - SPECIALS));
+
+    let names = characters.iter().map(|(c, _)| c.to_string());
+    let names = names.chain(Specials::TEXTS.iter().map(|text| text.to_string()));
+    let vocabulary: HashMap<String, usize> = names.zip(0..).collect();
+    let pre_tokenizer = json!({
+        "type": "Split", "pattern": {"Regex": CHARACTER_PATTERN}, "behavior": "Isolated", "invert": false
+    });
+    let model = json!({"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"});
+    rewritten(
+        &pre_tokenizer,
+        &json!({"type": "Fuse"}),
+        &model,
+        characters.len(),
+    )
+}
+
+/// Merges of the most frequent pairs of neighbours, within the words of GPT-2's pattern.
+pub(super) fn bpe<I>(texts: I, vocabulary_size: Option<usize>) -> Result<String, Error>
+where
+    I: Iterator<Item = Result<String, Error>> + Send,
+{
+    let minimum = 256 + SPECIALS;
+    let size = vocabulary_size.unwrap_or(minimum);
+    if size < minimum {
+        return Err(wrong_size(
+            size,
+            format!("at least {minimum} for byte pairs"),
+        ));
+    }
+    let mut trainer: TrainerWrapper = BpeTrainer::builder()
+        .vocab_size(size - SPECIALS)
+        .min_frequency(2)
+        .show_progress(false)
+        .initial_alphabet(byte_characters().into_iter().collect())
+        .build()
+        .into();
+    let level = ByteLevel::new(false, true, true);
+    let mut tokenizer = TokenizerBuilder::<
+        ModelWrapper,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    >::new()
+    .with_model(BPE::default().into())
+    .with_pre_tokenizer(Some(level.into()))
+    .with_decoder(Some(level.into()))
+    .build()
+    .map_err(library)?;
+
+    let mut failure = None;
+    let mut is_empty = true;
+    let readable = texts.map_while(|text| match text {
+        Ok(text) => {
+            is_empty &= text.is_empty();
+            Some(text)
+        }
+        Err(error) => {
+            failure = Some(error);
+            None
+        }
+    });
+    // The library holds the alignment of every byte: small chunks keep that small.
+    let chunked = readable.flat_map(|text| {
+        chunks(&text, CHUNK_BYTES)
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+    });
+    tokenizer.train(&mut trainer, chunked).map_err(library)?;
+    match (failure, is_empty) {
+        (Some(error), _) => return Err(error),
+        (None, true) => return Err(no_text()),
+        (None, false) => {}
+    }
+    let specials = Specials::TEXTS.map(|text| AddedToken::from(text, true));
+    tokenizer.add_special_tokens(specials).map_err(library)?;
+    let text = serde_json::to_string_pretty(&tokenizer).map_err(|e| library(Box::new(e)))?;
+    Ok(text + "\n")
+}
+
+/// Assembles a file and lets the library write it, so that its layout is the library's.
+fn rewritten(
+    pre_tokenizer: &Value,
+    decoder: &Value,
+    model: &Value,
+    first_special: usize,
+) -> Result<String, Error> {
+    let added: Vec<Value> = Specials::TEXTS
+        .iter()
+        .zip(first_special..)
+        .map(|(text, id)| {
+            json!({
+                "id": id, "content": text, "special": true,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
+            })
+        })
+        .collect();
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model
+    });
+    let tokenizer = tokenizers::Tokenizer::from_bytes(file.to_string()).map_err(library)?;
+    Ok(tokenizer.to_string(true).map_err(library)? + "\n")
+}
+
+fn wrong_size(found: usize, expected: String) -> Error {
+    Error::config(
+        Problem::new("command line", "--vocabulary", found.to_string(), expected)
+            .advise("the four special tokens are part of the vocabulary"),
+    )
+}
+
+fn no_text() -> Error {
+    let problem = Problem::new(
+        "tokenizer training",
+        "",
+        "no text in the files given",
+        "at least one character",
+    );
+    Error::Invalid(problem.advise("name files that hold text"))
+}
+
+fn library(error: tokenizers::Error) -> Error {
+    let found = one_line(&error.to_string());
+    Error::Invalid(Problem::new(
+        "tokenizer training",
+        "",
+        found,
+        "a tokenizer that the library can write",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, Tokenizer};
+
+    fn train(
+        kind: Kind,
+        text: &str,
+        size: Option<usize>,
+    ) -> Result<Tokenizer, crate::error::Error> {
+        Tokenizer::train(kind, std::iter::once(Ok(text.to_string())), size)
+    }
+
+    #[test]
+    fn a_vocabulary_too_small_for_its_kind_says_the_minimum() {
+        let cases = [
+            (Kind::Byte, 259, "260"),
+            (Kind::Character, 4, "5"),
+            (Kind::Bpe, 259, "260"),
+        ];
+        for (kind, size, minimum) in cases {
+            let error = train(kind, "text", Some(size)).err().unwrap();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(minimum), "{error}");
+        }
+    }
+
+    #[test]
+    fn characters_are_ordered_by_frequency_then_code_point() {
+        let tokenizer = train(Kind::Character, "bbbcaca", None).unwrap();
+        assert_eq!(tokenizer.encode("bac"), [0, 1, 2]);
+        let small = train(Kind::Character, "bbbcaca", Some(6)).unwrap();
+        assert_eq!(small.encode("bac"), [0, 1, small.specials().unknown]);
+    }
+
+    #[test]
+    fn no_text_is_an_error_and_not_an_empty_vocabulary() {
+        for kind in [Kind::Character, Kind::Bpe] {
+            assert_eq!(train(kind, "", None).err().unwrap().exit_code(), 3);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Writes one split: `NAME.bin` in the layout of llm.c, and `NAME.documents.jsonl`.
+//!
+//! A `.bin` starts with 256 little-endian `i32`: magic, version, number of tokens, zeros. Then come the tokens:
+//! `u16` (magic 20240520, version 1) up to 65,536 different ids, `u32` (magic 20240801, version 7) above.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::document::Document;
+use super::manifest::{DocumentEntry, FileFacts, SplitCounts};
+use super::tokenizer::hexadecimal;
+use crate::error::{Error, Problem};
+
+/// Bytes before the first token.
+pub const HEADER_BYTES: usize = 1024;
+
+/// The count of tokens is an `i32` in the header.
+pub const TOKENS_MAX: u64 = i32::MAX as u64;
+
+/// The width of a token in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// Two bytes.
+    U16,
+    /// Four bytes.
+    U32,
+}
+
+impl Width {
+    /// The narrowest that holds a vocabulary.
+    pub fn of(vocabulary_size: usize) -> Self {
+        if vocabulary_size <= 1 << 16 {
+            Self::U16
+        } else {
+            Self::U32
+        }
+    }
+
+    /// Bytes per token.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::U16 => 2,
+            Self::U32 => 4,
+        }
+    }
+
+    /// Magic number and version of the header.
+    pub fn magic(self) -> [i32; 2] {
+        match self {
+            Self::U16 => [20_240_520, 1],
+            Self::U32 => [20_240_801, 7],
+        }
+    }
+}
+
+/// Writes the two files of a split.
+pub struct SplitWriter {
+    tokens_path: PathBuf,
+    documents_path: PathBuf,
+    tokens: BufWriter<File>,
+    documents: BufWriter<File>,
+    width: Width,
+    counts: SplitCounts,
+    open: Option<DocumentEntry>,
+}
+
+impl SplitWriter {
+    /// Creates the files `NAME.bin` and `NAME.documents.jsonl`.
+    ///
+    /// # Errors
+    /// `Resource` if they cannot be created.
+    pub fn create(directory: &Path, name: &str, width: Width) -> Result<Self, Error> {
+        let create = |path: &Path| {
+            let file = File::create_new(path).map_err(|e| Error::resource(path, "create", e))?;
+            Ok(BufWriter::with_capacity(1 << 18, file))
+        };
+        let tokens_path = directory.join(format!("{name}.bin"));
+        let documents_path = directory.join(format!("{name}.documents.jsonl"));
+        let mut tokens = create(&tokens_path)?;
+        // The header is known at the end; until then the file has none and no reader accepts it.
+        tokens
+            .write_all(&[0; HEADER_BYTES])
+            .map_err(|e| Error::resource(&tokens_path, "write", e))?;
+        Ok(Self {
+            documents: create(&documents_path)?,
+            tokens,
+            tokens_path,
+            documents_path,
+            width,
+            counts: SplitCounts::default(),
+            open: None,
+        })
+    }
+
+    /// Appends a document or one piece of it.
+    ///
+    /// # Errors
+    /// `Resource` if the disk refuses, `Invalid` if the split gets more tokens than its header can count.
+    pub fn push(&mut self, document: &Document, ids: &[u32], source: usize) -> Result<(), Error> {
+        let start = self.counts.tokens;
+        let entry = self.open.get_or_insert_with(|| DocumentEntry {
+            start,
+            tokens: 0,
+            bytes: 0,
+            source,
+            index: document.index,
+            task: document.task.clone(),
+            difficulty: document.difficulty,
+        });
+        entry.tokens += ids.len() as u64;
+        entry.bytes += document.text.len() as u64;
+        self.counts.tokens += ids.len() as u64;
+        if self.counts.tokens > TOKENS_MAX {
+            let problem = Problem::new(
+                &self.tokens_path,
+                "",
+                "more tokens",
+                format!("at most {TOKENS_MAX}"),
+            );
+            return Err(Error::Invalid(
+                problem.advise("prepare the sources in several directories and mix them"),
+            ));
+        }
+        self.write_ids(ids)
+            .map_err(|e| Error::resource(&self.tokens_path, "write", e))?;
+        if let Some(entry) = self.open.take_if(|_| document.ends) {
+            self.counts.documents += 1;
+            self.counts.bytes += entry.bytes;
+            let line = serde_json::to_string(&entry)
+                .expect("an entry has text keys and whole numbers")
+                + "\n";
+            self.documents
+                .write_all(line.as_bytes())
+                .map_err(|e| Error::resource(&self.documents_path, "write", e))?;
+        }
+        Ok(())
+    }
+
+    /// What was written so far.
+    pub fn counts(&self) -> SplitCounts {
+        self.counts
+    }
+
+    /// Writes the header, brings both files to the disk and hashes them.
+    ///
+    /// # Errors
+    /// `Resource` if the disk refuses.
+    pub fn finish(mut self) -> Result<Vec<(String, FileFacts)>, Error> {
+        let [magic, version] = self.width.magic();
+        let header: Vec<u8> = [magic, version, self.counts.tokens as i32]
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect();
+        let write_header = |tokens: &mut BufWriter<File>| {
+            tokens.seek(SeekFrom::Start(0))?;
+            tokens.write_all(&header)
+        };
+        write_header(&mut self.tokens)
+            .map_err(|e| Error::resource(&self.tokens_path, "write", e))?;
+        Ok(vec![
+            finished(self.tokens, &self.tokens_path)?,
+            finished(self.documents, &self.documents_path)?,
+        ])
+    }
+
+    fn write_ids(&mut self, ids: &[u32]) -> io::Result<()> {
+        match self.width {
+            Width::U16 => ids
+                .iter()
+                .try_for_each(|id| self.tokens.write_all(&(*id as u16).to_le_bytes())),
+            Width::U32 => ids
+                .iter()
+                .try_for_each(|id| self.tokens.write_all(&id.to_le_bytes())),
+        }
+    }
+}
+
+fn finished(writer: BufWriter<File>, path: &Path) -> Result<(String, FileFacts), Error> {
+    let file = writer
+        .into_inner()
+        .map_err(|e| Error::resource(path, "write", e.into_error()))?;
+    file.sync_all()
+        .map_err(|e| Error::resource(path, "write", e))?;
+    let name = path.file_name().expect("the path was built from a name");
+    Ok((name.to_string_lossy().into_owned(), file_facts(path)?))
+}
+
+/// The size and the hash of a file.
+///
+/// # Errors
+/// `Resource` if it cannot be read.
+pub fn file_facts(path: &Path) -> Result<FileFacts, Error> {
+    let read = || -> io::Result<FileFacts> {
+        let mut file = File::open(path)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 18];
+        let mut bytes = 0;
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                let sha256 = hexadecimal(&hash.finalize());
+                return Ok(FileFacts { bytes, sha256 });
+            }
+            hash.update(&buffer[..n]);
+            bytes += n as u64;
+        }
+    };
+    read().map_err(|e| Error::resource(path, "read", e))
+}

@@ -1,0 +1,140 @@
+//! `--device` → backend. The only file that names a backend; everything else is generic over it.
+
+use crate::error::{Error, Problem};
+use crate::recipe::DeviceConfig;
+use burn::backend::Autodiff;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use std::io;
+use std::panic;
+use std::time::Instant;
+
+/// All backends by name, and whether this program was built with them: each is a cargo feature of the same name.
+pub const BACKENDS: [(&str, bool); 5] = [
+    ("ndarray", cfg!(feature = "ndarray")),
+    ("flex", cfg!(feature = "flex")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("cuda", cfg!(feature = "cuda")),
+];
+
+/// Something to be done on a backend that is known only at run time.
+pub trait Task {
+    /// What comes out of it.
+    type Output;
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever the task meets.
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Self::Output, Error>;
+}
+
+/// Runs a task on the backend and device that the recipe names.
+///
+/// # Errors
+/// `Config` if the backend was not compiled in, `Resource` if the machine has no such device; else what the task meets.
+pub fn run<T: Task>(config: &DeviceConfig, task: T) -> Result<T::Output, Error> {
+    check_compiled(&config.backend)?;
+    match config.backend.as_str() {
+        #[cfg(feature = "ndarray")]
+        "ndarray" => on::<burn_ndarray::NdArray, T>(Default::default(), config, task),
+        #[cfg(feature = "flex")]
+        "flex" => on::<burn::backend::Flex, T>(Default::default(), config, task),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => on::<burn::backend::Wgpu, T>(graphics(config.index), config, task),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => on::<burn::backend::Vulkan, T>(graphics(config.index), config, task),
+        #[cfg(feature = "cuda")]
+        "cuda" => on::<burn::backend::Cuda, T>(
+            burn::backend::cuda::CudaDevice::new(config.index),
+            config,
+            task,
+        ),
+        _ => unreachable!("it is compiled in"),
+    }
+}
+
+/// Whether a backend exists and was compiled in.
+///
+/// # Errors
+/// `Config`, naming the cargo feature that adds it.
+pub fn check_compiled(backend: &str) -> Result<(), Error> {
+    let known = BACKENDS.iter().find(|(name, _)| *name == backend);
+    let compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
+    let compiled: Vec<&str> = compiled.map(|(name, _)| *name).collect();
+    let expected = format!("one of those compiled in: {}", compiled.join(", "));
+    let problem = Problem::new("device.backend", "", format!("{backend:?}"), expected);
+    match known {
+        Some((_, true)) => Ok(()),
+        Some((name, false)) => {
+            let advice = format!("build with --features {name} to add it");
+            Err(Error::config(problem.advise(advice)))
+        }
+        None => Err(Error::config(problem)),
+    }
+}
+
+/// The number of threads the CPU backends use.
+pub fn threads() -> usize {
+    let wanted = std::env::var("RAYON_NUM_THREADS").ok();
+    let wanted = wanted.and_then(|threads| threads.parse().ok()).filter(|&threads| threads > 0);
+    wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan"))]
+fn graphics(index: usize) -> burn::backend::wgpu::WgpuDevice {
+    match index {
+        0 => burn::backend::wgpu::WgpuDevice::DefaultDevice,
+        index => burn::backend::wgpu::WgpuDevice::DiscreteGpu(index),
+    }
+}
+
+fn on<B: Backend, T: Task>(
+    device: B::Device,
+    config: &DeviceConfig,
+    task: T,
+) -> Result<T::Output, Error> {
+    let start = || {
+        let one = Tensor::<B, 1>::ones([1], &device) + 1.0;
+        let _ = one.into_data();
+    };
+    if let Err(cause) = quietly(start) {
+        let place = format!("device {} {}", config.backend, config.index);
+        return Err(Error::resource(place, "start", io::Error::other(cause)));
+    }
+    task.run::<Autodiff<B>>(device)
+}
+
+/// Burn's GPU backends panic where a driver or device is missing.
+fn quietly(action: impl FnOnce()) -> Result<(), String> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(action));
+    panic::set_hook(hook);
+    result.map_err(|_| "no such device, or no driver for it".to_string())
+}
+
+/// How fast a device multiplies matrices, for `nerve doctor`: GFLOP/s in f32.
+pub struct MatrixProduct;
+
+impl Task for MatrixProduct {
+    type Output = f64;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<f64, Error> {
+        const SIDE: usize = 512;
+        let a = Tensor::<B::InnerBackend, 2>::ones([SIDE, SIDE], &device);
+        let multiply = || {
+            let _ = a.clone().matmul(a.clone()).slice([0..1, 0..1]).into_data();
+        };
+        multiply();
+        let start = Instant::now();
+        let mut products = 0;
+        while start.elapsed().as_secs_f64() < 1.0 {
+            multiply();
+            products += 1;
+        }
+        let operations = 2.0 * (SIDE as f64).powi(3) * f64::from(products);
+        Ok(operations / start.elapsed().as_secs_f64() / 1e9)
+    }
+}

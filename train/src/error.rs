@@ -1,0 +1,159 @@
+//! Errors a user can meet: each names the file and the place, what was found, what was expected and what to do.
+//!
+//! Exit codes: 1 a gate said no · 2 usage or recipe · 3 data, tokenizer or checkpoint · 4 resources · 5 run locked ·
+//! 6 numerical failure · 128 + signal after a stop that saved. A panic is a bug and exits 70.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One thing that is wrong, printed as one line: `file:place: found …, expected …; advice`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The file as the user named it, or `command line`.
+    pub file: String,
+    /// Where in it: `line 41, model.d_modl`, `byte 1024`, `tensor blocks.0.w1`; empty if the whole file is meant.
+    pub place: String,
+    /// What is there.
+    pub found: String,
+    /// What should be there.
+    pub expected: String,
+    /// What to do about it; empty if the rest says it.
+    pub advice: String,
+}
+
+impl Problem {
+    /// A problem without advice.
+    pub fn new(
+        file: impl AsRef<Path>,
+        place: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self {
+            file: file.as_ref().display().to_string(),
+            place: place.into(),
+            found: found.into(),
+            expected: expected.into(),
+            advice: String::new(),
+        }
+    }
+
+    /// Says what to do about it.
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if !self.place.is_empty() {
+            write!(f, ": {}", self.place)?;
+        }
+        write!(f, ": found {}, expected {}", self.found, self.expected)?;
+        if !self.advice.is_empty() {
+            write!(f, "; {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that can stop a command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recipe or the command line is wrong; all problems at once. Exit 2.
+    #[error("{}", lines(.0))]
+    Config(Vec<Problem>),
+    /// A data, tokenizer or checkpoint file is not what it should be. Exit 3.
+    #[error("{0}")]
+    Invalid(Problem),
+    /// The machine refused: disk full, no permission, no device. Exit 4.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Resource {
+        /// The file or directory concerned.
+        path: PathBuf,
+        /// What was tried, as a verb phrase: `write`, `create the directory`.
+        doing: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process trains in this run directory. Exit 5.
+    #[error("{}: found the run locked by {holder}, expected no other `fit` on it; wait for it or stop it", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// Who holds it, as the lock file says.
+        holder: String,
+    },
+    /// A loss or gradient is not finite. Exit 6.
+    #[error("{0}")]
+    Numerical(String),
+    /// A gate or a verification said no. Exit 1.
+    #[error("{0}")]
+    Refused(String),
+    /// A signal stopped the run after it was saved. Exit 128 + signal.
+    #[error("stopped by {} after step {step} was saved; continue with: nerve fit --resume {}", signal_name(*signal), run.display())]
+    Stopped {
+        /// The signal's number.
+        signal: i32,
+        /// The step of the checkpoint.
+        step: u64,
+        /// The run directory.
+        run: PathBuf,
+    },
+}
+
+impl Error {
+    /// A single problem with the recipe or the command line.
+    pub fn config(problem: Problem) -> Self {
+        Self::Config(vec![problem])
+    }
+
+    /// Wraps what the system said about a path.
+    pub fn resource(path: impl AsRef<Path>, doing: impl Into<String>, source: io::Error) -> Self {
+        Self::Resource {
+            path: path.as_ref().to_path_buf(),
+            doing: doing.into(),
+            source,
+        }
+    }
+
+    /// An input that cannot be opened: absent is the user's mistake (exit 3), refused is the machine's (exit 4).
+    pub fn unreadable(path: impl AsRef<Path>, expected: &str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => {
+                Self::Invalid(Problem::new(path, "", "no such file", expected))
+            }
+            _ => Self::resource(path, "read", source),
+        }
+    }
+
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(_) => 1,
+            Self::Config(_) => 2,
+            Self::Invalid(_) => 3,
+            Self::Resource { .. } => 4,
+            Self::Locked { .. } => 5,
+            Self::Numerical(_) => 6,
+            Self::Stopped { signal, .. } => 128 + *signal as u8,
+        }
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        15 => "SIGTERM",
+        _ => "a signal",
+    }
+}

@@ -1,0 +1,31 @@
+//! Named parameter groups stay as they are until a step. A pure function of the step, so a resume needs no state.
+
+use crate::error::Error;
+use crate::learner::{Hook, StepPlan};
+use crate::recipe::Freeze;
+use burn::tensor::backend::AutodiffBackend;
+
+/// Freezes groups at the start of a stage.
+pub struct StagedUnfreezing {
+    groups: Vec<Freeze>,
+}
+
+impl StagedUnfreezing {
+    /// Each group rests until its step.
+    pub fn new(groups: Vec<Freeze>) -> Self {
+        Self { groups }
+    }
+}
+
+impl<B: AutodiffBackend, M> Hook<B, M> for StagedUnfreezing {
+    fn name(&self) -> &'static str {
+        "staged_unfreezing"
+    }
+
+    fn before_step(&mut self, plan: &mut StepPlan) -> Result<(), Error> {
+        let resting = self.groups.iter().filter(|group| plan.stage_step < group.until_step);
+        let names: Vec<String> = resting.map(|group| group.group.clone()).collect();
+        plan.frozen.extend(names);
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The gradient of a whole step: its global norm, and clipping by it.
+//!
+//! Burn clips every tensor by its own norm, which changes the direction of the step.
+
+use brian::parameter::Path;
+use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+
+/// What is known about a gradient before it is used.
+pub struct Norm {
+    /// Euclidean length over all parameters.
+    pub length: f64,
+    /// The first parameter whose gradient is not finite.
+    pub not_finite: Option<String>,
+}
+
+/// Measures a gradient with one read-back.
+pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(model: &M, gradients: &GradientsParams) -> Norm {
+    let mut visitor = Squares::<B> {
+        path: Path::default(),
+        gradients,
+        paths: Vec::new(),
+        squares: Vec::new(),
+    };
+    model.visit(&mut visitor);
+    if visitor.squares.is_empty() {
+        return Norm { length: 0.0, not_finite: None };
+    }
+    let squares: Vec<f64> = Tensor::cat(visitor.squares, 0).into_data().iter().collect();
+    let bad = squares.iter().position(|square| !square.is_finite());
+    Norm {
+        length: squares.iter().sum::<f64>().sqrt(),
+        not_finite: bad.map(|index| visitor.paths[index].clone()),
+    }
+}
+
+/// Multiplies a gradient by a number.
+pub fn scale<B: AutodiffBackend, M: AutodiffModule<B>>(
+    model: &M,
+    gradients: GradientsParams,
+    factor: f64,
+) -> GradientsParams {
+    let mut visitor = Scale {
+        from: gradients,
+        to: GradientsParams::new(),
+        factor,
+    };
+    model.visit(&mut visitor);
+    visitor.to
+}
+
+struct Squares<'a, B: AutodiffBackend> {
+    path: Path,
+    gradients: &'a GradientsParams,
+    paths: Vec<String>,
+    squares: Vec<Tensor<B::InnerBackend, 1>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, B> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = self.gradients.get::<B::InnerBackend, D>(param.id) {
+            self.paths.push(self.path.join());
+            self.squares.push(gradient.square().sum());
+        }
+    }
+}
+
+struct Scale {
+    from: GradientsParams,
+    to: GradientsParams,
+    factor: f64,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Scale {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {
+            self.to.register(param.id, gradient.mul_scalar(self.factor));
+        }
+    }
+}

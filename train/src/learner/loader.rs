@@ -1,0 +1,258 @@
+//! Position in the data → micro-batch. A position is one integer, so a resume is a slice and costs nothing.
+
+use crate::data::{DataConfig, HostBatch, Mixture, Split, Tokenizer, Windows, collect};
+use crate::error::{Error, Problem};
+use crate::learner::StepPlan;
+use crate::task::Batch;
+use brian::route::policy::Policy;
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::tensor::backend::Backend;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The training splits of a recipe and their order.
+pub struct TrainingData {
+    sources: Vec<Windows>,
+    mixture: Mixture,
+    sequences: usize,
+    token_bytes: Vec<u32>,
+}
+
+impl TrainingData {
+    /// Opens and checks the splits; `sequences` is the size of a micro-batch.
+    ///
+    /// # Errors
+    /// `Invalid` if a split is broken or was made with another tokenizer.
+    pub fn open(
+        config: &DataConfig,
+        sequences: usize,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, Error> {
+        let open = |path: &Path| open_windows(path, config, tokenizer);
+        let sources: Vec<Windows> = config
+            .train
+            .iter()
+            .map(|source| open(&source.path))
+            .collect::<Result<_, _>>()?;
+        let lengths: Vec<u64> = sources.iter().map(Windows::len).collect();
+        let weights: Vec<f64> = config.train.iter().map(|source| source.weight).collect();
+        Ok(Self {
+            mixture: Mixture::new(&lengths, &weights, config.order_seed)?,
+            sources,
+            sequences,
+            token_bytes: tokenizer.token_bytes(),
+        })
+    }
+
+    /// Hashes of the splits, by path.
+    pub fn sha256(&self) -> BTreeMap<String, String> {
+        self.sources.iter().map(|windows| hash_of(windows.split())).collect()
+    }
+
+    fn micro_batch(&self, position: u64) -> HostBatch {
+        let first = position * self.sequences as u64;
+        let sequences = first..first + self.sequences as u64;
+        let places = sequences.map(|sequence| self.mixture.place(sequence));
+        let ids: Vec<_> = places.map(|place| (place.source, place.window)).collect();
+        collect(&self.sources, &ids)
+    }
+}
+
+/// The validation splits of a recipe, each cut to the tokens a validation looks at.
+pub struct ValidationData {
+    names: Vec<String>,
+    sources: Vec<Windows>,
+    /// Windows of each source that are looked at.
+    limits: Vec<u64>,
+    sequences: usize,
+    token_bytes: Vec<u32>,
+    route: Policy,
+}
+
+impl ValidationData {
+    /// Opens and checks the splits. `tokens` bounds what is looked at in each; 0 means all of it.
+    ///
+    /// # Errors
+    /// `Invalid` if a split is broken or was made with another tokenizer.
+    pub fn open(
+        splits: &[(String, &Path)],
+        config: &DataConfig,
+        sequences: usize,
+        tokens: u64,
+        tokenizer: &Tokenizer,
+        route: Policy,
+    ) -> Result<Self, Error> {
+        let sources: Vec<Windows> = splits
+            .iter()
+            .map(|(_, path)| open_windows(path, config, tokenizer))
+            .collect::<Result<_, _>>()?;
+        let wanted = match tokens {
+            0 => u64::MAX,
+            tokens => tokens.div_ceil(config.window as u64),
+        };
+        Ok(Self {
+            names: splits.iter().map(|(name, _)| name.clone()).collect(),
+            limits: sources.iter().map(|windows| windows.len().min(wanted)).collect(),
+            sources,
+            sequences,
+            token_bytes: tokenizer.token_bytes(),
+            route,
+        })
+    }
+
+    /// Hashes of the splits, by path.
+    pub fn sha256(&self) -> BTreeMap<String, String> {
+        self.sources.iter().map(|windows| hash_of(windows.split())).collect()
+    }
+
+    /// The splits' names, in the order of [`Batch::source`].
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// How many batches a validation takes.
+    pub fn n_batches(&self) -> usize {
+        let batches = |limit: &u64| limit.div_ceil(self.sequences as u64);
+        self.limits.iter().map(batches).sum::<u64>() as usize
+    }
+
+    /// All batches, source after source, in file order.
+    pub fn batches(&self) -> impl Iterator<Item = Batch> + '_ {
+        let of_source = move |source: usize| {
+            let starts = (0..self.limits[source]).step_by(self.sequences);
+            starts.map(move |start| self.batch(source, start))
+        };
+        (0..self.sources.len()).flat_map(of_source)
+    }
+
+    fn batch(&self, source: usize, start: u64) -> Batch {
+        let end = (start + self.sequences as u64).min(self.limits[source]);
+        let ids: Vec<_> = (start..end).map(|window| (source, window)).collect();
+        let host = collect(&self.sources, &ids);
+        with_bytes(host, &self.token_bytes, source, StepPlan::idle(self.route))
+    }
+}
+
+fn open_windows(path: &Path, config: &DataConfig, tokenizer: &Tokenizer) -> Result<Windows, Error> {
+    let split = Split::open(path)?;
+    if split.tokenizer_sha256() != tokenizer.sha256() {
+        let problem = Problem::new(
+            path,
+            "",
+            "tokens of another tokenizer",
+            "tokens of the recipe's tokenizer.file",
+        );
+        let advice = "name the tokenizer.json beside the data, or prepare the data again";
+        return Err(Error::Invalid(problem.advise(advice)));
+    }
+    Windows::new(Arc::new(split), config.window, config.documents)
+}
+
+fn hash_of(split: &Split) -> (String, String) {
+    (split.path().display().to_string(), split.sha256().to_string())
+}
+
+fn with_bytes(host: HostBatch, token_bytes: &[u32], source: usize, plan: StepPlan) -> Batch {
+    let counted = host.targets.iter().zip(&host.valid).filter(|(_, valid)| **valid);
+    let bytes = counted.map(|(&target, _)| u64::from(token_bytes[target as usize])).sum();
+    Batch {
+        host,
+        bytes,
+        source,
+        plan,
+    }
+}
+
+/// The micro-batches of a stage, from one position to another.
+#[derive(Clone)]
+pub struct TrainingLoader {
+    /// What is drawn from.
+    pub data: Arc<TrainingData>,
+    /// Positions of the micro-batches.
+    pub positions: Range<u64>,
+    /// The path the stage takes; the strategy completes the plan.
+    pub route: Policy,
+}
+
+impl<B: Backend> DataLoader<B, Batch> for TrainingLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        let batches = self.positions.clone().map(|position| {
+            let host = self.data.micro_batch(position);
+            with_bytes(host, &self.data.token_bytes, 0, StepPlan::idle(self.route))
+        });
+        Box::new(Counted::new(batches, DataLoader::<B, Batch>::num_items(self)))
+    }
+
+    fn num_items(&self) -> usize {
+        (self.positions.end - self.positions.start) as usize
+    }
+
+    fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, Batch>> {
+        Arc::new(self.clone())
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, Batch>> {
+        let first = self.positions.start;
+        Arc::new(Self {
+            positions: first + start as u64..first + end as u64,
+            ..self.clone()
+        })
+    }
+}
+
+/// All validation batches, as burn-train wants them.
+#[derive(Clone)]
+pub struct ValidationLoader(pub Arc<ValidationData>);
+
+impl<B: Backend> DataLoader<B, Batch> for ValidationLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        Box::new(Counted::new(self.0.batches(), self.0.n_batches()))
+    }
+
+    fn num_items(&self) -> usize {
+        self.0.n_batches()
+    }
+
+    fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, Batch>> {
+        Arc::new(self.clone())
+    }
+
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B, Batch>> {
+        unreachable!("a validation is never cut for several devices")
+    }
+}
+
+/// An iterator that knows how far it is.
+struct Counted<I> {
+    inner: I,
+    done: usize,
+    total: usize,
+}
+
+impl<I> Counted<I> {
+    fn new(inner: I, total: usize) -> Self {
+        Self {
+            inner,
+            done: 0,
+            total,
+        }
+    }
+}
+
+impl<I: Iterator> Iterator for Counted<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        let item = self.inner.next();
+        self.done += usize::from(item.is_some());
+        item
+    }
+}
+
+impl<I: Iterator> DataLoaderIterator<I::Item> for Counted<I> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.done, self.total)
+    }
+}

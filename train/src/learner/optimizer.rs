@@ -1,0 +1,204 @@
+//! AdamW (Loshchilov, Hutter 2019) that decays matrices only, and its state by parameter path.
+//!
+//! Norm gains and biases are no maps: decay would only pull them off the scale they have to keep.
+
+use crate::recipe::{Decay, OptimizerConfig};
+use crate::run::{HostTensor, TensorMap};
+use brian::parameter::Path;
+use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::optim::adaptor::OptimizerAdaptor;
+use burn::optim::record::AdaptorRecord;
+use burn::optim::{
+    AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, MultiGradientsParams,
+    Optimizer,
+};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, TensorData};
+use std::collections::BTreeMap;
+
+type Adaptor<M, B> = OptimizerAdaptor<AdamW, M, B>;
+type Records<M, B> = <Adaptor<M, B> as Optimizer<M, B>>::Record;
+
+const MOMENT_1: &str = ".moment_1";
+const MOMENT_2: &str = ".moment_2";
+
+/// One AdamW for what decays and one for what does not; every parameter belongs to one of them.
+#[derive(Clone)]
+pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
+    decayed: Adaptor<M, B>,
+    plain: Adaptor<M, B>,
+    decay: Decay,
+}
+
+impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
+    /// A fresh optimizer.
+    pub fn new(config: &OptimizerConfig) -> Self {
+        let OptimizerConfig::Adamw {
+            betas,
+            epsilon,
+            weight_decay,
+            decay,
+            ..
+        } = config;
+        let adamw = |weight_decay: f64| {
+            AdamWConfig::new()
+                .with_beta_1(betas[0] as f32)
+                .with_beta_2(betas[1] as f32)
+                .with_epsilon(*epsilon as f32)
+                .with_weight_decay(weight_decay as f32)
+                .init()
+        };
+        Self {
+            decayed: adamw(*weight_decay),
+            plain: adamw(0.0),
+            decay: *decay,
+        }
+    }
+
+    /// Moments as `PATH.moment_1` and `PATH.moment_2`, and how often each path was updated.
+    pub fn export(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
+        let mut visitor = Export::<M, B> {
+            path: Path::default(),
+            records: self.to_record(),
+            tensors: TensorMap::new(),
+            times: BTreeMap::new(),
+        };
+        model.visit(&mut visitor);
+        (visitor.tensors, visitor.times)
+    }
+
+    /// The inverse of [`Self::export`]; parameters without a time start fresh.
+    ///
+    /// # Panics
+    /// If a parameter with a time lacks a moment of its shape; the caller has checked them.
+    pub fn import(self, model: &M, tensors: TensorMap, times: &BTreeMap<String, u64>) -> Self {
+        let mut visitor = Import::<M, B> {
+            path: Path::default(),
+            records: Records::<M, B>::default(),
+            tensors,
+            times,
+        };
+        model.visit(&mut visitor);
+        self.load_record(visitor.records)
+    }
+}
+
+impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<M, B> {
+    type Record = Records<M, B>;
+
+    fn step(&mut self, lr: f64, module: M, grads: GradientsParams) -> M {
+        let mut split = Split {
+            decay: self.decay,
+            plain: GradientsParams::new(),
+            decayed: GradientsParams::new(),
+            from: grads,
+        };
+        module.visit(&mut split);
+        let module = self.decayed.step(lr, module, split.decayed);
+        self.plain.step(lr, module, split.plain)
+    }
+
+    fn step_multi(&mut self, _lr: f64, _module: M, _grads: MultiGradientsParams) -> M {
+        unreachable!("the strategy trains on one device")
+    }
+
+    fn to_record(&self) -> Self::Record {
+        let mut records = self.decayed.to_record();
+        records.extend(self.plain.to_record());
+        records
+    }
+
+    fn load_record(self, record: Self::Record) -> Self {
+        // Each adaptor looks up only the parameters that it gets gradients for.
+        Self {
+            decayed: self.decayed.load_record(record.clone()),
+            plain: self.plain.load_record(record),
+            decay: self.decay,
+        }
+    }
+}
+
+struct Split {
+    decay: Decay,
+    from: GradientsParams,
+    decayed: GradientsParams,
+    plain: GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let decays = match self.decay {
+            Decay::Matrices => D >= 2,
+            Decay::All => true,
+        };
+        let to = if decays { &mut self.decayed } else { &mut self.plain };
+        if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {
+            to.register(param.id, gradient);
+        }
+    }
+}
+
+struct Export<M: AutodiffModule<B>, B: AutodiffBackend> {
+    path: Path,
+    records: Records<M, B>,
+    tensors: TensorMap,
+    times: BTreeMap<String, u64>,
+}
+
+impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let Some(record) = self.records.remove(&param.id) else {
+            return;
+        };
+        let path = self.path.join();
+        let momentum = record.into_state::<D>().momentum;
+        for (suffix, moment) in [(MOMENT_1, momentum.moment_1), (MOMENT_2, momentum.moment_2)] {
+            let shape = moment.dims().to_vec();
+            let values = moment.into_data().iter().collect();
+            self.tensors.insert(format!("{path}{suffix}"), HostTensor::new(shape, values));
+        }
+        self.times.insert(path, momentum.time as u64);
+    }
+}
+
+struct Import<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
+    path: Path,
+    records: Records<M, B>,
+    tensors: TensorMap,
+    times: &'a BTreeMap<String, u64>,
+}
+
+impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M, B> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let path = self.path.join();
+        let Some(&time) = self.times.get(&path) else {
+            return;
+        };
+        let device = param.device();
+        let mut moment = |suffix| -> Tensor<B::InnerBackend, D> {
+            let tensor = self.tensors.remove(&format!("{path}{suffix}"));
+            let tensor = tensor.expect("the checkpoint was checked against the model");
+            Tensor::from_data(TensorData::new(tensor.values, tensor.shape), &device)
+        };
+        let momentum =
+            AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));
+        let record = AdaptorRecord::from_state(AdamWState::new(momentum));
+        self.records.insert(param.id, record);
+    }
+}

@@ -1,0 +1,125 @@
+//! Step → learning rate: linear warm-up to the peak, then constant or a cosine to the floor.
+//!
+//! A pure function of the step, so that a resumed run needs no state of it.
+
+use serde::Deserialize;
+use std::f64::consts::PI;
+
+/// How the learning rate of a stage moves. Rates are per optimizer step, steps count from 0 in the stage.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Warm-up, then the peak until the end.
+    Constant {
+        /// The highest rate.
+        peak: f64,
+        /// Steps from `peak / warmup_steps` to `peak`; 0 starts at the peak.
+        warmup_steps: u64,
+    },
+    /// Warm-up, then half a cosine from the peak to the floor, which the last step reaches.
+    WarmupCosine {
+        /// The highest rate.
+        peak: f64,
+        /// Steps from `peak / warmup_steps` to `peak`; 0 starts at the peak.
+        warmup_steps: u64,
+        /// The rate of the last step and of every step after it.
+        floor: f64,
+    },
+}
+
+impl Schedule {
+    /// The rate of a step (from 0) in a stage of `steps` steps.
+    pub fn rate(&self, step: u64, steps: u64) -> f64 {
+        let (peak, warmup_steps) = (self.peak(), self.warmup_steps());
+        if step < warmup_steps {
+            return peak * (step + 1) as f64 / warmup_steps as f64;
+        }
+        match self {
+            Self::Constant { .. } => peak,
+            Self::WarmupCosine { floor, .. } => {
+                let share = decayed_share(step - warmup_steps, steps.saturating_sub(warmup_steps));
+                floor + (peak - floor) * 0.5 * (1.0 + (PI * share).cos())
+            }
+        }
+    }
+
+    /// The highest rate.
+    pub fn peak(&self) -> f64 {
+        match self {
+            Self::Constant { peak, .. } | Self::WarmupCosine { peak, .. } => *peak,
+        }
+    }
+
+    /// The number of warm-up steps.
+    pub fn warmup_steps(&self) -> u64 {
+        match self {
+            Self::Constant { warmup_steps, .. } | Self::WarmupCosine { warmup_steps, .. } => {
+                *warmup_steps
+            }
+        }
+    }
+}
+
+/// How much of a decay over `steps` steps lies behind, from 0 at its first step to 1 at its last and after.
+fn decayed_share(step: u64, steps: u64) -> f64 {
+    if step + 1 >= steps {
+        // Also the decay of one step: its first step is its last, and the last step is at the floor.
+        return 1.0;
+    }
+    step as f64 / (steps - 1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COSINE: Schedule = Schedule::WarmupCosine {
+        peak: 1e-3,
+        warmup_steps: 10,
+        floor: 1e-4,
+    };
+
+    // The rates are sums of a few f64 operations on numbers near 1e-3.
+    const TOLERANCE: f64 = 1e-15;
+
+    #[test]
+    fn warm_up_rises_in_equal_parts_and_ends_at_the_peak() {
+        assert!((COSINE.rate(0, 100) - 1e-4).abs() < TOLERANCE);
+        assert!((COSINE.rate(4, 100) - 5e-4).abs() < TOLERANCE);
+        assert_eq!(COSINE.rate(9, 100), 1e-3);
+    }
+
+    #[test]
+    fn the_cosine_goes_from_the_peak_to_the_floor_at_the_last_step_and_stays_there() {
+        assert!((COSINE.rate(10, 100) - 1e-3).abs() < TOLERANCE);
+        assert_eq!(COSINE.rate(99, 100), 1e-4);
+        assert_eq!(COSINE.rate(100, 100), 1e-4);
+        assert_eq!(COSINE.rate(u64::MAX - 1, 100), 1e-4);
+    }
+
+    #[test]
+    fn the_cosine_is_half_way_in_the_middle_and_never_rises() {
+        // 91 steps of decay: the 46th is the middle one.
+        assert!((COSINE.rate(55, 101) - 5.5e-4).abs() < TOLERANCE);
+        for step in 10..100 {
+            assert!(COSINE.rate(step + 1, 100) <= COSINE.rate(step, 100));
+        }
+    }
+
+    #[test]
+    fn a_constant_schedule_keeps_its_peak_and_may_go_without_warm_up() {
+        let constant = Schedule::Constant {
+            peak: 2e-4,
+            warmup_steps: 0,
+        };
+        for step in [0, 1, 50, 1000] {
+            assert_eq!(constant.rate(step, 100), 2e-4);
+        }
+    }
+
+    #[test]
+    fn a_decay_of_one_step_is_at_the_floor() {
+        assert_eq!(COSINE.rate(10, 11), 1e-4);
+        assert_eq!(COSINE.rate(10, 0), 1e-4);
+    }
+}

@@ -1,0 +1,130 @@
+//! Our numbers as burn-train metrics, for its dashboard. Its names use `.`: a `/` would hang its event store.
+
+use crate::learner::Components;
+use crate::task::Measured;
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::SupervisedTraining;
+use burn::train::logger::MetricLogger;
+use burn::train::metric::state::{FormatOptions, NumericMetricState};
+use burn::train::metric::{
+    Adaptor, Metric, MetricAttributes, MetricDefinition, MetricMetadata, MetricName, Numeric,
+    NumericAttributes, NumericEntry, SerializedEntry,
+    store::{EpochSummary, MetricsUpdate, Split},
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the dashboard shows of training and validation.
+const BOTH: [&str; 2] = ["loss/lm", "bits_per_byte"];
+/// What it shows of training only.
+const TRAIN: [&str; 3] = ["learning_rate", "gradient_norm", "tokens_per_second"];
+
+/// Registers all metrics.
+pub fn register<B, M>(
+    training: SupervisedTraining<Components<B, M>>,
+) -> SupervisedTraining<Components<B, M>>
+where
+    B: AutodiffBackend,
+    M: crate::learner::Trainable<B>,
+{
+    let training = BOTH.iter().fold(training, |training, name| {
+        training
+            .metric_train_numeric(Number::new(name))
+            .metric_valid_numeric(Number::new(name))
+    });
+    TRAIN.iter().fold(training, |training, name| {
+        training.metric_train_numeric(Number::new(name))
+    })
+}
+
+/// One number of [`Measured`].
+#[derive(Clone)]
+pub struct Number {
+    key: &'static str,
+    name: MetricName,
+    state: NumericMetricState,
+}
+
+impl Number {
+    fn new(key: &'static str) -> Self {
+        Self {
+            key,
+            name: Arc::new(key.replace('/', ".")),
+            state: NumericMetricState::default(),
+        }
+    }
+}
+
+/// The numbers of one item, and the targets they are means over.
+pub struct Numbers {
+    named: BTreeMap<String, f64>,
+    targets: usize,
+}
+
+impl Adaptor<Numbers> for Measured {
+    fn adapt(&self) -> Numbers {
+        Numbers {
+            named: self.named(),
+            targets: self.targets as usize,
+        }
+    }
+}
+
+impl Metric for Number {
+    type Input = Numbers;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn update(&mut self, numbers: &Numbers, _metadata: &MetricMetadata) -> SerializedEntry {
+        // A number that this step did not measure keeps the last value on the screen.
+        let last = || self.state.current_value().current();
+        let value = numbers.named.get(self.key).copied().unwrap_or_else(last);
+        let format = FormatOptions::new(self.name()).precision(4);
+        self.state.update(value, numbers.targets, format)
+    }
+
+    fn clear(&mut self) {
+        self.state.reset();
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: None,
+            higher_is_better: self.key == "tokens_per_second",
+        }
+        .into()
+    }
+}
+
+impl Numeric for Number {
+    fn value(&self) -> NumericEntry {
+        self.state.current_value()
+    }
+
+    fn running_value(&self) -> NumericEntry {
+        self.state.running_value()
+    }
+}
+
+/// Keeps nothing: the run's log is `metrics.jsonl`. burn-train would write files of its own without a logger, and its
+/// logger in memory grows for ever.
+pub struct NoLog;
+
+impl MetricLogger for NoLog {
+    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
+
+    fn read_numeric(
+        &mut self,
+        _name: &str,
+        _epoch: usize,
+        _split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        Ok(Vec::new())
+    }
+
+    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}

@@ -1,0 +1,222 @@
+//! The rules between the values of a recipe. All that are broken are reported at once.
+//!
+//! A rule about a value that is missing or of a wrong type stays silent: that is reported already.
+
+mod model;
+mod stage;
+
+use crate::recipe::Recipe;
+use crate::recipe::nearest::{nearest, one_of};
+use crate::recipe::path::KeyPath;
+use crate::recipe::report::Report;
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The backends a recipe may name.
+pub const BACKENDS: [&str; 5] = ["ndarray", "flex", "wgpu", "vulkan", "cuda"];
+
+/// The largest width, length or count. No machine can hold more, and products of a few of them still fit in 64 bits.
+const MOST: u64 = 1 << 20;
+
+/// The largest number of steps or tokens.
+const MOST_STEPS: u64 = 1 << 50;
+
+/// Reports every rule that the recipe breaks.
+pub fn check(recipe: &Recipe, report: &Report<'_>) {
+    let root = Section {
+        report,
+        path: KeyPath::default(),
+    };
+    let expected = format!("{}, the format of this program", super::FORMAT);
+    root.require("format", recipe.format == super::FORMAT, expected);
+    run(recipe, &root.key("run"));
+    device(recipe, &root.key("device"));
+    root.key("tokenizer")
+        .path_to_something("file", &recipe.tokenizer.file);
+    data(recipe, &root.key("data"));
+    model::check(&recipe.model, &root.key("model"));
+    optimizer(recipe, &root.key("optimizer"));
+    let batch = root.key("batch");
+    batch.whole("sequences", recipe.batch.sequences as u64, 1, MOST);
+    batch.whole("accumulate", recipe.batch.accumulate as u64, 1, MOST);
+    stage::check(recipe, &root);
+    watch(recipe, &root.key("watch"));
+    let checkpoint = root.key("checkpoint");
+    checkpoint.whole("every_steps", recipe.checkpoint.every_steps, 1, MOST_STEPS);
+    checkpoint.whole("keep_last", recipe.checkpoint.keep_last as u64, 2, MOST);
+}
+
+fn run(recipe: &Recipe, section: &Section<'_>) {
+    section.name("name", &recipe.run.name);
+    section.path_to_something("root", &recipe.run.root);
+}
+
+fn device(recipe: &Recipe, section: &Section<'_>) {
+    section.known("backend", &recipe.device.backend, &BACKENDS);
+}
+
+fn data(recipe: &Recipe, section: &Section<'_>) {
+    let data = &recipe.data;
+    section.whole("window", data.window as u64, 2, MOST);
+    let context = KeyPath::default().key("model").key("context");
+    section.relate(
+        "window",
+        &[context],
+        data.window <= recipe.model.context(),
+        format!("at most model.context, {}", recipe.model.context()),
+    );
+    section.require("train", !data.train.is_empty(), "at least one source");
+    section.require("valid", !data.valid.is_empty(), "at least one source");
+    for (index, source) in data.train.iter().enumerate() {
+        let section = section.key("train").index(index);
+        section.path_to_something("path", &source.path);
+        section.require("weight", source.weight > 0.0, "more than 0");
+    }
+    let mut names = HashSet::new();
+    for (index, source) in data.valid.iter().enumerate() {
+        let section = section.key("valid").index(index);
+        section.name("name", &source.name);
+        section.require(
+            "name",
+            names.insert(&source.name),
+            "a name that no other source has",
+        );
+        section.path_to_something("path", &source.path);
+    }
+}
+
+fn optimizer(recipe: &Recipe, section: &Section<'_>) {
+    let super::OptimizerConfig::Adamw {
+        betas,
+        epsilon,
+        weight_decay,
+        clip_norm,
+        ..
+    } = &recipe.optimizer;
+    let share = |value: &f64| (0.0..1.0).contains(value);
+    section.require(
+        "betas",
+        betas.iter().all(share),
+        "two numbers of at least 0 and less than 1",
+    );
+    section.require(
+        "epsilon",
+        (0.0..1.0).contains(epsilon) && *epsilon > 0.0,
+        "more than 0 and less than 1",
+    );
+    section.require("weight_decay", *weight_decay >= 0.0, "at least 0");
+    section.require("clip_norm", *clip_norm > 0.0, "more than 0");
+}
+
+fn watch(recipe: &Recipe, section: &Section<'_>) {
+    let watch = &recipe.watch;
+    section.whole("log_every_steps", watch.log_every_steps, 1, MOST_STEPS);
+    section.whole("valid_every_steps", watch.valid_every_steps, 0, MOST_STEPS);
+    section.whole(
+        "sample_every_steps",
+        watch.sample_every_steps,
+        0,
+        MOST_STEPS,
+    );
+    // What never happens needs no size.
+    let least = |every_steps: u64| u64::from(every_steps > 0);
+    section.whole(
+        "valid_tokens",
+        watch.valid_tokens,
+        least(watch.valid_every_steps),
+        MOST_STEPS,
+    );
+    section.whole(
+        "sample_tokens",
+        watch.sample_tokens,
+        least(watch.sample_every_steps),
+        MOST,
+    );
+    section.relate(
+        "sample_prompts",
+        &[section.path.key("sample_every_steps")],
+        watch.sample_every_steps == 0 || !watch.sample_prompts.is_empty(),
+        "at least one prompt, or sample_every_steps = 0",
+    );
+}
+
+/// A table of the recipe whose values are checked.
+struct Section<'a> {
+    report: &'a Report<'a>,
+    path: KeyPath,
+}
+
+impl Section<'_> {
+    fn key(&self, key: &str) -> Self {
+        Self {
+            report: self.report,
+            path: self.path.key(key),
+        }
+    }
+
+    fn index(&self, index: usize) -> Self {
+        Self {
+            report: self.report,
+            path: self.path.index(index),
+        }
+    }
+
+    /// The rule `holds` about the value of a key.
+    fn require(&self, key: &str, holds: bool, expected: impl Into<String>) {
+        self.relate(key, &[], holds, expected);
+    }
+
+    /// The rule `holds` about a value of this table or of one in it: `position.d_position`.
+    fn field(&self, field: &str, holds: bool, expected: impl Into<String>) {
+        match field.split_once('.') {
+            Some((table, field)) => self.key(table).field(field, holds, expected),
+            None => self.require(field, holds, expected),
+        }
+    }
+
+    /// The rule `holds` about the value of a key and the values of others.
+    fn relate(&self, key: &str, others: &[KeyPath], holds: bool, expected: impl Into<String>) {
+        let path = self.path.key(key);
+        let wrong = |path: &KeyPath| self.report.is_wrong(path);
+        if holds || wrong(&path) || others.iter().any(wrong) {
+            return;
+        }
+        let source = self.report.source;
+        self.report
+            .add(&path, source.describe(source.locate(&path).node), expected);
+    }
+
+    fn whole(&self, key: &str, value: u64, least: u64, most: u64) {
+        let expected = format!("a whole number from {least} to {most}");
+        self.require(key, (least..=most).contains(&value), expected);
+    }
+
+    fn name(&self, key: &str, name: &str) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        // `.` and `..` are folders that exist.
+        let holds = (1..=100).contains(&name.len())
+            && name.chars().all(allowed)
+            && name.chars().any(|c| c != '.');
+        self.require(key, holds, "1 to 100 letters, digits, `.`, `_` or `-`");
+    }
+
+    fn path_to_something(&self, key: &str, path: &Path) {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        self.require(key, !bytes.is_empty() && !bytes.contains(&0), "a path");
+    }
+
+    fn known(&self, key: &str, name: &str, names: &[&str]) {
+        let path = self.path.key(key);
+        if names.contains(&name) || self.report.is_wrong(&path) {
+            return;
+        }
+        let meant = nearest(name, names.iter().copied());
+        let advice = meant
+            .map(|meant| format!("did you mean {meant:?}?"))
+            .unwrap_or_default();
+        let source = self.report.source;
+        let found = source.describe(source.locate(&path).node);
+        let expected = one_of(names);
+        self.report.add_with_advice(&path, found, expected, advice);
+    }
+}

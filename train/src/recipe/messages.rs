@@ -1,0 +1,567 @@
+//! Every kind of mistake in a recipe, with the text that the user reads. Only tests.
+
+use crate::recipe::bundled::BUNDLED;
+use crate::recipe::load::from_text;
+
+/// The bundled `brian/tiny`, in which the mistakes are made.
+fn good() -> String {
+    let tiny = BUNDLED
+        .iter()
+        .find(|bundled| (bundled.kind, bundled.size) == ("brian", "tiny"));
+    tiny.expect("brian/tiny is bundled").text.to_string()
+}
+
+/// The messages about a text.
+fn messages(text: String, sets: &[&str]) -> Vec<String> {
+    let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+    match from_text("r.toml", text, &sets) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The messages after one change, which must find what it changes. Line numbers are not part of these claims.
+fn after(from: &str, to: &str) -> Vec<String> {
+    let text = good();
+    assert!(text.contains(from), "{from}");
+    messages(text.replacen(from, to, 1), &[])
+        .iter()
+        .map(|text| without_line(text))
+        .collect()
+}
+
+/// The messages after a `--set`, which go through the same checks.
+fn after_set(set: &str) -> Vec<String> {
+    messages(good(), &[set])
+        .iter()
+        .map(|text| without_line(text))
+        .collect()
+}
+
+/// `r.toml: line 41, model.d_model: …` → `model.d_model: …`.
+fn without_line(message: &str) -> String {
+    let rest = message
+        .strip_prefix("r.toml: ")
+        .expect("a message begins with the file");
+    assert!(!rest.contains('\n'), "{rest}");
+    match rest.strip_prefix("line ") {
+        Some(rest) => rest
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start_matches(", ")
+            .to_string(),
+        None => rest.to_string(),
+    }
+}
+
+/// The line of the good recipe that begins with this text.
+fn line_with(beginning: &str) -> usize {
+    1 + good()
+        .lines()
+        .position(|line| line.starts_with(beginning))
+        .expect("the line exists")
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_key_meant_and_no_further_message() {
+    let line = line_with("d_model");
+    assert_eq!(
+        messages(good().replace("d_model = 64", "d_modl = 64"), &[]),
+        [format!(
+            "r.toml: line {line}, model.d_modl: found an unknown key, expected a known one; did you mean d_model?"
+        )]
+    );
+    assert_eq!(
+        after("index = 0", "index = 0\ncolour = 1"),
+        ["device.colour: found an unknown key, expected one of the keys backend, index, dtype"]
+    );
+    assert_eq!(
+        after("format = 1", "format = 1\n\"\\u001b[2J\" = 1"),
+        [
+            "\"\\u{1b}[2J\": found an unknown key, expected one of the keys format, run, device, tokenizer, data, \
+          model, optimizer, batch, stage, watch, checkpoint"
+        ]
+    );
+}
+
+#[test]
+fn a_misspelt_key_has_its_value_checked_too() {
+    assert_eq!(
+        after("d_model = 64", "d_modl = \"64\""),
+        [
+            "model.d_modl: found an unknown key, expected a known one; did you mean d_model?",
+            "model.d_modl: found string \"64\", expected a whole number",
+        ]
+    );
+}
+
+#[test]
+fn a_missing_key_is_named_with_what_it_should_be() {
+    let line = line_with("[model]");
+    assert_eq!(
+        messages(good().replace("d_model = 64\n", ""), &[]),
+        [format!(
+            "r.toml: line {line}, model.d_model: found no such key, expected a whole number"
+        )]
+    );
+    assert_eq!(
+        after("order_seed = 1 ", "# "),
+        ["data.order_seed: found no such key, expected a whole number"]
+    );
+    assert_eq!(
+        after("exit = \"residual\"", "# "),
+        ["model.exit: found no such key, expected one of \"residual\", \"projection\""]
+    );
+    assert_eq!(
+        after("steps = 150", "# "),
+        ["stage.baseline.steps: found no such key, expected a whole number"]
+    );
+    assert_eq!(
+        messages("format = 1".to_string(), &[])[..2],
+        [
+            "r.toml: run: found no such key, expected a table with the keys name, root, seed",
+            "r.toml: device: found no such key, expected a table with the keys backend, index, dtype",
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named_with_the_value_found() {
+    let cases = [
+        (
+            "d_model = 64",
+            "d_model = \"64\"",
+            "model.d_model: found string \"64\", expected a whole number",
+        ),
+        (
+            "d_model = 64",
+            "d_model = 64.0",
+            "model.d_model: found float 64.0, expected a whole number",
+        ),
+        (
+            "d_model = 64",
+            "d_model = true",
+            "model.d_model: found boolean true, expected a whole number",
+        ),
+        (
+            "d_model = 64",
+            "d_model = [64]",
+            "model.d_model: found a list of 1, expected a whole number",
+        ),
+        (
+            "d_model = 64",
+            "d_model = {}",
+            "model.d_model: found a table, expected a whole number",
+        ),
+        (
+            "d_model = 64",
+            "d_model = 1979-05-27",
+            "model.d_model: found date 1979-05-27, expected a whole number",
+        ),
+        (
+            "rope_base = 10000.0",
+            "rope_base = \"big\"",
+            "model.rope_base: found string \"big\", expected a number",
+        ),
+        (
+            "keep_best = true",
+            "keep_best = 1",
+            "checkpoint.keep_best: found integer 1, expected true or false",
+        ),
+        (
+            "name = \"brian-tiny\"",
+            "name = 1",
+            "run.name: found integer 1, expected a string",
+        ),
+        (
+            "freeze = []",
+            "freeze = 0",
+            "stage.baseline.freeze: found integer 0, expected a list",
+        ),
+        (
+            "betas = [0.9, 0.95]",
+            "betas = [0.9]",
+            "optimizer.betas: found a list of 1, expected a list of 2",
+        ),
+        (
+            "betas = [0.9, 0.95]",
+            "betas = [0.9, 0, 0]",
+            "optimizer.betas: found a list of 3, expected a list of 2",
+        ),
+        (
+            "betas = [0.9, 0.95]",
+            "betas = [0.9, \"x\"]",
+            "optimizer.betas.1: found string \"x\", expected a number",
+        ),
+        (
+            "initial = { kind = \"scaled\", std = 0.02 }",
+            "initial = 1",
+            "model.initial: found integer 1, expected one of \"scaled\", \"torch_default\"",
+        ),
+        (
+            "gate = { metric = \"valid/loss/lm\", at_most = 5.0 }",
+            "gate = 5.0",
+            "stage.baseline.gate: found float 5.0, expected a table with the keys metric, at_most, at_least",
+        ),
+    ];
+    for (from, to, message) in cases {
+        assert_eq!(after(from, to), [message]);
+    }
+}
+
+#[test]
+fn a_whole_number_is_also_a_number() {
+    assert_eq!(after("rope_base = 10000.0", "rope_base = 10_000"), [""; 0]);
+}
+
+#[test]
+fn a_number_out_of_range_is_named() {
+    let cases = [
+        (
+            "seed = 1 ",
+            "seed = -1 ",
+            "run.seed: found integer -1, expected a whole number of at least 0",
+        ),
+        (
+            "format = 1 ",
+            "format = 4294967296 ",
+            "format: found integer 4294967296, expected a whole number of at most 4294967295",
+        ),
+        (
+            "format = 1 ",
+            "format = 2 ",
+            "format: found integer 2, expected 1, the format of this program",
+        ),
+        (
+            "seed = 1 ",
+            "seed = 99999999999999999999999999999999999999999 ",
+            "run.seed: found integer 99999999999999999999999999999999999999999, \
+             expected a whole number of at most 18446744073709551615",
+        ),
+        (
+            "rope_base = 10000.0",
+            "rope_base = nan",
+            "model.rope_base: found float nan, expected a finite number",
+        ),
+        (
+            "rope_base = 10000.0",
+            "rope_base = -inf",
+            "model.rope_base: found float -inf, expected a finite number",
+        ),
+        (
+            "rope_base = 10000.0",
+            "rope_base = 1e309",
+            "model.rope_base: found float 1e309, expected a finite number",
+        ),
+        (
+            "d_model = 64",
+            "d_model = 0",
+            "model.d_model: found integer 0, expected at least 1",
+        ),
+        (
+            "n_heads = 4",
+            "n_heads = 9223372036854775808",
+            "model.n_heads: found integer 9223372036854775808, expected at most 1048576",
+        ),
+        (
+            "d_position = 16",
+            "d_position = 0",
+            "model.position.d_position: found integer 0, expected at least 1",
+        ),
+        (
+            "weight = 1.0",
+            "weight = 0.0",
+            "data.train.0.weight: found float 0.0, expected more than 0",
+        ),
+        (
+            "keep_last = 2",
+            "keep_last = 1",
+            "checkpoint.keep_last: found integer 1, expected a whole number from 2 to 1048576",
+        ),
+        (
+            "betas = [0.9, 0.95]",
+            "betas = [0.9, 1.0]",
+            "optimizer.betas: found a list of 2, expected two numbers of at least 0 and less than 1",
+        ),
+        (
+            "peak = 3e-3",
+            "peak = 1.5",
+            "stage.baseline.learning_rate.peak: found float 1.5, expected more than 0 and at most 1",
+        ),
+    ];
+    for (from, to, message) in cases {
+        assert_eq!(after(from, to), [message]);
+    }
+}
+
+#[test]
+fn an_unknown_kind_is_named_with_the_known_ones_and_its_table_is_left_alone() {
+    assert_eq!(
+        after("kind = \"brian\"", "kind = \"brain\""),
+        [
+            "model.kind: found string \"brain\", expected one of \"baseline\", \"brian\"; did you mean \"brian\"?"
+        ]
+    );
+    assert_eq!(
+        after("kind = \"brian\"", "kind = \"mamba\""),
+        ["model.kind: found string \"mamba\", expected one of \"baseline\", \"brian\""]
+    );
+    assert_eq!(
+        after("kind = \"brian\"", "# "),
+        ["model.kind: found no such key, expected one of \"baseline\", \"brian\""]
+    );
+    assert_eq!(
+        after("dtype = \"f32\"", "dtype = \"fp32\""),
+        [
+            "device.dtype: found string \"fp32\", expected one of \"f32\", \"bf16\"; did you mean \"f32\"?"
+        ]
+    );
+    assert_eq!(
+        after(
+            "policy = \"none\"",
+            "policy = { kind = \"none\", top_k = 1 }"
+        ),
+        ["stage.baseline.policy.top_k: found an unknown key, expected no key besides kind"]
+    );
+    assert_eq!(
+        after("{ kind = \"scaled\", std = 0.02 }", "\"scaled\""),
+        ["model.initial: found string \"scaled\", expected a table { kind = \"scaled\", std }"]
+    );
+}
+
+#[test]
+fn rules_between_values_name_both() {
+    let cases = [
+        (
+            "n_heads = 4",
+            "n_heads = 3",
+            "model.d_model: found integer 64, expected a multiple of 2 * n_heads = 6, so that every head has an even width for its rotary pairs",
+        ),
+        (
+            "n_heads = 4",
+            "n_heads = 64",
+            "model.d_model: found integer 64, expected a multiple of 2 * n_heads = 128, so that every head has an even width for its rotary pairs",
+        ),
+        (
+            "window = 64",
+            "window = 65",
+            "data.window: found integer 65, expected at most model.context, 64",
+        ),
+        (
+            "warmup_steps = 20",
+            "warmup_steps = 150",
+            "stage.baseline.learning_rate.warmup_steps: found integer 150, expected fewer than the 150 steps of the stage",
+        ),
+        (
+            "floor = 3e-4",
+            "floor = 3e-2",
+            "stage.baseline.learning_rate.floor: found float 3e-2, expected at least 0 and at most the peak",
+        ),
+        (
+            "start = \"fresh\"",
+            "start = \"previous\"",
+            "stage.baseline.start: found string \"previous\", expected \"fresh\": no stage is before the first one",
+        ),
+        (
+            "name = \"fixed\"",
+            "name = \"baseline\"",
+            "stage.1.name: found string \"baseline\", expected a name that no other stage has",
+        ),
+        (
+            "at_most = 5.0",
+            "at_most = 5.0, at_least = 1.0",
+            "stage.baseline.gate: found both at_most and at_least, expected exactly one of the two",
+        ),
+        (
+            ", at_most = 5.0",
+            "",
+            "stage.baseline.gate: found neither at_most nor at_least, expected exactly one of the two",
+        ),
+        (
+            "freeze = []",
+            "freeze = [{ group = \"block\", until_step = 9 }]",
+            "stage.baseline.freeze.0.group: found string \"block\", expected one of \"embedding\", \"blocks\", \"norm\"; did you mean \"blocks\"?",
+        ),
+        (
+            "freeze = []",
+            "freeze = [{ group = \"blocks\", until_step = 151 }]",
+            "stage.baseline.freeze.0.until_step: found integer 151, expected from 1 to the 150 steps of the stage",
+        ),
+        (
+            "backend = \"ndarray\"",
+            "backend = \"cud\"",
+            "device.backend: found string \"cud\", expected one of \"ndarray\", \"flex\", \"wgpu\", \"vulkan\", \"cuda\"; did you mean \"cuda\"?",
+        ),
+        (
+            "valid = [{ name = \"stories\", path = \"data/stories/valid.bin\" }]",
+            "valid = []",
+            "data.valid: found a list of 0, expected at least one source",
+        ),
+        (
+            "name = \"brian-tiny\"",
+            "name = \"../x\"",
+            "run.name: found string \"../x\", expected 1 to 100 letters, digits, `.`, `_` or `-`",
+        ),
+        (
+            "name = \"brian-tiny\"",
+            "name = \"..\"",
+            "run.name: found string \"..\", expected 1 to 100 letters, digits, `.`, `_` or `-`",
+        ),
+        (
+            "sample_prompts = [\"Once \", \"The \"]",
+            "sample_prompts = []",
+            "watch.sample_prompts: found a list of 0, expected at least one prompt, or sample_every_steps = 0",
+        ),
+    ];
+    for (from, to, message) in cases {
+        assert_eq!(after(from, to), [message]);
+    }
+    let ladder = good()
+        .replace("policy = \"none\"", "policy = \"swap\"")
+        .replace("policy = \"sequential\"", "policy = \"none\"")
+        .replace("policy = \"swap\"", "policy = \"sequential\"");
+    assert_eq!(
+        without_line(&messages(ladder, &[])[0]),
+        "stage.fixed.policy: found string \"none\", expected \"sequential\", as in the stage before, whose weights \
+         this one starts with"
+    );
+    let baseline = BUNDLED[0]
+        .text
+        .replace("policy = \"none\"", "policy = \"sequential\"");
+    assert_eq!(
+        without_line(&messages(baseline, &[])[0]),
+        "stage.baseline.policy: found string \"sequential\", expected \"none\": a baseline has no pool"
+    );
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_file_and_wrong_values_break_no_rule() {
+    let text = good()
+        .replace("n_heads = 4", "n_heads = \"four\"")
+        .replace("window = 64", "window = 100")
+        .replace("kind = \"adamw\"", "kind = \"sgd\"")
+        .replace("name = \"fixed\"", "nam = \"fixed\"")
+        .replace("every_steps = 50\n", "every_steps = 0\n");
+    let found: Vec<String> = messages(text, &[])
+        .iter()
+        .map(|text| without_line(text))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "data.window: found integer 100, expected at most model.context, 64",
+            "model.n_heads: found string \"four\", expected a whole number",
+            "optimizer.kind: found string \"sgd\", expected \"adamw\"",
+            "stage.1.nam: found an unknown key, expected a known one; did you mean name?",
+            "checkpoint.every_steps: found integer 0, expected a whole number from 1 to 1125899906842624",
+        ]
+    );
+}
+
+#[test]
+fn text_that_is_not_toml_gives_one_message_with_line_and_column() {
+    let one = |text: &str| {
+        let found = messages(text.to_string(), &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    };
+    assert_eq!(
+        one(""),
+        "r.toml: found an empty file, expected a recipe; `nerve config new` writes one"
+    );
+    let cases = [
+        (
+            "format 1",
+            "column 8: found a syntax error (key with no value), expected `=`",
+        ),
+        (
+            "a = [1",
+            "column 7: found a syntax error (unclosed array), expected `]`",
+        ),
+        (
+            "a = \"1",
+            "column 7: found a syntax error (invalid basic string), expected `\"`",
+        ),
+        (
+            "a = truth",
+            "column 5: found a syntax error (invalid boolean) at \"truth\", expected `true`",
+        ),
+        (
+            "a = 1e",
+            "column 7: found a syntax error (invalid exponent), expected digits",
+        ),
+        (
+            "a = 1\u{7}",
+            "column 5: found a syntax error (string values must be quoted) at \"1\\u{7}\", expected literal string",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(one(text), format!("r.toml: line 1, {message}"));
+    }
+    assert_eq!(
+        one("format = 1\nformat = 2"),
+        "r.toml: line 2, column 1: found key \"format\" a second time, expected every key once"
+    );
+    assert_eq!(
+        one("[run]\n[run]"),
+        "r.toml: line 2, column 2: found key \"run\" a second time, expected every key once"
+    );
+    assert_eq!(
+        one(&format!("a = {}{}", "[".repeat(40), "]".repeat(40))),
+        "r.toml: line 1: found deeper nesting, expected at most 32 tables and lists in each other"
+    );
+    assert_eq!(
+        one(&format!("format = 1\na = {}", "[".repeat(1_000_000))),
+        "r.toml: line 2: found deeper nesting, expected at most 32 tables and lists in each other"
+    );
+    assert_eq!(
+        one(&format!("{}a = 1", "a.".repeat(70))),
+        "r.toml: line 1: found deeper nesting, expected at most 32 tables and lists in each other"
+    );
+}
+
+#[test]
+fn what_set_writes_is_checked_like_the_file_and_says_where_it_comes_from() {
+    assert_eq!(
+        after_set("model.d_model=wide"),
+        ["model.d_model, from --set: found string \"wide\", expected a whole number"]
+    );
+    assert_eq!(
+        after_set("stage.fixed.learning_rate.peak=nan"),
+        ["stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number"]
+    );
+    assert_eq!(
+        after_set("model.n_heads=3"),
+        [
+            "model.d_model: found integer 64, expected a multiple of 2 * n_heads = 6, so that every head has an even width for its rotary pairs"
+        ]
+    );
+    let line = line_with("d_model");
+    assert_eq!(
+        after_set("model.d_modl=64"),
+        [format!(
+            "--set model.d_modl: found no such key in the recipe, expected a path that exists; \
+             did you mean model.d_model (line {line})?"
+        )]
+    );
+}
+
+#[test]
+fn a_hostile_file_gives_a_list_that_ends() {
+    let text: String = (0..50_000).map(|i| format!("k{i} = 1\n")).collect();
+    let found = messages(text, &[]);
+    assert_eq!(found.len(), 201);
+    assert!(found[200].starts_with("r.toml: found "), "{}", found[200]);
+}
+
+#[test]
+fn no_beginning_of_a_recipe_and_no_lost_line_makes_it_panic() {
+    let text = good();
+    let lines: Vec<&str> = text.lines().collect();
+    for lost in 0..lines.len() {
+        messages(lines[..lost].join("\n"), &[]);
+        messages(
+            [&lines[..lost], &lines[lost + 1..]].concat().join("\n"),
+            &[],
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! The manifest of a checkpoint: which files belong to it, with size, SHA-256 and tensors of each.
+//!
+//! It is written last, so its presence says that the rest was written; its hashes say that the rest is still the same.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::list::step_of;
+use crate::error::Problem;
+use crate::run::disk::hex;
+use crate::run::tensors::{self, TensorMap};
+
+/// Name of the manifest inside a checkpoint.
+pub const MANIFEST: &str = "manifest.json";
+/// Name of the state inside a checkpoint.
+pub const STATE: &str = "state.json";
+/// The layout of a checkpoint this program writes and reads.
+pub const MANIFEST_FORMAT: u32 = 1;
+
+/// The content of `manifest.json`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`MANIFEST_FORMAT`].
+    pub format: u32,
+    /// The step the checkpoint was saved after.
+    pub step: u64,
+    /// Position of its stage in the ladder; retention keeps the last checkpoint of each.
+    pub stage_index: usize,
+    /// Every other file of the checkpoint, by name.
+    pub files: BTreeMap<String, FileRecord>,
+}
+
+/// What the manifest says of one file.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256 in lower-case hexadecimal.
+    pub sha256: String,
+    /// Its tensors by name; empty for a file that is not safetensors.
+    pub tensors: BTreeMap<String, TensorRecord>,
+}
+
+/// What the manifest says of one tensor.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorRecord {
+    /// Always `F32` so far.
+    pub dtype: String,
+    /// The lengths of its dimensions.
+    pub shape: Vec<usize>,
+}
+
+impl TensorRecord {
+    /// The record of an f32 tensor.
+    pub fn f32(shape: &[usize]) -> Self {
+        Self {
+            dtype: "F32".to_string(),
+            shape: shape.to_vec(),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest of a checkpoint and holds it against the directory's name and listing.
+    pub fn read(checkpoint: &Path) -> Result<Self, Problem> {
+        let path = checkpoint.join(MANIFEST);
+        let bytes = fs::read(&path)
+            .map_err(|error| Problem::new(&path, "", error.to_string(), "a readable manifest"))?;
+        let manifest: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::new(&path, "", error.to_string(), "a manifest"))?;
+        let differs = |place: &str, found: u64, expected: u64| {
+            Err(Problem::new(
+                &path,
+                place,
+                found.to_string(),
+                expected.to_string(),
+            ))
+        };
+        if manifest.format != MANIFEST_FORMAT {
+            return differs("format", manifest.format.into(), MANIFEST_FORMAT.into());
+        }
+        match step_of(checkpoint) {
+            Some(step) if step != manifest.step => return differs("step", manifest.step, step),
+            _ => {}
+        }
+        let outside = |name: &&String| name.contains('/') || name.starts_with('.');
+        if let Some(name) = manifest.files.keys().find(outside) {
+            return Err(Problem::new(
+                &path,
+                "files",
+                name,
+                "names inside the checkpoint",
+            ));
+        }
+        manifest.nothing_beside_it(checkpoint)?;
+        Ok(manifest)
+    }
+
+    /// The bytes of one file, after size and hash were found right.
+    pub fn bytes(&self, checkpoint: &Path, name: &str) -> Result<Vec<u8>, Problem> {
+        let record = self.record(checkpoint, name)?;
+        let path = checkpoint.join(name);
+        let mut file = open(&path, record.bytes)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)
+            .map_err(|error| unreadable(&path, &error))?;
+        same_hash(&path, &hex(&Sha256::digest(&bytes)), &record.sha256)?;
+        Ok(bytes)
+    }
+
+    /// The tensors of one file, after size, hash, names and shapes were found right.
+    pub fn tensors(&self, checkpoint: &Path, name: &str) -> Result<TensorMap, Problem> {
+        let path = checkpoint.join(name);
+        let found = tensors::parse(&path, &self.bytes(checkpoint, name)?)?;
+        let expected = &self.record(checkpoint, name)?.tensors;
+        for (tensor, record) in expected {
+            let found = found
+                .get(tensor)
+                .map(|tensor| TensorRecord::f32(&tensor.shape));
+            if found.as_ref() != Some(record) {
+                let found = found.map_or("none".to_string(), |found| found.to_string());
+                let place = format!("tensor {tensor}");
+                return Err(Problem::new(&path, place, found, record.to_string()));
+            }
+        }
+        if let Some(extra) = found.keys().find(|tensor| !expected.contains_key(*tensor)) {
+            let place = format!("tensor {extra}");
+            return Err(Problem::new(
+                &path,
+                place,
+                "an extra tensor",
+                "what the manifest lists",
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Hashes every file without keeping it in memory; the first difference is returned.
+    pub fn check_hashes(&self, checkpoint: &Path) -> Result<(), Problem> {
+        for (name, record) in &self.files {
+            let path = checkpoint.join(name);
+            let mut file = open(&path, record.bytes)?;
+            let mut hash = Sha256::new();
+            let mut piece = vec![0; 1 << 20];
+            loop {
+                let read = file
+                    .read(&mut piece)
+                    .map_err(|error| unreadable(&path, &error))?;
+                if read == 0 {
+                    break;
+                }
+                hash.update(&piece[..read]);
+            }
+            same_hash(&path, &hex(&hash.finalize()), &record.sha256)?;
+        }
+        Ok(())
+    }
+
+    /// The names of the shards of `model` or `optim`.
+    pub fn shards(&self, stem: &str) -> Vec<&str> {
+        let of_stem = |name: &&String| {
+            let rest = name.strip_prefix(stem);
+            rest.is_some_and(|rest| rest.starts_with('-') && rest.ends_with(".safetensors"))
+        };
+        self.files
+            .keys()
+            .filter(of_stem)
+            .map(String::as_str)
+            .collect()
+    }
+
+    fn record(&self, checkpoint: &Path, name: &str) -> Result<&FileRecord, Problem> {
+        self.files.get(name).ok_or_else(|| {
+            Problem::new(
+                checkpoint.join(MANIFEST),
+                "files",
+                format!("no {name}"),
+                name,
+            )
+        })
+    }
+
+    /// A shard the manifest does not know comes from another checkpoint; other stray files do no harm.
+    fn nothing_beside_it(&self, checkpoint: &Path) -> Result<(), Problem> {
+        let entries = fs::read_dir(checkpoint).map_err(|error| unreadable(checkpoint, &error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| unreadable(checkpoint, &error))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".safetensors") && !self.files.contains_key(&name) {
+                let expected = "only the files of manifest.json";
+                return Err(Problem::new(entry.path(), "", "an extra file", expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for TensorRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.dtype, self.shape)
+    }
+}
+
+fn open(path: &Path, expected_bytes: u64) -> Result<File, Problem> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let bytes = file
+        .metadata()
+        .map_err(|error| unreadable(path, &error))?
+        .len();
+    if bytes != expected_bytes {
+        let place = format!("byte {}", bytes.min(expected_bytes));
+        let (found, expected) = (format!("{bytes} bytes"), format!("{expected_bytes} bytes"));
+        return Err(Problem::new(path, place, found, expected));
+    }
+    Ok(file)
+}
+
+fn same_hash(path: &Path, found: &str, expected: &str) -> Result<(), Problem> {
+    match found == expected {
+        true => Ok(()),
+        false => {
+            let (found, expected) = (
+                format!("SHA-256 {found}"),
+                format!("{expected} as the manifest says"),
+            );
+            Err(Problem::new(path, "", found, expected))
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(
+        path,
+        "",
+        error.to_string(),
+        "a readable file of this checkpoint",
+    )
+}

@@ -1,0 +1,20 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! One directory per step, written under another name and renamed into place; see the picture in [`crate::run`].
+
+mod list;
+mod manifest;
+mod restore;
+mod retention;
+mod save;
+mod state;
+
+pub(super) use list::file_name;
+pub use list::{list, remove_stale};
+pub(super) use manifest::{FileRecord, TensorRecord};
+pub use restore::{Loaded, latest, load, verify};
+pub use save::save;
+pub use state::{Best, STATE_FORMAT, Snapshot, State};
+
+#[cfg(test)]
+mod faults;

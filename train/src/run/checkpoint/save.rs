@@ -1,0 +1,207 @@
+//! Saving a checkpoint, so that no kill and no full disk costs more than the steps since the last one.
+//!
+//! Order: room? → files, synced → manifest, synced → directory synced → renamed into place → parent synced
+//! → `LATEST` → retention. Before the rename nothing of it counts, after the rename all of it does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::list::file_name;
+use super::manifest::{FileRecord, MANIFEST, MANIFEST_FORMAT, Manifest, STATE};
+use super::retention;
+use super::state::Snapshot;
+use crate::error::Error;
+use crate::run::directory::RunDirectory;
+use crate::run::disk::{self, Disk, HashedFile, System};
+use crate::run::tensors::{value_bytes, write_shards};
+
+/// Saves a snapshot as the checkpoint of its step and returns its directory.
+///
+/// A checkpoint of that step that verifies is left as it is; one that does not is moved aside. Of the others, the
+/// last `keep_last` (at least 2) that verify stay, the best one, and the last of each finished stage.
+///
+/// # Errors
+/// `Resource` if the disk is full or says no: the earlier checkpoints are intact and nothing half-written is left.
+/// `Numerical` if a number of the state is not finite.
+pub fn save(run: &RunDirectory, snapshot: &Snapshot, keep_last: usize) -> Result<PathBuf, Error> {
+    save_on(&System, run, snapshot, keep_last)
+}
+
+/// [`save`] on a given disk: the tests bring one that fails.
+pub fn save_on(
+    disk: &dyn Disk,
+    run: &RunDirectory,
+    snapshot: &Snapshot,
+    keep_last: usize,
+) -> Result<PathBuf, Error> {
+    if let Some(field) = snapshot.state.not_finite() {
+        let step = snapshot.state.step;
+        let text = format!("step {step}: the checkpoint's {field} is not finite");
+        return Err(Error::Numerical(text));
+    }
+    let parent = run.checkpoints();
+    let target = parent.join(format!("step-{:08}", snapshot.state.step));
+    if !already_saved(disk, &target)? {
+        write_new(disk, &parent, &target, snapshot)?;
+    }
+    let latest = format!("{}\n", file_name(&target));
+    disk::replace(disk, &parent.join("LATEST"), latest.as_bytes())?;
+    retention::apply(disk, run, &snapshot.state, keep_last)?;
+    Ok(target)
+}
+
+/// Whether a checkpoint of that step is there and verifies. One that does not makes room, but is not deleted.
+fn already_saved(disk: &dyn Disk, target: &Path) -> Result<bool, Error> {
+    if !target.exists() {
+        return Ok(false);
+    }
+    if Manifest::read(target).is_ok_and(|manifest| manifest.check_hashes(target).is_ok()) {
+        return Ok(true);
+    }
+    let aside = format!("{}.corrupt-{}", file_name(target), disk::nonce());
+    disk::rename(disk, target, &target.with_file_name(aside))?;
+    Ok(false)
+}
+
+fn write_new(
+    disk: &dyn Disk,
+    parent: &Path,
+    target: &Path,
+    snapshot: &Snapshot,
+) -> Result<(), Error> {
+    let expected = value_bytes(&snapshot.model) + value_bytes(&snapshot.optimizer);
+    let needed = needed_bytes(expected, snapshot);
+    let free = free_bytes(disk, parent)?;
+    if free < needed {
+        let doing = format!("write a checkpoint ({needed} bytes needed, {free} free)");
+        return Err(Error::resource(
+            parent,
+            doing,
+            io::ErrorKind::StorageFull.into(),
+        ));
+    }
+    let name = format!("{}.tmp-{}", file_name(target), disk::nonce());
+    let temporary = target.with_file_name(name);
+    let written = write_files(disk, &temporary, snapshot)
+        .and_then(|()| disk::rename(disk, &temporary, target));
+    if let Err(error) = written {
+        // If even this fails, the next start removes it; the first error is the one to report.
+        let _ = disk.remove(&temporary);
+        return Err(with_figures(error, needed, free_bytes(disk, parent)));
+    }
+    disk::sync_directory(disk, parent)
+}
+
+fn write_files(disk: &dyn Disk, directory: &Path, snapshot: &Snapshot) -> Result<(), Error> {
+    disk.create_directory(directory)
+        .map_err(|source| Error::resource(directory, "create the directory", source))?;
+    let mut files = write_shards(disk, directory, "model", &snapshot.model)?;
+    files.extend(write_shards(disk, directory, "optim", &snapshot.optimizer)?);
+    let state = write_json(disk, &directory.join(STATE), &snapshot.state)?;
+    files.insert(STATE.to_string(), state);
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        step: snapshot.state.step,
+        stage_index: snapshot.state.stage_index,
+        files,
+    };
+    write_json(disk, &directory.join(MANIFEST), &manifest)?;
+    disk::sync_directory(disk, directory)
+}
+
+fn write_json(
+    disk: &dyn Disk,
+    path: &Path,
+    content: &impl serde::Serialize,
+) -> Result<FileRecord, Error> {
+    let mut file = HashedFile::create(disk, path.to_path_buf())?;
+    let mut text = serde_json::to_vec_pretty(content).expect("maps have text keys");
+    text.push(b'\n');
+    file.write(&text)?;
+    let (bytes, sha256) = file.finish()?;
+    Ok(FileRecord {
+        bytes,
+        sha256,
+        tensors: BTreeMap::new(),
+    })
+}
+
+/// 1.1 times what the values take, and room for headers, state and manifest, which name every tensor.
+fn needed_bytes(value_bytes: u64, snapshot: &Snapshot) -> u64 {
+    let tensors = snapshot.model.len() + snapshot.optimizer.len();
+    value_bytes + value_bytes / 10 + 512 * tensors as u64 + (64 << 10)
+}
+
+fn free_bytes(disk: &dyn Disk, path: &Path) -> Result<u64, Error> {
+    disk.free_bytes(path)
+        .map_err(|source| Error::resource(path, "ask for the free space", source))
+}
+
+/// Adds to an error about room how much there was and how much it takes.
+fn with_figures(error: Error, needed: u64, free: Result<u64, Error>) -> Error {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    match (error, free) {
+        (
+            Error::Resource {
+                path,
+                doing,
+                source,
+            },
+            Ok(free),
+        ) if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+            let doing = format!("{doing} (the checkpoint takes {needed} bytes, {free} are free)");
+            Error::resource(path, doing, source)
+        }
+        (error, _) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::faults::{run_in, snapshot, steps};
+    use super::super::{latest, verify};
+    use super::*;
+
+    #[test]
+    fn a_step_reached_again_is_left_as_it_is_if_it_verifies() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(root.path());
+        let path = save(&run, &snapshot(1), 2).unwrap();
+        let before = fs::metadata(path.join(MANIFEST))
+            .unwrap()
+            .modified()
+            .unwrap();
+        assert_eq!(save(&run, &snapshot(1), 2).unwrap(), path);
+        let after = fs::metadata(path.join(MANIFEST))
+            .unwrap()
+            .modified()
+            .unwrap();
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_corrupt_one_is_moved_aside_and_written_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(root.path());
+        let path = save(&run, &snapshot(1), 2).unwrap();
+        fs::write(path.join(STATE), "{}").unwrap();
+        save(&run, &snapshot(1), 2).unwrap();
+        assert_eq!((verify(&path), steps(&run)), (vec![], vec![1]));
+        let entries = fs::read_dir(run.checkpoints()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(names.filter(|name| name.contains(".corrupt-")).count(), 1);
+    }
+
+    #[test]
+    fn a_number_that_json_would_lose_is_refused_before_anything_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(root.path());
+        let mut bad = snapshot(1);
+        bad.state.wall_s = f64::NAN;
+        assert_eq!(save(&run, &bad, 2).unwrap_err().exit_code(), 6);
+        assert!(latest(&run).unwrap().is_none());
+    }
+}

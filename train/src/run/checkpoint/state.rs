@@ -1,0 +1,117 @@
+//! What a run needs to go on as if it had never stopped, besides its weights: plain numbers, as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::run::tensors::TensorMap;
+
+/// The version of `state.json` this program writes and reads.
+pub const STATE_FORMAT: u32 = 1;
+
+/// Everything a checkpoint holds, in the memory of the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Counters, hook state and hashes.
+    pub state: State,
+    /// The weights by parameter path.
+    pub model: TensorMap,
+    /// The optimizer's moments by parameter path.
+    pub optimizer: TensorMap,
+}
+
+/// The content of `state.json`. Float fields must be finite, as JSON has no other numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// [`STATE_FORMAT`].
+    pub format: u32,
+    /// Optimizer steps done, over all stages; it names the checkpoint's directory.
+    pub step: u64,
+    /// Position in the ladder of the stage that did this step, from 0.
+    pub stage_index: usize,
+    /// Name of that stage.
+    pub stage: String,
+    /// Optimizer steps done in that stage.
+    pub stage_step: u64,
+    /// Micro-batches drawn: the position in the data.
+    pub micro_batches: u64,
+    /// Targets that training has seen.
+    pub tokens: u64,
+    /// How often the optimizer has updated each parameter, by path.
+    pub optimizer_times: BTreeMap<String, u64>,
+    /// What each hook wants to find again, by its name.
+    pub hooks: BTreeMap<String, Value>,
+    /// The best validation so far; its checkpoint is kept.
+    pub best: Option<Best>,
+    /// The last validation's numbers of this stage.
+    pub stage_valid: BTreeMap<String, f64>,
+    /// Time spent training, in seconds, over all sittings.
+    pub wall_s: f64,
+    /// Hash of the resolved recipe.
+    pub recipe_sha256: String,
+    /// Hash of the tokenizer's file.
+    pub tokenizer_sha256: String,
+    /// Hash of each data file, by the path in the recipe.
+    pub data_sha256: BTreeMap<String, String>,
+    /// The program that wrote this.
+    pub nerve_version: String,
+    /// The backend it ran on.
+    pub backend: String,
+    /// How many threads it ran on: bitwise resume is promised for the same number only.
+    pub threads: usize,
+}
+
+/// The best validation so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The step it was measured after.
+    pub step: u64,
+    /// The number the recipe chooses by.
+    pub value: f64,
+}
+
+impl State {
+    /// The name of the first field that JSON could not bring back.
+    pub(super) fn not_finite(&self) -> Option<String> {
+        let best = self.best.map_or(0.0, |best| best.value);
+        let named = [("wall_s", self.wall_s), ("best.value", best)];
+        let named = named.map(|(name, value)| (name.to_string(), value));
+        let valid = |(name, value): (&String, &f64)| (format!("stage_valid.{name}"), *value);
+        let mut all = named.into_iter().chain(self.stage_valid.iter().map(valid));
+        all.find(|(_, value)| !value.is_finite())
+            .map(|(name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_survive_to_the_bit() {
+        let mut state = State::default();
+        for index in 0..20_000u64 {
+            let mantissa = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12;
+            state.wall_s = f64::from_bits((1000 + index % 40) << 52 | mantissa);
+            let text = serde_json::to_string(&state).unwrap();
+            let read: State = serde_json::from_str(&text).unwrap();
+            assert_eq!(
+                read.wall_s.to_bits(),
+                state.wall_s.to_bits(),
+                "{}",
+                state.wall_s
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_that_json_would_lose_is_named() {
+        let mut state = State::default();
+        assert_eq!(state.not_finite(), None);
+        state.stage_valid.insert("loss/lm".to_string(), f64::NAN);
+        assert_eq!(state.not_finite().unwrap(), "stage_valid.loss/lm");
+    }
+}

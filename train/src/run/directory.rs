@@ -1,0 +1,245 @@
+//! The directory of one run: made whole, opened, and the names of what lies in it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::file_name;
+use super::disk::{self, HashedFile, System};
+use super::info::RunInfo;
+use crate::error::{Error, Problem};
+
+const NAME_BYTES: usize = 100;
+
+/// A directory that holds a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDirectory {
+    path: PathBuf,
+}
+
+impl RunDirectory {
+    /// Makes the directory of a new run: `root/name`, or `root/name-2`, `-3` … if that exists. No run is overwritten.
+    ///
+    /// It appears at once with `recipe.toml`, `run.json` and an empty `ckpt/`, so a kill leaves no half of a run.
+    ///
+    /// # Errors
+    /// `Config` if the name is more than letters, digits, `.`, `_`, `-`; `Resource` if the root cannot be written.
+    pub fn create(root: &Path, name: &str, recipe: &str, info: RunInfo) -> Result<Self, Error> {
+        check_name(name)?;
+        fs::create_dir_all(root)
+            .map_err(|source| Error::resource(root, "create the directory", source))?;
+        let staging = root.join(format!(".new-{}", disk::nonce()));
+        let created = fill(&staging, recipe).and_then(|()| settle(&staging, root, name, info));
+        if created.is_err() {
+            // The first error is the one to report.
+            let _ = fs::remove_dir_all(&staging);
+        }
+        created
+    }
+
+    /// Opens the directory of a run that exists.
+    ///
+    /// # Errors
+    /// `Invalid` if there is none, it is a file, or it holds no `run.json`.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let expected = "a run directory";
+        let found = |found: &str| Err(Error::Invalid(Problem::new(path, "", found, expected)));
+        match fs::metadata(path) {
+            Err(source) => Err(Error::unreadable(path, expected, source)),
+            Ok(metadata) if !metadata.is_dir() => found("a file"),
+            Ok(_) if !path.join("run.json").exists() => found("a directory without run.json"),
+            Ok(_) => Ok(Self {
+                path: path.to_path_buf(),
+            }),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last part of its path.
+    pub fn name(&self) -> &str {
+        file_name(&self.path)
+    }
+
+    /// The complete, resolved recipe.
+    pub fn recipe(&self) -> PathBuf {
+        self.path.join("recipe.toml")
+    }
+
+    /// One JSON object per logged step.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// One JSON object per generated text.
+    pub fn samples(&self) -> PathBuf {
+        self.path.join("samples.jsonl")
+    }
+
+    /// What was also said on stderr.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log.txt")
+    }
+
+    /// The directory of its checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("ckpt")
+    }
+
+    /// The file that the training process locks.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("LOCK")
+    }
+
+    /// Reads `run.json`.
+    ///
+    /// # Errors
+    /// `Invalid` if it is absent or not what this program writes.
+    pub fn info(&self) -> Result<RunInfo, Error> {
+        let path = self.path.join("run.json");
+        let text = fs::read(&path)
+            .map_err(|source| Error::unreadable(&path, "the description of a run", source))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            let expected = "the description of a run";
+            Error::Invalid(Problem::new(&path, "", error.to_string(), expected))
+        })
+    }
+
+    /// Changes `run.json` at once.
+    ///
+    /// # Errors
+    /// `Invalid` if it is broken, `Resource` if it cannot be written; the old one is still there then.
+    pub fn change_info(&self, change: impl FnOnce(&mut RunInfo)) -> Result<(), Error> {
+        let mut info = self.info()?;
+        change(&mut info);
+        self.write_info(&info)
+    }
+
+    /// Replaces `run.json` at once.
+    ///
+    /// # Errors
+    /// `Resource` if it cannot be written; the old one is still there then.
+    pub fn write_info(&self, info: &RunInfo) -> Result<(), Error> {
+        let mut text = serde_json::to_vec_pretty(info).expect("maps have text keys");
+        text.push(b'\n');
+        disk::replace(&System, &self.path.join("run.json"), &text)
+    }
+}
+
+/// Everything but `run.json`, which needs the final name.
+fn fill(staging: &Path, recipe: &str) -> Result<(), Error> {
+    fs::create_dir_all(staging.join("ckpt"))
+        .map_err(|source| Error::resource(staging, "create the directory", source))?;
+    let mut file = HashedFile::create(&System, staging.join("recipe.toml"))?;
+    file.write(recipe.as_bytes())?;
+    file.finish().map(|_| ())
+}
+
+/// Moves the directory to the first free name.
+fn settle(
+    staging: &Path,
+    root: &Path,
+    name: &str,
+    mut info: RunInfo,
+) -> Result<RunDirectory, Error> {
+    for attempt in 1.. {
+        info.id = match attempt {
+            1 => name.to_string(),
+            _ => format!("{name}-{attempt}"),
+        };
+        let path = root.join(&info.id);
+        if path.symlink_metadata().is_ok() {
+            continue;
+        }
+        let staged = RunDirectory {
+            path: staging.to_path_buf(),
+        };
+        staged.write_info(&info)?;
+        match fs::rename(staging, &path) {
+            Ok(()) => {
+                disk::sync_directory(&System, root)?;
+                return Ok(RunDirectory { path });
+            }
+            // Another process took the name in between: a rename never replaces a directory that holds something.
+            Err(error) if is_taken(&error) => {}
+            Err(source) => return Err(Error::resource(&path, "create the directory", source)),
+        }
+    }
+    unreachable!("the numbers do not end")
+}
+
+fn is_taken(error: &std::io::Error) -> bool {
+    use ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+    matches!(
+        error.kind(),
+        AlreadyExists | DirectoryNotEmpty | NotADirectory
+    )
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = (1..=NAME_BYTES).contains(&name.len()) && !name.starts_with(['.', '-']);
+    if fits && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let expected = "1 to 100 of A-Z a-z 0-9 . _ - beginning with a letter or digit";
+    let problem = Problem::new("recipe", "run.name", format!("{name:?}"), expected);
+    Err(Error::config(problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_exists_gets_a_number_and_nothing_is_overwritten() {
+        let root = tempfile::tempdir().unwrap();
+        let create = |recipe| RunDirectory::create(root.path(), "tiny", recipe, RunInfo::new("x"));
+        let names = ["a", "b", "c"].map(|recipe| create(recipe).unwrap().name().to_string());
+        assert_eq!(names, ["tiny", "tiny-2", "tiny-3"]);
+        assert_eq!(
+            fs::read_to_string(root.path().join("tiny/recipe.toml")).unwrap(),
+            "a"
+        );
+        let second = RunDirectory::open(&root.path().join("tiny-2")).unwrap();
+        assert_eq!(second.info().unwrap().id, "tiny-2");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn names_cannot_leave_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        for name in [
+            "",
+            "..",
+            "../x",
+            "/x",
+            "a/b",
+            ".hidden",
+            "-x",
+            "a b",
+            &"x".repeat(101),
+        ] {
+            let created = RunDirectory::create(root.path(), name, "", RunInfo::new("x"));
+            assert_eq!(created.unwrap_err().exit_code(), 2, "{name}");
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn paths_that_cannot_be_a_run_say_what_they_are() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        let missing = RunDirectory::open(&place.path().join("none")).unwrap_err();
+        assert!(missing.to_string().contains("no such file"), "{missing}");
+        for path in [&file, place.path()] {
+            assert_eq!(RunDirectory::open(path).unwrap_err().exit_code(), 3);
+        }
+        let below = RunDirectory::create(&file.join("runs"), "x", "", RunInfo::new("x"));
+        assert_eq!(below.unwrap_err().exit_code(), 4);
+    }
+}

@@ -1,0 +1,139 @@
+//! `run.json`: what a run is and how it stands, for people, `runs list` and other tools. A resume does not need it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Best;
+use super::time::{now_s, utc_text};
+
+/// The content of `run.json`, replaced at every checkpoint and at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// 1.
+    pub schema: u32,
+    /// The name of the run's directory when it was made.
+    pub id: String,
+    /// When it was made, in seconds since 1970.
+    pub created_s: f64,
+    /// The same as UTC text.
+    pub created: String,
+    /// How it stands.
+    pub status: Status,
+    /// The stage it is in, or ended in; empty before the first.
+    pub stage: String,
+    /// The step of the last checkpoint.
+    pub step: u64,
+    /// The best validation so far.
+    pub best: Option<Best>,
+    /// Versions of the program and of what computes: `nerve`, `burn`.
+    pub versions: BTreeMap<String, String>,
+    /// The backend it runs on.
+    pub backend: String,
+    /// The commit checked out where it was started, if that was a git repository.
+    pub git: Option<String>,
+    /// The run its first weights come from.
+    pub parent: Option<String>,
+    /// Hash of the tokenizer's file.
+    #[serde(default)]
+    pub tokenizer_sha256: String,
+    /// Hash of each data file, by the path in the recipe.
+    #[serde(default)]
+    pub data_sha256: BTreeMap<String, String>,
+}
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// A process trains it, or was killed while it did: the lock tells which.
+    Running,
+    /// A signal stopped it after it was saved.
+    Stopped,
+    /// All stages are through.
+    Done,
+    /// An error or a gate ended it.
+    Failed,
+}
+
+impl RunInfo {
+    /// A run that begins now; `RunDirectory::create` fills in the id.
+    pub fn new(backend: &str) -> Self {
+        let created_s = now_s();
+        let nerve = ("nerve", env!("CARGO_PKG_VERSION"));
+        let versions = [nerve].map(|(name, version)| (name.to_string(), version.to_string()));
+        Self {
+            schema: 1,
+            id: String::new(),
+            created_s,
+            created: utc_text(created_s),
+            status: Status::Running,
+            stage: String::new(),
+            step: 0,
+            best: None,
+            versions: BTreeMap::from(versions),
+            backend: backend.to_string(),
+            git: std::env::current_dir()
+                .ok()
+                .and_then(|place| git_revision(&place)),
+            parent: None,
+            tokenizer_sha256: String::new(),
+            data_sha256: BTreeMap::new(),
+        }
+    }
+}
+
+impl Status {
+    /// The word in `run.json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The commit checked out at or above a directory, read from git's files so that no git need be installed.
+fn git_revision(place: &Path) -> Option<String> {
+    let git = place
+        .ancestors()
+        .map(|place| place.join(".git"))
+        .find(|git| git.is_dir())?;
+    let head = fs::read_to_string(git.join("HEAD")).ok()?;
+    let Some(reference) = head.trim().strip_prefix("ref: ") else {
+        return Some(head.trim().to_string());
+    };
+    if let Ok(revision) = fs::read_to_string(git.join(reference)) {
+        return Some(revision.trim().to_string());
+    }
+    let packed = fs::read_to_string(git.join("packed-refs")).ok()?;
+    let line = packed
+        .lines()
+        .find(|line| line.ends_with(&format!(" {reference}")))?;
+    Some(line.split(' ').next()?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_is_found_detached_loose_and_packed() {
+        let place = tempfile::tempdir().unwrap();
+        let git = place.path().join(".git");
+        fs::create_dir_all(git.join("refs/heads")).unwrap();
+        let inner = place.path().join("a/b");
+        fs::write(git.join("HEAD"), "0123\n").unwrap();
+        assert_eq!(git_revision(&inner).unwrap(), "0123");
+        fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        assert_eq!(git_revision(&inner), None);
+        fs::write(git.join("packed-refs"), "# pack\n4567 refs/heads/main\n").unwrap();
+        assert_eq!(git_revision(&inner).unwrap(), "4567");
+        fs::write(git.join("refs/heads/main"), "89ab\n").unwrap();
+        assert_eq!(git_revision(&inner).unwrap(), "89ab");
+    }
+}

@@ -1,0 +1,42 @@
+//! Runs on disk: the directory a training leaves behind, its lock and its checkpoints.
+//!
+//! ```text
+//! runs/tiny/
+//!   recipe.toml      the complete, resolved recipe; `fit --resume` reads nothing else
+//!   run.json         what the run is and how it stands: see `RunInfo`
+//!   metrics.jsonl    one JSON object per line and logged step
+//!   samples.jsonl    one JSON object per generated text
+//!   log.txt          what was also said on stderr
+//!   LOCK             held by the kernel for the life of the process; its text says who holds it
+//!   ckpt/
+//!     step-00001200/               complete: it was renamed into place
+//!       model-00001-of-00001.safetensors   shards of at most 1 GiB, dtype F32
+//!       optim-00001-of-00001.safetensors
+//!       state.json                 counters, schedule position, hook state, hashes: see `checkpoint::State`
+//!       manifest.json              written last: size, SHA-256 and tensors of every file
+//!     step-00001300.tmp-…/         being written, or left by a killed process; removed at the next start
+//!     step-00001100.corrupt-…/     did not verify when the run came by again; kept for the reader
+//!     .trash-…/                    being deleted
+//!     LATEST                       the name of the newest checkpoint; a hint, never trusted
+//! ```
+//!
+//! Whatever the moment of a kill, the newest directory whose manifest verifies is the run's state. The log
+//! files are cut back to the lengths that state remembers, and the lines after them are written again.
+
+mod append;
+pub mod checkpoint;
+mod directory;
+mod disk;
+mod find;
+mod info;
+mod lock;
+mod tensors;
+mod time;
+
+pub use append::AppendLog;
+pub use directory::RunDirectory;
+pub use find::{Runs, find, list_runs};
+pub use info::{RunInfo, Status};
+pub use lock::Lock;
+pub use tensors::{HostTensor, TensorMap, read_tensors};
+pub use time::{now_s, utc_text};

@@ -1,0 +1,61 @@
+//! What a pass measured, as numbers of the host.
+
+use burn::train::ItemLazy;
+use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
+use std::ops::AddAssign;
+
+/// Sums over the counted targets of one or more batches.
+///
+/// The language-model loss and bits per byte are always there, apart from every other term.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Sum of `−ln p(target)`.
+    pub nats: f64,
+    /// How many targets.
+    pub targets: u64,
+    /// UTF-8 bytes they stand for.
+    pub bytes: u64,
+    /// Everything else that is shown and logged, by its name in `metrics.jsonl`.
+    pub numbers: BTreeMap<String, f64>,
+}
+
+impl Measured {
+    /// Mean nats per target.
+    pub fn loss(&self) -> f64 {
+        self.nats / self.targets as f64
+    }
+
+    /// Bits per UTF-8 byte; nothing if the targets stand for no byte.
+    pub fn bits_per_byte(&self) -> Option<f64> {
+        (self.bytes > 0).then(|| self.nats / LN_2 / self.bytes as f64)
+    }
+
+    /// All numbers under their names in `metrics.jsonl`.
+    pub fn named(&self) -> BTreeMap<String, f64> {
+        let mut named = self.numbers.clone();
+        named.insert("loss/lm".to_string(), self.loss());
+        named.entry("loss/total".to_string()).or_insert(self.loss());
+        if let Some(bits) = self.bits_per_byte() {
+            named.insert("bits_per_byte".to_string(), bits);
+        }
+        named
+    }
+}
+
+impl AddAssign<&Measured> for Measured {
+    fn add_assign(&mut self, other: &Measured) {
+        self.nats += other.nats;
+        self.targets += other.targets;
+        self.bytes += other.bytes;
+    }
+}
+
+// Already on the host: nothing is left to synchronise.
+impl ItemLazy for Measured {
+    type ItemSync = Measured;
+
+    fn sync(self) -> Measured {
+        self
+    }
+}

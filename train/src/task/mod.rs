@@ -1,0 +1,9 @@
+//! What the learner sees: batches in, measured losses out.
+
+mod batch;
+mod decoder;
+mod measured;
+
+pub use batch::Batch;
+pub use decoder::Decoder;
+pub use measured::Measured;
