@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-CLOCK_READINGS = {"wall_s", "tokens_per_second"}
+CLOCK_READINGS = {"wall_s", "tokens_per_second", "peak_memory_mb"}
 
 
 def fit(nerve, recipe, run):

@@ -1,10 +1,10 @@
 //! `--device` → backend. The only file that names a backend; everything else is generic over it.
 
 use crate::error::{Error, Problem};
-use crate::recipe::DeviceConfig;
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use serde::Deserialize;
 use std::io;
 use std::panic;
 use std::time::Instant;
@@ -17,6 +17,25 @@ pub const BACKENDS: [(&str, bool); 5] = [
     ("vulkan", cfg!(feature = "vulkan")),
     ("cuda", cfg!(feature = "cuda")),
 ];
+
+/// What a run computes on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct DeviceConfig {
+    /// One of [`BACKENDS`]; it must be compiled in.
+    pub backend: String,
+    /// Which of several devices, from 0.
+    pub index: usize,
+    /// The type of weights and activations.
+    pub dtype: Dtype,
+}
+
+/// The type of numbers on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+}
 
 /// Something to be done on a backend that is known only at run time.
 pub trait Task {
@@ -78,7 +97,9 @@ pub fn check_compiled(backend: &str) -> Result<(), Error> {
 /// The number of threads the CPU backends use.
 pub fn threads() -> usize {
     let wanted = std::env::var("RAYON_NUM_THREADS").ok();
-    let wanted = wanted.and_then(|threads| threads.parse().ok()).filter(|&threads| threads > 0);
+    let wanted = wanted
+        .and_then(|threads| threads.parse().ok())
+        .filter(|&threads| threads > 0);
     wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 

@@ -1,7 +1,7 @@
 //! Everything of Nerve that touches the world: data, recipes, runs, the learner and its hooks, the command line.
 //!
 //! ```text
-//! command → learner, hook, metric, render → task → data, recipe, run → brian
+//! command → ladder → hook, metric, render → learner → task → data, run → brian
 //! ```
 //!
 //! The binary `nerve` is [`command::run`] on what [`cli::Cli`] parsed.
@@ -13,7 +13,10 @@ pub mod command;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod hash;
 pub mod hook;
+pub mod import;
+pub mod ladder;
 pub mod learner;
 pub mod metric;
 pub mod recipe;

@@ -7,6 +7,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use super::answer::{print, print_json};
 use crate::cli::data::{DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind};
 use crate::data::document::ReadRules;
 use crate::data::prepare::Preparation;
@@ -46,14 +47,14 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
     };
     let plan = preparation.plan()?;
     if arguments.dry_run {
-        return print(&plan.describe());
+        return print(&format!("{}\n", plan.describe()));
     }
     let manifest = plan.run()?;
     for (name, counts) in &manifest.splits {
         let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
         eprintln!("{name}: {documents} documents, {tokens} tokens, {bytes} bytes");
     }
-    print(&arguments.output.display().to_string())
+    print(&format!("{}\n", arguments.output.display()))
 }
 
 fn synth(arguments: &SynthArgs) -> Result<(), Error> {
@@ -71,7 +72,7 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
     }
     if arguments.dry_run {
         return print(&format!(
-            "write {} texts to {}",
+            "write {} texts to {}\n",
             arguments.samples,
             arguments.output.display()
         ));
@@ -82,7 +83,7 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
         false => {
             let bar = ProgressBar::new(arguments.samples);
             write_file(&arguments.output, bar.wrap_iter(lines))?;
-            print(&arguments.output.display().to_string())
+            print(&format!("{}\n", arguments.output.display()))
         }
     }
 }
@@ -108,13 +109,13 @@ fn lines(kind: SynthKind, seed: u64, samples: u64) -> Box<dyn Iterator<Item = Va
 fn stats(arguments: &StatsArgs) -> Result<(), Error> {
     let statistics = statistics(&arguments.directory)?;
     if arguments.json {
-        return print(&json!(statistics).to_string());
+        return print_json(&json!(statistics));
     }
     let blocks = statistics
         .splits
         .iter()
         .map(|(name, split)| table(name, split, statistics.vocabulary_size));
-    print(&blocks.collect::<Vec<_>>().join("\n\n"))
+    print(&blocks.collect::<Vec<_>>().join("\n"))
 }
 
 fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String {
@@ -146,14 +147,7 @@ fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String 
         .chain(rows)
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// Prints the answer; a reader that has closed the pipe has seen enough.
-pub(super) fn print(text: &str) -> Result<(), Error> {
-    allow_closed_pipe(
-        writeln!(io::stdout(), "{text}"),
-        Path::new("standard output"),
-    )
+        + "\n"
 }
 
 /// Refuses to write over a file unless forced to.

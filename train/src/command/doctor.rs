@@ -2,9 +2,8 @@
 
 use super::answer::{self, aligned, readable_bytes};
 use crate::cli;
-use crate::device::{self, BACKENDS, MatrixProduct};
+use crate::device::{self, BACKENDS, DeviceConfig, Dtype, MatrixProduct};
 use crate::error::Error;
-use crate::recipe::{DeviceConfig, Dtype};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -13,7 +12,10 @@ use std::path::PathBuf;
 /// # Errors
 /// `Resource` if stdout cannot be written.
 pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
-    let backends: Vec<Backend> = BACKENDS.iter().map(|(name, compiled)| look(name, *compiled)).collect();
+    let backends: Vec<Backend> = BACKENDS
+        .iter()
+        .map(|(name, compiled)| look(name, *compiled))
+        .collect();
     let memory = system_memory_bytes();
     let burn_toml = burn_configuration();
     if arguments.json {
@@ -30,10 +32,15 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
     let mut table = vec![
         ["nerve".to_string(), env!("CARGO_PKG_VERSION").to_string()],
         ["threads".to_string(), device::threads().to_string()],
-        ["memory".to_string(), memory.map_or("unknown".to_string(), readable_bytes)],
+        [
+            "memory".to_string(),
+            memory.map_or("unknown".to_string(), readable_bytes),
+        ],
         [
             "burn.toml".to_string(),
-            burn_toml.map_or("none in force".to_string(), |path| path.display().to_string()),
+            burn_toml.map_or("none in force".to_string(), |path| {
+                path.display().to_string()
+            }),
         ],
     ];
     table.extend(backends.iter().map(Backend::row));
@@ -79,9 +86,9 @@ impl Backend {
 /// The file that Burn reads its settings from, if one is in force here.
 fn burn_configuration() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
-    let files = here.ancestors().flat_map(|place| {
-        ["burn.toml", "cubecl.toml"].map(|name| place.join(name))
-    });
+    let files = here
+        .ancestors()
+        .flat_map(|place| ["burn.toml", "cubecl.toml"].map(|name| place.join(name)));
     files.into_iter().find(|file| file.is_file())
 }
 

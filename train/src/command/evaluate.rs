@@ -24,18 +24,35 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     let device = trained.device.clone();
     let measured = device::run(&device, Evaluate { trained, data })?;
     if arguments.source.json {
-        let splits: Vec<Value> = names.iter().zip(&measured).map(|(name, m)| object(name, m)).collect();
+        let splits: Vec<Value> = names
+            .iter()
+            .zip(&measured)
+            .map(|(name, m)| object(name, m))
+            .collect();
         return answer::print_json(&json!({ "schema": 1, "step": step, "splits": splits }));
     }
-    let mut table = vec![["split", "tokens", "loss/lm", "perplexity", "bits per byte"].map(str::to_string)];
-    table.extend(names.iter().zip(&measured).map(|(name, measured)| row(name, measured)));
+    let mut table =
+        vec![["split", "tokens", "loss/lm", "perplexity", "bits per byte"].map(str::to_string)];
+    table.extend(
+        names
+            .iter()
+            .zip(&measured)
+            .map(|(name, measured)| row(name, measured)),
+    );
     answer::print(&aligned(&table))
 }
 
 fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Error> {
     let recipe = &trained.recipe;
-    let named = arguments.data.iter().map(|path| (path.display().to_string(), path.as_path()));
-    let own = recipe.data.valid.iter().map(|valid| (valid.name.clone(), valid.path.as_path()));
+    let named = arguments
+        .data
+        .iter()
+        .map(|path| (path.display().to_string(), path.as_path()));
+    let own = recipe
+        .data
+        .valid
+        .iter()
+        .map(|valid| (valid.name.clone(), valid.path.as_path()));
     let splits: Vec<(String, &Path)> = match arguments.data.is_empty() {
         true => own.collect(),
         false => named.collect(),
@@ -64,7 +81,11 @@ impl Task for Evaluate {
         let bar = ProgressBar::new(self.data.n_batches() as u64)
             .with_style(style.expect("the template is a constant"));
         let batches = self.data.batches().progress_with(bar);
-        Ok(evaluate::<B, Decoder<B>>(&model, batches, self.data.names().len()))
+        Ok(evaluate::<B, Decoder<B>>(
+            &model,
+            batches,
+            self.data.names().len(),
+        ))
     }
 }
 

@@ -4,7 +4,7 @@ use super::answer;
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::Error;
-use crate::learner::Ladder;
+use crate::ladder::Ladder;
 use crate::recipe::{Checked, load};
 use crate::run::{Lock, RunDirectory, RunInfo, Status, checkpoint, find};
 use crate::signal;
@@ -29,13 +29,17 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
                 return plan(&recipe);
             }
             let info = RunInfo::new(&recipe.device.backend);
-            let run = RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?;
+            let run =
+                RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?;
             (recipe, run)
         }
     };
     let lock = Lock::acquire(&run)?;
     for stale in checkpoint::remove_stale(&run, &lock)? {
-        say(&format!("removed {}, left by a process that was killed", stale.display()));
+        say(&format!(
+            "removed {}, left by a process that was killed",
+            stale.display()
+        ));
     }
     let device = recipe.device.clone();
     let ladder = Ladder {
@@ -70,17 +74,32 @@ impl Task for Fit {
 
 fn load_recipe(arguments: &cli::Fit) -> Result<Checked, Error> {
     let mut sets = arguments.sets.clone();
-    sets.extend(arguments.device.iter().map(|device| format!("device.backend={device}")));
-    let recipe = arguments.recipe.as_ref().expect("clap requires it without --resume");
+    sets.extend(
+        arguments
+            .device
+            .iter()
+            .map(|device| format!("device.backend={device}")),
+    );
+    let recipe = arguments
+        .recipe
+        .as_ref()
+        .expect("clap requires it without --resume");
     load(recipe, &sets)
 }
 
 fn plan(recipe: &Checked) -> Result<(), Error> {
     let stages = recipe.stage.iter().map(|stage| {
-        format!("stage {}: {} steps, policy {:?}, start {:?}\n", stage.name, stage.steps, stage.policy, stage.start)
+        format!(
+            "stage {}: {} steps, policy {:?}, start {:?}\n",
+            stage.name, stage.steps, stage.policy, stage.start
+        )
     });
     let run = recipe.run.root.join(&recipe.run.name);
-    answer::print(&format!("{}{}\n", stages.collect::<String>(), run.display()))
+    answer::print(&format!(
+        "{}{}\n",
+        stages.collect::<String>(),
+        run.display()
+    ))
 }
 
 fn say(line: &str) {

@@ -14,7 +14,6 @@ mod trained;
 use crate::cli::Verb;
 use crate::error::Error;
 
-
 /// Does what was typed.
 ///
 /// # Errors

@@ -25,16 +25,27 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
         let prompt = &arguments.prompt;
         return answer::print_json(&json!({ "schema": 1, "prompt": prompt, "samples": samples }));
     }
-    let whole = texts.iter().map(|text| format!("{}{text}\n", arguments.prompt));
+    let whole = texts
+        .iter()
+        .map(|text| format!("{}{text}\n", arguments.prompt));
     answer::print(&whole.collect::<Vec<_>>().join("---\n"))
 }
 
 fn check(arguments: &cli::Sample) -> Result<(), Error> {
     let wrong = |flag: &str, value: f64, expected: &str| {
-        Err(Error::config(Problem::new("command line", flag, value.to_string(), expected)))
+        Err(Error::config(Problem::new(
+            "command line",
+            flag,
+            value.to_string(),
+            expected,
+        )))
     };
     if !(arguments.temperature >= 0.0 && arguments.temperature.is_finite()) {
-        return wrong("--temperature", arguments.temperature, "a number of at least 0");
+        return wrong(
+            "--temperature",
+            arguments.temperature,
+            "a number of at least 0",
+        );
     }
     if !(arguments.top_p > 0.0 && arguments.top_p <= 1.0) {
         return wrong("--top-p", arguments.top_p, "a number above 0 and at most 1");

@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::data::{create_parent, print, refuse_existing};
+use super::answer::{print, print_json};
+use super::data::{create_parent, refuse_existing};
 use crate::cli::tokenizer::{EncodeArgs, InspectArgs, TokenizerArgs, TokenizerCommand, TrainArgs};
 use crate::data::document::{BadUtf8, DocumentReader, DocumentRule, ReadRules};
 use crate::data::prepare::progress_bar;
@@ -58,7 +59,7 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     if arguments.dry_run {
         let (n_files, output) = (readers.len(), arguments.output.display());
         return print(&format!(
-            "learn from {n_files} files ({size} bytes), write {output}"
+            "learn from {n_files} files ({size} bytes), write {output}\n"
         ));
     }
     let default = (arguments.kind == Kind::Bpe).then_some(BPE_VOCABULARY);
@@ -75,7 +76,7 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     }
     create_parent(&arguments.output)?;
     tokenizer.save(&arguments.output)?;
-    print(&arguments.output.display().to_string())
+    print(&format!("{}\n", arguments.output.display()))
 }
 
 fn texts(
@@ -93,7 +94,7 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
     let tokenizer = Tokenizer::load(&arguments.file)?;
     let facts = facts(&tokenizer, arguments.text.as_deref());
     if arguments.json {
-        return print(&facts.to_string());
+        return print_json(&facts);
     }
     let mut lines = vec![
         format!(
@@ -126,7 +127,7 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
             }
         ));
     }
-    print(&lines.join("\n"))
+    print(&(lines.join("\n") + "\n"))
 }
 
 fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
@@ -169,7 +170,7 @@ fn encode(arguments: &EncodeArgs) -> Result<(), Error> {
                 "a JSON string",
             ))
         })?;
-        print(&json!(tokenizer.encode(&text)).to_string())?;
+        print(&format!("{}\n", json!(tokenizer.encode(&text))))?;
     }
     Ok(())
 }

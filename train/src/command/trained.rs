@@ -2,10 +2,11 @@
 
 use crate::cli;
 use crate::data::Tokenizer;
-use crate::device;
+use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
-use crate::learner::{load_model, skeleton};
-use crate::recipe::{Checked, DeviceConfig, Stage, load};
+use crate::ladder::skeleton;
+use crate::learner::load_model;
+use crate::recipe::{Checked, Stage, load};
 use crate::run::checkpoint::{self, Loaded};
 use crate::run::{RunDirectory, find};
 use crate::task::Decoder;
@@ -75,7 +76,11 @@ impl Trained {
     pub fn model<B: Backend>(&self, device: &B::Device) -> Result<Decoder<B>, Error> {
         let vocabulary = self.tokenizer.vocabulary_size();
         let skeleton = skeleton(&self.recipe.model, self.stage().policy, vocabulary, device);
-        load_model(skeleton, self.loaded.snapshot.model.clone(), &self.loaded.path)
+        load_model(
+            skeleton,
+            self.loaded.snapshot.model.clone(),
+            &self.loaded.path,
+        )
     }
 }
 

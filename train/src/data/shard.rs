@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::manifest::{DocumentEntry, FileFacts, Manifest};
-use super::tokenizer::{Specials, hexadecimal};
+use super::tokenizer::Specials;
 use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
 
 /// A checked split.
 #[derive(Debug)]

@@ -338,7 +338,10 @@ impl Day {
         }
         for i in 1..self.people.len() {
             let Person { name, treat, .. } = self.people[i];
-            self.say(format!("There was {treat} for {name}."));
+            self.say(format!(
+                "{} had kept {treat} for {name}.",
+                capitalised(elder)
+            ));
         }
         let kept = self.promise.1;
         self.say(format!("Then {first} remembered the promise and {kept}."));

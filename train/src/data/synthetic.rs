@@ -188,8 +188,8 @@ fn joined(digits: &[i64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::hexadecimal;
     use super::*;
+    use crate::hash::hexadecimal;
     use sha2::{Digest, Sha256};
 
     #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
 use check::Checked;
 
 /// The largest tokenizer file that is read.
@@ -22,6 +23,9 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Long texts are encoded in chunks of at least this size, which bounds memory.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// The library keeps about a hundred bytes per byte of text that it encodes at once.
+const GROUP_BYTES: usize = 1 << 20;
 
 /// What one token stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -262,27 +266,40 @@ impl Tokenizer {
     }
 
     fn encode_pairs<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<u32>> {
-        let owners_and_chunks: Vec<(usize, &str)> = texts
-            .iter()
-            .enumerate()
-            .flat_map(|(owner, text)| self.chunks(text.as_ref()).map(move |chunk| (owner, chunk)))
-            .collect();
-        let chunks: Vec<&str> = owners_and_chunks.iter().map(|(_, chunk)| *chunk).collect();
         let mut ids = vec![Vec::new(); texts.len()];
+        let mut group: Vec<(usize, &str)> = Vec::new();
+        let mut group_bytes = 0;
+        for (owner, text) in texts.iter().enumerate() {
+            for chunk in self.chunks(text.as_ref()) {
+                group.push((owner, chunk));
+                group_bytes += chunk.len();
+                if group_bytes >= GROUP_BYTES {
+                    self.encode_group(&group, &mut ids);
+                    group.clear();
+                    group_bytes = 0;
+                }
+            }
+        }
+        self.encode_group(&group, &mut ids);
+        ids
+    }
+
+    /// Appends the ids of chunks to the lists of their owners.
+    fn encode_group(&self, group: &[(usize, &str)], ids: &mut [Vec<u32>]) {
+        let chunks: Vec<&str> = group.iter().map(|(_, chunk)| *chunk).collect();
         match self.encoder.encode_batch_fast(chunks, false) {
             Ok(encodings) => {
-                for ((owner, _), encoding) in owners_and_chunks.iter().zip(encodings) {
+                for ((owner, _), encoding) in group.iter().zip(encodings) {
                     ids[*owner].extend_from_slice(encoding.get_ids());
                 }
             }
             // No input is known that gets here. Single bytes are a correct spelling of any text.
             Err(_) => {
-                for (owner, chunk) in owners_and_chunks {
-                    ids[owner].extend(chunk.bytes().map(|byte| self.byte_ids[usize::from(byte)]));
+                for (owner, chunk) in group {
+                    ids[*owner].extend(chunk.bytes().map(|byte| self.byte_ids[usize::from(byte)]));
                 }
             }
         }
-        ids
     }
 
     fn chunks<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
@@ -314,11 +331,6 @@ fn chunks(text: &str, chunk_bytes: usize) -> impl Iterator<Item = &str> {
         rest = tail;
         Some(chunk)
     })
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn one_line(text: &str) -> String {

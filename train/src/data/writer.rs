@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::document::Document;
 use super::manifest::{DocumentEntry, FileFacts, SplitCounts};
-use super::tokenizer::hexadecimal;
 use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
 
 /// Bytes before the first token.
 pub const HEADER_BYTES: usize = 1024;

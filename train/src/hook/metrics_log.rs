@@ -34,7 +34,12 @@ impl MetricsLog {
         Ok(Self { log, every_steps })
     }
 
-    fn write<M>(&mut self, step: &StepInfo<M>, split: &str, measured: &Measured) -> Result<(), Error> {
+    fn write<M>(
+        &mut self,
+        step: &StepInfo<M>,
+        split: &str,
+        measured: &Measured,
+    ) -> Result<(), Error> {
         let mut line = Map::new();
         line.insert("schema".to_string(), json!(1));
         line.insert("step".to_string(), json!(step.step));
@@ -42,7 +47,10 @@ impl MetricsLog {
         line.insert("split".to_string(), json!(split));
         line.insert("tokens".to_string(), json!(step.tokens));
         line.insert("wall_s".to_string(), json!(step.wall_s));
-        let finite = measured.named().into_iter().filter(|(_, value)| value.is_finite());
+        let finite = measured
+            .named()
+            .into_iter()
+            .filter(|(_, value)| value.is_finite());
         line.extend(finite.map(|(name, value)| (name, json!(value))));
         self.log.append(&line)
     }

@@ -23,7 +23,10 @@ impl<B: AutodiffBackend, M> Hook<B, M> for StagedUnfreezing {
     }
 
     fn before_step(&mut self, plan: &mut StepPlan) -> Result<(), Error> {
-        let resting = self.groups.iter().filter(|group| plan.stage_step < group.until_step);
+        let resting = self
+            .groups
+            .iter()
+            .filter(|group| plan.stage_step < group.until_step);
         let names: Vec<String> = resting.map(|group| group.group.clone()).collect();
         plan.frozen.extend(names);
         Ok(())

@@ -28,7 +28,10 @@ impl<B: AutodiffBackend, M> Hook<B, M> for Throughput {
 
     fn after_step(&mut self, step: &mut StepInfo<M>) -> Result<Verdict, Error> {
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
-        step.add("tokens_per_second", (step.tokens - self.tokens) as f64 / seconds);
+        step.add(
+            "tokens_per_second",
+            (step.tokens - self.tokens) as f64 / seconds,
+        );
         if let Some(bytes) = peak_memory_bytes() {
             step.add("peak_memory_mb", bytes as f64 / 1e6);
         }

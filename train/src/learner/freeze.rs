@@ -11,7 +11,15 @@ use std::collections::BTreeSet;
 
 /// All groups, as recipes name them: the first name of a parameter's path.
 pub const GROUPS: [&str; 9] = [
-    "embedding", "blocks", "pre", "pool", "post", "position", "router", "exit", "norm",
+    "embedding",
+    "blocks",
+    "pre",
+    "pool",
+    "post",
+    "position",
+    "router",
+    "exit",
+    "norm",
 ];
 
 /// The group of the parameter at a path.

@@ -17,7 +17,10 @@ pub struct Norm {
 }
 
 /// Measures a gradient with one read-back.
-pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(model: &M, gradients: &GradientsParams) -> Norm {
+pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
+    model: &M,
+    gradients: &GradientsParams,
+) -> Norm {
     let mut visitor = Squares::<B> {
         path: Path::default(),
         gradients,
@@ -26,7 +29,10 @@ pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(model: &M, gradients: &Gra
     };
     model.visit(&mut visitor);
     if visitor.squares.is_empty() {
-        return Norm { length: 0.0, not_finite: None };
+        return Norm {
+            length: 0.0,
+            not_finite: None,
+        };
     }
     let squares: Vec<f64> = Tensor::cat(visitor.squares, 0).into_data().iter().collect();
     let bad = squares.iter().position(|square| !square.is_finite());

@@ -138,7 +138,8 @@ impl<B: AutodiffBackend, M, H: Hook<B, M>> Hook<B, M> for Every<H> {
     }
 
     fn after_step(&mut self, step: &mut StepInfo<M>) -> Result<Verdict, Error> {
-        let due = step.train.is_some() && (step.is_last() || step.stage_step.is_multiple_of(self.0));
+        let due =
+            step.train.is_some() && (step.is_last() || step.stage_step.is_multiple_of(self.0));
         match due {
             true => self.1.after_step(step),
             false => Ok(Verdict::Continue),

@@ -48,7 +48,10 @@ impl TrainingData {
 
     /// Hashes of the splits, by path.
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        self.sources.iter().map(|windows| hash_of(windows.split())).collect()
+        self.sources
+            .iter()
+            .map(|windows| hash_of(windows.split()))
+            .collect()
     }
 
     fn micro_batch(&self, position: u64) -> HostBatch {
@@ -94,7 +97,10 @@ impl ValidationData {
         };
         Ok(Self {
             names: splits.iter().map(|(name, _)| name.clone()).collect(),
-            limits: sources.iter().map(|windows| windows.len().min(wanted)).collect(),
+            limits: sources
+                .iter()
+                .map(|windows| windows.len().min(wanted))
+                .collect(),
             sources,
             sequences,
             token_bytes: tokenizer.token_bytes(),
@@ -104,7 +110,10 @@ impl ValidationData {
 
     /// Hashes of the splits, by path.
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        self.sources.iter().map(|windows| hash_of(windows.split())).collect()
+        self.sources
+            .iter()
+            .map(|windows| hash_of(windows.split()))
+            .collect()
     }
 
     /// The splits' names, in the order of [`Batch::source`].
@@ -151,12 +160,21 @@ fn open_windows(path: &Path, config: &DataConfig, tokenizer: &Tokenizer) -> Resu
 }
 
 fn hash_of(split: &Split) -> (String, String) {
-    (split.path().display().to_string(), split.sha256().to_string())
+    (
+        split.path().display().to_string(),
+        split.sha256().to_string(),
+    )
 }
 
 fn with_bytes(host: HostBatch, token_bytes: &[u32], source: usize, plan: StepPlan) -> Batch {
-    let counted = host.targets.iter().zip(&host.valid).filter(|(_, valid)| **valid);
-    let bytes = counted.map(|(&target, _)| u64::from(token_bytes[target as usize])).sum();
+    let counted = host
+        .targets
+        .iter()
+        .zip(&host.valid)
+        .filter(|(_, valid)| **valid);
+    let bytes = counted
+        .map(|(&target, _)| u64::from(token_bytes[target as usize]))
+        .sum();
     Batch {
         host,
         bytes,
@@ -182,7 +200,10 @@ impl<B: Backend> DataLoader<B, Batch> for TrainingLoader {
             let host = self.data.micro_batch(position);
             with_bytes(host, &self.data.token_bytes, 0, StepPlan::idle(self.route))
         });
-        Box::new(Counted::new(batches, DataLoader::<B, Batch>::num_items(self)))
+        Box::new(Counted::new(
+            batches,
+            DataLoader::<B, Batch>::num_items(self),
+        ))
     }
 
     fn num_items(&self) -> usize {

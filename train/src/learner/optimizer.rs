@@ -2,7 +2,6 @@
 //!
 //! Norm gains and biases are no maps: decay would only pull them off the scale they have to keep.
 
-use crate::recipe::{Decay, OptimizerConfig};
 use crate::run::{HostTensor, TensorMap};
 use brian::parameter::Path;
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
@@ -14,6 +13,7 @@ use burn::optim::{
 };
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 type Adaptor<M, B> = OptimizerAdaptor<AdamW, M, B>;
@@ -21,6 +21,35 @@ type Records<M, B> = <Adaptor<M, B> as Optimizer<M, B>>::Record;
 
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
+
+/// How gradients become steps.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerConfig {
+    /// AdamW (Loshchilov and Hutter 2019).
+    Adamw {
+        /// Decay of the two moments.
+        betas: [f64; 2],
+        /// Keeps the division finite.
+        epsilon: f64,
+        /// Share of a weight that is taken away per unit of learning rate.
+        weight_decay: f64,
+        /// Which weights that holds for.
+        decay: Decay,
+        /// The longest global gradient; longer ones are scaled to it.
+        clip_norm: f64,
+    },
+}
+
+/// Which weights are decayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// Those with two or more dimensions: no gains, no biases.
+    Matrices,
+    /// All.
+    All,
+}
 
 /// One AdamW for what decays and one for what does not; every parameter belongs to one of them.
 #[derive(Clone)]
@@ -131,7 +160,11 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
             Decay::Matrices => D >= 2,
             Decay::All => true,
         };
-        let to = if decays { &mut self.decayed } else { &mut self.plain };
+        let to = if decays {
+            &mut self.decayed
+        } else {
+            &mut self.plain
+        };
         if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {
             to.register(param.id, gradient);
         }
@@ -163,7 +196,8 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B>
         for (suffix, moment) in [(MOMENT_1, momentum.moment_1), (MOMENT_2, momentum.moment_2)] {
             let shape = moment.dims().to_vec();
             let values = moment.into_data().iter().collect();
-            self.tensors.insert(format!("{path}{suffix}"), HostTensor::new(shape, values));
+            self.tensors
+                .insert(format!("{path}{suffix}"), HostTensor::new(shape, values));
         }
         self.times.insert(path, momentum.time as u64);
     }

@@ -166,7 +166,11 @@ impl<B: AutodiffBackend, M: Trainable<B>> SupervisedLearningStrategy<Components<
         TrainingModel<Components<B, M>>,
         SupervisedTrainingEventProcessor<Components<B, M>>,
     ) {
-        let session = self.session.lock().expect("no panic while it was held").take();
+        let session = self
+            .session
+            .lock()
+            .expect("no panic while it was held")
+            .take();
         let mut session = session.expect("a strategy is launched once");
         session.model = Some(learner.model());
         // A second owner of the weights would turn every update in place into a copy.
@@ -204,7 +208,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             stop_if_asked(verdict)?;
         }
         while self.state.stage_step < self.settings.steps {
-            let micro_batches: Vec<Batch> = batches.by_ref().take(self.settings.accumulate).collect();
+            let micro_batches: Vec<Batch> =
+                batches.by_ref().take(self.settings.accumulate).collect();
             let mut plan = self.plan();
             plan.targets = micro_batches.iter().map(Batch::targets).sum();
             for hook in &mut self.hooks {
@@ -245,8 +250,14 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
 
     /// One optimizer step.
     fn step(&mut self, plan: &StepPlan, micro_batches: Vec<Batch>) -> Result<Measured, Error> {
-        let rate = self.settings.learning_rate.rate(plan.stage_step, plan.stage_steps);
-        let windows: Vec<_> = micro_batches.iter().flat_map(|batch| batch.host.ids.clone()).collect();
+        let rate = self
+            .settings
+            .learning_rate
+            .rate(plan.stage_step, plan.stage_steps);
+        let windows: Vec<_> = micro_batches
+            .iter()
+            .flat_map(|batch| batch.host.ids.clone())
+            .collect();
         self.state.micro_batches += micro_batches.len() as u64;
         let (mut measured, mut gradients) = accumulate(self.model(), plan, micro_batches);
         let norm = gradient::norm(self.model(), &gradients);
@@ -260,7 +271,9 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.state.stage_step += 1;
         self.state.tokens += measured.targets;
         let numbers = [("learning_rate", rate), ("gradient_norm", norm.length)];
-        measured.numbers.extend(numbers.map(|(name, value)| (name.to_string(), value)));
+        measured
+            .numbers
+            .extend(numbers.map(|(name, value)| (name.to_string(), value)));
         Ok(measured)
     }
 
@@ -288,7 +301,11 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             self.state.step + 1,
             self.settings.name,
             shown.join(" "),
-            if windows.len() > shown.len() { " …" } else { "" },
+            if windows.len() > shown.len() {
+                " …"
+            } else {
+                ""
+            },
         )))
     }
 
@@ -312,7 +329,9 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         for (split, measured) in &measured {
             let numbers = measured.named().into_iter();
             let named = numbers.map(|(name, value)| (format!("{split}/{name}"), value));
-            self.state.stage_valid.extend(named.filter(|(_, value)| value.is_finite()));
+            self.state
+                .stage_valid
+                .extend(named.filter(|(_, value)| value.is_finite()));
         }
         measured
     }
@@ -361,7 +380,10 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             false => self.stop.requested(),
         };
         let hook_stops = matches!(verdict, Verdict::Stop(_));
-        let is_best = self.state.best.is_some_and(|best| best.step == self.state.step);
+        let is_best = self
+            .state
+            .best
+            .is_some_and(|best| best.step == self.state.step);
         let due = is_best || self.is_due(self.settings.checkpoint_every_steps);
         if due || signal.is_some() || hook_stops || self.stop.take_checkpoint_request() {
             self.save()?;
@@ -396,7 +418,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             info.stage.clone_from(&self.state.stage);
             info.step = self.state.step;
             info.best = self.state.best;
-            info.tokenizer_sha256.clone_from(&self.state.tokenizer_sha256);
+            info.tokenizer_sha256
+                .clone_from(&self.state.tokenizer_sha256);
             info.data_sha256.clone_from(&self.state.data_sha256);
         })
     }
@@ -457,14 +480,18 @@ impl<B: AutodiffBackend, M: Trainable<B>> Events<B, M> {
             TrainingItem::new(measured, progress.clone(), rounds.clone(), iteration, rate)
         };
         if let Some(train) = info.train {
-            self.processor.process_train(LearnerEvent::ProcessedItem(item(train)));
+            self.processor
+                .process_train(LearnerEvent::ProcessedItem(item(train)));
         }
         let Some(valid) = order.first().and_then(|first| info.valid.get(first)) else {
             return;
         };
-        self.processor.process_train(LearnerEvent::EndEpoch(self.round));
-        self.processor.process_valid(LearnerEvent::ProcessedItem(item(valid.clone())));
-        self.processor.process_valid(LearnerEvent::EndEpoch(self.round));
+        self.processor
+            .process_train(LearnerEvent::EndEpoch(self.round));
+        self.processor
+            .process_valid(LearnerEvent::ProcessedItem(item(valid.clone())));
+        self.processor
+            .process_valid(LearnerEvent::EndEpoch(self.round));
         self.round += 1;
     }
 }

@@ -14,7 +14,9 @@ pub fn store_model<B: Backend, M: Module<B>>(model: &M) -> TensorMap {
         HostTensor::new(shape, data.iter().collect())
     };
     let parameters = parameter::collect(model).into_iter();
-    parameters.map(|(path, data)| (path, on_host(data))).collect()
+    parameters
+        .map(|(path, data)| (path, on_host(data)))
+        .collect()
 }
 
 /// Fills a model, which may be a skeleton, with parameters from a file.

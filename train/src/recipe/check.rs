@@ -5,15 +5,13 @@
 mod model;
 mod stage;
 
+use crate::device::BACKENDS;
 use crate::recipe::Recipe;
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
 use std::collections::HashSet;
 use std::path::Path;
-
-/// The backends a recipe may name.
-pub const BACKENDS: [&str; 5] = ["ndarray", "flex", "wgpu", "vulkan", "cuda"];
 
 /// The largest width, length or count. No machine can hold more, and products of a few of them still fit in 64 bits.
 const MOST: u64 = 1 << 20;
@@ -52,7 +50,8 @@ fn run(recipe: &Recipe, section: &Section<'_>) {
 }
 
 fn device(recipe: &Recipe, section: &Section<'_>) {
-    section.known("backend", &recipe.device.backend, &BACKENDS);
+    let names = BACKENDS.map(|(name, _)| name);
+    section.known("backend", &recipe.device.backend, &names);
 }
 
 fn data(recipe: &Recipe, section: &Section<'_>) {

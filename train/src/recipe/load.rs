@@ -1,7 +1,7 @@
 //! From a file to a checked recipe: text → overrides → tree → values → rules.
 
-use crate::data::tokenizer::hexadecimal;
 use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
 use crate::recipe::Recipe;
 use crate::recipe::check::check;
 use crate::recipe::deserialize::deserialize;

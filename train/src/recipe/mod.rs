@@ -26,6 +26,8 @@ pub use load::{Checked, load};
 pub use stage::{Freeze, Gate, Policy, Stage, Start};
 
 use crate::data::DataConfig;
+use crate::device::DeviceConfig;
+use crate::learner::OptimizerConfig;
 use brian::{BaselineConfig, BrianConfig};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -71,27 +73,6 @@ pub struct RunConfig {
     pub seed: u64,
 }
 
-/// What the run computes on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct DeviceConfig {
-    /// One of [`check::BACKENDS`]; it must be compiled in.
-    pub backend: String,
-    /// Which of several devices, from 0.
-    pub index: usize,
-    /// The type of weights and activations.
-    pub dtype: Dtype,
-}
-
-/// The type of numbers on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dtype {
-    /// 32 bits.
-    F32,
-    /// 16 bits with the exponent of `f32`.
-    Bf16,
-}
-
 /// How text becomes tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TokenizerConfig {
@@ -117,35 +98,6 @@ impl ModelConfig {
             Self::Brian(config) => config.context,
         }
     }
-}
-
-/// How gradients become steps.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OptimizerConfig {
-    /// AdamW (Loshchilov and Hutter 2019).
-    Adamw {
-        /// Decay of the two moments.
-        betas: [f64; 2],
-        /// Keeps the division finite.
-        epsilon: f64,
-        /// Share of a weight that is taken away per unit of learning rate.
-        weight_decay: f64,
-        /// Which weights that holds for.
-        decay: Decay,
-        /// The longest global gradient; longer ones are scaled to it.
-        clip_norm: f64,
-    },
-}
-
-/// Which weights are decayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decay {
-    /// Those with two or more dimensions: no gains, no biases.
-    Matrices,
-    /// All.
-    All,
 }
 
 /// How many sequences make a step.

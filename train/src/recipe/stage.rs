@@ -1,6 +1,6 @@
 //! A stage of the ladder: how long, from which weights, who chooses the path, and the gate behind it.
 
-use crate::learner::schedule::Schedule;
+use crate::learner::Schedule;
 use brian::route::policy::Policy as Route;
 use serde::Deserialize;
 

@@ -74,8 +74,13 @@ impl LineRenderer {
                 eprintln!("{}", Value::Object(line));
             }
             Format::Plain => {
-                let shown = numbers.iter().filter_map(|(name, &value)| plain(name, value));
-                let mut parts = vec![format!("step {step}/{steps}"), format!("stage {}", self.stage)];
+                let shown = numbers
+                    .iter()
+                    .filter_map(|(name, &value)| plain(name, value));
+                let mut parts = vec![
+                    format!("step {step}/{steps}"),
+                    format!("stage {}", self.stage),
+                ];
                 if split != "train" {
                     parts.push(split.to_string());
                 }
@@ -156,6 +161,7 @@ impl MetricsRenderer for LineRenderer {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, definition: MetricDefinition) {
-        self.names.insert(format!("{:?}", definition.metric_id), definition.name);
+        self.names
+            .insert(format!("{:?}", definition.metric_id), definition.name);
     }
 }

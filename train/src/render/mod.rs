@@ -38,7 +38,9 @@ impl Render {
                 "a standard output that is no terminal",
                 "a terminal",
             );
-            return Err(Error::config(problem.advise("use --render plain or --render json")));
+            return Err(Error::config(
+                problem.advise("use --render plain or --render json"),
+            ));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::hash::hexadecimal;
 
 /// What a checkpoint asks of the file system.
 pub trait Disk {
@@ -110,7 +111,7 @@ impl<'a> HashedFile<'a> {
         self.disk
             .sync(&self.file)
             .map_err(|source| self.failed("sync", source))?;
-        Ok((self.bytes, hex(&self.hash.finalize())))
+        Ok((self.bytes, hexadecimal(&self.hash.finalize())))
     }
 
     fn failed(&self, doing: &str, source: io::Error) -> Error {
@@ -156,9 +157,4 @@ pub fn nonce() -> String {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     format!("{:x}-{:x}", std::process::id(), elapsed.as_nanos())
-}
-
-/// Bytes as lower-case hexadecimal text.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -38,7 +38,12 @@ impl Batch {
 
     /// `[batch, seq]`, 1 where the target counts and 0 where it does not.
     pub fn counted<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
-        let values: Vec<f32> = self.host.valid.iter().map(|&valid| f32::from(valid)).collect();
+        let values: Vec<f32> = self
+            .host
+            .valid
+            .iter()
+            .map(|&valid| f32::from(valid))
+            .collect();
         Tensor::from_data(TensorData::new(values, self.shape()), device)
     }
 

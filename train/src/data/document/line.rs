@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::data::tokenizer::hexadecimal;
 use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

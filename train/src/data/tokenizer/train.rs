@@ -13,10 +13,13 @@ use tokenizers::{
 };
 
 use super::check::{CHARACTER_PATTERN, byte_characters};
-use super::{CHUNK_BYTES, Specials, chunks, one_line};
+use super::{Specials, chunks, one_line};
 use crate::error::{Error, Problem};
 
 const SPECIALS: usize = Specials::TEXTS.len();
+
+/// Merging a word takes the library time quadratic in its length, so a run of a million spaces must not be one word.
+const CHUNK_BYTES: usize = 1 << 10;
 
 /// 256 pieces, no merges, id = byte.
 pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
@@ -123,12 +126,7 @@ where
             None
         }
     });
-    // The library holds the alignment of every byte: small chunks keep that small.
-    let chunked = readable.flat_map(|text| {
-        chunks(&text, CHUNK_BYTES)
-            .map(str::to_string)
-            .collect::<Vec<_>>()
-    });
+    let chunked = readable.flat_map(|text| training_chunks(&text));
     tokenizer.train(&mut trainer, chunked).map_err(library)?;
     match (failure, is_empty) {
         (Some(error), _) => return Err(error),
@@ -139,6 +137,20 @@ where
     tokenizer.add_special_tokens(specials).map_err(library)?;
     let text = serde_json::to_string_pretty(&tokenizer).map_err(|e| library(Box::new(e)))?;
     Ok(text + "\n")
+}
+
+/// A text in chunks of limited length, cut between words where there are any.
+fn training_chunks(text: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for mut rest in chunks(text, CHUNK_BYTES) {
+        while rest.len() > 2 * CHUNK_BYTES {
+            let (chunk, tail) = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
+            all.push(chunk.to_string());
+            rest = tail;
+        }
+        all.push(rest.to_string());
+    }
+    all
 }
 
 /// Assembles a file and lets the library write it, so that its layout is the library's.
@@ -225,6 +237,25 @@ mod tests {
         assert_eq!(tokenizer.encode("bac"), [0, 1, 2]);
         let small = train(Kind::Character, "bbbcaca", Some(6)).unwrap();
         assert_eq!(small.encode("bac"), [0, 1, small.specials().unknown]);
+    }
+
+    #[test]
+    fn chunks_are_short_and_join_to_the_text() {
+        let texts = [
+            "word ".repeat(9999),
+            " ".repeat(99_999),
+            "語".repeat(9999),
+            String::new(),
+        ];
+        for text in texts {
+            let chunks = super::training_chunks(&text);
+            assert_eq!(chunks.concat(), text);
+            assert!(
+                chunks
+                    .iter()
+                    .all(|chunk| chunk.len() <= 2 * super::CHUNK_BYTES)
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The rules of the ladder.
 
 use super::{MOST_STEPS, Section};
-use crate::learner::schedule::Schedule;
+use crate::learner::Schedule;
 use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
 use std::collections::HashSet;
 
@@ -43,7 +43,7 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
         learning_rate(stage, &section);
         freeze(stage, &section);
         if let Some(bounds) = &stage.gate {
-            gate(bounds, &section);
+            gate(bounds, recipe.watch.valid_every_steps, &section);
         }
     }
 }
@@ -118,8 +118,13 @@ fn freeze(stage: &Stage, section: &Section<'_>) {
     }
 }
 
-fn gate(gate: &Gate, section: &Section<'_>) {
+fn gate(gate: &Gate, valid_every_steps: u64, section: &Section<'_>) {
     let path = section.path.key("gate");
+    if valid_every_steps == 0 {
+        let expected =
+            "no gate where watch.valid_every_steps is 0: it would have nothing to look at";
+        section.report.add(&path, "a gate", expected);
+    }
     let found = match (gate.at_most, gate.at_least) {
         (Some(_), Some(_)) => "both at_most and at_least",
         (None, None) => "neither at_most nor at_least",

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::list::step_of;
 use crate::error::Problem;
-use crate::run::disk::hex;
+use crate::hash::hexadecimal;
 use crate::run::tensors::{self, TensorMap};
 
 /// Name of the manifest inside a checkpoint.
@@ -112,7 +112,7 @@ impl Manifest {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)
             .map_err(|error| unreadable(&path, &error))?;
-        same_hash(&path, &hex(&Sha256::digest(&bytes)), &record.sha256)?;
+        same_hash(&path, &hexadecimal(&Sha256::digest(&bytes)), &record.sha256)?;
         Ok(bytes)
     }
 
@@ -159,7 +159,7 @@ impl Manifest {
                 }
                 hash.update(&piece[..read]);
             }
-            same_hash(&path, &hex(&hash.finalize()), &record.sha256)?;
+            same_hash(&path, &hexadecimal(&hash.finalize()), &record.sha256)?;
         }
         Ok(())
     }

@@ -1,21 +1,22 @@
-//! Stage after stage: where each starts, and whether its gate lets the next one begin.
+//! Stage after stage, from the newest checkpoint or from the ground.
 
-use super::hook::{Every, Hook};
-use super::loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader};
-use super::optimizer::GroupedAdamW;
-use super::strategy::{Clock, HookedStrategy, Outcome, Session, StageSettings};
-use super::weights::load_model;
+use super::build::{adapt, fresh_model, skeleton};
+use super::gate;
 use crate::data::Tokenizer;
 use crate::error::{Error, Problem};
 use crate::hook::{MetricsLog, Sample, StagedUnfreezing, Throughput};
+use crate::learner::{
+    Clock, Every, GroupedAdamW, Hook, HookedStrategy, OptimizerConfig, Outcome, Session,
+    StageSettings, TrainingData, TrainingLoader, ValidationData, ValidationLoader, load_model,
+};
 use crate::metric;
-use crate::recipe::{Checked, Gate, ModelConfig, OptimizerConfig, Policy, Stage, Start};
+use crate::recipe::{Checked, Policy, Stage, Start};
 use crate::render::Render;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
 use crate::signal::Stop;
 use crate::task::Decoder;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,9 +67,7 @@ impl Ladder {
                 (None, carried) => self.start(stage, carried, &inputs, device),
             };
             (model, state) = self.train_stage(stage, ready, state, &inputs)?;
-            if let Some(gate) = &stage.gate {
-                check_gate(gate, stage, &state.stage_valid)?;
-            }
+            gate::check(stage, &state.stage_valid)?;
         }
         Ok(())
     }
@@ -92,7 +91,14 @@ impl Ladder {
         policy: Policy,
     ) -> Result<ValidationData, Error> {
         let recipe = &*self.recipe;
-        let names = split_names(&recipe.data.valid.iter().map(|valid| valid.name.as_str()).collect::<Vec<_>>());
+        let names = split_names(
+            &recipe
+                .data
+                .valid
+                .iter()
+                .map(|valid| valid.name.as_str())
+                .collect::<Vec<_>>(),
+        );
         let paths = recipe.data.valid.iter().map(|valid| valid.path.as_path());
         let splits: Vec<(String, &Path)> = names.into_iter().zip(paths).collect();
         ValidationData::open(
@@ -159,7 +165,10 @@ impl Ladder {
         }
         for (path, sha256) in &state.data_sha256 {
             if now.data_sha256.get(path) != Some(sha256) {
-                return Err(Error::Invalid(changed(Path::new(path), "put the old data back")));
+                return Err(Error::Invalid(changed(
+                    Path::new(path),
+                    "put the old data back",
+                )));
             }
         }
         if now.threads != state.threads {
@@ -321,60 +330,6 @@ fn split_names(names: &[&str]) -> Vec<String> {
     names.iter().enumerate().map(name).collect()
 }
 
-/// A model with the recipe's initial values.
-pub fn fresh_model<B: Backend>(
-    config: &ModelConfig,
-    policy: Policy,
-    vocabulary: usize,
-    seed: u64,
-    device: &B::Device,
-) -> Decoder<B> {
-    match (config, policy) {
-        (ModelConfig::Baseline(config), _) => {
-            Decoder::Baseline(config.init(vocabulary, seed, device))
-        }
-        (ModelConfig::Brian(config), Policy::None) => {
-            Decoder::Baseline(config.baseline().init(vocabulary, seed, device))
-        }
-        (ModelConfig::Brian(config), Policy::Sequential) => {
-            Decoder::Brian(config.init(vocabulary, seed, device))
-        }
-    }
-}
-
-/// A model to load into.
-pub fn skeleton<B: Backend>(
-    config: &ModelConfig,
-    policy: Policy,
-    vocabulary: usize,
-    device: &B::Device,
-) -> Decoder<B> {
-    match (config, policy) {
-        (ModelConfig::Baseline(config), _) => Decoder::Baseline(config.skeleton(vocabulary, device)),
-        (ModelConfig::Brian(config), Policy::None) => {
-            Decoder::Baseline(config.baseline().skeleton(vocabulary, device))
-        }
-        (ModelConfig::Brian(config), Policy::Sequential) => {
-            Decoder::Brian(config.skeleton(vocabulary, device))
-        }
-    }
-}
-
-/// The model of the stage before, as this stage needs it.
-fn adapt<B: Backend>(
-    config: &ModelConfig,
-    policy: Policy,
-    carried: Decoder<B>,
-    seed: u64,
-) -> Decoder<B> {
-    match (config, policy, carried) {
-        (ModelConfig::Brian(config), Policy::Sequential, Decoder::Baseline(baseline)) => {
-            Decoder::Brian(config.wrap(baseline, seed))
-        }
-        (_, _, carried) => carried,
-    }
-}
-
 fn next_stage(state: State, index: usize, stage: &Stage) -> State {
     State {
         stage_index: index,
@@ -384,28 +339,4 @@ fn next_stage(state: State, index: usize, stage: &Stage) -> State {
         optimizer_times: BTreeMap::new(),
         ..state
     }
-}
-
-fn check_gate(gate: &Gate, stage: &Stage, valid: &BTreeMap<String, f64>) -> Result<(), Error> {
-    let bound = match (gate.at_most, gate.at_least) {
-        (Some(most), _) => format!("at most {most}"),
-        (None, Some(least)) => format!("at least {least}"),
-        (None, None) => return Ok(()),
-    };
-    let value = valid.get(&gate.metric).copied();
-    let open = value.is_some_and(|value| {
-        gate.at_most.is_none_or(|most| value <= most)
-            && gate.at_least.is_none_or(|least| value >= least)
-    });
-    if open {
-        return Ok(());
-    }
-    let found = match value {
-        Some(value) => format!("{value}"),
-        None => format!("nothing (measured: {})", valid.keys().cloned().collect::<Vec<_>>().join(", ")),
-    };
-    Err(Error::Refused(format!(
-        "gate of stage {}: {}: found {found}, expected {bound}; the ladder stops here",
-        stage.name, gate.metric
-    )))
 }

@@ -1,0 +1,57 @@
+//! How many tokens per second are learned: forward, backward and AdamW, baseline and fixed route over the same blocks.
+#![allow(missing_docs)]
+
+use bench::{BenchAutodiff, BenchBackend, Shape, VOCABULARY, timed};
+use brian::loss::language;
+use brian::route::policy::Policy;
+use burn::optim::{GradientsParams, Optimizer};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
+use train::task::Decoder;
+
+const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
+    betas: [0.9, 0.95],
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    decay: Decay::Matrices,
+    clip_norm: 1.0,
+};
+
+fn train_step(criterion: &mut Criterion) {
+    let device = Default::default();
+    let mut group = criterion.benchmark_group("train_step");
+    for shape in Shape::ALL {
+        group.throughput(Throughput::Elements(shape.tokens()));
+        let baseline = shape
+            .baseline()
+            .init::<BenchAutodiff>(VOCABULARY, 1, &device);
+        let fixed = shape.brian().wrap(baseline.clone(), 1);
+        let models = [
+            ("baseline", Decoder::Baseline(baseline)),
+            ("fixed_route", Decoder::Brian(fixed)),
+        ];
+        for (name, model) in models {
+            let input = shape.input::<BenchAutodiff>(&device);
+            let mut optimizer = GroupedAdamW::new(&ADAMW);
+            let mut model = Some(model);
+            let mut step = || {
+                let before = model.take().expect("it is put back below");
+                let logits = before.forward(input.clone(), Policy::Sequential);
+                let loss = language::nats(logits, input.clone()).mean();
+                let gradients = GradientsParams::from_grads(loss.backward(), &before);
+                model = Some(optimizer.step(1e-4, before, gradients));
+            };
+            group.bench_function(format!("{name}/{}", shape.name()), |bencher| {
+                timed::<BenchBackend>(bencher, &device, &mut step);
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10);
+    targets = train_step
+}
+criterion_main!(benches);

@@ -1,0 +1,133 @@
+//! The main job from text to a trained model, as a user does it.
+
+use crate::support::{Workplace, lines};
+use serde_json::Value;
+
+#[test]
+fn the_ladder_learns_and_its_second_stage_starts_where_the_first_ended() {
+    let workplace = Workplace::with_stories();
+    let fit = workplace
+        .nerve("fit assets/recipes/brian/tiny.toml --render plain")
+        .expect(0);
+    let run = fit.answer();
+    assert!(fit.stderr.contains("stage fixed"), "{}", fit.stderr);
+    let metrics = lines(&workplace.path(run).join("metrics.jsonl"));
+    let valid = |stage: &str| -> Vec<f64> {
+        let of_stage = |line: &&Value| line["stage"] == stage && line["split"] == "valid";
+        metrics
+            .iter()
+            .filter(of_stage)
+            .map(|line| line["loss/lm"].as_f64().unwrap())
+            .collect()
+    };
+    let (baseline, fixed) = (valid("baseline"), valid("fixed"));
+    // 512 tokens: a uniform guess costs ln 512 = 6.2 nats.
+    assert!(baseline[0] > 6.0, "{baseline:?}");
+    assert!(*baseline.last().unwrap() < 4.0, "{baseline:?}");
+    let gap = (fixed[0] - baseline.last().unwrap()).abs();
+    assert!(gap < 1e-5, "the wrapped model differs by {gap:e}");
+    assert!(fixed.last() < baseline.last(), "{fixed:?}");
+
+    let eval = workplace
+        .nerve(&format!("eval {run} --tokens 8192 --json"))
+        .expect(0)
+        .json();
+    let measured = eval["splits"][0]["loss/lm"].as_f64().unwrap();
+    assert!(
+        (measured - fixed.last().unwrap()).abs() < 1e-9,
+        "{measured} and {fixed:?}"
+    );
+
+    let sample =
+        |line: &str| workplace.nerve(&format!("sample {run} --prompt Once --tokens 20 {line}"));
+    let first = sample("--seed 7").expect(0).stdout;
+    assert!(first.starts_with("Once"), "{first}");
+    assert_eq!(sample("--seed 7").expect(0).stdout, first);
+    assert_ne!(sample("--seed 8").expect(0).stdout, first);
+
+    let list = workplace.nerve("runs list --json").expect(0).json();
+    assert_eq!(list["runs"][0]["status"], "done", "{list}");
+    workplace.nerve(&format!("runs verify {run}")).expect(0);
+}
+
+#[test]
+fn a_shut_gate_ends_the_ladder_with_1_and_its_number() {
+    let workplace = Workplace::with_stories();
+    let line = "fit assets/recipes/brian/tiny.toml --render none --set stage.baseline.steps=21 \
+                --set stage.baseline.gate.at_most=0.5";
+    let refused = workplace.nerve(line).expect(1);
+    assert!(
+        refused
+            .stderr
+            .contains("gate of stage baseline: valid/loss/lm: found "),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        refused.stderr.contains("expected at most 0.5"),
+        "{}",
+        refused.stderr
+    );
+    let metrics = lines(&workplace.path("runs/brian-tiny/metrics.jsonl"));
+    assert!(metrics.iter().all(|line| line["stage"] == "baseline"));
+}
+
+#[test]
+fn frozen_groups_keep_their_bits_until_their_step() {
+    let workplace = Workplace::with_stories();
+    let fit = "fit ladder.toml --render none --set stage.baseline.steps=4 --set stage.fixed.steps=4 \
+               --set stage.baseline.learning_rate.warmup_steps=1 \
+               --set stage.fixed.learning_rate.warmup_steps=1 --set checkpoint.every_steps=1 \
+               --set checkpoint.keep_last=100 --set watch.valid_every_steps=0 \
+               --set stage.fixed.freeze=[{group='pre',until_step=2},{group='embedding',until_step=3}]";
+    let run = workplace.nerve(fit).expect(0).answer().to_string();
+    let weights = |step: u64, path: &str| {
+        let name = format!("ckpt/step-{step:08}/model-00001-of-00001.safetensors");
+        let file = workplace.path(&run).join(name);
+        train::run::read_tensors(&file).unwrap()[path]
+            .values
+            .clone()
+    };
+    // Pre blocks are the baseline's first: the wrapped model has another path for the same weights.
+    let before = weights(4, "blocks.0.attention.output.weight");
+    let pre = "pre.0.attention.output.weight";
+    assert!(weights(6, pre) == before);
+    assert!(weights(7, pre) != before);
+    let embedding = weights(4, "embedding.weight");
+    assert!(weights(7, "embedding.weight") == embedding);
+    assert!(weights(8, "embedding.weight") != embedding);
+    let pool = "pool.0.block.attention.output.weight";
+    assert!(weights(5, pool) != weights(6, pool));
+}
+
+#[test]
+fn a_recipe_out_of_the_program_is_a_recipe_for_the_program() {
+    let workplace = Workplace::with_stories();
+    let recipe = workplace
+        .nerve("config new brian --size tiny")
+        .expect(0)
+        .stdout;
+    workplace.write("r.toml", recipe);
+    workplace.nerve("config check r.toml").expect(0);
+    workplace.nerve("fit r.toml --dry-run").expect(0);
+    assert!(!workplace.path("runs").exists(), "a dry run writes nothing");
+}
+
+#[test]
+fn asking_for_a_backend_that_is_not_compiled_in_names_the_feature() {
+    let workplace = Workplace::with_stories();
+    let refused = workplace
+        .nerve("fit assets/recipes/brian/tiny.toml --device cuda")
+        .expect(2);
+    assert!(
+        refused.stderr.contains("--features cuda"),
+        "{}",
+        refused.stderr
+    );
+    let doctor = workplace.nerve("doctor").expect(0);
+    assert!(
+        doctor.stdout.contains("ndarray") && doctor.stdout.contains("GFLOP/s"),
+        "{}",
+        doctor.stdout
+    );
+}

@@ -1,0 +1,156 @@
+//! Same recipe, same bits; a run that was stopped after any checkpoint and resumed is the run that never stopped.
+
+use crate::support::{Finished, Workplace};
+use std::fs;
+
+/// A two-stage ladder of eight steps each; an epoch has a few micro-batches, so several edges lie inside a stage.
+fn fit(workplace: &Workplace, name: &str, sets: &[&str]) -> Finished {
+    fit_with(workplace, name, sets, &[("RAYON_NUM_THREADS", "2")])
+}
+
+fn fit_with(
+    workplace: &Workplace,
+    name: &str,
+    sets: &[&str],
+    environment: &[(&str, &str)],
+) -> Finished {
+    let small = [
+        "stage.baseline.steps=8",
+        "stage.baseline.learning_rate.warmup_steps=2",
+        "stage.fixed.steps=8",
+        "stage.fixed.learning_rate.warmup_steps=2",
+        "watch.log_every_steps=1",
+        "watch.valid_every_steps=3",
+        "watch.valid_tokens=512",
+        "watch.sample_every_steps=5",
+        "watch.sample_tokens=8",
+        "checkpoint.every_steps=2",
+        "checkpoint.keep_last=100",
+    ];
+    let name = format!("run.name={name}");
+    let mut line = format!("fit ladder.toml --render none --set {name}");
+    for set in small.iter().chain(sets) {
+        line.push_str(" --set ");
+        line.push_str(set);
+    }
+    workplace.nerve_with(&line, environment)
+}
+
+/// Batch sizes are chosen so that steps fall inside epochs, on their edges and across them.
+#[test]
+fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
+    let workplace = Workplace::with_stories();
+    let cases: [&[&str]; 4] = [
+        &[
+            "batch.accumulate=1",
+            "batch.sequences=4",
+            "data.documents=separate",
+        ],
+        &[
+            "batch.accumulate=3",
+            "batch.sequences=90",
+            "data.documents=run_on",
+        ],
+        &[
+            "batch.accumulate=1",
+            "batch.sequences=200",
+            "watch.valid_every_steps=0",
+        ],
+        &[
+            "batch.accumulate=3",
+            "batch.sequences=5",
+            "watch.valid_every_steps=0",
+        ],
+    ];
+    for (index, sets) in cases.into_iter().enumerate() {
+        let finished = fit(&workplace, &format!("whole{index}"), sets).expect(0);
+        check_every_resume(&workplace, finished.answer());
+    }
+}
+
+#[test]
+fn validation_changes_no_weight() {
+    let workplace = Workplace::with_stories();
+    let with = fit(&workplace, "with", &[]).expect(0);
+    let without = fit(&workplace, "without", &["watch.valid_every_steps=0"]).expect(0);
+    let weights = |run: &Finished| workplace.result_of(run.answer()).0;
+    assert!(weights(&with) == weights(&without));
+}
+
+#[test]
+fn one_and_two_threads_give_the_same_bits() {
+    let workplace = Workplace::with_stories();
+    let results = ["1", "2"].map(|threads| {
+        let environment = [
+            ("RAYON_NUM_THREADS", threads),
+            ("MATMUL_NUM_THREADS", threads),
+        ];
+        let run = fit_with(&workplace, &format!("threads{threads}"), &[], &environment).expect(0);
+        workplace.result_of(run.answer())
+    });
+    assert!(results[0] == results[1]);
+}
+
+#[test]
+fn another_seed_gives_other_weights() {
+    let workplace = Workplace::with_stories();
+    let runs = ["run.seed=1", "run.seed=2"].map(|seed| fit(&workplace, "seed", &[seed]).expect(0));
+    let weights = runs.map(|run| workplace.result_of(run.answer()).0);
+    assert!(weights[0] != weights[1]);
+}
+
+#[test]
+fn three_micro_batches_are_one_large_batch() {
+    let workplace = Workplace::with_stories();
+    let one = fit(&workplace, "one", &["batch.sequences=12"]).expect(0);
+    let three = fit(
+        &workplace,
+        "three",
+        &["batch.sequences=4", "batch.accumulate=3"],
+    )
+    .expect(0);
+    let losses = [one, three].map(|run| {
+        let lines = workplace.result_of(run.answer()).1;
+        lines
+            .iter()
+            .map(|line| line["loss/lm"].as_f64().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for (one, three) in losses[0].iter().zip(&losses[1]) {
+        assert!((one - three).abs() < 1e-4, "{one} and {three}");
+    }
+}
+
+#[test]
+fn a_finished_run_is_resumed_without_doing_anything() {
+    let workplace = Workplace::with_stories();
+    let run = fit(&workplace, "finished", &[]).expect(0);
+    let before = workplace.result_of(run.answer());
+    let again = workplace
+        .nerve(&format!("fit --resume {}", run.answer()))
+        .expect(0);
+    assert_eq!(again.answer(), run.answer());
+    assert!(workplace.result_of(run.answer()) == before);
+}
+
+/// Removes the newer checkpoints and resumes, for every one of them.
+fn check_every_resume(workplace: &Workplace, run: &str) {
+    let whole = workplace.result_of(run);
+    let n_checkpoints = workplace.checkpoints(run).len();
+    assert!(n_checkpoints >= 8, "{n_checkpoints} checkpoints");
+    for kept in 0..n_checkpoints {
+        let copy = format!("{run}-from-{kept}");
+        workplace.copy_run(run, &copy);
+        for newer in &workplace.checkpoints(&copy)[kept..] {
+            fs::remove_dir_all(newer).unwrap();
+        }
+        workplace
+            .nerve(&format!("fit --resume {copy} --render none"))
+            .expect(0);
+        assert!(
+            workplace.result_of(&copy) == whole,
+            "resumed after {kept} checkpoints of {run}"
+        );
+        fs::remove_dir_all(workplace.path(&copy)).unwrap();
+    }
+}

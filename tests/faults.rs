@@ -1,0 +1,199 @@
+//! What may happen to a run: a second process, damaged checkpoints, a full disk, signals.
+
+use crate::support::Workplace;
+use std::fs::{self, File};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const FIT: &str = "fit ladder.toml --render none --set watch.valid_every_steps=0 \
+                   --set checkpoint.keep_last=100 --set checkpoint.every_steps=2 \
+                   --set stage.baseline.learning_rate.warmup_steps=1 --set stage.baseline.steps=6 \
+                   --set stage.fixed.learning_rate.warmup_steps=1";
+
+/// A run of ten steps.
+fn short_run(workplace: &Workplace) -> String {
+    let line = format!("{FIT} --set stage.fixed.steps=4");
+    workplace.nerve(&line).expect(0).answer().to_string()
+}
+
+/// Whatever is done to the newest checkpoint, it is named and passed over, and the result is the same.
+fn check_fallback(damage: impl Fn(&Workplace, &[std::path::PathBuf]), named: &str) {
+    let workplace = Workplace::with_stories();
+    let run = short_run(&workplace);
+    let whole = workplace.result_of(&run);
+    let checkpoints = workplace.checkpoints(&run);
+    damage(&workplace, &checkpoints);
+    let verified = workplace.nerve(&format!("runs verify {run}")).expect(1);
+    assert!(verified.stderr.contains(named), "{}", verified.stderr);
+    let resumed = workplace
+        .nerve(&format!("fit --resume {run} --render none"))
+        .expect(0);
+    assert!(resumed.stderr.contains(named), "{}", resumed.stderr);
+    assert!(resumed.stderr.contains("passed over"), "{}", resumed.stderr);
+    assert!(workplace.result_of(&run) == whole);
+}
+
+#[test]
+fn a_truncated_checkpoint_is_named_and_the_older_one_used() {
+    let damage = |_: &Workplace, checkpoints: &[std::path::PathBuf]| {
+        let file = checkpoints
+            .last()
+            .unwrap()
+            .join("model-00001-of-00001.safetensors");
+        let length = file.metadata().unwrap().len();
+        File::options()
+            .write(true)
+            .open(file)
+            .unwrap()
+            .set_len(length - 1)
+            .unwrap();
+    };
+    check_fallback(damage, "step-00000010/model-00001-of-00001.safetensors");
+}
+
+#[test]
+fn a_flipped_bit_is_named_and_the_older_one_used() {
+    let damage = |_: &Workplace, checkpoints: &[std::path::PathBuf]| {
+        let file = checkpoints
+            .last()
+            .unwrap()
+            .join("optim-00001-of-00001.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1 << 3;
+        fs::write(file, bytes).unwrap();
+    };
+    check_fallback(damage, "step-00000010/optim-00001-of-00001.safetensors");
+}
+
+#[test]
+fn a_file_of_another_checkpoint_is_named_and_the_older_one_used() {
+    let damage = |_: &Workplace, checkpoints: &[std::path::PathBuf]| {
+        let [.., other, newest] = checkpoints else {
+            panic!("two checkpoints")
+        };
+        let file = "model-00001-of-00001.safetensors";
+        fs::copy(other.join(file), newest.join(file)).unwrap();
+    };
+    check_fallback(damage, "step-00000010/model-00001-of-00001.safetensors");
+}
+
+#[test]
+fn a_second_fit_on_the_same_run_ends_with_5_and_says_who_has_it() {
+    let workplace = Workplace::with_stories();
+    let run = short_run(&workplace);
+    let lock = File::options()
+        .write(true)
+        .open(workplace.path(&run).join("LOCK"))
+        .unwrap();
+    lock.lock().unwrap();
+    let second = workplace.nerve(&format!("fit --resume {run}")).expect(5);
+    assert!(
+        second.stderr.contains("LOCK: found the run locked by"),
+        "{}",
+        second.stderr
+    );
+}
+
+#[test]
+fn a_full_disk_ends_with_4_and_leaves_the_last_checkpoint() {
+    let workplace = Workplace::with_stories();
+    let run = short_run(&workplace);
+    let kept = workplace.checkpoints(&run).len() - 1;
+    fs::remove_dir_all(&workplace.checkpoints(&run)[kept]).unwrap();
+    // A limit on file sizes, with its signal ignored, fails a write in the middle as a full disk does.
+    let program = env!("CARGO_BIN_EXE_nerve-under-test");
+    let script =
+        format!("trap '' XFSZ; ulimit -f 200; exec {program} fit --resume {run} --render none");
+    let limited = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(workplace.path(""))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(limited.stderr).unwrap();
+    assert_eq!(limited.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("cannot write"), "{stderr}");
+    assert_eq!(workplace.checkpoints(&run).len(), kept);
+    workplace.nerve(&format!("runs verify {run}")).expect(0);
+    workplace
+        .nerve(&format!("fit --resume {run} --render none"))
+        .expect(0);
+    assert_eq!(workplace.checkpoints(&run).len(), kept + 1);
+}
+
+#[test]
+fn a_signal_saves_first_and_the_resumed_run_is_the_run_that_was_never_stopped() {
+    let workplace = Workplace::with_stories();
+    let line = format!("{FIT} --set stage.fixed.steps=300 --set checkpoint.every_steps=1000");
+    let whole = workplace
+        .nerve(&format!("{line} --set run.name=whole"))
+        .expect(0);
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let run = format!("runs/{signal}");
+        let log = workplace.path(&run).join("metrics.jsonl");
+        let mut child = workplace
+            .command(&format!("{line} --set run.name={signal}"))
+            .spawn()
+            .unwrap();
+        wait_for_lines(&log, 3);
+        let kill = format!("kill -{signal} {}", child.id());
+        std::process::Command::new("bash")
+            .args(["-c", &kill])
+            .status()
+            .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        let shown = workplace
+            .nerve(&format!("runs show {run} --json"))
+            .expect(0);
+        assert!(shown.stdout.contains("stopped"), "{}", shown.stdout);
+        workplace
+            .nerve(&format!("fit --resume {run} --render none"))
+            .expect(0);
+        assert!(
+            workplace.result_of(&run) == workplace.result_of(whole.answer()),
+            "{signal}"
+        );
+    }
+}
+
+fn wait_for_lines(log: &Path, lines: usize) {
+    let start = Instant::now();
+    while fs::read_to_string(log).unwrap_or_default().lines().count() < lines {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{} stays short",
+            log.display()
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_recipe_or_data_that_changed_since_the_checkpoint_is_refused() {
+    let workplace = Workplace::with_stories();
+    let run = short_run(&workplace);
+    let recipe = workplace.path(&run).join("recipe.toml");
+    let text = fs::read_to_string(&recipe).unwrap();
+    fs::write(&recipe, text.replace("seed = 1 ", "seed = 2 ")).unwrap();
+    let changed = workplace.nerve(&format!("fit --resume {run}")).expect(2);
+    assert!(
+        changed
+            .stderr
+            .contains("recipe.toml: found content that changed"),
+        "{}",
+        changed.stderr
+    );
+    fs::write(&recipe, text).unwrap();
+    let prepare = "data prepare assets/samples/stories.jsonl --output data/stories --force \
+                   --tokenizer assets/tokenizers/story_bpe.json --valid 0.2";
+    workplace.nerve(prepare).expect(0);
+    let changed = workplace.nerve(&format!("fit --resume {run}")).expect(3);
+    assert!(
+        changed
+            .stderr
+            .contains("train.bin: found content that changed"),
+        "{}",
+        changed.stderr
+    );
+}

@@ -1,0 +1,14 @@
+//! What Nerve claims. One binary, because each one links all of Burn.
+
+#![recursion_limit = "256"]
+
+mod causality;
+mod command;
+mod determinism;
+mod errors;
+mod faults;
+mod parameters;
+mod parity;
+mod recipes;
+mod support;
+mod tidy;

@@ -1,0 +1,89 @@
+//! Sizes, and the promise that wrapping a baseline changes nothing.
+
+use crate::support::{
+    REORDERED, TestBackend, difference, small_baseline, small_brian, tokens, values,
+};
+use brian::route::policy::Policy;
+use brian::{Exit, Layout, compat, parameter};
+
+#[test]
+fn the_published_baselines_have_their_published_sizes() {
+    let published = [
+        ("tiny", 64, 4, 4, 64, 260, 279_360),
+        ("125m", 768, 12, 12, 2048, 32_000, 137_841_408),
+        ("350m", 960, 16, 24, 4096, 32_000, 384_661_440),
+        ("1b", 1536, 24, 32, 4096, 32_000, 1_257_211_392),
+    ];
+    for (name, d_model, n_heads, n_layers, context, vocabulary, expected) in published {
+        let config = compat::baseline(d_model, n_heads, n_layers, context);
+        let model = config.skeleton::<TestBackend>(vocabulary, &Default::default());
+        assert_eq!(parameter::count(&model), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_published_routed_models_have_their_published_sizes() {
+    let published = [
+        ("tiny", (64, 4, 4, 64, 260), (1, 2, 16), 292_019),
+        ("r125", (768, 12, 12, 2048, 32_000), (2, 8, 64), 139_521_609),
+        (
+            "r350",
+            (960, 16, 24, 4096, 32_000),
+            (4, 16, 128),
+            388_736_913,
+        ),
+        (
+            "r1b",
+            (1536, 24, 32, 4096, 32_000),
+            (6, 20, 256),
+            1_270_621_461,
+        ),
+    ];
+    for (name, base, (n_pre, n_pool, d_position), expected) in published {
+        let (d_model, n_heads, n_layers, context, vocabulary) = base;
+        let baseline = compat::baseline(d_model, n_heads, n_layers, context);
+        let config = compat::brian(baseline, n_pre, n_pool, d_position);
+        let model = config.skeleton::<TestBackend>(vocabulary, &Default::default());
+        assert_eq!(parameter::count(&model), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_fixed_route_around_a_baseline_has_the_baselines_logits() {
+    let device = Default::default();
+    let row = (0..40).map(|t| t * 7 % 31).collect();
+    let input = tokens::<TestBackend>(&[row]);
+    let baseline = small_baseline().init::<TestBackend>(31, 5, &device);
+    let expected = values(baseline.forward(input.clone()));
+    for layout in [
+        Layout::OpenArc,
+        Layout::Circle,
+        Layout::Random,
+        Layout::None,
+    ] {
+        let wrapped = small_brian(Exit::Residual, layout).wrap(baseline.clone(), 5);
+        let found = values(wrapped.forward(input.clone(), Policy::Sequential));
+        let difference = difference(&found, &expected);
+        assert!(difference < REORDERED, "{layout:?}: {difference:e}");
+    }
+}
+
+#[test]
+fn ids_are_a_function_of_the_path_also_after_wrapping() {
+    let device = Default::default();
+    let config = small_brian(Exit::Residual, Layout::OpenArc);
+    let fresh = config.init::<TestBackend>(31, 5, &device);
+    let wrapped = config.wrap(small_baseline().init::<TestBackend>(31, 6, &device), 5);
+    let ids = |model: &brian::Brian<TestBackend>| {
+        let weights = [
+            &model.embedding.weight,
+            &model.pool[1].block.attention.output.weight,
+        ];
+        weights.map(|weight| weight.id)
+    };
+    assert_eq!(ids(&fresh), ids(&wrapped));
+    assert_eq!(
+        ids(&fresh)[1],
+        parameter::id("pool.1.block.attention.output.weight")
+    );
+}

@@ -1,0 +1,63 @@
+//! Every bundled recipe loads, checks, and describes a model that can be built.
+
+use crate::support::TestBackend;
+use brian::parameter;
+use std::fs;
+use std::path::{Path, PathBuf};
+use train::ladder::skeleton;
+use train::recipe::load;
+
+fn recipes(place: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| recipes(folder)).collect();
+    found.extend(
+        files
+            .into_iter()
+            .filter(|file| file.extension().is_some_and(|end| end == "toml")),
+    );
+    found.sort();
+    found
+}
+
+#[test]
+fn every_bundled_recipe_describes_models_that_can_be_built() {
+    let all = recipes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/recipes"));
+    assert!(all.len() >= 9, "{all:?}");
+    for file in all {
+        let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
+        for stage in &recipe.stage {
+            let model =
+                skeleton::<TestBackend>(&recipe.model, stage.policy, 300, &Default::default());
+            assert!(
+                parameter::count(&model) > 0,
+                "{}: {}",
+                file.display(),
+                stage.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_recipes_of_published_sizes_have_their_parameters() {
+    let published = [
+        ("baseline/r125", 137_841_408),
+        ("baseline/r350", 384_661_440),
+        ("baseline/r1b", 1_257_211_392),
+        ("brian/r125", 139_521_609),
+        ("brian/r350", 388_736_913),
+        ("brian/r1b", 1_270_621_461),
+    ];
+    for (name, expected) in published {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../assets/recipes/{name}.toml"));
+        let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let last = recipe.stage.last().unwrap();
+        let model =
+            skeleton::<TestBackend>(&recipe.model, last.policy, 32_000, &Default::default());
+        assert_eq!(parameter::count(&model), expected, "{name}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What the tests share: the backend, tolerances with their reasons, small models, and the program itself.
+
+mod program;
+
+pub use program::{Finished, Workplace, lines};
+
+use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig};
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use burn_ndarray::NdArray;
+
+/// The backend of every test.
+pub type TestBackend = NdArray;
+/// The same with gradients.
+pub type TestAutodiff = Autodiff<TestBackend>;
+
+/// Logits and losses against values computed in float64 and stored as float32: the bar of the golden cases.
+pub const GOLDEN: f32 = 1e-4;
+/// Gradients against the largest entry of the same tensor: the bar of the golden cases.
+pub const GOLDEN_GRADIENT: f32 = 1e-3;
+/// Two ways to the same number in float32 that sum in another order.
+pub const REORDERED: f32 = 1e-5;
+
+/// A baseline with sizes that are no powers of two, and weights large enough for every part to matter.
+pub fn small_baseline() -> BaselineConfig {
+    BaselineConfig {
+        d_model: 24,
+        n_heads: 3,
+        d_ff: 40,
+        n_layers: 4,
+        context: 48,
+        rope_base: 10_000.0,
+        norm_epsilon: 1e-6,
+        initial: Initial::Scaled { std: 0.3 },
+    }
+}
+
+/// The routed model over the same blocks.
+pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
+    let BaselineConfig {
+        d_model,
+        n_heads,
+        d_ff,
+        context,
+        rope_base,
+        norm_epsilon,
+        initial,
+        ..
+    } = small_baseline();
+    BrianConfig {
+        d_model,
+        n_heads,
+        d_ff,
+        n_pre: 1,
+        n_pool: 2,
+        n_post: 1,
+        context,
+        rope_base,
+        norm_epsilon,
+        initial,
+        position: PositionConfig {
+            d_position: 5,
+            layout,
+        },
+        exit,
+    }
+}
+
+/// Tokens `[batch, seq]` as a tensor.
+pub fn tokens<B: Backend>(rows: &[Vec<i64>]) -> Tensor<B, 2, Int> {
+    let data = TensorData::new(rows.concat(), [rows.len(), rows[0].len()]);
+    Tensor::from_data(data, &B::Device::default())
+}
+
+/// All values of a tensor, in order.
+pub fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter().collect()
+}
+
+/// The largest absolute difference.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .fold(0.0, |largest, (a, b)| f32::max(largest, (a - b).abs()))
+}

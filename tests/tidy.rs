@@ -1,0 +1,267 @@
+//! The house is as its plan says: who may use whom, where backends are named, and a README that shows what is there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
+}
+
+/// All Rust files below a folder, with their paths from the root.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn dependencies(member: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = text.parse().unwrap();
+    let table = manifest
+        .get("dependencies")
+        .and_then(|table| table.as_table());
+    table
+        .map(|table| table.keys().cloned().collect())
+        .unwrap_or_default()
+}
+
+/// Fails for every line of code, comments left out, that holds one of the words.
+fn forbid(files: &[(String, String)], words: &[&str], why: &str) {
+    for (name, text) in files {
+        for (index, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            for word in words {
+                assert!(!code.contains(word), "{name}:{}: {word}: {why}", index + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn model_crates_are_mathematics() {
+    for member in ["brian", "brillm"] {
+        let allowed: BTreeSet<String> = ["burn", "serde", "thiserror"].map(String::from).into();
+        let foreign: Vec<_> = dependencies(member).difference(&allowed).cloned().collect();
+        assert_eq!(foreign, [""; 0], "dependencies of {member}");
+        let words = [
+            "std::fs",
+            "std::io",
+            "std::net",
+            "std::time",
+            "burn::train",
+            "println!",
+            "clap",
+            "train::",
+        ];
+        forbid(
+            &sources(&format!("{member}/src")),
+            &words,
+            "a model crate touches no world",
+        );
+    }
+    forbid(
+        &sources("brian/src"),
+        &["brillm"],
+        "the two models share nothing",
+    );
+    forbid(
+        &sources("brillm/src"),
+        &["brian"],
+        "the two models share nothing",
+    );
+}
+
+#[test]
+fn arrows_inside_the_model_point_one_way() {
+    let arrows = [
+        (
+            "brian/src/block",
+            vec![
+                "crate::route",
+                "crate::model",
+                "crate::baseline",
+                "crate::generate",
+                "crate::loss",
+            ],
+        ),
+        (
+            "brian/src/route",
+            vec![
+                "crate::model",
+                "crate::baseline",
+                "crate::generate",
+                "crate::loss",
+            ],
+        ),
+        (
+            "brian/src/loss",
+            vec!["crate::model", "crate::baseline", "crate::block"],
+        ),
+    ];
+    for (folder, forbidden) in arrows {
+        forbid(&sources(folder), &forbidden, "this arrow points back");
+    }
+}
+
+#[test]
+fn arrows_inside_train_point_one_way() {
+    let arrows = [
+        (
+            "train/src/data",
+            vec![
+                "crate::learner",
+                "crate::task",
+                "crate::recipe",
+                "crate::run",
+                "crate::command",
+                "crate::hook",
+            ],
+        ),
+        (
+            "train/src/run",
+            vec![
+                "crate::learner",
+                "crate::task",
+                "crate::recipe",
+                "crate::command",
+                "crate::data",
+                "crate::hook",
+            ],
+        ),
+        (
+            "train/src/recipe",
+            vec!["crate::command", "crate::task", "crate::run", "crate::hook"],
+        ),
+        (
+            "train/src/task",
+            vec![
+                "crate::command",
+                "crate::hook",
+                "crate::recipe",
+                "crate::run",
+            ],
+        ),
+        ("train/src/hook", vec!["crate::command"]),
+        ("train/src/metric", vec!["crate::command", "crate::hook"]),
+        ("train/src/learner", vec!["crate::command", "crate::cli"]),
+        ("train/src/import", vec!["crate::command", "crate::learner"]),
+    ];
+    for (folder, forbidden) in arrows {
+        forbid(&sources(folder), &forbidden, "this arrow points back");
+    }
+    let error = sources("train/src")
+        .into_iter()
+        .filter(|(name, _)| name == "train/src/error.rs");
+    forbid(
+        &error.collect::<Vec<_>>(),
+        &["crate::"],
+        "errors are a leaf",
+    );
+}
+
+#[test]
+fn backends_are_named_in_one_file_and_the_support_files_only() {
+    let names = [
+        "NdArray",
+        "Flex",
+        "Wgpu",
+        "Vulkan",
+        "Cuda",
+        "burn_ndarray",
+        "Autodiff<",
+    ];
+    let mut files = sources("brian");
+    for folder in ["brillm", "train", "tests", "bench"] {
+        files.extend(sources(folder));
+    }
+    let allowed = [
+        "train/src/device.rs",
+        "tests/support/mod.rs",
+        "bench/support.rs",
+        "tests/tidy.rs",
+    ];
+    files.retain(|(name, _)| !allowed.contains(&name.as_str()));
+    forbid(
+        &files,
+        &names,
+        "everything else is generic over the backend",
+    );
+}
+
+#[test]
+fn every_file_opens_with_its_purpose() {
+    for folder in ["brian", "brillm", "train", "tests", "bench"] {
+        for (name, text) in sources(folder) {
+            let first = text.lines().next().unwrap_or("");
+            assert!(
+                first.starts_with("//! ") && first.len() > 12,
+                "{name}: {first:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_test_is_ignored_and_nothing_random_has_a_state() {
+    for folder in ["brian", "brillm", "train", "bench", "tests"] {
+        let mut files = sources(folder);
+        files.retain(|(name, _)| name != "tests/tidy.rs");
+        forbid(&files, &["#[ignore"], "a test that is not run is no test");
+        forbid(
+            &files,
+            &["Tensor::random", "B::seed(", "thread_rng"],
+            "draws are functions of (seed, stream, step)",
+        );
+    }
+}
+
+/// Top-level names that the README's tree shows, and whether each is a folder.
+fn shown() -> BTreeSet<String> {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let tree = readme
+        .split("```")
+        .find(|block| block.contains("brian/") && block.contains("train/"));
+    let tree = tree.expect("the README shows the tree in a code block");
+    let top = tree
+        .lines()
+        .filter(|line| line.starts_with(|first: char| !first.is_whitespace()));
+    let names = top.flat_map(|line| {
+        let names = line.split("  ").next().unwrap();
+        names
+            .split_whitespace()
+            .map(|name| name.trim_end_matches('/').to_string())
+            .collect::<Vec<_>>()
+    });
+    names.collect()
+}
+
+#[test]
+fn the_tree_in_the_readme_is_the_tree() {
+    let hidden = [".git", "target", "runs", "data", "Cargo.lock"];
+    let entries = fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let there = entries.map(|name| name.to_str().unwrap().to_string());
+    let there: BTreeSet<String> = there
+        .filter(|name| !hidden.contains(&name.as_str()))
+        .collect();
+    let mut shown = shown();
+    shown.remove("Cargo.lock");
+    assert_eq!(shown, there);
+}

@@ -1,0 +1,8 @@
+//! A recipe's stages, one after the other: each starts fresh or from the one before, and a gate may stop the climb.
+
+mod build;
+mod climb;
+mod gate;
+
+pub use build::{fresh_model, skeleton};
+pub use climb::Ladder;
