@@ -2,6 +2,8 @@
 
 use crate::support::{Finished, Workplace};
 use std::fs;
+use std::sync::Arc;
+use train::data::{DocumentsRule, Split, Windows};
 
 /// A two-stage ladder of eight steps each; an epoch has a few micro-batches, so several edges lie inside a stage.
 fn fit(workplace: &Workplace, name: &str, sets: &[&str]) -> Finished {
@@ -36,29 +38,30 @@ fn fit_with(
     workplace.nerve_with(&line, environment)
 }
 
-/// Batch sizes are chosen so that steps fall inside epochs, on their edges and across them.
 #[test]
 fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
-    let workplace = Workplace::with_stories();
+    let workplace = Workplace::with_few_stories();
+    let split = Arc::new(Split::open(workplace.path("data/stories/train.bin")).unwrap());
+    let windows = Windows::new(split, 64, DocumentsRule::Separate)
+        .unwrap()
+        .len();
+    // With all windows in one micro-batch every step ends on the edge of an epoch, else most end inside one.
+    let epoch = format!("batch.sequences={windows}");
     let cases: [&[&str]; 4] = [
-        &[
-            "batch.accumulate=1",
-            "batch.sequences=4",
-            "data.documents=separate",
-        ],
+        &["batch.accumulate=1", &epoch],
         &[
             "batch.accumulate=3",
-            "batch.sequences=90",
+            "batch.sequences=7",
             "data.documents=run_on",
         ],
         &[
             "batch.accumulate=1",
-            "batch.sequences=200",
+            "batch.sequences=5",
             "watch.valid_every_steps=0",
         ],
         &[
             "batch.accumulate=3",
-            "batch.sequences=5",
+            "batch.sequences=3",
             "watch.valid_every_steps=0",
         ],
     ];
@@ -70,7 +73,7 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
 
 #[test]
 fn validation_changes_no_weight() {
-    let workplace = Workplace::with_stories();
+    let workplace = Workplace::with_few_stories();
     let with = fit(&workplace, "with", &[]).expect(0);
     let without = fit(&workplace, "without", &["watch.valid_every_steps=0"]).expect(0);
     let weights = |run: &Finished| workplace.result_of(run.answer()).0;
@@ -79,7 +82,7 @@ fn validation_changes_no_weight() {
 
 #[test]
 fn one_and_two_threads_give_the_same_bits() {
-    let workplace = Workplace::with_stories();
+    let workplace = Workplace::with_few_stories();
     let results = ["1", "2"].map(|threads| {
         let environment = [
             ("RAYON_NUM_THREADS", threads),
@@ -93,7 +96,7 @@ fn one_and_two_threads_give_the_same_bits() {
 
 #[test]
 fn another_seed_gives_other_weights() {
-    let workplace = Workplace::with_stories();
+    let workplace = Workplace::with_few_stories();
     let runs = ["run.seed=1", "run.seed=2"].map(|seed| fit(&workplace, "seed", &[seed]).expect(0));
     let weights = runs.map(|run| workplace.result_of(run.answer()).0);
     assert!(weights[0] != weights[1]);
@@ -101,7 +104,7 @@ fn another_seed_gives_other_weights() {
 
 #[test]
 fn three_micro_batches_are_one_large_batch() {
-    let workplace = Workplace::with_stories();
+    let workplace = Workplace::with_few_stories();
     let one = fit(&workplace, "one", &["batch.sequences=12"]).expect(0);
     let three = fit(
         &workplace,
@@ -123,7 +126,7 @@ fn three_micro_batches_are_one_large_batch() {
 
 #[test]
 fn a_finished_run_is_resumed_without_doing_anything() {
-    let workplace = Workplace::with_stories();
+    let workplace = Workplace::with_few_stories();
     let run = fit(&workplace, "finished", &[]).expect(0);
     let before = workplace.result_of(run.answer());
     let again = workplace

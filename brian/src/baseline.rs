@@ -1,6 +1,6 @@
 //! The fixed-depth Transformer made of the same blocks: the control for everything a route claims.
 //!
-//! `logits = norm(block_n(… block_1(E[tokens]))) Eᵀ` with a tied head (brian specification §2.1).
+//! `logits = norm(block_n(… block_1(E[tokens]))) Eᵀ` with a tied head.
 
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;

@@ -31,13 +31,29 @@ impl Workplace {
     /// without its gate, because a test is too short to pass it.
     pub fn with_stories() -> Self {
         let workplace = Self::new();
-        let recipe = fs::read_to_string(workplace.path("assets/recipes/brian/tiny.toml")).unwrap();
-        let lines = recipe.lines().filter(|line| !line.starts_with("gate = "));
-        workplace.write("ladder.toml", lines.collect::<Vec<_>>().join("\n"));
-        let prepare = "data prepare assets/samples/stories.jsonl --output data/stories \
-                       --tokenizer assets/tokenizers/story_bpe.json";
-        workplace.nerve(prepare).expect(0);
+        workplace.prepare("assets/samples/stories.jsonl", "0.05");
         workplace
+    }
+
+    /// The same with so few stories that a short run sees several epochs.
+    pub fn with_few_stories() -> Self {
+        let workplace = Self::new();
+        workplace
+            .nerve("data synth story --samples 14 --seed 5 --output few.jsonl")
+            .expect(0);
+        workplace.prepare("few.jsonl", "0.3");
+        workplace
+    }
+
+    fn prepare(&self, stories: &str, valid: &str) {
+        let recipe = fs::read_to_string(self.path("assets/recipes/brian/tiny.toml")).unwrap();
+        let lines = recipe.lines().filter(|line| !line.starts_with("gate = "));
+        self.write("ladder.toml", lines.collect::<Vec<_>>().join("\n"));
+        let prepare = format!(
+            "data prepare {stories} --output data/stories --valid {valid} \
+             --tokenizer assets/tokenizers/story_bpe.json"
+        );
+        self.nerve(&prepare).expect(0);
     }
 
     pub fn path(&self, inside: &str) -> PathBuf {

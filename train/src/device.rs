@@ -54,7 +54,7 @@ pub trait Task {
 /// # Errors
 /// `Config` if the backend was not compiled in, `Resource` if the machine has no such device; else what the task meets.
 pub fn run<T: Task>(config: &DeviceConfig, task: T) -> Result<T::Output, Error> {
-    check_compiled(&config.backend)?;
+    check_compiled("device.backend", &config.backend)?;
     match config.backend.as_str() {
         #[cfg(feature = "ndarray")]
         "ndarray" => on::<burn_ndarray::NdArray, T>(Default::default(), config, task),
@@ -74,16 +74,16 @@ pub fn run<T: Task>(config: &DeviceConfig, task: T) -> Result<T::Output, Error> 
     }
 }
 
-/// Whether a backend exists and was compiled in.
+/// Whether a backend exists and was compiled in; `asked` says where it was asked for.
 ///
 /// # Errors
 /// `Config`, naming the cargo feature that adds it.
-pub fn check_compiled(backend: &str) -> Result<(), Error> {
+pub fn check_compiled(asked: &str, backend: &str) -> Result<(), Error> {
     let known = BACKENDS.iter().find(|(name, _)| *name == backend);
     let compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
     let compiled: Vec<&str> = compiled.map(|(name, _)| *name).collect();
     let expected = format!("one of those compiled in: {}", compiled.join(", "));
-    let problem = Problem::new("device.backend", "", format!("{backend:?}"), expected);
+    let problem = Problem::new(asked, "", format!("the backend {backend:?}"), expected);
     match known {
         Some((_, true)) => Ok(()),
         Some((name, false)) => {

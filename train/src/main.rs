@@ -7,6 +7,7 @@ use std::panic;
 use std::process::ExitCode;
 use train::cli::Cli;
 use train::command;
+use train::error::Error;
 
 /// A panic is a bug of ours, never the user's mistake.
 const BUG: u8 = 70;
@@ -16,7 +17,13 @@ fn main() -> ExitCode {
     match panic::catch_unwind(|| command::run(&cli.verb)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {error}");
+            // A run that was stopped and saved met no error.
+            let kind = if matches!(error, Error::Stopped { .. }) {
+                "nerve"
+            } else {
+                "error"
+            };
+            eprintln!("{kind}: {error}");
             ExitCode::from(error.exit_code())
         }
         Err(_) => {

@@ -1,6 +1,6 @@
 //! Causal self-attention with rotary positions: `softmax(q kᵀ / sqrt(d_head) + mask) v`, heads joined, one output matrix.
 //!
-//! One packed matrix makes queries, keys and values, in this order (brian specification §2.2). No biases, no dropout.
+//! One packed matrix makes queries, keys and values, in this order. No biases, no dropout.
 
 use super::BlockSizes;
 use super::causal::Causal;

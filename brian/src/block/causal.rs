@@ -1,7 +1,7 @@
 //! What every attention layer of one pass shares: the rotary angles of the positions and the causal mask.
 //!
 //! Rotary positions in the half-split convention: for a head `x = [x1, x2]` cut in the middle,
-//! `out = [x1 cos − x2 sin, x2 cos + x1 sin]` with angle `position · base^(−2j/d_head)` (brian specification §2.2).
+//! `out = [x1 cos − x2 sin, x2 cos + x1 sin]` with angle `position · base^(−2j/d_head)`.
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;

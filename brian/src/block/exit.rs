@@ -2,7 +2,7 @@
 //!
 //! `residual`: `out = h + W norm(h + adapter P)` with W zero at the start, so that wrapping a trained baseline changes
 //! nothing. `projection`: the reference's `out = W norm(h + adapter P)`, which cuts the residual stream and thereby
-//! makes a wrapped baseline another model (brian specification §2.3, §3.1).
+//! makes a wrapped baseline another model.
 
 use super::BlockSizes;
 use super::matrix::{matrix, per_token};

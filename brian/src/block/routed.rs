@@ -1,6 +1,6 @@
 //! The block of the pool: a Transformer block that is told where in the space of operators the walk stands.
 //!
-//! `out = block(h + adapter P)`. The block is residual, so the position stays in its output (brian specification §3.1).
+//! `out = block(h + adapter P)`. The block is residual, so the position stays in its output.
 //! The adapter starts at zero: a fresh pool block is the plain block.
 
 use super::BlockSizes;

@@ -1,4 +1,4 @@
-//! Where an operator lies: one vector per action, unit length at the start, in a space of its own (brian specification §3.3).
+//! Where an operator lies: one vector per action, unit length at the start, in a space of its own.
 //!
 //! A layout places action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
 //! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`; the reference divides by `n_actions − 1`, which

@@ -1,6 +1,6 @@
 //! The router: `(hidden, position) → action logits`, for every token on its own and therefore causal.
 //!
-//! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model` (brian specification §3.1). It sees nothing pooled over the
+//! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model`. It sees nothing pooled over the
 //! sequence: a mean over positions would show it the future.
 
 use burn::module::Module;

@@ -57,14 +57,15 @@ fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Erro
         true => own.collect(),
         false => named.collect(),
     };
-    ValidationData::open(
+    let sequences = recipe.batch.sequences;
+    let data = ValidationData::open(
         &splits,
         &recipe.data,
-        recipe.batch.sequences,
+        sequences,
         arguments.tokens,
         &trained.tokenizer,
-        trained.stage().policy.route(),
-    )
+    )?;
+    Ok(data.on(trained.stage().policy.route()))
 }
 
 struct Evaluate {

@@ -4,7 +4,7 @@ use super::answer;
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::Error;
-use crate::ladder::Ladder;
+use crate::ladder::{Inputs, Ladder};
 use crate::recipe::{Checked, load};
 use crate::run::{Lock, RunDirectory, RunInfo, Status, checkpoint, find};
 use crate::signal;
@@ -17,21 +17,23 @@ use burn::tensor::backend::AutodiffBackend;
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
     let stop = signal::install()?;
-    let (recipe, run) = match &arguments.resume {
+    let (recipe, existing) = match &arguments.resume {
         Some(run) => {
             let run = find(run, &arguments.root)?;
-            (load(&run.recipe(), &[])?, run)
+            (load(&run.recipe(), &[])?, Some(run))
         }
+        None => (load_recipe(arguments)?, None),
+    };
+    // Before anything is made: what cannot be opened shall leave no run behind.
+    let inputs = Inputs::open(&recipe)?;
+    if arguments.dry_run {
+        return plan(&recipe);
+    }
+    let run = match existing {
+        Some(run) => run,
         None => {
-            let recipe = load_recipe(arguments)?;
-            device::check_compiled(&recipe.device.backend)?;
-            if arguments.dry_run {
-                return plan(&recipe);
-            }
             let info = RunInfo::new(&recipe.device.backend);
-            let run =
-                RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?;
-            (recipe, run)
+            RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?
         }
     };
     let lock = Lock::acquire(&run)?;
@@ -44,6 +46,7 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     let device = recipe.device.clone();
     let ladder = Ladder {
         recipe,
+        inputs,
         run: run.clone(),
         stop,
         render: arguments.render,
@@ -74,32 +77,28 @@ impl Task for Fit {
 
 fn load_recipe(arguments: &cli::Fit) -> Result<Checked, Error> {
     let mut sets = arguments.sets.clone();
-    sets.extend(
-        arguments
-            .device
-            .iter()
-            .map(|device| format!("device.backend={device}")),
-    );
-    let recipe = arguments
-        .recipe
-        .as_ref()
-        .expect("clap requires it without --resume");
-    load(recipe, &sets)
+    if let Some(device) = &arguments.device {
+        device::check_compiled("command line: --device", device)?;
+        sets.push(format!("device.backend={device}"));
+    }
+    let path = arguments.recipe.as_ref();
+    let path = path.expect("clap requires it without --resume");
+    let recipe = load(path, &sets)?;
+    device::check_compiled(&path.display().to_string(), &recipe.device.backend)?;
+    Ok(recipe)
 }
 
 fn plan(recipe: &Checked) -> Result<(), Error> {
     let stages = recipe.stage.iter().map(|stage| {
-        format!(
-            "stage {}: {} steps, policy {:?}, start {:?}\n",
-            stage.name, stage.steps, stage.policy, stage.start
-        )
+        let words = format!("policy {:?}, start {:?}", stage.policy, stage.start).to_lowercase();
+        format!("stage {}: {} steps, {words}\n", stage.name, stage.steps)
     });
     let run = recipe.run.root.join(&recipe.run.name);
-    answer::print(&format!(
-        "{}{}\n",
-        stages.collect::<String>(),
+    let run = format!(
+        "a run under {}, with a number if it exists\n",
         run.display()
-    ))
+    );
+    answer::print(&(stages.collect::<String>() + &run))
 }
 
 fn say(line: &str) {

@@ -128,7 +128,6 @@ fn show(arguments: &RunArgs) -> Result<(), Error> {
         ("versions", versions.join(", ")),
         ("backend", info.backend),
         ("git", or_dash(info.git)),
-        ("parent", or_dash(info.parent)),
     ] {
         lines.push([name.to_string(), printable(&text)]);
     }

@@ -135,7 +135,7 @@ fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
     let n_plain = tokenizer.vocabulary_size() - Specials::TEXTS.len();
     let bytes: u32 = tokenizer.token_bytes().iter().sum();
     let mut facts = json!({
-        "schema": "nerve.tokenizer.1",
+        "schema": 1,
         "kind": tokenizer.kind(),
         "vocabulary_size": tokenizer.vocabulary_size(),
         "mean_token_bytes": f64::from(bytes) / n_plain as f64,

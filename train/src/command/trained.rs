@@ -55,7 +55,7 @@ impl Trained {
         if let Some(backend) = &source.device {
             device.backend.clone_from(backend);
         }
-        device::check_compiled(&device.backend)?;
+        device::check_compiled("command line: --device", &device.backend)?;
         Ok(Self {
             recipe,
             tokenizer,

@@ -55,6 +55,17 @@ pub struct DataConfig {
     pub valid: Vec<ValidSource>,
 }
 
+impl DataConfig {
+    /// What the validation splits are called in metrics: the first is `valid`, and its loss chooses checkpoints.
+    pub fn valid_splits(&self) -> Vec<String> {
+        let name = |(index, source): (usize, &ValidSource)| match index {
+            0 => "valid".to_string(),
+            _ => format!("valid.{}", source.name),
+        };
+        self.valid.iter().enumerate().map(name).collect()
+    }
+}
+
 /// One training split and its share of the sequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

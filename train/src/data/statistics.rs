@@ -13,8 +13,8 @@ use crate::error::Error;
 /// Numbers of a directory; what `nerve data stats --json` prints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Statistics {
-    /// `nerve.data_stats.1`
-    pub schema: &'static str,
+    /// 1.
+    pub schema: u32,
     /// One more than the highest id of the tokenizer.
     pub vocabulary_size: usize,
     /// The hash of the tokenizer.
@@ -67,7 +67,7 @@ pub fn statistics(directory: &Path) -> Result<Statistics, Error> {
         }
     }
     Ok(Statistics {
-        schema: "nerve.data_stats.1",
+        schema: 1,
         vocabulary_size: manifest.tokenizer.vocabulary_size,
         tokenizer_sha256: manifest.tokenizer.sha256,
         splits,

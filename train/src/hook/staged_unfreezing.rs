@@ -1,8 +1,9 @@
 //! Named parameter groups stay as they are until a step. A pure function of the step, so a resume needs no state.
 
 use crate::error::Error;
-use crate::learner::{Hook, StepPlan};
+use crate::learner::Hook;
 use crate::recipe::Freeze;
+use crate::task::StepPlan;
 use burn::tensor::backend::AutodiffBackend;
 
 /// Freezes groups at the start of a stage.

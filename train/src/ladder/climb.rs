@@ -2,15 +2,15 @@
 
 use super::build::{adapt, fresh_model, skeleton};
 use super::gate;
-use crate::data::Tokenizer;
+use super::inputs::Inputs;
 use crate::error::{Error, Problem};
 use crate::hook::{MetricsLog, Sample, StagedUnfreezing, Throughput};
 use crate::learner::{
     Clock, Every, GroupedAdamW, Hook, HookedStrategy, OptimizerConfig, Outcome, Session,
-    StageSettings, TrainingData, TrainingLoader, ValidationData, ValidationLoader, load_model,
+    StageSettings, TrainingLoader, ValidationLoader, load_model,
 };
 use crate::metric;
-use crate::recipe::{Checked, Policy, Stage, Start};
+use crate::recipe::{Checked, Stage, Start};
 use crate::render::Render;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
@@ -26,6 +26,8 @@ use std::sync::Arc;
 pub struct Ladder {
     /// What to do.
     pub recipe: Checked,
+    /// What it learns from.
+    pub inputs: Inputs,
     /// Where it is saved.
     pub run: RunDirectory,
     /// What signals have asked for.
@@ -36,13 +38,6 @@ pub struct Ladder {
     pub say: fn(&str),
 }
 
-/// Data and tokenizer, opened and checked once for all stages.
-struct Inputs {
-    tokenizer: Arc<Tokenizer>,
-    train: Arc<TrainingData>,
-    sha256: BTreeMap<String, String>,
-}
-
 impl Ladder {
     /// Climbs from the newest checkpoint that verifies, or from the ground.
     ///
@@ -50,11 +45,10 @@ impl Ladder {
     /// `Invalid` if data, tokenizer or checkpoint are broken or have changed since; `Stopped` after a signal;
     /// `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the disk is full.
     pub fn climb<B: AutodiffBackend>(&self, device: &B::Device) -> Result<(), Error> {
-        let inputs = self.open_inputs()?;
         let resumed = self.newest()?;
         let mut state = match &resumed {
-            Some(snapshot) => self.check_unchanged(&snapshot.state, &inputs)?,
-            None => self.first_state(&inputs),
+            Some(snapshot) => self.check_unchanged(&snapshot.state)?,
+            None => self.first_state(),
         };
         let mut resumed = resumed;
         let mut model: Option<Decoder<B>> = None;
@@ -63,52 +57,13 @@ impl Ladder {
                 state = next_stage(state, index, stage);
             }
             let ready = match (resumed.take(), model.take()) {
-                (Some(snapshot), _) => self.restore(stage, snapshot, &inputs, device)?,
-                (None, carried) => self.start(stage, carried, &inputs, device),
+                (Some(snapshot), _) => self.restore(stage, snapshot, device)?,
+                (None, carried) => self.start(stage, carried, device),
             };
-            (model, state) = self.train_stage(stage, ready, state, &inputs)?;
+            (model, state) = self.train_stage(stage, ready, state)?;
             gate::check(stage, &state.stage_valid)?;
         }
         Ok(())
-    }
-
-    fn open_inputs(&self) -> Result<Inputs, Error> {
-        let recipe = &*self.recipe;
-        let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
-        let train = TrainingData::open(&recipe.data, recipe.batch.sequences, &tokenizer)?;
-        let mut sha256 = train.sha256();
-        sha256.extend(self.open_validation(&tokenizer, Policy::None)?.sha256());
-        Ok(Inputs {
-            tokenizer: Arc::new(tokenizer),
-            train: Arc::new(train),
-            sha256,
-        })
-    }
-
-    fn open_validation(
-        &self,
-        tokenizer: &Tokenizer,
-        policy: Policy,
-    ) -> Result<ValidationData, Error> {
-        let recipe = &*self.recipe;
-        let names = split_names(
-            &recipe
-                .data
-                .valid
-                .iter()
-                .map(|valid| valid.name.as_str())
-                .collect::<Vec<_>>(),
-        );
-        let paths = recipe.data.valid.iter().map(|valid| valid.path.as_path());
-        let splits: Vec<(String, &Path)> = names.into_iter().zip(paths).collect();
-        ValidationData::open(
-            &splits,
-            &recipe.data,
-            recipe.batch.sequences,
-            recipe.watch.valid_tokens,
-            tokenizer,
-            policy.route(),
-        )
     }
 
     fn newest(&self) -> Result<Option<Snapshot>, Error> {
@@ -129,13 +84,13 @@ impl Ladder {
         }))
     }
 
-    fn first_state(&self, inputs: &Inputs) -> State {
+    fn first_state(&self) -> State {
         State {
             format: STATE_FORMAT,
             stage: self.recipe.stage[0].name.clone(),
             recipe_sha256: self.recipe.sha256(),
-            tokenizer_sha256: inputs.tokenizer.sha256(),
-            data_sha256: inputs.sha256.clone(),
+            tokenizer_sha256: self.inputs.tokenizer.sha256(),
+            data_sha256: self.inputs.sha256.clone(),
             nerve_version: env!("CARGO_PKG_VERSION").to_string(),
             backend: self.recipe.device.backend.clone(),
             threads: crate::device::threads(),
@@ -144,8 +99,8 @@ impl Ladder {
     }
 
     /// A resume is exact only with the recipe, the data and the tokenizer it was saved with.
-    fn check_unchanged(&self, state: &State, inputs: &Inputs) -> Result<State, Error> {
-        let now = self.first_state(inputs);
+    fn check_unchanged(&self, state: &State) -> Result<State, Error> {
+        let now = self.first_state();
         let changed = |file: &Path, advice: &str| {
             let problem = Problem::new(
                 file,
@@ -185,15 +140,14 @@ impl Ladder {
         stage: &Stage,
         ready: Ready<B>,
         state: State,
-        inputs: &Inputs,
     ) -> Result<(Option<Decoder<B>>, State), Error> {
         let recipe = &*self.recipe;
         let steps_left = stage.steps - state.stage_step;
         let route = stage.policy.route();
-        let valid = self.open_validation(&inputs.tokenizer, stage.policy)?;
+        let valid = self.inputs.valid.on(route);
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
-            data: inputs.train.clone(),
+            data: self.inputs.train.clone(),
             positions: state.micro_batches..state.micro_batches + steps_left * accumulate,
             route,
         };
@@ -203,7 +157,7 @@ impl Ladder {
             every => 1 + stage.steps.div_ceil(every),
         };
         let session = Session {
-            hooks: self.hooks::<B>(stage, &state, inputs)?,
+            hooks: self.hooks::<B>(stage, &state)?,
             clock: Clock::after(state.wall_s),
             settings,
             run: self.run.clone(),
@@ -254,7 +208,6 @@ impl Ladder {
         &self,
         stage: &Stage,
         state: &State,
-        inputs: &Inputs,
     ) -> Result<Vec<Box<dyn Hook<B, Decoder<B>>>>, Error> {
         let watch = &self.recipe.watch;
         let mut hooks: Vec<Box<dyn Hook<B, Decoder<B>>>> = vec![
@@ -270,7 +223,7 @@ impl Ladder {
         if watch.sample_every_steps > 0 {
             let sample = Sample::open(
                 &self.run,
-                inputs.tokenizer.clone(),
+                self.inputs.tokenizer.clone(),
                 &self.recipe,
                 state.hooks.get(Sample::NAME),
                 self.say,
@@ -284,10 +237,9 @@ impl Ladder {
         &self,
         stage: &Stage,
         snapshot: Snapshot,
-        inputs: &Inputs,
         device: &B::Device,
     ) -> Result<Ready<B>, Error> {
-        let vocabulary = inputs.tokenizer.vocabulary_size();
+        let vocabulary = self.inputs.tokenizer.vocabulary_size();
         let skeleton = skeleton(&self.recipe.model, stage.policy, vocabulary, device);
         let model = load_model(skeleton, snapshot.model, &self.run.checkpoints())?;
         let fresh = GroupedAdamW::new(&self.recipe.optimizer);
@@ -299,11 +251,10 @@ impl Ladder {
         &self,
         stage: &Stage,
         carried: Option<Decoder<B>>,
-        inputs: &Inputs,
         device: &B::Device,
     ) -> Ready<B> {
         let seed = self.recipe.run.seed;
-        let vocabulary = inputs.tokenizer.vocabulary_size();
+        let vocabulary = self.inputs.tokenizer.vocabulary_size();
         let model = match (stage.start, carried) {
             (Start::Previous, Some(carried)) => {
                 adapt(&self.recipe.model, stage.policy, carried, seed)
@@ -319,15 +270,6 @@ impl Ladder {
 struct Ready<B: AutodiffBackend> {
     model: Decoder<B>,
     optimizer: GroupedAdamW<Decoder<B>, B>,
-}
-
-/// The names of validation splits in metrics: the first is `valid`, whose loss chooses checkpoints.
-fn split_names(names: &[&str]) -> Vec<String> {
-    let name = |(index, name): (usize, &&str)| match index {
-        0 => "valid".to_string(),
-        _ => format!("valid.{name}"),
-    };
-    names.iter().enumerate().map(name).collect()
 }
 
 fn next_stage(state: State, index: usize, stage: &Stage) -> State {

@@ -3,6 +3,8 @@
 mod build;
 mod climb;
 mod gate;
+mod inputs;
 
 pub use build::{fresh_model, skeleton};
 pub use climb::Ladder;
+pub use inputs::Inputs;

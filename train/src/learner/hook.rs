@@ -1,44 +1,10 @@
 //! The hook: says what the next step shall do, sees what the last one did.
 
 use crate::error::Error;
-use crate::task::Measured;
-use brian::route::policy::Policy;
+use crate::task::{Measured, StepPlan};
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What the coming step will do. The strategy fills it, hooks may change it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepPlan {
-    /// Optimizer steps done in this stage so far: the coming step's index.
-    pub stage_step: u64,
-    /// Optimizer steps of the stage.
-    pub stage_steps: u64,
-    /// Who chooses the path.
-    pub route: Policy,
-    /// Parameter groups that do not learn; their gradients are not computed.
-    pub frozen: BTreeSet<String>,
-    /// Targets that count in all micro-batches of the step.
-    pub targets: u64,
-}
-
-impl StepPlan {
-    /// The plan of a pass that is no training step.
-    pub fn idle(route: Policy) -> Self {
-        Self {
-            stage_step: 0,
-            stage_steps: 0,
-            route,
-            frozen: BTreeSet::new(),
-            targets: 0,
-        }
-    }
-
-    /// How far the stage is, in `[0, 1)`.
-    pub fn progress(&self) -> f64 {
-        self.stage_step as f64 / self.stage_steps.max(1) as f64
-    }
-}
+use std::collections::BTreeMap;
 
 /// What a step did.
 pub struct StepInfo<'a, M> {

@@ -2,8 +2,7 @@
 
 use crate::data::{DataConfig, HostBatch, Mixture, Split, Tokenizer, Windows, collect};
 use crate::error::{Error, Problem};
-use crate::learner::StepPlan;
-use crate::task::Batch;
+use crate::task::{Batch, StepPlan};
 use brian::route::policy::Policy;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
@@ -63,10 +62,11 @@ impl TrainingData {
     }
 }
 
-/// The validation splits of a recipe, each cut to the tokens a validation looks at.
+/// The validation splits of a recipe, each cut to the tokens a validation looks at. Clones share the splits.
+#[derive(Clone)]
 pub struct ValidationData {
     names: Vec<String>,
-    sources: Vec<Windows>,
+    sources: Arc<Vec<Windows>>,
     /// Windows of each source that are looked at.
     limits: Vec<u64>,
     sequences: usize,
@@ -85,7 +85,6 @@ impl ValidationData {
         sequences: usize,
         tokens: u64,
         tokenizer: &Tokenizer,
-        route: Policy,
     ) -> Result<Self, Error> {
         let sources: Vec<Windows> = splits
             .iter()
@@ -101,11 +100,19 @@ impl ValidationData {
                 .iter()
                 .map(|windows| windows.len().min(wanted))
                 .collect(),
-            sources,
+            sources: Arc::new(sources),
             sequences,
             token_bytes: tokenizer.token_bytes(),
-            route,
+            route: Policy::Sequential,
         })
+    }
+
+    /// The same splits, on a path of the stage's choice.
+    pub fn on(&self, route: Policy) -> Self {
+        Self {
+            route,
+            ..self.clone()
+        }
     }
 
     /// Hashes of the splits, by path.

@@ -51,6 +51,15 @@ pub enum Decay {
     All,
 }
 
+impl Decay {
+    fn applies_to(self, dimensions: usize) -> bool {
+        match self {
+            Self::Matrices => dimensions >= 2,
+            Self::All => true,
+        }
+    }
+}
+
 /// One AdamW for what decays and one for what does not; every parameter belongs to one of them.
 #[derive(Clone)]
 pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
@@ -89,6 +98,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
         let mut visitor = Export::<M, B> {
             path: Path::default(),
             records: self.to_record(),
+            decay: self.decay,
             tensors: TensorMap::new(),
             times: BTreeMap::new(),
         };
@@ -103,7 +113,8 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
     pub fn import(self, model: &M, tensors: TensorMap, times: &BTreeMap<String, u64>) -> Self {
         let mut visitor = Import::<M, B> {
             path: Path::default(),
-            records: Records::<M, B>::default(),
+            records: Default::default(),
+            decay: self.decay,
             tensors,
             times,
         };
@@ -113,7 +124,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<M, B> {
-    type Record = Records<M, B>;
+    type Record = (Records<M, B>, Records<M, B>);
 
     fn step(&mut self, lr: f64, module: M, grads: GradientsParams) -> M {
         let mut split = Split {
@@ -132,16 +143,13 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<
     }
 
     fn to_record(&self) -> Self::Record {
-        let mut records = self.decayed.to_record();
-        records.extend(self.plain.to_record());
-        records
+        (self.decayed.to_record(), self.plain.to_record())
     }
 
-    fn load_record(self, record: Self::Record) -> Self {
-        // Each adaptor looks up only the parameters that it gets gradients for.
+    fn load_record(self, (decayed, plain): Self::Record) -> Self {
         Self {
-            decayed: self.decayed.load_record(record.clone()),
-            plain: self.plain.load_record(record),
+            decayed: self.decayed.load_record(decayed),
+            plain: self.plain.load_record(plain),
             decay: self.decay,
         }
     }
@@ -156,14 +164,9 @@ struct Split {
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let decays = match self.decay {
-            Decay::Matrices => D >= 2,
-            Decay::All => true,
-        };
-        let to = if decays {
-            &mut self.decayed
-        } else {
-            &mut self.plain
+        let to = match self.decay.applies_to(D) {
+            true => &mut self.decayed,
+            false => &mut self.plain,
         };
         if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {
             to.register(param.id, gradient);
@@ -173,7 +176,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
 
 struct Export<M: AutodiffModule<B>, B: AutodiffBackend> {
     path: Path,
-    records: Records<M, B>,
+    records: (Records<M, B>, Records<M, B>),
+    decay: Decay,
     tensors: TensorMap,
     times: BTreeMap<String, u64>,
 }
@@ -188,7 +192,13 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B>
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let Some(record) = self.records.remove(&param.id) else {
+        let (decayed, plain) = &mut self.records;
+        let records = if self.decay.applies_to(D) {
+            decayed
+        } else {
+            plain
+        };
+        let Some(record) = records.remove(&param.id) else {
             return;
         };
         let path = self.path.join();
@@ -205,7 +215,8 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B>
 
 struct Import<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
     path: Path,
-    records: Records<M, B>,
+    records: (Records<M, B>, Records<M, B>),
+    decay: Decay,
     tensors: TensorMap,
     times: &'a BTreeMap<String, u64>,
 }
@@ -233,6 +244,12 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
         let momentum =
             AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));
         let record = AdaptorRecord::from_state(AdamWState::new(momentum));
-        self.records.insert(param.id, record);
+        let (decayed, plain) = &mut self.records;
+        let records = if self.decay.applies_to(D) {
+            decayed
+        } else {
+            plain
+        };
+        records.insert(param.id, record);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::freeze::freeze;
 use super::gradient;
-use super::hook::{Hook, StepInfo, StepPlan, Verdict};
+use super::hook::{Hook, StepInfo, Verdict};
 use super::optimizer::GroupedAdamW;
 use super::schedule::Schedule;
 use super::weights::store_model;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Best, Snapshot, State};
 use crate::signal::Stop;
-use crate::task::{Batch, Measured};
+use crate::task::{Batch, Measured, StepPlan};
 use brian::route::policy::Policy;
 use burn::data::dataloader::{DataLoader, Progress};
 use burn::module::AutodiffModule;

@@ -1,6 +1,6 @@
 //! The names that are known, and the one of them that a wrong name was probably meant to be.
 
-/// The names of a choice in words: `one of "f32", "bf16"`.
+/// The names of a choice in words: `one of "matrices", "all"`.
 pub fn one_of(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     match quoted.as_slice() {

@@ -62,6 +62,9 @@ pub struct Freeze {
     pub until_step: u64,
 }
 
+/// What a validation measures on each split: the numbers that a gate can look at.
+pub const VALID_METRICS: [&str; 3] = ["loss/lm", "loss/total", "bits_per_byte"];
+
 /// A bound on a number of the stage's last validation. Exactly one of the two bounds is written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Gate {

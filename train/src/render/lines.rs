@@ -65,12 +65,14 @@ impl LineRenderer {
             Format::Nothing => {}
             Format::Json => {
                 let mut line = Map::new();
+                line.insert("schema".to_string(), json!(1));
                 line.insert("stage".to_string(), json!(self.stage));
                 line.insert("split".to_string(), json!(split));
                 line.insert("stage_step".to_string(), json!(step));
                 line.insert("stage_steps".to_string(), json!(steps));
                 let finite = numbers.iter().filter(|(_, value)| value.is_finite());
-                line.extend(finite.map(|(name, value)| (name.clone(), json!(value))));
+                // The names of metrics.jsonl; burn-train allows no slash in its own.
+                line.extend(finite.map(|(name, value)| (name.replace('.', "/"), json!(value))));
                 eprintln!("{}", Value::Object(line));
             }
             Format::Plain => {

@@ -79,11 +79,6 @@ impl RunDirectory {
         self.path.join("samples.jsonl")
     }
 
-    /// What was also said on stderr.
-    pub fn log(&self) -> PathBuf {
-        self.path.join("log.txt")
-    }
-
     /// The directory of its checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("ckpt")

@@ -34,8 +34,6 @@ pub struct RunInfo {
     pub backend: String,
     /// The commit checked out where it was started, if that was a git repository.
     pub git: Option<String>,
-    /// The run its first weights come from.
-    pub parent: Option<String>,
     /// Hash of the tokenizer's file.
     #[serde(default)]
     pub tokenizer_sha256: String,
@@ -78,7 +76,6 @@ impl RunInfo {
             git: std::env::current_dir()
                 .ok()
                 .and_then(|place| git_revision(&place)),
-            parent: None,
             tokenizer_sha256: String::new(),
             data_sha256: BTreeMap::new(),
         }

@@ -3,7 +3,7 @@
 //! Burn's `TrainStep::step` receives nothing but its input, so the plan travels with the data and never as a global.
 
 use crate::data::HostBatch;
-use crate::learner::StepPlan;
+use crate::task::StepPlan;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 

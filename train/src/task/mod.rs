@@ -3,7 +3,9 @@
 mod batch;
 mod decoder;
 mod measured;
+mod plan;
 
 pub use batch::Batch;
 pub use decoder::Decoder;
 pub use measured::Measured;
+pub use plan::StepPlan;

@@ -2,6 +2,7 @@
 
 use super::{MOST_STEPS, Section};
 use crate::learner::Schedule;
+use crate::recipe::stage::VALID_METRICS;
 use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
 use std::collections::HashSet;
 
@@ -43,7 +44,7 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
         learning_rate(stage, &section);
         freeze(stage, &section);
         if let Some(bounds) = &stage.gate {
-            gate(bounds, recipe.watch.valid_every_steps, &section);
+            gate(bounds, recipe, &section);
         }
     }
 }
@@ -118,9 +119,9 @@ fn freeze(stage: &Stage, section: &Section<'_>) {
     }
 }
 
-fn gate(gate: &Gate, valid_every_steps: u64, section: &Section<'_>) {
+fn gate(gate: &Gate, recipe: &Recipe, section: &Section<'_>) {
     let path = section.path.key("gate");
-    if valid_every_steps == 0 {
+    if recipe.watch.valid_every_steps == 0 {
         let expected =
             "no gate where watch.valid_every_steps is 0: it would have nothing to look at";
         section.report.add(&path, "a gate", expected);
@@ -133,11 +134,9 @@ fn gate(gate: &Gate, valid_every_steps: u64, section: &Section<'_>) {
     if !found.is_empty() && !section.report.is_wrong(&path) {
         section.report.add(&path, found, "exactly one of the two");
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
-    let named = !gate.metric.is_empty() && gate.metric.chars().all(allowed);
-    section.key("gate").require(
-        "metric",
-        named,
-        "the name of a metric, as in \"valid/loss/lm\"",
-    );
+    let splits = recipe.data.valid_splits().into_iter();
+    let metrics = splits.flat_map(|split| VALID_METRICS.map(|name| format!("{split}/{name}")));
+    let metrics: Vec<String> = metrics.collect();
+    let metrics: Vec<&str> = metrics.iter().map(String::as_str).collect();
+    section.key("gate").known("metric", &gate.metric, &metrics);
 }

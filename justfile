@@ -1,0 +1,31 @@
+# What to type often; `just --list` shows it.
+
+export RUSTDOCFLAGS := "-D warnings"
+
+# All that must hold before a push.
+check: fmt clippy test doc deny typos
+
+fmt:
+    cargo fmt --all --check
+
+# In the release profile like everything else, so that Burn is compiled once.
+clippy:
+    cargo clippy --workspace --all-targets --release -- -D warnings
+
+test:
+    cargo test --release --workspace
+
+doc:
+    cargo doc --release --no-deps --workspace
+
+deny:
+    cargo deny check
+
+typos:
+    typos
+
+bench:
+    cargo bench -p bench
+
+demo:
+    bash assets/demo.sh
