@@ -48,8 +48,8 @@ impl<B: Backend> Rotary<B> {
         let device = self.cos.device();
         let future = Tensor::<B, 2, Bool>::tril_mask([seq, seq], 0, &device);
         Causal {
-            cos: self.cos.clone().slice([0..seq]),
-            sin: self.sin.clone().slice([0..seq]),
+            cos: self.cos.clone().slice_dim(0, 0..seq),
+            sin: self.sin.clone().slice_dim(0, 0..seq),
             mask: Tensor::zeros([seq, seq], &device).mask_fill(future, MASKED),
         }
     }

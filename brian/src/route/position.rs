@@ -74,7 +74,7 @@ impl<B: Backend> Positions<B> {
     fn row(&self, action: usize) -> Tensor<B, 1> {
         self.embeddings
             .val()
-            .slice([action..action + 1])
+            .slice_dim(0, action..action + 1)
             .squeeze_dim(0)
     }
 

@@ -3,23 +3,22 @@
 use super::build::{adapt, fresh_model, skeleton};
 use super::gate;
 use super::inputs::Inputs;
-use crate::error::{Error, Problem};
+use crate::error::Error;
 use crate::hook::{MetricsLog, Sample, StagedUnfreezing, Throughput};
 use crate::learner::{
-    Clock, Every, GroupedAdamW, Hook, HookedStrategy, OptimizerConfig, Outcome, Session,
+    Clock, Every, GroupedAdamW, HookedStrategy, Hooks, OptimizerConfig, Outcome, Session,
     StageSettings, TrainingLoader, ValidationLoader, load_model,
 };
 use crate::metric;
 use crate::recipe::{Checked, Stage, Start};
 use crate::render::Render;
 use crate::run::RunDirectory;
-use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+use crate::run::checkpoint::{Snapshot, State};
 use crate::signal::Stop;
 use crate::task::Decoder;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 /// A recipe on its way through its stages.
@@ -45,12 +44,11 @@ impl Ladder {
     /// `Invalid` if data, tokenizer or checkpoint are broken or have changed since; `Stopped` after a signal;
     /// `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the disk is full.
     pub fn climb<B: AutodiffBackend>(&self, device: &B::Device) -> Result<(), Error> {
-        let resumed = self.newest()?;
+        let mut resumed = self.newest()?;
         let mut state = match &resumed {
             Some(snapshot) => self.check_unchanged(&snapshot.state)?,
             None => self.first_state(),
         };
-        let mut resumed = resumed;
         let mut model: Option<Decoder<B>> = None;
         for (index, stage) in self.recipe.stage.iter().enumerate().skip(state.stage_index) {
             if index > state.stage_index {
@@ -64,75 +62,6 @@ impl Ladder {
             gate::check(stage, &state.stage_valid)?;
         }
         Ok(())
-    }
-
-    fn newest(&self) -> Result<Option<Snapshot>, Error> {
-        let loaded = checkpoint::latest(&self.run)?;
-        Ok(loaded.map(|loaded| {
-            for problem in &loaded.skipped {
-                (self.say)(&format!("{problem}; it is passed over"));
-            }
-            let state = &loaded.snapshot.state;
-            let stage_step = state.stage_step;
-            (self.say)(&format!(
-                "resuming at step {} (stage {}, step {stage_step}) from {}",
-                state.step,
-                state.stage,
-                loaded.path.display()
-            ));
-            loaded.snapshot
-        }))
-    }
-
-    fn first_state(&self) -> State {
-        State {
-            format: STATE_FORMAT,
-            stage: self.recipe.stage[0].name.clone(),
-            recipe_sha256: self.recipe.sha256(),
-            tokenizer_sha256: self.inputs.tokenizer.sha256(),
-            data_sha256: self.inputs.sha256.clone(),
-            nerve_version: env!("CARGO_PKG_VERSION").to_string(),
-            backend: self.recipe.device.backend.clone(),
-            threads: crate::device::threads(),
-            ..State::default()
-        }
-    }
-
-    /// A resume is exact only with the recipe, the data and the tokenizer it was saved with.
-    fn check_unchanged(&self, state: &State) -> Result<State, Error> {
-        let now = self.first_state();
-        let changed = |file: &Path, advice: &str| {
-            let problem = Problem::new(
-                file,
-                "",
-                "content that changed since the checkpoint was saved",
-                "the same content",
-            );
-            problem.advise(advice.to_string())
-        };
-        if now.recipe_sha256 != state.recipe_sha256 {
-            let advice = "put it back, or start a new run with the changed recipe";
-            return Err(Error::config(changed(&self.run.recipe(), advice)));
-        }
-        if now.tokenizer_sha256 != state.tokenizer_sha256 {
-            let advice = "put the old tokenizer back";
-            return Err(Error::Invalid(changed(&self.recipe.tokenizer.file, advice)));
-        }
-        for (path, sha256) in &state.data_sha256 {
-            if now.data_sha256.get(path) != Some(sha256) {
-                return Err(Error::Invalid(changed(
-                    Path::new(path),
-                    "put the old data back",
-                )));
-            }
-        }
-        if now.threads != state.threads {
-            (self.say)(&format!(
-                "{} threads instead of the checkpoint's {}: the run goes on, but not to the same bits",
-                now.threads, state.threads
-            ));
-        }
-        Ok(state.clone())
     }
 
     fn train_stage<B: AutodiffBackend>(
@@ -208,9 +137,9 @@ impl Ladder {
         &self,
         stage: &Stage,
         state: &State,
-    ) -> Result<Vec<Box<dyn Hook<B, Decoder<B>>>>, Error> {
+    ) -> Result<Hooks<B, Decoder<B>>, Error> {
         let watch = &self.recipe.watch;
-        let mut hooks: Vec<Box<dyn Hook<B, Decoder<B>>>> = vec![
+        let mut hooks: Hooks<B, Decoder<B>> = vec![
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
             Box::new(Every(watch.log_every_steps, Throughput::new(state.tokens))),
             Box::new(MetricsLog::open(

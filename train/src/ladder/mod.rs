@@ -4,6 +4,7 @@ mod build;
 mod climb;
 mod gate;
 mod inputs;
+mod resume;
 
 pub use build::{fresh_model, skeleton};
 pub use climb::Ladder;

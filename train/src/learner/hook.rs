@@ -91,6 +91,9 @@ pub trait Hook<B: AutodiffBackend, M> {
     }
 }
 
+/// Hooks in the order in which they are called.
+pub type Hooks<B, M> = Vec<Box<dyn Hook<B, M>>>;
+
 /// Shows a hook every n-th step of a stage and its last one.
 pub struct Every<H>(pub u64, pub H);
 

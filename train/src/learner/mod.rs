@@ -21,7 +21,7 @@ mod strategy;
 mod weights;
 
 pub use freeze::{GROUPS, group_of};
-pub use hook::{Every, Hook, StepInfo, Verdict};
+pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader};
 pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig};
 pub use schedule::Schedule;

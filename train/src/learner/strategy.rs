@@ -5,7 +5,7 @@
 
 use super::freeze::freeze;
 use super::gradient;
-use super::hook::{Hook, StepInfo, Verdict};
+use super::hook::{Hooks, StepInfo, Verdict};
 use super::optimizer::GroupedAdamW;
 use super::schedule::Schedule;
 use super::weights::store_model;
@@ -93,7 +93,7 @@ pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
     /// AdamW and its moments.
     pub optimizer: GroupedAdamW<M, B>,
     /// In the order in which they are called.
-    pub hooks: Vec<Box<dyn Hook<B, M>>>,
+    pub hooks: Hooks<B, M>,
     /// Since when this sitting trains, and the seconds of the earlier ones.
     pub clock: Clock,
 }

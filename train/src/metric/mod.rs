@@ -78,11 +78,16 @@ impl Metric for Number {
     }
 
     fn update(&mut self, numbers: &Numbers, _metadata: &MetricMetadata) -> SerializedEntry {
-        // A number that this step did not measure keeps the last value on the screen.
-        let last = || self.state.current_value().current();
-        let value = numbers.named.get(self.key).copied().unwrap_or_else(last);
         let format = FormatOptions::new(self.name()).precision(4);
-        self.state.update(value, numbers.targets, format)
+        match numbers.named.get(self.key) {
+            Some(&value) => self.state.update(value, numbers.targets, format),
+            // What this step did not measure keeps its last value on the screen and adds nothing to the mean.
+            None => {
+                let last = self.state.current_value().current();
+                let shown = if last.is_finite() { last } else { 0.0 };
+                self.state.update(shown, 0, format)
+            }
+        }
     }
 
     fn clear(&mut self) {

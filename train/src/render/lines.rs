@@ -108,7 +108,8 @@ impl LineRenderer {
 
 /// The few numbers that belong on a line for people.
 fn plain(name: &str, value: f64) -> Option<String> {
-    if !value.is_finite() {
+    // Zero tokens per second: not measured yet.
+    if !value.is_finite() || value == 0.0 {
         return None;
     }
     match name {
