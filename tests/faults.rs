@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+use train::run::{RunDirectory, checkpoint};
 
 const FIT: &str = "fit ladder.toml --render none --set watch.valid_every_steps=0 \
                    --set checkpoint.keep_last=100 --set checkpoint.every_steps=2 \
@@ -196,4 +197,36 @@ fn a_recipe_or_data_that_changed_since_the_checkpoint_is_refused() {
         "{}",
         changed.stderr
     );
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_with_6_and_is_not_saved() {
+    let workplace = Workplace::with_stories();
+    let run = short_run(&workplace);
+    let checkpoints = workplace.checkpoints(&run);
+    let [.., before, last] = &checkpoints[..] else {
+        panic!("two checkpoints")
+    };
+    let mut snapshot = checkpoint::load(before).unwrap();
+    fs::remove_dir_all(before).unwrap();
+    fs::remove_dir_all(last).unwrap();
+    snapshot.model.get_mut("norm.gamma").unwrap().values[3] = f32::NAN;
+    let directory = RunDirectory::open(&workplace.path(&run)).unwrap();
+    checkpoint::save(&directory, &snapshot, 100).unwrap();
+    let failed = workplace
+        .nerve(&format!("fit --resume {run} --render none"))
+        .expect(6);
+    assert!(
+        failed
+            .stderr
+            .contains("step 9 of stage fixed: found a loss of NaN"),
+        "{}",
+        failed.stderr
+    );
+    assert!(
+        failed.stderr.contains("source:window 0:"),
+        "{}",
+        failed.stderr
+    );
+    assert_eq!(workplace.checkpoints(&run).last(), Some(before));
 }

@@ -100,8 +100,8 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
     );
     section.require(
         "epsilon",
-        (0.0..1.0).contains(epsilon) && *epsilon > 0.0,
-        "more than 0 and less than 1",
+        (f64::from(f32::MIN_POSITIVE)..1.0).contains(epsilon),
+        "at least 1.2e-38, which is not 0 in f32, and less than 1",
     );
     section.require("weight_decay", *weight_decay >= 0.0, "at least 0");
     section.require("clip_norm", *clip_norm > 0.0, "more than 0");

@@ -370,6 +370,12 @@ fn rules_between_values_name_both() {
             "stage.baseline.gate: found both at_most and at_least, expected exactly one of the two",
         ),
         (
+            "valid_every_steps = 50",
+            "valid_every_steps = 0",
+            "stage.baseline.gate: found a table, expected none where watch.valid_every_steps is 0: \
+             it would have nothing to look at",
+        ),
+        (
             ", at_most = 5.0",
             "",
             "stage.baseline.gate: found neither at_most nor at_least, expected exactly one of the two",
@@ -438,7 +444,10 @@ fn all_problems_come_at_once_in_the_order_of_the_file_and_wrong_values_break_no_
         .replace("window = 64", "window = 100")
         .replace("kind = \"adamw\"", "kind = \"sgd\"")
         .replace("name = \"fixed\"", "nam = \"fixed\"")
-        .replace("every_steps = 50\n", "every_steps = 0\n");
+        .replace(
+            "[checkpoint]\nevery_steps = 50",
+            "[checkpoint]\nevery_steps = 0",
+        );
     let found: Vec<String> = messages(text, &[])
         .iter()
         .map(|text| without_line(text))

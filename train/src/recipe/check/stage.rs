@@ -121,11 +121,15 @@ fn freeze(stage: &Stage, section: &Section<'_>) {
 
 fn gate(gate: &Gate, recipe: &Recipe, section: &Section<'_>) {
     let path = section.path.key("gate");
-    if recipe.watch.valid_every_steps == 0 {
-        let expected =
-            "no gate where watch.valid_every_steps is 0: it would have nothing to look at";
-        section.report.add(&path, "a gate", expected);
-    }
+    let valid_every_steps = super::KeyPath::default()
+        .key("watch")
+        .key("valid_every_steps");
+    section.relate(
+        "gate",
+        &[valid_every_steps],
+        recipe.watch.valid_every_steps > 0,
+        "none where watch.valid_every_steps is 0: it would have nothing to look at",
+    );
     let found = match (gate.at_most, gate.at_least) {
         (Some(_), Some(_)) => "both at_most and at_least",
         (None, None) => "neither at_most nor at_least",
@@ -138,5 +142,7 @@ fn gate(gate: &Gate, recipe: &Recipe, section: &Section<'_>) {
     let metrics = splits.flat_map(|split| VALID_METRICS.map(|name| format!("{split}/{name}")));
     let metrics: Vec<String> = metrics.collect();
     let metrics: Vec<&str> = metrics.iter().map(String::as_str).collect();
-    section.key("gate").known("metric", &gate.metric, &metrics);
+    if !metrics.is_empty() {
+        section.key("gate").known("metric", &gate.metric, &metrics);
+    }
 }
