@@ -5,6 +5,8 @@ use crate::support::{
 };
 use brian::route::policy::Policy;
 use brian::{Exit, Layout, compat, parameter};
+use std::collections::{BTreeMap, BTreeSet};
+use train::learner::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 
 #[test]
 fn the_published_baselines_have_their_published_sizes() {
@@ -86,4 +88,21 @@ fn ids_are_a_function_of_the_path_also_after_wrapping() {
         ids(&fresh)[1],
         parameter::id("pool.1.block.attention.output.weight")
     );
+}
+
+#[test]
+fn the_groups_that_can_rest_are_those_the_models_have() {
+    let device = Default::default();
+    let groups = |shapes: BTreeMap<String, Vec<usize>>| -> BTreeSet<String> {
+        shapes
+            .keys()
+            .map(|path| group_of(path).to_string())
+            .collect()
+    };
+    let baseline = small_baseline().skeleton::<TestBackend>(31, &device);
+    let found = groups(parameter::shapes(&baseline));
+    assert_eq!(found, PLAIN_GROUPS.map(String::from).into());
+    let brian = small_brian(Exit::Residual, Layout::OpenArc).skeleton::<TestBackend>(31, &device);
+    let found = groups(parameter::shapes(&brian));
+    assert_eq!(found, ROUTED_GROUPS.map(String::from).into());
 }

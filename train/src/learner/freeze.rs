@@ -9,17 +9,19 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::collections::BTreeSet;
 
-/// All groups, as recipes name them: the first name of a parameter's path.
-pub const GROUPS: [&str; 9] = [
+/// The groups of a plain decoder: the first names of its parameters' paths.
+pub const PLAIN_GROUPS: [&str; 3] = ["embedding", "blocks", "norm"];
+
+/// The groups of a routed decoder.
+pub const ROUTED_GROUPS: [&str; 8] = [
     "embedding",
-    "blocks",
     "pre",
     "pool",
     "post",
-    "position",
-    "router",
-    "exit",
     "norm",
+    "position",
+    "exit",
+    "router",
 ];
 
 /// The group of the parameter at a path.

@@ -3,7 +3,9 @@
 //! | file | what |
 //! |---|---|
 //! | `hook` | what can be plugged in: plans the next step, reads the last one |
-//! | `strategy` | the only training loop |
+//! | `strategy` | what burn-train calls |
+//! | `session` | the only training loop |
+//! | `events` | what the dashboard is told |
 //! | `loader` | position in the data → micro-batch |
 //! | `schedule` | step → learning rate |
 //! | `gradient` | global norm and clipping |
@@ -11,21 +13,22 @@
 //! | `freeze` | parameter groups, and which of them learn |
 //! | `weights` | model and optimizer ↔ the tensors of a checkpoint |
 
+mod events;
 mod freeze;
 mod gradient;
 mod hook;
 mod loader;
 mod optimizer;
 mod schedule;
+mod session;
 mod strategy;
 mod weights;
 
-pub use freeze::{GROUPS, group_of};
+pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader};
 pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig};
 pub use schedule::Schedule;
-pub use strategy::{
-    Clock, Components, HookedStrategy, Outcome, Session, StageSettings, Trainable, evaluate,
-};
+pub use session::{Clock, Session, StageSettings, evaluate};
+pub use strategy::{Components, HookedStrategy, Outcome, Trainable};
 pub use weights::{load_model, store_model};

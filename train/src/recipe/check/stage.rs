@@ -1,25 +1,10 @@
 //! The rules of the ladder.
 
 use super::{MOST_STEPS, Section};
-use crate::learner::Schedule;
+use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS, Schedule};
 use crate::recipe::stage::VALID_METRICS;
 use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
 use std::collections::HashSet;
-
-/// The groups of parameters of the plain decoder that can rest.
-const PLAIN_GROUPS: [&str; 3] = ["embedding", "blocks", "norm"];
-
-/// The groups of parameters of a routed decoder that can rest.
-const ROUTED_GROUPS: [&str; 8] = [
-    "embedding",
-    "pre",
-    "pool",
-    "post",
-    "norm",
-    "position",
-    "exit",
-    "router",
-];
 
 /// Reports every rule that the ladder breaks.
 pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {

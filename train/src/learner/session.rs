@@ -1,0 +1,368 @@
+//! The only training loop: it calls hooks and can be killed at any instant.
+//!
+//! Per step: plan → hooks → freeze → micro-batches → norm and clip → AdamW → validation → hooks → events → checkpoint.
+//! Everything random is a function of the step, and the data position is one integer, so nothing else has to be saved.
+
+use super::events::Events;
+use super::freeze::freeze;
+use super::gradient;
+use super::hook::{Hooks, StepInfo, Verdict};
+use super::optimizer::GroupedAdamW;
+use super::schedule::Schedule;
+use super::strategy::Trainable;
+use super::weights::store_model;
+use crate::error::Error;
+use crate::run::RunDirectory;
+use crate::run::checkpoint::{self, Best, Snapshot, State};
+use crate::signal::Stop;
+use crate::task::{Batch, Measured, StepPlan};
+use brian::route::policy::Policy;
+use burn::data::dataloader::DataLoader;
+use burn::module::AutodiffModule;
+use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::{InferenceStep, Interrupter, TrainStep};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+pub(super) const MODEL: &str = "the model is absent only while a step has it";
+
+/// What the recipe says about a stage, as far as the loop needs it.
+#[derive(Clone, Debug)]
+pub struct StageSettings {
+    /// The stage's name.
+    pub name: String,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Micro-batches per step.
+    pub accumulate: usize,
+    /// Who chooses the path.
+    pub route: Policy,
+    /// Step → learning rate.
+    pub learning_rate: Schedule,
+    /// Longest gradient.
+    pub clip_norm: f64,
+    /// Names of the validation splits.
+    pub valid: Vec<String>,
+    /// Steps between two validations; 0 for never.
+    pub valid_every_steps: u64,
+    /// Steps between two checkpoints.
+    pub checkpoint_every_steps: u64,
+    /// Checkpoints kept.
+    pub keep_last: usize,
+    /// Whether the one with the best validation is kept too.
+    pub keep_best: bool,
+}
+
+/// A stage at work: everything that changes while it runs.
+pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
+    /// What the recipe says.
+    pub settings: StageSettings,
+    /// Where it is saved.
+    pub run: RunDirectory,
+    /// What signals have asked for.
+    pub stop: Stop,
+    /// Counters; at a resume those of the checkpoint.
+    pub state: State,
+    /// What is trained; the learner brings it. Moved out and back by every step, so that it never has two owners.
+    pub model: Option<M>,
+    /// AdamW and its moments.
+    pub optimizer: GroupedAdamW<M, B>,
+    /// In the order in which they are called.
+    pub hooks: Hooks<B, M>,
+    /// Since when this sitting trains, and the seconds of the earlier ones.
+    pub clock: Clock,
+}
+
+/// Seconds of training over all sittings.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+    before_s: f64,
+}
+
+impl Clock {
+    /// A sitting that begins now after `before_s` seconds of earlier ones.
+    pub fn after(before_s: f64) -> Self {
+        Self {
+            start: Instant::now(),
+            before_s,
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before_s + self.start.elapsed().as_secs_f64()
+    }
+}
+
+impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
+    /// Trains until the stage is over or something asks to stop.
+    pub(super) fn train(
+        &mut self,
+        interrupter: &Interrupter,
+        train: &dyn DataLoader<B, Batch>,
+        valid: &dyn DataLoader<B::InnerBackend, Batch>,
+        events: &mut Events<B, M>,
+    ) -> Result<(), Error> {
+        let mut batches = train.iter();
+        let mut frozen = BTreeSet::new();
+        if self.state.stage_step == 0 && self.settings.valid_every_steps > 0 {
+            let measured = self.validate(valid);
+            let verdict = self.after_step(&self.plan(), None, measured, events)?;
+            stop_if_asked(verdict)?;
+        }
+        while self.state.stage_step < self.settings.steps {
+            let micro_batches: Vec<Batch> =
+                batches.by_ref().take(self.settings.accumulate).collect();
+            let mut plan = self.plan();
+            plan.targets = micro_batches.iter().map(Batch::targets).sum();
+            for hook in &mut self.hooks {
+                hook.before_step(&mut plan)?;
+            }
+            if plan.frozen != frozen {
+                self.change_model(|model, _| freeze(model, &plan.frozen));
+                frozen.clone_from(&plan.frozen);
+            }
+            let measured = self.step(&plan, micro_batches)?;
+            let validated = match self.is_due(self.settings.valid_every_steps) {
+                true => self.validate(valid),
+                false => BTreeMap::new(),
+            };
+            let verdict = self.after_step(&plan, Some(measured), validated, events)?;
+            self.save_if_due(interrupter, verdict)?;
+        }
+        Ok(())
+    }
+
+    fn model(&self) -> &M {
+        self.model.as_ref().expect(MODEL)
+    }
+
+    fn change_model(&mut self, change: impl FnOnce(M, &mut GroupedAdamW<M, B>) -> M) {
+        let model = self.model.take().expect(MODEL);
+        self.model = Some(change(model, &mut self.optimizer));
+    }
+
+    /// The plan of the coming step, before the hooks have seen it.
+    fn plan(&self) -> StepPlan {
+        StepPlan {
+            stage_step: self.state.stage_step,
+            stage_steps: self.settings.steps,
+            ..StepPlan::idle(self.settings.route)
+        }
+    }
+
+    /// One optimizer step.
+    fn step(&mut self, plan: &StepPlan, micro_batches: Vec<Batch>) -> Result<Measured, Error> {
+        let rate = self
+            .settings
+            .learning_rate
+            .rate(plan.stage_step, plan.stage_steps);
+        let windows: Vec<_> = micro_batches
+            .iter()
+            .flat_map(|batch| batch.host.ids.clone())
+            .collect();
+        self.state.micro_batches += micro_batches.len() as u64;
+        let (mut measured, mut gradients) = accumulate(self.model(), plan, micro_batches);
+        let norm = gradient::norm(self.model(), &gradients);
+        self.check_finite(&measured, norm.not_finite, &windows)?;
+        if norm.length > self.settings.clip_norm {
+            let factor = self.settings.clip_norm / norm.length;
+            gradients = gradient::scale(self.model(), gradients, factor);
+        }
+        self.change_model(|model, optimizer| optimizer.step(rate, model, gradients));
+        self.state.step += 1;
+        self.state.stage_step += 1;
+        self.state.tokens += measured.targets;
+        let numbers = [("learning_rate", rate), ("gradient_norm", norm.length)];
+        measured
+            .numbers
+            .extend(numbers.map(|(name, value)| (name.to_string(), value)));
+        Ok(measured)
+    }
+
+    /// A loss or gradient that is no number stops the run before it can reach the weights.
+    fn check_finite(
+        &self,
+        measured: &Measured,
+        not_finite: Option<String>,
+        windows: &[(usize, u64)],
+    ) -> Result<(), Error> {
+        let what = match (measured.loss().is_finite(), not_finite) {
+            (false, _) => format!("a loss of {}", measured.loss()),
+            (true, Some(path)) => format!("a gradient of {path} that is not finite"),
+            (true, None) => return Ok(()),
+        };
+        let shown: Vec<String> = windows
+            .iter()
+            .take(8)
+            .map(|(source, window)| format!("{source}:{window}"))
+            .collect();
+        Err(Error::Numerical(format!(
+            "{}: step {} of stage {}: found {what}, expected finite numbers; the weights are those of the step before; \
+             lower learning_rate.peak or look at the batch (source:window {}{})",
+            self.run.path().display(),
+            self.state.step + 1,
+            self.settings.name,
+            shown.join(" "),
+            if windows.len() > shown.len() {
+                " …"
+            } else {
+                ""
+            },
+        )))
+    }
+
+    /// Measures the validation splits, by name, and remembers the best loss of the first one.
+    fn validate(
+        &mut self,
+        valid: &dyn DataLoader<B::InnerBackend, Batch>,
+    ) -> BTreeMap<String, Measured> {
+        // Never on the autodiff backend: operations without a later backward pass are kept there for ever.
+        let model = self.model().valid();
+        let names = self.settings.valid.iter().cloned();
+        let measured = evaluate::<B, M>(&model, valid.iter(), names.len());
+        let loss = measured[0].loss();
+        let better = self.state.best.is_none_or(|best| loss < best.value);
+        if self.settings.keep_best && self.state.stage_step > 0 && better && loss.is_finite() {
+            let step = self.state.step;
+            self.state.best = Some(Best { step, value: loss });
+        }
+        let measured: BTreeMap<String, Measured> = names.zip(measured).collect();
+        self.state.stage_valid.clear();
+        for (split, measured) in &measured {
+            let numbers = measured.named().into_iter();
+            let named = numbers.map(|(name, value)| (format!("{split}/{name}"), value));
+            self.state
+                .stage_valid
+                .extend(named.filter(|(_, value)| value.is_finite()));
+        }
+        measured
+    }
+
+    /// Shows the hooks and the dashboard what happened.
+    fn after_step(
+        &mut self,
+        plan: &StepPlan,
+        train: Option<Measured>,
+        valid: BTreeMap<String, Measured>,
+        events: &mut Events<B, M>,
+    ) -> Result<Verdict, Error> {
+        self.state.wall_s = self.clock.seconds();
+        let mut info = StepInfo {
+            step: self.state.step,
+            stage: &self.settings.name,
+            stage_step: self.state.stage_step,
+            stage_steps: self.settings.steps,
+            tokens: self.state.tokens,
+            wall_s: self.state.wall_s,
+            plan,
+            model: self.model.as_ref().expect(MODEL),
+            train,
+            valid,
+        };
+        let mut verdict = Verdict::Continue;
+        for hook in &mut self.hooks {
+            if let Verdict::Stop(error) = hook.after_step(&mut info)? {
+                verdict = Verdict::Stop(error);
+            }
+        }
+        events.send(info, &self.settings.valid);
+        Ok(verdict)
+    }
+
+    fn is_due(&self, every: u64) -> bool {
+        let last = self.state.stage_step == self.settings.steps;
+        every > 0 && (last || self.state.stage_step.is_multiple_of(every))
+    }
+
+    /// Saves where the recipe, a signal or a hook says so, and stops where a signal or a hook says so.
+    fn save_if_due(&mut self, interrupter: &Interrupter, verdict: Verdict) -> Result<(), Error> {
+        let signal = match interrupter.should_stop() {
+            // The dashboard's stop key is an interruption like any other.
+            true => Some(signal_hook::consts::SIGINT),
+            false => self.stop.requested(),
+        };
+        let hook_stops = matches!(verdict, Verdict::Stop(_));
+        let is_best = self
+            .state
+            .best
+            .is_some_and(|best| best.step == self.state.step);
+        let due = is_best || self.is_due(self.settings.checkpoint_every_steps);
+        if due || signal.is_some() || hook_stops || self.stop.take_checkpoint_request() {
+            self.save()?;
+        }
+        stop_if_asked(verdict)?;
+        match signal {
+            Some(signal) => Err(Error::Stopped {
+                signal,
+                step: self.state.step,
+                run: self.run.path().to_path_buf(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        for hook in &mut self.hooks {
+            if let Some(state) = hook.state()? {
+                self.state.hooks.insert(hook.name().to_string(), state);
+            }
+        }
+        let (optimizer, times) = self.optimizer.export(self.model());
+        self.state.optimizer_times = times;
+        self.state.wall_s = self.clock.seconds();
+        let snapshot = Snapshot {
+            state: self.state.clone(),
+            model: store_model(self.model()),
+            optimizer,
+        };
+        checkpoint::save(&self.run, &snapshot, self.settings.keep_last)?;
+        self.run.change_info(|info| {
+            info.stage.clone_from(&self.state.stage);
+            info.step = self.state.step;
+            info.best = self.state.best;
+            info.tokenizer_sha256
+                .clone_from(&self.state.tokenizer_sha256);
+            info.data_sha256.clone_from(&self.state.data_sha256);
+        })
+    }
+}
+
+/// Measures every batch; one sum per source.
+pub fn evaluate<B: AutodiffBackend, M: Trainable<B>>(
+    model: &M::InnerModule,
+    batches: impl Iterator<Item = Batch>,
+    sources: usize,
+) -> Vec<Measured> {
+    let mut measured = vec![Measured::default(); sources];
+    for batch in batches {
+        let source = batch.source;
+        measured[source] += &model.step(batch);
+    }
+    measured
+}
+
+/// Forward and backward of every micro-batch; their gradients add up to that of the whole step.
+fn accumulate<B: AutodiffBackend, M: Trainable<B>>(
+    model: &M,
+    plan: &StepPlan,
+    micro_batches: Vec<Batch>,
+) -> (Measured, GradientsParams) {
+    let mut accumulator = GradientsAccumulator::new();
+    let mut measured = Measured::default();
+    for mut batch in micro_batches {
+        batch.plan = plan.clone();
+        let output = TrainStep::step(model, batch);
+        measured += &output.item;
+        accumulator.accumulate(model, output.grads);
+    }
+    (measured, accumulator.grads())
+}
+
+fn stop_if_asked(verdict: Verdict) -> Result<(), Error> {
+    match verdict {
+        Verdict::Continue => Ok(()),
+        Verdict::Stop(error) => Err(error),
+    }
+}
