@@ -47,7 +47,10 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
         .len();
     // With all windows in one micro-batch every step ends on the edge of an epoch, else most end inside one.
     let epoch = format!("batch.sequences={windows}");
-    let cases: [&[&str]; 4] = [
+    // A group that rests to the very end of a stage must learn again in the next one.
+    let freeze = "stage.baseline.freeze=[{group='embedding',until_step=8}]";
+    let cases: [&[&str]; 5] = [
+        &["batch.sequences=2", freeze],
         &["batch.accumulate=1", &epoch],
         &[
             "batch.accumulate=3",

@@ -77,6 +77,13 @@ fn all_mistakes_in_a_recipe_are_told_at_once() {
         .filter(|line| line.contains("from --set"))
         .collect();
     assert_eq!(mistakes.len(), 3, "{}", refused.stderr);
+    let json = workplace.nerve(&format!("{line} --json")).expect(2).json();
+    assert_eq!(json["files"][0]["ok"], false);
+    assert_eq!(
+        json["files"][0]["problems"].as_array().unwrap().len(),
+        3,
+        "{json}"
+    );
 }
 
 #[test]
@@ -155,7 +162,7 @@ fn mistakes_with_a_tokenizer() {
         &workplace,
         "data prepare text.txt --output out --tokenizer text.txt",
         3,
-        "text.txt: line 1, column 1: found expected value at line 1 column 1, expected a tokenizer.json",
+        "text.txt: line 1, column 1: found no JSON (expected value), expected a tokenizer.json",
     );
 }
 

@@ -103,10 +103,9 @@ fn a_full_disk_ends_with_4_and_leaves_the_last_checkpoint() {
     let run = short_run(&workplace);
     let kept = workplace.checkpoints(&run).len() - 1;
     fs::remove_dir_all(&workplace.checkpoints(&run)[kept]).unwrap();
-    // A limit on file sizes, with its signal ignored, fails a write in the middle as a full disk does.
+    // A limit on file sizes fails a write in the middle as a full disk does.
     let program = env!("CARGO_BIN_EXE_nerve-under-test");
-    let script =
-        format!("trap '' XFSZ; ulimit -f 200; exec {program} fit --resume {run} --render none");
+    let script = format!("ulimit -f 200; exec {program} fit --resume {run} --render none");
     let limited = std::process::Command::new("bash")
         .args(["-c", &script])
         .current_dir(workplace.path(""))
@@ -229,4 +228,38 @@ fn a_loss_that_is_no_number_ends_with_6_and_is_not_saved() {
         failed.stderr
     );
     assert_eq!(workplace.checkpoints(&run).last(), Some(before));
+}
+
+#[test]
+fn a_stderr_that_is_closed_costs_no_step() {
+    let workplace = Workplace::with_stories();
+    let program = env!("CARGO_BIN_EXE_nerve-under-test");
+    for render in ["plain", "json"] {
+        let line = format!("{FIT} --set stage.fixed.steps=4 --set run.name={render}");
+        let line = line.replace("--render none", &format!("--render {render}"));
+        let script = format!("exec {program} {line} 2>&-");
+        let finished = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(workplace.path(""))
+            .output()
+            .unwrap();
+        assert_eq!(finished.status.code(), Some(0));
+        assert_eq!(workplace.checkpoints(&format!("runs/{render}")).len(), 5);
+    }
+}
+
+#[test]
+fn a_training_that_no_memory_can_hold_is_refused_before_it_starts() {
+    let workplace = Workplace::with_stories();
+    let refused = workplace
+        .nerve("fit ladder.toml --set batch.sequences=100000000")
+        .expect(4);
+    assert!(
+        refused
+            .stderr
+            .contains("memory: cannot hold this training: it needs at least"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!workplace.path("runs").exists());
 }

@@ -91,6 +91,14 @@ fn check_fixed_route(folder: &Path, case: &Value) -> Result<String, String> {
     if mode != "fixed" {
         return Err(format!("route mode {mode} needs a router that chooses"));
     }
+    let teacher = case["call"]["pseudo_policy"]
+        .as_str()
+        .unwrap_or("sequential");
+    if teacher != "sequential" || !case["call"]["routing_constraints"].is_null() {
+        return Err(format!(
+            "the teacher {teacher} with constraints does not exist yet"
+        ));
+    }
     let settings = case["brian"].as_object().unwrap();
     let known = [
         "pre_blocks",
@@ -230,7 +238,13 @@ impl Golden {
         for (path, expected) in &self.gradients {
             assert_eq!(found[path].shape, expected.shape, "{path}");
             let largest = expected.values.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
-            let relative = difference(&found[path].values, &expected.values) / largest;
+            let difference = difference(&found[path].values, &expected.values);
+            // A gradient that is zero everywhere has no scale: it must be zero here too.
+            let relative = if largest > 0.0 {
+                difference / largest
+            } else {
+                difference
+            };
             assert!(
                 relative <= GOLDEN_GRADIENT,
                 "{}: {path} differs by {relative:e}",

@@ -57,7 +57,6 @@ file_limit() {
     bytes=$(stat -c %s "$run/ckpt/$last/optim-00001-of-00001.safetensors")
     # The shard is cut in its middle: the limit is in units of 1024 bytes.
     (
-        trap '' XFSZ
         ulimit -f $((bytes / 2048))
         exec "$nerve" fit --resume "$run" --render none
     ) >/dev/null 2>"$place/message" || code=$?

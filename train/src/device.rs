@@ -18,6 +18,9 @@ pub const BACKENDS: [(&str, bool); 5] = [
     ("cuda", cfg!(feature = "cuda")),
 ];
 
+/// The backends that compute on the CPU, of which there is one.
+pub const ON_THE_CPU: [&str; 2] = ["ndarray", "flex"];
+
 /// What a run computes on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct DeviceConfig {
@@ -101,6 +104,24 @@ pub fn threads() -> usize {
         .and_then(|threads| threads.parse().ok())
         .filter(|&threads| threads > 0);
     wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Memory that a backend on the CPU can still have: what the system has free, or the process's own limit.
+pub fn free_memory_bytes(config: &DeviceConfig) -> Option<u64> {
+    if !ON_THE_CPU.contains(&config.backend.as_str()) {
+        return None;
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    let free = memory_bytes("MemAvailable:");
+    free.into_iter().chain(limit).min()
+}
+
+/// A line of `/proc/meminfo`, where the system has it.
+pub fn memory_bytes(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 #[cfg(any(feature = "wgpu", feature = "vulkan"))]

@@ -22,5 +22,7 @@ pub mod metric;
 pub mod recipe;
 pub mod render;
 pub mod run;
+pub mod say;
 pub mod signal;
 pub mod task;
+pub mod text;

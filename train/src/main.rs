@@ -6,28 +6,31 @@ use clap::Parser;
 use std::panic;
 use std::process::ExitCode;
 use train::cli::Cli;
-use train::command;
 use train::error::Error;
+use train::say::say;
+use train::{command, signal};
 
 /// A panic is a bug of ours, never the user's mistake.
 const BUG: u8 = 70;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match panic::catch_unwind(|| command::run(&cli.verb)) {
+    // The usual hook would panic once more where stderr is closed.
+    panic::set_hook(Box::new(|panic| say(&panic.to_string())));
+    let run = || signal::survive_file_limit().and_then(|()| command::run(&cli.verb));
+    match panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             // A run that was stopped and saved met no error.
-            let kind = if matches!(error, Error::Stopped { .. }) {
-                "nerve"
-            } else {
-                "error"
+            let kind = match error {
+                Error::Stopped { .. } => "nerve",
+                _ => "error",
             };
-            eprintln!("{kind}: {error}");
+            say(&format!("{kind}: {error}"));
             ExitCode::from(error.exit_code())
         }
         Err(_) => {
-            eprintln!("error: this is a bug in nerve; please report it with the lines above");
+            say("error: this is a bug in nerve; please report it with the lines above");
             ExitCode::from(BUG)
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::error::Error;
@@ -37,6 +37,16 @@ pub fn install() -> Result<Stop, Error> {
     }
     flag::register(SIGUSR1, stop.checkpoint.clone()).map_err(refused)?;
     Ok(stop)
+}
+
+/// Lets a write beyond the limit on file sizes fail like one on a full disk, instead of ending the process.
+///
+/// # Errors
+/// `Resource` if the system refuses a handler.
+pub fn survive_file_limit() -> Result<(), Error> {
+    let refused = |source| Error::resource("signals", "install the handlers", source);
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(refused)?;
+    Ok(())
 }
 
 impl Stop {

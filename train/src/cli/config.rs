@@ -29,6 +29,9 @@ pub enum Verb {
         /// Change a value before checking; may be repeated
         #[arg(long = "set", value_name = "PATH=VALUE")]
         sets: Vec<String>,
+        /// Print one JSON object instead of a line for each good recipe
+        #[arg(long)]
+        json: bool,
     },
     /// Print the recipe as a run would use it
     Show {

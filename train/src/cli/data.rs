@@ -45,13 +45,13 @@ pub struct PrepareArgs {
     #[arg(long, default_value = "text")]
     pub field: String,
     /// The share of validation; 0 for none.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
     pub valid: f64,
     /// How validation is chosen [default: tail for text files read whole, hash otherwise].
     #[arg(long, value_enum)]
     pub split: Option<SplitRule>,
     /// The seed of --split hash.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     pub seed: u64,
     /// Whether each document ends with </s> [default: false for text files read whole, true otherwise].
     #[arg(long, value_name = "true|false")]
@@ -60,7 +60,7 @@ pub struct PrepareArgs {
     #[arg(long, value_enum, default_value = "error")]
     pub on_bad_utf8: BadUtf8,
     /// The longest line that is read.
-    #[arg(long, default_value_t = 16 << 20)]
+    #[arg(long, default_value_t = 16 << 20, allow_negative_numbers = true)]
     pub max_line_bytes: u64,
     /// Replace an existing data directory.
     #[arg(long)]
@@ -77,10 +77,10 @@ pub struct SynthArgs {
     #[arg(value_enum)]
     pub kind: SynthKind,
     /// How many texts.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub samples: u64,
     /// Which texts.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     pub seed: u64,
     /// The .jsonl file to write; `-` for the standard output.
     #[arg(long)]
@@ -110,4 +110,25 @@ pub struct StatsArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        data: DataArgs,
+    }
+
+    #[test]
+    fn a_negative_number_is_named_as_such_and_not_taken_for_an_option() {
+        for option in ["--seed", "--samples"] {
+            let line = ["nerve", "synth", "story", "--output", "-", option, "-1"];
+            let error = Line::try_parse_from(line).unwrap_err().to_string();
+            assert!(error.contains("invalid value '-1'"), "{error}");
+        }
+    }
 }

@@ -101,10 +101,10 @@ pub struct Sample {
     #[arg(long, default_value_t = 1)]
     pub n: u64,
     /// Divides the logits; 0 takes the likeliest token
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Only the likeliest tokens with this much probability compete
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
     /// Decides the draws
     #[arg(long, default_value_t = 1)]
@@ -120,7 +120,7 @@ pub struct Eval {
     /// Prepared splits (`.bin`); the recipe's validation splits if none is named
     #[arg(long, value_name = "FILE")]
     pub data: Vec<PathBuf>,
-    /// Tokens of each split to look at; 0 for all
+    /// Tokens of each split to look at, rounded up to whole windows; 0 for all
     #[arg(long, default_value_t = 0)]
     pub tokens: u64,
 }

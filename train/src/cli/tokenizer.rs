@@ -35,7 +35,7 @@ pub struct TrainArgs {
     #[arg(long, value_enum)]
     pub kind: Kind,
     /// Tokens in all, the four specials included [default: 260 for byte, all for character, 4096 for bpe].
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub vocabulary: Option<usize>,
     /// The file to write.
     #[arg(long)]

@@ -8,7 +8,7 @@ use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::tree::{Node, Value};
 use crate::recipe::{Recipe, load};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs the verb that was typed.
 ///
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub fn run(arguments: &Args) -> Result<(), Error> {
     match &arguments.verb {
         Verb::New { kind, size } => print(new(kind, size)?),
-        Verb::Check { files, sets } => check(files, sets),
+        Verb::Check { files, sets, json } => check(files, sets, *json),
         Verb::Show { file, sets, json } => {
             let recipe = load(file, sets)?;
             if !json {
@@ -54,21 +54,47 @@ fn unknown(place: &str, typed: &str, known: &[&str]) -> Error {
     Error::config(problem.advise(advice.unwrap_or_default()))
 }
 
-/// Checks every file before it fails: one line on standard output for each good one, all problems of the others.
-fn check(files: &[PathBuf], sets: &[String]) -> Result<(), Error> {
+/// Checks every file before it fails. On standard output: one line for each good one, or all of them as JSON.
+fn check(files: &[PathBuf], sets: &[String], as_json: bool) -> Result<(), Error> {
     let mut problems = Vec::new();
+    let mut rows = Vec::new();
     for file in files {
-        match load(file, sets) {
-            Ok(recipe) => print(&format!("{}: ok, {}\n", file.display(), ladder(&recipe)))?,
-            Err(Error::Config(more)) => problems.extend(more),
+        let of_file = match load(file, sets) {
+            Ok(recipe) => {
+                if !as_json {
+                    print(&format!("{}: ok, {}\n", file.display(), ladder(&recipe)))?;
+                }
+                Vec::new()
+            }
+            Err(Error::Config(of_file)) => of_file,
             Err(other) => return Err(other),
-        }
+        };
+        rows.push(row(file, &of_file));
+        problems.extend(of_file);
+    }
+    if as_json {
+        print_json(&json!({ "schema": 1, "files": rows }))?;
     }
     if problems.is_empty() {
         Ok(())
     } else {
         Err(Error::Config(problems))
     }
+}
+
+/// What `config check --json` says about a file.
+fn row(file: &Path, problems: &[Problem]) -> serde_json::Value {
+    let problem = |problem: &Problem| {
+        json!({
+            "file": problem.file,
+            "place": problem.place,
+            "found": problem.found,
+            "expected": problem.expected,
+            "advice": problem.advice,
+        })
+    };
+    let problems: Vec<_> = problems.iter().map(problem).collect();
+    json!({ "file": file.display().to_string(), "ok": problems.is_empty(), "problems": problems })
 }
 
 /// The ladder in a few words: `baseline 150 steps → fixed 300 steps`.
@@ -120,6 +146,28 @@ mod tests {
         assert_eq!(
             new("brian", "huge").unwrap_err().to_string(),
             "command line: --size: found \"huge\", expected one of \"tiny\", \"r125\", \"r350\", \"r1b\""
+        );
+    }
+
+    #[test]
+    fn the_json_of_a_check_says_of_each_file_what_is_wrong() {
+        let good = json!({ "file": "r.toml", "ok": true, "problems": [] });
+        assert_eq!(row(Path::new("r.toml"), &[]), good);
+        let text = new("brian", "tiny").unwrap().to_string();
+        let sets = ["run.name=.x", "device.backend=cud"].map(str::to_string);
+        let problems = crate::recipe::load::from_text("r.toml", text, &sets).unwrap_err();
+        let wrong = row(Path::new("r.toml"), &problems);
+        assert_eq!(wrong["ok"], false);
+        assert_eq!(wrong["problems"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            wrong["problems"][1],
+            json!({
+                "file": "r.toml",
+                "place": problems[1].place,
+                "found": "string \"cud\"",
+                "expected": "one of \"ndarray\", \"flex\", \"wgpu\", \"vulkan\", \"cuda\"",
+                "advice": "did you mean \"cuda\"?",
+            })
         );
     }
 

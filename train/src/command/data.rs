@@ -150,16 +150,20 @@ fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String 
         + "\n"
 }
 
-/// Refuses to write over a file unless forced to.
+/// Refuses to write over a file unless forced to, and over a directory, a pipe or a device in any case.
 pub(super) fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
-    match path.exists() && !force {
-        true => {
-            let problem = Problem::new(path, "", "an existing file", "a free name");
-            Err(Error::config(
-                problem.advise("choose another --output or add --force"),
-            ))
+    let refuse = |found, advice| {
+        let problem = Problem::new(path, "", found, "a free name");
+        Err(Error::config(problem.advise(advice)))
+    };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => refuse("a directory", "choose another --output"),
+        Ok(metadata) if !metadata.is_file() => {
+            refuse("a pipe, socket or device", "choose another --output")
         }
-        false => Ok(()),
+        Ok(_) if !force => refuse("an existing file", "choose another --output or add --force"),
+        // What the system has against a name it says again when the file is written.
+        _ => Ok(()),
     }
 }
 
@@ -202,4 +206,33 @@ fn write_lines(output: impl Write, lines: impl Iterator<Item = Value>) -> io::Re
         writeln!(output, "{line}")?;
     }
     output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    #[test]
+    fn force_replaces_files_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let pipe = directory.path().join("pipe");
+        fs::write(&file, "text").unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let refusal = |path: &Path, force| {
+            let error = refuse_existing(path, force).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let text = error.to_string();
+            assert_eq!(text.lines().count(), 1);
+            text
+        };
+        for force in [false, true] {
+            assert!(refusal(&pipe, force).contains("found a pipe, socket or device"));
+            assert!(refusal(directory.path(), force).contains("found a directory"));
+        }
+        assert!(refusal(&file, false).contains("found an existing file"));
+        assert!(refuse_existing(&file, true).is_ok());
+        assert!(refuse_existing(&directory.path().join("free"), false).is_ok());
+    }
 }

@@ -16,7 +16,7 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
         .iter()
         .map(|(name, compiled)| look(name, *compiled))
         .collect();
-    let memory = system_memory_bytes();
+    let memory = device::memory_bytes("MemTotal:");
     let burn_toml = burn_configuration();
     if arguments.json {
         let backends: Vec<Value> = backends.iter().map(Backend::json).collect();
@@ -90,11 +90,4 @@ fn burn_configuration() -> Option<PathBuf> {
         .ancestors()
         .flat_map(|place| ["burn.toml", "cubecl.toml"].map(|name| place.join(name)));
     files.into_iter().find(|file| file.is_file())
-}
-
-fn system_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
 }

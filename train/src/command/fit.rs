@@ -1,12 +1,13 @@
 //! `nerve fit`: a recipe becomes a run, or a run goes on.
 
-use super::answer;
+use super::answer::{self, readable_bytes};
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::Error;
-use crate::ladder::{Inputs, Ladder};
+use crate::ladder::{Inputs, Ladder, Needs, Position};
 use crate::recipe::{Checked, load};
 use crate::run::{Lock, RunDirectory, RunInfo, Status, checkpoint, find};
+use crate::say::note;
 use crate::signal;
 use burn::tensor::backend::AutodiffBackend;
 
@@ -26,8 +27,10 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     };
     // Before anything is made: what cannot be opened shall leave no run behind.
     let inputs = Inputs::open(&recipe)?;
+    let needs = Needs::of(&recipe, inputs.tokenizer.vocabulary_size())?;
+    needs.check(&recipe)?;
     if arguments.dry_run {
-        return plan(&recipe);
+        return plan(&recipe, &needs);
     }
     let run = match existing {
         Some(run) => run,
@@ -38,7 +41,7 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     };
     let lock = Lock::acquire(&run)?;
     for stale in checkpoint::remove_stale(&run, &lock)? {
-        say(&format!(
+        note(&format!(
             "removed {}, left by a process that was killed",
             stale.display()
         ));
@@ -50,10 +53,10 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
         run: run.clone(),
         stop,
         render: arguments.render,
-        say,
     };
+    let start = ladder.find_start()?;
     run.change_info(|info| info.status = Status::Running)?;
-    let climbed = device::run(&device, Fit(ladder));
+    let climbed = device::run(&device, Fit { ladder, start });
     let status = match &climbed {
         Ok(()) => Status::Done,
         Err(Error::Stopped { .. }) => Status::Stopped,
@@ -65,13 +68,16 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     answer::print(&format!("{}\n", run.path().display()))
 }
 
-struct Fit(Ladder);
+struct Fit {
+    ladder: Ladder,
+    start: Position,
+}
 
 impl Task for Fit {
     type Output = ();
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
-        self.0.climb::<B>(&device)
+        self.ladder.climb::<B>(self.start, &device)
     }
 }
 
@@ -88,19 +94,29 @@ fn load_recipe(arguments: &cli::Fit) -> Result<Checked, Error> {
     Ok(recipe)
 }
 
-fn plan(recipe: &Checked) -> Result<(), Error> {
-    let stages = recipe.stage.iter().map(|stage| {
-        let words = format!("policy {:?}, start {:?}", stage.policy, stage.start).to_lowercase();
-        format!("stage {}: {} steps, {words}\n", stage.name, stage.steps)
-    });
+fn plan(recipe: &Checked, needs: &Needs) -> Result<(), Error> {
+    let mut lines: Vec<String> = recipe
+        .stage
+        .iter()
+        .map(|stage| {
+            let words = format!("policy {:?}, start {:?}", stage.policy, stage.start);
+            format!(
+                "stage {}: {} steps, {}",
+                stage.name,
+                stage.steps,
+                words.to_lowercase()
+            )
+        })
+        .collect();
+    let memory = readable_bytes(needs.bytes);
+    lines.push(format!(
+        "{} parameters, at least {memory} of memory",
+        needs.parameters
+    ));
     let run = recipe.run.root.join(&recipe.run.name);
-    let run = format!(
-        "a run under {}, with a number if it exists\n",
+    lines.push(format!(
+        "a run under {}, with a number if it exists",
         run.display()
-    );
-    answer::print(&(stages.collect::<String>() + &run))
-}
-
-fn say(line: &str) {
-    eprintln!("nerve: {line}");
+    ));
+    answer::print(&(lines.join("\n") + "\n"))
 }

@@ -12,6 +12,7 @@ use crate::cli::runs::{Args, ListArgs, RunArgs, Verb};
 use crate::error::Error;
 use crate::run::checkpoint::{self, Best};
 use crate::run::{Lock, RunDirectory, RunInfo, Status, find, list_runs};
+use crate::say::say;
 
 /// The last loss is looked for in this much of the end of `metrics.jsonl`.
 const TAIL_BYTES: u64 = 1 << 18;
@@ -93,7 +94,7 @@ struct CheckpointRow {
 fn list(arguments: &ListArgs) -> Result<(), Error> {
     let runs = list_runs(&arguments.root)?;
     for problem in runs.problems {
-        eprintln!("{problem}");
+        say(&problem.to_string());
     }
     let rows: Vec<Row> = runs
         .found

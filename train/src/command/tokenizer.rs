@@ -13,6 +13,7 @@ use crate::data::document::{BadUtf8, DocumentReader, DocumentRule, ReadRules};
 use crate::data::prepare::progress_bar;
 use crate::data::tokenizer::{Kind, Specials, Tokenizer};
 use crate::error::{Error, Problem};
+use crate::text::json_complaint;
 
 /// Byte pairs to learn if nobody says how many.
 const BPE_VOCABULARY: usize = 4096;
@@ -166,7 +167,7 @@ fn encode(arguments: &EncodeArgs) -> Result<(), Error> {
             Error::Invalid(Problem::new(
                 path,
                 format!("line {number}"),
-                e.to_string(),
+                json_complaint(&e),
                 "a JSON string",
             ))
         })?;

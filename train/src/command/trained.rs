@@ -9,6 +9,7 @@ use crate::learner::load_model;
 use crate::recipe::{Checked, Stage, load};
 use crate::run::checkpoint::{self, Loaded};
 use crate::run::{RunDirectory, find};
+use crate::say::note;
 use crate::task::Decoder;
 use burn::tensor::backend::Backend;
 
@@ -34,7 +35,7 @@ impl Trained {
         let recipe = load(&run.recipe(), &[])?;
         let mut loaded = newest(&run)?;
         for problem in &loaded.skipped {
-            eprintln!("nerve: {problem}; it is passed over");
+            note(&format!("{problem}; it is passed over"));
         }
         if let (true, Some(best)) = (source.best, loaded.snapshot.state.best) {
             let path = run.checkpoints().join(format!("step-{:08}", best.step));
@@ -54,6 +55,7 @@ impl Trained {
         let mut device = recipe.device.clone();
         if let Some(backend) = &source.device {
             device.backend.clone_from(backend);
+            device.index = 0;
         }
         device::check_compiled("command line: --device", &device.backend)?;
         Ok(Self {

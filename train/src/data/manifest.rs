@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::document::{ReadCounts, ReadRules};
 use super::prepare::SplitRule;
 use super::tokenizer::{Kind, Specials};
 use crate::error::{Error, Problem};
+use crate::text::json_complaint;
 
 /// The version of the directory's layout.
 pub const FORMAT: u32 = 1;
@@ -130,10 +132,20 @@ impl Manifest {
     pub fn load(directory: impl AsRef<Path>) -> Result<Self, Error> {
         let path = directory.as_ref().join("manifest.json");
         let expected = "a manifest of `nerve data prepare`";
-        let bytes = fs::read(&path).map_err(|e| Error::unreadable(&path, expected, e))?;
+        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+            ErrorKind::NotADirectory => {
+                let found = "a file";
+                let expected = "a directory of `nerve data prepare`";
+                Error::Invalid(Problem::new(directory.as_ref(), "", found, expected))
+            }
+            ErrorKind::IsADirectory => {
+                Error::Invalid(Problem::new(&path, "", "a directory", expected))
+            }
+            _ => Error::unreadable(&path, expected, e),
+        })?;
         let invalid = |e: serde_json::Error| {
             let place = format!("line {}, column {}", e.line(), e.column());
-            Error::Invalid(Problem::new(&path, place, e.to_string(), expected))
+            Error::Invalid(Problem::new(&path, place, json_complaint(&e), expected))
         };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(invalid)?;
         if value["format"] != FORMAT {
@@ -149,5 +161,28 @@ impl Manifest {
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a manifest has text keys and finite numbers")
             + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_data_directory_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file.txt");
+        fs::write(&file, "text").unwrap();
+        fs::create_dir_all(directory.path().join("a/manifest.json")).unwrap();
+        let cases = [
+            (file, "file.txt: found a file, expected a directory"),
+            (directory.path().join("a"), "json: found a directory"),
+            (directory.path().join("b"), "json: found no such file"),
+        ];
+        for (path, expected) in cases {
+            let error = Manifest::load(path).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 }

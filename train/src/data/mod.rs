@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `synthetic`, `story` | a seed and an index into a text with known difficulty |
 //! | `document` | `.txt` and `.jsonl` files into a stream of documents, in bounded memory |
+//! | `cut` | a long text into parts with the same byte pairs |
 //! | `tokenizer` | text into ids and back; files that Python's `tokenizers` reads |
 //! | `prepare` | documents into a data directory: `train.bin`, `valid.bin`, `manifest.json` |
 //! | `shard` | a `.bin` file into a checked [`Split`] |
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub mod batch;
+mod cut;
 pub mod document;
 pub mod manifest;
 pub mod order;

@@ -15,6 +15,7 @@ use super::tokenizer::Specials;
 use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
 use crate::hash::hexadecimal;
+use crate::text::json_complaint;
 
 /// A checked split.
 #[derive(Debug)]
@@ -47,15 +48,14 @@ impl Split {
             .to_string_lossy()
             .into_owned();
         let expected = "a .bin file of `nerve data prepare`";
+        let invalid = |found| Err(Error::Invalid(Problem::new(path, "", found, expected)));
+        let metadata = fs::metadata(path).map_err(|e| Error::unreadable(path, expected, e))?;
+        if metadata.is_dir() {
+            return invalid("a directory");
+        }
         let Some(name) = file.strip_suffix(".bin") else {
-            return Err(Error::Invalid(Problem::new(
-                path,
-                "",
-                "another kind of name",
-                expected,
-            )));
+            return invalid("another kind of name");
         };
-        fs::metadata(path).map_err(|e| Error::unreadable(path, expected, e))?;
         let manifest = Manifest::load(directory)?;
         let file_facts = facts(&manifest, directory, &file)?;
         let tokens = read_tokens(path, file_facts, manifest.tokenizer.vocabulary_size)?;
@@ -292,8 +292,13 @@ fn read_documents(
     {
         hash.update(&line);
         let place = format!("line {}", documents.len() + 1);
-        let entry: DocumentEntry = serde_json::from_slice(&line)
-            .map_err(|e| invalid(place.clone(), e.to_string(), "one document per line".into()))?;
+        let entry: DocumentEntry = serde_json::from_slice(&line).map_err(|e| {
+            invalid(
+                place.clone(),
+                json_complaint(&e),
+                "one document per line".into(),
+            )
+        })?;
         if entry.start != end || entry.tokens == 0 || entry.tokens > n_tokens - end {
             let found = format!("{} tokens from {}", entry.tokens, entry.start);
             return Err(invalid(
@@ -429,7 +434,7 @@ pub(super) mod tests {
                 "found documents up to token 3",
             ),
             (text.replace("\"bytes\":3", "\"bytes\":4"), "found the hash"),
-            ("{".to_string(), "line 1: found EOF"),
+            ("{".to_string(), "line 1: found no JSON (EOF"),
         ];
         for (changed, expected) in cases {
             fs::write(&list, changed).unwrap();
@@ -449,6 +454,12 @@ pub(super) mod tests {
             error.to_string().contains("valid.bin: found no such file"),
             "{error}"
         );
+        let error = Split::open(path.with_file_name("valid")).unwrap_err();
+        assert!(error.to_string().contains("valid: found no such file"));
+        let error = Split::open(path.parent().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("out: found a directory"));
+        let error = Split::open(path.with_file_name("manifest.json")).unwrap_err();
+        assert!(error.to_string().contains("found another kind of name"));
         fs::remove_file(path.with_file_name("manifest.json")).unwrap();
         let error = Split::open(&path).unwrap_err();
         assert!(

@@ -8,12 +8,13 @@ mod train;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::cut::word_end;
 use crate::error::{Error, Problem};
 use crate::hash::hexadecimal;
 use check::Checked;
@@ -85,11 +86,13 @@ impl Tokenizer {
     /// Learns a vocabulary from texts; `Kind::Byte` needs none and reads none.
     ///
     /// # Errors
-    /// `Config` if the vocabulary is too small for its kind, `Invalid` if there is no text, or what `texts` yields.
+    /// `Config` if the vocabulary is too small for its kind or above 1,048,576, `Invalid` if there is no text, or what
+    /// `texts` yields.
     pub fn train<I>(kind: Kind, texts: I, vocabulary_size: Option<usize>) -> Result<Self, Error>
     where
         I: Iterator<Item = Result<String, Error>> + Send,
     {
+        train::require_bounded(vocabulary_size)?;
         let json = match kind {
             Kind::Byte => train::byte(vocabulary_size)?,
             Kind::Character => train::character(texts, vocabulary_size)?,
@@ -109,7 +112,12 @@ impl Tokenizer {
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX + 1)
             .read_to_end(&mut bytes)
-            .map_err(|e| Error::unreadable(path, expected, e))?;
+            .map_err(|e| match e.kind() {
+                ErrorKind::IsADirectory => {
+                    Error::Invalid(Problem::new(path, "", "a directory", expected))
+                }
+                _ => Error::unreadable(path, expected, e),
+            })?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             let found = format!("more than {FILE_BYTES_MAX} bytes");
             return Err(Error::Invalid(Problem::new(path, "", found, expected)));
@@ -311,22 +319,15 @@ impl Tokenizer {
     }
 }
 
-/// Cuts a text where the pattern of GPT-2 cuts it too, whatever comes before and after: at a single space between
-/// two ASCII letters. Chunks are at least `chunk_bytes` long and as long as it takes to find such a place.
+/// Cuts a text where the pattern of GPT-2 cuts it too. Chunks are at least `chunk_bytes` long and as long as it takes
+/// to find such a place.
 fn chunks(text: &str, chunk_bytes: usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let bytes = rest.as_bytes();
-        let is_cut = |at: &usize| {
-            bytes[*at] == b' '
-                && bytes[at - 1].is_ascii_alphabetic()
-                && bytes[at + 1].is_ascii_alphabetic()
-        };
-        let last = bytes.len() - 1;
-        let cut = (chunk_bytes.min(last).max(1)..last).find(is_cut);
+        let cut = word_end(rest, chunk_bytes);
         let (chunk, tail) = rest.split_at(cut.unwrap_or(rest.len()));
         rest = tail;
         Some(chunk)
@@ -339,6 +340,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cut::tests::mixed_text;
     use super::*;
 
     const TEXTS: [&str; 6] = [
@@ -415,6 +417,34 @@ mod tests {
     }
 
     #[test]
+    fn chunks_of_any_text_have_the_ids_of_the_whole() {
+        let tokenizer = Tokenizer::train(
+            Kind::Bpe,
+            std::iter::once(Ok(mixed_text(0, 20_000))),
+            Some(600),
+        )
+        .unwrap();
+        for seed in 1..6 {
+            let text = mixed_text(seed, 20_000);
+            let whole = tokenizer.encoder.encode_fast(text.as_str(), false).unwrap();
+            for size in [0, 1, 50] {
+                let cut: Vec<u32> = chunks(&text, size)
+                    .flat_map(|chunk| tokenizer.encode(chunk))
+                    .collect();
+                assert_eq!(cut, whole.get_ids());
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_of_one_word_per_line_is_cut_too() {
+        for text in ["word\n", "word\r\n", "語。\n", "1\n"] {
+            let text = text.repeat(1000);
+            assert!(chunks(&text, 100).all(|chunk| chunk.len() <= 110));
+        }
+    }
+
+    #[test]
     fn specials_follow_the_other_tokens_and_are_never_zero() {
         for tokenizer in three_kinds() {
             let size = tokenizer.vocabulary_size() as u32;
@@ -460,6 +490,13 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(hashes(), hashes());
+    }
+
+    #[test]
+    fn a_directory_is_no_tokenizer() {
+        let error = Tokenizer::load(".").err().unwrap();
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().starts_with(".: found a directory"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
 use crate::run::{AppendLog, RunDirectory};
+use crate::say::note;
 use crate::task::Measured;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
@@ -28,9 +29,8 @@ impl MetricsLog {
         run: &RunDirectory,
         every_steps: u64,
         state: Option<&Value>,
-        say: fn(&str),
     ) -> Result<Self, Error> {
-        let log = open_log(&run.metrics(), state, say)?;
+        let log = open_log(&run.metrics(), state)?;
         Ok(Self { log, every_steps })
     }
 
@@ -57,15 +57,11 @@ impl MetricsLog {
 }
 
 /// Opens a log at the byte that a hook's state remembers.
-pub(super) fn open_log(
-    path: &std::path::Path,
-    state: Option<&Value>,
-    say: fn(&str),
-) -> Result<AppendLog, Error> {
+pub(super) fn open_log(path: &std::path::Path, state: Option<&Value>) -> Result<AppendLog, Error> {
     let position = state.and_then(|state| state["bytes"].as_u64()).unwrap_or(0);
     let (log, problem) = AppendLog::open(path, position)?;
     if let Some(problem) = problem {
-        say(&problem.to_string());
+        note(&problem.to_string());
     }
     Ok(log)
 }

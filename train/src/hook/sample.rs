@@ -37,10 +37,9 @@ impl Sample {
         tokenizer: Arc<Tokenizer>,
         recipe: &Recipe,
         state: Option<&Value>,
-        say: fn(&str),
     ) -> Result<Self, Error> {
         Ok(Self {
-            log: open_log(&run.samples(), state, say)?,
+            log: open_log(&run.samples(), state)?,
             tokenizer,
             prompts: recipe.watch.sample_prompts.clone(),
             n_tokens: recipe.watch.sample_tokens as usize,

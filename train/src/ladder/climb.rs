@@ -3,6 +3,7 @@
 use super::build::{adapt, fresh_model, skeleton};
 use super::gate;
 use super::inputs::Inputs;
+use super::resume::Position;
 use crate::error::Error;
 use crate::hook::{MetricsLog, Sample, StagedUnfreezing, Throughput};
 use crate::learner::{
@@ -33,22 +34,23 @@ pub struct Ladder {
     pub stop: Stop,
     /// How it is shown.
     pub render: Render,
-    /// Says something to the user.
-    pub say: fn(&str),
 }
 
 impl Ladder {
-    /// Climbs from the newest checkpoint that verifies, or from the ground.
+    /// Climbs from where [`Ladder::find_start`] found it.
     ///
     /// # Errors
-    /// `Invalid` if data, tokenizer or checkpoint are broken or have changed since; `Stopped` after a signal;
-    /// `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the disk is full.
-    pub fn climb<B: AutodiffBackend>(&self, device: &B::Device) -> Result<(), Error> {
-        let mut resumed = self.newest()?;
-        let mut state = match &resumed {
-            Some(snapshot) => self.check_unchanged(&snapshot.state)?,
-            None => self.first_state(),
-        };
+    /// `Stopped` after a signal; `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the
+    /// disk is full.
+    pub fn climb<B: AutodiffBackend>(
+        &self,
+        start: Position,
+        device: &B::Device,
+    ) -> Result<(), Error> {
+        let Position {
+            mut state,
+            mut resumed,
+        } = start;
         let mut model: Option<Decoder<B>> = None;
         for (index, stage) in self.recipe.stage.iter().enumerate().skip(state.stage_index) {
             if index > state.stage_index {
@@ -146,7 +148,6 @@ impl Ladder {
                 &self.run,
                 watch.log_every_steps,
                 state.hooks.get(MetricsLog::NAME),
-                self.say,
             )?),
         ];
         if watch.sample_every_steps > 0 {
@@ -155,7 +156,6 @@ impl Ladder {
                 self.inputs.tokenizer.clone(),
                 &self.recipe,
                 state.hooks.get(Sample::NAME),
-                self.say,
             )?;
             hooks.push(Box::new(Every(watch.sample_every_steps, sample)));
         }

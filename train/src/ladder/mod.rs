@@ -4,8 +4,11 @@ mod build;
 mod climb;
 mod gate;
 mod inputs;
+mod memory;
 mod resume;
 
 pub use build::{fresh_model, skeleton};
 pub use climb::Ladder;
 pub use inputs::Inputs;
+pub use memory::Needs;
+pub use resume::Position;

@@ -4,30 +4,48 @@ use super::Ladder;
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+use crate::say::note;
 use std::path::Path;
 
+/// Where a climb begins: on the ground, or at a checkpoint.
+pub struct Position {
+    /// The counters there.
+    pub(super) state: State,
+    /// The checkpoint's content.
+    pub(super) resumed: Option<Snapshot>,
+}
+
 impl Ladder {
-    /// The newest checkpoint that verifies; says what was passed over.
-    pub(super) fn newest(&self) -> Result<Option<Snapshot>, Error> {
-        let loaded = checkpoint::latest(&self.run)?;
-        Ok(loaded.map(|loaded| {
-            for problem in &loaded.skipped {
-                (self.say)(&format!("{problem}; it is passed over"));
-            }
-            let state = &loaded.snapshot.state;
-            let stage_step = state.stage_step;
-            (self.say)(&format!(
-                "resuming at step {} (stage {}, step {stage_step}) from {}",
-                state.step,
-                state.stage,
-                loaded.path.display()
-            ));
-            loaded.snapshot
-        }))
+    /// The newest checkpoint that verifies, or the ground; says what was passed over.
+    ///
+    /// # Errors
+    /// `Invalid` if no checkpoint verifies, or data or tokenizer have changed since; `Config` if the recipe has.
+    pub fn find_start(&self) -> Result<Position, Error> {
+        let Some(loaded) = checkpoint::latest(&self.run)? else {
+            return Ok(Position {
+                state: self.first_state(),
+                resumed: None,
+            });
+        };
+        for problem in &loaded.skipped {
+            note(&format!("{problem}; it is passed over"));
+        }
+        let state = self.check_unchanged(&loaded.snapshot.state)?;
+        note(&format!(
+            "resuming at step {} (stage {}, step {}) from {}",
+            state.step,
+            state.stage,
+            state.stage_step,
+            loaded.path.display()
+        ));
+        Ok(Position {
+            state,
+            resumed: Some(loaded.snapshot),
+        })
     }
 
     /// The state of a run that has done nothing yet.
-    pub(super) fn first_state(&self) -> State {
+    fn first_state(&self) -> State {
         State {
             format: STATE_FORMAT,
             stage: self.recipe.stage[0].name.clone(),
@@ -42,7 +60,7 @@ impl Ladder {
     }
 
     /// A resume is exact only with the recipe, the data and the tokenizer it was saved with.
-    pub(super) fn check_unchanged(&self, state: &State) -> Result<State, Error> {
+    fn check_unchanged(&self, state: &State) -> Result<State, Error> {
         let now = self.first_state();
         let changed = |file: &Path, advice: &str| {
             let problem = Problem::new(
@@ -70,7 +88,7 @@ impl Ladder {
             }
         }
         if now.threads != state.threads {
-            (self.say)(&format!(
+            note(&format!(
                 "{} threads instead of the checkpoint's {}: the run goes on; equal bits are promised for the same \
                  number only",
                 now.threads, state.threads

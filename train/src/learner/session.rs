@@ -105,7 +105,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         events: &mut Events<B, M>,
     ) -> Result<(), Error> {
         let mut batches = train.iter();
-        let mut frozen = BTreeSet::new();
+        // What a stage before, or a fresh model, left thawed or frozen is not known here.
+        let mut frozen: Option<BTreeSet<String>> = None;
         if self.state.stage_step == 0 && self.settings.valid_every_steps > 0 {
             let measured = self.validate(valid);
             let verdict = self.after_step(&self.plan(), None, measured, events)?;
@@ -119,9 +120,9 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             for hook in &mut self.hooks {
                 hook.before_step(&mut plan)?;
             }
-            if plan.frozen != frozen {
+            if frozen.as_ref() != Some(&plan.frozen) {
                 self.change_model(|model, _| freeze(model, &plan.frozen));
-                frozen.clone_from(&plan.frozen);
+                frozen = Some(plan.frozen.clone());
             }
             let measured = self.step(&plan, micro_batches)?;
             let validated = match self.is_due(self.settings.valid_every_steps) {

@@ -5,7 +5,7 @@
 mod model;
 mod stage;
 
-use crate::device::BACKENDS;
+use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::recipe::Recipe;
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::path::KeyPath;
@@ -46,12 +46,25 @@ pub fn check(recipe: &Recipe, report: &Report<'_>) {
 
 fn run(recipe: &Recipe, section: &Section<'_>) {
     section.name("name", &recipe.run.name);
+    // `last~1` is no name already, because of its `~`.
+    section.require(
+        "name",
+        recipe.run.name != "last",
+        "a name other than `last`, which means the newest run",
+    );
     section.path_to_something("root", &recipe.run.root);
 }
 
 fn device(recipe: &Recipe, section: &Section<'_>) {
     let names = BACKENDS.map(|(name, _)| name);
-    section.known("backend", &recipe.device.backend, &names);
+    let backend = &recipe.device.backend;
+    section.known("backend", backend, &names);
+    section.relate(
+        "index",
+        &[section.path.key("backend")],
+        recipe.device.index == 0 || !ON_THE_CPU.contains(&backend.as_str()),
+        format!("0: {backend} knows one device, the CPU"),
+    );
 }
 
 fn data(recipe: &Recipe, section: &Section<'_>) {
@@ -192,11 +205,15 @@ impl Section<'_> {
 
     fn name(&self, key: &str, name: &str) {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        // `.` and `..` are folders that exist.
+        // A dot in front hides a folder, and a dash makes it look like an option.
         let holds = (1..=100).contains(&name.len())
             && name.chars().all(allowed)
-            && name.chars().any(|c| c != '.');
-        self.require(key, holds, "1 to 100 letters, digits, `.`, `_` or `-`");
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        self.require(
+            key,
+            holds,
+            "1 to 100 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
+        );
     }
 
     fn path_to_something(&self, key: &str, path: &Path) {

@@ -403,12 +403,8 @@ fn rules_between_values_name_both() {
         (
             "name = \"brian-tiny\"",
             "name = \"../x\"",
-            "run.name: found string \"../x\", expected 1 to 100 letters, digits, `.`, `_` or `-`",
-        ),
-        (
-            "name = \"brian-tiny\"",
-            "name = \"..\"",
-            "run.name: found string \"..\", expected 1 to 100 letters, digits, `.`, `_` or `-`",
+            "run.name: found string \"../x\", expected 1 to 100 letters, digits, `.`, `_` or `-`, \
+             beginning with a letter or digit",
         ),
         (
             "sample_prompts = [\"Once \", \"The \"]",
@@ -435,6 +431,88 @@ fn rules_between_values_name_both() {
         without_line(&messages(baseline, &[])[0]),
         "stage.baseline.policy: found string \"sequential\", expected \"none\": a baseline has no pool"
     );
+}
+
+#[test]
+fn names_begin_with_a_letter_or_digit() {
+    let expected =
+        "expected 1 to 100 letters, digits, `.`, `_` or `-`, beginning with a letter or digit";
+    for (path, from) in [
+        ("run.name", "name = \"brian-tiny\""),
+        ("stage.0.name", "name = \"baseline\""),
+        ("data.valid.0.name", "name = \"stories\""),
+    ] {
+        for name in [
+            "", ".", "..", ".hidden", "-x", "_x", "a/b", "a b", "é", "last~", "last~1",
+        ] {
+            let found = after(from, &format!("name = \"{name}\""));
+            assert_eq!(found.len(), 1, "{path} {name:?}: {found:?}");
+            let message = format!("name: found string \"{name}\", {expected}");
+            assert!(found[0].ends_with(&message), "{path}: {found:?}");
+        }
+        for name in ["x", "7", "a.b_c-", &"x".repeat(100)] {
+            assert_eq!(
+                after(from, &format!("name = \"{name}\"")),
+                [""; 0],
+                "{path}"
+            );
+        }
+        assert_eq!(
+            after(from, &format!("name = \"{}\"", "x".repeat(101))).len(),
+            1
+        );
+    }
+}
+
+#[test]
+fn last_names_a_run_already_but_no_stage_and_no_source() {
+    assert_eq!(
+        after("name = \"brian-tiny\"", "name = \"last\""),
+        [
+            "run.name: found string \"last\", expected a name other than `last`, which means the newest run"
+        ]
+    );
+    for from in [
+        "name = \"brian-tiny\"",
+        "name = \"baseline\"",
+        "name = \"stories\"",
+    ] {
+        assert_eq!(after(from, "name = \"last-2\""), [""; 0]);
+    }
+    assert_eq!(after("name = \"baseline\"", "name = \"last\""), [""; 0]);
+    assert_eq!(after("name = \"stories\"", "name = \"last\""), [""; 0]);
+}
+
+#[test]
+fn the_cpu_is_one_device_and_others_may_be_many() {
+    let with = |backend: &str| {
+        let device = format!("device.backend={backend}");
+        let found = messages(good(), &[&device, "device.index=1"]);
+        found
+            .iter()
+            .map(|text| without_line(text))
+            .collect::<Vec<_>>()
+    };
+    for backend in ["ndarray", "flex"] {
+        assert_eq!(
+            with(backend),
+            [format!(
+                "device.index, from --set: found integer 1, expected 0: {backend} knows one device, the CPU"
+            )]
+        );
+    }
+    for backend in ["wgpu", "vulkan", "cuda"] {
+        assert_eq!(with(backend), [""; 0]);
+    }
+    // Whether there is such a device depends on the backend, which is not known here.
+    let unknown = with("cud");
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+}
+
+#[test]
+fn a_group_may_rest_for_a_whole_stage() {
+    let freeze = "freeze = [{ group = \"blocks\", until_step = 150 }]";
+    assert_eq!(after("freeze = []", freeze), [""; 0]);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub struct Recipe {
 /// Where the run goes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct RunConfig {
-    /// Name of the run directory.
+    /// Name of the run directory; not `last`, which means the newest run.
     pub name: String,
     /// The folder in which run directories are made.
     pub root: PathBuf,

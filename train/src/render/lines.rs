@@ -1,5 +1,6 @@
 //! Progress as lines on stderr, without a terminal and without escape codes.
 
+use crate::say::say;
 use burn::train::metric::MetricDefinition;
 use burn::train::renderer::{
     EvaluationName, EvaluationProgress, MetricState, MetricsRenderer, MetricsRendererEvaluation,
@@ -70,10 +71,11 @@ impl LineRenderer {
                 line.insert("split".to_string(), json!(split));
                 line.insert("stage_step".to_string(), json!(step));
                 line.insert("stage_steps".to_string(), json!(steps));
-                let finite = numbers.iter().filter(|(_, value)| value.is_finite());
+                let measured = |value: f64| value.is_finite() && value != 0.0;
+                let finite = numbers.iter().filter(|(_, value)| measured(**value));
                 // The names of metrics.jsonl; burn-train allows no slash in its own.
                 line.extend(finite.map(|(name, value)| (name.replace('.', "/"), json!(value))));
-                eprintln!("{}", Value::Object(line));
+                say(&Value::Object(line).to_string());
             }
             Format::Plain => {
                 let shown = numbers
@@ -90,7 +92,7 @@ impl LineRenderer {
                 if split == "train" {
                     parts.extend(self.eta(step, steps));
                 }
-                eprintln!("{}", parts.join(" · "));
+                say(&parts.join(" · "));
             }
         }
     }

@@ -29,9 +29,4 @@ impl StepPlan {
             targets: 0,
         }
     }
-
-    /// How far the stage is, in `[0, 1)`.
-    pub fn progress(&self) -> f64 {
-        self.stage_step as f64 / self.stage_steps.max(1) as f64
-    }
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Kind, Specials};
 use crate::error::Problem;
+use crate::text::json_complaint;
 
 /// Matches one character in Oniguruma (Python) and fancy-regex (here); a dot would leave out line ends.
 pub(super) const CHARACTER_PATTERN: &str = r"[\s\S]";
@@ -57,7 +58,7 @@ pub(super) fn byte_characters() -> Vec<char> {
 pub(super) fn check(path: &Path, file: &[u8]) -> Result<Checked, Problem> {
     let json: Value = serde_json::from_slice(file).map_err(|e| {
         let place = format!("line {}, column {}", e.line(), e.column());
-        Problem::new(path, place, e.to_string(), "a tokenizer.json")
+        Problem::new(path, place, json_complaint(&e), "a tokenizer.json")
     })?;
     let checker = Checker { path, json: &json };
     for pointer in ["/truncation", "/padding", "/normalizer", "/model/dropout"] {

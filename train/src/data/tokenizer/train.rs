@@ -21,6 +21,19 @@ const SPECIALS: usize = Specials::TEXTS.len();
 /// Merging a word takes the library time quadratic in its length, so a run of a million spaces must not be one word.
 const CHUNK_BYTES: usize = 1 << 10;
 
+/// The library reserves memory for a whole vocabulary before it learns the first token.
+const VOCABULARY_MAX: usize = 1 << 20;
+
+/// Refuses vocabularies that nobody means.
+pub(super) fn require_bounded(vocabulary_size: Option<usize>) -> Result<(), Error> {
+    match vocabulary_size {
+        Some(found) if found > VOCABULARY_MAX => {
+            Err(wrong_size(found, format!("at most {VOCABULARY_MAX}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// 256 pieces, no merges, id = byte.
 pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
     let expected = 256 + SPECIALS;
@@ -228,6 +241,17 @@ mod tests {
             let error = train(kind, "text", Some(size)).err().unwrap();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(minimum), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_vocabulary_too_large_for_any_kind_says_the_maximum() {
+        for kind in [Kind::Byte, Kind::Character, Kind::Bpe] {
+            for size in [(1 << 20) + 1, 99_999_999_999, usize::MAX] {
+                let error = train(kind, "text", Some(size)).err().unwrap();
+                assert_eq!(error.exit_code(), 2);
+                assert!(error.to_string().contains("at most 1048576"), "{error}");
+            }
         }
     }
 

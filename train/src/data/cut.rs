@@ -1,0 +1,81 @@
+//! Where a text can be cut so that its parts have the byte pairs of the whole.
+
+/// The first place at or behind `from` where white space follows something else; never 0.
+///
+/// The pattern of GPT-2, `'s|…| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, cuts at all of these, whatever
+/// comes before and after: no token goes on with white space after something else. It looks ahead only behind white
+/// space, so the part before such a place has all that it looks at, and it never looks back. Specials hold no white
+/// space.
+///
+/// Behind a line end it would not be safe: of `a\n\nb` the pattern makes `a`, `\n`, `\n`, `b`, but of `a\n\n` it
+/// makes `a`, `\n\n`.
+pub(super) fn word_end(text: &str, from: usize) -> Option<usize> {
+    // One character back, so that the one before `from` is known.
+    let start = text.floor_char_boundary(from.saturating_sub(1));
+    let mut is_inside_word = false;
+    for (at, character) in text[start..].char_indices() {
+        if character.is_whitespace() && is_inside_word && start + at >= from {
+            return Some(start + at);
+        }
+        is_inside_word = !character.is_whitespace();
+    }
+    None
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use brian::random;
+
+    /// A text in which words, numbers, specials and all kinds of white space follow each other at random.
+    pub fn mixed_text(seed: u64, n_parts: u64) -> String {
+        const PARTS: [&str; 24] = [
+            "word",
+            "hat",
+            "I'll",
+            "'s",
+            "12",
+            "3.5",
+            "!",
+            "...",
+            "語。",
+            "é",
+            "👩‍👩‍👧",
+            "<s>",
+            "</s",
+            " ",
+            " ",
+            " ",
+            "  ",
+            "\n",
+            "\n",
+            "\r\n",
+            "\n\n",
+            "\t",
+            "\u{a0}",
+            "\u{3000}",
+        ];
+        let key = random::key(seed, "mixed text", 0);
+        let part = |i| PARTS[random::bits(key, i) as usize % PARTS.len()];
+        (0..n_parts).map(part).collect()
+    }
+
+    #[test]
+    fn a_word_ends_before_the_first_white_space_and_not_inside_a_run_of_it() {
+        let cases = [
+            ("ab cd", 0, Some(2)),
+            ("ab cd", 2, Some(2)),
+            ("ab cd", 3, None),
+            ("  a\r\n\nb", 0, Some(3)),
+            ("  a\r\n\nb", 4, None),
+            ("語\u{3000}b", 1, Some(3)),
+            ("語\n", 2, Some(3)),
+            (" \n\n", 0, None),
+            ("", 0, None),
+            ("ab", 9, None),
+        ];
+        for (text, from, place) in cases {
+            assert_eq!(word_end(text, from), place, "{text:?} from {from}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a training needs at least, before anything is made: a refusal in a line instead of a process that is killed.
+
+use super::skeleton;
+use crate::device::{self, Task};
+use crate::error::Error;
+use crate::recipe::{ModelConfig, Recipe};
+use brian::BaselineConfig;
+use burn::tensor::backend::AutodiffBackend;
+use std::io;
+
+/// A weight, its gradient and two moments, in f32.
+const BYTES_PER_PARAMETER: u64 = 16;
+
+/// The size of a training.
+pub struct Needs {
+    /// Parameters of the largest stage.
+    pub parameters: u64,
+    /// Bytes it cannot do without: weights, optimizer, and what the backward pass keeps. The truth is higher.
+    pub bytes: u64,
+}
+
+impl Needs {
+    /// Counts without creating a parameter.
+    ///
+    /// # Errors
+    /// `Resource` if the device does not start.
+    pub fn of(recipe: &Recipe, vocabulary: usize) -> Result<Self, Error> {
+        let count = Count { recipe, vocabulary };
+        let parameters = device::run(&recipe.device, count)?;
+        let bytes = BYTES_PER_PARAMETER * parameters;
+        let bytes = bytes.saturating_add(activation_bytes(recipe, vocabulary));
+        Ok(Self { parameters, bytes })
+    }
+
+    /// Compares with the memory of this machine; a device with a memory of its own is not asked.
+    ///
+    /// # Errors
+    /// `Resource` with both numbers and what to lower.
+    pub fn check(&self, recipe: &Recipe) -> Result<(), Error> {
+        let free = device::free_memory_bytes(&recipe.device);
+        let Some(free) = free.filter(|free| *free < self.bytes) else {
+            return Ok(());
+        };
+        let cause = format!(
+            "it needs at least {} MB and {} MB are free; lower batch.sequences (and raise batch.accumulate) or the \
+             sizes in [model]",
+            self.bytes / 1_000_000,
+            free / 1_000_000
+        );
+        Err(Error::resource(
+            "memory",
+            "hold this training",
+            io::Error::other(cause),
+        ))
+    }
+}
+
+/// Logits and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
+fn activation_bytes(recipe: &Recipe, vocabulary: usize) -> u64 {
+    let model: BaselineConfig = match &recipe.model {
+        ModelConfig::Baseline(config) => *config,
+        ModelConfig::Brian(config) => config.baseline(),
+    };
+    let window = recipe.data.window;
+    let per_block = 8 * model.d_model + 3 * model.d_ff + 2 * model.n_heads * window;
+    let per_token = 3 * vocabulary + model.n_layers * per_block;
+    let tokens = recipe.batch.sequences as u64 * window as u64;
+    tokens.saturating_mul(4 * per_token as u64)
+}
+
+struct Count<'a> {
+    recipe: &'a Recipe,
+    vocabulary: usize,
+}
+
+impl Task for Count<'_> {
+    type Output = u64;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<u64, Error> {
+        let count = |stage: &crate::recipe::Stage| {
+            let model = &self.recipe.model;
+            skeleton::<B>(model, stage.policy, self.vocabulary, &device).n_parameters()
+        };
+        Ok(self.recipe.stage.iter().map(count).max().unwrap_or(0))
+    }
+}
