@@ -252,7 +252,7 @@ fn a_stderr_that_is_closed_costs_no_step() {
 fn a_training_that_no_memory_can_hold_is_refused_before_it_starts() {
     let workplace = Workplace::with_stories();
     let refused = workplace
-        .nerve("fit ladder.toml --set batch.sequences=100000000")
+        .nerve("fit ladder.toml --set batch.sequences=1000000")
         .expect(4);
     assert!(
         refused
