@@ -53,7 +53,7 @@ pub struct PrepareArgs {
     /// The seed of --split hash.
     #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Whether each document ends with </s> [default: false for text files read whole, true otherwise].
+    /// Whether each document ends with `</s>` [default: false for text files read whole, true otherwise].
     #[arg(long, value_name = "true|false")]
     pub end_of_document: Option<bool>,
     /// What happens to bytes that are no UTF-8: stop, put U+FFFD, or leave the line out.

@@ -9,7 +9,7 @@ pub mod fit;
 pub mod runs;
 pub mod sample;
 pub mod tokenizer;
-mod trained;
+pub mod trained;
 
 use crate::cli::Verb;
 use crate::error::Error;
