@@ -112,13 +112,13 @@ pub fn free_memory_bytes(config: &DeviceConfig) -> Option<u64> {
         return None;
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
-    let free = memory_bytes("MemAvailable:");
+    let free = memory_bytes("/proc/meminfo", "MemAvailable:");
     free.into_iter().chain(limit).min()
 }
 
-/// A line of `/proc/meminfo`, where the system has it.
-pub fn memory_bytes(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+/// A size from `/proc/meminfo` or `/proc/self/status`, where the system has them.
+pub fn memory_bytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024)

@@ -16,7 +16,7 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
         .iter()
         .map(|(name, compiled)| look(name, *compiled))
         .collect();
-    let memory = device::memory_bytes("MemTotal:");
+    let memory = device::memory_bytes("/proc/meminfo", "MemTotal:");
     let burn_toml = burn_configuration();
     if arguments.json {
         let backends: Vec<Value> = backends.iter().map(Backend::json).collect();

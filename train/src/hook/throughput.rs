@@ -1,5 +1,6 @@
 //! Tokens per second since the last look, and the process's peak memory.
 
+use crate::device::memory_bytes;
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
 use burn::tensor::backend::AutodiffBackend;
@@ -32,18 +33,10 @@ impl<B: AutodiffBackend, M> Hook<B, M> for Throughput {
             "tokens_per_second",
             (step.tokens - self.tokens) as f64 / seconds,
         );
-        if let Some(bytes) = peak_memory_bytes() {
+        if let Some(bytes) = memory_bytes("/proc/self/status", "VmHWM:") {
             step.add("peak_memory_mb", bytes as f64 / 1e6);
         }
         *self = Self::new(step.tokens);
         Ok(Verdict::Continue)
     }
-}
-
-/// The most memory this process ever held, where the system tells.
-pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
 }

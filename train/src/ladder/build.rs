@@ -5,23 +5,16 @@ use crate::task::Decoder;
 use burn::tensor::backend::Backend;
 
 /// A model with the recipe's initial values.
-pub fn fresh_model<B: Backend>(
+pub(super) fn fresh_model<B: Backend>(
     config: &ModelConfig,
     policy: Policy,
     vocabulary: usize,
     seed: u64,
     device: &B::Device,
 ) -> Decoder<B> {
-    match (config, policy) {
-        (ModelConfig::Baseline(config), _) => {
-            Decoder::Baseline(config.init(vocabulary, seed, device))
-        }
-        (ModelConfig::Brian(config), Policy::None) => {
-            Decoder::Baseline(config.baseline().init(vocabulary, seed, device))
-        }
-        (ModelConfig::Brian(config), Policy::Sequential) => {
-            Decoder::Brian(config.init(vocabulary, seed, device))
-        }
+    match config.under(policy) {
+        ModelConfig::Baseline(config) => Decoder::Baseline(config.init(vocabulary, seed, device)),
+        ModelConfig::Brian(config) => Decoder::Brian(config.init(vocabulary, seed, device)),
     }
 }
 
@@ -32,16 +25,9 @@ pub fn skeleton<B: Backend>(
     vocabulary: usize,
     device: &B::Device,
 ) -> Decoder<B> {
-    match (config, policy) {
-        (ModelConfig::Baseline(config), _) => {
-            Decoder::Baseline(config.skeleton(vocabulary, device))
-        }
-        (ModelConfig::Brian(config), Policy::None) => {
-            Decoder::Baseline(config.baseline().skeleton(vocabulary, device))
-        }
-        (ModelConfig::Brian(config), Policy::Sequential) => {
-            Decoder::Brian(config.skeleton(vocabulary, device))
-        }
+    match config.under(policy) {
+        ModelConfig::Baseline(config) => Decoder::Baseline(config.skeleton(vocabulary, device)),
+        ModelConfig::Brian(config) => Decoder::Brian(config.skeleton(vocabulary, device)),
     }
 }
 

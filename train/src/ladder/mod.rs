@@ -7,7 +7,7 @@ mod inputs;
 mod memory;
 mod resume;
 
-pub use build::{fresh_model, skeleton};
+pub use build::skeleton;
 pub use climb::Ladder;
 pub use inputs::Inputs;
 pub use memory::Needs;

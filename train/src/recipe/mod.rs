@@ -91,6 +91,14 @@ pub enum ModelConfig {
 }
 
 impl ModelConfig {
+    /// What a stage with this policy trains: without one, a routed model is the plain decoder of the same blocks.
+    pub fn under(&self, policy: Policy) -> Self {
+        match (self, policy) {
+            (Self::Brian(config), Policy::None) => Self::Baseline(config.baseline()),
+            (config, _) => config.clone(),
+        }
+    }
+
     /// The longest sequence, in tokens.
     pub fn context(&self) -> usize {
         match self {
