@@ -2,7 +2,8 @@
 #![allow(missing_docs)]
 
 use bench::{BenchBackend, Shape, VOCABULARY, timed};
-use brian::route::policy::Policy;
+use brian::Rules;
+use brian::route::policy::Row;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn forward(criterion: &mut Criterion) {
@@ -17,9 +18,10 @@ fn forward(criterion: &mut Criterion) {
         group.bench_function(format!("baseline/{}", shape.name()), |bencher| {
             timed::<BenchBackend>(bencher, &device, || drop(baseline.forward(input.clone())));
         });
+        let (rules, rows) = (Rules::sequential(), vec![Row::default(); shape.batch]);
         let brian = shape.brian().wrap(baseline.clone(), 1);
         group.bench_function(format!("fixed_route/{}", shape.name()), |bencher| {
-            let pass = || drop(brian.forward(input.clone(), Policy::Sequential));
+            let pass = || drop(brian.forward(input.clone(), &rules, &rows));
             timed::<BenchBackend>(bencher, &device, pass);
         });
     }

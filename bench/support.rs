@@ -1,6 +1,8 @@
 //! The backend under measurement, shapes, and a clock that waits for the device.
 
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig};
+use brian::route::position::{Injection, Reach, Start};
+use brian::route::rules::Sees;
+use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -85,6 +87,7 @@ impl Shape {
             d_ff: base.d_ff,
             n_pre: 1,
             n_pool: base.n_layers - 2,
+            d_ff_pool: base.d_ff,
             n_post: 1,
             context: base.context,
             rope_base: base.rope_base,
@@ -93,6 +96,15 @@ impl Shape {
             position: PositionConfig {
                 d_position: 16,
                 layout: Layout::OpenArc,
+                start: Start::Learned,
+                injection: Injection::Adapter,
+                into: Reach::Both,
+            },
+            route: RouteConfig {
+                max_steps: 4,
+                top_k_first: 1,
+                top_k: 1,
+                sees: Sees::Token,
             },
             exit: Exit::Residual,
         }

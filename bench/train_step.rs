@@ -2,8 +2,9 @@
 #![allow(missing_docs)]
 
 use bench::{BenchAutodiff, BenchBackend, Shape, VOCABULARY, timed};
+use brian::Rules;
 use brian::loss::language;
-use brian::route::policy::Policy;
+use brian::route::policy::Row;
 use burn::optim::{GradientsParams, Optimizer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
@@ -30,13 +31,14 @@ fn train_step(criterion: &mut Criterion) {
             ("baseline", Decoder::Baseline(baseline)),
             ("fixed_route", Decoder::Brian(fixed)),
         ];
+        let (rules, rows) = (Rules::sequential(), vec![Row::default(); shape.batch]);
         for (name, model) in models {
             let input = shape.input::<BenchAutodiff>(&device);
             let mut optimizer = GroupedAdamW::new(&ADAMW);
             let mut model = Some(model);
             let mut step = || {
                 let before = model.take().expect("it is put back below");
-                let logits = before.forward(input.clone(), Policy::Sequential);
+                let logits = before.forward(input.clone(), &rules, &rows).0;
                 let loss = language::nats(logits, input.clone()).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &before);
                 model = Some(optimizer.step(1e-4, before, gradients));

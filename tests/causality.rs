@@ -1,22 +1,52 @@
-//! What comes later changes nothing: bitwise for a changed suffix, to rounding for a shorter sequence.
+//! What comes later changes nothing: bitwise for a changed suffix, to rounding for a shorter sequence. For every model, and
+//! for every way in which a walk can be led and left.
 
 use crate::support::{
     REORDERED, TestAutodiff, TestBackend, difference, small_baseline, small_brian, tokens, values,
 };
 use brian::random;
-use brian::route::policy::Policy;
-use brian::{Exit, Layout};
+use brian::route::constraint::Constraint;
+use brian::route::draws::Draws;
+use brian::route::policy::{Policy, Row, Select, Teacher};
+use brian::route::position::{Injection, Reach, Start};
+use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
+use brian::{Brian, BrianConfig, Exit, Layout, Rules};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use train::task::Decoder;
 
 const VOCABULARY: usize = 31;
 const SEQ: usize = 29;
 
-/// Every model there is.
-fn models() -> Vec<(String, Decoder<TestBackend>)> {
+/// A model and how its walks are led.
+struct Case {
+    name: String,
+    model: Decoder<TestBackend>,
+    rules: Rules,
+}
+
+impl Case {
+    fn logits(&self, sequences: &[Vec<i64>], rows: &[Row]) -> Vec<f32> {
+        values(self.model.forward(tokens(sequences), &self.rules, rows).0)
+    }
+}
+
+/// Every model on the fixed route, and the routed one under every policy and exit.
+fn cases() -> Vec<Case> {
     let device = Default::default();
     let baseline = Decoder::Baseline(small_baseline().init(VOCABULARY, 3, &device));
-    let mut models = vec![("baseline".to_string(), baseline)];
+    let mut cases = vec![Case {
+        name: "baseline".to_string(),
+        model: baseline,
+        rules: Rules::sequential(),
+    }];
+    let mut add = |name: String, config: &BrianConfig, rules: Rules| {
+        cases.push(Case {
+            name,
+            model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &device))),
+            rules,
+        });
+    };
     for exit in [Exit::Residual, Exit::Projection] {
         for layout in [
             Layout::OpenArc,
@@ -24,29 +54,142 @@ fn models() -> Vec<(String, Decoder<TestBackend>)> {
             Layout::Random,
             Layout::None,
         ] {
-            let brian = small_brian(exit, layout).init(VOCABULARY, 3, &device);
-            models.push((
-                format!("brian {exit:?} {layout:?}"),
-                Decoder::Brian(loud(brian)),
-            ));
+            let name = format!("{exit:?} {layout:?}");
+            let config = small_brian(exit, layout);
+            add(format!("fixed {name}"), &config, Rules::sequential());
+            let rules = walk(router(Select::Argmax), ExitObjective::Legacy { hard: true });
+            add(format!("routed {name}"), &config, rules);
         }
     }
-    models
+    let config = pool_of_three();
+    for into in [Reach::Router, Reach::Blocks, Reach::Neither] {
+        let mut config = config;
+        config.position.into = into;
+        let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+        add(format!("position into {into:?}"), &config, rules);
+    }
+    let mut direct = config;
+    direct.position.injection = Injection::Direct;
+    direct.position.d_position = direct.d_model;
+    direct.position.start = Start::FirstBlock;
+    let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+    add("direct injection".to_string(), &direct, rules);
+    for (policy_name, policy) in policies() {
+        for exit_objective in exits() {
+            for top_k in [1, 2] {
+                for learning in [false, true] {
+                    let mut config = config;
+                    config.route.top_k = top_k;
+                    let rules = Rules {
+                        learning,
+                        noise_std: 0.3,
+                        override_probability: 0.2,
+                        ..walk(policy.clone(), exit_objective)
+                    };
+                    let name =
+                        format!("{policy_name} {exit_objective:?} top {top_k} learning {learning}");
+                    add(name, &config, rules);
+                }
+            }
+        }
+    }
+    for choice_gradient in [ChoiceGradient::Gated, ChoiceGradient::StraightThrough] {
+        let rules = Rules {
+            choice_gradient,
+            ..walk(router(Select::Argmax), ExitObjective::StraightThrough)
+        };
+        add(format!("{choice_gradient:?} choice"), &config, rules);
+    }
+    let constraint = Constraint {
+        early_exit_penalty: 1.0,
+        min_exit_step: 2,
+        exit_ramp_bias: 1.0,
+        exit_ramp_start: 2,
+        final_exit_bias: 2.0,
+        force_final_exit: true,
+        self_recurrence_cap: 1,
+    };
+    for exit_objective in exits() {
+        let rules = Rules {
+            constraint,
+            ..walk(router(Select::Argmax), exit_objective)
+        };
+        add(format!("constrained {exit_objective:?}"), &config, rules);
+    }
+    cases
 }
 
-/// The same model with weights where it starts with zeros, so that nothing is causal only because it is silent.
-fn loud(model: brian::Brian<TestBackend>) -> brian::Brian<TestBackend> {
-    let shapes = brian::parameter::shapes(&model);
+fn pool_of_three() -> BrianConfig {
+    let mut config = small_brian(Exit::Residual, Layout::OpenArc);
+    config.n_pool = 3;
+    config
+}
+
+fn router(select: Select) -> Policy {
+    Policy::Router {
+        teacher: None,
+        select,
+    }
+}
+
+fn policies() -> Vec<(&'static str, Policy)> {
+    let drawn = Select::Sample {
+        temperature: 1.5,
+        in_evaluation: true,
+    };
+    let blend = |teacher| Policy::Blend {
+        teacher,
+        router_probability: 0.5,
+        select: Select::Argmax,
+    };
+    vec![
+        ("mixed", Policy::Teacher(Teacher::MixedSkipRecur)),
+        ("coverage", Policy::Teacher(Teacher::BalancedCoverage)),
+        ("random", Policy::Teacher(Teacher::RandomInternal)),
+        ("blend", blend(Teacher::MixedSkipRecur)),
+        ("blend with random", blend(Teacher::RandomInternal)),
+        ("router", router(Select::Argmax)),
+        ("sampling router", router(drawn)),
+    ]
+}
+
+fn exits() -> [ExitObjective; 4] {
+    [
+        ExitObjective::Legacy { hard: false },
+        ExitObjective::Legacy { hard: true },
+        ExitObjective::SoftMixture,
+        ExitObjective::StraightThrough,
+    ]
+}
+
+fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
+    Rules {
+        policy,
+        exit_objective,
+        ask_router: true,
+        location_bias: 0.1,
+        draws: Draws::new(5, 7),
+        learning: true,
+        ..Rules::sequential()
+    }
+}
+
+/// The same model with weights where it starts with zeros, so that nothing is causal only because it is silent, and a router
+/// that decides differently for different tokens.
+fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
     let mut values = brian::parameter::collect(&model);
-    assert_eq!(shapes.len(), values.len());
     brian::parameter::assign(model, |path, shape| {
         let value: Vec<f32> = values.remove(path).unwrap().iter().collect();
         let silent = path.ends_with("adapter.weight") || path == "exit.projection.weight";
-        match silent {
+        let std = match path {
+            "router.output.weight" => 0.5,
+            _ => 0.3,
+        };
+        match silent || path.starts_with("router.") {
             true => {
                 let key = random::key(7, path, 0);
                 (0..shape.iter().product::<usize>() as u64)
-                    .map(|position| 0.3 * random::normal(key, position) as f32)
+                    .map(|position| (std * random::normal(key, position)) as f32)
                     .collect()
             }
             false => value,
@@ -61,20 +204,34 @@ fn sequence(seed: u64, length: usize) -> Vec<i64> {
         .collect()
 }
 
-fn logits(model: &Decoder<TestBackend>, rows: &[Vec<i64>]) -> Vec<f32> {
-    values(model.forward(tokens(rows), Policy::Sequential))
+fn row(sequence: u64) -> Row {
+    Row {
+        sequence,
+        difficulty: Some((sequence % 3) as u8),
+    }
+}
+
+/// The walks of the cases are no trivial ones: somewhere each of them leaves early, late, repeats, and differs by token.
+#[test]
+fn the_walks_of_the_cases_differ() {
+    let mut lengths = std::collections::BTreeSet::new();
+    for case in cases() {
+        let input = tokens(&[sequence(1, SEQ)]);
+        let (_, trace) = case.model.forward(input, &case.rules, &[row(1)]);
+        let Some(trace) = trace else { continue };
+        lengths.extend((0..SEQ).map(|token| trace.walks.n_executed(token)));
+    }
+    assert!(lengths.len() >= 4, "{lengths:?}");
 }
 
 #[test]
 fn a_changed_suffix_leaves_every_earlier_logit_the_same_to_the_bit() {
-    for (name, model) in models() {
+    for case in cases() {
+        let name = &case.name;
         let original = sequence(1, SEQ);
-        let expected = logits(&model, std::slice::from_ref(&original));
+        let expected = case.logits(std::slice::from_ref(&original), &[row(1)]);
         for kept in 1..SEQ {
-            let mut changed = original.clone();
-            changed[kept..].copy_from_slice(&sequence(2, SEQ)[kept..]);
-            changed[kept] = (original[kept] + 1) % VOCABULARY as i64;
-            let found = logits(&model, &[changed]);
+            let found = case.logits(&[with_other_end(&original, kept)], &[row(1)]);
             let bits = |values: &[f32]| -> Vec<u32> {
                 values[..kept * VOCABULARY]
                     .iter()
@@ -92,17 +249,48 @@ fn a_changed_suffix_leaves_every_earlier_logit_the_same_to_the_bit() {
     }
 }
 
+/// The same tokens up to `kept`, then others.
+fn with_other_end(original: &[i64], kept: usize) -> Vec<i64> {
+    let mut changed = original.to_vec();
+    changed[kept..].copy_from_slice(&sequence(2, original.len())[kept..]);
+    changed[kept] = (original[kept] + 1) % VOCABULARY as i64;
+    changed
+}
+
+#[test]
+fn a_router_that_sees_the_mean_of_the_sequence_sees_the_future() {
+    let mut config = pool_of_three();
+    config.route.sees = Sees::SequenceMean;
+    let case = Case {
+        name: "sequence mean".to_string(),
+        model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default()))),
+        rules: walk(router(Select::Argmax), ExitObjective::Legacy { hard: true }),
+    };
+    let original = sequence(1, SEQ);
+    let expected = case.logits(std::slice::from_ref(&original), &[row(1)]);
+    let changes = (1..SEQ).filter(|&kept| {
+        let found = case.logits(&[with_other_end(&original, kept)], &[row(1)]);
+        let size = kept * VOCABULARY;
+        difference(&found[..size], &expected[..size]) > REORDERED
+    });
+    assert!(
+        changes.count() > 0,
+        "the test above would not have found it"
+    );
+}
+
 #[test]
 fn a_prefix_has_the_logits_of_the_whole_sequence() {
-    for (name, model) in models() {
+    for case in cases() {
         let whole = sequence(1, SEQ);
-        let expected = logits(&model, std::slice::from_ref(&whole));
+        let expected = case.logits(std::slice::from_ref(&whole), &[row(1)]);
         for length in 1..SEQ {
-            let found = logits(&model, &[whole[..length].to_vec()]);
+            let found = case.logits(&[whole[..length].to_vec()], &[row(1)]);
             let difference = difference(&found, &expected[..length * VOCABULARY]);
             assert!(
                 difference < REORDERED,
-                "{name}, {length} tokens: {difference:e}"
+                "{}, {length} tokens: {difference:e}",
+                case.name
             );
         }
     }
@@ -110,38 +298,76 @@ fn a_prefix_has_the_logits_of_the_whole_sequence() {
 
 #[test]
 fn a_sequence_does_not_see_the_other_rows_of_its_batch() {
-    for (name, model) in models() {
-        let rows: Vec<_> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
-        let together = logits(&model, &rows);
-        for (row, alone) in rows.iter().enumerate() {
-            let alone = logits(&model, std::slice::from_ref(alone));
+    for case in cases() {
+        let sequences: Vec<_> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
+        let rows: Vec<_> = (0..3).map(row).collect();
+        let together = case.logits(&sequences, &rows);
+        for (index, alone) in sequences.iter().enumerate() {
+            let alone = case.logits(std::slice::from_ref(alone), &rows[index..=index]);
             let size = SEQ * VOCABULARY;
-            let difference = difference(&alone, &together[row * size..][..size]);
-            assert!(difference < REORDERED, "{name}, row {row}: {difference:e}");
+            let difference = difference(&alone, &together[index * size..][..size]);
+            let name = &case.name;
+            assert!(
+                difference < REORDERED,
+                "{name}, row {index}: {difference:e}"
+            );
         }
+    }
+}
+
+#[test]
+fn padding_behind_a_sequence_changes_nothing() {
+    for case in cases() {
+        let sequences = [sequence(1, SEQ), sequence(2, SEQ)];
+        let short = SEQ - 9;
+        let mut padded = sequences.clone();
+        padded[0][short..].fill(0);
+        let rows = [row(1), row(2)];
+        let expected = case.logits(&sequences, &rows);
+        let found = case.logits(&padded, &rows);
+        let other = SEQ * VOCABULARY;
+        assert_eq!(found[other..], expected[other..], "{}", case.name);
+        let kept = short * VOCABULARY;
+        assert_eq!(found[..kept], expected[..kept], "{}", case.name);
     }
 }
 
 #[test]
 fn no_gradient_flows_from_a_logit_to_a_later_token() {
     let device = Default::default();
-    let model = small_baseline().init::<TestAutodiff>(VOCABULARY, 3, &device);
+    let models: Vec<(Decoder<TestAutodiff>, Rules)> = std::iter::once((
+        Decoder::Baseline(small_baseline().init(VOCABULARY, 3, &device)),
+        Rules::sequential(),
+    ))
+    .chain(exits().map(|exit_objective| {
+        let model = loud(pool_of_three().init(VOCABULARY, 3, &device));
+        let rules = Rules {
+            choice_gradient: ChoiceGradient::StraightThrough,
+            ..walk(router(Select::Argmax), exit_objective)
+        };
+        (Decoder::Brian(model), rules)
+    }))
+    .collect();
     // Every token occurs once, so a row of the embedding's gradient is the gradient of one position. The tied head
     // also adds to it: only for the tokens whose logits are taken.
-    let row: Vec<i64> = (0..SEQ as i64).collect();
-    let input: Tensor<TestAutodiff, 2, Int> = tokens(&[row]);
+    let input: Vec<i64> = (0..SEQ as i64).collect();
+    let input: Tensor<TestAutodiff, 2, Int> = tokens(&[input]);
     let position = 11;
-    let logit = model
-        .forward(input)
-        .slice([0..1, position..position + 1, 0..1])
-        .sum();
-    let gradients = logit.backward();
-    let gradient = values(model.embedding.weight.grad(&gradients).unwrap());
-    let d_model = small_baseline().d_model;
-    for token in 0..SEQ {
-        let silent = gradient[token * d_model..][..d_model]
-            .iter()
-            .all(|&entry| entry == 0.0);
-        assert_eq!(silent, token > position, "token {token}");
+    for (model, rules) in models {
+        let (logits, _) = model.forward(input.clone(), &rules, &[row(1)]);
+        let logit = logits.slice([0..1, position..position + 1, 0..1]).sum();
+        let gradients = logit.backward();
+        let embedding = match &model {
+            Decoder::Baseline(model) => &model.embedding,
+            Decoder::Brian(model) => &model.embedding,
+        };
+        let gradient = values(embedding.weight.grad(&gradients).unwrap());
+        let d_model = small_baseline().d_model;
+        for token in 0..SEQ {
+            let silent = gradient[token * d_model..][..d_model]
+                .iter()
+                .all(|&entry| entry == 0.0);
+            assert_eq!(silent, token > position, "{rules:?}, token {token}");
+        }
     }
 }

@@ -3,8 +3,9 @@
 use crate::support::{
     REORDERED, TestBackend, difference, small_baseline, small_brian, tokens, values,
 };
-use brian::route::policy::Policy;
-use brian::{Exit, Layout, compat, parameter};
+use brian::route::policy::Row;
+use brian::route::position::{Injection, Start};
+use brian::{BrianConfig, Exit, Layout, Rules, compat, parameter};
 use std::collections::{BTreeMap, BTreeSet};
 use train::learner::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 
@@ -25,29 +26,33 @@ fn the_published_baselines_have_their_published_sizes() {
 
 #[test]
 fn the_published_routed_models_have_their_published_sizes() {
-    let published = [
-        ("tiny", (64, 4, 4, 64, 260), (1, 2, 16), 292_019),
-        ("r125", (768, 12, 12, 2048, 32_000), (2, 8, 64), 139_521_609),
-        (
-            "r350",
-            (960, 16, 24, 4096, 32_000),
-            (4, 16, 128),
-            388_736_913,
-        ),
-        (
-            "r1b",
-            (1536, 24, 32, 4096, 32_000),
-            (6, 20, 256),
-            1_270_621_461,
-        ),
-    ];
-    for (name, base, (n_pre, n_pool, d_position), expected) in published {
-        let (d_model, n_heads, n_layers, context, vocabulary) = base;
-        let baseline = compat::baseline(d_model, n_heads, n_layers, context);
-        let config = compat::brian(baseline, n_pre, n_pool, d_position);
+    let r125 = |n_pool, d_position, max_steps| {
+        let mut baseline = compat::baseline(768, 12, 12, 2048);
+        baseline.n_layers = n_pool + 4;
+        compat::brian(baseline, 2, n_pool, d_position, max_steps)
+    };
+    let tiny = compat::brian(compat::baseline(64, 4, 4, 64), 1, 2, 16, 3);
+    let mut sphere16 = r125(8, 64, 16);
+    let mut direct = r125(8, 768, 4);
+    direct.position.injection = Injection::Direct;
+    let mut fine_grained = r125(16, 64, 32);
+    fine_grained.d_ff_pool = compat::d_ff(768, 1.25);
+    fine_grained.position.start = Start::Learned;
+    let r350 = compat::brian(compat::baseline(960, 16, 24, 4096), 4, 16, 128, 8);
+    let r1b = compat::brian(compat::baseline(1536, 24, 32, 4096), 6, 20, 256, 12);
+    let check = |name: &str, config: &BrianConfig, vocabulary: usize, expected: u64| {
         let model = config.skeleton::<TestBackend>(vocabulary, &Default::default());
         assert_eq!(parameter::count(&model), expected, "{name}");
-    }
+    };
+    check("tiny", &tiny, 260, 292_019);
+    check("r125", &r125(8, 64, 4), 32_000, 139_521_609);
+    check("sphere16", &sphere16, 32_000, 139_521_609);
+    sphere16.position.start = Start::Learned;
+    check("sphere16, learned start", &sphere16, 32_000, 139_521_673);
+    check("fine-grained", &fine_grained, 32_000, 139_933_841);
+    check("direct", &direct, 32_000, 139_626_249);
+    check("r350", &r350, 32_000, 388_736_913);
+    check("r1b", &r1b, 32_000, 1_270_621_461);
 }
 
 #[test]
@@ -64,7 +69,8 @@ fn a_fixed_route_around_a_baseline_has_the_baselines_logits() {
         Layout::None,
     ] {
         let wrapped = small_brian(Exit::Residual, layout).wrap(baseline.clone(), 5);
-        let found = values(wrapped.forward(input.clone(), Policy::Sequential));
+        let (found, _) = wrapped.forward(input.clone(), &Rules::sequential(), &[Row::default()]);
+        let found = values(found);
         let difference = difference(&found, &expected);
         assert!(difference < REORDERED, "{layout:?}: {difference:e}");
     }

@@ -30,7 +30,7 @@ fn every_bundled_recipe_describes_models_that_can_be_built() {
         let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
         for stage in &recipe.stage {
             let model =
-                skeleton::<TestBackend>(&recipe.model, stage.policy, 300, &Default::default());
+                skeleton::<TestBackend>(&recipe.model, &stage.policy, 300, &Default::default());
             assert!(
                 parameter::count(&model) > 0,
                 "{}: {}",
@@ -57,7 +57,7 @@ fn the_recipes_of_published_sizes_have_their_parameters() {
         let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
         let last = recipe.stage.last().unwrap();
         let model =
-            skeleton::<TestBackend>(&recipe.model, last.policy, 32_000, &Default::default());
+            skeleton::<TestBackend>(&recipe.model, &last.policy, 32_000, &Default::default());
         assert_eq!(parameter::count(&model), expected, "{name}");
     }
 }

@@ -4,13 +4,16 @@ use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;
 use crate::initial::Initial;
 use crate::model::BrianConfig;
-use crate::route::position::{Layout, PositionConfig};
+use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
+use crate::route::rules::{RouteConfig, Sees};
 
-/// The reference's feed-forward width: four times the model's, rounded up to 256 from a width of 256 on.
-pub fn d_ff(d_model: usize) -> usize {
+/// The reference's feed-forward width: a multiple of the model's, 4 if nothing else is said, rounded up to 256 from a width
+/// of 256 on.
+pub fn d_ff(d_model: usize, multiple: f64) -> usize {
+    let wanted = multiple * d_model as f64;
     match d_model {
-        0..256 => 4 * d_model,
-        _ => (4 * d_model).next_multiple_of(256),
+        0..256 => wanted as usize,
+        _ => (wanted / 256.0).ceil() as usize * 256,
     }
 }
 
@@ -19,7 +22,7 @@ pub fn baseline(d_model: usize, n_heads: usize, n_layers: usize, context: usize)
     BaselineConfig {
         d_model,
         n_heads,
-        d_ff: d_ff(d_model),
+        d_ff: d_ff(d_model, 4.0),
         n_layers,
         context,
         rope_base: 10_000.0,
@@ -28,7 +31,8 @@ pub fn baseline(d_model: usize, n_heads: usize, n_layers: usize, context: usize)
     }
 }
 
-/// The reference's routed model over the blocks of its plain decoder; `n_post` takes what pre blocks and pool leave.
+/// The reference's routed model over the blocks of its plain decoder, with its default route; `n_post` takes what pre blocks
+/// and pool leave.
 ///
 /// # Panics
 /// If the decoder has fewer blocks than pre blocks and pool.
@@ -37,6 +41,7 @@ pub fn brian(
     n_pre: usize,
     n_pool: usize,
     d_position: usize,
+    max_steps: usize,
 ) -> BrianConfig {
     let n_post = baseline.n_layers.checked_sub(n_pre + n_pool);
     BrianConfig {
@@ -45,6 +50,7 @@ pub fn brian(
         d_ff: baseline.d_ff,
         n_pre,
         n_pool,
+        d_ff_pool: baseline.d_ff,
         n_post: n_post.expect("pre blocks and pool are part of the decoder"),
         context: baseline.context,
         rope_base: baseline.rope_base,
@@ -53,7 +59,59 @@ pub fn brian(
         position: PositionConfig {
             d_position,
             layout: Layout::OpenArc,
+            start: Start::FirstBlock,
+            injection: Injection::Adapter,
+            into: Reach::Both,
+        },
+        route: RouteConfig {
+            max_steps,
+            top_k_first: 1,
+            top_k: 2,
+            sees: Sees::Token,
         },
         exit: Exit::Projection,
+    }
+}
+
+/// How hard a sequence is to the reference: the rank of its token ids within the batch, in thirds. It knows nothing of the
+/// text; equal scores keep their order.
+pub fn difficulty(rows: &[Vec<i64>]) -> Vec<u8> {
+    let score = |row: &Vec<i64>| {
+        let n = row.len() as f64;
+        let mean = row.iter().sum::<i64>() as f64 / n;
+        let squares = row.iter().map(|&id| (id as f64 - mean).powi(2));
+        mean + 0.01 * (squares.sum::<f64>() / n).sqrt()
+    };
+    let scores: Vec<f64> = rows.iter().map(score).collect();
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    let mut difficulty = vec![0; rows.len()];
+    for (rank, row) in order.into_iter().enumerate() {
+        difficulty[row] = (3 * rank / rows.len()).min(2) as u8;
+    }
+    difficulty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn difficulty_follows_the_tokens_and_not_their_place_in_the_batch() {
+        let rows = [vec![2; 4], vec![24; 4], vec![48; 4]];
+        assert_eq!(difficulty(&rows), [0, 1, 2]);
+        assert_eq!(
+            difficulty(&[rows[2].clone(), rows[0].clone(), rows[1].clone()]),
+            [2, 0, 1]
+        );
+        assert_eq!(difficulty(&rows[2..]), [0]);
+    }
+
+    #[test]
+    fn the_feed_forward_is_rounded_up_where_the_model_is_wide() {
+        assert_eq!(
+            [d_ff(64, 4.0), d_ff(960, 4.0), d_ff(768, 1.25)],
+            [256, 3840, 1024]
+        );
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The folders are the equation: [`block`] holds what is executed, [`route`] where it goes next, [`loss`] what it costs.
 //! [`Baseline`] is the same Transformer with its blocks in a fixed row; a [`Brian`] on the sequential path started from
-//! a baseline's weights gives the baseline's logits.
+//! a baseline's weights gives the baseline's logits. [`Rules`] are everything that decides a walk besides the weights.
 //!
 //! ```
 //! use brian::{Baseline, BaselineConfig, Initial};
@@ -41,6 +41,7 @@ pub mod model;
 pub mod parameter;
 pub mod random;
 pub mod route;
+pub mod stats;
 
 pub use baseline::{Baseline, BaselineConfig};
 pub use block::exit::Exit;
@@ -48,3 +49,4 @@ pub use error::ConfigError;
 pub use initial::Initial;
 pub use model::{Brian, BrianConfig};
 pub use route::position::{Layout, PositionConfig};
+pub use route::rules::{RouteConfig, Rules};

@@ -8,10 +8,12 @@ use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
-use crate::route::policy::Policy;
-use crate::route::position::{PositionConfig, Positions, layout};
+use crate::route::policy::Row;
+use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
 use crate::route::router::Router;
-use crate::route::walk::walk;
+use crate::route::rules::{RouteConfig, Rules};
+use crate::route::trace::Trace;
+use crate::route::walk::Ground;
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -31,6 +33,8 @@ pub struct BrianConfig {
     pub n_pre: usize,
     /// Blocks a walk chooses from.
     pub n_pool: usize,
+    /// Hidden width of their feed-forward.
+    pub d_ff_pool: usize,
     /// Blocks after the pool, executed once.
     pub n_post: usize,
     /// Longest sequence.
@@ -43,6 +47,8 @@ pub struct BrianConfig {
     pub initial: Initial,
     /// The space of operators.
     pub position: PositionConfig,
+    /// What a walk may be.
+    pub route: RouteConfig,
     /// What leaves the walk.
     pub exit: Exit,
 }
@@ -57,10 +63,34 @@ impl BrianConfig {
         if self.position.d_position == 0 {
             errors.push(ConfigError::new("position.d_position", 0, "at least 1"));
         }
+        let direct = self.position.injection == Injection::Direct;
+        if direct && self.position.d_position != self.d_model {
+            let expected = format!("d_model, {}, for a direct injection", self.d_model);
+            let found = self.position.d_position;
+            errors.push(ConfigError::new("position.d_position", found, expected));
+        }
+        let counts = [
+            ("d_ff_pool", self.d_ff_pool),
+            ("route.max_steps", self.route.max_steps),
+            ("route.top_k_first", self.route.top_k_first),
+            ("route.top_k", self.route.top_k),
+        ];
+        for (field, count) in counts.into_iter().filter(|(_, count)| *count == 0) {
+            errors.push(ConfigError::new(field, count, "at least 1"));
+        }
+        for (field, top_k) in [
+            ("route.top_k_first", self.route.top_k_first),
+            ("route.top_k", self.route.top_k),
+        ] {
+            if top_k > self.n_pool + 1 {
+                let expected = format!("at most n_pool + 1, {}", self.n_pool + 1);
+                errors.push(ConfigError::new(field, top_k, expected));
+            }
+        }
         errors
     }
 
-    /// The plain decoder with the same blocks in a row.
+    /// The plain decoder with the same blocks in a row; those of the pool have its width only if `d_ff_pool` is `d_ff`.
     pub fn baseline(&self) -> BaselineConfig {
         BaselineConfig {
             d_model: self.d_model,
@@ -86,21 +116,26 @@ impl BrianConfig {
     /// A model whose parameters exist as shapes only: for counting, and for loading into.
     pub fn skeleton<B: Backend>(&self, vocabulary: usize, device: &B::Device) -> Brian<B> {
         let sizes = self.sizes();
+        let pool_sizes = BlockSizes {
+            d_ff: self.d_ff_pool,
+            ..sizes
+        };
         let d_position = self.position.d_position;
+        let adapted = (self.position.injection == Injection::Adapter).then_some(d_position);
         let n_actions = self.n_pool + 1;
         let plain = |n: usize| {
             (0..n)
                 .map(|_| TransformerBlock::new(&sizes, device))
                 .collect()
         };
-        let routed = |_| RoutedBlock::new(&sizes, d_position, device);
+        let routed = |_| RoutedBlock::new(&pool_sizes, adapted, device);
         Brian {
             embedding: embedding(vocabulary, self.d_model, device),
             pre: plain(self.n_pre),
             pool: (0..self.n_pool).map(routed).collect(),
             position: Positions::new(&self.position, n_actions, device),
             router: Router::new(self.d_model, d_position, n_actions, device),
-            exit: ExitBlock::new(&sizes, d_position, self.exit, device),
+            exit: ExitBlock::new(&sizes, adapted, self.exit, device),
             post: plain(self.n_post),
             norm: norm(&sizes, device),
             rotary: Rotary::new(
@@ -109,6 +144,8 @@ impl BrianConfig {
                 self.rope_base,
                 device,
             ),
+            route: self.route,
+            into: self.position.into,
         }
     }
 
@@ -116,13 +153,14 @@ impl BrianConfig {
     /// everything that only routes starts fresh. Exact for a residual exit.
     ///
     /// # Panics
-    /// If the baseline has another number of blocks.
+    /// If the baseline has another number of blocks, or the pool's are of another width.
     pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
         let [vocabulary, _] = baseline.embedding.weight.dims();
         let device = baseline.embedding.weight.device();
         let mut model = self.init(vocabulary, seed, &device);
         let n_layers = self.baseline().n_layers;
         assert_eq!(baseline.blocks.len(), n_layers, "blocks of the baseline");
+        assert_eq!(self.d_ff_pool, self.d_ff, "width of the pool");
         let mut blocks = baseline.blocks.into_iter();
         model.embedding = baseline.embedding;
         model.pre = blocks.by_ref().take(self.n_pre).collect();
@@ -145,7 +183,11 @@ impl BrianConfig {
         if silent_adapter || silent_exit {
             return Some(vec![0.0; shape.iter().product()]);
         }
-        (path == "position.embeddings").then(|| layout(&self.position, self.n_pool + 1, seed))
+        match path {
+            "position.embeddings" => Some(layout(&self.position, self.n_pool + 1, seed)),
+            "position.start" => Some(start(&self.position, seed)),
+            _ => None,
+        }
     }
 }
 
@@ -169,25 +211,49 @@ pub struct Brian<B: Backend> {
     /// Before the head.
     pub norm: RmsNorm<B>,
     pub(crate) rotary: Rotary<B>,
+    #[module(skip)]
+    route: RouteConfig,
+    #[module(skip)]
+    into: Reach,
 }
 
 impl<B: Backend> Brian<B> {
-    /// Logits of the next token at every position, when the policy chooses the path.
+    /// Logits of the next token at every position, and the walks that led there; `rows` says what teacher and chance may
+    /// know about each sequence.
     ///
     /// # Shapes
     /// `[batch, seq]` to `[batch, seq, vocabulary]`
     ///
     /// # Panics
-    /// If `seq` exceeds the context.
-    pub fn forward(&self, tokens: Tensor<B, 2, Int>, policy: Policy) -> Tensor<B, 3> {
-        let causal = self.rotary.causal(tokens.dims()[1]);
+    /// If `seq` exceeds the context, or `rows` are not `batch`.
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[Row],
+    ) -> (Tensor<B, 3>, Trace<B>) {
+        let [batch, seq] = tokens.dims();
+        let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let embedded = self.embedding.forward(tokens);
         let entered = self.pre.iter().fold(embedded, execute);
-        let path = policy.path(self.pool.len());
-        let state = walk(&self.pool, &self.position, entered, &path, &causal);
-        let left = self.exit.forward(state.hidden, state.position);
+        let ground = Ground {
+            pool: &self.pool,
+            positions: &self.position,
+            router: &self.router,
+            route: self.route,
+            into: self.into,
+            causal: &causal,
+        };
+        let (state, trace) = ground.walk(entered, rules, rows);
+        let position = match self.into.blocks() {
+            true => state.position,
+            false => state.position.zeros_like(),
+        };
+        let [_, d_position] = position.dims();
+        let position = position.reshape([batch, seq, d_position]);
+        let left = self.exit.forward(state.hidden, position);
         let hidden = self.post.iter().fold(left, execute);
-        head(&self.norm, &self.embedding, hidden)
+        (head(&self.norm, &self.embedding, hidden), trace)
     }
 }

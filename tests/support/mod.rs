@@ -4,7 +4,9 @@ mod program;
 
 pub use program::{Finished, Workplace, lines};
 
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig};
+use brian::route::position::{Injection, Reach, Start};
+use brian::route::rules::Sees;
+use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -54,6 +56,7 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         d_ff,
         n_pre: 1,
         n_pool: 2,
+        d_ff_pool: d_ff,
         n_post: 1,
         context,
         rope_base,
@@ -62,6 +65,15 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         position: PositionConfig {
             d_position: 5,
             layout,
+            start: Start::Learned,
+            injection: Injection::Adapter,
+            into: Reach::Both,
+        },
+        route: RouteConfig {
+            max_steps: 4,
+            top_k_first: 1,
+            top_k: 1,
+            sees: Sees::Token,
         },
         exit,
     }

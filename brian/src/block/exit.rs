@@ -5,7 +5,7 @@
 //! makes a wrapped baseline another model.
 
 use super::BlockSizes;
-use super::matrix::{matrix, per_token};
+use super::matrix::{inject, matrix, per_token};
 use super::transformer::norm;
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
@@ -26,8 +26,8 @@ pub enum Exit {
 /// The exit operator.
 #[derive(Module, Debug)]
 pub struct ExitBlock<B: Backend> {
-    /// `[d_position, d_model]`.
-    pub adapter: Linear<B>,
+    /// `[d_position, d_model]`; none where the position is injected as it is.
+    pub adapter: Option<Linear<B>>,
     /// Norm before the projection.
     pub norm: RmsNorm<B>,
     /// `[d_model, d_model]`.
@@ -39,12 +39,12 @@ pub struct ExitBlock<B: Backend> {
 impl<B: Backend> ExitBlock<B> {
     pub(crate) fn new(
         sizes: &BlockSizes,
-        d_position: usize,
+        d_position: Option<usize>,
         kind: Exit,
         device: &B::Device,
     ) -> Self {
         Self {
-            adapter: matrix(d_position, sizes.d_model, device),
+            adapter: d_position.map(|d_position| matrix(d_position, sizes.d_model, device)),
             norm: norm(sizes, device),
             projection: matrix(sizes.d_model, sizes.d_model, device),
             kind,
@@ -58,7 +58,7 @@ impl<B: Backend> ExitBlock<B> {
     /// - `position`: `[batch, seq, d_position]`
     /// - returns `[batch, seq, d_model]`
     pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
-        let placed = hidden.clone() + per_token(&self.adapter, position);
+        let placed = hidden.clone() + inject(self.adapter.as_ref(), position);
         let projected = per_token(&self.projection, self.norm.forward(placed));
         match self.kind {
             Exit::Residual => hidden + projected,

@@ -24,3 +24,17 @@ pub(crate) fn per_token<B: Backend>(map: &Linear<B>, x: Tensor<B, 3>) -> Tensor<
     let [_, d_out] = y.dims();
     y.reshape([batch, seq, d_out])
 }
+
+/// What a position adds to the stream: through an adapter, or as it is.
+///
+/// # Shapes
+/// `[batch, seq, d_position]` to `[batch, seq, d_model]`
+pub(crate) fn inject<B: Backend>(
+    adapter: Option<&Linear<B>>,
+    position: Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    match adapter {
+        Some(adapter) => per_token(adapter, position),
+        None => position,
+    }
+}

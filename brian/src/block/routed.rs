@@ -1,11 +1,11 @@
 //! The block of the pool: a Transformer block that is told where in the space of operators the walk stands.
 //!
-//! `out = block(h + adapter P)`. The block is residual, so the position stays in its output.
-//! The adapter starts at zero: a fresh pool block is the plain block.
+//! `out = block(h + adapter P)`, or `block(h + P)` without an adapter. The block is residual, so the position stays in its
+//! output. The adapter starts at zero: a fresh pool block with one is the plain block.
 
 use super::BlockSizes;
 use super::causal::Causal;
-use super::matrix::{matrix, per_token};
+use super::matrix::{inject, matrix};
 use super::transformer::TransformerBlock;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -15,16 +15,17 @@ use burn::tensor::backend::Backend;
 /// One operator of the pool.
 #[derive(Module, Debug)]
 pub struct RoutedBlock<B: Backend> {
-    /// `[d_position, d_model]`.
-    pub adapter: Linear<B>,
+    /// `[d_position, d_model]`; none where the position is injected as it is.
+    pub adapter: Option<Linear<B>>,
     /// What the operator does.
     pub block: TransformerBlock<B>,
 }
 
 impl<B: Backend> RoutedBlock<B> {
-    pub(crate) fn new(sizes: &BlockSizes, d_position: usize, device: &B::Device) -> Self {
+    /// `d_position` of the adapter, if there is one.
+    pub(crate) fn new(sizes: &BlockSizes, d_position: Option<usize>, device: &B::Device) -> Self {
         Self {
-            adapter: matrix(d_position, sizes.d_model, device),
+            adapter: d_position.map(|d_position| matrix(d_position, sizes.d_model, device)),
             block: TransformerBlock::new(sizes, device),
         }
     }
@@ -41,7 +42,7 @@ impl<B: Backend> RoutedBlock<B> {
         position: Tensor<B, 3>,
         causal: &Causal<B>,
     ) -> Tensor<B, 3> {
-        let placed = hidden + per_token(&self.adapter, position);
+        let placed = hidden + inject(self.adapter.as_ref(), position);
         self.block.forward(placed, causal)
     }
 }

@@ -1,6 +1,26 @@
 //! Where a walk goes: the state (hidden, position), the actions `0..n_pool` (run that block) and OUT = `n_pool`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `rules` | everything that decides a walk besides the parameters |
+//! | `policy` | who chooses: teachers, the router, or one of them by lot |
+//! | `position` | where the operators lie |
+//! | `router` | (hidden, position) → action logits |
+//! | `constraint`, `exploration` | what is added to the logits, and what disturbs the choice |
+//! | `draws` | chance that depends on neither batch nor future |
+//! | `choose` | logits → action, one token, on the host |
+//! | `leave` | how the task reaches OUT |
+//! | `walk` | the loop |
+//! | `trace` | what it did |
 
+mod choose;
+pub mod constraint;
+pub mod draws;
+pub mod exploration;
+mod leave;
 pub mod policy;
 pub mod position;
 pub mod router;
+pub mod rules;
+pub mod trace;
 pub mod walk;

@@ -1,20 +1,202 @@
-//! Who chooses the path.
+//! Who chooses the path: a teacher's rule, the router, or one of them by lot.
 
+use super::draws::{Draws, Purpose};
 use serde::Deserialize;
 
-/// A rule that gives every token its next action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A rule that gives every sequence its path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Policy {
+pub enum Teacher {
     /// Every block of the pool once, in order, then OUT: the baseline's own path.
     Sequential,
+    /// Easy sequences skip (`0, 2, OUT`), medium ones advance (`0, 1, 2, …, OUT`), hard ones repeat (`0, 0, 1, …, OUT`).
+    MixedSkipRecur,
+    /// Sequence `i` runs the blocks `i, i + 1, …` modulo the pool and never leaves: every block is used alike.
+    BalancedCoverage,
+    /// Any block at every step, and never OUT.
+    RandomInternal,
+    /// The same actions for every sequence, then OUT: `{ kind = "path", blocks = [0, 1, 0, 1] }`.
+    Path {
+        /// Blocks in the order of their execution.
+        blocks: Vec<usize>,
+    },
+}
+
+/// What a teacher may know about a sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Its number, which decides its draws; the same sequence has the same number in every batch.
+    pub sequence: u64,
+    /// 0 easy, 1 medium, 2 hard; unknown counts as medium.
+    pub difficulty: Option<u8>,
+}
+
+impl Teacher {
+    /// The targets of a pass, `[n_steps][rows]`, for a pool of `n_pool` blocks and walks of at most `max_steps`; OUT is
+    /// `n_pool`.
+    pub fn targets(
+        &self,
+        n_pool: usize,
+        max_steps: usize,
+        rows: &[Row],
+        draws: Draws,
+    ) -> Vec<Vec<usize>> {
+        let all = |n_steps: usize, action: &dyn Fn(usize, &Row) -> usize| -> Vec<Vec<usize>> {
+            let step = |s| rows.iter().map(|row| action(s, row)).collect();
+            (0..n_steps).map(step).collect()
+        };
+        match self {
+            Self::Sequential => all(n_pool + 1, &|s, _| s),
+            Self::Path { blocks } => all(blocks.len() + 1, &|s, _| {
+                blocks.get(s).copied().unwrap_or(n_pool)
+            }),
+            Self::BalancedCoverage => all(max_steps, &|s, row| {
+                ((row.sequence % n_pool as u64) as usize + s) % n_pool
+            }),
+            Self::RandomInternal => all(max_steps, &|s, row| {
+                draws.below(n_pool, Purpose::Teacher, row.sequence, 0, s)
+            }),
+            Self::MixedSkipRecur => {
+                let action =
+                    |s, row: &Row| mixed(row.difficulty.unwrap_or(MEDIUM), s, n_pool, max_steps);
+                let mut targets = all(max_steps, &action);
+                let last = targets.last().expect("a walk has at least one step");
+                if last.iter().any(|&action| action < n_pool) {
+                    targets.push(vec![n_pool; rows.len()]);
+                }
+                targets
+            }
+        }
+    }
+}
+
+const MEDIUM: u8 = 1;
+
+fn mixed(difficulty: u8, step: usize, n_pool: usize, max_steps: usize) -> usize {
+    let (out, last_block) = (n_pool, n_pool - 1);
+    match (difficulty, step) {
+        (0, 0) => 0,
+        (0, 1) if n_pool > 2 => 2.min(last_block),
+        (0, _) => out,
+        _ if step + 1 == max_steps => out,
+        (MEDIUM, _) => step.min(last_block),
+        _ => step.saturating_sub(1).min(last_block),
+    }
+}
+
+/// How the router's distribution becomes an action.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// The largest logit, the lowest action among equals.
+    Argmax,
+    /// A draw from `softmax(logits / temperature)`.
+    Sample {
+        /// Above 0.
+        temperature: f64,
+        /// Whether evaluation draws too; else it takes the largest logit.
+        in_evaluation: bool,
+    },
+}
+
+/// Who decides the actions of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Policy {
+    /// A teacher.
+    Teacher(Teacher),
+    /// Each token at each step the router with a probability, else the teacher.
+    Blend {
+        /// Who decides for the rest, and what an imitation learns.
+        teacher: Teacher,
+        /// The router's probability.
+        router_probability: f64,
+        /// How it chooses.
+        select: Select,
+    },
+    /// The router; with a teacher there is something to compare it with.
+    Router {
+        /// What it would have been taught.
+        teacher: Option<Teacher>,
+        /// How it chooses.
+        select: Select,
+    },
 }
 
 impl Policy {
-    /// The actions of a pass, one per step, for a pool of `n_pool` blocks; OUT is `n_pool`.
-    pub fn path(self, n_pool: usize) -> Vec<usize> {
+    /// Who gives the targets.
+    pub fn teacher(&self) -> Option<&Teacher> {
         match self {
-            Self::Sequential => (0..=n_pool).collect(),
+            Self::Teacher(teacher) | Self::Blend { teacher, .. } => Some(teacher),
+            Self::Router { teacher, .. } => teacher.as_ref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(teacher: &Teacher, n_pool: usize, max_steps: usize, rows: &[Row]) -> Vec<Vec<usize>> {
+        let steps = teacher.targets(n_pool, max_steps, rows, Draws::new(1, 1));
+        (0..rows.len())
+            .map(|row| steps.iter().map(|step| step[row]).collect())
+            .collect()
+    }
+
+    fn graded() -> Vec<Row> {
+        [0, 1, 2]
+            .map(|difficulty| Row {
+                sequence: u64::from(difficulty),
+                difficulty: Some(difficulty),
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn a_mixed_teacher_skips_what_is_easy_and_repeats_what_is_hard() {
+        let mixed = Teacher::MixedSkipRecur;
+        let expected = [vec![0, 2, 8, 8], vec![0, 1, 2, 8], vec![0, 0, 1, 8]];
+        assert_eq!(paths(&mixed, 8, 4, &graded()), expected);
+        let expected = [vec![0, 2, 5, 5], vec![0, 1, 2, 5], vec![0, 0, 1, 5]];
+        assert_eq!(paths(&mixed, 5, 4, &graded()), expected);
+        let expected = [vec![0, 2, 2], vec![0, 1, 2], vec![0, 0, 2]];
+        assert_eq!(paths(&mixed, 2, 3, &graded()), expected);
+        let longer = paths(&mixed, 8, 16, &graded());
+        assert_eq!(longer[2][..9], [0, 0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(longer[2][9..], [7, 7, 7, 7, 7, 7, 8]);
+    }
+
+    #[test]
+    fn a_mixed_path_that_does_not_leave_gets_one_step_more() {
+        let paths = paths(&Teacher::MixedSkipRecur, 3, 2, &graded());
+        assert_eq!(paths, [vec![0, 2, 3], vec![0, 3, 3], vec![0, 3, 3]]);
+    }
+
+    #[test]
+    fn balanced_coverage_uses_every_block_alike() {
+        let rows: Vec<Row> = (0..4)
+            .map(|sequence| Row {
+                sequence,
+                difficulty: None,
+            })
+            .collect();
+        let paths = paths(&Teacher::BalancedCoverage, 4, 8, &rows);
+        assert_eq!(paths[0], [0, 1, 2, 3, 0, 1, 2, 3]);
+        assert_eq!(paths[1], [1, 2, 3, 0, 1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn a_random_path_belongs_to_its_sequence_and_not_to_its_place_in_the_batch() {
+        let rows: Vec<Row> = (0..50)
+            .map(|sequence| Row {
+                sequence,
+                difficulty: None,
+            })
+            .collect();
+        let together = paths(&Teacher::RandomInternal, 3, 6, &rows);
+        let alone = paths(&Teacher::RandomInternal, 3, 6, &rows[7..8]);
+        assert_eq!(together[7], alone[0]);
+        let used: std::collections::BTreeSet<usize> = together.concat().into_iter().collect();
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -1,8 +1,8 @@
 //! Where an operator lies: one vector per action, unit length at the start, in a space of its own.
 //!
 //! A layout places action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
-//! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`; the reference divides by `n_actions − 1`, which
-//! puts OUT on block 0. `random`: normal draws. `none`: there is no geometry, every position is the zero vector.
+//! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`. `closed_circle`: the same over `n_actions − 1`,
+//! which puts OUT on block 0. `random`: normal draws. `none`: there is no geometry, every position is the zero vector.
 
 use crate::random;
 use burn::module::{Module, Param};
@@ -23,10 +23,58 @@ pub enum Layout {
     OpenArc,
     /// Around the whole circle.
     Circle,
+    /// Around the circle until OUT meets block 0; for parity only.
+    ClosedCircle,
     /// Anywhere.
     Random,
     /// Nowhere; the table stays as ballast, so that parameter counts are equal.
     None,
+}
+
+/// Where a walk starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At a learned vector of its own, used at unit length.
+    Learned,
+    /// At the raw position of block 0, without a gradient: as if the walk just came from there.
+    FirstBlock,
+}
+
+/// How a position enters a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Injection {
+    /// Through a matrix of the block's own.
+    Adapter,
+    /// As it is: `d_position` is `d_model`.
+    Direct,
+}
+
+/// Who is told the position; the others get zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// The router and the blocks.
+    Both,
+    /// The router alone.
+    Router,
+    /// The blocks and the exit alone.
+    Blocks,
+    /// Nobody.
+    Neither,
+}
+
+impl Reach {
+    /// Whether the router sees the position.
+    pub fn router(self) -> bool {
+        matches!(self, Self::Both | Self::Router)
+    }
+
+    /// Whether the blocks and the exit see it.
+    pub fn blocks(self) -> bool {
+        matches!(self, Self::Both | Self::Blocks)
+    }
 }
 
 /// The space of operators.
@@ -36,6 +84,12 @@ pub struct PositionConfig {
     pub d_position: usize,
     /// Where the operators start.
     pub layout: Layout,
+    /// Where a walk starts.
+    pub start: Start,
+    /// How a position enters a block.
+    pub injection: Injection,
+    /// Who is told.
+    pub into: Reach,
 }
 
 /// The table of operator positions.
@@ -43,77 +97,131 @@ pub struct PositionConfig {
 pub struct Positions<B: Backend> {
     /// `[n_actions, d_position]`; the last row is OUT.
     pub embeddings: Param<Tensor<B, 2>>,
+    /// `[d_position]`, where a walk starts; without it at block 0.
+    pub start: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     layout: Layout,
 }
 
 impl<B: Backend> Positions<B> {
     pub(crate) fn new(config: &PositionConfig, n_actions: usize, device: &B::Device) -> Self {
+        let learned = config.start == Start::Learned;
         Self {
             embeddings: Initializer::Zeros.init([n_actions, config.d_position], device),
+            start: learned.then(|| Initializer::Zeros.init([config.d_position], device)),
             layout: config.layout,
         }
     }
 
-    /// Where every walk starts, `[d_position]`: the raw position of block 0, without a gradient.
-    pub fn start(&self) -> Tensor<B, 1> {
-        match self.layout {
-            Layout::None => self.nowhere(),
-            _ => self.row(0).detach(),
+    /// What a walk looks up, made once per pass.
+    pub fn table(&self) -> Table<B> {
+        let raw = self.embeddings.val();
+        let nowhere = self.layout == Layout::None;
+        let start = match &self.start {
+            _ if nowhere => Tensor::zeros([1, raw.dims()[1]], &raw.device()),
+            Some(start) => normalize(start.val().unsqueeze()),
+            None => raw.clone().slice_dim(0, 0..1).detach(),
+        };
+        Table {
+            unit: normalize(raw.clone()),
+            raw,
+            start,
+            nowhere,
         }
-    }
-
-    /// Where an action leads, `[d_position]`, of unit length.
-    pub fn after(&self, action: usize) -> Tensor<B, 1> {
-        match self.layout {
-            Layout::None => self.nowhere(),
-            _ => normalize(self.row(action)),
-        }
-    }
-
-    fn row(&self, action: usize) -> Tensor<B, 1> {
-        self.embeddings
-            .val()
-            .slice_dim(0, action..action + 1)
-            .squeeze_dim(0)
-    }
-
-    fn nowhere(&self) -> Tensor<B, 1> {
-        let embeddings = self.embeddings.val();
-        Tensor::zeros([embeddings.dims()[1]], &embeddings.device())
     }
 }
 
-/// `x / max(|x|, 1e-12)`, with a zero gradient where the vector is shorter than that.
-fn normalize<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 1> {
-    let length = x
-        .clone()
-        .square()
-        .sum()
-        .clamp_min(SHORTEST * SHORTEST)
-        .sqrt();
-    x / length
+/// Positions of one pass.
+#[derive(Clone, Debug)]
+pub struct Table<B: Backend> {
+    raw: Tensor<B, 2>,
+    unit: Tensor<B, 2>,
+    start: Tensor<B, 2>,
+    nowhere: bool,
+}
+
+impl<B: Backend> Table<B> {
+    /// Where every walk starts, `[n_tokens, d_position]`.
+    pub fn start(&self, n_tokens: usize) -> Tensor<B, 2> {
+        let [_, d_position] = self.raw.dims();
+        self.start.clone().expand([n_tokens, d_position])
+    }
+
+    /// Where one action leads every token, `[n_tokens, d_position]`, at unit length.
+    pub fn after(&self, action: usize, n_tokens: usize) -> Tensor<B, 2> {
+        let [_, d_position] = self.raw.dims();
+        match self.nowhere {
+            true => self.start(n_tokens),
+            false => {
+                let row = self.unit.clone().slice_dim(0, action..action + 1);
+                row.expand([n_tokens, d_position])
+            }
+        }
+    }
+
+    /// Where the action of each token leads it: `chosen` is one-hot, `[n_tokens, n_actions]`.
+    pub fn after_each(&self, chosen: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self.nowhere {
+            true => self.start(chosen.dims()[0]),
+            false => chosen.matmul(self.unit.clone()),
+        }
+    }
+
+    /// Where a mixture of actions leads, at unit length: `weights` is `[n_tokens, n_actions]`.
+    pub fn after_mixture(&self, weights: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self.nowhere {
+            true => self.start(weights.dims()[0]),
+            false => normalize(weights.matmul(self.raw.clone())),
+        }
+    }
+
+    /// Squared distances to the raw positions of all actions: `[n_tokens, d_position]` to `[n_tokens, n_actions]`.
+    pub fn distances(&self, position: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [n_tokens, _] = position.dims();
+        let [n_actions, _] = self.raw.dims();
+        if self.nowhere {
+            return Tensor::zeros([n_tokens, n_actions], &position.device());
+        }
+        let own = position.clone().square().sum_dim(1);
+        let others = self.raw.clone().square().sum_dim(1).transpose();
+        own + others - position.matmul(self.raw.clone().transpose()) * 2.0
+    }
+}
+
+/// `x / max(|x|, 1e-12)` per row, with a zero gradient where a row is shorter than that.
+pub(crate) fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let squared = x.clone().square().sum_dim(1);
+    x / squared.clamp_min(SHORTEST * SHORTEST).sqrt()
 }
 
 /// The rows of a fresh table, `[n_actions * d_position]`.
 pub(crate) fn layout(config: &PositionConfig, n_actions: usize, seed: u64) -> Vec<f32> {
     let row = |action: usize| -> Vec<f64> {
-        let turn = action as f64 / n_actions as f64;
+        let turn = |n: usize| action as f64 / n.max(1) as f64;
         match config.layout {
-            Layout::OpenArc => harmonics(PI * turn, config.d_position),
-            Layout::Circle => harmonics(2.0 * PI * turn, config.d_position),
-            Layout::Random => {
-                let key = random::key(seed, "position.embeddings", action as u64);
-                (0..config.d_position as u64)
-                    .map(|i| random::normal(key, i))
-                    .collect()
-            }
+            Layout::OpenArc => harmonics(PI * turn(n_actions), config.d_position),
+            Layout::Circle => harmonics(2.0 * PI * turn(n_actions), config.d_position),
+            Layout::ClosedCircle => harmonics(2.0 * PI * turn(n_actions - 1), config.d_position),
+            Layout::Random => normal(
+                random::key(seed, "position.embeddings", action as u64),
+                config,
+            ),
             Layout::None => vec![0.0; config.d_position],
         }
     };
     (0..n_actions)
         .flat_map(|action| unit(row(action)))
         .collect()
+}
+
+/// Where a walk starts in a fresh model: anywhere, at unit length, `[d_position]`.
+pub(crate) fn start(config: &PositionConfig, seed: u64) -> Vec<f32> {
+    unit(normal(random::key(seed, "position.start", 0), config)).collect()
+}
+
+fn normal(key: u64, config: &PositionConfig) -> Vec<f64> {
+    let positions = 0..config.d_position as u64;
+    positions.map(|index| random::normal(key, index)).collect()
 }
 
 /// `[cos θ, sin θ, cos 2θ, sin 2θ, …]`; an odd last entry is zero.
@@ -142,6 +250,9 @@ mod tests {
         let config = PositionConfig {
             d_position,
             layout: layout_kind,
+            start: Start::Learned,
+            injection: Injection::Adapter,
+            into: Reach::Both,
         };
         let flat = layout(&config, 4, 1);
         flat.chunks(d_position).map(<[f32]>::to_vec).collect()
@@ -158,6 +269,14 @@ mod tests {
             }
         }
         assert!(rows(Layout::OpenArc, 5).iter().all(|row| row[4] == 0.0));
+    }
+
+    #[test]
+    fn on_the_closed_circle_out_lies_on_block_0() {
+        let rows = rows(Layout::ClosedCircle, 6);
+        for (first, last) in rows[0].iter().zip(&rows[3]) {
+            assert!((first - last).abs() < 1e-6, "{rows:?}");
+        }
     }
 
     #[test]

@@ -39,11 +39,11 @@ impl<B: Backend> Router<B> {
     /// Action logits.
     ///
     /// # Shapes
-    /// - `hidden`: `[batch, seq, d_model]`
-    /// - `position`: `[batch, seq, d_position]`
-    /// - returns `[batch, seq, n_actions]`
-    pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
-        let state = Tensor::cat(vec![hidden, position], 2);
+    /// - `hidden`: `[n_tokens, d_model]`
+    /// - `position`: `[n_tokens, d_position]`
+    /// - returns `[n_tokens, n_actions]`
+    pub fn forward(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
+        let state = Tensor::cat(vec![hidden, position], 1);
         self.output.forward(silu(self.input.forward(state)))
     }
 }

@@ -1,52 +1,485 @@
-//! The loop: choose → execute → move. The only loop over steps.
+//! The loop: score → choose → execute → move → record. The only loop over steps.
+//!
+//! Every token walks on its own, but attends to all earlier tokens: a block that any token chose is executed on every
+//! token, and its output is kept where it was chosen.
 
-use super::position::Positions;
+use super::choose::{Chosen, Step, Token, choose};
+use super::constraint::CAPPED;
+use super::draws::Purpose;
+use super::leave::{Mixture, StraightThrough};
+use super::policy::{Policy, Row};
+use super::position::{Positions, Reach, Table};
+use super::router::Router;
+use super::rules::{ChoiceGradient, ExitObjective, RouteConfig, Rules, Sees};
+use super::trace::{Decisions, Origin, Trace, TraceStep, Walks};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
-use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor, TensorData};
+use std::collections::BTreeSet;
 
 /// Where a walk stands.
 #[derive(Clone, Debug)]
 pub struct State<B: Backend> {
     /// `[batch, seq, d_model]`.
     pub hidden: Tensor<B, 3>,
-    /// `[batch, seq, d_position]`.
-    pub position: Tensor<B, 3>,
+    /// `[batch * seq, d_position]`.
+    pub position: Tensor<B, 2>,
 }
 
-/// Takes every token along the same path; OUT, the action after the last block, moves but executes nothing.
-///
-/// # Panics
-/// If the path names an action beyond OUT.
-pub fn walk<B: Backend>(
-    pool: &[RoutedBlock<B>],
-    positions: &Positions<B>,
-    hidden: Tensor<B, 3>,
-    path: &[usize],
-    causal: &Causal<B>,
-) -> State<B> {
-    let [batch, seq, _] = hidden.dims();
-    let everywhere = |position: Tensor<B, 1>| {
-        let [d_position] = position.dims();
-        position
-            .reshape([1, 1, d_position])
-            .expand([batch, seq, d_position])
-    };
-    let mut state = State {
-        hidden,
-        position: everywhere(positions.start()),
-    };
-    for &action in path {
-        assert!(
-            action <= pool.len(),
-            "action {action} of a pool of {}",
-            pool.len()
-        );
-        if let Some(block) = pool.get(action) {
-            state.hidden = block.forward(state.hidden, state.position, causal);
+/// What a walk goes through.
+pub(crate) struct Ground<'a, B: Backend> {
+    pub pool: &'a [RoutedBlock<B>],
+    pub positions: &'a Positions<B>,
+    pub router: &'a Router<B>,
+    pub route: RouteConfig,
+    pub into: Reach,
+    pub causal: &'a Causal<B>,
+}
+
+impl<B: Backend> Ground<'_, B> {
+    /// Walks every token from the state it enters with.
+    ///
+    /// # Panics
+    /// If `rows` are not as many as sequences, or a teacher names an action beyond OUT.
+    pub fn walk(&self, entered: Tensor<B, 3>, rules: &Rules, rows: &[Row]) -> (State<B>, Trace<B>) {
+        let [batch, seq, _] = entered.dims();
+        assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
+        let n_pool = self.pool.len();
+        let table = self.positions.table();
+        let targets = self.targets(rules, rows);
+        let n_steps = match rules.policy {
+            Policy::Teacher(_) => targets.len(),
+            _ => self.route.max_steps,
+        };
+        let mut tokens: Vec<Token> = rows
+            .iter()
+            .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)))
+            .collect();
+        let mut state = State {
+            hidden: entered,
+            position: table.start(batch * seq),
+        };
+        let mut trace = Trace {
+            walks: Walks {
+                batch,
+                seq,
+                n_pool,
+                max_steps: n_steps,
+                hard_exit: rules.exit_objective.hard(),
+                steps: Vec::new(),
+            },
+            steps: Vec::new(),
+        };
+        let mut straight = StraightThrough::default();
+        let mut mixture = rules.mixes_states().then(|| Mixture::new(&state.hidden));
+        for index in 0..n_steps {
+            let step = Step {
+                rules,
+                index,
+                is_last: index + 1 == n_steps,
+                n_pool,
+                top_k: self.top_k(index),
+            };
+            let asked = rules
+                .asks_router()
+                .then(|| self.score(step, n_steps, &state, &tokens, &table));
+            // The target of a step beyond the teacher's path is OUT.
+            let row_targets = rules.policy.teacher().map(|_| match targets.get(index) {
+                Some(targets) => targets.clone(),
+                None => vec![n_pool; batch],
+            });
+            let chosen = choose_all(step, &tokens, asked.as_ref(), row_targets.as_deref(), seq);
+            for (token, chosen) in tokens.iter_mut().zip(&chosen) {
+                token.go(chosen, n_pool, rules.exit_objective.hard());
+            }
+            if let (Some(mixture), Some(asked)) = (&mut mixture, &asked) {
+                mixture.leave(&state.hidden, asked.out_probability(), &chosen, n_pool);
+            }
+            state = self.go(step, state, &chosen, asked.as_ref(), &mut straight, &table);
+            if let Some(asked) = &asked {
+                let distances = table.distances(state.position.clone());
+                trace.steps.push(TraceStep {
+                    logits: asked.logits.clone(),
+                    location: (asked.probabilities.clone() * distances)
+                        .sum_dim(1)
+                        .squeeze_dim(1),
+                });
+            }
+            let decisions = record(&chosen, asked, row_targets, seq);
+            trace.walks.steps.push(decisions);
+            if tokens.iter().all(|token| token.left) {
+                break;
+            }
         }
-        state.position = everywhere(positions.after(action));
+        if let Some(mixture) = mixture {
+            state = mixture.end(state, table.after(n_pool, batch * seq));
+        }
+        (state, trace)
     }
-    state
+
+    fn targets(&self, rules: &Rules, rows: &[Row]) -> Vec<Vec<usize>> {
+        let n_pool = self.pool.len();
+        let teacher = rules.policy.teacher();
+        let targets =
+            teacher.map(|teacher| teacher.targets(n_pool, self.route.max_steps, rows, rules.draws));
+        let targets = targets.unwrap_or_default();
+        let most = targets.iter().flatten().max();
+        assert!(
+            most.is_none_or(|&action| action <= n_pool),
+            "action {most:?} of a pool of {n_pool}"
+        );
+        targets
+    }
+
+    fn top_k(&self, index: usize) -> usize {
+        let top_k = match index {
+            0 => self.route.top_k_first,
+            _ => self.route.top_k,
+        };
+        top_k.clamp(1, self.pool.len() + 1)
+    }
+
+    /// The adjusted action logits of every token.
+    fn score(
+        &self,
+        step: Step<'_>,
+        n_steps: usize,
+        state: &State<B>,
+        tokens: &[Token],
+        table: &Table<B>,
+    ) -> Asked<B> {
+        let rules = step.rules;
+        let [batch, seq, d_model] = state.hidden.dims();
+        let n_tokens = batch * seq;
+        let n_actions = step.n_pool + 1;
+        let device = state.hidden.device();
+        let seen = match self.route.sees {
+            Sees::Token => state.hidden.clone(),
+            Sees::SequenceMean => state
+                .hidden
+                .clone()
+                .mean_dim(1)
+                .expand([batch, seq, d_model]),
+        };
+        let position = match self.into.router() {
+            true => state.position.clone(),
+            false => state.position.zeros_like(),
+        };
+        let mut logits = self
+            .router
+            .forward(seen.reshape([n_tokens, d_model]), position);
+        if rules.location_bias != 0.0 {
+            logits = logits - table.distances(state.position.clone()) * rules.location_bias;
+        }
+        if rules.noise_std > 0.0 {
+            let draw = |(token, action): (&Token, usize)| {
+                let purpose = Purpose::Noise(action);
+                let drawn = rules
+                    .draws
+                    .normal(purpose, token.sequence, token.place, step.index);
+                (rules.noise_std * drawn) as f32
+            };
+            let places = tokens
+                .iter()
+                .flat_map(|token| (0..n_actions).map(move |a| (token, a)));
+            let noise: Vec<f32> = places.map(draw).collect();
+            logits =
+                logits + Tensor::from_data(TensorData::new(noise, [n_tokens, n_actions]), &device);
+        }
+        let exit_bias = rules.constraint.exit_bias(step.index, n_steps);
+        if exit_bias != 0.0 {
+            let mut bias = vec![0.0; n_actions];
+            bias[step.n_pool] = exit_bias as f32;
+            logits = logits + Tensor::from_data(TensorData::new(bias, [1, n_actions]), &device);
+        }
+        let cap = rules.constraint.self_recurrence_cap;
+        if tokens.iter().any(|token| token.capped(cap).is_some()) {
+            let hit = |token: &Token| {
+                let capped = token.capped(cap);
+                (0..n_actions).map(move |action| capped == Some(action))
+            };
+            let mask: Vec<bool> = tokens.iter().flat_map(hit).collect();
+            let mask = Tensor::<B, 2, Bool>::from_data(
+                TensorData::new(mask, [n_tokens, n_actions]),
+                &device,
+            );
+            logits = logits.mask_fill(mask, CAPPED);
+        }
+        let probabilities = softmax(logits.clone(), 1);
+        Asked {
+            // The walk waits here for the device: who decides sits on the host.
+            host_logits: logits.clone().into_data().iter::<f32>().collect(),
+            host_probabilities: probabilities.clone().into_data().iter::<f32>().collect(),
+            n_actions,
+            probabilities,
+            logits,
+        }
+    }
+
+    /// Executes what was chosen and moves.
+    fn go(
+        &self,
+        step: Step<'_>,
+        state: State<B>,
+        chosen: &[Chosen],
+        asked: Option<&Asked<B>>,
+        straight: &mut StraightThrough<B>,
+        table: &Table<B>,
+    ) -> State<B> {
+        let State { hidden, position } = state;
+        let [batch, seq, _] = hidden.dims();
+        let n_tokens = batch * seq;
+        let rules = step.rules;
+        let device = hidden.device();
+        let mixes = chosen.iter().any(|chosen| chosen.fused);
+        let weights = asked
+            .filter(|_| mixes)
+            .map(|asked| asked.fusion(chosen, step.n_pool));
+        let mixed = self.execute(&hidden, &position, chosen, weights.as_ref());
+        let stays = |chosen: &Chosen| chosen.action == step.n_pool;
+        let mut moved = match chosen.iter().filter(|chosen| stays(chosen)).count() {
+            0 => mixed.clone(),
+            n if n == n_tokens => hidden.clone(),
+            _ => keep(mixed.clone(), hidden.clone(), chosen.iter().map(stays)),
+        };
+        if let (Some(asked), true) = (
+            asked,
+            rules.learning || rules.choice_gradient == ChoiceGradient::Gated,
+        ) {
+            let column = |values: Vec<f32>| {
+                Tensor::<B, 3>::from_data(TensorData::new(values, [batch, seq, 1]), &device)
+            };
+            let is_alone = |chosen: &Chosen| {
+                chosen.origin == Origin::Router && !chosen.fused && !stays(chosen)
+            };
+            let change = || mixed.clone() - hidden.clone();
+            if rules.choice_gradient != ChoiceGradient::Legacy && chosen.iter().any(is_alone) {
+                let gate = asked.gate(chosen, step.n_pool).reshape([batch, seq, 1]);
+                let alone = column(chosen.iter().map(|c| f32::from(is_alone(c))).collect());
+                let extra = match rules.choice_gradient {
+                    // The value of this difference is exactly zero, its gradient that of the gate.
+                    ChoiceGradient::StraightThrough => {
+                        (gate.clone() - gate.detach()) * change().detach()
+                    }
+                    _ => (gate - 1.0) * change(),
+                };
+                moved = moved + extra * alone;
+            }
+            if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
+                let alive = straight.alive(asked.out_probability(), chosen, step.n_pool);
+                let alive = alive.reshape([batch, seq, 1]);
+                moved = moved + (alive.clone() - alive.detach()) * change().detach();
+            }
+        }
+        State {
+            hidden: moved,
+            position: self.arrive(chosen, weights, step.n_pool, table, &device),
+        }
+    }
+
+    /// What the blocks make of every token: of one that was fused their mixture, of one that left what it would have gone
+    /// on with if that is wanted, else anything.
+    fn execute(
+        &self,
+        hidden: &Tensor<B, 3>,
+        position: &Tensor<B, 2>,
+        chosen: &[Chosen],
+        weights: Option<&Tensor<B, 2>>,
+    ) -> Tensor<B, 3> {
+        let [batch, seq, _] = hidden.dims();
+        let n_pool = self.pool.len();
+        let runs: Vec<Option<usize>> = chosen
+            .iter()
+            .map(|chosen| match chosen.action < n_pool {
+                true => Some(chosen.action),
+                false => chosen.forgone,
+            })
+            .collect();
+        let mut used: BTreeSet<usize> = runs.iter().flatten().copied().collect();
+        let fused = chosen.iter().filter(|chosen| chosen.fused);
+        used.extend(fused.flat_map(|chosen| chosen.likeliest.iter().copied()));
+        used.remove(&n_pool);
+
+        let [n_tokens, d_position] = position.dims();
+        let position = match self.into.blocks() {
+            true => position.clone(),
+            false => Tensor::zeros([n_tokens, d_position], &position.device()),
+        };
+        let position = position.reshape([batch, seq, d_position]);
+        let output =
+            |block: usize| self.pool[block].forward(hidden.clone(), position.clone(), self.causal);
+        if let Some(weights) = weights {
+            let share = |block: usize| {
+                let column = weights.clone().slice_dim(1, block..block + 1);
+                output(block) * column.reshape([batch, seq, 1])
+            };
+            let shares = used.iter().map(|&block| share(block));
+            return shares
+                .reduce(|sum, share| sum + share)
+                .expect("what is fused is used");
+        }
+        match (used.first(), used.len()) {
+            (None, _) => hidden.clone(),
+            (Some(&block), 1) => output(block),
+            (Some(&first), _) => used.iter().skip(1).fold(output(first), |mixed, &block| {
+                keep(
+                    mixed,
+                    output(block),
+                    runs.iter().map(|&run| run == Some(block)),
+                )
+            }),
+        }
+    }
+
+    /// Where every token stands after its action.
+    fn arrive(
+        &self,
+        chosen: &[Chosen],
+        weights: Option<Tensor<B, 2>>,
+        n_pool: usize,
+        table: &Table<B>,
+        device: &B::Device,
+    ) -> Tensor<B, 2> {
+        let n_tokens = chosen.len();
+        let first = chosen[0].action;
+        let together = chosen.iter().all(|chosen| chosen.action == first);
+        let alone = match together {
+            true => table.after(first, n_tokens),
+            false => {
+                let hot = chosen.iter().flat_map(|chosen| {
+                    (0..=n_pool).map(|action| f32::from(chosen.action == action))
+                });
+                let hot: Vec<f32> = hot.collect();
+                table.after_each(Tensor::from_data(
+                    TensorData::new(hot, [n_tokens, n_pool + 1]),
+                    device,
+                ))
+            }
+        };
+        let Some(weights) = weights else {
+            return alone;
+        };
+        let of_out = Tensor::zeros([n_tokens, 1], device);
+        let mixed = table.after_mixture(Tensor::cat(vec![weights, of_out], 1));
+        let fused: Vec<bool> = chosen.iter().map(|chosen| chosen.fused).collect();
+        let fused = Tensor::<B, 2, Bool>::from_data(TensorData::new(fused, [n_tokens, 1]), device);
+        alone.clone().mask_where(fused.expand(alone.dims()), mixed)
+    }
+}
+
+/// `kept` where `here` says so, else `others`; `here` is per token.
+fn keep<B: Backend>(
+    others: Tensor<B, 3>,
+    kept: Tensor<B, 3>,
+    here: impl Iterator<Item = bool>,
+) -> Tensor<B, 3> {
+    let dims @ [batch, seq, _] = kept.dims();
+    let here: Vec<bool> = here.collect();
+    let data = TensorData::new(here, [batch, seq, 1]);
+    let mask = Tensor::<B, 3, Bool>::from_data(data, &kept.device());
+    others.mask_where(mask.expand(dims), kept)
+}
+
+/// What the router said at a step, about every token.
+struct Asked<B: Backend> {
+    /// Adjusted, `[n_tokens, n_actions]`.
+    logits: Tensor<B, 2>,
+    probabilities: Tensor<B, 2>,
+    host_logits: Vec<f32>,
+    host_probabilities: Vec<f32>,
+    n_actions: usize,
+}
+
+impl<B: Backend> Asked<B> {
+    /// `[n_tokens, 1]`.
+    fn out_probability(&self) -> Tensor<B, 2> {
+        let out = self.n_actions - 1;
+        self.probabilities.clone().slice_dim(1, out..out + 1)
+    }
+
+    /// The weights of the blocks, `[n_tokens, n_pool]`: of a fused token the probabilities of its likeliest blocks, made to
+    /// sum to 1; of any other 1 for its block.
+    fn fusion(&self, chosen: &[Chosen], n_pool: usize) -> Tensor<B, 2> {
+        let matrix = |of: &dyn Fn(&Chosen, usize) -> bool| -> Tensor<B, 2> {
+            let cells = chosen
+                .iter()
+                .flat_map(|chosen| (0..n_pool).map(move |block| (chosen, block)));
+            let values: Vec<f32> = cells
+                .map(|(chosen, block)| f32::from(of(chosen, block)))
+                .collect();
+            let data = TensorData::new(values, [chosen.len(), n_pool]);
+            Tensor::from_data(data, &self.probabilities.device())
+        };
+        let among = matrix(&|chosen, block| chosen.fused && chosen.likeliest.contains(&block));
+        let alone = matrix(&|chosen, block| {
+            !chosen.fused && (chosen.action == block || chosen.forgone == Some(block))
+        });
+        let kept = self.probabilities.clone().slice_dim(1, 0..n_pool) * among;
+        let total = kept.clone().sum_dim(1).clamp_min(1e-9);
+        kept / total + alone
+    }
+
+    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; anything for a token without one.
+    fn gate(&self, chosen: &[Chosen], n_pool: usize) -> Tensor<B, 2> {
+        let blocks: Vec<i32> = chosen
+            .iter()
+            .map(|chosen| chosen.action.min(n_pool - 1) as i32)
+            .collect();
+        let blocks = Tensor::from_data(
+            TensorData::new(blocks, [chosen.len(), 1]),
+            &self.logits.device(),
+        );
+        softmax(self.logits.clone().slice_dim(1, 0..n_pool), 1).gather(1, blocks)
+    }
+}
+
+fn choose_all<B: Backend>(
+    step: Step<'_>,
+    tokens: &[Token],
+    asked: Option<&Asked<B>>,
+    targets: Option<&[usize]>,
+    seq: usize,
+) -> Vec<Chosen> {
+    let choose_one = |(index, token): (usize, &Token)| {
+        let logits = asked.map_or(&[][..], |asked| {
+            &asked.host_logits[index * asked.n_actions..][..asked.n_actions]
+        });
+        let target = targets.map(|targets| targets[index / seq]);
+        choose(step, token, logits, target)
+    };
+    tokens.iter().enumerate().map(choose_one).collect()
+}
+
+fn record<B: Backend>(
+    chosen: &[Chosen],
+    asked: Option<Asked<B>>,
+    targets: Option<Vec<usize>>,
+    seq: usize,
+) -> Decisions {
+    let was_asked = asked.is_some();
+    let spread = |targets: Vec<usize>| {
+        let of_row = |target| std::iter::repeat_n(target, seq);
+        targets.into_iter().flat_map(of_row).collect()
+    };
+    Decisions {
+        actions: chosen.iter().map(|chosen| chosen.action).collect(),
+        origins: chosen.iter().map(|chosen| chosen.origin).collect(),
+        fused: chosen.iter().map(|chosen| chosen.fused).collect(),
+        best: match was_asked {
+            true => chosen.iter().map(|chosen| chosen.best).collect(),
+            false => Vec::new(),
+        },
+        targets: targets.map(spread),
+        probabilities: asked.map_or_else(Vec::new, |asked| asked.host_probabilities),
+        likeliest: chosen
+            .iter()
+            .flat_map(|chosen| chosen.likeliest.iter().copied())
+            .collect(),
+        capped: chosen
+            .iter()
+            .map(|chosen| chosen.capped.is_some())
+            .collect(),
+    }
 }

@@ -65,7 +65,7 @@ fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Erro
         arguments.tokens,
         &trained.tokenizer,
     )?;
-    Ok(data.on(trained.stage().policy.route()))
+    Ok(data.on(trained.route()))
 }
 
 struct Evaluate {

@@ -8,6 +8,7 @@ use crate::error::{Error, Problem};
 use crate::hook::continue_text;
 use brian::generate::{Sampling, generate};
 use brian::random;
+use brian::route::policy::Row;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::json;
 
@@ -64,7 +65,7 @@ impl Task for Continue<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<String>, Error> {
         let Self { trained, arguments } = self;
         let model = trained.model::<B::InnerBackend>(&device)?;
-        let route = trained.stage().policy.route();
+        let rules = trained.route().rules;
         let context = trained.recipe.model.context();
         let sample = |index: u64| {
             let sampling = Sampling {
@@ -73,7 +74,7 @@ impl Task for Continue<'_> {
                 seed: random::key(arguments.seed, "continuation", index),
             };
             continue_text(&trained.tokenizer, &arguments.prompt, |tokens| {
-                let logits = |input| model.forward(input, route);
+                let logits = |input| model.forward(input, &rules, &[Row::default()]).0;
                 generate(logits, tokens, arguments.tokens, context, sampling, &device)
             })
         };

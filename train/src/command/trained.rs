@@ -10,7 +10,7 @@ use crate::recipe::{Checked, Stage, load};
 use crate::run::checkpoint::{self, Loaded};
 use crate::run::{RunDirectory, find};
 use crate::say::note;
-use crate::task::Decoder;
+use crate::task::{Decoder, RoutePlan};
 use burn::tensor::backend::Backend;
 
 /// A run that has a checkpoint, and everything needed to rebuild its model.
@@ -71,13 +71,18 @@ impl Trained {
         &self.recipe.stage[self.loaded.snapshot.state.stage_index]
     }
 
+    /// Who leads its walks, when nothing is learned.
+    pub fn route(&self) -> RoutePlan {
+        self.stage().route(self.recipe.run.seed).evaluation()
+    }
+
     /// The model on a device.
     ///
     /// # Errors
     /// `Invalid` if checkpoint and recipe do not belong together.
     pub fn model<B: Backend>(&self, device: &B::Device) -> Result<Decoder<B>, Error> {
         let vocabulary = self.tokenizer.vocabulary_size();
-        let skeleton = skeleton(&self.recipe.model, self.stage().policy, vocabulary, device);
+        let skeleton = skeleton(&self.recipe.model, &self.stage().policy, vocabulary, device);
         load_model(
             skeleton,
             self.loaded.snapshot.model.clone(),

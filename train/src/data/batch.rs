@@ -17,6 +17,10 @@ pub struct HostBatch {
     pub seq: usize,
     /// Per row the source and the window within it.
     pub ids: Vec<(usize, u64)>,
+    /// stub
+    pub sequences: Vec<u64>,
+    /// stub
+    pub difficulty: Vec<Option<u8>>,
 }
 
 /// Gathers windows, each named by its source and its index.
@@ -31,6 +35,8 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)]) -> HostBatch {
         batch: ids.len(),
         seq,
         ids: ids.to_vec(),
+        sequences: ids.iter().map(|id| id.1).collect(),
+        difficulty: vec![None; ids.len()],
         ..HostBatch::default()
     };
     for (source, index) in ids {

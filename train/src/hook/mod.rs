@@ -1,11 +1,15 @@
 //! What is plugged into the learner, one hook per file.
 
 mod metrics_log;
+mod path_imitation;
+mod routing_metrics;
 mod sample;
 mod staged_unfreezing;
 mod throughput;
 
 pub use metrics_log::MetricsLog;
+pub use path_imitation::PathImitation;
+pub use routing_metrics::RoutingMetrics;
 pub use sample::{Sample, continue_text};
 pub use staged_unfreezing::StagedUnfreezing;
 pub use throughput::Throughput;

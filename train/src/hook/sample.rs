@@ -9,6 +9,7 @@ use crate::run::{AppendLog, RunDirectory};
 use crate::task::Decoder;
 use brian::generate::{Sampling, generate};
 use brian::random;
+use brian::route::policy::Row;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
@@ -56,7 +57,7 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
 
     fn after_step(&mut self, step: &mut StepInfo<Decoder<B>>) -> Result<Verdict, Error> {
         let model = step.model.valid();
-        let route = step.plan.route;
+        let rules = step.plan.route.rules.evaluation();
         for (index, prompt) in self.prompts.iter().enumerate() {
             let sampling = Sampling {
                 temperature: 1.0,
@@ -65,7 +66,7 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
             };
             let text = continue_text(&self.tokenizer, prompt, |tokens| {
                 generate(
-                    |input| model.forward(input, route),
+                    |input| model.forward(input, &rules, &[Row::default()]).0,
                     tokens,
                     self.n_tokens,
                     self.context,

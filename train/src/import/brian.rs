@@ -69,6 +69,7 @@ pub fn target(name: &str) -> Option<Target> {
         "token_embedding.weight" => keep("embedding.weight"),
         "norm.weight" => keep("norm.gamma"),
         "position_table.embeddings" => keep("position.embeddings"),
+        "position_table.input_position" => keep("position.start"),
         "router.net.0.weight" => turn("router.input.weight"),
         "router.net.0.bias" => keep("router.input.bias"),
         "router.net.2.weight" => turn("router.output.weight"),

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 /// A model with the recipe's initial values.
 pub(super) fn fresh_model<B: Backend>(
     config: &ModelConfig,
-    policy: Policy,
+    policy: &Policy,
     vocabulary: usize,
     seed: u64,
     device: &B::Device,
@@ -21,7 +21,7 @@ pub(super) fn fresh_model<B: Backend>(
 /// A model to load into.
 pub fn skeleton<B: Backend>(
     config: &ModelConfig,
-    policy: Policy,
+    policy: &Policy,
     vocabulary: usize,
     device: &B::Device,
 ) -> Decoder<B> {
@@ -34,12 +34,13 @@ pub fn skeleton<B: Backend>(
 /// The model of the stage before, as this stage needs it.
 pub(super) fn adapt<B: Backend>(
     config: &ModelConfig,
-    policy: Policy,
+    policy: &Policy,
     carried: Decoder<B>,
     seed: u64,
 ) -> Decoder<B> {
     match (config, policy, carried) {
-        (ModelConfig::Brian(config), Policy::Sequential, Decoder::Baseline(baseline)) => {
+        (_, Policy::None, carried) => carried,
+        (ModelConfig::Brian(config), _, Decoder::Baseline(baseline)) => {
             Decoder::Brian(config.wrap(baseline, seed))
         }
         (_, _, carried) => carried,

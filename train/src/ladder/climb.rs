@@ -5,7 +5,9 @@ use super::gate;
 use super::inputs::Inputs;
 use super::resume::Position;
 use crate::error::Error;
-use crate::hook::{MetricsLog, Sample, StagedUnfreezing, Throughput};
+use crate::hook::{
+    MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
+};
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, OptimizerConfig, Outcome, Session,
     StageSettings, TrainingLoader, ValidationLoader, load_model,
@@ -74,8 +76,8 @@ impl Ladder {
     ) -> Result<(Option<Decoder<B>>, State), Error> {
         let recipe = &*self.recipe;
         let steps_left = stage.steps - state.stage_step;
-        let route = stage.policy.route();
-        let valid = self.inputs.valid.on(route);
+        let route = stage.route(recipe.run.seed);
+        let valid = self.inputs.valid.on(route.evaluation());
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
             data: self.inputs.train.clone(),
@@ -107,7 +109,7 @@ impl Ladder {
             .with_metric_logger(metric::NoLog)
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-        let training = metric::register(training);
+        let training = metric::register(training, stage.walk.is_some());
         let training = self.render.attach(training, &stage.name, interrupter);
         let fresh = GroupedAdamW::new(&recipe.optimizer);
         let result = training.launch(Learner::new(ready.model, fresh, stage.learning_rate.peak()));
@@ -124,7 +126,7 @@ impl Ladder {
             steps: stage.steps,
             accumulate: recipe.batch.accumulate,
             learning_rate: stage.learning_rate.clone(),
-            route: stage.policy.route(),
+            route: stage.route(recipe.run.seed),
             clip_norm,
             valid: valid.to_vec(),
             valid_every_steps: recipe.watch.valid_every_steps,
@@ -143,6 +145,8 @@ impl Ladder {
         let watch = &self.recipe.watch;
         let mut hooks: Hooks<B, Decoder<B>> = vec![
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
+            Box::new(PathImitation::new(stage, self.recipe.run.seed)),
+            Box::new(RoutingMetrics),
             Box::new(Every(watch.log_every_steps, Throughput::new(state.tokens))),
             Box::new(MetricsLog::open(
                 &self.run,
@@ -169,7 +173,7 @@ impl Ladder {
         device: &B::Device,
     ) -> Result<Ready<B>, Error> {
         let vocabulary = self.inputs.tokenizer.vocabulary_size();
-        let skeleton = skeleton(&self.recipe.model, stage.policy, vocabulary, device);
+        let skeleton = skeleton(&self.recipe.model, &stage.policy, vocabulary, device);
         let model = load_model(skeleton, snapshot.model, &self.run.checkpoints())?;
         let fresh = GroupedAdamW::new(&self.recipe.optimizer);
         let optimizer = fresh.import(&model, snapshot.optimizer, &snapshot.state.optimizer_times);
@@ -186,9 +190,9 @@ impl Ladder {
         let vocabulary = self.inputs.tokenizer.vocabulary_size();
         let model = match (stage.start, carried) {
             (Start::Previous, Some(carried)) => {
-                adapt(&self.recipe.model, stage.policy, carried, seed)
+                adapt(&self.recipe.model, &stage.policy, carried, seed)
             }
-            _ => fresh_model(&self.recipe.model, stage.policy, vocabulary, seed, device),
+            _ => fresh_model(&self.recipe.model, &stage.policy, vocabulary, seed, device),
         };
         let optimizer = GroupedAdamW::new(&self.recipe.optimizer);
         Ready { model, optimizer }

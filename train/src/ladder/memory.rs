@@ -79,7 +79,7 @@ impl Task for Count<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<u64, Error> {
         let count = |stage: &crate::recipe::Stage| {
             let model = &self.recipe.model;
-            skeleton::<B>(model, stage.policy, self.vocabulary, &device).n_parameters()
+            skeleton::<B>(model, &stage.policy, self.vocabulary, &device).n_parameters()
         };
         Ok(self.recipe.stage.iter().map(count).max().unwrap_or(0))
     }

@@ -2,8 +2,7 @@
 
 use crate::data::{DataConfig, HostBatch, Mixture, Split, Tokenizer, Windows, collect};
 use crate::error::{Error, Problem};
-use crate::task::{Batch, StepPlan};
-use brian::route::policy::Policy;
+use crate::task::{Batch, RoutePlan, StepPlan};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 use std::collections::BTreeMap;
@@ -71,7 +70,7 @@ pub struct ValidationData {
     limits: Vec<u64>,
     sequences: usize,
     token_bytes: Vec<u32>,
-    route: Policy,
+    route: RoutePlan,
 }
 
 impl ValidationData {
@@ -103,12 +102,12 @@ impl ValidationData {
             sources: Arc::new(sources),
             sequences,
             token_bytes: tokenizer.token_bytes(),
-            route: Policy::Sequential,
+            route: RoutePlan::sequential(),
         })
     }
 
-    /// The same splits, on a path of the stage's choice.
-    pub fn on(&self, route: Policy) -> Self {
+    /// The same splits, on walks that a stage leads.
+    pub fn on(&self, route: RoutePlan) -> Self {
         Self {
             route,
             ..self.clone()
@@ -147,7 +146,12 @@ impl ValidationData {
         let end = (start + self.sequences as u64).min(self.limits[source]);
         let ids: Vec<_> = (start..end).map(|window| (source, window)).collect();
         let host = collect(&self.sources, &ids);
-        with_bytes(host, &self.token_bytes, source, StepPlan::idle(self.route))
+        with_bytes(
+            host,
+            &self.token_bytes,
+            source,
+            StepPlan::idle(self.route.clone()),
+        )
     }
 }
 
@@ -197,15 +201,20 @@ pub struct TrainingLoader {
     pub data: Arc<TrainingData>,
     /// Positions of the micro-batches.
     pub positions: Range<u64>,
-    /// The path the stage takes; the strategy completes the plan.
-    pub route: Policy,
+    /// Who leads the walks; the strategy completes the plan.
+    pub route: RoutePlan,
 }
 
 impl<B: Backend> DataLoader<B, Batch> for TrainingLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
         let batches = self.positions.clone().map(|position| {
             let host = self.data.micro_batch(position);
-            with_bytes(host, &self.data.token_bytes, 0, StepPlan::idle(self.route))
+            with_bytes(
+                host,
+                &self.data.token_bytes,
+                0,
+                StepPlan::idle(self.route.clone()),
+            )
         });
         Box::new(Counted::new(
             batches,

@@ -15,8 +15,7 @@ use crate::error::Error;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Best, Snapshot, State};
 use crate::signal::Stop;
-use crate::task::{Batch, Measured, StepPlan};
-use brian::route::policy::Policy;
+use crate::task::{Batch, Measured, RoutePlan, StepPlan};
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
@@ -36,8 +35,8 @@ pub struct StageSettings {
     pub steps: u64,
     /// Micro-batches per step.
     pub accumulate: usize,
-    /// Who chooses the path.
-    pub route: Policy,
+    /// Who leads the walks.
+    pub route: RoutePlan,
     /// Step → learning rate.
     pub learning_rate: Schedule,
     /// Longest gradient.
@@ -149,7 +148,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         StepPlan {
             stage_step: self.state.stage_step,
             stage_steps: self.settings.steps,
-            ..StepPlan::idle(self.settings.route)
+            ..StepPlan::idle(self.settings.route.clone())
         }
     }
 
@@ -229,16 +228,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             let step = self.state.step;
             self.state.best = Some(Best { step, value: loss });
         }
-        let measured: BTreeMap<String, Measured> = names.zip(measured).collect();
-        self.state.stage_valid.clear();
-        for (split, measured) in &measured {
-            let numbers = measured.named().into_iter();
-            let named = numbers.map(|(name, value)| (format!("{split}/{name}"), value));
-            self.state
-                .stage_valid
-                .extend(named.filter(|(_, value)| value.is_finite()));
-        }
-        measured
+        names.zip(measured).collect()
     }
 
     /// Shows the hooks and the dashboard what happened.
@@ -267,6 +257,9 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             if let Verdict::Stop(error) = hook.after_step(&mut info)? {
                 verdict = Verdict::Stop(error);
             }
+        }
+        if !info.valid.is_empty() {
+            self.state.stage_valid = valid_numbers(&info.valid);
         }
         events.send(info, &self.settings.valid);
         Ok(verdict)
@@ -328,6 +321,17 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             info.data_sha256.clone_from(&self.state.data_sha256);
         })
     }
+}
+
+/// All finite numbers of a validation, by split and name.
+fn valid_numbers(valid: &BTreeMap<String, Measured>) -> BTreeMap<String, f64> {
+    let of_split = |(split, measured): (&String, &Measured)| {
+        let numbers = measured.named().into_iter();
+        let finite = numbers.filter(|(_, value)| value.is_finite());
+        let split = split.clone();
+        finite.map(move |(name, value)| (format!("{split}/{name}"), value))
+    };
+    valid.iter().flat_map(of_split).collect()
 }
 
 /// Measures every batch; one sum per source.

@@ -16,22 +16,36 @@ use std::sync::Arc;
 
 /// What the dashboard shows of training and validation.
 const BOTH: [&str; 2] = ["loss/lm", "bits_per_byte"];
+/// What it shows of both where a router walks.
+const ROUTED: [&str; 6] = [
+    "route/steps_mean",
+    "route/imitation_accuracy",
+    "route/load_entropy",
+    "route/entropy",
+    "route/out_probability",
+    "route/exit_first",
+];
 /// What it shows of training only.
 const TRAIN: [&str; 3] = ["learning_rate", "gradient_norm", "tokens_per_second"];
 
-/// Registers all metrics.
+/// Registers all metrics; those of routes where there is a router.
 pub fn register<B, M>(
     training: SupervisedTraining<Components<B, M>>,
+    routed: bool,
 ) -> SupervisedTraining<Components<B, M>>
 where
     B: AutodiffBackend,
     M: crate::learner::Trainable<B>,
 {
-    let training = BOTH.iter().fold(training, |training, name| {
-        training
-            .metric_train_numeric(Number::new(name))
-            .metric_valid_numeric(Number::new(name))
-    });
+    let of_routes = ROUTED.iter().filter(|_| routed);
+    let training = BOTH
+        .iter()
+        .chain(of_routes)
+        .fold(training, |training, name| {
+            training
+                .metric_train_numeric(Number::new(name))
+                .metric_valid_numeric(Number::new(name))
+        });
     TRAIN.iter().fold(training, |training, name| {
         training.metric_train_numeric(Number::new(name))
     })

@@ -4,6 +4,7 @@
 
 mod model;
 mod stage;
+mod walk;
 
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::recipe::Recipe;
@@ -201,6 +202,14 @@ impl Section<'_> {
     fn whole(&self, key: &str, value: u64, least: u64, most: u64) {
         let expected = format!("a whole number from {least} to {most}");
         self.require(key, (least..=most).contains(&value), expected);
+    }
+
+    fn share(&self, key: &str, value: f64) {
+        self.require(key, (0.0..=1.0).contains(&value), "from 0 to 1");
+    }
+
+    fn least(&self, key: &str, value: f64, least: f64) {
+        self.require(key, value >= least, format!("at least {least}"));
     }
 
     fn name(&self, key: &str, name: &str) {

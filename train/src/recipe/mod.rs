@@ -23,7 +23,7 @@ pub mod tree;
 mod messages;
 
 pub use load::{Checked, load};
-pub use stage::{Freeze, Gate, Policy, Stage, Start};
+pub use stage::{Freeze, Gate, Policy, Stage, Start, Walk};
 
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;
@@ -92,7 +92,7 @@ pub enum ModelConfig {
 
 impl ModelConfig {
     /// What a stage with this policy trains: without one, a routed model is the plain decoder of the same blocks.
-    pub fn under(&self, policy: Policy) -> Self {
+    pub fn under(&self, policy: &Policy) -> Self {
         match (self, policy) {
             (Self::Brian(config), Policy::None) => Self::Baseline(config.baseline()),
             (config, _) => config.clone(),

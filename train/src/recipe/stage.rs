@@ -1,7 +1,14 @@
-//! A stage of the ladder: how long, from which weights, who chooses the path, and the gate behind it.
+//! Stages: how long, from which weights, who leads the walks, what they cost, and the gate behind it.
 
 use crate::learner::Schedule;
-use brian::route::policy::Policy as Route;
+use crate::task::RoutePlan;
+use brian::loss::route::RouteLosses;
+use brian::random;
+use brian::route::constraint::Constraint;
+use brian::route::draws::Draws;
+use brian::route::exploration::Exploration;
+use brian::route::policy::{self, Select, Teacher};
+use brian::route::rules::{ChoiceGradient, ExitObjective, Rules};
 use serde::Deserialize;
 
 /// One rung of the ladder.
@@ -13,7 +20,7 @@ pub struct Stage {
     pub steps: u64,
     /// Which weights it starts with.
     pub start: Start,
-    /// Who chooses the path through the pool.
+    /// Who leads the walks through the pool.
     pub policy: Policy,
     /// Step → learning rate.
     pub learning_rate: Schedule,
@@ -21,6 +28,8 @@ pub struct Stage {
     pub freeze: Vec<Freeze>,
     /// What must hold at its end for the next stage to begin; without it the ladder goes on in any case.
     pub gate: Option<Gate>,
+    /// How the router walks and what it learns from; written where the policy knows a router, and only there.
+    pub walk: Option<Walk>,
 }
 
 /// The weights a stage starts with. The optimizer always starts anew.
@@ -33,22 +42,125 @@ pub enum Start {
     Previous,
 }
 
-/// Who chooses the path of a token through the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// Who leads a token through the pool.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// Nobody: the plain decoder made of the same blocks.
     None,
-    /// The blocks of the pool in their order, then OUT.
+    /// The blocks of the pool in their order, then OUT; there is no router.
     Sequential,
+    /// A teacher; the router may learn to say the same.
+    Teacher {
+        /// Which.
+        teacher: Teacher,
+    },
+    /// The router more and more often, else the teacher.
+    Scheduled {
+        /// Who leads when the router does not.
+        teacher: Teacher,
+        /// How the router chooses.
+        select: Select,
+        /// Who leads when: rows in the order of their ends; the last row holds to the end of the stage.
+        schedule: Vec<Row>,
+    },
+    /// The router alone.
+    Router {
+        /// How it chooses.
+        select: Select,
+    },
+}
+
+/// A part of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Row {
+    /// The first step of the stage, from 0, to which it does not apply.
+    pub until_step: u64,
+    /// How often the router decides.
+    pub router_probability: f64,
+    /// The weight of the imitation loss.
+    pub imitation: f64,
+}
+
+/// How the router walks and what it learns from.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Walk {
+    /// Subtracted from an action's logit per squared distance to it.
+    pub location_bias: f64,
+    /// How the task reaches the decision to leave.
+    pub exit_objective: ExitObjective,
+    /// How the task reaches the choice of a single block.
+    pub choice_gradient: ChoiceGradient,
+    /// Bounds on the walk.
+    pub constraint: Constraint,
+    /// What disturbs the router in training.
+    pub exploration: Exploration,
+    /// What is added to the language-model loss.
+    pub loss: RouteLosses,
 }
 
 impl Policy {
-    /// The rule a pool is walked by. A plain decoder has no pool and one path, its own.
-    pub fn route(self) -> Route {
+    /// Whether it knows a router, and a stage therefore a [`Walk`].
+    pub fn knows_router(&self) -> bool {
+        !matches!(self, Self::None | Self::Sequential)
+    }
+
+    /// The path whose blocks must exist, and everybody else whom a teacher needs to name.
+    pub fn teacher(&self) -> Option<&Teacher> {
         match self {
-            Self::None | Self::Sequential => Route::Sequential,
+            Self::Teacher { teacher } | Self::Scheduled { teacher, .. } => Some(teacher),
+            Self::None | Self::Sequential | Self::Router { .. } => None,
         }
+    }
+
+    /// Who decides the actions, as at the end of the stage.
+    fn decides(&self) -> policy::Policy {
+        match self {
+            Self::None | Self::Sequential => policy::Policy::Teacher(Teacher::Sequential),
+            Self::Teacher { teacher } => policy::Policy::Teacher(teacher.clone()),
+            Self::Scheduled {
+                teacher,
+                select,
+                schedule,
+            } => policy::Policy::Blend {
+                teacher: teacher.clone(),
+                router_probability: schedule.last().map_or(1.0, |row| row.router_probability),
+                select: *select,
+            },
+            Self::Router { select } => policy::Policy::Router {
+                teacher: None,
+                select: *select,
+            },
+        }
+    }
+}
+
+impl Stage {
+    /// Who leads its walks and what they cost, before a schedule has its say; `seed` is the run's.
+    pub fn route(&self, seed: u64) -> RoutePlan {
+        let Some(walk) = &self.walk else {
+            return RoutePlan::sequential();
+        };
+        RoutePlan {
+            rules: Rules {
+                policy: self.policy.decides(),
+                ask_router: true,
+                location_bias: walk.location_bias,
+                constraint: walk.constraint,
+                exit_objective: walk.exit_objective,
+                choice_gradient: walk.choice_gradient,
+                noise_std: 0.0,
+                override_probability: 0.0,
+                draws: Draws::new(self.seed(seed), 0),
+                learning: true,
+            },
+            losses: walk.loss,
+        }
+    }
+
+    /// Where the chance of its walks comes from; `seed` is the run's.
+    pub fn seed(&self, seed: u64) -> u64 {
+        random::key(seed, &self.name, 0)
     }
 }
 
@@ -63,7 +175,22 @@ pub struct Freeze {
 }
 
 /// What a validation measures on each split: the numbers that a gate can look at.
-pub const VALID_METRICS: [&str; 3] = ["loss/lm", "loss/total", "bits_per_byte"];
+pub const VALID_METRICS: [&str; 14] = [
+    "loss/lm",
+    "loss/total",
+    "bits_per_byte",
+    "route/imitation_accuracy",
+    "route/steps_mean",
+    "route/load_entropy",
+    "route/load_max",
+    "route/entropy",
+    "route/out_probability",
+    "route/exit_first",
+    "route/exit_never",
+    "route/path_diversity",
+    "route/difficulty_slope",
+    "route/difficulty_correlation",
+];
 
 /// A bound on a number of the stage's last validation. Exactly one of the two bounds is written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -4,6 +4,7 @@
 
 use crate::data::HostBatch;
 use crate::task::StepPlan;
+use brian::route::policy::Row;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
@@ -45,6 +46,17 @@ impl Batch {
             .map(|&valid| f32::from(valid))
             .collect();
         Tensor::from_data(TensorData::new(values, self.shape()), device)
+    }
+
+    /// What a teacher and chance may know about each sequence.
+    pub fn rows(&self) -> Vec<Row> {
+        let known = self.host.sequences.iter().zip(&self.host.difficulty);
+        known
+            .map(|(&sequence, &difficulty)| Row {
+                sequence,
+                difficulty,
+            })
+            .collect()
     }
 
     fn integers<B: Backend>(&self, tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {

@@ -1,9 +1,13 @@
 //! A language model of either kind, as burn-train's learner wants it.
 
 use super::{Batch, Measured};
+use crate::data::HostBatch;
 use brian::loss::language;
+use brian::loss::route::Term;
 use brian::parameter;
-use brian::route::policy::Policy;
+use brian::route::policy::Row;
+use brian::route::rules::Rules;
+use brian::route::trace::Trace;
 use brian::{Baseline, Brian};
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -22,14 +26,22 @@ pub enum Decoder<B: Backend> {
 }
 
 impl<B: Backend> Decoder<B> {
-    /// Logits of the next token at every position.
+    /// Logits of the next token at every position, and the walks that led there if there is a pool.
     ///
     /// # Shapes
     /// `[batch, seq]` to `[batch, seq, vocabulary]`
-    pub fn forward(&self, tokens: Tensor<B, 2, Int>, route: Policy) -> Tensor<B, 3> {
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[Row],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
         match self {
-            Self::Baseline(model) => model.forward(tokens),
-            Self::Brian(model) => model.forward(tokens, route),
+            Self::Baseline(model) => (model.forward(tokens), None),
+            Self::Brian(model) => {
+                let (logits, trace) = model.forward(tokens, rules, rows);
+                (logits, Some(trace))
+            }
         }
     }
 
@@ -46,22 +58,69 @@ impl<B: Backend> Decoder<B> {
         parameter::count(self)
     }
 
-    /// Sum of `−ln p(target)` over the counted targets, `[1]`.
-    fn nats(&self, batch: &Batch) -> Tensor<B, 1> {
+    fn pass(&self, batch: &Batch) -> Pass<B> {
         let device = self.device();
-        let logits = self.forward(batch.inputs(&device), batch.plan.route);
+        let route = &batch.plan.route;
+        let (logits, trace) = self.forward(batch.inputs(&device), &route.rules, &batch.rows());
         let nats = language::nats(logits, batch.target_tokens(&device));
-        (nats * batch.counted(&device)).sum()
+        let terms = match (self, &trace) {
+            (Self::Brian(model), Some(trace)) => {
+                let valid = &batch.host.valid;
+                let losses = &route.losses;
+                losses.terms(trace, &model.position, &route.rules, valid)
+            }
+            _ => Vec::new(),
+        };
+        Pass {
+            nats: (nats * batch.counted(&device)).sum(),
+            terms,
+            trace,
+        }
     }
 }
 
-/// Puts the sum on the host.
-fn measure<B: Backend>(nats: Tensor<B, 1>, batch: &Batch) -> Measured {
-    Measured {
-        nats: nats.into_data().iter::<f64>().sum(),
-        targets: batch.targets(),
-        bytes: batch.bytes,
-        ..Measured::default()
+/// What a pass gives.
+struct Pass<B: Backend> {
+    /// Sum of `−ln p(target)` over the counted targets, `[1]`.
+    nats: Tensor<B, 1>,
+    terms: Vec<Term<B>>,
+    trace: Option<Trace<B>>,
+}
+
+impl<B: Backend> Pass<B> {
+    /// Puts the sums on the host.
+    fn measure(&self, batch: &Batch) -> Measured {
+        let number = |tensor: &Tensor<B, 1>| tensor.clone().into_data().iter::<f64>().sum::<f64>();
+        let targets = batch.targets();
+        let mut measured = Measured {
+            nats: number(&self.nats),
+            targets,
+            bytes: batch.bytes,
+            ..Measured::default()
+        };
+        for term in &self.terms {
+            let sum = number(&term.value) * targets as f64;
+            measured.terms.insert(term.name, sum);
+            measured.added += term.weight * sum;
+        }
+        if let Some(trace) = &self.trace {
+            let HostBatch {
+                valid, difficulty, ..
+            } = &batch.host;
+            measured.route.add(&trace.walks, valid, difficulty);
+        }
+        measured
+    }
+
+    /// The share of the step's loss that this batch has, `[1]`.
+    ///
+    /// Divided by the targets of the whole step, so that micro-batches add up to the gradient of one large batch.
+    fn loss(self, batch: &Batch) -> Tensor<B, 1> {
+        let targets = batch.plan.targets as f64;
+        let share = batch.targets() as f64 / targets;
+        let terms = self.terms.into_iter();
+        let added = terms.map(|term| term.value * (term.weight * share));
+        added.fold(self.nats / targets, |sum, term| sum + term)
     }
 }
 
@@ -70,10 +129,9 @@ impl<B: AutodiffBackend> TrainStep for Decoder<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> TrainOutput<Measured> {
-        let nats = self.nats(&batch);
-        let measured = measure(nats.clone().inner(), &batch);
-        // Divided by the targets of the whole step, so that micro-batches add up to the gradient of one large batch.
-        let gradients = nats.div_scalar(batch.plan.targets as f64).backward();
+        let pass = self.pass(&batch);
+        let measured = pass.measure(&batch);
+        let gradients = pass.loss(&batch).backward();
         TrainOutput::new(self, gradients, measured)
     }
 }
@@ -83,6 +141,6 @@ impl<B: Backend> InferenceStep for Decoder<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> Measured {
-        measure(self.nats(&batch), &batch)
+        self.pass(&batch).measure(&batch)
     }
 }

@@ -1,5 +1,6 @@
 //! What a pass measured, as numbers of the host.
 
+use brian::stats::RouteCounts;
 use burn::train::ItemLazy;
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
@@ -16,6 +17,12 @@ pub struct Measured {
     pub targets: u64,
     /// UTF-8 bytes they stand for.
     pub bytes: u64,
+    /// Sums of the route terms of the loss, each times the targets of its batch.
+    pub terms: BTreeMap<&'static str, f64>,
+    /// The same of what they add to the loss, by their weights.
+    pub added: f64,
+    /// What the walks did.
+    pub route: RouteCounts,
     /// Everything else that is shown and logged, by its name in `metrics.jsonl`.
     pub numbers: BTreeMap<String, f64>,
 }
@@ -35,7 +42,10 @@ impl Measured {
     pub fn named(&self) -> BTreeMap<String, f64> {
         let mut named = self.numbers.clone();
         named.insert("loss/lm".to_string(), self.loss());
-        named.entry("loss/total".to_string()).or_insert(self.loss());
+        let targets = self.targets as f64;
+        named.insert("loss/total".to_string(), (self.nats + self.added) / targets);
+        let terms = self.terms.iter();
+        named.extend(terms.map(|(name, sum)| (format!("loss/{name}"), sum / targets)));
         if let Some(bits) = self.bits_per_byte() {
             named.insert("bits_per_byte".to_string(), bits);
         }
@@ -48,6 +58,11 @@ impl AddAssign<&Measured> for Measured {
         self.nats += other.nats;
         self.targets += other.targets;
         self.bytes += other.bytes;
+        self.added += other.added;
+        for (name, sum) in &other.terms {
+            *self.terms.entry(name).or_default() += sum;
+        }
+        self.route += &other.route;
     }
 }
 

@@ -8,4 +8,4 @@ mod plan;
 pub use batch::Batch;
 pub use decoder::Decoder;
 pub use measured::Measured;
-pub use plan::StepPlan;
+pub use plan::{RoutePlan, StepPlan};

@@ -1,7 +1,35 @@
 //! What a step shall do, as a plain value that travels with its batch.
 
-use brian::route::policy::Policy;
+use brian::loss::route::RouteLosses;
+use brian::route::rules::Rules;
 use std::collections::BTreeSet;
+
+/// Who leads the walks of a pass, and what their route costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoutePlan {
+    /// What decides a walk.
+    pub rules: Rules,
+    /// What is added to the language-model loss.
+    pub losses: RouteLosses,
+}
+
+impl RoutePlan {
+    /// The fixed route, at no cost; what a decoder without a pool is given too.
+    pub fn sequential() -> Self {
+        Self {
+            rules: Rules::sequential(),
+            losses: RouteLosses::NONE,
+        }
+    }
+
+    /// The same without what only training does.
+    pub fn evaluation(&self) -> Self {
+        Self {
+            rules: self.rules.evaluation(),
+            losses: self.losses,
+        }
+    }
+}
 
 /// What the coming step will do. The strategy fills it, hooks may change it.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,8 +38,8 @@ pub struct StepPlan {
     pub stage_step: u64,
     /// Optimizer steps of the stage.
     pub stage_steps: u64,
-    /// Who chooses the path.
-    pub route: Policy,
+    /// Who leads the walks.
+    pub route: RoutePlan,
     /// Parameter groups that do not learn; their gradients are not computed.
     pub frozen: BTreeSet<String>,
     /// Targets that count in all micro-batches of the step.
@@ -20,7 +48,7 @@ pub struct StepPlan {
 
 impl StepPlan {
     /// The plan of a pass that is no training step.
-    pub fn idle(route: Policy) -> Self {
+    pub fn idle(route: RoutePlan) -> Self {
         Self {
             stage_step: 0,
             stage_steps: 0,

@@ -47,9 +47,17 @@ fn bounds(model: &ModelConfig) -> Vec<(&'static str, u64, u64)> {
             ("d_ff", config.d_ff, MOST),
             ("n_pre", config.n_pre, MOST_BLOCKS),
             ("n_pool", config.n_pool, MOST_BLOCKS),
+            ("d_ff_pool", config.d_ff_pool, MOST),
             ("n_post", config.n_post, MOST_BLOCKS),
             ("context", config.context, MOST),
             ("position.d_position", config.position.d_position, MOST),
+            ("route.max_steps", config.route.max_steps, MOST_BLOCKS),
+            (
+                "route.top_k_first",
+                config.route.top_k_first,
+                MOST_BLOCKS + 1,
+            ),
+            ("route.top_k", config.route.top_k, MOST_BLOCKS + 1),
         ],
     };
     sizes

@@ -1,6 +1,6 @@
 //! The rules of the ladder.
 
-use super::{MOST_STEPS, Section};
+use super::{MOST_STEPS, Section, walk};
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS, Schedule};
 use crate::recipe::stage::VALID_METRICS;
 use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
@@ -26,6 +26,7 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
             "\"fresh\": no stage is before the first one",
         );
         policy(recipe, index, &section);
+        walk::check(stage, &recipe.model, &section);
         learning_rate(stage, &section);
         freeze(stage, &section);
         if let Some(bounds) = &stage.gate {
@@ -45,14 +46,23 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
     );
     // The weights of a route know its exit; the plain decoder has no place for them.
     let before = index.checked_sub(1).map(|index| &recipe.stage[index]);
-    let routed_before = before.is_some_and(|before| before.policy == Policy::Sequential);
+    let routed_before = before.is_some_and(|before| before.policy != Policy::None);
     let others = [section.path.key("start")];
     section.relate(
         "policy",
         &others,
         !(routed_before && stage.start == Start::Previous && stage.policy == Policy::None),
-        "\"sequential\", as in the stage before, whose weights this one starts with",
+        "a policy with a pool, as in the stage before, whose weights this one starts with",
     );
+    if let ModelConfig::Brian(config) = &recipe.model {
+        let same = config.d_ff_pool == config.d_ff;
+        section.relate(
+            "policy",
+            &[],
+            same || stage.policy != Policy::None,
+            "a policy with a pool: without one, blocks of another width than d_ff have no place",
+        );
+    }
 }
 
 fn learning_rate(stage: &Stage, section: &Section<'_>) {
@@ -82,9 +92,9 @@ fn learning_rate(stage: &Stage, section: &Section<'_>) {
 
 fn freeze(stage: &Stage, section: &Section<'_>) {
     // Without a policy, a routed model is the plain decoder too.
-    let groups: &[&str] = match stage.policy {
+    let groups: &[&str] = match &stage.policy {
         Policy::None => &PLAIN_GROUPS,
-        Policy::Sequential => &ROUTED_GROUPS,
+        _ => &ROUTED_GROUPS,
     };
     let policy = section.path.key("policy");
     let mut frozen = HashSet::new();

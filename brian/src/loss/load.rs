@@ -1,0 +1,25 @@
+//! Even use of the blocks, by what was executed: shares that are counts in value and probabilities in gradient.
+
+use super::view::{View, straight_through};
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+use burn::tensor::backend::Backend;
+
+/// `mean_a (load_a − Σ load / n_pool)²`, `[1]`; zero if no block was executed.
+pub fn selected_balance<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
+    let load = load(view);
+    let total = load.clone().detach().sum();
+    let even = total.clone() / view.n_pool as f64;
+    // Without an executed block every load is zero, and the gradient of the squares too.
+    (load - even).square().mean()
+}
+
+/// `Σ_a max(0, least − load_a)`, `[1]`: what every block is short of its least share.
+pub fn coverage_floor<B: Backend>(view: &View<B>, least: f64) -> Tensor<B, 1> {
+    relu(load(view).neg() + least).sum()
+}
+
+/// The share of all decisions that executed each block, `[n_pool]`.
+fn load<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
+    view.mean_rows(|step| straight_through(step.executed.clone(), step.of_blocks()))
+}

@@ -1,0 +1,446 @@
+//! From one token's adjusted logits to its action, on the host and without a tensor.
+//!
+//! The order is part of the model: the router or the teacher proposes; exploration may put another block in its place; the
+//! self-recurrence cap may forbid it; the last step may make everybody leave; who has left stays out.
+
+use super::draws::{Draws, Purpose};
+use super::policy::{Policy, Select};
+use super::rules::{ExitObjective, Rules};
+use super::trace::Origin;
+
+/// What a token remembers between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Token {
+    /// The sequence it belongs to.
+    pub sequence: u64,
+    /// Its place there.
+    pub place: usize,
+    /// Whether it has left.
+    pub left: bool,
+    /// The block it executed last, unless it chose OUT since, and how often in a row.
+    pub last: Option<usize>,
+    pub run: usize,
+    /// The probability that it is still walking, by the router's word.
+    pub still: f64,
+}
+
+/// One step of a walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step<'a> {
+    pub rules: &'a Rules,
+    /// Counted from 0.
+    pub index: usize,
+    pub is_last: bool,
+    pub n_pool: usize,
+    /// How many of the likeliest actions are mixed.
+    pub top_k: usize,
+}
+
+/// What a token does at a step.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Chosen {
+    pub action: usize,
+    pub origin: Origin,
+    pub fused: bool,
+    /// The block whose output a leaving token would have gone on with.
+    pub forgone: Option<usize>,
+    /// Largest adjusted logit.
+    pub best: usize,
+    /// The likeliest actions, likeliest first.
+    pub likeliest: Vec<usize>,
+    /// The block that may not be executed once more.
+    pub capped: Option<usize>,
+    /// The router's probability to leave.
+    pub out_probability: f64,
+}
+
+impl Token {
+    pub fn new(sequence: u64, place: usize) -> Self {
+        Self {
+            sequence,
+            place,
+            left: false,
+            last: None,
+            run: 0,
+            still: 1.0,
+        }
+    }
+
+    /// The block that may not be executed once more.
+    pub fn capped(&self, cap: usize) -> Option<usize> {
+        self.last.filter(|_| cap > 0 && self.run >= cap)
+    }
+
+    /// Goes one step.
+    pub fn go(&mut self, chosen: &Chosen, n_pool: usize, hard_exit: bool) {
+        let block = (chosen.action < n_pool).then_some(chosen.action);
+        self.run = match block {
+            None => 0,
+            block if block == self.last => self.run + 1,
+            _ => 1,
+        };
+        self.last = block;
+        self.left |= hard_exit && block.is_none();
+        self.still *= 1.0 - chosen.out_probability;
+    }
+}
+
+/// The action of a token. `logits` are the adjusted ones, empty if nobody asked the router; `target` is the teacher's word.
+pub(crate) fn choose(
+    step: Step<'_>,
+    token: &Token,
+    logits: &[f32],
+    target: Option<usize>,
+) -> Chosen {
+    let rules = step.rules;
+    let out = step.n_pool;
+    let draws = Lot { step, token };
+    let capped = token.capped(rules.constraint.self_recurrence_cap);
+    let router = (!logits.is_empty()).then(|| Router::new(step, token, logits));
+    let taught = target.unwrap_or(out);
+    let asked = || router.as_ref().expect("who decides is asked").action;
+
+    let (mut action, mut origin) = match &rules.policy {
+        Policy::Teacher(_) => (taught, Origin::Teacher),
+        Policy::Router { .. } => (asked(), Origin::Router),
+        Policy::Blend {
+            router_probability, ..
+        } => match draws.uniform(Purpose::Blend) < *router_probability {
+            true => (asked(), Origin::Router),
+            false => (taught, Origin::Teacher),
+        },
+    };
+    let explores = rules.override_probability > 0.0 && !matches!(rules.policy, Policy::Teacher(_));
+    if explores && action != out && draws.uniform(Purpose::Override) < rules.override_probability {
+        action = draws.below(out, Purpose::OverrideBlock);
+        if Some(action) == capped {
+            action = (action + 1) % out;
+        }
+        origin = Origin::Random;
+    }
+    if Some(action) == capped {
+        // A capped block is never the best action, and a mixture keeps the tokens walking.
+        let router = router.as_ref().expect("a cap asks the router");
+        action = match rules.mixes_states() {
+            true => router
+                .block
+                .filter(|&block| Some(block) != capped)
+                .unwrap_or(out),
+            false => router.best,
+        };
+        origin = Origin::Cap;
+    }
+    if step.is_last && rules.constraint.force_final_exit {
+        (action, origin) = (out, Origin::Last);
+    }
+    if token.left {
+        (action, origin) = (out, Origin::Left);
+    }
+    let fused = origin == Origin::Router && action != out && step.top_k > 1;
+    let router = router.unwrap_or_default();
+    let leaves = action == out && origin == Origin::Router && rules.learning;
+    let forgone = router
+        .block
+        .filter(|_| leaves && rules.exit_objective == ExitObjective::StraightThrough);
+    Chosen {
+        action,
+        origin,
+        fused,
+        forgone,
+        best: router.best,
+        likeliest: router.likeliest,
+        capped,
+        out_probability: router.out_probability,
+    }
+}
+
+/// What the router says about a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Router {
+    action: usize,
+    best: usize,
+    /// The best block.
+    block: Option<usize>,
+    likeliest: Vec<usize>,
+    out_probability: f64,
+}
+
+impl Router {
+    fn new(step: Step<'_>, token: &Token, logits: &[f32]) -> Self {
+        let (rules, out) = (step.rules, step.n_pool);
+        let order = by_logit(logits);
+        let blocks: Vec<usize> = order.iter().copied().filter(|&a| a != out).collect();
+        let (best, block) = (order[0], blocks[0]);
+        let out_probability = softmax(logits, 1.0, 0..=out)[out];
+        let (select, in_question) = match &rules.policy {
+            Policy::Blend { select, .. } | Policy::Router { select, .. } => (*select, true),
+            Policy::Teacher(_) => (Select::Argmax, false),
+        };
+        let draw = |actions| match select {
+            Select::Sample { temperature, .. } if in_question => {
+                let draw = Lot { step, token }.uniform(Purpose::Sample);
+                sample(logits, temperature, actions, draw)
+            }
+            _ if actions == (0..=out) => best,
+            _ => block,
+        };
+        let blocks_only = 0..=out - 1;
+        let action = match rules.exit_objective {
+            ExitObjective::SoftMixture if rules.learning => draw(blocks_only),
+            ExitObjective::SoftMixture if token.still * (1.0 - out_probability) < 0.5 => out,
+            ExitObjective::SoftMixture => draw(blocks_only),
+            _ => draw(0..=out),
+        };
+        let candidates = match rules.leaves_apart() {
+            true => blocks,
+            false => order,
+        };
+        Self {
+            action,
+            best,
+            block: Some(block),
+            likeliest: candidates.into_iter().take(step.top_k).collect(),
+            out_probability,
+        }
+    }
+}
+
+/// Actions by falling logit, the lower one first among equals.
+fn by_logit(logits: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    order
+}
+
+/// Probabilities of the actions in a range; the others have none.
+fn softmax(logits: &[f32], temperature: f64, range: std::ops::RangeInclusive<usize>) -> Vec<f64> {
+    let scaled = |action: usize| f64::from(logits[action]) / temperature;
+    let largest = range.clone().map(scaled).fold(f64::NEG_INFINITY, f64::max);
+    let mut weights = vec![0.0; logits.len()];
+    for action in range {
+        weights[action] = (scaled(action) - largest).exp();
+    }
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / total).collect()
+}
+
+/// The action at the uniform draw.
+fn sample(
+    logits: &[f32],
+    temperature: f64,
+    range: std::ops::RangeInclusive<usize>,
+    draw: f64,
+) -> usize {
+    let mut rest = draw;
+    let probabilities = softmax(logits, temperature, range.clone());
+    for action in range.clone() {
+        rest -= probabilities[action];
+        if rest < 0.0 {
+            return action;
+        }
+    }
+    *range.end()
+}
+
+/// The draws of a token at a step.
+struct Lot<'a> {
+    step: Step<'a>,
+    token: &'a Token,
+}
+
+impl Lot<'_> {
+    fn uniform(&self, purpose: Purpose) -> f64 {
+        let Lot { step, token } = self;
+        let draws: Draws = step.rules.draws;
+        draws.uniform(purpose, token.sequence, token.place, step.index)
+    }
+
+    fn below(&self, n: usize, purpose: Purpose) -> usize {
+        let Lot { step, token } = self;
+        let draws: Draws = step.rules.draws;
+        draws.below(n, purpose, token.sequence, token.place, step.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::constraint::{CAPPED, Constraint};
+    use crate::route::policy::Teacher;
+
+    const OUT: usize = 3;
+
+    fn router() -> Rules {
+        Rules {
+            policy: Policy::Router {
+                teacher: None,
+                select: Select::Argmax,
+            },
+            ..Rules::sequential()
+        }
+    }
+
+    fn step(rules: &Rules, index: usize, top_k: usize) -> Step<'_> {
+        Step {
+            rules,
+            index,
+            is_last: index == 4,
+            n_pool: OUT,
+            top_k,
+        }
+    }
+
+    #[test]
+    fn out_among_the_likeliest_but_not_first_does_not_leave() {
+        let rules = router();
+        let token = Token::new(0, 0);
+        let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 3.0, 1.0, 2.0], None);
+        assert_eq!((chosen.action, chosen.fused), (1, true));
+        assert_eq!(chosen.likeliest, [1, OUT]);
+        let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 3.0, 1.0, 4.0], None);
+        assert_eq!((chosen.action, chosen.fused), (OUT, false));
+    }
+
+    #[test]
+    fn a_cap_forbids_the_third_run_whoever_asks_for_it() {
+        let constraint = Constraint {
+            self_recurrence_cap: 2,
+            ..Constraint::NONE
+        };
+        let token = Token {
+            last: Some(0),
+            run: 2,
+            ..Token::new(0, 0)
+        };
+        let logits = [CAPPED, 1.0, 0.0, 0.5];
+        let taught = Rules {
+            policy: Policy::Teacher(Teacher::Sequential),
+            constraint,
+            ..router()
+        };
+        let chosen = choose(step(&taught, 0, 1), &token, &logits, Some(0));
+        assert_eq!((chosen.action, chosen.origin), (1, Origin::Cap));
+        // All overrides fall on a block; those on the capped one move on by one.
+        for place in 0..50 {
+            let disturbed = Rules {
+                override_probability: 1.0,
+                constraint,
+                ..router()
+            };
+            let token = Token {
+                place,
+                ..token.clone()
+            };
+            let chosen = choose(step(&disturbed, 0, 2), &token, &logits, None);
+            assert_eq!(chosen.origin, Origin::Random);
+            assert!([1, 2].contains(&chosen.action) && !chosen.fused);
+        }
+    }
+
+    #[test]
+    fn a_run_ends_with_another_block_and_with_out() {
+        let rules = router();
+        let mut token = Token::new(0, 0);
+        let mut runs = Vec::new();
+        for best in [0, 0, 1, OUT, 1] {
+            let mut logits = [0.0; 4];
+            logits[best] = 1.0;
+            let chosen = choose(step(&rules, 0, 1), &token, &logits, None);
+            token.go(&chosen, OUT, false);
+            runs.push((token.last, token.run));
+        }
+        let expected = [
+            (Some(0), 1),
+            (Some(0), 2),
+            (Some(1), 1),
+            (None, 0),
+            (Some(1), 1),
+        ];
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn who_left_stays_out_and_the_last_step_takes_everybody() {
+        let rules = Rules {
+            constraint: Constraint {
+                force_final_exit: true,
+                ..Constraint::NONE
+            },
+            ..router()
+        };
+        let logits = [5.0, 0.0, 0.0, 0.0];
+        let left = Token {
+            left: true,
+            ..Token::new(0, 0)
+        };
+        let chosen = choose(step(&rules, 1, 1), &left, &logits, None);
+        assert_eq!((chosen.action, chosen.origin), (OUT, Origin::Left));
+        let chosen = choose(step(&rules, 4, 1), &Token::new(0, 0), &logits, None);
+        assert_eq!((chosen.action, chosen.origin), (OUT, Origin::Last));
+    }
+
+    #[test]
+    fn a_blend_asks_the_router_as_often_as_its_probability_says() {
+        let rules = Rules {
+            policy: Policy::Blend {
+                teacher: Teacher::Sequential,
+                router_probability: 0.3,
+                select: Select::Argmax,
+            },
+            ..router()
+        };
+        let n = 20_000;
+        let asked = (0..n)
+            .filter(|&place| {
+                let token = Token::new(1, place);
+                let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 2.0, 1.0, 0.0], Some(0));
+                assert_eq!(chosen.fused, chosen.origin == Origin::Router);
+                chosen.action == 1
+            })
+            .count();
+        assert!((asked as f64 / n as f64 - 0.3).abs() < 0.01, "{asked}");
+    }
+
+    #[test]
+    fn samples_follow_the_tempered_softmax() {
+        let rules = Rules {
+            policy: Policy::Router {
+                teacher: None,
+                select: Select::Sample {
+                    temperature: 2.0,
+                    in_evaluation: true,
+                },
+            },
+            ..router()
+        };
+        let logits = [1.0, 0.0, 2.0, -1.0];
+        let expected = softmax(&logits, 2.0, 0..=OUT);
+        let n = 20_000;
+        let mut shares = [0.0; 4];
+        for place in 0..n {
+            let chosen = choose(step(&rules, 2, 1), &Token::new(3, place), &logits, None);
+            shares[chosen.action] += 1.0 / n as f64;
+        }
+        for (share, expected) in shares.iter().zip(expected) {
+            assert!((share - expected).abs() < 0.015, "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_mixture_leaves_in_evaluation_where_half_of_it_has_left() {
+        let rules = Rules {
+            exit_objective: ExitObjective::SoftMixture,
+            ..router()
+        };
+        // OUT has probability 0.3 at each step: 1 - 0.7² is the first sum above one half.
+        let logits = [0.0, 0.0, 0.0, (3.0f32 * 0.3 / 0.7).ln()];
+        let mut token = Token::new(0, 0);
+        let mut actions = Vec::new();
+        for index in 0..3 {
+            let chosen = choose(step(&rules, index, 1), &token, &logits, None);
+            token.go(&chosen, OUT, true);
+            actions.push(chosen.action);
+        }
+        assert_eq!(actions, [0, OUT, OUT]);
+    }
+}

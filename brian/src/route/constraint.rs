@@ -1,0 +1,126 @@
+//! What is added to the action logits before anybody chooses: when OUT may come, and how often a block may repeat.
+//!
+//! With `n` the number of the step from 1 and `N` the last one, OUT gets
+//! `− early_exit_penalty` for `n < min_exit_step`,
+//! `+ exit_ramp_bias (n − start + 1) / (N − start + 1)` from `start = exit_ramp_start` on,
+//! and `+ final_exit_bias` at `n = N`.
+
+use serde::Deserialize;
+
+/// Logit of a block that may not repeat once more: no probability, but finite, so that no loss becomes infinite.
+pub(crate) const CAPPED: f32 = -1e4;
+
+/// Bounds on the walk.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Constraint {
+    /// Subtracted from OUT's logit before `min_exit_step`.
+    pub early_exit_penalty: f64,
+    /// The first step, from 1, at which OUT costs nothing.
+    pub min_exit_step: usize,
+    /// What OUT's logit gains by the last step.
+    pub exit_ramp_bias: f64,
+    /// The step, from 1, at which it begins to gain; 0 for the last one.
+    pub exit_ramp_start: usize,
+    /// What OUT's logit gains at the last step besides.
+    pub final_exit_bias: f64,
+    /// Whether every token leaves at the last step.
+    pub force_final_exit: bool,
+    /// How often in a row a block may run; 0 for any number.
+    pub self_recurrence_cap: usize,
+}
+
+impl Constraint {
+    /// No bound at all.
+    pub const NONE: Self = Self {
+        early_exit_penalty: 0.0,
+        min_exit_step: 1,
+        exit_ramp_bias: 0.0,
+        exit_ramp_start: 0,
+        final_exit_bias: 0.0,
+        force_final_exit: false,
+        self_recurrence_cap: 0,
+    };
+
+    /// What is added to OUT's logit at a step, counted from 0, of a walk of at most `n_steps`.
+    pub fn exit_bias(&self, step: usize, n_steps: usize) -> f64 {
+        let number = step + 1;
+        let start = self.ramp_start(n_steps);
+        let early = match number < self.min_exit_step {
+            true => self.early_exit_penalty,
+            false => 0.0,
+        };
+        let ramp = match number >= start {
+            true => (number + 1 - start) as f64 / (n_steps + 1).saturating_sub(start).max(1) as f64,
+            false => 0.0,
+        };
+        let last = match number >= n_steps {
+            true => self.final_exit_bias,
+            false => 0.0,
+        };
+        self.exit_ramp_bias * ramp + last - early
+    }
+
+    /// How much the walk should be over after a step, from 0 to 1: what the exit-boundary loss compares OUT with.
+    pub fn exit_target(&self, step: usize, n_steps: usize) -> f64 {
+        let number = step + 1;
+        let start = match self.exit_ramp_start {
+            0 => n_steps.max(self.min_exit_step),
+            start => start,
+        };
+        if number < self.min_exit_step || number < start {
+            0.0
+        } else if number >= n_steps {
+            1.0
+        } else {
+            (number + 1 - start) as f64 / (n_steps.saturating_sub(start).max(1) + 1) as f64
+        }
+    }
+
+    fn ramp_start(&self, n_steps: usize) -> usize {
+        match self.exit_ramp_start {
+            0 => n_steps,
+            start => start,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_is_pushed_away_early_and_pulled_in_late() {
+        let constraint = Constraint {
+            early_exit_penalty: 8.0,
+            min_exit_step: 8,
+            exit_ramp_bias: 3.0,
+            exit_ramp_start: 12,
+            final_exit_bias: 6.0,
+            ..Constraint::NONE
+        };
+        let biases: Vec<f64> = (0..16).map(|step| constraint.exit_bias(step, 16)).collect();
+        assert!(biases[..7].iter().all(|&bias| bias == -8.0));
+        assert!(biases[7..11].iter().all(|&bias| bias == 0.0));
+        for (bias, expected) in biases[11..].iter().zip([0.6, 1.2, 1.8, 2.4, 9.0]) {
+            assert!((bias - expected).abs() < 1e-12, "{biases:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_ramp_only_the_last_step_should_leave() {
+        let targets: Vec<f64> = (0..4)
+            .map(|step| Constraint::NONE.exit_target(step, 4))
+            .collect();
+        assert_eq!(targets, [0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_ramp_is_a_target_that_rises() {
+        let constraint = Constraint {
+            exit_ramp_start: 2,
+            ..Constraint::NONE
+        };
+        let targets: Vec<f64> = (0..4).map(|step| constraint.exit_target(step, 4)).collect();
+        assert_eq!(targets, [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0]);
+    }
+}

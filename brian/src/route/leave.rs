@@ -1,0 +1,102 @@
+//! How the task reaches OUT: two ways to make "is this token still walking" something that has a gradient.
+//!
+//! With `λ_s` the router's probability to leave at step `s`:
+//! - straight through: the value of `Π_s [goes on at s]` is 0 or 1, its gradient that of `Π_s (1 − λ_s)` with every other
+//!   factor at its value. What a step adds is multiplied by it.
+//! - mixture: `π_s = λ_s Π_{r<s} (1 − λ_r)`, and what leaves the walk is `Σ_s π_s h_s` plus the rest at the last state
+//!   (Banino, Balaguer, Blundell 2021, with states in the place of losses).
+
+use super::choose::Chosen;
+use super::trace::Origin;
+use super::walk::State;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+/// One number per token, `[n_tokens, 1]`.
+fn column<B: Backend>(
+    chosen: &[Chosen],
+    device: &B::Device,
+    of: impl Fn(&Chosen) -> bool,
+) -> Tensor<B, 2> {
+    let values: Vec<f32> = chosen.iter().map(|chosen| f32::from(of(chosen))).collect();
+    Tensor::from_data(TensorData::new(values, [chosen.len(), 1]), device)
+}
+
+/// Whether each token is still walking: 0 or 1, with the gradient of a probability.
+pub(crate) struct StraightThrough<B: Backend> {
+    alive: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Default for StraightThrough<B> {
+    fn default() -> Self {
+        Self { alive: None }
+    }
+}
+
+impl<B: Backend> StraightThrough<B> {
+    /// After the choices of a step, `[n_tokens, 1]`.
+    pub fn alive(
+        &mut self,
+        out_probability: Tensor<B, 2>,
+        chosen: &[Chosen],
+        n_pool: usize,
+    ) -> Tensor<B, 2> {
+        let device = out_probability.device();
+        let by_router = column(chosen, &device, |chosen| chosen.origin == Origin::Router);
+        let goes_on = column(chosen, &device, |chosen| chosen.action < n_pool);
+        let probability = out_probability.neg() * by_router;
+        let factor = goes_on + (probability.clone() - probability.detach());
+        let alive = match self.alive.take() {
+            Some(alive) => alive * factor,
+            None => factor,
+        };
+        self.alive = Some(alive.clone());
+        alive
+    }
+}
+
+/// What has left so far, and how much of each token is still walking.
+pub(crate) struct Mixture<B: Backend> {
+    hidden: Tensor<B, 3>,
+    alive: Tensor<B, 2>,
+}
+
+impl<B: Backend> Mixture<B> {
+    /// Before the first step.
+    pub fn new(entered: &Tensor<B, 3>) -> Self {
+        let [batch, seq, _] = entered.dims();
+        Self {
+            hidden: entered.zeros_like(),
+            alive: Tensor::ones([batch * seq, 1], &entered.device()),
+        }
+    }
+
+    /// Lets a part of each token leave with the state it has at this step.
+    pub fn leave(
+        &mut self,
+        hidden: &Tensor<B, 3>,
+        out_probability: Tensor<B, 2>,
+        chosen: &[Chosen],
+        n_pool: usize,
+    ) {
+        let [batch, seq, _] = hidden.dims();
+        let device = hidden.device();
+        let by_router = column(chosen, &device, |chosen| chosen.origin == Origin::Router);
+        // A mixing router chooses blocks only; whoever else says OUT means all of the token.
+        let put_out = column(chosen, &device, |chosen| chosen.action == n_pool);
+        let leaving = out_probability * by_router + put_out;
+        let share = (self.alive.clone() * leaving.clone()).reshape([batch, seq, 1]);
+        self.hidden = self.hidden.clone() + hidden.clone() * share;
+        self.alive = self.alive.clone() * (leaving.neg() + 1.0);
+    }
+
+    /// What leaves the walk; `out` is where OUT lies, `[n_tokens, d_position]`.
+    pub fn end(self, last: State<B>, out: Tensor<B, 2>) -> State<B> {
+        let [batch, seq, _] = last.hidden.dims();
+        let rest = self.alive.clone().reshape([batch, seq, 1]);
+        State {
+            hidden: self.hidden + last.hidden * rest,
+            position: last.position * self.alive.clone() + out * (self.alive.neg() + 1.0),
+        }
+    }
+}

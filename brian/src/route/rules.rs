@@ -1,0 +1,157 @@
+//! Everything that decides a walk besides the parameters, as one value.
+
+use super::constraint::Constraint;
+use super::draws::Draws;
+use super::policy::{Policy, Select, Teacher};
+use serde::Deserialize;
+
+/// What a walk may be and what the router looks at; the same in every stage of a ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct RouteConfig {
+    /// Steps of a walk that the router leads.
+    pub max_steps: usize,
+    /// How many of the likeliest actions are mixed at the first step; 1 executes one block.
+    pub top_k_first: usize,
+    /// The same at all later steps.
+    pub top_k: usize,
+    /// Whose hidden state the router looks at.
+    pub sees: Sees,
+}
+
+/// Whose hidden state the router looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sees {
+    /// The token's own.
+    Token,
+    /// The mean over the sequence, the future included: for measuring what that leak is worth, never for a model.
+    SequenceMean,
+}
+
+/// How the task reaches the decision to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitObjective {
+    /// Not at all, as in the reference: only route losses move OUT. `hard`: OUT ends a walk, else it only passes a step.
+    Legacy {
+        /// Whether OUT ends a walk.
+        hard: bool,
+    },
+    /// Training mixes the states of all steps by the probability to leave there; evaluation leaves where that
+    /// probability, summed up, reaches one half.
+    SoftMixture,
+    /// OUT ends a walk where it is chosen; the gradient is that of the probability to go on.
+    StraightThrough,
+}
+
+impl ExitObjective {
+    /// Whether OUT ends a walk.
+    pub fn hard(self) -> bool {
+        !matches!(self, Self::Legacy { hard: false })
+    }
+}
+
+/// How the task reaches the choice of a block where a single one is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChoiceGradient {
+    /// Not at all, as in the reference.
+    Legacy,
+    /// What the block adds is multiplied by the block's probability.
+    Gated,
+    /// The value is that of the block; the gradient is that of the gated value.
+    StraightThrough,
+}
+
+/// What decides a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Who chooses.
+    pub policy: Policy,
+    /// Whether the router is asked also where a teacher decides, so that it can be taught and measured.
+    pub ask_router: bool,
+    /// Subtracted from an action's logit per squared distance to it.
+    pub location_bias: f64,
+    /// Bounds on the walk.
+    pub constraint: Constraint,
+    /// How the task reaches OUT.
+    pub exit_objective: ExitObjective,
+    /// How the task reaches the choice of a block.
+    pub choice_gradient: ChoiceGradient,
+    /// Standard deviation of the noise on the logits.
+    pub noise_std: f64,
+    /// Probability that any block takes the place of the one chosen.
+    pub override_probability: f64,
+    /// Where chance comes from.
+    pub draws: Draws,
+    /// Whether gradients are wanted: a mixture of states is only then one.
+    pub learning: bool,
+}
+
+impl Rules {
+    /// The fixed route: every block in order, and the router is not asked.
+    pub fn sequential() -> Self {
+        Self {
+            policy: Policy::Teacher(Teacher::Sequential),
+            ask_router: false,
+            location_bias: 0.0,
+            constraint: Constraint::NONE,
+            exit_objective: ExitObjective::Legacy { hard: false },
+            choice_gradient: ChoiceGradient::Legacy,
+            noise_std: 0.0,
+            override_probability: 0.0,
+            draws: Draws::new(0, 0),
+            learning: false,
+        }
+    }
+
+    /// The same walk as it is used after training: no noise, no override, no lot between router and teacher.
+    pub fn evaluation(&self) -> Self {
+        let policy = match &self.policy {
+            Policy::Teacher(teacher) => Policy::Teacher(teacher.clone()),
+            Policy::Blend {
+                teacher, select, ..
+            } => Policy::Router {
+                teacher: Some(teacher.clone()),
+                select: evaluated(*select),
+            },
+            Policy::Router { teacher, select } => Policy::Router {
+                teacher: teacher.clone(),
+                select: evaluated(*select),
+            },
+        };
+        Self {
+            policy,
+            noise_std: 0.0,
+            override_probability: 0.0,
+            learning: false,
+            ..self.clone()
+        }
+    }
+
+    /// Whether anything depends on the router.
+    pub fn asks_router(&self) -> bool {
+        let decides = !matches!(self.policy, Policy::Teacher(_));
+        decides || self.ask_router || self.constraint.self_recurrence_cap > 0
+    }
+
+    /// Whether OUT is not an action among others but a probability of its own, beside the choice of a block.
+    pub(crate) fn leaves_apart(&self) -> bool {
+        !matches!(self.exit_objective, ExitObjective::Legacy { .. })
+    }
+
+    /// Whether the states of all steps are mixed.
+    pub(crate) fn mixes_states(&self) -> bool {
+        self.learning && self.exit_objective == ExitObjective::SoftMixture
+    }
+}
+
+fn evaluated(select: Select) -> Select {
+    match select {
+        Select::Sample {
+            in_evaluation: false,
+            ..
+        } => Select::Argmax,
+        select => select,
+    }
+}

@@ -1,0 +1,94 @@
+//! What a walk did: a plain record per step and token, on the host and, where losses need gradients, on the device.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// Who decided an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The rule that the router shall imitate.
+    Teacher,
+    /// The router.
+    Router,
+    /// Exploration put another block in the place of the one chosen.
+    Random,
+    /// The self-recurrence cap forbade the one chosen.
+    Cap,
+    /// The last step, at which every token leaves.
+    Last,
+    /// The token had left before.
+    Left,
+}
+
+/// The decisions of one step, for all tokens in the order `[batch * seq]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decisions {
+    /// What was executed: a block, or OUT = `n_pool`. A token that left before keeps choosing OUT.
+    pub actions: Vec<usize>,
+    /// Who decided it.
+    pub origins: Vec<Origin>,
+    /// Whether the outputs of several blocks were mixed.
+    pub fused: Vec<bool>,
+    /// The router's best action: the largest adjusted logit, the lowest action among equals. Empty if nobody asked it.
+    pub best: Vec<usize>,
+    /// What the teacher says, if there is one.
+    pub targets: Option<Vec<usize>>,
+    /// Probabilities of the adjusted logits, `[batch * seq * n_actions]`. Empty if nobody asked the router.
+    pub probabilities: Vec<f32>,
+    /// The `top_k` likeliest actions of every token, `[batch * seq * top_k]`. Empty if nobody asked the router.
+    pub likeliest: Vec<usize>,
+    /// Whether the self-recurrence cap forbade a block.
+    pub capped: Vec<bool>,
+}
+
+/// The host's half of a trace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Walks {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each.
+    pub seq: usize,
+    /// Blocks to choose from; OUT is the action after the last.
+    pub n_pool: usize,
+    /// The most steps the walk could have had.
+    pub max_steps: usize,
+    /// Whether OUT ends a walk; else it only passes a step.
+    pub hard_exit: bool,
+    /// What was decided, step by step; fewer than `max_steps` if every token left before.
+    pub steps: Vec<Decisions>,
+}
+
+impl Walks {
+    /// The actions of a token up to its first OUT, which is left out where it ends the walk.
+    pub fn path(&self, token: usize) -> Vec<usize> {
+        let actions = self.steps.iter().map(|step| step.actions[token]);
+        match self.hard_exit {
+            true => actions.take_while(|&action| action < self.n_pool).collect(),
+            false => actions.collect(),
+        }
+    }
+
+    /// How many blocks a token executed.
+    pub fn n_executed(&self, token: usize) -> usize {
+        let executed = |step: &&Decisions| step.actions[token] < self.n_pool;
+        self.steps.iter().filter(executed).count()
+    }
+}
+
+/// One step on the device.
+#[derive(Clone, Debug)]
+pub struct TraceStep<B: Backend> {
+    /// Adjusted action logits, `[batch * seq, n_actions]`.
+    pub logits: Tensor<B, 2>,
+    /// `Σ_a p_a |P' − E_a|²` with the position after the step, `[batch * seq]`.
+    pub location: Tensor<B, 1>,
+}
+
+/// The record of a pass.
+#[derive(Clone, Debug)]
+pub struct Trace<B: Backend> {
+    /// What was decided.
+    pub walks: Walks,
+    /// Where the gradients of the route losses come from: as many as `walks.steps`, or none if nobody asked the router.
+    pub steps: Vec<TraceStep<B>>,
+}

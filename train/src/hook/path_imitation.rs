@@ -1,0 +1,90 @@
+//! Who leads the walks at each step: teacher or router, how much the imitation weighs, and what disturbs the router.
+//!
+//! A pure function of the step, so a resume needs no state.
+
+use crate::error::Error;
+use crate::learner::Hook;
+use crate::recipe::stage::Row;
+use crate::recipe::{Policy, Stage};
+use crate::task::StepPlan;
+use brian::route::draws::Draws;
+use brian::route::exploration::Exploration;
+use brian::route::policy;
+use burn::tensor::backend::AutodiffBackend;
+
+/// Leads the walks of a stage as its recipe says.
+pub struct PathImitation {
+    schedule: Vec<Row>,
+    exploration: Exploration,
+    seed: u64,
+}
+
+impl PathImitation {
+    /// The schedule and the exploration of a stage; `seed` is the run's.
+    pub fn new(stage: &Stage, seed: u64) -> Self {
+        let schedule = match &stage.policy {
+            Policy::Scheduled { schedule, .. } => schedule.clone(),
+            _ => Vec::new(),
+        };
+        let walk = stage.walk.as_ref();
+        Self {
+            schedule,
+            exploration: walk.map_or(Exploration::NONE, |walk| walk.exploration),
+            seed: stage.seed(seed),
+        }
+    }
+
+    /// The row that holds at a step of the stage.
+    fn row(&self, step: u64) -> Option<&Row> {
+        let current = self.schedule.iter().find(|row| step < row.until_step);
+        current.or(self.schedule.last())
+    }
+}
+
+impl<B: AutodiffBackend, M> Hook<B, M> for PathImitation {
+    fn name(&self) -> &'static str {
+        "path_imitation"
+    }
+
+    fn before_step(&mut self, plan: &mut StepPlan) -> Result<(), Error> {
+        let step = plan.stage_step;
+        let route = &mut plan.route;
+        if let (
+            Some(row),
+            policy::Policy::Blend {
+                router_probability, ..
+            },
+        ) = (self.row(step), &mut route.rules.policy)
+        {
+            *router_probability = row.router_probability;
+            route.losses.imitation = row.imitation;
+        }
+        route.rules.noise_std = self.exploration.noise_std.at(step);
+        route.rules.override_probability = self.exploration.override_probability.at(step);
+        route.rules.draws = Draws::new(self.seed, step);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_holds_until_its_step_and_the_last_one_for_ever() {
+        let row = |until_step, router_probability| Row {
+            until_step,
+            router_probability,
+            imitation: 1.0 - router_probability,
+        };
+        let hook = PathImitation {
+            schedule: vec![row(2, 0.1), row(5, 0.5)],
+            exploration: Exploration::NONE,
+            seed: 1,
+        };
+        let probabilities: Vec<f64> = (0..8)
+            .map(|step| hook.row(step).unwrap().router_probability)
+            .collect();
+        assert_eq!(probabilities, [0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]);
+    }
+}
