@@ -131,3 +131,141 @@ fn asking_for_a_backend_that_is_not_compiled_in_names_the_feature() {
         doctor.stdout
     );
 }
+
+/// The numbers of a stage's validations, in order.
+fn validations(metrics: &[Value], stage: &str, name: &str) -> Vec<f64> {
+    let of_stage = |line: &&Value| line["stage"] == stage && line["split"] == "valid";
+    let numbers = metrics
+        .iter()
+        .filter(of_stage)
+        .map(|line| line[name].as_f64().unwrap());
+    numbers.collect()
+}
+
+#[test]
+fn a_router_learns_to_say_what_the_fixed_route_does_and_to_leave() {
+    let workplace = Workplace::with_routes();
+    let line = "fit routes.toml --render none --set stage.imitation.steps=60 --set watch.valid_every_steps=20 \
+                --set checkpoint.every_steps=100 --set stage.exit.steps=20 --set stage.exit.walk.loss.cost=1.0";
+    let run = workplace.nerve(line).expect(0);
+    let run = run.answer();
+    let metrics = lines(&workplace.path(run).join("metrics.jsonl"));
+    let accuracy = validations(&metrics, "imitation", "route/imitation_accuracy");
+    assert!(*accuracy.last().unwrap() > 0.98, "{accuracy:?}");
+    // Every stage starts where the one before ended.
+    let losses = |stage| validations(&metrics, stage, "loss/lm");
+    let gap = (losses("imitation")[0] - losses("fixed").last().unwrap()).abs();
+    assert!(gap < 1e-5, "{gap:e}");
+    // A block that costs more than it is worth is not executed.
+    let steps = validations(&metrics, "exit", "route/steps_mean");
+    assert!(steps.last() < steps.first(), "{steps:?}");
+
+    let report = workplace
+        .nerve(&format!(
+            "route {run} --json --html route.html --svg route.svg"
+        ))
+        .expect(0)
+        .json();
+    let walked = report["numbers"]["route/steps_mean"].as_f64().unwrap();
+    assert!(
+        (walked - steps.last().unwrap()).abs() < 1e-9,
+        "{walked} {steps:?}"
+    );
+    for file in ["route.html", "route.svg"] {
+        assert!(workplace.path(file).is_file());
+    }
+    let shown = workplace
+        .nerve(&format!("route {run} --prompt copy"))
+        .expect(0)
+        .stdout;
+    assert!(shown.contains("c "), "{shown}");
+
+    // Another run can start with these weights, and the loss of the plain one says how hard a document is.
+    let continued = format!(
+        "fit routes.toml --render none --set stage.baseline.start={{kind='run',path='{run}'}}"
+    );
+    workplace.nerve(&continued).expect(3);
+    let plain = workplace
+        .nerve("config show routes.toml --set run.name=plain")
+        .expect(0)
+        .stdout;
+    let end = plain.find("[[stage]]\n# The same weights inside").unwrap();
+    let watch = plain.find("[watch]").unwrap();
+    workplace.write("plain.toml", plain[..end].to_string() + &plain[watch..]);
+    let plain = workplace.nerve("fit plain.toml --render none").expect(0);
+    let plain = plain.answer();
+    workplace
+        .nerve(&format!("eval {plain} --difficulty difficulty.json"))
+        .expect(0);
+    let taught = format!(
+        "fit routes.toml --render none --set stage.baseline.start={{kind='run',path='{plain}'}} \
+         --set data.difficulty={{kind='file',path='difficulty.json'}}"
+    );
+    workplace.nerve(&taught).expect(0);
+}
+
+#[test]
+fn a_collapsed_router_ends_the_run_with_6_if_that_is_wanted() {
+    let workplace = Workplace::with_routes();
+    let line = "fit routes.toml --render none --set stage.exit.steps=12 \
+                --set stage.exit.walk.constraint.early_exit_penalty=1000 --set stage.exit.walk.constraint.min_exit_step=9";
+    let told = workplace.nerve(line).expect(0);
+    assert!(
+        told.stderr.contains("the router has collapsed"),
+        "{}",
+        told.stderr
+    );
+    let refused = workplace
+        .nerve(&format!("{line} --fail-on-collapse"))
+        .expect(6);
+    assert!(
+        refused.stderr.contains("walk.loss.cost"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_checkpoint_of_the_reference_becomes_a_run() {
+    let workplace = Workplace::with_routes();
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/brian/position_independent_input/weights.safetensors"
+    );
+    // Nineteen letters and four special tokens.
+    workplace.write("letters.txt", "abcdefghijklmnopqrs");
+    workplace
+        .nerve("tokenizer train letters.txt --kind character --output letters.json")
+        .expect(0);
+    let sizes = "--set run.name=imported --set tokenizer.file=letters.json --set model.d_model=16 --set model.n_heads=2 \
+                 --set model.d_ff=64 --set model.d_ff_pool=64 --set model.position.d_position=6 --set model.exit=projection";
+    let table = workplace
+        .nerve(&format!(
+            "import {fixture} --recipe routes.toml {sizes} --dry-run"
+        ))
+        .expect(0)
+        .stdout;
+    assert!(
+        table.contains("route_blocks.2.block.attn.qkv.weight"),
+        "{table}"
+    );
+    assert!(
+        table.lines().skip(1).all(|line| line.ends_with("fits")),
+        "{table}"
+    );
+    let run = workplace
+        .nerve(&format!("import {fixture} --recipe routes.toml {sizes}"))
+        .expect(0);
+    let sample = format!(
+        "sample {} --prompt abc --tokens 5 --temperature 0",
+        run.answer()
+    );
+    workplace.nerve(&sample).expect(0);
+    let wrong = format!("import {fixture} --recipe routes.toml {sizes} --set model.d_ff=32");
+    let refused = workplace.nerve(&wrong).expect(3);
+    assert!(
+        refused.stderr.contains("has another shape"),
+        "{}",
+        refused.stderr
+    );
+}

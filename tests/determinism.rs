@@ -75,6 +75,44 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
 }
 
 #[test]
+fn a_routed_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
+    let workplace = Workplace::with_routes();
+    let noisy = "exploration={noise_std={from=0.3,to=0.1,steps=3},override_probability={from=0.4,to=0.2,steps=3}}";
+    let drawn = "{kind='sample',temperature=1.2,in_evaluation=true}";
+    let cases: [Vec<String>; 3] = [
+        vec![
+            "stage.exit.walk.exit_objective=soft_mixture".to_string(),
+            format!("stage.scheduled.policy.select={drawn}"),
+            "stage.imitation.policy.teacher=random_internal".to_string(),
+            "batch.accumulate=2".to_string(),
+        ],
+        vec![
+            "stage.exit.walk.exit_objective={kind='legacy',hard=true}".to_string(),
+            "model.route.top_k=2".to_string(),
+            "stage.scheduled.walk.constraint.self_recurrence_cap=1".to_string(),
+            "stage.imitation.policy.teacher=balanced_coverage".to_string(),
+        ],
+        vec![
+            format!("stage.exit.policy={{kind='router',select={drawn}}}"),
+            "stage.exit.walk.choice_gradient=gated".to_string(),
+            "stage.imitation.policy.teacher=mixed_skip_recur".to_string(),
+            "stage.scheduled.policy.teacher=random_internal".to_string(),
+        ],
+    ];
+    for (index, sets) in cases.into_iter().enumerate() {
+        let mut line = format!("fit routes.toml --render none --set run.name=routed{index}");
+        for stage in ["scheduled", "exit"] {
+            line += &format!(" --set stage.{stage}.walk.{noisy}");
+        }
+        for set in &sets {
+            line += &format!(" --set {set}");
+        }
+        let finished = workplace.nerve(&line).expect(0);
+        check_every_resume(&workplace, finished.answer());
+    }
+}
+
+#[test]
 fn validation_changes_no_weight() {
     let workplace = Workplace::with_few_stories();
     let with = fit(&workplace, "with", &[]).expect(0);

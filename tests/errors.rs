@@ -21,7 +21,7 @@ fn mistakes_in_a_recipe() {
         (
             "model.d_modl=64",
             "--set model.d_modl: found no such key in the recipe, expected a path that exists; \
-             did you mean model.d_model (line 33)?",
+             did you mean model.d_model (line 34)?",
         ),
         (
             "model.d_model=wide",

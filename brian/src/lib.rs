@@ -32,6 +32,7 @@
 
 pub mod baseline;
 pub mod block;
+pub mod collapse;
 pub mod compat;
 pub mod error;
 pub mod generate;

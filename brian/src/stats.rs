@@ -258,7 +258,8 @@ impl RouteCounts {
                 .collect(),
             false => Vec::new(),
         };
-        let measures: [(&str, fn(&Line) -> Option<f64>); 2] = [
+        type Measure = fn(&Line) -> Option<f64>;
+        let measures: [(&str, Measure); 2] = [
             ("difficulty_slope", |line| line.slope),
             ("difficulty_correlation", |line| line.correlation),
         ];

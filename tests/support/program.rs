@@ -45,6 +45,32 @@ impl Workplace {
         workplace
     }
 
+    /// A workplace with a few graded tasks. `routes.toml` is the whole ladder on them, with few steps and without its gate.
+    pub fn with_routes() -> Self {
+        let workplace = Self::new();
+        workplace
+            .nerve("data synth routing --samples 40 --seed 5 --output few.jsonl")
+            .expect(0);
+        let prepare = "data prepare few.jsonl --output data/routing --valid 0.3 --tokenizer assets/tokenizers/byte.json";
+        workplace.nerve(prepare).expect(0);
+        let ladder = fs::read_to_string(workplace.path("assets/recipes/brian/ladder.toml"));
+        let lines = ladder.as_ref().unwrap().lines();
+        let without_gate = lines.filter(|line| !line.starts_with("gate = "));
+        workplace.write("long.toml", without_gate.collect::<Vec<_>>().join("\n"));
+        let mut line = "config show long.toml --set batch.sequences=3 --set watch.log_every_steps=1 \
+                        --set watch.valid_every_steps=2 --set watch.valid_tokens=300 --set checkpoint.every_steps=1 \
+                        --set checkpoint.keep_last=100"
+            .to_string();
+        for stage in ["baseline", "fixed", "imitation", "scheduled", "exit"] {
+            line += &format!(
+                " --set stage.{stage}.steps=4 --set stage.{stage}.learning_rate.warmup_steps=1"
+            );
+        }
+        let shown = workplace.nerve(&line).expect(0);
+        workplace.write("routes.toml", shown.stdout);
+        workplace
+    }
+
     fn prepare(&self, stories: &str, valid: &str) {
         let recipe = fs::read_to_string(self.path("assets/recipes/brian/tiny.toml")).unwrap();
         let lines = recipe.lines().filter(|line| !line.starts_with("gate = "));

@@ -23,10 +23,16 @@ pub struct Cli {
 pub enum Verb {
     /// Train the stages of a recipe, or go on with a run; prints the run directory
     Fit(Fit),
+    /// Run the rows of a sweep, go on where it stopped, and compare them
+    Sweep(Sweep),
     /// Continue a text with a trained model
     Sample(Sample),
     /// Measure loss, perplexity and bits per byte on prepared data
     Eval(Eval),
+    /// Show where a trained router sends tokens: walks, block load, exits, transitions
+    Route(Route),
+    /// Make a run of a checkpoint of the reference implementation (.pt or .safetensors)
+    Import(Import),
     /// Prepare, make and count training data
     Data(data::DataArgs),
     /// Train and inspect tokenizers
@@ -60,9 +66,31 @@ pub struct Fit {
     /// How to show the training
     #[arg(long, value_enum, default_value_t = Render::Plain)]
     pub render: Render,
+    /// Stop with exit code 6 when a router that leads has collapsed; else it is only said
+    #[arg(long)]
+    pub fail_on_collapse: bool,
     /// Check everything and print the plan, but write nothing
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
+}
+
+/// Arguments of `nerve sweep`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Sweep {
+    /// The sweep
+    pub sweep: PathBuf,
+    /// Only this row; may be repeated
+    #[arg(long, value_name = "ROW")]
+    pub only: Vec<String>,
+    /// How to show the trainings
+    #[arg(long, value_enum, default_value_t = Render::Plain)]
+    pub render: Render,
+    /// Check every recipe and print what would be done, but write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which run to use, and on what.
@@ -120,9 +148,57 @@ pub struct Eval {
     /// Prepared splits (`.bin`); the recipe's validation splits if none is named
     #[arg(long, value_name = "FILE")]
     pub data: Vec<PathBuf>,
+    /// Also measure every document of the recipe's data, training data included, and write how hard each is to this file
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub difficulty: Option<PathBuf>,
     /// Tokens of each split to look at, rounded up to whole windows; 0 for all
     #[arg(long, default_value_t = 0)]
     pub tokens: u64,
+}
+
+/// Arguments of `nerve route`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Route {
+    /// The run
+    #[command(flatten)]
+    pub source: Source,
+    /// Walk this file; without it, and without a prompt, the recipe's first validation split
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub text: Option<PathBuf>,
+    /// Walk this text
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// Tokens of the split to look at, rounded up to whole windows; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub tokens: u64,
+    /// Sequences that are shown token by token
+    #[arg(long, default_value_t = 8)]
+    pub sequences: usize,
+    /// Most frequent paths that are shown
+    #[arg(long, default_value_t = 20)]
+    pub top: usize,
+    /// Also write a page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Also write the flow of tokens over the steps as a picture
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// Arguments of `nerve import`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Import {
+    /// The checkpoint: a file of torch.save, or safetensors
+    pub checkpoint: PathBuf,
+    /// The recipe whose model it is
+    #[arg(long)]
+    pub recipe: PathBuf,
+    /// Change a value of the recipe; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// Print the table of names and shapes, but write nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `nerve doctor`.

@@ -1,6 +1,7 @@
 //! `nerve eval`: loss, perplexity and bits per byte on any prepared split.
 
 use super::answer::{self, aligned};
+use super::difficulty;
 use super::trained::Trained;
 use crate::cli;
 use crate::device::{self, Task};
@@ -18,6 +19,9 @@ use std::path::Path;
 /// `Invalid` if a split is broken or was made with another tokenizer; else see [`Trained::open`].
 pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
+    if let Some(file) = &arguments.difficulty {
+        difficulty::write(&trained, file)?;
+    }
     let step = trained.loaded.snapshot.state.step;
     let data = open(&trained, arguments)?;
     let names = data.names().to_vec();

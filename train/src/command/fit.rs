@@ -6,9 +6,10 @@ use crate::device::{self, Task};
 use crate::error::Error;
 use crate::ladder::{Inputs, Ladder, Needs, Position};
 use crate::recipe::{Checked, load};
+use crate::render::Render;
 use crate::run::{Lock, RunDirectory, RunInfo, Status, checkpoint, find};
 use crate::say::note;
-use crate::signal;
+use crate::signal::{self, Stop};
 use burn::tensor::backend::AutodiffBackend;
 
 /// Trains; the answer on stdout is the run directory.
@@ -25,13 +26,36 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
         }
         None => (load_recipe(arguments)?, None),
     };
-    // Before anything is made: what cannot be opened shall leave no run behind.
-    let inputs = Inputs::open(&recipe)?;
-    let needs = Needs::of(&recipe, inputs.tokenizer.vocabulary_size())?;
-    needs.check(&recipe)?;
     if arguments.dry_run {
+        let inputs = Inputs::open(&recipe)?;
+        let needs = Needs::of(&recipe, inputs.tokenizer.vocabulary_size())?;
+        needs.check(&recipe)?;
         return plan(&recipe, &needs);
     }
+    let run = train(
+        recipe,
+        existing,
+        stop,
+        arguments.render,
+        arguments.fail_on_collapse,
+    )?;
+    answer::print(&format!("{}\n", run.path().display()))
+}
+
+/// Trains a recipe in a new run, or goes on with an existing one.
+///
+/// # Errors
+/// See [`Ladder::climb`]; `Locked` if another process trains this run.
+pub fn train(
+    recipe: Checked,
+    existing: Option<RunDirectory>,
+    stop: Stop,
+    render: Render,
+    fail_on_collapse: bool,
+) -> Result<RunDirectory, Error> {
+    // Before anything is made: what cannot be opened shall leave no run behind.
+    let inputs = Inputs::open(&recipe)?;
+    Needs::of(&recipe, inputs.tokenizer.vocabulary_size())?.check(&recipe)?;
     let run = match existing {
         Some(run) => run,
         None => {
@@ -52,7 +76,8 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
         inputs,
         run: run.clone(),
         stop,
-        render: arguments.render,
+        render,
+        fail_on_collapse,
     };
     let start = ladder.find_start()?;
     run.change_info(|info| info.status = Status::Running)?;
@@ -65,7 +90,7 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     let noted = run.change_info(|info| info.status = status);
     // The first error is the one to report: a full disk may refuse the note too.
     climbed.and(noted)?;
-    answer::print(&format!("{}\n", run.path().display()))
+    Ok(run)
 }
 
 struct Fit {

@@ -3,11 +3,15 @@
 pub mod answer;
 pub mod config;
 pub mod data;
+mod difficulty;
 pub mod doctor;
 pub mod evaluate;
 pub mod fit;
+pub mod import;
+pub mod route;
 pub mod runs;
 pub mod sample;
+pub mod sweep;
 pub mod tokenizer;
 pub mod trained;
 
@@ -21,8 +25,11 @@ use crate::error::Error;
 pub fn run(verb: &Verb) -> Result<(), Error> {
     match verb {
         Verb::Fit(arguments) => fit::run(arguments),
+        Verb::Sweep(arguments) => sweep::run(arguments),
         Verb::Sample(arguments) => sample::run(arguments),
         Verb::Eval(arguments) => evaluate::run(arguments),
+        Verb::Import(arguments) => import::run(arguments),
+        Verb::Route(arguments) => route::run(arguments),
         Verb::Data(arguments) => data::run(arguments),
         Verb::Tokenizer(arguments) => tokenizer::run(arguments),
         Verb::Config(arguments) => config::run(arguments),

@@ -4,7 +4,7 @@ use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
-use crate::ladder::skeleton;
+use crate::ladder::{self, skeleton};
 use crate::learner::load_model;
 use crate::recipe::{Checked, Stage, load};
 use crate::run::checkpoint::{self, Loaded};
@@ -73,7 +73,7 @@ impl Trained {
 
     /// Who leads its walks, when nothing is learned.
     pub fn route(&self) -> RoutePlan {
-        self.stage().route(self.recipe.run.seed).evaluation()
+        ladder::route(self.stage(), self.recipe.run.seed).evaluation()
     }
 
     /// The model on a device.

@@ -17,17 +17,17 @@ pub struct HostBatch {
     pub seq: usize,
     /// Per row the source and the window within it.
     pub ids: Vec<(usize, u64)>,
-    /// stub
-    pub sequences: Vec<u64>,
-    /// stub
+    /// Per row how hard it is, if that is known.
     pub difficulty: Vec<Option<u8>>,
+    /// Per row a number of its own, which decides its draws.
+    pub sequences: Vec<u64>,
 }
 
-/// Gathers windows, each named by its source and its index.
+/// Gathers windows, each named by its source and its index; what is numbered by the caller comes with them.
 ///
 /// # Panics
 /// If a source or window does not exist, or the sources' windows differ in length.
-pub fn collect(sources: &[Windows], ids: &[(usize, u64)]) -> HostBatch {
+pub fn collect(sources: &[Windows], ids: &[(usize, u64)], sequences: Vec<u64>) -> HostBatch {
     let seq = ids
         .first()
         .map_or(0, |(source, _)| sources[*source].window());
@@ -35,8 +35,7 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)]) -> HostBatch {
         batch: ids.len(),
         seq,
         ids: ids.to_vec(),
-        sequences: ids.iter().map(|id| id.1).collect(),
-        difficulty: vec![None; ids.len()],
+        sequences,
         ..HostBatch::default()
     };
     for (source, index) in ids {
@@ -49,6 +48,7 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)]) -> HostBatch {
         host.inputs.extend(window.inputs);
         host.targets.extend(window.targets);
         host.valid.extend(window.valid);
+        host.difficulty.push(window.difficulty);
     }
     host
 }
@@ -68,7 +68,7 @@ mod tests {
             .map(|rule| Windows::new(split.clone(), 5, rule).unwrap())
             .into();
         let ids = [(1, 3), (0, 0)];
-        let host = collect(&sources, &ids);
+        let host = collect(&sources, &ids, vec![3, 4]);
         assert_eq!((host.batch, host.seq), (2, 5));
         for (row, (source, index)) in ids.into_iter().enumerate() {
             let window = sources[source].get(index);
@@ -80,6 +80,6 @@ mod tests {
 
     #[test]
     fn no_window_is_an_empty_batch() {
-        assert_eq!(collect(&[], &[]), HostBatch::default());
+        assert_eq!(collect(&[], &[], Vec::new()), HostBatch::default());
     }
 }

@@ -3,6 +3,7 @@
 //! | file | turns |
 //! |---|---|
 //! | `synthetic`, `story` | a seed and an index into a text with known difficulty |
+//! | `difficulty` | labels or losses into how hard a sequence is |
 //! | `document` | `.txt` and `.jsonl` files into a stream of documents, in bounded memory |
 //! | `cut` | a long text into parts with the same byte pairs |
 //! | `tokenizer` | text into ids and back; files that Python's `tokenizers` reads |
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod batch;
 mod cut;
+pub mod difficulty;
 pub mod document;
 pub mod manifest;
 pub mod order;
@@ -33,6 +35,7 @@ pub mod window;
 pub mod writer;
 
 pub use batch::{HostBatch, collect};
+pub use difficulty::DifficultySource;
 pub use document::{BadUtf8, Document, DocumentReader, DocumentRule, ReadRules};
 pub use manifest::Manifest;
 pub use order::{Mixture, Place};
@@ -51,6 +54,8 @@ pub struct DataConfig {
     pub documents: DocumentsRule,
     /// The seed of the order in which windows are seen; apart from the run's seed, so that either can vary alone.
     pub order_seed: u64,
+    /// Where the difficulty of a sequence comes from.
+    pub difficulty: DifficultySource,
     /// Training splits and their shares.
     pub train: Vec<TrainSource>,
     /// Named validation splits.

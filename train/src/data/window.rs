@@ -17,6 +17,8 @@ pub struct Window {
     pub valid: Vec<bool>,
     /// The document that all of it belongs to, if it is one.
     pub document: Option<usize>,
+    /// How hard the document of its first input is, if that is known.
+    pub difficulty: Option<u8>,
 }
 
 /// The windows of a split, in stream order.
@@ -25,6 +27,7 @@ pub struct Windows {
     split: Arc<Split>,
     window: usize,
     cut: Cut,
+    difficulty: Option<Arc<Vec<Option<u8>>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +66,12 @@ impl Windows {
                 Cut::Documents { first }
             }
         };
-        let windows = Self { split, window, cut };
+        let windows = Self {
+            split,
+            window,
+            cut,
+            difficulty: None,
+        };
         if windows.is_empty() {
             let (found, expected) = match rule {
                 DocumentsRule::RunOn => (
@@ -80,6 +88,14 @@ impl Windows {
             ));
         }
         Ok(windows)
+    }
+
+    /// The same windows, told how hard each document is.
+    pub fn graded(self, difficulty: Option<Vec<Option<u8>>>) -> Self {
+        Self {
+            difficulty: difficulty.map(Arc::new),
+            ..self
+        }
     }
 
     /// How many windows there are.
@@ -121,20 +137,21 @@ impl Windows {
                 let end = start + self.window + 1;
                 let document = self.split.document_at(start);
                 let is_one = self.split.document_at(end - 1) == document;
-                self.between(start, end, is_one.then_some(document))
+                self.between(start, end, document, is_one)
             }
             Cut::Documents { first } => {
                 let document = first.partition_point(|before| *before <= index) - 1;
                 let entry = &self.split.documents()[document];
                 let start = entry.start as usize + (index - first[document]) as usize * self.window;
                 let end = (start + self.window + 1).min((entry.start + entry.tokens) as usize);
-                self.between(start, end, Some(document))
+                self.between(start, end, document, true)
             }
         }
     }
 
-    /// The window over the tokens of `start..end`, padded to the full length.
-    fn between(&self, start: usize, end: usize, document: Option<usize>) -> Window {
+    /// The window over the tokens of `start..end`, padded to the full length; it begins in `document`, and lies in it if that
+    /// `is_one`.
+    fn between(&self, start: usize, end: usize, document: usize, is_one: bool) -> Window {
         let tokens = self.split.tokens(start..end);
         let pad = self.split.specials().pad;
         let padded = |tokens: &[u32]| {
@@ -149,7 +166,8 @@ impl Windows {
             valid: (0..self.window)
                 .map(|position| position < n_valid)
                 .collect(),
-            document,
+            document: is_one.then_some(document),
+            difficulty: self.difficulty.as_ref().and_then(|known| known[document]),
         }
     }
 }
@@ -196,6 +214,7 @@ mod tests {
                 valid,
                 document,
                 inputs,
+                ..
             } = windows.get(i);
             assert_eq!(inputs.len(), 4);
             for (target, valid) in targets.into_iter().zip(valid) {

@@ -1,5 +1,6 @@
 //! What is plugged into the learner, one hook per file.
 
+mod collapse_guard;
 mod metrics_log;
 mod path_imitation;
 mod routing_metrics;
@@ -7,6 +8,7 @@ mod sample;
 mod staged_unfreezing;
 mod throughput;
 
+pub use collapse_guard::CollapseGuard;
 pub use metrics_log::MetricsLog;
 pub use path_imitation::PathImitation;
 pub use routing_metrics::RoutingMetrics;

@@ -4,24 +4,26 @@ use super::build::{adapt, fresh_model, skeleton};
 use super::gate;
 use super::inputs::Inputs;
 use super::resume::Position;
-use crate::error::Error;
+use super::route::route;
+use crate::error::{Error, Problem};
 use crate::hook::{
-    MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
+    CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, OptimizerConfig, Outcome, Session,
     StageSettings, TrainingLoader, ValidationLoader, load_model,
 };
 use crate::metric;
-use crate::recipe::{Checked, Stage, Start};
+use crate::recipe::{Checked, Policy, Recipe, Stage, Start};
 use crate::render::Render;
 use crate::run::RunDirectory;
-use crate::run::checkpoint::{Snapshot, State};
+use crate::run::checkpoint::{self, Snapshot, State};
 use crate::signal::Stop;
 use crate::task::Decoder;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A recipe on its way through its stages.
@@ -36,13 +38,15 @@ pub struct Ladder {
     pub stop: Stop,
     /// How it is shown.
     pub render: Render,
+    /// Whether a router that collapses ends the run.
+    pub fail_on_collapse: bool,
 }
 
 impl Ladder {
     /// Climbs from where [`Ladder::find_start`] found it.
     ///
     /// # Errors
-    /// `Stopped` after a signal; `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the
+    /// `Invalid` if a stage starts with a run that does not fit; `Stopped` after a signal; `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the
     /// disk is full.
     pub fn climb<B: AutodiffBackend>(
         &self,
@@ -60,7 +64,7 @@ impl Ladder {
             }
             let ready = match (resumed.take(), model.take()) {
                 (Some(snapshot), _) => self.restore(stage, snapshot, device)?,
-                (None, carried) => self.start(stage, carried, device),
+                (None, carried) => self.start(stage, carried, device)?,
             };
             (model, state) = self.train_stage(stage, ready, state)?;
             gate::check(stage, &state.stage_valid)?;
@@ -76,7 +80,7 @@ impl Ladder {
     ) -> Result<(Option<Decoder<B>>, State), Error> {
         let recipe = &*self.recipe;
         let steps_left = stage.steps - state.stage_step;
-        let route = stage.route(recipe.run.seed);
+        let route = route(stage, recipe.run.seed);
         let valid = self.inputs.valid.on(route.evaluation());
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
@@ -126,7 +130,7 @@ impl Ladder {
             steps: stage.steps,
             accumulate: recipe.batch.accumulate,
             learning_rate: stage.learning_rate.clone(),
-            route: stage.route(recipe.run.seed),
+            route: route(stage, recipe.run.seed),
             clip_norm,
             valid: valid.to_vec(),
             valid_every_steps: recipe.watch.valid_every_steps,
@@ -147,6 +151,10 @@ impl Ladder {
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
             Box::new(PathImitation::new(stage, self.recipe.run.seed)),
             Box::new(RoutingMetrics),
+            Box::new(CollapseGuard::new(
+                self.fail_on_collapse,
+                state.hooks.get(CollapseGuard::NAME),
+            )),
             Box::new(Every(watch.log_every_steps, Throughput::new(state.tokens))),
             Box::new(MetricsLog::open(
                 &self.run,
@@ -185,17 +193,57 @@ impl Ladder {
         stage: &Stage,
         carried: Option<Decoder<B>>,
         device: &B::Device,
-    ) -> Ready<B> {
-        let seed = self.recipe.run.seed;
+    ) -> Result<Ready<B>, Error> {
+        let Recipe { model, run, .. } = &*self.recipe;
         let vocabulary = self.inputs.tokenizer.vocabulary_size();
-        let model = match (stage.start, carried) {
-            (Start::Previous, Some(carried)) => {
-                adapt(&self.recipe.model, &stage.policy, carried, seed)
+        let policy = &stage.policy;
+        let model = match (&stage.start, carried) {
+            (Start::Previous, Some(carried)) => adapt(model, policy, carried, run.seed),
+            (Start::Run { path }, _) => {
+                let carried = self.of_run(path, policy, device)?;
+                adapt(model, policy, carried, run.seed)
             }
-            _ => fresh_model(&self.recipe.model, &stage.policy, vocabulary, seed, device),
+            _ => fresh_model(model, policy, vocabulary, run.seed, device),
         };
         let optimizer = GroupedAdamW::new(&self.recipe.optimizer);
-        Ready { model, optimizer }
+        Ok(Ready { model, optimizer })
+    }
+
+    /// The model of another run's newest checkpoint.
+    fn of_run<B: AutodiffBackend>(
+        &self,
+        path: &Path,
+        policy: &Policy,
+        device: &B::Device,
+    ) -> Result<Decoder<B>, Error> {
+        let run = RunDirectory::open(path)?;
+        let Some(loaded) = checkpoint::latest(&run)? else {
+            let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
+            return Err(Error::Invalid(
+                problem.advise("name a run that was trained"),
+            ));
+        };
+        let tokenizer = &self.inputs.tokenizer;
+        if loaded.snapshot.state.tokenizer_sha256 != tokenizer.sha256() {
+            let expected = "the tokenizer of this recipe";
+            let problem = Problem::new(path, "", "weights for another tokenizer", expected);
+            return Err(Error::Invalid(
+                problem.advise("name a run with the same tokenizer.file"),
+            ));
+        }
+        let plain = loaded
+            .snapshot
+            .model
+            .keys()
+            .any(|path| path.starts_with("blocks."));
+        let policy = if plain { &Policy::None } else { policy };
+        let skeleton = skeleton(
+            &self.recipe.model,
+            policy,
+            tokenizer.vocabulary_size(),
+            device,
+        );
+        load_model(skeleton, loaded.snapshot.model, &loaded.path)
     }
 }
 

@@ -6,9 +6,11 @@ mod gate;
 mod inputs;
 mod memory;
 mod resume;
+mod route;
 
 pub use build::skeleton;
 pub use climb::Ladder;
 pub use inputs::Inputs;
 pub use memory::Needs;
 pub use resume::Position;
+pub use route::route;

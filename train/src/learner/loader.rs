@@ -1,8 +1,11 @@
 //! Position in the data → micro-batch. A position is one integer, so a resume is a slice and costs nothing.
 
-use crate::data::{DataConfig, HostBatch, Mixture, Split, Tokenizer, Windows, collect};
+use crate::data::{
+    DataConfig, DifficultySource, HostBatch, Mixture, Split, Tokenizer, Windows, collect,
+};
 use crate::error::{Error, Problem};
 use crate::task::{Batch, RoutePlan, StepPlan};
+use brian::compat;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 use std::collections::BTreeMap;
@@ -16,6 +19,7 @@ pub struct TrainingData {
     mixture: Mixture,
     sequences: usize,
     token_bytes: Vec<u32>,
+    by_rank: bool,
 }
 
 impl TrainingData {
@@ -41,6 +45,7 @@ impl TrainingData {
             sources,
             sequences,
             token_bytes: tokenizer.token_bytes(),
+            by_rank: config.difficulty == DifficultySource::TokenRank,
         })
     }
 
@@ -55,9 +60,12 @@ impl TrainingData {
     fn micro_batch(&self, position: u64) -> HostBatch {
         let first = position * self.sequences as u64;
         let sequences = first..first + self.sequences as u64;
-        let places = sequences.map(|sequence| self.mixture.place(sequence));
+        let places = sequences
+            .clone()
+            .map(|sequence| self.mixture.place(sequence));
         let ids: Vec<_> = places.map(|place| (place.source, place.window)).collect();
-        collect(&self.sources, &ids)
+        let host = collect(&self.sources, &ids, sequences.collect());
+        ranked(host, self.by_rank)
     }
 }
 
@@ -70,6 +78,7 @@ pub struct ValidationData {
     limits: Vec<u64>,
     sequences: usize,
     token_bytes: Vec<u32>,
+    by_rank: bool,
     route: RoutePlan,
 }
 
@@ -102,6 +111,7 @@ impl ValidationData {
             sources: Arc::new(sources),
             sequences,
             token_bytes: tokenizer.token_bytes(),
+            by_rank: config.difficulty == DifficultySource::TokenRank,
             route: RoutePlan::sequential(),
         })
     }
@@ -127,6 +137,11 @@ impl ValidationData {
         &self.names
     }
 
+    /// The splits, cut into windows, in the order of [`Batch::source`].
+    pub fn sources(&self) -> &[Windows] {
+        &self.sources
+    }
+
     /// How many batches a validation takes.
     pub fn n_batches(&self) -> usize {
         let batches = |limit: &u64| limit.div_ceil(self.sequences as u64);
@@ -145,7 +160,12 @@ impl ValidationData {
     fn batch(&self, source: usize, start: u64) -> Batch {
         let end = (start + self.sequences as u64).min(self.limits[source]);
         let ids: Vec<_> = (start..end).map(|window| (source, window)).collect();
-        let host = collect(&self.sources, &ids);
+        // Windows of different sources have different numbers.
+        let sequences = (start..end).map(|window| (source as u64) << 40 | window);
+        let host = ranked(
+            collect(&self.sources, &ids, sequences.collect()),
+            self.by_rank,
+        );
         with_bytes(
             host,
             &self.token_bytes,
@@ -167,7 +187,21 @@ fn open_windows(path: &Path, config: &DataConfig, tokenizer: &Tokenizer) -> Resu
         let advice = "name the tokenizer.json beside the data, or prepare the data again";
         return Err(Error::Invalid(problem.advise(advice)));
     }
-    Windows::new(Arc::new(split), config.window, config.documents)
+    let difficulty = config.difficulty.of_documents(&split)?;
+    let windows = Windows::new(Arc::new(split), config.window, config.documents)?;
+    Ok(windows.graded(difficulty))
+}
+
+/// The batch with the reference's difficulty, if that is wanted.
+fn ranked(mut host: HostBatch, by_rank: bool) -> HostBatch {
+    if by_rank {
+        let rows = host.inputs.chunks(host.seq);
+        let rows: Vec<Vec<i64>> = rows
+            .map(|row| row.iter().map(|&id| id.into()).collect())
+            .collect();
+        host.difficulty = compat::difficulty(&rows).into_iter().map(Some).collect();
+    }
+    host
 }
 
 fn hash_of(split: &Split) -> (String, String) {

@@ -22,13 +22,14 @@ macro_rules! bundled {
 }
 
 /// All of them, the smallest of a kind first.
-pub const BUNDLED: [Bundled; 9] = bundled![
+pub const BUNDLED: [Bundled; 10] = bundled![
     "baseline" / "tiny",
     "baseline" / "shakespeare_char",
     "baseline" / "r125",
     "baseline" / "r350",
     "baseline" / "r1b",
     "brian" / "tiny",
+    "brian" / "ladder",
     "brian" / "r125",
     "brian" / "r350",
     "brian" / "r1b",

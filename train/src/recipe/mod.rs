@@ -17,6 +17,7 @@ pub mod report;
 mod set;
 pub mod source;
 pub mod stage;
+pub mod sweep;
 pub mod tree;
 
 #[cfg(test)]

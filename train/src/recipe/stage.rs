@@ -1,15 +1,14 @@
 //! Stages: how long, from which weights, who leads the walks, what they cost, and the gate behind it.
 
 use crate::learner::Schedule;
-use crate::task::RoutePlan;
 use brian::loss::route::RouteLosses;
 use brian::random;
 use brian::route::constraint::Constraint;
-use brian::route::draws::Draws;
 use brian::route::exploration::Exploration;
 use brian::route::policy::{self, Select, Teacher};
-use brian::route::rules::{ChoiceGradient, ExitObjective, Rules};
+use brian::route::rules::{ChoiceGradient, ExitObjective};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// One rung of the ladder.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -33,13 +32,18 @@ pub struct Stage {
 }
 
 /// The weights a stage starts with. The optimizer always starts anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// Drawn from the run's seed.
     Fresh,
     /// Those at the end of the stage before.
     Previous,
+    /// Those of another run's newest checkpoint: `{ kind = "run", path = "runs/baseline" }`.
+    Run {
+        /// The run directory.
+        path: PathBuf,
+    },
 }
 
 /// Who leads a token through the pool.
@@ -114,7 +118,7 @@ impl Policy {
     }
 
     /// Who decides the actions, as at the end of the stage.
-    fn decides(&self) -> policy::Policy {
+    pub fn decides(&self) -> policy::Policy {
         match self {
             Self::None | Self::Sequential => policy::Policy::Teacher(Teacher::Sequential),
             Self::Teacher { teacher } => policy::Policy::Teacher(teacher.clone()),
@@ -136,28 +140,6 @@ impl Policy {
 }
 
 impl Stage {
-    /// Who leads its walks and what they cost, before a schedule has its say; `seed` is the run's.
-    pub fn route(&self, seed: u64) -> RoutePlan {
-        let Some(walk) = &self.walk else {
-            return RoutePlan::sequential();
-        };
-        RoutePlan {
-            rules: Rules {
-                policy: self.policy.decides(),
-                ask_router: true,
-                location_bias: walk.location_bias,
-                constraint: walk.constraint,
-                exit_objective: walk.exit_objective,
-                choice_gradient: walk.choice_gradient,
-                noise_std: 0.0,
-                override_probability: 0.0,
-                draws: Draws::new(self.seed(seed), 0),
-                learning: true,
-            },
-            losses: walk.loss,
-        }
-    }
-
     /// Where the chance of its walks comes from; `seed` is the run's.
     pub fn seed(&self, seed: u64) -> u64 {
         random::key(seed, &self.name, 0)

@@ -58,6 +58,16 @@ impl<B: Backend> Decoder<B> {
         parameter::count(self)
     }
 
+    /// Sum of `−ln p(target)` over the counted targets of every sequence.
+    pub fn nats_of_sequences(&self, batch: &Batch) -> Vec<f64> {
+        let device = self.device();
+        let rules = &batch.plan.route.rules;
+        let (logits, _) = self.forward(batch.inputs(&device), rules, &batch.rows());
+        let nats = language::nats(logits, batch.target_tokens(&device));
+        let sums = (nats * batch.counted(&device)).sum_dim(1);
+        sums.into_data().iter::<f64>().collect()
+    }
+
     fn pass(&self, batch: &Batch) -> Pass<B> {
         let device = self.device();
         let route = &batch.plan.route;

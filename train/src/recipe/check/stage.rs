@@ -19,11 +19,11 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
             "a name that no other stage has",
         );
         section.whole("steps", stage.steps, 1, MOST_STEPS);
-        let fresh = index > 0 || stage.start == Start::Fresh;
+        let has_previous = index > 0 || stage.start != Start::Previous;
         section.require(
             "start",
-            fresh,
-            "\"fresh\": no stage is before the first one",
+            has_previous,
+            "\"fresh\" or a run: no stage is before the first one",
         );
         policy(recipe, index, &section);
         walk::check(stage, &recipe.model, &section);

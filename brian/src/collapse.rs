@@ -1,0 +1,233 @@
+//! Ways in which a router stops routing, read off the counts of its walks. Host only.
+
+use crate::stats::RouteCounts;
+
+/// A way to collapse, found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collapse {
+    /// Which.
+    pub mode: Mode,
+    /// The number that says so.
+    pub found: f64,
+    /// The bound it crossed.
+    pub bound: f64,
+}
+
+/// The ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The executed blocks are far from evenly used.
+    Load,
+    /// One block does nearly all the work.
+    OneBlock,
+    /// Nearly every token leaves before it executed a block.
+    ExitFirst,
+    /// Nearly every token walks as long as it can.
+    ExitNever,
+    /// Blocks nearly always follow themselves.
+    SelfRecurrence,
+    /// Nearly every token takes the same path.
+    OnePath,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Load,
+        Self::OneBlock,
+        Self::ExitFirst,
+        Self::ExitNever,
+        Self::SelfRecurrence,
+        Self::OnePath,
+    ];
+
+    /// The metric that shows it.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::Load => "route/load_entropy",
+            Self::OneBlock => "route/load_max",
+            Self::ExitFirst => "route/exit_first",
+            Self::ExitNever => "the share of tokens that walk to the last step",
+            Self::SelfRecurrence => "route/recur",
+            Self::OnePath => "route/path_top_share",
+        }
+    }
+
+    /// What may help.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Load | Self::OneBlock => {
+                "raise walk.loss.selected_balance or walk.loss.coverage_floor"
+            }
+            Self::ExitFirst => "raise walk.constraint.early_exit_penalty or lower walk.loss.cost",
+            Self::ExitNever => "raise walk.loss.cost or walk.loss.halting_prior",
+            Self::SelfRecurrence => {
+                "set walk.constraint.self_recurrence_cap or raise walk.loss.transition_diversity"
+            }
+            Self::OnePath => "raise walk.exploration or walk.loss.transition_diversity",
+        }
+    }
+}
+
+/// Entropy of the load below which it is uneven, of 1.
+const LEAST_LOAD_ENTROPY: f64 = 0.3;
+/// Share of one block above which it does nearly everything.
+const MOST_OF_ONE_BLOCK: f64 = 0.9;
+/// Share of moves to the same block above which there is nothing else.
+const MOST_RECURRENCE: f64 = 0.95;
+/// Share of tokens above which it is nearly all of them.
+const NEARLY_ALL: f64 = 0.98;
+
+impl RouteCounts {
+    /// The ways in which these walks have collapsed; none for a healthy router.
+    pub fn collapses(&self) -> Vec<Collapse> {
+        let named = self.named(false);
+        let rate = |name: &str| named.get(&format!("route/{name}")).copied();
+        let walked_on =
+            self.lengths.last().copied().unwrap_or(0) as f64 / self.tokens.max(1) as f64;
+        let moves_often = rate("steps_mean").is_some_and(|steps| steps >= 2.0);
+        let recurrence = rate("recur").filter(|_| moves_often && self.n_pool > 1);
+        let above = [
+            (
+                Mode::OneBlock,
+                rate("load_max").filter(|_| self.n_pool > 1),
+                MOST_OF_ONE_BLOCK,
+            ),
+            (Mode::ExitFirst, rate("exit_first"), NEARLY_ALL),
+            (
+                Mode::ExitNever,
+                Some(walked_on).filter(|_| self.max_steps > 1),
+                NEARLY_ALL,
+            ),
+            (Mode::SelfRecurrence, recurrence, MOST_RECURRENCE),
+            (
+                Mode::OnePath,
+                rate("path_top_share").filter(|_| self.n_pool > 1),
+                NEARLY_ALL,
+            ),
+        ];
+        let low = rate("load_entropy").filter(|&found| found < LEAST_LOAD_ENTROPY);
+        let low = low.map(|found| Collapse {
+            mode: Mode::Load,
+            found,
+            bound: LEAST_LOAD_ENTROPY,
+        });
+        let high = above.into_iter().filter_map(|(mode, found, bound)| {
+            let found = found.filter(|&found| found > bound)?;
+            Some(Collapse { mode, found, bound })
+        });
+        low.into_iter().chain(high).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random;
+    use crate::route::trace::{Decisions, Origin, Walks};
+
+    const N_POOL: usize = 4;
+    const MAX_STEPS: usize = 6;
+    const TOKENS: usize = 400;
+
+    /// Walks of one sequence whose actions `action(token, step)` gives; OUT ends a walk.
+    fn counted(action: impl Fn(usize, usize) -> usize) -> RouteCounts {
+        let mut left = vec![false; TOKENS];
+        let mut steps = Vec::new();
+        for step in 0..MAX_STEPS {
+            let origins = left
+                .iter()
+                .map(|&left| if left { Origin::Left } else { Origin::Router });
+            let origins: Vec<Origin> = origins.collect();
+            let chosen = |token: usize| {
+                if left[token] {
+                    N_POOL
+                } else {
+                    action(token, step)
+                }
+            };
+            let actions: Vec<usize> = (0..TOKENS).map(chosen).collect();
+            for (left, &action) in left.iter_mut().zip(&actions) {
+                *left |= action == N_POOL;
+            }
+            steps.push(Decisions {
+                actions,
+                origins,
+                fused: vec![false; TOKENS],
+                capped: vec![false; TOKENS],
+                ..Decisions::default()
+            });
+        }
+        let walks = Walks {
+            batch: 1,
+            seq: TOKENS,
+            n_pool: N_POOL,
+            max_steps: MAX_STEPS,
+            hard_exit: true,
+            steps,
+        };
+        let mut counts = RouteCounts::default();
+        counts.add(&walks, &[true; TOKENS], &[None]);
+        counts
+    }
+
+    fn drawn(seed: u64, token: usize, step: usize, n: usize) -> usize {
+        let key = random::key(seed, "walk", token as u64);
+        (random::bits(key, step as u64) % n as u64) as usize
+    }
+
+    #[test]
+    fn every_way_to_collapse_is_found() {
+        let cases: [(Mode, RouteCounts); 6] = [
+            (
+                Mode::Load,
+                counted(|token, step| if drawn(1, token, step, 12) == 0 { 1 } else { 0 }),
+            ),
+            (
+                Mode::OneBlock,
+                counted(|token, step| if drawn(2, token, step, 25) == 0 { 3 } else { 2 }),
+            ),
+            (
+                Mode::ExitFirst,
+                counted(|token, _| if token == 0 { 0 } else { N_POOL }),
+            ),
+            (
+                Mode::ExitNever,
+                counted(|token, step| drawn(3, token, step, N_POOL)),
+            ),
+            (
+                Mode::SelfRecurrence,
+                counted(|token, step| {
+                    if step > 2 + token % 4 {
+                        N_POOL
+                    } else {
+                        token % N_POOL
+                    }
+                }),
+            ),
+            (Mode::OnePath, counted(|_, step| step.min(N_POOL))),
+        ];
+        for (mode, counts) in cases {
+            let found = counts.collapses();
+            assert!(
+                found.iter().any(|collapse| collapse.mode == mode),
+                "{mode:?}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn healthy_routers_raise_no_alarm() {
+        for seed in 0..20 {
+            let counts = counted(|token, step| {
+                let leaves = step > 0 && drawn(seed, token, 100 + step, 4) == 0;
+                if leaves {
+                    N_POOL
+                } else {
+                    drawn(seed, token, step, 2 + seed as usize % 3)
+                }
+            });
+            assert_eq!(counts.collapses(), [], "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `nerve route`: where a trained router sends the tokens of a text or of prepared data.
+
+mod page;
+mod picture;
+mod report;
+mod terminal;
+
+use super::answer::{self, printable};
+use super::trained::Trained;
+use crate::cli;
+use crate::device::{self, Task};
+use crate::error::{Error, Problem};
+use crate::learner::ValidationData;
+use crate::say::note;
+use crate::task::Decoder;
+use brian::route::policy::Row;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor, TensorData};
+use report::RouteReport;
+use std::fs;
+use std::path::Path;
+
+/// The width of a terminal that does not say its own.
+const WIDTH: usize = 100;
+
+/// Walks, and prints or writes the report.
+///
+/// # Errors
+/// `Config` if the run's stage has no router; `Invalid` for a broken file; `Resource` if a report cannot be written.
+pub fn run(arguments: &cli::Route) -> Result<(), Error> {
+    let trained = Trained::open(&arguments.source)?;
+    let stage = trained.stage();
+    if stage.walk.is_none() {
+        let problem = Problem::new(
+            arguments.source.run.as_str(),
+            format!("stage {}", stage.name),
+            "a policy without a router",
+            "a stage whose policy is teacher, scheduled or router",
+        );
+        return Err(Error::config(
+            problem.advise("route a run that reached one"),
+        ));
+    }
+    let text = arguments.text.as_deref().map(read).transpose()?;
+    let walk = Walk {
+        trained: &trained,
+        text: text.or(arguments.prompt.clone()),
+        sequences: arguments.sequences,
+        tokens: arguments.tokens,
+    };
+    let report = device::run(&trained.device, walk)?;
+    for (path, content) in [
+        (
+            &arguments.html,
+            RouteReport::html as fn(&RouteReport) -> String,
+        ),
+        (&arguments.svg, RouteReport::svg),
+    ] {
+        if let Some(path) = path {
+            let written = fs::write(path, content(&report));
+            written.map_err(|cause| Error::resource(path, "write", cause))?;
+            note(&format!("wrote {}", path.display()));
+        }
+    }
+    match arguments.source.json {
+        true => answer::print_json(&report.json()),
+        false => answer::print(&report.terminal(WIDTH, arguments.top)),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let expected = "a text in UTF-8";
+    fs::read_to_string(path).map_err(|cause| Error::unreadable(path, expected, cause))
+}
+
+struct Walk<'a> {
+    trained: &'a Trained,
+    text: Option<String>,
+    sequences: usize,
+    tokens: u64,
+}
+
+impl Task for Walk<'_> {
+    type Output = RouteReport;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<RouteReport, Error> {
+        let model: Decoder<B::InnerBackend> = self.trained.model(&device)?;
+        let state = &self.trained.loaded.snapshot.state;
+        let mut report = RouteReport {
+            title: format!(
+                "{}, stage {}, step {}",
+                self.trained.recipe.run.name, state.stage, state.step
+            ),
+            ..RouteReport::default()
+        };
+        match &self.text {
+            Some(text) => self.of_text(&model, text, &device, &mut report),
+            None => self.of_data(&model, &device, &mut report)?,
+        }
+        Ok(report)
+    }
+}
+
+impl Walk<'_> {
+    /// The windows of the recipe's first validation split.
+    fn of_data<B: Backend>(
+        &self,
+        model: &Decoder<B>,
+        device: &B::Device,
+        report: &mut RouteReport,
+    ) -> Result<(), Error> {
+        let recipe = &self.trained.recipe;
+        let first = &recipe.data.valid[0];
+        let splits = [(first.name.clone(), first.path.as_path())];
+        let tokenizer = &self.trained.tokenizer;
+        let sequences = recipe.batch.sequences;
+        let data = ValidationData::open(&splits, &recipe.data, sequences, self.tokens, tokenizer)?;
+        for batch in data.batches() {
+            let rules = self.trained.route().rules;
+            let (_, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
+            let Some(trace) = trace else { continue };
+            let host = &batch.host;
+            report
+                .counts
+                .add(&trace.walks, &host.valid, &host.difficulty);
+            let rows = host
+                .inputs
+                .chunks(host.seq)
+                .zip(host.valid.chunks(host.seq));
+            for (row, (inputs, valid)) in rows.enumerate() {
+                if report.sequences.len() < self.sequences {
+                    let counted = inputs.iter().zip(valid).filter(|(_, valid)| **valid);
+                    let texts = counted.map(|(&id, _)| self.shown(id)).collect();
+                    report.show(&trace.walks, row, texts);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A text, cut at the context.
+    fn of_text<B: Backend>(
+        &self,
+        model: &Decoder<B>,
+        text: &str,
+        device: &B::Device,
+        report: &mut RouteReport,
+    ) {
+        let tokenizer = &self.trained.tokenizer;
+        let mut ids = tokenizer.encode(text);
+        if ids.is_empty() {
+            ids.push(tokenizer.specials().end);
+        }
+        let rules = self.trained.route().rules;
+        for (sequence, ids) in ids.chunks(self.trained.recipe.model.context()).enumerate() {
+            let values: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+            let data = TensorData::new(values, [1, ids.len()]);
+            let input = Tensor::<B, 2, Int>::from_data(data, device);
+            let row = Row {
+                sequence: sequence as u64,
+                difficulty: None,
+            };
+            let (_, trace) = model.forward(input, &rules, &[row]);
+            let Some(trace) = trace else { continue };
+            report
+                .counts
+                .add(&trace.walks, &vec![true; ids.len()], &[None]);
+            if report.sequences.len() < self.sequences {
+                let texts = ids.iter().map(|&id| self.shown(id)).collect();
+                report.show(&trace.walks, 0, texts);
+            }
+        }
+    }
+
+    fn shown(&self, id: u32) -> String {
+        match self.trained.tokenizer.decode(&[id]) {
+            text if text.is_empty() => "␃".to_string(),
+            text if text == "\u{fffd}" => format!("#{id}"),
+            text => printable(&text.replace('\n', "⏎")),
+        }
+    }
+}

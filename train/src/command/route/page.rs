@@ -1,0 +1,159 @@
+//! A route report as one page that needs nothing else: no network, no script.
+
+use super::picture::{colour, flow};
+use super::report::{RouteReport, ShownToken, name};
+use std::fmt::Write;
+
+const STYLE: &str = "
+:root { color-scheme: light dark; font-family: system-ui, sans-serif; }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text-align: left; }
+.scroll { overflow-x: auto; }
+.bar { display: inline-block; height: .8rem; vertical-align: middle; }
+.sequence { display: flex; flex-wrap: wrap; gap: 2px; margin: 1rem 0; }
+.token { display: flex; flex-direction: column; align-items: center; min-width: 1.1rem; }
+.text { font-family: monospace; white-space: pre; }
+.cell { width: 100%; text-align: center; font-size: .65rem; color: #fff; line-height: 1rem; }
+.warning { border-left: 4px solid #D55E00; padding-left: .6rem; }
+";
+
+/// The page.
+pub fn page(report: &RouteReport) -> String {
+    let counts = &report.counts;
+    let title = escape(&report.title);
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>{title}</title><style>{STYLE}</style></head>\
+         <body><h1>{title}</h1><p>{} tokens, a pool of {} blocks, at most {} steps.</p>",
+        counts.tokens, counts.n_pool, counts.max_steps
+    );
+    for warning in report.warnings() {
+        let _ = write!(page, "<p class=\"warning\">{}</p>", escape(&warning));
+    }
+    page += "<h2>Where tokens go</h2><div class=\"scroll\">";
+    page += &flow(counts);
+    page += "</div>";
+    page += &bars("Executions per block", &counts.load, 0, |block| {
+        colour(block, counts.n_pool)
+    });
+    page += &bars("Step at which tokens leave", &counts.exits, 1, |_| {
+        colour(counts.n_pool, counts.n_pool)
+    });
+    page += "<h2>Most frequent paths</h2><table>";
+    for (path, share) in report.top_paths(20) {
+        let path: Vec<String> = path
+            .iter()
+            .map(|&action| name(action, counts.n_pool))
+            .collect();
+        let _ = write!(
+            page,
+            "<tr><td>{:.2} %</td><td>{}</td></tr>",
+            100.0 * share,
+            path.join(" ")
+        );
+    }
+    page += "</table><h2>Token by token</h2>";
+    for sequence in &report.sequences {
+        page += "<div class=\"sequence\">";
+        sequence
+            .iter()
+            .for_each(|token| page += &cells(token, counts.n_pool));
+        page += "</div>";
+    }
+    page += "<h2>Numbers</h2><table>";
+    for (name, value) in counts.named(true) {
+        let _ = write!(page, "<tr><td>{name}</td><td>{value:.4}</td></tr>");
+    }
+    page + "</table></body></html>\n"
+}
+
+fn bars(title: &str, counts: &[u64], first: usize, colour: impl Fn(usize) -> String) -> String {
+    let total = counts.iter().sum::<u64>().max(1) as f64;
+    let mut text = format!("<h2>{title}</h2><table>");
+    for (index, &count) in counts.iter().enumerate() {
+        let share = 100.0 * count as f64 / total;
+        let _ = write!(
+            text,
+            "<tr><td>{}</td><td>{share:.1} %</td><td><span class=\"bar\" style=\"width:{:.1}rem;background:{}\"></span></td></tr>",
+            index + first,
+            share * 0.3,
+            colour(index),
+        );
+    }
+    text + "</table>"
+}
+
+fn cells(token: &ShownToken, n_pool: usize) -> String {
+    let mut text = format!(
+        "<div class=\"token\"><span class=\"text\">{}</span>",
+        escape(&token.text)
+    );
+    for (step, &action) in token.actions.iter().enumerate() {
+        let thought = token
+            .probabilities
+            .get(step)
+            .and_then(|step| step.get(action));
+        let hint = thought.map_or(String::new(), |p| format!(" title=\"p = {p:.3}\""));
+        let _ = write!(
+            text,
+            "<span class=\"cell\" style=\"background:{}\"{hint}>{}</span>",
+            colour(action, n_pool),
+            if action < n_pool {
+                action.to_string()
+            } else {
+                "·".to_string()
+            },
+        );
+    }
+    text + "</div>"
+}
+
+/// Text that is only text in a page; what a terminal would obey is shown as a mark.
+fn escape(text: &str) -> String {
+    let mut safe = String::new();
+    for character in text.chars() {
+        match character {
+            '&' => safe += "&amp;",
+            '<' => safe += "&lt;",
+            '>' => safe += "&gt;",
+            '"' => safe += "&quot;",
+            '\n' => safe += "⏎",
+            character if character.is_control() => safe.push('\u{fffd}'),
+            character => safe.push(character),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::report;
+
+    #[test]
+    fn every_step_of_every_token_is_a_cell() {
+        let report = report(["a", "b", "c", "d"]);
+        let steps: usize = report
+            .sequences
+            .concat()
+            .iter()
+            .map(|token| token.actions.len())
+            .sum();
+        assert_eq!(report.html().matches("class=\"cell\"").count(), steps);
+    }
+
+    #[test]
+    fn text_stays_text_and_every_tag_is_closed() {
+        let page = report(["<script>alert(1)</script>", "\x1b[31m", "\"", "&"]).html();
+        assert!(!page.contains("<script") && !page.contains('\x1b'));
+        for tag in [
+            "html", "body", "table", "div", "span", "svg", "path", "title", "h2", "tr", "td",
+        ] {
+            let opened = page.matches(&format!("<{tag}>")).count()
+                + page.matches(&format!("<{tag} ")).count();
+            assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+        assert!(
+            !page.contains("http") || page.matches("http").count() == 1,
+            "only the name of SVG"
+        );
+    }
+}

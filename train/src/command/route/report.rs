@@ -1,0 +1,205 @@
+//! Where tokens walked: counts over all that was looked at, and the walks of a few sequences.
+
+use super::{page, picture, terminal};
+use brian::collapse::Collapse;
+use brian::route::trace::Walks;
+use brian::stats::RouteCounts;
+use serde_json::{Value, json};
+use std::cmp::Reverse;
+
+/// The most tokens of a sequence that are shown.
+const MOST_TOKENS: usize = 512;
+
+/// The walks of a run.
+#[derive(Clone, Debug, Default)]
+pub struct RouteReport {
+    /// The run and its step.
+    pub title: String,
+    /// Counts over all sequences.
+    pub counts: RouteCounts,
+    /// A few sequences, token by token.
+    pub sequences: Vec<Vec<ShownToken>>,
+}
+
+/// A token and its walk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownToken {
+    /// What it stands for.
+    pub text: String,
+    /// Its actions; OUT is the action after the last block, and the last one where it ends the walk.
+    pub actions: Vec<usize>,
+    /// What the router thought at each of them, `[n_actions]`.
+    pub probabilities: Vec<Vec<f32>>,
+}
+
+impl RouteReport {
+    /// Shows a sequence of a batch: `texts` are those of its valid tokens.
+    pub fn show(&mut self, walks: &Walks, row: usize, texts: Vec<String>) {
+        let token = |(place, text): (usize, String)| {
+            let token = row * walks.seq + place;
+            let taken = walks
+                .steps
+                .iter()
+                .position(|step| walks.hard_exit && step.actions[token] == walks.n_pool);
+            let steps = &walks.steps[..taken.map_or(walks.steps.len(), |last| last + 1)];
+            let n_actions = walks.n_pool + 1;
+            let thought = |probabilities: &Vec<f32>| {
+                let of_token = probabilities.chunks(n_actions).nth(token);
+                of_token.map(<[f32]>::to_vec).unwrap_or_default()
+            };
+            ShownToken {
+                text,
+                actions: steps.iter().map(|step| step.actions[token]).collect(),
+                probabilities: steps
+                    .iter()
+                    .map(|step| thought(&step.probabilities))
+                    .collect(),
+            }
+        };
+        let texts = texts.into_iter().take(MOST_TOKENS);
+        self.sequences.push(texts.enumerate().map(token).collect());
+    }
+
+    /// Everything, for programs.
+    pub fn json(&self) -> Value {
+        let rounded = |p: &f32| (f64::from(*p) * 1e4).round() / 1e4;
+        let token = |token: &ShownToken| {
+            let steps = token.probabilities.iter();
+            let probabilities: Vec<Vec<f64>> = steps
+                .map(|step| step.iter().map(rounded).collect())
+                .collect();
+            json!({ "text": token.text, "actions": token.actions, "probabilities": probabilities })
+        };
+        let sequences = self.sequences.iter();
+        let sequences: Vec<Vec<Value>> = sequences
+            .map(|sequence| sequence.iter().map(token).collect())
+            .collect();
+        let paths = self.top_paths(usize::MAX).into_iter();
+        let paths: Vec<Value> = paths
+            .map(|(path, share)| json!({ "path": path, "share": share }))
+            .collect();
+        json!({
+            "schema": 1,
+            "title": self.title,
+            "n_pool": self.counts.n_pool,
+            "tokens": self.counts.tokens,
+            "numbers": self.counts.named(true),
+            "paths": paths,
+            "collapses": self.warnings(),
+            "sequences": sequences,
+        })
+    }
+
+    /// For a terminal of some width, with the `top` most frequent paths.
+    pub fn terminal(&self, width: usize, top: usize) -> String {
+        terminal::text(self, width, top)
+    }
+
+    /// One self-contained page.
+    pub fn html(&self) -> String {
+        page::page(self)
+    }
+
+    /// The flow of all tokens over the steps, as a picture of its own.
+    pub fn svg(&self) -> String {
+        picture::flow(&self.counts)
+    }
+
+    /// The most frequent paths with their shares of all tokens.
+    pub(super) fn top_paths(&self, top: usize) -> Vec<(&[usize], f64)> {
+        let known = |path: &Vec<usize>| path.iter().all(|&action| action <= self.counts.n_pool);
+        let paths = self.counts.paths.iter().filter(|(path, _)| known(path));
+        let mut paths: Vec<(&[usize], u64)> =
+            paths.map(|(path, &n)| (path.as_slice(), n)).collect();
+        paths.sort_by_key(|&(path, n)| (Reverse(n), path.len(), path));
+        let share = |n: u64| n as f64 / self.counts.tokens as f64;
+        let top = paths.into_iter().take(top);
+        top.map(|(path, n)| (path, share(n))).collect()
+    }
+
+    /// Signs of a collapse, with what may help.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let describe = |collapse: Collapse| {
+            let Collapse { mode, found, bound } = collapse;
+            let (metric, advice) = (mode.metric(), mode.advice());
+            format!("{metric} is {found:.3} (bound {bound}); {advice}")
+        };
+        self.counts.collapses().into_iter().map(describe).collect()
+    }
+}
+
+/// The name of an action on paper.
+pub(super) fn name(action: usize, n_pool: usize) -> String {
+    match action < n_pool {
+        true => action.to_string(),
+        false => "OUT".to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use brian::route::trace::{Decisions, Origin};
+
+    /// Two sequences of two tokens in a pool of two: `0 1 OUT`, `OUT`, `1 1 1`, `0 OUT`.
+    pub fn report(texts: [&str; 4]) -> RouteReport {
+        let paths: [&[usize]; 4] = [&[0, 1, 2], &[2, 2, 2], &[1, 1, 1], &[0, 2, 2]];
+        let left = |path: &[usize], step: usize| path[..step].contains(&2);
+        let step = |step: usize| Decisions {
+            actions: paths.iter().map(|path| path[step]).collect(),
+            origins: paths
+                .iter()
+                .map(|path| {
+                    if left(path, step) {
+                        Origin::Left
+                    } else {
+                        Origin::Router
+                    }
+                })
+                .collect(),
+            fused: vec![false; 4],
+            best: paths.iter().map(|path| path[step]).collect(),
+            targets: None,
+            probabilities: [0.5, 0.25, 0.25].repeat(4),
+            likeliest: Vec::new(),
+            capped: vec![false; 4],
+        };
+        let walks = Walks {
+            batch: 2,
+            seq: 2,
+            n_pool: 2,
+            max_steps: 3,
+            hard_exit: true,
+            steps: (0..3).map(step).collect(),
+        };
+        let mut report = RouteReport {
+            title: "run <1>".to_string(),
+            ..RouteReport::default()
+        };
+        report.counts.add(&walks, &[true; 4], &[None, None]);
+        for (row, texts) in texts.chunks(2).enumerate() {
+            report.show(
+                &walks,
+                row,
+                texts.iter().map(|text| text.to_string()).collect(),
+            );
+        }
+        report
+    }
+
+    #[test]
+    fn a_walk_is_shown_up_to_its_exit() {
+        let report = report(["a", "b", "c", "d"]);
+        let actions: Vec<Vec<usize>> = report
+            .sequences
+            .concat()
+            .into_iter()
+            .map(|token| token.actions)
+            .collect();
+        assert_eq!(actions, [vec![0, 1, 2], vec![2], vec![1, 1, 1], vec![0, 2]]);
+        let json = report.json();
+        assert_eq!(json["sequences"][1][0]["text"], "c");
+        assert_eq!(json["numbers"]["route/steps_mean"], 1.5);
+        assert_eq!(json["paths"].as_array().unwrap().len(), 4);
+    }
+}

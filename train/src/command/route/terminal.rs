@@ -1,0 +1,155 @@
+//! A route report as text.
+
+use super::report::{RouteReport, ShownToken, name};
+use crate::command::answer::{aligned, printable};
+
+/// The rates shown, in this order, where they exist.
+const RATES: [&str; 14] = [
+    "steps_mean",
+    "steps_easy",
+    "steps_medium",
+    "steps_hard",
+    "difficulty_slope",
+    "difficulty_slope_low",
+    "difficulty_slope_high",
+    "imitation_accuracy",
+    "entropy",
+    "out_probability",
+    "load_entropy",
+    "path_diversity",
+    "exit_first",
+    "exit_never",
+];
+
+/// The widest bar, in cells.
+const BAR: usize = 40;
+
+/// The report for a terminal of some width.
+pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
+    let counts = &report.counts;
+    let named = counts.named(true);
+    let row = |name: &str| {
+        let value = named.get(&format!("route/{name}"))?;
+        Some([name.to_string(), format!("{value:.4}")])
+    };
+    let rates: Vec<[String; 2]> = RATES.iter().filter_map(|name| row(name)).collect();
+    let title = printable(&report.title);
+    let mut parts = vec![
+        format!("{title}, {} tokens\n", counts.tokens),
+        aligned(&rates),
+    ];
+    parts.push("executions per block\n".to_string() + &bars(0, &counts.load));
+    parts.push("tokens by the step at which they left\n".to_string() + &bars(1, &counts.exits));
+    let paths = report.top_paths(top).into_iter();
+    let paths: Vec<[String; 2]> = paths
+        .map(|(path, share)| {
+            [
+                format!("{:.2} %", 100.0 * share),
+                words(path, counts.n_pool),
+            ]
+        })
+        .collect();
+    parts.push("most frequent paths\n".to_string() + &aligned(&paths));
+    parts.push(moves(report));
+    if let Some(sequence) = report.sequences.first() {
+        parts.push("the first sequence\n".to_string() + &walks(sequence, counts.n_pool, width));
+    }
+    let warnings = report.warnings().into_iter();
+    parts.extend(warnings.map(|warning| format!("warning: {warning}\n")));
+    parts.join("\n")
+}
+
+fn words(path: &[usize], n_pool: usize) -> String {
+    let words: Vec<String> = path.iter().map(|&action| name(action, n_pool)).collect();
+    match words.is_empty() {
+        true => "(none)".to_string(),
+        false => words.join(" "),
+    }
+}
+
+fn bars(first: usize, counts: &[u64]) -> String {
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let total = counts.iter().sum::<u64>().max(1);
+    let row = |(index, &count): (usize, &u64)| {
+        let length = (count as usize * BAR).div_ceil(most as usize);
+        [
+            format!("{}", index + first),
+            format!("{:.1} %", 100.0 * count as f64 / total as f64),
+            "█".repeat(length),
+        ]
+    };
+    aligned(&counts.iter().enumerate().map(row).collect::<Vec<_>>())
+}
+
+/// How often a block followed a block, as shares of all moves.
+fn moves(report: &RouteReport) -> String {
+    let n_pool = report.counts.n_pool;
+    let total = report.counts.moves.iter().sum::<u64>().max(1) as f64;
+    let mut text = String::from("moves from block (row) to block (column), %\n");
+    let cells = |values: Vec<String>| {
+        values
+            .iter()
+            .map(|cell| format!("{cell:>6}"))
+            .collect::<String>()
+    };
+    text += &cells((0..n_pool).map(|block| block.to_string()).collect());
+    text.insert_str(text.len() - 6 * n_pool, "     ");
+    text.push('\n');
+    for (block, row) in report.counts.moves.chunks(n_pool.max(1)).enumerate() {
+        let shares = row
+            .iter()
+            .map(|&count| format!("{:.1}", 100.0 * count as f64 / total));
+        text += &format!("{block:>5}{}\n", cells(shares.collect()));
+    }
+    text
+}
+
+/// Tokens above their paths, in as many lines as the width needs.
+fn walks(sequence: &[ShownToken], n_pool: usize, width: usize) -> String {
+    let mut text = String::new();
+    let (mut above, mut below) = (String::new(), String::new());
+    for token in sequence {
+        let path: Vec<String> = token
+            .actions
+            .iter()
+            .map(|&action| {
+                if action < n_pool {
+                    action.to_string()
+                } else {
+                    "·".to_string()
+                }
+            })
+            .collect();
+        let separator = if n_pool > 10 { " " } else { "" };
+        let (shown, path) = (printable(&token.text), path.join(separator));
+        let cell = shown.chars().count().max(path.chars().count()) + 1;
+        if above.chars().count() + cell > width.max(cell) {
+            text += &format!("{}\n{}\n", above.trim_end(), below.trim_end());
+            (above, below) = (String::new(), String::new());
+        }
+        above += &format!("{shown:<cell$}");
+        below += &format!("{path:<cell$}");
+    }
+    text + &format!("{}\n{}\n", above.trim_end(), below.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::report;
+
+    #[test]
+    fn every_token_stands_above_its_path_and_no_line_is_too_wide() {
+        let text = report(["one", "two", "c", "d"]).terminal(12, 3);
+        assert!(text.contains("one two\n01·  ·\n"), "{text}");
+        assert_eq!(
+            text.lines().filter(|line| line.contains("25.00 %")).count(),
+            3
+        );
+    }
+
+    #[test]
+    fn a_token_cannot_command_the_terminal() {
+        let text = report(["\x1b[31m", "\x07", "c", "d"]).terminal(80, 1);
+        assert!(!text.contains('\x1b') && !text.contains('\x07'));
+    }
+}

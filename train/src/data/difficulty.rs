@@ -1,0 +1,232 @@
+//! How hard a sequence is, for the teachers that want to know: 0 easy, 1 medium, 2 hard.
+
+use super::shard::Split;
+use crate::error::{Error, Problem};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The hardest.
+pub const HARD: u8 = 2;
+
+/// Where the difficulty of a sequence comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifficultySource {
+    /// Nowhere: every sequence is medium.
+    None,
+    /// From the prepared data, whose documents carry it.
+    Label,
+    /// From a model's loss on every document, as `nerve eval --difficulty` wrote it.
+    File {
+        /// That file.
+        path: PathBuf,
+    },
+    /// From the rank of the token ids within the batch: the reference's rule, which knows nothing of the text.
+    TokenRank,
+}
+
+impl DifficultySource {
+    /// The difficulty of every document of a split; nothing where it does not depend on the document.
+    ///
+    /// # Errors
+    /// `Invalid` if the split has no label at all, or the file does not know it.
+    pub fn of_documents(&self, split: &Split) -> Result<Option<Vec<Option<u8>>>, Error> {
+        match self {
+            Self::None | Self::TokenRank => Ok(None),
+            Self::Label => labels(split).map(Some),
+            Self::File { path } => Measurement::load(path)?.of(split, path).map(Some),
+        }
+    }
+}
+
+fn labels(split: &Split) -> Result<Vec<Option<u8>>, Error> {
+    let label = |difficulty: u32| difficulty.min(u32::from(HARD)) as u8;
+    let documents = split.documents().iter();
+    let labels: Vec<Option<u8>> = documents.map(|entry| entry.difficulty.map(label)).collect();
+    if labels.iter().all(Option::is_none) {
+        let problem = Problem::new(
+            split.path(),
+            "",
+            "documents without a difficulty",
+            "a label, which data.difficulty asks for",
+        );
+        let advice = "prepare data that has one (`nerve data synth routing`), or choose another data.difficulty";
+        return Err(Error::Invalid(problem.advise(advice)));
+    }
+    Ok(labels)
+}
+
+/// The loss of a model on every document of some splits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// The format of this file: 1.
+    pub schema: u32,
+    /// The run whose model measured.
+    pub run: String,
+    /// Its optimizer steps.
+    pub step: u64,
+    /// What was measured, by the hash of each split.
+    pub splits: BTreeMap<String, MeasuredSplit>,
+}
+
+/// One split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredSplit {
+    /// Where it was.
+    pub path: String,
+    /// In the order of the split.
+    pub documents: Vec<MeasuredDocument>,
+}
+
+/// One document.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredDocument {
+    /// Sum of `−ln p` over its targets.
+    pub nats: f64,
+    /// How many targets.
+    pub targets: u64,
+    /// Its third by the mean of these within the split.
+    pub difficulty: u8,
+}
+
+impl Measurement {
+    /// The format written and read.
+    pub const SCHEMA: u32 = 1;
+
+    /// Reads a file of `nerve eval --difficulty`.
+    ///
+    /// # Errors
+    /// `Invalid` if it is missing or no such file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let expected = "a file of `nerve eval --difficulty`";
+        let bytes = fs::read(path).map_err(|cause| Error::unreadable(path, expected, cause))?;
+        let read: Result<Self, _> = serde_json::from_slice(&bytes);
+        let measurement = read.map_err(|cause| {
+            let place = format!("line {}, column {}", cause.line(), cause.column());
+            Error::Invalid(Problem::new(path, place, cause.to_string(), expected))
+        })?;
+        if measurement.schema != Self::SCHEMA {
+            let found = format!("schema {}", measurement.schema);
+            let problem = Problem::new(path, "schema", found, format!("schema {}", Self::SCHEMA));
+            return Err(Error::Invalid(problem.advise("measure again")));
+        }
+        Ok(measurement)
+    }
+
+    fn of(&self, split: &Split, path: &Path) -> Result<Vec<Option<u8>>, Error> {
+        let n_documents = split.documents().len();
+        let known = self.splits.get(split.sha256());
+        match known.filter(|known| known.documents.len() == n_documents) {
+            Some(known) => {
+                let difficulty = |document: &MeasuredDocument| Some(document.difficulty.min(HARD));
+                Ok(known.documents.iter().map(difficulty).collect())
+            }
+            None => {
+                let measured: Vec<&str> = self.splits.values().map(|s| s.path.as_str()).collect();
+                let problem = Problem::new(
+                    path,
+                    "splits",
+                    format!("measurements of {}", measured.join(", ")),
+                    format!("one of {}", split.path().display()),
+                );
+                let advice =
+                    "measure the recipe's data again with `nerve eval RUN --difficulty FILE`";
+                Err(Error::Invalid(problem.advise(advice)))
+            }
+        }
+    }
+}
+
+/// The documents of a split with their difficulty: thirds of the rank of the mean loss, equal means in their order.
+///
+/// `losses`: nats and targets of each document; one without targets counts as easy.
+pub fn in_thirds(losses: &[(f64, u64)]) -> Vec<MeasuredDocument> {
+    let mean = |index: usize| match losses[index] {
+        (_, 0) => f64::NEG_INFINITY,
+        (nats, targets) => nats / targets as f64,
+    };
+    let mut order: Vec<usize> = (0..losses.len()).collect();
+    order.sort_by(|&a, &b| mean(a).total_cmp(&mean(b)).then(a.cmp(&b)));
+    let mut documents: Vec<MeasuredDocument> = losses
+        .iter()
+        .map(|&(nats, targets)| MeasuredDocument {
+            nats,
+            targets,
+            difficulty: 0,
+        })
+        .collect();
+    for (rank, index) in order.into_iter().enumerate() {
+        documents[index].difficulty = (3 * rank / losses.len()).min(usize::from(HARD)) as u8;
+    }
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::tests::split_of_lines;
+    use super::*;
+
+    #[test]
+    fn thirds_follow_the_mean_loss_and_not_the_length() {
+        let losses = [
+            (30.0, 10),
+            (2.0, 2),
+            (8.0, 2),
+            (9.0, 9),
+            (100.0, 50),
+            (0.0, 0),
+        ];
+        let difficulty: Vec<u8> = in_thirds(&losses).iter().map(|d| d.difficulty).collect();
+        assert_eq!(difficulty, [2, 0, 2, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_split_without_labels_and_a_file_about_another_split_are_refused() {
+        let split = Split::open(split_of_lines(&["abc", "de"])).unwrap();
+        let error = DifficultySource::Label.of_documents(&split).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(
+            error.to_string().contains("documents without a difficulty"),
+            "{error}"
+        );
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("difficulty.json");
+        let of = |hash: &str, documents: Vec<MeasuredDocument>| Measurement {
+            schema: 1,
+            run: "r".to_string(),
+            step: 1,
+            splits: [(
+                hash.to_string(),
+                MeasuredSplit {
+                    path: "other.bin".to_string(),
+                    documents,
+                },
+            )]
+            .into(),
+        };
+        let documents = in_thirds(&[(1.0, 2), (9.0, 2)]);
+        let source = DifficultySource::File { path: path.clone() };
+        fs::write(
+            &path,
+            serde_json::to_string(&of("none", documents.clone())).unwrap(),
+        )
+        .unwrap();
+        let error = source.of_documents(&split).unwrap_err().to_string();
+        assert!(error.contains("measurements of other.bin"), "{error}");
+        fs::write(
+            &path,
+            serde_json::to_string(&of(split.sha256(), documents)).unwrap(),
+        )
+        .unwrap();
+        let known = source.of_documents(&split).unwrap();
+        assert_eq!(known, Some(vec![Some(0), Some(1)]));
+        fs::write(&path, "{").unwrap();
+        assert_eq!(source.of_documents(&split).unwrap_err().exit_code(), 3);
+    }
+}

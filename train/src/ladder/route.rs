@@ -1,0 +1,28 @@
+//! Who leads the walks of a stage, and what they cost, before a schedule has its say.
+
+use crate::recipe::Stage;
+use crate::task::RoutePlan;
+use brian::route::draws::Draws;
+use brian::route::rules::Rules;
+
+/// The route of a stage in training; `seed` is the run's.
+pub fn route(stage: &Stage, seed: u64) -> RoutePlan {
+    let Some(walk) = &stage.walk else {
+        return RoutePlan::sequential();
+    };
+    RoutePlan {
+        rules: Rules {
+            policy: stage.policy.decides(),
+            ask_router: true,
+            location_bias: walk.location_bias,
+            constraint: walk.constraint,
+            exit_objective: walk.exit_objective,
+            choice_gradient: walk.choice_gradient,
+            noise_std: 0.0,
+            override_probability: 0.0,
+            draws: Draws::new(stage.seed(seed), 0),
+            learning: true,
+        },
+        losses: walk.loss,
+    }
+}
