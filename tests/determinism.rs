@@ -77,7 +77,10 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
 #[test]
 fn a_routed_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     let workplace = Workplace::with_routes();
-    let noisy = "exploration={noise_std={from=0.3,to=0.1,steps=3},override_probability={from=0.4,to=0.2,steps=3}}";
+    let noisy = [
+        "noise_std={from=0.3,to=0.1,steps=3}",
+        "override_probability={from=0.4,to=0.2,steps=3}",
+    ];
     let drawn = "{kind='sample',temperature=1.2,in_evaluation=true}";
     let cases: [Vec<String>; 3] = [
         vec![
@@ -101,8 +104,11 @@ fn a_routed_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stoppe
     ];
     for (index, sets) in cases.into_iter().enumerate() {
         let mut line = format!("fit routes.toml --render none --set run.name=routed{index}");
-        for stage in ["scheduled", "exit"] {
-            line += &format!(" --set stage.{stage}.walk.{noisy}");
+        for (stage, noise) in ["scheduled", "exit"]
+            .iter()
+            .flat_map(|stage| noisy.map(|noise| (stage, noise)))
+        {
+            line += &format!(" --set stage.{stage}.walk.exploration.{noise}");
         }
         for set in &sets {
             line += &format!(" --set {set}");

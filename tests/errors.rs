@@ -25,25 +25,29 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "model.d_model=wide",
-            "line 33, model.d_model, from --set: found string \"wide\", expected a whole number",
+            "line 34, model.d_model, from --set: found string \"wide\", expected a whole number",
         ),
         (
             "stage.fixed.learning_rate.peak=nan",
-            "line 77, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
+            "line 88, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
         ),
         (
             "batch.sequences=-1",
-            "line 58, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
+            "line 69, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
         ),
         (
             "model.position.layout=ring",
-            "line 47, model.position.layout, from --set: found string \"ring\", expected one of \"open_arc\", \
-             \"circle\", \"random\", \"none\"",
+            "line 49, model.position.layout, from --set: found string \"ring\", expected one of \"open_arc\", \
+             \"circle\", \"closed_circle\", \"random\", \"none\"",
         ),
         (
             "stage.baseline.gate.metric=valid/loss",
-            "line 69, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
-             \"valid/loss/lm\", \"valid/loss/total\", \"valid/bits_per_byte\"; did you mean \"valid/loss/lm\"?",
+            "line 80, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
+             \"valid/loss/lm\", \"valid/loss/total\", \"valid/bits_per_byte\", \"valid/route/imitation_accuracy\", \
+             \"valid/route/steps_mean\", \"valid/route/load_entropy\", \"valid/route/load_max\", \
+             \"valid/route/entropy\", \"valid/route/out_probability\", \"valid/route/exit_first\", \
+             \"valid/route/exit_never\", \"valid/route/path_diversity\", \"valid/route/difficulty_slope\", \
+             \"valid/route/difficulty_correlation\"; did you mean \"valid/loss/lm\"?",
         ),
     ];
     for (set, expected) in cases {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use train::ladder::skeleton;
 use train::recipe::load;
+use train::recipe::sweep::Sweep;
 
 fn recipes(place: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(place)
@@ -38,6 +39,30 @@ fn every_bundled_recipe_describes_models_that_can_be_built() {
                 stage.name
             );
         }
+    }
+}
+
+#[test]
+fn every_bundled_sweep_resolves_to_recipes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let all = recipes(&root.join("assets/sweeps"));
+    assert!(all.len() >= 5, "{all:?}");
+    for file in all {
+        let mut sweep = Sweep::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        // The paths in it are those of somebody who stands in the project.
+        sweep.recipe = root.join(&sweep.recipe);
+        for row in &mut sweep.row {
+            row.recipe = row.recipe.as_ref().map(|path| root.join(path));
+        }
+        let variants = sweep
+            .variants("s")
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            variants.len(),
+            sweep.row.len() * sweep.seeds.len(),
+            "{}",
+            file.display()
+        );
     }
 }
 

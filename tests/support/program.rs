@@ -58,7 +58,7 @@ impl Workplace {
         let without_gate = lines.filter(|line| !line.starts_with("gate = "));
         workplace.write("long.toml", without_gate.collect::<Vec<_>>().join("\n"));
         let mut line = "config show long.toml --set batch.sequences=3 --set watch.log_every_steps=1 \
-                        --set watch.valid_every_steps=2 --set watch.valid_tokens=300 --set checkpoint.every_steps=1 \
+                        --set watch.valid_every_steps=2 --set watch.valid_tokens=300 --set checkpoint.every_steps=2 \
                         --set checkpoint.keep_last=100"
             .to_string();
         for stage in ["baseline", "fixed", "imitation", "scheduled", "exit"] {

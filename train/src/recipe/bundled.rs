@@ -22,8 +22,9 @@ macro_rules! bundled {
 }
 
 /// All of them, the smallest of a kind first.
-pub const BUNDLED: [Bundled; 10] = bundled![
+pub const BUNDLED: [Bundled; 11] = bundled![
     "baseline" / "tiny",
+    "baseline" / "graded",
     "baseline" / "shakespeare_char",
     "baseline" / "r125",
     "baseline" / "r350",

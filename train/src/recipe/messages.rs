@@ -357,7 +357,7 @@ fn rules_between_values_name_both() {
         (
             "start = \"fresh\"",
             "start = \"previous\"",
-            "stage.baseline.start: found string \"previous\", expected \"fresh\": no stage is before the first one",
+            "stage.baseline.start: found string \"previous\", expected \"fresh\" or a run: no stage is before the first one",
         ),
         (
             "name = \"fixed\"",
@@ -421,7 +421,7 @@ fn rules_between_values_name_both() {
         .replace("policy = \"swap\"", "policy = \"sequential\"");
     assert_eq!(
         without_line(&messages(ladder, &[])[0]),
-        "stage.fixed.policy: found string \"none\", expected \"sequential\", as in the stage before, whose weights \
+        "stage.fixed.policy: found string \"none\", expected a policy with a pool, as in the stage before, whose weights \
          this one starts with"
     );
     let baseline = BUNDLED[0]

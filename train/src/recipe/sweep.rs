@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_row_is_a_recipe_for_every_seed() {
-        let rows = "[[row]]\nname = \"wide\"\n[row.set]\n\"model.route\" = { max_steps = 5, top_k_first = 1, top_k = 1, sees = \"token\" }\n\
+        let rows = "[[row]]\nname = \"wide\"\n[row.set]\n\"model.exit\" = \"projection\"\n\
                     \"stage.baseline.start\" = { kind = \"run\", path = \"runs/p{seed}\" }";
         let variants = sweep(rows).unwrap().variants("s").unwrap();
         let names: Vec<&str> = variants

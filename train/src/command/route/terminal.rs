@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn every_token_stands_above_its_path_and_no_line_is_too_wide() {
         let text = report(["one", "two", "c", "d"]).terminal(12, 3);
-        assert!(text.contains("one two\n01·  ·\n"), "{text}");
+        assert!(text.contains("one two\n01· ·\n"), "{text}");
         assert_eq!(
             text.lines().filter(|line| line.contains("25.00 %")).count(),
             3

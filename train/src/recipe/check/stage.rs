@@ -1,9 +1,11 @@
 //! The rules of the ladder.
 
 use super::{MOST_STEPS, Section, walk};
+use crate::data::DifficultySource;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS, Schedule};
 use crate::recipe::stage::VALID_METRICS;
 use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
+use brian::route::policy::Teacher;
 use std::collections::HashSet;
 
 /// Reports every rule that the ladder breaks.
@@ -27,6 +29,7 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
         );
         policy(recipe, index, &section);
         walk::check(stage, &recipe.model, &section);
+        difficulty(recipe, stage, &section);
         learning_rate(stage, &section);
         freeze(stage, &section);
         if let Some(bounds) = &stage.gate {
@@ -63,6 +66,18 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
             "a policy with a pool: without one, blocks of another width than d_ff have no place",
         );
     }
+}
+
+/// A teacher of three difficulties needs somebody to tell them apart.
+fn difficulty(recipe: &Recipe, stage: &Stage, section: &Section<'_>) {
+    let source = super::KeyPath::default().key("data").key("difficulty");
+    let wants = stage.policy.teacher() == Some(&Teacher::MixedSkipRecur);
+    section.relate(
+        "policy",
+        &[source],
+        !wants || recipe.data.difficulty != DifficultySource::None,
+        "a teacher that needs no difficulty, or data.difficulty other than \"none\"",
+    );
 }
 
 fn learning_rate(stage: &Stage, section: &Section<'_>) {
