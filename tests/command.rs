@@ -146,7 +146,7 @@ fn validations(metrics: &[Value], stage: &str, name: &str) -> Vec<f64> {
 fn a_router_learns_to_say_what_the_fixed_route_does_and_to_leave() {
     let workplace = Workplace::with_routes();
     let line = "fit routes.toml --render none --set stage.imitation.steps=150 --set stage.imitation.learning_rate.peak=5e-3 --set watch.valid_every_steps=20 \
-                --set checkpoint.every_steps=100 --set stage.exit.steps=40 --set stage.exit.learning_rate.peak=5e-3 --set stage.exit.walk.loss.cost=1.0";
+                --set checkpoint.every_steps=100 --set stage.exit.steps=40 --set stage.exit.learning_rate.peak=5e-3 --set stage.exit.walk.loss.cost=30.0";
     let run = workplace.nerve(line).expect(0);
     let run = run.answer();
     let metrics = lines(&workplace.path(run).join("metrics.jsonl"));
@@ -162,7 +162,7 @@ fn a_router_learns_to_say_what_the_fixed_route_does_and_to_leave() {
 
     let report = workplace
         .nerve(&format!(
-            "route {run} --json --html route.html --svg route.svg"
+            "route {run} --tokens 300 --json --html route.html --svg route.svg"
         ))
         .expect(0)
         .json();
