@@ -186,6 +186,10 @@ fn brian_config(case: &Value) -> Result<BrianConfig, String> {
         }
     }
     let size = |name: &str| settings[name].as_u64().map(|size| size as usize);
+    let mode = case["call"]["route_mode"].as_str();
+    if !matches!(mode, Some("free" | "fixed" | "pseudo")) {
+        return Err(format!("route mode {mode:?} is not one without chance"));
+    }
     let is = |name: &str, default: bool| settings[name].as_bool().unwrap_or(default);
     let n_pre = size("pre_blocks").unwrap();
     let n_post = size("post_blocks").unwrap();

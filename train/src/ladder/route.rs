@@ -1,6 +1,6 @@
-//! Who leads the walks of a stage, and what they cost, before a schedule has its say.
+//! Who leads the walks of a stage, and what they cost; where there is a schedule, as at its end.
 
-use crate::recipe::Stage;
+use crate::recipe::{Policy, Stage};
 use crate::task::RoutePlan;
 use brian::route::draws::Draws;
 use brian::route::rules::Rules;
@@ -10,6 +10,12 @@ pub fn route(stage: &Stage, seed: u64) -> RoutePlan {
     let Some(walk) = &stage.walk else {
         return RoutePlan::sequential();
     };
+    let mut losses = walk.loss;
+    if let Policy::Scheduled { schedule, .. } = &stage.policy {
+        losses.imitation = schedule
+            .last()
+            .map_or(losses.imitation, |row| row.imitation);
+    }
     RoutePlan {
         rules: Rules {
             policy: stage.policy.decides(),
@@ -23,6 +29,6 @@ pub fn route(stage: &Stage, seed: u64) -> RoutePlan {
             draws: Draws::new(stage.seed(seed), 0),
             learning: true,
         },
-        losses: walk.loss,
+        losses,
     }
 }

@@ -650,3 +650,38 @@ fn no_beginning_of_a_recipe_and_no_lost_line_makes_it_panic() {
         );
     }
 }
+
+#[test]
+fn a_router_needs_to_know_how_to_walk_and_a_mixed_teacher_how_hard_a_sequence_is() {
+    let router = "stage.fixed.policy={kind='router',select='argmax'}";
+    assert_eq!(
+        after_set(router),
+        ["stage.fixed.walk: found no such key, expected a table: its policy knows a router"]
+    );
+    let taught = after_set("stage.fixed.policy={kind='teacher',teacher='mixed_skip_recur'}");
+    let difficulty =
+        "expected a teacher that needs no difficulty, or data.difficulty other than \"none\"";
+    assert!(
+        taught.iter().any(|text| text.ends_with(difficulty)),
+        "{taught:?}"
+    );
+    let path = "stage.fixed.policy={kind='teacher',teacher={kind='path',blocks=[0,2]}}";
+    let path = after_set(path);
+    assert!(
+        path.iter()
+            .any(|text| text.contains("expected blocks of the pool, 0 to 1")),
+        "{path:?}"
+    );
+    let schedule = "stage.fixed.policy={kind='scheduled',teacher='sequential',select='argmax',schedule=[\
+                    {until_step=9,router_probability=2.0,imitation=0.0},{until_step=9,router_probability=0.1,imitation=0.0}]}";
+    let schedule = after_set(schedule);
+    for expected in [
+        "expected rows whose until_step rises",
+        "expected from 0 to 1",
+    ] {
+        assert!(
+            schedule.iter().any(|text| text.contains(expected)),
+            "{schedule:?}"
+        );
+    }
+}

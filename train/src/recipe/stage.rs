@@ -82,7 +82,7 @@ pub struct Row {
     pub until_step: u64,
     /// How often the router decides.
     pub router_probability: f64,
-    /// The weight of the imitation loss.
+    /// The weight of the imitation loss, in the place of the one in the walk.
     pub imitation: f64,
 }
 
@@ -109,7 +109,7 @@ impl Policy {
         !matches!(self, Self::None | Self::Sequential)
     }
 
-    /// The path whose blocks must exist, and everybody else whom a teacher needs to name.
+    /// Who gives the targets, if the policy names somebody.
     pub fn teacher(&self) -> Option<&Teacher> {
         match self {
             Self::Teacher { teacher } | Self::Scheduled { teacher, .. } => Some(teacher),

@@ -95,6 +95,13 @@ fn of_walk(walk: &Walk, section: &Section<'_>) {
     for (key, weight) in weights {
         loss.least(key, weight, 0.0);
     }
+    let ends = walk.exit_objective.hard();
+    loss.relate(
+        "halting_prior",
+        &[section.path.key("exit_objective")],
+        ends || walk.loss.halting_prior == 0.0,
+        "0 where OUT does not end a walk",
+    );
     loss.share("coverage_least", walk.loss.coverage_least);
     let holds = walk.loss.halting_steps > 1.0;
     loss.require("halting_steps", holds, "more than 1 step");
