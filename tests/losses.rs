@@ -6,9 +6,10 @@ use brian::loss::cost::cost;
 use brian::loss::halting_prior::halting_prior;
 use brian::loss::imitation::imitation;
 use brian::loss::load::{coverage_floor, selected_balance};
+use brian::loss::route::RouteLosses;
 use brian::loss::transition::transition_diversity;
 use brian::loss::view::{Scope, View};
-use brian::route::policy::{Policy, Row, Select};
+use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
 use brian::route::trace::{Decisions, Origin, Trace, TraceStep, Walks};
 use brian::{Brian, Exit, Layout, Rules, parameter, random};
@@ -274,4 +275,66 @@ fn the_gradient_of_a_mixture_is_that_of_its_value() {
         (slope - out).abs() < 0.02 * out.abs() + 1e-6,
         "{slope} and {out}"
     );
+}
+
+#[test]
+fn the_smallest_walks_have_finite_losses_and_gradients() {
+    let all = RouteLosses {
+        scope: Scope::Walking,
+        imitation: 1.0,
+        balance: 1.0,
+        selected_balance: 1.0,
+        coverage_floor: 1.0,
+        coverage_least: 0.5,
+        transition_diversity: 1.0,
+        cost: 1.0,
+        location: 1.0,
+        exit_boundary: 1.0,
+        input_anchor: 1.0,
+        halting_prior: 1.0,
+        halting_steps: 2.0,
+    };
+    let exits = [
+        ExitObjective::Legacy { hard: true },
+        ExitObjective::SoftMixture,
+        ExitObjective::StraightThrough,
+    ];
+    for (n_pool, max_steps, scope) in [
+        (1, 1, Scope::Walking),
+        (2, 1, Scope::LastToken),
+        (1, 3, Scope::Walking),
+    ] {
+        for exit_objective in exits {
+            let mut config = small_brian(Exit::Residual, Layout::OpenArc);
+            (config.n_pre, config.n_pool, config.n_post) = (0, n_pool, 0);
+            config.route.max_steps = max_steps;
+            config.route.top_k = 2;
+            let model = config.init::<TestAutodiff>(31, 4, &Default::default());
+            let mut rules = rules(exit_objective, ChoiceGradient::StraightThrough);
+            rules.policy = Policy::Blend {
+                teacher: Teacher::MixedSkipRecur,
+                router_probability: 0.5,
+                select: Select::Argmax,
+            };
+            rules.constraint.self_recurrence_cap = 1;
+            let rows = [0, 2].map(|difficulty| Row {
+                sequence: difficulty.into(),
+                difficulty: Some(difficulty),
+            });
+            let (logits, trace) = model.forward(tokens(&[vec![3], vec![7]]), &rules, &rows);
+            let losses = RouteLosses { scope, ..all };
+            let terms = losses.terms(&trace, &model.position, &rules, &[true, false]);
+            let sum = terms
+                .into_iter()
+                .map(|term| term.value)
+                .fold(logits.mean(), |sum, term| sum + term);
+            assert!(
+                values(sum.clone())[0].is_finite(),
+                "{n_pool} {max_steps} {exit_objective:?}"
+            );
+            let gradients = sum.backward();
+            let router = values(model.router.output.weight.grad(&gradients).unwrap());
+            assert!(router.iter().all(|entry| entry.is_finite()));
+        }
+    }
 }
