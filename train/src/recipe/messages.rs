@@ -672,13 +672,16 @@ fn a_router_needs_to_know_how_to_walk_and_a_mixed_teacher_how_hard_a_sequence_is
             .any(|text| text.contains("expected blocks of the pool, 0 to 1")),
         "{path:?}"
     );
-    let schedule = "stage.fixed.policy={kind='scheduled',teacher='sequential',select='argmax',schedule=[\
-                    {until_step=9,router_probability=2.0,imitation=0.0},{until_step=9,router_probability=0.1,imitation=0.0}]}";
-    let schedule = after_set(schedule);
-    for expected in [
-        "expected rows whose until_step rises",
-        "expected from 0 to 1",
+    for (steps, probability, expected) in [
+        ([9, 9], 0.1, "expected rows whose until_step rises"),
+        ([9, 10], 2.0, "expected from 0 to 1"),
     ] {
+        let row =
+            |step| format!("{{until_step={step},router_probability={probability},imitation=0.0}}");
+        let rows = steps.map(row).join(",");
+        let schedule = after_set(&format!(
+            "stage.fixed.policy={{kind='scheduled',teacher='sequential',select='argmax',schedule=[{rows}]}}"
+        ));
         assert!(
             schedule.iter().any(|text| text.contains(expected)),
             "{schedule:?}"
