@@ -11,5 +11,6 @@ mod losses;
 mod parameters;
 mod parity;
 mod recipes;
+mod signal;
 mod support;
 mod tidy;

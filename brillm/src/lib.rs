@@ -2,4 +2,34 @@
 //! small matrix of its own; a signal flows along the sentence, and the next token is the node it reaches with the most
 //! energy.
 //!
-//! Nothing is implemented yet: the crate holds its place in the workspace.
+//! | file | what |
+//! |---|---|
+//! | `counts` | how often each ordered pair of tokens was seen |
+//! | `graph` | which pairs have an edge of their own; the rows of the edge table |
+//! | `prior` | what is known of a pair before any signal flows |
+//! | `position` | the code of a position |
+//! | `flow` | one signal on its way, and the mix of the past |
+//! | `candidate` | which targets compete, grouped by source |
+//! | `model` | sizes and parameters |
+//! | `composed` | the passes as tensor operations, on any backend: the specification of the next |
+//! | `kernel` | the passes, fast, on the host |
+//! | `row_adamw` | AdamW that touches only the rows a batch used |
+//! | `training` | one step: groups, pass, AdamW for what is not in the table |
+//! | `generate` | the next token after a prompt, in constant memory |
+//! | `compat` | the published configurations by name |
+
+pub mod candidate;
+pub mod compat;
+pub mod composed;
+pub mod counts;
+pub mod flow;
+pub mod generate;
+pub mod graph;
+pub mod kernel;
+pub mod model;
+pub mod position;
+pub mod prior;
+pub mod row_adamw;
+pub mod training;
+
+pub use model::{BriLlm, BriLlmConfig, Parameters};

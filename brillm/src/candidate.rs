@@ -1,0 +1,356 @@
+//! Which targets compete at a position, and how the positions of a batch are grouped for it.
+//!
+//! All candidates of a position leave the same node, so positions are grouped by their source: a group reads every row
+//! once, and no two groups own a row together. A row competes with a weight: 1 for one target, the number of targets
+//! for a shared row (exact full softmax, specification §12.1), the inverse of its chance for a drawn one.
+
+use crate::counts::PairCounts;
+use crate::graph::Graph;
+use crate::prior::Weights;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Which targets compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Candidates {
+    /// All: the exact softmax over the vocabulary.
+    All,
+    /// The true target and the `n` most frequent successors of the source besides it (the reference).
+    Frequent {
+        /// How many besides the true one.
+        n: usize,
+    },
+    /// The true target and `n` draws by token frequency, corrected for their chance (Jean et al. 2015).
+    Sampled {
+        /// How many draws.
+        n: usize,
+    },
+}
+
+/// Sequences of edges, `[batch, seq]` each, row by row. Within a row a source is the target before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Paths<'a> {
+    /// Where each edge begins.
+    pub sources: &'a [u32],
+    /// Where it leads.
+    pub targets: &'a [u32],
+    /// Whether it is there; what follows the last edge of a row is padding.
+    pub valid: &'a [bool],
+    /// Edges per row.
+    pub seq: usize,
+}
+
+impl Paths<'_> {
+    /// How many rows.
+    pub fn batch(&self) -> usize {
+        self.sources.len() / self.seq.max(1)
+    }
+
+    /// How many edges are there.
+    pub fn edges(&self) -> usize {
+        self.valid.iter().filter(|&&valid| valid).count()
+    }
+
+    /// One more than the last edge of a row.
+    pub fn length(&self, row: usize) -> usize {
+        let valid = &self.valid[row * self.seq..][..self.seq];
+        valid
+            .iter()
+            .rposition(|&valid| valid)
+            .map_or(0, |last| last + 1)
+    }
+}
+
+/// The positions that leave one node, and the rows that compete there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// The node.
+    pub source: u32,
+    /// Places in the lists of [`Paths`].
+    pub places: Vec<usize>,
+    /// Back-off rows first, then own rows, rising.
+    pub rows: Vec<usize>,
+    /// How many of them are back-off rows.
+    pub shared: usize,
+    /// Per row, the weight with which it competes at every position.
+    pub weights: Vec<f32>,
+    /// What is added to a weight: position in `places`, position in `rows`, weight.
+    pub corrections: Vec<(u32, u32, f32)>,
+    /// Per position, where in `rows` the truth is.
+    pub truth: Vec<u32>,
+    /// Per position, `ln` of the weight of the truth alone.
+    pub truth_ln_weight: Vec<f32>,
+}
+
+/// Everything that decides a competition, prepared once.
+#[derive(Clone, Debug)]
+pub struct Competition {
+    /// Who competes.
+    pub candidates: Candidates,
+    /// The weights of the pairs.
+    pub weights: Weights,
+    /// Nodes that are never predicted.
+    pub excluded: Vec<u32>,
+    /// For `Frequent`, `n + 1` targets per source.
+    frequent: Vec<Vec<u32>>,
+    /// For `Sampled`, the chance of each target, and the sums of it.
+    chances: Vec<f64>,
+    sums: Vec<f64>,
+}
+
+/// A draw in `[0, 1)` for every number.
+pub type Draw<'a> = &'a (dyn Fn(u64) -> f64 + Sync);
+
+impl Competition {
+    /// Prepares a competition.
+    ///
+    /// # Panics
+    /// If the candidates need counts and there are none; the caller has checked that.
+    pub fn new(
+        candidates: Candidates,
+        weights: Weights,
+        excluded: Vec<u32>,
+        counts: Option<&PairCounts>,
+    ) -> Self {
+        let counted = || counts.expect("these candidates need the pair counts");
+        let frequent = match candidates {
+            Candidates::Frequent { n } => {
+                let nodes = counted().nodes() as u32;
+                (0..nodes)
+                    .map(|source| counted().most_frequent(source, n + 1))
+                    .collect()
+            }
+            _ => Vec::new(),
+        };
+        let chances: Vec<f64> = match candidates {
+            Candidates::Sampled { .. } => {
+                let tokens = &counted().tokens;
+                let total: f64 = tokens.iter().map(|&n| n as f64 + 1.0).sum();
+                tokens.iter().map(|&n| (n as f64 + 1.0) / total).collect()
+            }
+            _ => Vec::new(),
+        };
+        let add = |sum: &mut f64, chance: &f64| {
+            *sum += chance;
+            Some(*sum)
+        };
+        let sums = chances.iter().scan(0.0, add).collect();
+        Self {
+            candidates,
+            weights,
+            excluded,
+            frequent,
+            chances,
+            sums,
+        }
+    }
+
+    /// All targets with their weights: what evaluation uses whatever training does.
+    pub fn evaluation(&self) -> Self {
+        Self {
+            candidates: Candidates::All,
+            weights: self.weights.clone(),
+            excluded: self.excluded.clone(),
+            frequent: Vec::new(),
+            chances: Vec::new(),
+            sums: Vec::new(),
+        }
+    }
+
+    /// Groups the edges of a batch; `draw` is used by `Sampled` alone.
+    pub fn groups(&self, graph: &Graph, paths: &Paths<'_>, draw: Draw<'_>) -> Vec<Group> {
+        let mut by_source: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (place, &source) in paths.sources.iter().enumerate() {
+            if paths.valid[place] {
+                by_source.entry(source).or_default().push(place);
+            }
+        }
+        let group = |(source, places): (u32, Vec<usize>)| {
+            let targets: Vec<u32> = places.iter().map(|&place| paths.targets[place]).collect();
+            self.group(graph, source, places, &targets, draw)
+        };
+        by_source.into_iter().map(group).collect()
+    }
+
+    /// The competition at positions that leave one node.
+    fn group(
+        &self,
+        graph: &Graph,
+        source: u32,
+        places: Vec<usize>,
+        targets: &[u32],
+        draw: Draw<'_>,
+    ) -> Group {
+        let mut entries = Entries {
+            graph,
+            source,
+            base: BTreeMap::new(),
+            corrections: Vec::new(),
+        };
+        let weight = |target: u32| match self.excluded.contains(&target) {
+            true => 0.0,
+            false => self.weights.of(source, target) as f32,
+        };
+        match self.candidates {
+            Candidates::All => return self.everything(graph, source, places, targets),
+            Candidates::Frequent { n } => {
+                let list = &self.frequent[source as usize];
+                let common = &list[..n.min(list.len())];
+                common
+                    .iter()
+                    .for_each(|&target| entries.add(target, weight(target)));
+                for (place, &truth) in targets.iter().enumerate() {
+                    // With the truth among them, the next most frequent one takes its place.
+                    let other = match common.contains(&truth) {
+                        true => list.get(n).copied(),
+                        false => Some(truth),
+                    };
+                    if let Some(other) = other {
+                        entries.correct(place, other, weight(other));
+                    }
+                }
+            }
+            Candidates::Sampled { n } => {
+                let mut drawn: BTreeMap<u32, f32> = BTreeMap::new();
+                for index in 0..n as u64 {
+                    let at = draw(u64::from(source) * n as u64 + index);
+                    let target = self
+                        .sums
+                        .partition_point(|&sum| sum <= at)
+                        .min(self.sums.len() - 1);
+                    let inverse = 1.0 / (n as f64 * self.chances[target]);
+                    *drawn.entry(target as u32).or_default() +=
+                        inverse as f32 * weight(target as u32);
+                }
+                drawn
+                    .iter()
+                    .for_each(|(&target, &weight)| entries.add(target, weight));
+                for (place, truth) in targets.iter().enumerate() {
+                    // A draw that hits the truth does not compete with it.
+                    let hit = drawn.get(truth).copied().unwrap_or(0.0);
+                    entries.correct(place, *truth, weight(*truth) - hit);
+                }
+            }
+        }
+        entries.group(places, targets, &|target| {
+            self.weights.of(source, target).ln() as f32
+        })
+    }
+
+    fn everything(&self, graph: &Graph, source: u32, places: Vec<usize>, targets: &[u32]) -> Group {
+        let mut shared = self.weights.shared(graph, source);
+        let mut own = self.weights.own(graph, source);
+        for &target in &self.excluded {
+            match graph.targets(source).binary_search(&target) {
+                Ok(place) => own[place] = 0.0,
+                Err(_) => {
+                    let row = graph.back_off_row(source, target);
+                    let weight = self.weights.of(source, target) as f32;
+                    let entry = shared.iter_mut().find(|(shared, _)| *shared == row);
+                    entry
+                        .into_iter()
+                        .for_each(|(_, all)| *all = (*all - weight).max(0.0));
+                }
+            }
+        }
+        shared.retain(|&(_, weight)| weight > 0.0);
+        let rows: Vec<usize> = shared
+            .iter()
+            .map(|&(row, _)| row)
+            .chain(graph.own_rows(source))
+            .collect();
+        let weights = shared
+            .iter()
+            .map(|&(_, weight)| weight)
+            .chain(own)
+            .collect();
+        let n_shared = shared.len();
+        let place_of = |&target: &u32| {
+            let row = graph.row(source, target);
+            rows.binary_search(&row)
+                .expect("every target that counts competes") as u32
+        };
+        Group {
+            source,
+            shared: n_shared,
+            weights,
+            corrections: Vec::new(),
+            truth: targets.iter().map(place_of).collect(),
+            truth_ln_weight: targets
+                .iter()
+                .map(|&target| self.weights.of(source, target).ln() as f32)
+                .collect(),
+            rows,
+            places,
+        }
+    }
+}
+
+/// Groups from candidates that are given, `[edges][1 + k]` targets each, the truth first (golden cases).
+pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<Group> {
+    let mut by_source: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, &source) in paths.sources.iter().enumerate() {
+        by_source.entry(source).or_default().push(place);
+    }
+    let group = |(source, places): (u32, Vec<usize>)| {
+        let mut entries = Entries {
+            graph,
+            source,
+            base: BTreeMap::new(),
+            corrections: Vec::new(),
+        };
+        for (index, &place) in places.iter().enumerate() {
+            candidates[place]
+                .iter()
+                .for_each(|&target| entries.correct(index, target, 1.0));
+        }
+        let targets: Vec<u32> = places.iter().map(|&place| paths.targets[place]).collect();
+        entries.group(places, &targets, &|_| 0.0)
+    };
+    by_source.into_iter().map(group).collect()
+}
+
+/// A group in the making.
+struct Entries<'a> {
+    graph: &'a Graph,
+    source: u32,
+    base: BTreeMap<usize, f32>,
+    corrections: Vec<(u32, usize, f32)>,
+}
+
+impl Entries<'_> {
+    fn add(&mut self, target: u32, weight: f32) {
+        *self
+            .base
+            .entry(self.graph.row(self.source, target))
+            .or_default() += weight;
+    }
+
+    fn correct(&mut self, place: usize, target: u32, weight: f32) {
+        let row = self.graph.row(self.source, target);
+        self.base.entry(row).or_default();
+        self.corrections.push((place as u32, row, weight));
+    }
+
+    fn group(self, places: Vec<usize>, targets: &[u32], ln_weight: &dyn Fn(u32) -> f32) -> Group {
+        let rows: Vec<usize> = self.base.keys().copied().collect();
+        let local = |row: usize| rows.binary_search(&row).expect("every row was entered") as u32;
+        let corrections = self.corrections.iter();
+        Group {
+            source: self.source,
+            shared: rows.iter().filter(|&&row| !self.graph.is_own(row)).count(),
+            weights: self.base.values().copied().collect(),
+            corrections: corrections
+                .map(|&(place, row, weight)| (place, local(row), weight))
+                .collect(),
+            truth: targets
+                .iter()
+                .map(|&target| local(self.graph.row(self.source, target)))
+                .collect(),
+            truth_ln_weight: targets.iter().map(|&target| ln_weight(target)).collect(),
+            rows,
+            places,
+        }
+    }
+}

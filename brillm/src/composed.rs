@@ -1,0 +1,313 @@
+//! The same passes composed of tensor operations, on any backend: what [`crate::kernel`] has to be equal to.
+//!
+//! The edge table stays on the host. A pass brings the rows it uses to the device, once each, and its gradient has the
+//! size of those rows, never that of the table.
+
+use crate::candidate::{Group, Paths};
+use crate::flow::{First, Hop, Mix};
+use crate::graph::Graph;
+use crate::model::{BriLlm, BriLlmConfig, Gradients};
+use crate::position;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor, TensorData};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The rows of the edge table that a pass uses, rising.
+pub fn rows_of(graph: &Graph, paths: &Paths<'_>, groups: &[Group]) -> Vec<usize> {
+    let mut rows: BTreeSet<usize> = groups
+        .iter()
+        .flat_map(|group| group.rows.iter().copied())
+        .collect();
+    for row in 0..paths.batch() {
+        let begin = row * paths.seq;
+        let edges = begin..begin + paths.length(row);
+        rows.extend(edges.map(|place| graph.row(paths.sources[place], paths.targets[place])));
+    }
+    rows.into_iter().collect()
+}
+
+/// Parameters on a device, as far as a pass uses them.
+struct Gathered<B: Backend> {
+    /// `[rows, d + 1, d]`
+    edges: Tensor<B, 3>,
+    /// `[weights]`
+    mix: Tensor<B, 1>,
+    /// Of the first node of every path, `[batch, d]`.
+    node_bias: Tensor<B, 2>,
+}
+
+impl<B: Backend> Gathered<B> {
+    fn new(model: &BriLlm, paths: &Paths<'_>, rows: &[usize], device: &B::Device) -> Self {
+        let d = model.config.d_node;
+        let parameters = &model.parameters;
+        let edges: Vec<f32> = rows
+            .iter()
+            .flat_map(|&row| parameters.edge(row, d))
+            .copied()
+            .collect();
+        let first = |row: usize| parameters.node_bias_of(paths.sources[row * paths.seq], d);
+        let node_bias: Vec<f32> = (0..paths.batch()).flat_map(first).copied().collect();
+        let mix = parameters.mix.clone();
+        Self {
+            edges: Tensor::from_data(TensorData::new(edges, [rows.len(), d + 1, d]), device),
+            mix: Tensor::from_data(TensorData::new(mix, [parameters.mix.len()]), device),
+            node_bias: Tensor::from_data(TensorData::new(node_bias, [paths.batch(), d]), device),
+        }
+    }
+}
+
+/// `−ln p(truth)` of every token of every group, in their order, `[edges]`.
+pub fn nats<B: Backend>(
+    model: &BriLlm,
+    paths: &Paths<'_>,
+    groups: &[Group],
+    device: &B::Device,
+) -> Tensor<B, 1> {
+    let rows = rows_of(&model.graph, paths, groups);
+    let gathered = Gathered::<B>::new(model, paths, &rows, device);
+    Pass {
+        model,
+        paths,
+        rows: &rows,
+        device,
+    }
+    .nats(&gathered, groups)
+}
+
+/// The mean of nats and its gradient: of the rows of [`rows_of`], `[rows][d + 1][d]`, and of the rest.
+pub fn gradients<B: AutodiffBackend>(
+    model: &BriLlm,
+    paths: &Paths<'_>,
+    groups: &[Group],
+    device: &B::Device,
+) -> (Vec<f64>, Vec<f32>, Gradients) {
+    let d = model.config.d_node;
+    let rows = rows_of(&model.graph, paths, groups);
+    let Gathered {
+        edges,
+        mix,
+        node_bias,
+    } = Gathered::<B>::new(model, paths, &rows, device);
+    let gathered = Gathered {
+        edges: edges.require_grad(),
+        mix: mix.require_grad(),
+        node_bias: node_bias.require_grad(),
+    };
+    let nats = Pass {
+        model,
+        paths,
+        rows: &rows,
+        device,
+    }
+    .nats(&gathered, groups);
+    let on_host: Vec<f64> = nats.clone().into_data().iter().collect();
+    let of_all = nats.mean().backward();
+    let flat = |data: Option<TensorData>, n: usize| match data {
+        Some(data) => data.iter::<f32>().collect(),
+        None => vec![0.0; n],
+    };
+    let edges = flat(
+        gathered.edges.grad(&of_all).map(Tensor::into_data),
+        rows.len() * d * (d + 1),
+    );
+    let mix = flat(
+        gathered.mix.grad(&of_all).map(Tensor::into_data),
+        model.parameters.mix.len(),
+    );
+    let of_first = flat(
+        gathered.node_bias.grad(&of_all).map(Tensor::into_data),
+        paths.batch() * d,
+    );
+    let mut node_bias: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
+    for (row, gradient) in of_first.chunks_exact(d).enumerate() {
+        if paths.length(row) > 0 {
+            let sum = node_bias
+                .entry(paths.sources[row * paths.seq])
+                .or_insert_with(|| vec![0.0; d]);
+            sum.iter_mut()
+                .zip(gradient)
+                .for_each(|(sum, part)| *sum += part);
+        }
+    }
+    let mix = mix.into_iter().map(f64::from).collect();
+    (on_host, edges, Gradients { mix, node_bias })
+}
+
+/// `z Φ(z)`. Burn's own activation has the derivative of another function, the approximation by tanh: gradients would be
+/// off by some 1e-4 of the largest.
+fn gelu<B: Backend, const D: usize>(z: Tensor<B, D>) -> Tensor<B, D> {
+    z.clone() * ((z * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5
+}
+
+/// One pass over a batch.
+struct Pass<'a, B: Backend> {
+    model: &'a BriLlm,
+    paths: &'a Paths<'a>,
+    rows: &'a [usize],
+    device: &'a B::Device,
+}
+
+impl<B: Backend> Pass<'_, B> {
+    fn config(&self) -> &BriLlmConfig {
+        &self.model.config
+    }
+
+    fn code(&self, position: usize) -> Tensor<B, 1> {
+        let mut code = vec![0.0; self.config().d_node];
+        position::add(self.config().flow.encoding, position, &mut code);
+        Tensor::from_data(TensorData::new(code, [self.config().d_node]), self.device)
+    }
+
+    fn indices(&self, indices: impl Iterator<Item = usize>) -> Tensor<B, 1, Int> {
+        let indices: Vec<i32> = indices.map(|index| index as i32).collect();
+        let n = indices.len();
+        Tensor::from_data(TensorData::new(indices, [n]), self.device)
+    }
+
+    fn local(&self, row: usize) -> usize {
+        self.rows
+            .binary_search(&row)
+            .expect("every row that is used was gathered")
+    }
+
+    fn nats(&self, parameters: &Gathered<B>, groups: &[Group]) -> Tensor<B, 1> {
+        let mixed = self.mixed(parameters);
+        let of_group = |group: &Group| self.nats_of(parameters, mixed.clone(), group);
+        Tensor::cat(groups.iter().map(of_group).collect(), 0)
+    }
+
+    /// The mix at every place, `[batch * seq, d]`.
+    fn mixed(&self, parameters: &Gathered<B>) -> Tensor<B, 2> {
+        let d = self.config().d_node;
+        let flow = self.config().flow;
+        let (batch, seq) = (self.paths.batch(), self.paths.seq);
+        let even = 1.0 / d as f32;
+        let mut mixed: Tensor<B, 2> = match flow.first {
+            First::Even => Tensor::full([batch, d], even, self.device),
+            First::Ones => Tensor::ones([batch, d], self.device),
+            First::NodeBias => gelu(parameters.node_bias.clone() + even + self.code(0).unsqueeze()),
+        };
+        let mut arrived: Option<Tensor<B, 2>> = None;
+        let mut sums: Option<(Tensor<B, 2>, Tensor<B, 1>)> = None;
+        let weights: Vec<f32> = self.model.parameters.mix.clone();
+        let mut peak = f32::NEG_INFINITY;
+        let mut all = Vec::with_capacity(seq);
+        for edge in 0..seq {
+            all.push(mixed.clone().unsqueeze_dim::<3>(1));
+            let row = |path: usize| {
+                let place = path * seq + edge;
+                // Behind the last edge any row will do: nothing is predicted from there.
+                let there = edge < self.paths.length(path);
+                let row = || {
+                    self.model
+                        .graph
+                        .row(self.paths.sources[place], self.paths.targets[place])
+                };
+                if there { self.local(row()) } else { 0 }
+            };
+            let rows = parameters
+                .edges
+                .clone()
+                .select(0, self.indices((0..batch).map(row)));
+            let matrix = rows.clone().slice([0..batch, 0..d, 0..d]);
+            let bias = rows.slice([0..batch, d..d + 1, 0..d]).squeeze_dim::<2>(1);
+            let signal = match (flow.hop, arrived) {
+                (Hop::Previous, Some(arrived)) => arrived,
+                _ => mixed,
+            };
+            let z = signal
+                .unsqueeze_dim::<3>(1)
+                .matmul(matrix)
+                .squeeze_dim::<2>(1);
+            let signal = gelu(z + bias + self.code(edge + flow.first_hop).unsqueeze());
+            let (keep, take) = match flow.mix {
+                Mix::Absolute { .. } => {
+                    let place = edge.min(weights.len() - 1);
+                    let new_peak = peak.max(weights[place]);
+                    let keep = Tensor::full([1], (peak - new_peak).exp(), self.device);
+                    peak = new_peak;
+                    (
+                        keep,
+                        (parameters.mix.clone().narrow(0, place, 1) - peak).exp(),
+                    )
+                }
+                Mix::Decay { .. } => {
+                    let keep = burn::tensor::activation::sigmoid(parameters.mix.clone());
+                    (keep, Tensor::ones([1], self.device))
+                }
+            };
+            let (sum, total) = match sums {
+                Some((sum, total)) => (
+                    sum * keep.clone().unsqueeze() + signal.clone() * take.clone().unsqueeze(),
+                    total * keep + take,
+                ),
+                None => (signal.clone() * take.clone().unsqueeze(), take),
+            };
+            mixed = sum.clone() / total.clone().unsqueeze();
+            sums = Some((sum, total));
+            arrived = Some(signal);
+        }
+        Tensor::cat(all, 1).reshape([batch * seq, d])
+    }
+
+    fn nats_of(
+        &self,
+        parameters: &Gathered<B>,
+        mixed: Tensor<B, 2>,
+        group: &Group,
+    ) -> Tensor<B, 1> {
+        let (n, r) = (group.places.len(), group.rows.len());
+        let energies = self.energies(parameters, mixed, group);
+        let mut weights: Vec<f32> = (0..n).flat_map(|_| group.weights.iter().copied()).collect();
+        for &(token, row, weight) in &group.corrections {
+            weights[token as usize * r + row as usize] += weight;
+        }
+        let absent = -1e30;
+        let ln = |weight: &f32| if *weight > 0.0 { weight.ln() } else { absent };
+        let ln_weights = TensorData::new(weights.iter().map(ln).collect::<Vec<f32>>(), [n, r]);
+        let scores = energies.clone() + Tensor::from_data(ln_weights, self.device);
+        let peak = scores.clone().detach().max_dim(1);
+        let lse = (scores - peak.clone()).exp().sum_dim(1).log() + peak;
+        let truth = self
+            .indices(group.truth.iter().map(|&row| row as usize))
+            .reshape([n, 1]);
+        let of_truth = energies.gather(1, truth);
+        let own = TensorData::new(group.truth_ln_weight.clone(), [n, 1]);
+        (lse - of_truth - Tensor::from_data(own, self.device)).reshape([n])
+    }
+
+    /// The energy of every token on every row of a group, `[tokens, rows]`.
+    fn energies(
+        &self,
+        parameters: &Gathered<B>,
+        mixed: Tensor<B, 2>,
+        group: &Group,
+    ) -> Tensor<B, 2> {
+        let d = self.config().d_node;
+        let (n, r) = (group.places.len(), group.rows.len());
+        let rows = self.indices(group.rows.iter().map(|&row| self.local(row)));
+        let rows = parameters.edges.clone().select(0, rows);
+        let matrices = rows
+            .clone()
+            .slice([0..r, 0..d, 0..d])
+            .swap_dims(0, 1)
+            .reshape([d, r * d]);
+        let biases = rows.slice([0..r, d..d + 1, 0..d]).reshape([1, r, d]);
+        let position = |place: usize| place % self.paths.seq + self.config().flow.first_hop;
+        let codes: Vec<Tensor<B, 2>> = group
+            .places
+            .iter()
+            .map(|&place| self.code(position(place)).unsqueeze())
+            .collect();
+        let codes = Tensor::cat(codes, 0).reshape([n, 1, d]);
+        let signals = mixed.select(0, self.indices(group.places.iter().copied()));
+        let arrived = gelu(signals.matmul(matrices).reshape([n, r, d]) + biases + codes);
+        let squares = arrived.square().sum_dim(2).reshape([n, r]);
+        // The derivative of a root at zero is infinite; that of a length there is set to zero.
+        let dead = squares.clone().equal_elem(0.0);
+        squares
+            .mask_fill(dead.clone(), 1.0)
+            .sqrt()
+            .mask_fill(dead, 0.0)
+    }
+}

@@ -1,0 +1,200 @@
+//! How often each ordered pair of tokens was seen, and what follows from that: edges, order, a prior.
+
+use crate::graph::{BackOff, Graph, frequency_classes};
+
+/// Counts of ordered pairs as compressed sparse rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairCounts {
+    /// `first[s]..first[s + 1]` is the range of source `s` in the two lists below; one entry more than nodes.
+    pub first: Vec<u64>,
+    /// Targets, rising within a source.
+    pub targets: Vec<u32>,
+    /// How often the pair was seen.
+    pub counts: Vec<u32>,
+    /// How often each token was seen.
+    pub tokens: Vec<u64>,
+}
+
+impl PairCounts {
+    /// Counts adjacent pairs within each sequence; nothing is counted across two of them. Counts saturate.
+    ///
+    /// # Panics
+    /// If a token is no node.
+    pub fn of<S: AsRef<[u32]>>(nodes: usize, sequences: impl IntoIterator<Item = S>) -> Self {
+        let mut tokens = vec![0u64; nodes];
+        let mut pairs = Runs::default();
+        for sequence in sequences {
+            let sequence = sequence.as_ref();
+            for &token in sequence {
+                tokens[token as usize] += 1;
+            }
+            pairs.extend(
+                sequence
+                    .windows(2)
+                    .map(|pair| u64::from(pair[0]) << 32 | u64::from(pair[1])),
+            );
+        }
+        let mut first = vec![0u64; nodes + 1];
+        let mut targets = Vec::new();
+        let mut counts = Vec::new();
+        for (pair, count) in pairs.finish() {
+            first[(pair >> 32) as usize + 1] += 1;
+            targets.push(pair as u32);
+            counts.push(u32::try_from(count).unwrap_or(u32::MAX));
+        }
+        for node in 0..nodes {
+            first[node + 1] += first[node];
+        }
+        Self {
+            first,
+            targets,
+            counts,
+            tokens,
+        }
+    }
+
+    /// The number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The number of distinct pairs.
+    pub fn pairs(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// What followed a token, and how often.
+    pub fn successors(&self, source: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let range = self.first[source as usize] as usize..self.first[source as usize + 1] as usize;
+        let counts = self.counts[range.clone()].iter().copied();
+        self.targets[range].iter().copied().zip(counts)
+    }
+
+    /// How many tokens followed a token.
+    pub fn degree(&self, source: u32) -> usize {
+        (self.first[source as usize + 1] - self.first[source as usize]) as usize
+    }
+
+    /// How often a pair was seen.
+    pub fn count(&self, source: u32, target: u32) -> u32 {
+        let range = self.first[source as usize] as usize..self.first[source as usize + 1] as usize;
+        let place = self.targets[range.clone()].binary_search(&target);
+        place.map_or(0, |place| self.counts[range.start + place])
+    }
+
+    /// The graph whose edges are the pairs seen at least `min_count` times.
+    pub fn graph(&self, min_count: u32, back_off: BackOff) -> Graph {
+        let (classes, n_classes) = match back_off {
+            BackOff::SharedRow => (vec![0; self.nodes()], 1),
+            BackOff::Classes { n_classes } => {
+                let n_classes = n_classes.clamp(1, self.nodes().max(1));
+                (frequency_classes(&self.tokens, n_classes), n_classes)
+            }
+        };
+        let kept = |source: u32| {
+            let successors = self.successors(source);
+            let kept = successors.filter(|&(_, count)| count >= min_count);
+            kept.map(|(target, _)| target).collect()
+        };
+        Graph::with_classes(classes, n_classes, (0..self.nodes() as u32).map(kept))
+    }
+
+    /// The `n` most frequent successors of a token; ties and what was never seen come by rising id.
+    pub fn most_frequent(&self, source: u32, n: usize) -> Vec<u32> {
+        let mut seen: Vec<(u32, u32)> = self.successors(source).collect();
+        seen.sort_by_key(|&(target, count)| (std::cmp::Reverse(count), target));
+        let mut list: Vec<u32> = seen.iter().take(n).map(|&(target, _)| target).collect();
+        let n = n.min(self.nodes());
+        if list.len() < n {
+            let unseen = (0..self.nodes() as u32).filter(|&target| self.count(source, target) == 0);
+            list.extend(unseen.take(n - list.len()));
+        }
+        list
+    }
+}
+
+/// Sorted and merged as they come, so that memory follows the distinct pairs and not the text.
+#[derive(Default)]
+struct Runs {
+    merged: Vec<(u64, u64)>,
+    fresh: Vec<u64>,
+}
+
+impl Runs {
+    const AT_ONCE: usize = 1 << 22;
+
+    fn extend(&mut self, keys: impl Iterator<Item = u64>) {
+        self.fresh.extend(keys);
+        if self.fresh.len() >= Self::AT_ONCE.max(self.merged.len() / 4) {
+            self.merge();
+        }
+    }
+
+    fn merge(&mut self) {
+        self.fresh.sort_unstable();
+        let mut fresh = self
+            .fresh
+            .chunk_by(|a, b| a == b)
+            .map(|run| (run[0], run.len() as u64))
+            .peekable();
+        let mut old = std::mem::take(&mut self.merged).into_iter().peekable();
+        loop {
+            let next = match (old.peek(), fresh.peek()) {
+                (Some(a), Some(b)) if a.0 == b.0 => {
+                    let (a, b) = (
+                        old.next().unwrap_or_default(),
+                        fresh.next().unwrap_or_default(),
+                    );
+                    (a.0, a.1 + b.1)
+                }
+                (Some(a), Some(b)) if a.0 > b.0 => fresh.next().unwrap_or_default(),
+                (Some(_), _) => old.next().unwrap_or_default(),
+                (None, Some(_)) => fresh.next().unwrap_or_default(),
+                (None, None) => break,
+            };
+            self.merged.push(next);
+        }
+        drop(fresh);
+        self.fresh.clear();
+    }
+
+    fn finish(mut self) -> Vec<(u64, u64)> {
+        self.merge();
+        self.merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_counted_within_sequences_only() {
+        let counts = PairCounts::of(4, [vec![0, 1, 0, 1, 1], vec![3], vec![1, 0]]);
+        assert_eq!(counts.tokens, [3, 4, 0, 1]);
+        assert_eq!(counts.successors(0).collect::<Vec<_>>(), [(1, 2)]);
+        assert_eq!(counts.successors(1).collect::<Vec<_>>(), [(0, 2), (1, 1)]);
+        assert_eq!((counts.count(3, 1), counts.count(2, 2)), (0, 0));
+        assert_eq!(counts.graph(2, BackOff::SharedRow).edges(), 2);
+    }
+
+    #[test]
+    fn merging_in_pieces_changes_nothing() {
+        let keys: Vec<u64> = (0..1000).map(|i| i * i % 37).collect();
+        let mut whole = Runs::default();
+        whole.extend(keys.iter().copied());
+        let mut pieces = Runs::default();
+        for key in &keys {
+            pieces.extend([*key].into_iter());
+            pieces.merge();
+        }
+        assert_eq!(whole.finish(), pieces.finish());
+    }
+
+    #[test]
+    fn the_most_frequent_come_first_and_the_unseen_last() {
+        let counts = PairCounts::of(5, [vec![0, 3, 0, 3, 0, 1, 0, 4, 0]]);
+        assert_eq!(counts.most_frequent(0, 2), [3, 1]);
+        assert_eq!(counts.most_frequent(0, 9), [3, 1, 4, 0, 2]);
+    }
+}

@@ -1,0 +1,246 @@
+//! Which pairs of tokens have an edge of their own, and which row of the edge table every pair uses.
+//!
+//! Compressed sparse rows: first the back-off rows, then the own rows in the order of (source, target), so that all
+//! edges out of one node lie side by side. With one class there is one back-off row, row 0 (specification §7.3).
+
+use serde::Deserialize;
+use std::ops::Range;
+
+/// What a pair without an edge of its own uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackOff {
+    /// One row for all of them (the reference).
+    SharedRow,
+    /// A row for every pair of classes; nodes are put into classes of equal size by their frequency (§12.5).
+    Classes {
+        /// How many classes of nodes.
+        n_classes: usize,
+    },
+}
+
+/// The rows of the edge table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    classes: Vec<u32>,
+    n_classes: usize,
+    class_sizes: Vec<u32>,
+    /// `first[s]..first[s + 1]` are the own rows of source `s`.
+    first: Vec<u64>,
+    targets: Vec<u32>,
+}
+
+impl Graph {
+    /// Every ordered pair has an edge; row 0 exists and no pair uses it (the reference without a count file).
+    pub fn full(nodes: usize) -> Self {
+        let all: Vec<u32> = (0..nodes as u32).collect();
+        Self::new(nodes, (0..nodes).map(|_| all.clone()))
+    }
+
+    /// A graph with one back-off row.
+    ///
+    /// `successors` gives for every source in turn its targets in rising order.
+    ///
+    /// # Panics
+    /// If there are more or fewer sources than nodes, or targets do not rise or are no nodes.
+    pub fn new(nodes: usize, successors: impl IntoIterator<Item = Vec<u32>>) -> Self {
+        Self::with_classes(vec![0; nodes], 1, successors)
+    }
+
+    /// A graph with a back-off row for every pair of classes.
+    ///
+    /// # Panics
+    /// Like [`Self::new`], and if a class is not below `n_classes`.
+    pub fn with_classes(
+        classes: Vec<u32>,
+        n_classes: usize,
+        successors: impl IntoIterator<Item = Vec<u32>>,
+    ) -> Self {
+        let nodes = classes.len();
+        let mut class_sizes = vec![0; n_classes];
+        for &class in &classes {
+            class_sizes[class as usize] += 1;
+        }
+        let mut first = vec![(n_classes * n_classes) as u64];
+        let mut targets = Vec::new();
+        for list in successors {
+            assert!(list.is_sorted_by(|a, b| a < b), "targets rise");
+            assert!(
+                list.last().is_none_or(|&last| (last as usize) < nodes),
+                "targets are nodes"
+            );
+            first.push(first[first.len() - 1] + list.len() as u64);
+            targets.extend(list);
+        }
+        assert_eq!(first.len(), nodes + 1, "one list of targets per node");
+        Self {
+            classes,
+            n_classes,
+            class_sizes,
+            first,
+            targets,
+        }
+    }
+
+    /// The number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// The number of rows of the edge table.
+    pub fn rows(&self) -> usize {
+        self.first[self.nodes()] as usize
+    }
+
+    /// The number of rows that pairs without an edge share; they come first.
+    pub fn back_off_rows(&self) -> usize {
+        self.n_classes * self.n_classes
+    }
+
+    /// The number of pairs with an edge of their own.
+    pub fn edges(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The rows of the edges out of a node.
+    pub fn own_rows(&self, source: u32) -> Range<usize> {
+        self.first[source as usize] as usize..self.first[source as usize + 1] as usize
+    }
+
+    /// Where those edges lead, in rising order.
+    pub fn targets(&self, source: u32) -> &[u32] {
+        let base = self.back_off_rows();
+        let rows = self.own_rows(source);
+        &self.targets[rows.start - base..rows.end - base]
+    }
+
+    /// The row of a pair's own edge.
+    pub fn own_row(&self, source: u32, target: u32) -> Option<usize> {
+        let place = self.targets(source).binary_search(&target).ok()?;
+        Some(self.own_rows(source).start + place)
+    }
+
+    /// The row a pair uses if it has no edge of its own.
+    pub fn back_off_row(&self, source: u32, target: u32) -> usize {
+        let class = |node: u32| self.classes[node as usize] as usize;
+        class(source) * self.n_classes + class(target)
+    }
+
+    /// The row a pair uses.
+    pub fn row(&self, source: u32, target: u32) -> usize {
+        self.own_row(source, target)
+            .unwrap_or_else(|| self.back_off_row(source, target))
+    }
+
+    /// Whether a row is an edge's own.
+    pub fn is_own(&self, row: usize) -> bool {
+        row >= self.back_off_rows()
+    }
+
+    /// The pair that owns a row.
+    pub fn pair(&self, row: usize) -> Option<(u32, u32)> {
+        let place = row.checked_sub(self.back_off_rows())?;
+        let target = *self.targets.get(place)?;
+        let source = self.first.partition_point(|&first| first as usize <= row) - 1;
+        Some((source as u32, target))
+    }
+
+    /// The class of every node.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
+    /// How many classes there are.
+    pub fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// The back-off rows of a source, one per class of targets, with the number of targets that use it.
+    pub fn shared(&self, source: u32) -> Vec<(usize, u32)> {
+        let mut left = self.class_sizes.clone();
+        for &target in self.targets(source) {
+            left[self.classes[target as usize] as usize] -= 1;
+        }
+        let first = self.classes[source as usize] as usize * self.n_classes;
+        (first..).zip(left).collect()
+    }
+}
+
+/// Classes of equal size by falling frequency; ties go to the lower id.
+///
+/// # Panics
+/// If there are no classes.
+pub fn frequency_classes(frequency: &[u64], n_classes: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..frequency.len() as u32).collect();
+    order.sort_by_key(|&node| (std::cmp::Reverse(frequency[node as usize]), node));
+    let mut classes = vec![0; frequency.len()];
+    for (rank, node) in order.into_iter().enumerate() {
+        classes[node as usize] = (rank * n_classes / frequency.len()) as u32;
+    }
+    classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Graph {
+        // Node 1 has no successor, node 2 has itself.
+        Graph::new(4, [vec![1, 3], vec![], vec![2], vec![0, 1, 2, 3]])
+    }
+
+    #[test]
+    fn rows_count_the_pairs_before_in_lexicographic_order() {
+        let graph = small();
+        let mut next = 1;
+        for source in 0..4 {
+            for target in 0..4 {
+                let own = graph.targets(source).contains(&target);
+                assert_eq!(graph.row(source, target), if own { next } else { 0 });
+                assert_eq!(graph.is_own(graph.row(source, target)), own);
+                if own {
+                    assert_eq!(graph.pair(next), Some((source, target)));
+                    next += 1;
+                }
+            }
+        }
+        assert_eq!(graph.rows(), next);
+        assert_eq!(graph.pair(0), None);
+        assert_eq!(graph.pair(next), None);
+    }
+
+    #[test]
+    fn a_full_graph_never_uses_row_0() {
+        let graph = Graph::full(5);
+        assert_eq!(graph.rows(), 26);
+        for source in 0..5 {
+            for target in 0..5 {
+                let row = 1 + 5 * source as usize + target as usize;
+                assert_eq!(graph.row(source, target), row);
+            }
+            assert_eq!(graph.shared(source), [(0, 0)]);
+        }
+    }
+
+    #[test]
+    fn every_target_is_counted_once_in_own_and_shared_rows() {
+        let classes = frequency_classes(&[5, 9, 1, 7], 2);
+        assert_eq!(classes, [1, 0, 1, 0]);
+        let successors = [vec![1, 3], vec![], vec![2], vec![0, 1, 2, 3]];
+        let graph = Graph::with_classes(classes, 2, successors);
+        assert_eq!(graph.back_off_rows(), 4);
+        for source in 0..4 {
+            let shared: u32 = graph.shared(source).iter().map(|(_, n)| n).sum();
+            assert_eq!(shared as usize + graph.targets(source).len(), 4);
+            for target in 0..4 {
+                let row = graph.back_off_row(source, target);
+                assert!(
+                    graph
+                        .shared(source)
+                        .iter()
+                        .any(|&(shared, _)| shared == row)
+                );
+            }
+        }
+    }
+}

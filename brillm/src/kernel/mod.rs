@@ -1,0 +1,14 @@
+//! The passes over the graph, on the memory of the host: what [`crate::composed`] does with tensor operations, done in
+//! place, grouped by source, without a gradient of the table's size.
+//!
+//! | file | phase (specification §12.2) |
+//! |---|---|
+//! | `numeric` | arithmetic of one row |
+//! | `trail` | the true path: the only part that is sequential, forward and backward |
+//! | `score` | all candidates of a group: energies, softmax, gradients, update of rows that no path uses |
+//! | `pass` | the phases in order: evaluation, one training step |
+
+pub mod numeric;
+pub mod pass;
+mod score;
+mod trail;

@@ -1,0 +1,302 @@
+//! The phases of a pass in their order.
+
+use super::numeric::vectorised;
+use super::score::{self, Scored};
+use super::trail::{Trail, TrailGradients};
+use crate::candidate::{Group, Paths};
+use crate::graph::Graph;
+use crate::model::{BriLlmConfig, Gradients, Parameters};
+use crate::position;
+use crate::row_adamw::{Clock, Moments, Rows};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// The signals of a batch.
+pub struct Signals<'a> {
+    /// Width of a signal.
+    pub d: usize,
+    seq: usize,
+    first_hop: usize,
+    trails: &'a [Trail],
+    codes: &'a [f32],
+}
+
+impl Signals<'_> {
+    /// The mix at a place of the paths, `[d]`.
+    pub fn mixed(&self, place: usize) -> &[f32] {
+        &self.trails[place / self.seq].mixed[place % self.seq * self.d..][..self.d]
+    }
+
+    /// The code of the position behind a place, `[d]`.
+    pub fn code(&self, place: usize) -> &[f32] {
+        &self.codes[(place % self.seq + self.first_hop) * self.d..][..self.d]
+    }
+}
+
+/// What a training step found.
+#[derive(Clone, Debug)]
+pub struct Learnt {
+    /// `−ln p(truth)` per place of the paths; 0 where there is no edge.
+    pub nats: Vec<f64>,
+    /// Length of the gradient of everything, before rows are clipped.
+    pub gradient_norm: f64,
+}
+
+/// `−ln p(truth)` per place of the paths; 0 where there is no edge.
+pub fn evaluate(
+    config: &BriLlmConfig,
+    graph: &Graph,
+    parameters: &Parameters,
+    paths: &Paths<'_>,
+    groups: &[Group],
+) -> Vec<f64> {
+    let codes = codes(config, paths);
+    let trails = trails(config, graph, parameters, &codes, paths);
+    let signals = signals(config, paths, &trails, &codes);
+    let of_group = |group: &Group| score::evaluate(group, &signals, parameters);
+    let nats: Vec<Vec<f64>> = groups.par_iter().map(of_group).collect();
+    scatter(groups, nats.iter().map(Vec::as_slice), paths.valid.len())
+}
+
+/// One step: forward, backward, and the update of every row that was used. What is not in the table is returned as
+/// gradients for the caller's own AdamW.
+pub fn learn(
+    config: &BriLlmConfig,
+    graph: &Graph,
+    parameters: &mut Parameters,
+    moments: &mut Moments,
+    paths: &Paths<'_>,
+    groups: &[Group],
+    clock: &Clock<'_>,
+) -> (Learnt, Gradients) {
+    let d = config.d_node;
+    let targets = paths.edges() as f64;
+    let codes = codes(config, paths);
+    let mut pending = Pending::new(graph, paths, groups);
+    pending.catch_up(parameters, moments, config, clock);
+    let trails = trails(config, graph, parameters, &codes, paths);
+    let signals = signals(config, paths, &trails, &codes);
+    let scored = score_all(graph, parameters, moments, groups, &signals, clock, targets);
+    let mut of_mixes = vec![0.0; paths.valid.len() * d];
+    let mut square = 0.0;
+    for (group, scored) in groups.iter().zip(&scored) {
+        square += scored.square;
+        for (&place, gradient) in group.places.iter().zip(scored.of_mixes.chunks_exact(d)) {
+            of_mixes[place * d..][..d].copy_from_slice(gradient);
+        }
+    }
+    let nats = scatter(
+        groups,
+        scored.iter().map(|scored| scored.nats.as_slice()),
+        paths.valid.len(),
+    );
+    let backward: Vec<TrailGradients> = trails
+        .par_iter()
+        .enumerate()
+        .map(|(row, trail)| {
+            let of_mixes = &of_mixes[row * paths.seq * d..][..trail.rows.len() * d];
+            vectorised(|| trail.backward(config, parameters, of_mixes))
+        })
+        .collect();
+    pending.add(scored);
+    square += pending.update(parameters, moments, config, &trails, &backward, clock);
+    let mut gradients = Gradients {
+        mix: vec![0.0; parameters.mix.len()],
+        node_bias: BTreeMap::new(),
+    };
+    for (row, backward) in backward.iter().enumerate() {
+        gradients
+            .mix
+            .iter_mut()
+            .zip(&backward.mix)
+            .for_each(|(sum, part)| *sum += part);
+        if !trails[row].rows.is_empty() {
+            let source = paths.sources[row * paths.seq];
+            let sum = gradients
+                .node_bias
+                .entry(source)
+                .or_insert_with(|| vec![0.0; d]);
+            sum.iter_mut()
+                .zip(&backward.node_bias)
+                .for_each(|(sum, part)| *sum += part);
+        }
+    }
+    square += gradients.square();
+    (
+        Learnt {
+            nats,
+            gradient_norm: square.sqrt(),
+        },
+        gradients,
+    )
+}
+
+fn codes(config: &BriLlmConfig, paths: &Paths<'_>) -> Vec<f32> {
+    position::table(
+        config.flow.encoding,
+        paths.seq + config.flow.first_hop,
+        config.d_node,
+    )
+}
+
+fn trails(
+    config: &BriLlmConfig,
+    graph: &Graph,
+    parameters: &Parameters,
+    codes: &[f32],
+    paths: &Paths<'_>,
+) -> Vec<Trail> {
+    let walk = |row| vectorised(|| Trail::walk(config, graph, parameters, codes, paths, row));
+    (0..paths.batch()).into_par_iter().map(walk).collect()
+}
+
+fn signals<'a>(
+    config: &BriLlmConfig,
+    paths: &Paths<'_>,
+    trails: &'a [Trail],
+    codes: &'a [f32],
+) -> Signals<'a> {
+    Signals {
+        d: config.d_node,
+        seq: paths.seq,
+        first_hop: config.flow.first_hop,
+        trails,
+        codes,
+    }
+}
+
+/// The groups' parts of the step; every group gets the rows that it owns.
+fn score_all(
+    graph: &Graph,
+    parameters: &mut Parameters,
+    moments: &mut Moments,
+    groups: &[Group],
+    signals: &Signals<'_>,
+    clock: &Clock<'_>,
+    targets: f64,
+) -> Vec<Scored> {
+    let row_len = signals.d * (signals.d + 1);
+    let (shared, own) =
+        Rows::all(&mut parameters.edges, moments, row_len).split(graph.back_off_rows());
+    let shared = &*shared.values;
+    let parts = own.parts(groups.iter().map(|group| graph.own_rows(group.source)));
+    let work: Vec<(&Group, Rows<'_>)> = groups.iter().zip(parts).collect();
+    work.into_par_iter()
+        .map(|(group, own)| score::learn(group, signals, shared, own, clock, targets))
+        .collect()
+}
+
+fn scatter<'a>(
+    groups: &[Group],
+    of_groups: impl Iterator<Item = &'a [f64]>,
+    places: usize,
+) -> Vec<f64> {
+    let mut all = vec![0.0; places];
+    for (group, of_group) in groups.iter().zip(of_groups) {
+        for (&place, &value) in group.places.iter().zip(of_group) {
+            all[place] = value;
+        }
+    }
+    all
+}
+
+/// Rows whose gradient is whole only when the paths have been walked back: those of the paths, and back-off rows.
+struct Pending {
+    /// Per row, the edges that use it: the row of the batch, and the place in its path.
+    edges: BTreeMap<usize, Vec<(usize, usize)>>,
+    gradients: BTreeMap<usize, Vec<f32>>,
+}
+
+impl Pending {
+    fn new(graph: &Graph, paths: &Paths<'_>, groups: &[Group]) -> Self {
+        let mut edges: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+        let shared = groups.iter().flat_map(|group| &group.rows[..group.shared]);
+        for &row in shared {
+            edges.entry(row).or_default();
+        }
+        for row in 0..paths.batch() {
+            for edge in 0..paths.length(row) {
+                let place = row * paths.seq + edge;
+                let table_row = graph.row(paths.sources[place], paths.targets[place]);
+                edges.entry(table_row).or_default().push((row, edge));
+            }
+        }
+        Self {
+            edges,
+            gradients: BTreeMap::new(),
+        }
+    }
+
+    fn catch_up(
+        &self,
+        parameters: &mut Parameters,
+        moments: &mut Moments,
+        config: &BriLlmConfig,
+        clock: &Clock<'_>,
+    ) {
+        let before = clock.rates.len() as u32 - 1;
+        let parts = self.parts(parameters, moments, config);
+        parts.into_par_iter().for_each(|mut part| {
+            let row = part.start;
+            vectorised(|| part.catch_up(row, before, clock));
+        });
+    }
+
+    /// Every row of these by itself.
+    fn parts<'a>(
+        &self,
+        parameters: &'a mut Parameters,
+        moments: &'a mut Moments,
+        config: &BriLlmConfig,
+    ) -> Vec<Rows<'a>> {
+        let row_len = config.d_node * (config.d_node + 1);
+        let rows = self.edges.keys().map(|&row| row..row + 1);
+        Rows::all(&mut parameters.edges, moments, row_len).parts(rows)
+    }
+
+    fn add(&mut self, scored: Vec<Scored>) {
+        for (row, gradient) in scored.into_iter().flat_map(|scored| scored.rows) {
+            match self.gradients.get_mut(&row) {
+                Some(sum) => sum
+                    .iter_mut()
+                    .zip(gradient)
+                    .for_each(|(sum, part)| *sum += part),
+                None => drop(self.gradients.insert(row, gradient)),
+            }
+        }
+    }
+
+    /// Returns the sum of the squares of the gradients.
+    fn update(
+        mut self,
+        parameters: &mut Parameters,
+        moments: &mut Moments,
+        config: &BriLlmConfig,
+        trails: &[Trail],
+        backward: &[TrailGradients],
+        clock: &Clock<'_>,
+    ) -> f64 {
+        let d = config.d_node;
+        let gradients = std::mem::take(&mut self.gradients);
+        let parts = self.parts(parameters, moments, config);
+        let work: Vec<_> = parts.into_iter().zip(&self.edges).collect();
+        let squares: Vec<f64> = work
+            .into_par_iter()
+            .map(|(mut part, (row, edges))| {
+                let gradient = gradients.get(row).cloned();
+                let mut gradient = gradient.unwrap_or_else(|| vec![0.0; d * (d + 1)]);
+                for &(path, edge) in edges {
+                    trails[path].add_to_row(
+                        config.flow.hop,
+                        &backward[path],
+                        edge,
+                        d,
+                        &mut gradient,
+                    );
+                }
+                vectorised(|| part.update(*row, &mut gradient, clock))
+            })
+            .collect();
+        squares.iter().sum()
+    }
+}

@@ -1,0 +1,322 @@
+//! All candidates of a group at once.
+//!
+//! Row by row and token by token within it, so that a row is read from memory once. Sums run in the order of rows and
+//! tokens, whoever computes them: the bits do not depend on the number of threads.
+
+use super::numeric::{LANES, add_lanes, exp, norm, outer, vector_matrix, vectorised};
+use super::pass::Signals;
+use crate::candidate::Group;
+use crate::flow::arrive;
+use crate::model::Parameters;
+use crate::row_adamw::{Clock, Rows};
+use rayon::prelude::*;
+
+/// Rows that one task works on: with what AdamW remembers of them they fit into a core's cache.
+const ROWS_AT_ONCE: usize = 64;
+
+/// Tokens of a group as two matrices `[tokens, d]`: their mixes, and the code of the position they lead to.
+struct Tokens {
+    d: usize,
+    mixed: Vec<f32>,
+    codes: Vec<f32>,
+}
+
+impl Tokens {
+    fn of(group: &Group, signals: &Signals<'_>) -> Self {
+        let places = || group.places.iter();
+        Self {
+            d: signals.d,
+            mixed: places()
+                .flat_map(|&place| signals.mixed(place))
+                .copied()
+                .collect(),
+            codes: places()
+                .flat_map(|&place| signals.code(place))
+                .copied()
+                .collect(),
+        }
+    }
+
+    fn mixed(&self, token: usize) -> &[f32] {
+        &self.mixed[token * self.d..][..self.d]
+    }
+
+    /// The signal of a token behind an edge, in `z`; returns its energy.
+    #[inline(always)]
+    fn arrive(&self, token: usize, row: &[f32], z: &mut [f32], slope: &mut [f32]) -> f32 {
+        z.copy_from_slice(&self.codes[token * self.d..][..self.d]);
+        arrive(self.mixed(token), row, z, slope);
+        norm(z)
+    }
+}
+
+/// `−ln p(truth)` of every token of a group.
+pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -> Vec<f64> {
+    let d = signals.d;
+    let tokens = Tokens::of(group, signals);
+    let n = group.places.len();
+    let mut energies = vec![0.0; group.rows.len() * n];
+    let pieces = energies
+        .par_chunks_mut(ROWS_AT_ONCE * n)
+        .zip(group.rows.par_chunks(ROWS_AT_ONCE));
+    pieces.for_each(|(energies, rows)| {
+        vectorised(|| {
+            let mut scratch = vec![0.0; 2 * d];
+            let (z, slope) = scratch.split_at_mut(d);
+            for (&row, energies) in rows.iter().zip(energies.chunks_exact_mut(n)) {
+                for (token, energy) in energies.iter_mut().enumerate() {
+                    *energy = tokens.arrive(token, parameters.edge(row, d), z, slope);
+                }
+            }
+        });
+    });
+    vectorised(|| softmax(group, &mut energies))
+}
+
+/// Turns energies `[rows, tokens]` into probabilities of the rows; returns `−ln p(truth)` per token.
+#[inline(always)]
+fn softmax(group: &Group, energies: &mut [f32]) -> Vec<f64> {
+    let n = group.places.len();
+    let mut weights = Vec::with_capacity(energies.len());
+    for &weight in &group.weights {
+        weights.extend(std::iter::repeat_n(weight, n));
+    }
+    for &(token, row, weight) in &group.corrections {
+        weights[row as usize * n + token as usize] += weight;
+    }
+    let truth = |token: usize| group.truth[token] as usize * n + token;
+    let of_truth: Vec<f32> = (0..n).map(|token| energies[truth(token)]).collect();
+    let mut peaks = vec![f32::NEG_INFINITY; n];
+    let mut sums = vec![0.0f64; n];
+    for (energies, weights) in energies.chunks_exact(n).zip(weights.chunks_exact(n)) {
+        for token in 0..n {
+            let competes = if weights[token] > 0.0 {
+                energies[token]
+            } else {
+                f32::NEG_INFINITY
+            };
+            peaks[token] = peaks[token].max(competes);
+        }
+    }
+    for (energies, weights) in energies.chunks_exact_mut(n).zip(weights.chunks_exact(n)) {
+        for token in 0..n {
+            let share = weights[token].max(0.0) * exp((energies[token] - peaks[token]).min(0.0));
+            energies[token] = share;
+            sums[token] += f64::from(share);
+        }
+    }
+    for energies in energies.chunks_exact_mut(n) {
+        for token in 0..n {
+            energies[token] /= sums[token] as f32;
+        }
+    }
+    let nats = |token: usize| {
+        let own = f64::from(of_truth[token]) + f64::from(group.truth_ln_weight[token]);
+        f64::from(peaks[token]) + sums[token].ln() - own
+    };
+    (0..n).map(nats).collect()
+}
+
+/// What a group's step leaves to others.
+pub struct Scored {
+    /// `−ln p(truth)` per token.
+    pub nats: Vec<f64>,
+    /// Gradient of every token's mix, `[tokens, d]`.
+    pub of_mixes: Vec<f32>,
+    /// Gradients of rows that are not updated yet: back-off rows, and rows that lie on a path.
+    pub rows: Vec<(usize, Vec<f32>)>,
+    /// Sum of the squares of the gradients of the updated ones.
+    pub square: f64,
+}
+
+/// A group's part of a training step, and the update of its rows that lie on no path.
+///
+/// `own` are the rows of the group's source, `shared` the back-off rows from row 0; the gradient is that of the sum of
+/// nats divided by `targets`.
+pub fn learn(
+    group: &Group,
+    signals: &Signals<'_>,
+    shared: &[f32],
+    own: Rows<'_>,
+    clock: &Clock<'_>,
+    targets: f64,
+) -> Scored {
+    let n = group.places.len();
+    let tokens = Tokens::of(group, signals);
+    let mut chunks = chunks(group, own);
+    chunks
+        .par_iter_mut()
+        .for_each(|chunk| vectorised(|| chunk.score(&tokens, n, shared, clock)));
+    let mut shares: Vec<f32> = chunks
+        .iter_mut()
+        .flat_map(|chunk| std::mem::take(&mut chunk.energies))
+        .collect();
+    let nats = vectorised(|| softmax(group, &mut shares));
+    for (token, &row) in group.truth.iter().enumerate() {
+        shares[row as usize * n + token] -= 1.0;
+    }
+    let scale = (1.0 / targets) as f32;
+    shares.iter_mut().for_each(|share| *share *= scale);
+    let mut on_path = vec![false; group.rows.len()];
+    group
+        .truth
+        .iter()
+        .for_each(|&row| on_path[row as usize] = true);
+    let parts: Vec<Learnt> = chunks
+        .into_par_iter()
+        .map(|chunk| {
+            let from = chunk.from;
+            let rows = chunk.rows.len();
+            let shares = &shares[from * n..][..rows * n];
+            vectorised(|| chunk.learn(&tokens, shares, &on_path[from..][..rows], shared, clock))
+        })
+        .collect();
+    let mut scored = Scored {
+        nats,
+        of_mixes: vec![0.0; n * tokens.d],
+        rows: Vec::new(),
+        square: 0.0,
+    };
+    for part in parts {
+        scored
+            .of_mixes
+            .iter_mut()
+            .zip(part.of_mixes)
+            .for_each(|(sum, part)| *sum += part);
+        scored.rows.extend(part.rows);
+        scored.square += part.square;
+    }
+    scored
+}
+
+/// Some rows of a group and what all tokens made of them.
+struct Chunk<'r, 'g> {
+    /// The first one's place in the group.
+    from: usize,
+    rows: &'g [usize],
+    /// Those rows of the table; nothing for back-off rows, which no group owns.
+    own: Option<Rows<'r>>,
+    /// `[rows, tokens]`.
+    energies: Vec<f32>,
+    /// `O / ‖O‖ ⊙ GELU'(z)`, `[rows, tokens, d]`.
+    directions: Vec<f32>,
+}
+
+/// A chunk's part of [`Scored`].
+struct Learnt {
+    of_mixes: Vec<f32>,
+    rows: Vec<(usize, Vec<f32>)>,
+    square: f64,
+}
+
+fn chunks<'r, 'g>(group: &'g Group, own: Rows<'r>) -> Vec<Chunk<'r, 'g>> {
+    let (shared, owned) = group.rows.split_at(group.shared);
+    let pieces = owned.chunks(ROWS_AT_ONCE);
+    let parts = own.parts(pieces.clone().map(|rows| rows[0]..rows[rows.len() - 1] + 1));
+    let shared = shared.chunks(ROWS_AT_ONCE).map(|rows| (rows, None));
+    let owned = pieces.zip(parts).map(|(rows, part)| (rows, Some(part)));
+    let mut from = 0;
+    let chunk = |(rows, own): (&'g [usize], Option<Rows<'r>>)| {
+        let chunk = Chunk {
+            from,
+            rows,
+            own,
+            energies: Vec::new(),
+            directions: Vec::new(),
+        };
+        from += rows.len();
+        chunk
+    };
+    shared.chain(owned).map(chunk).collect()
+}
+
+impl Chunk<'_, '_> {
+    fn row<'a>(&'a self, row: usize, row_len: usize, shared: &'a [f32]) -> &'a [f32] {
+        match &self.own {
+            Some(own) => own.row(row),
+            None => &shared[row * row_len..][..row_len],
+        }
+    }
+
+    #[inline(always)]
+    fn score(&mut self, tokens: &Tokens, n: usize, shared: &[f32], clock: &Clock<'_>) {
+        let d = tokens.d;
+        let row_len = d * (d + 1);
+        if let Some(own) = &mut self.own {
+            let before = clock.rates.len() as u32 - 1;
+            self.rows
+                .iter()
+                .for_each(|&row| own.catch_up(row, before, clock));
+        }
+        let mut energies = vec![0.0; self.rows.len() * n];
+        let mut directions = vec![0.0; self.rows.len() * n * d];
+        let mut z = vec![0.0; d];
+        for (index, &row) in self.rows.iter().enumerate() {
+            let row = self.row(row, row_len, shared);
+            for token in 0..n {
+                let place = index * n + token;
+                let direction = &mut directions[place * d..][..d];
+                let energy = tokens.arrive(token, row, &mut z, direction);
+                energies[place] = energy;
+                // The gradient of a length of zero is zero.
+                let inverse = if energy > 0.0 { 1.0 / energy } else { 0.0 };
+                for (direction, value) in direction.iter_mut().zip(&z) {
+                    *direction *= value * inverse;
+                }
+            }
+        }
+        self.energies = energies;
+        self.directions = directions;
+    }
+
+    /// `shares` are the gradients of the energies, `[rows, tokens]`.
+    #[inline(always)]
+    fn learn(
+        mut self,
+        tokens: &Tokens,
+        shares: &[f32],
+        on_path: &[bool],
+        shared: &[f32],
+        clock: &Clock<'_>,
+    ) -> Learnt {
+        let d = tokens.d;
+        let row_len = d * (d + 1);
+        let n = shares.len() / self.rows.len();
+        let mut lanes = vec![0.0; n * d * LANES];
+        let mut gradient = vec![0.0; row_len];
+        let mut learnt = Learnt {
+            of_mixes: vec![0.0; n * d],
+            rows: Vec::new(),
+            square: 0.0,
+        };
+        let mut directions = std::mem::take(&mut self.directions);
+        for (index, &row) in self.rows.iter().enumerate() {
+            let deltas = &mut directions[index * n * d..][..n * d];
+            for (delta, share) in deltas.chunks_exact_mut(d).zip(&shares[index * n..]) {
+                delta.iter_mut().for_each(|value| *value *= share);
+            }
+            let weights = self.row(row, row_len, shared);
+            for (delta, lanes) in deltas
+                .chunks_exact(d)
+                .zip(lanes.chunks_exact_mut(d * LANES))
+            {
+                vector_matrix(delta, weights, lanes);
+            }
+            gradient.fill(0.0);
+            for (token, delta) in deltas.chunks_exact(d).enumerate() {
+                outer(tokens.mixed(token), delta, &mut gradient);
+            }
+            match &mut self.own {
+                Some(own) if !on_path[index] => {
+                    learnt.square += own.update(row, &mut gradient, clock)
+                }
+                _ => learnt.rows.push((row, gradient.clone())),
+            }
+        }
+        let lanes = lanes.chunks_exact(d * LANES);
+        lanes
+            .zip(learnt.of_mixes.chunks_exact_mut(d))
+            .for_each(|(lanes, to)| add_lanes(lanes, to));
+        learnt
+    }
+}

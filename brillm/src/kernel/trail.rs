@@ -1,0 +1,184 @@
+//! The true path of a sequence: signals forward, gradients backward.
+
+use super::numeric::{LANES, add_lanes, outer, vector_matrix};
+use crate::candidate::Paths;
+use crate::flow::{Coefficients, Hop, Mix, Mixer, arrive};
+use crate::graph::Graph;
+use crate::model::{BriLlmConfig, Parameters};
+
+/// What one sequence left on its way; lists of signals are `[edges, d]`.
+pub struct Trail {
+    /// The row of every edge.
+    pub rows: Vec<usize>,
+    /// The mix from which each position predicts.
+    pub mixed: Vec<f32>,
+    /// The signal behind each edge.
+    arrived: Vec<f32>,
+    slope: Vec<f32>,
+    first_slope: Vec<f32>,
+    /// `Z` of every mix, and the coefficients of the step that follows it.
+    totals: Vec<f64>,
+    coefficients: Vec<Coefficients>,
+}
+
+/// Gradients of what is not in the table.
+pub struct TrailGradients {
+    /// Of the mix's parameters.
+    pub mix: Vec<f64>,
+    /// Of the first node's bias, `[d]`.
+    pub node_bias: Vec<f32>,
+    /// `δ` of every edge that later signals come through, `[edges, d]`.
+    pub hops: Vec<f32>,
+}
+
+impl Trail {
+    /// Walks the edges of one row of the paths.
+    pub fn walk(
+        config: &BriLlmConfig,
+        graph: &Graph,
+        parameters: &Parameters,
+        codes: &[f32],
+        paths: &Paths<'_>,
+        row: usize,
+    ) -> Self {
+        let d = config.d_node;
+        let length = paths.length(row);
+        let begin = row * paths.seq;
+        let mut trail = Self {
+            rows: Vec::with_capacity(length),
+            mixed: vec![0.0; length * d],
+            arrived: vec![0.0; length * d],
+            slope: vec![0.0; length * d],
+            first_slope: Vec::new(),
+            totals: Vec::with_capacity(length),
+            coefficients: Vec::with_capacity(length),
+        };
+        let mut mixer = Mixer::new(config.flow.mix, d);
+        for edge in 0..length {
+            let source = paths.sources[begin + edge];
+            let here = edge * d..(edge + 1) * d;
+            match edge {
+                0 => {
+                    let (signal, slope) =
+                        config.flow.first_signal(parameters.node_bias_of(source, d));
+                    trail.mixed[..d].copy_from_slice(&signal);
+                    trail.first_slope = slope;
+                }
+                _ => mixer.read(&mut trail.mixed[here.clone()]),
+            }
+            trail.totals.push(mixer.total);
+            let table_row = graph.row(source, paths.targets[begin + edge]);
+            trail.rows.push(table_row);
+            let (before, after) = trail.arrived.split_at_mut(here.start);
+            let z = &mut after[..d];
+            z.copy_from_slice(&codes[(edge + config.flow.first_hop) * d..][..d]);
+            let signal = match (config.flow.hop, edge) {
+                (Hop::Previous, 1..) => &before[here.start - d..],
+                _ => &trail.mixed[here.clone()],
+            };
+            arrive(
+                signal,
+                parameters.edge(table_row, d),
+                z,
+                &mut trail.slope[here],
+            );
+            trail.coefficients.push(mixer.add(&parameters.mix, z));
+        }
+        trail
+    }
+
+    /// The signal that went along an edge.
+    pub fn hop(&self, hop: Hop, edge: usize, d: usize) -> &[f32] {
+        match (hop, edge) {
+            (Hop::Previous, 1..) => &self.arrived[(edge - 1) * d..][..d],
+            _ => &self.mixed[edge * d..][..d],
+        }
+    }
+
+    /// From the gradients of every mix by its position's competition to those of everything before it.
+    ///
+    /// `G` and `K` are the gradients of `S` and `Z` behind the edge at hand (specification §2.5, for running sums).
+    pub fn backward(
+        &self,
+        config: &BriLlmConfig,
+        parameters: &Parameters,
+        of_mixes: &[f32],
+    ) -> TrailGradients {
+        let d = config.d_node;
+        let length = self.rows.len();
+        let mut gradients = TrailGradients {
+            mix: vec![0.0; parameters.mix.len()],
+            node_bias: vec![0.0; d],
+            hops: vec![0.0; length * d],
+        };
+        let mut sum_gradient = vec![0.0f64; d];
+        let mut total_gradient = 0.0f64;
+        // With `Hop::Previous`, what the next hop wants of the signal behind this edge.
+        let mut next_hop = vec![0.0f32; d];
+        let mut lanes = vec![0.0; d * LANES];
+        for edge in (0..length).rev() {
+            let here = edge * d..(edge + 1) * d;
+            let Coefficients { keep, take } = self.coefficients[edge];
+            let arrived = &self.arrived[here.clone()];
+            let mut of_take = total_gradient;
+            let delta = &mut gradients.hops[here.clone()];
+            for k in 0..d {
+                of_take += sum_gradient[k] * f64::from(arrived[k]);
+                let of_arrived = take * sum_gradient[k] + f64::from(next_hop[k]);
+                delta[k] = of_arrived as f32 * self.slope[here.start + k];
+            }
+            lanes.fill(0.0);
+            vector_matrix(delta, parameters.edge(self.rows[edge], d), &mut lanes);
+            let mut of_mix = of_mixes[here.clone()].to_vec();
+            next_hop.fill(0.0);
+            match (config.flow.hop, edge) {
+                (Hop::Previous, 1..) => add_lanes(&lanes, &mut next_hop),
+                _ => add_lanes(&lanes, &mut of_mix),
+            }
+            match config.flow.mix {
+                Mix::Absolute { .. } => {
+                    gradients.mix[edge.min(parameters.mix.len() - 1)] += take * of_take
+                }
+                Mix::Decay { .. } if edge > 0 => {
+                    let total = self.totals[edge];
+                    let mixed = &self.mixed[here.clone()];
+                    let sums = sum_gradient
+                        .iter()
+                        .zip(mixed)
+                        .map(|(gradient, &h)| gradient * f64::from(h) * total);
+                    let of_keep = sums.sum::<f64>() + total_gradient * total;
+                    gradients.mix[0] += of_keep * keep * (1.0 - keep);
+                }
+                Mix::Decay { .. } => {}
+            }
+            if edge == 0 {
+                let products = of_mix
+                    .iter()
+                    .zip(&self.first_slope)
+                    .map(|(gradient, slope)| gradient * slope);
+                gradients.node_bias = products.collect();
+                break;
+            }
+            let total = self.totals[edge];
+            let mixed = &self.mixed[here];
+            total_gradient *= keep;
+            for k in 0..d {
+                sum_gradient[k] = sum_gradient[k] * keep + f64::from(of_mix[k]) / total;
+                total_gradient -= f64::from(of_mix[k]) * f64::from(mixed[k]) / total;
+            }
+        }
+        gradients
+    }
+
+    /// Adds what the edge at a place of the path contributes to the gradient of its row.
+    pub fn add_to_row(
+        &self,
+        hop: Hop,
+        gradients: &TrailGradients,
+        edge: usize,
+        d: usize,
+        to: &mut [f32],
+    ) {
+        outer(self.hop(hop, edge, d), &gradients.hops[edge * d..][..d], to);
+    }
+}

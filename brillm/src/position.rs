@@ -1,0 +1,83 @@
+//! The code that a position adds to every signal that arrives there.
+
+use serde::Deserialize;
+
+/// Which code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// The reference's: frequencies are multiplied where Transformers divide, so that neighbouring positions are nearly
+    /// unrelated (specification §2.2). Angles are rounded to f32 before the sine, as there.
+    ReferenceMultiply,
+    /// That of the first Transformer (Vaswani et al. 2017), with angles in f64.
+    Standard,
+    /// Nothing.
+    None,
+}
+
+/// Adds the code of a position to a signal of any even length.
+pub fn add(encoding: Encoding, position: usize, signal: &mut [f32]) {
+    let width = signal.len() as f64;
+    for (pair, places) in signal.chunks_mut(2).enumerate() {
+        let frequency = 10000f64.powf(2.0 * pair as f64 / width);
+        let angle = match encoding {
+            Encoding::ReferenceMultiply => f64::from(position as f32 * frequency as f32),
+            Encoding::Standard => position as f64 / frequency,
+            Encoding::None => return,
+        };
+        let codes = [angle.sin() as f32, angle.cos() as f32];
+        places
+            .iter_mut()
+            .zip(codes)
+            .for_each(|(place, code)| *place += code);
+    }
+}
+
+/// The codes of the first positions, `[positions, width]`.
+pub fn table(encoding: Encoding, positions: usize, width: usize) -> Vec<f32> {
+    let mut table = vec![0.0; positions * width];
+    for (position, row) in table.chunks_exact_mut(width).enumerate() {
+        add(encoding, position, row);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_rounds_frequencies_and_angles_to_f32() {
+        let bits: Vec<u32> = (0..16)
+            .map(|pair| (10000f64.powf(2.0 * f64::from(pair) / 32.0) as f32).to_bits())
+            .collect();
+        let expected = [
+            0x3f800000, 0x3fe39ea9, 0x404a62c2, 0x40b3f300, 0x41200000, 0x418e432a, 0x41fcfb72,
+            0x4260efc0, 0x42c80000, 0x4331d3f4, 0x439e1d27, 0x440c95d8, 0x447a0000, 0x44de48f1,
+            0x4545a471, 0x45afbb4e,
+        ];
+        assert_eq!(bits, expected);
+        let row = &table(Encoding::ReferenceMultiply, 2, 32)[32..40];
+        let published = [
+            0.841471, 0.540302, 0.978553, -0.205998, -0.020684, -0.999786, -0.612937, 0.790132,
+        ];
+        for (value, expected) in row.iter().zip(published) {
+            assert!((value - expected).abs() < 1e-6, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn every_code_has_the_length_of_its_pairs() {
+        for encoding in [Encoding::ReferenceMultiply, Encoding::Standard] {
+            for row in table(encoding, 700, 32).chunks(32) {
+                let square: f32 = row.iter().map(|value| value * value).sum();
+                assert!((square - 16.0).abs() < 1e-4);
+            }
+        }
+        assert!(
+            table(Encoding::None, 3, 4)
+                .iter()
+                .all(|&value| value == 0.0)
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! What is known of a pair before any signal flows: the weight with which it competes.
+//!
+//! A pair of weight `w` and energy `E` has the score `E + ln w`. Without a prior every weight is 1 (the reference); with
+//! the bigram prior a graph whose energies are all equal predicts exactly the smoothed bigram model, so that training
+//! begins there and learns what the signal adds.
+
+use crate::counts::PairCounts;
+use crate::graph::Graph;
+use serde::Deserialize;
+
+/// Which weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prior {
+    /// All 1.
+    None,
+    /// `p(target | source)` of an interpolated Kneser-Ney bigram model of the counts.
+    Bigram,
+}
+
+/// The weights of all pairs.
+#[derive(Clone, Debug)]
+pub enum Weights {
+    /// All 1.
+    One,
+    /// Those of the bigram model.
+    Bigram(Bigram),
+}
+
+/// An interpolated Kneser-Ney bigram model (Kneser and Ney 1995).
+#[derive(Clone, Debug)]
+pub struct Bigram {
+    counts: PairCounts,
+    discount: f64,
+    /// Per source, what its seen pairs add up to.
+    totals: Vec<f64>,
+    /// Per target, its share of all distinct pairs, mixed with the uniform distribution.
+    base: Vec<f64>,
+    /// The same, summed over the classes of a graph.
+    class_mass: Vec<f64>,
+}
+
+impl Weights {
+    /// The weights a prior gives; with counts unknown all are 1.
+    pub fn new(prior: Prior, counts: Option<&PairCounts>, graph: &Graph) -> Self {
+        match (prior, counts) {
+            (Prior::Bigram, Some(counts)) => Self::Bigram(Bigram::new(counts.clone(), graph)),
+            _ => Self::One,
+        }
+    }
+
+    /// The weight of one pair.
+    pub fn of(&self, source: u32, target: u32) -> f64 {
+        match self {
+            Self::One => 1.0,
+            Self::Bigram(bigram) => bigram.probability(source, target),
+        }
+    }
+
+    /// The weights of the edges out of a node, in the order of [`Graph::targets`].
+    pub fn own(&self, graph: &Graph, source: u32) -> Vec<f32> {
+        let weight = |&target: &u32| self.of(source, target) as f32;
+        graph.targets(source).iter().map(weight).collect()
+    }
+
+    /// The back-off rows of a source, each with the weight of all targets that use it together.
+    pub fn shared(&self, graph: &Graph, source: u32) -> Vec<(usize, f32)> {
+        let shared = graph.shared(source).into_iter().enumerate();
+        let weight = |(class, (row, n)): (usize, (usize, u32))| match self {
+            _ if n == 0 => (row, 0.0),
+            Self::One => (row, n as f32),
+            Self::Bigram(bigram) => (row, bigram.unseen(graph, source, class as u32) as f32),
+        };
+        shared.map(weight).collect()
+    }
+}
+
+impl Bigram {
+    fn new(counts: PairCounts, graph: &Graph) -> Self {
+        let nodes = counts.nodes();
+        let (mut once, mut twice) = (0.0, 0.0);
+        let mut continuations = vec![0.0; nodes];
+        for (&target, &count) in counts.targets.iter().zip(&counts.counts) {
+            continuations[target as usize] += 1.0;
+            once += f64::from(u8::from(count == 1));
+            twice += f64::from(u8::from(count == 2));
+        }
+        let discount: f64 = once / (once + 2.0 * twice);
+        let discount = if discount > 0.0 && discount < 1.0 {
+            discount
+        } else {
+            0.75
+        };
+        // The same discount frees mass for tokens that follow nothing.
+        let kinds: f64 = continuations.iter().sum();
+        let followed = continuations.iter().filter(|&&n| n > 0.0).count() as f64;
+        let base: Vec<f64> = match kinds > 0.0 {
+            true => {
+                let uniform = discount * followed / kinds / nodes as f64;
+                let share = |n: &f64| (n - discount).max(0.0) / kinds + uniform;
+                continuations.iter().map(share).collect()
+            }
+            false => vec![1.0 / nodes as f64; nodes],
+        };
+        let mut class_mass = vec![0.0; graph.n_classes()];
+        for (&class, share) in graph.classes().iter().zip(&base) {
+            class_mass[class as usize] += share;
+        }
+        let total = |source| {
+            counts
+                .successors(source)
+                .map(|(_, count)| f64::from(count))
+                .sum()
+        };
+        let totals = (0..nodes as u32).map(total).collect();
+        Self {
+            counts,
+            discount,
+            totals,
+            base,
+            class_mass,
+        }
+    }
+
+    fn probability(&self, source: u32, target: u32) -> f64 {
+        let total = self.totals[source as usize];
+        let base = self.base[target as usize];
+        if total == 0.0 {
+            return base;
+        }
+        let count = f64::from(self.counts.count(source, target));
+        (count - self.discount).max(0.0) / total + self.left(source) * base
+    }
+
+    /// The share that the seen pairs of a source leave to all targets.
+    fn left(&self, source: u32) -> f64 {
+        let total = self.totals[source as usize];
+        match total > 0.0 {
+            true => self.discount * self.counts.degree(source) as f64 / total,
+            false => 1.0,
+        }
+    }
+
+    /// What the targets of a class without an edge of their own get together.
+    fn unseen(&self, graph: &Graph, source: u32, class: u32) -> f64 {
+        let of_class = |target: u32| graph.classes()[target as usize] == class;
+        let own = graph
+            .targets(source)
+            .iter()
+            .filter(|&&target| of_class(target));
+        let own: f64 = own.map(|&target| self.base[target as usize]).sum();
+        let left = self.class_mass[class as usize] - own;
+        let total = self.totals[source as usize];
+        let pruned = self
+            .counts
+            .successors(source)
+            .filter(|&(target, _)| of_class(target) && graph.own_row(source, target).is_none());
+        let pruned: f64 = pruned
+            .map(|(_, count)| (f64::from(count) - self.discount) / total)
+            .sum();
+        (self.left(source) * left).max(0.0) + pruned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::BackOff;
+
+    #[test]
+    fn own_and_shared_weights_are_one_distribution() {
+        let text: Vec<u32> = (0..400u32).map(|i| (i * i / 3 + i) % 11).collect();
+        let counts = PairCounts::of(13, [text]);
+        for (min_count, back_off) in [
+            (1, BackOff::SharedRow),
+            (1, BackOff::Classes { n_classes: 4 }),
+            (3, BackOff::Classes { n_classes: 3 }),
+        ] {
+            let graph = counts.graph(min_count, back_off);
+            let weights = Weights::new(Prior::Bigram, Some(&counts), &graph);
+            for source in 0..13 {
+                let single: f64 = (0..13).map(|target| weights.of(source, target)).sum();
+                assert!((single - 1.0).abs() < 1e-12, "{source}: {single}");
+                let own: f32 = weights.own(&graph, source).iter().sum();
+                let shared: f32 = weights
+                    .shared(&graph, source)
+                    .iter()
+                    .map(|(_, weight)| weight)
+                    .sum();
+                assert!(
+                    (own + shared - 1.0).abs() < 1e-5,
+                    "{source}: {own} + {shared}"
+                );
+            }
+        }
+    }
+}

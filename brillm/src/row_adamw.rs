@@ -1,0 +1,306 @@
+//! AdamW that touches only the rows a batch used.
+//!
+//! Dense AdamW goes on moving a row after its last gradient, because its moments fade slowly. `Exact` catches up on those
+//! steps before the row is read again, step by step and so to the bit whenever it does so (specification §14.4, §21.2);
+//! `Touched` leaves them out.
+
+use serde::Deserialize;
+
+/// After so many steps without a gradient the first moment moves nothing any more.
+const FADED: u32 = 176;
+
+/// What happens to rows that a step did not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// What dense AdamW does, done when the row is needed next.
+    Exact,
+    /// Nothing; a row counts its own steps, so that its first one is as long as the learning rate.
+    Touched,
+    /// What dense AdamW does, at every step.
+    Dense,
+}
+
+/// The settings of AdamW (Loshchilov and Hutter 2019), without its learning rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Decay of the two moments.
+    pub betas: [f64; 2],
+    /// Keeps the division finite.
+    pub epsilon: f64,
+    /// Share of a weight that is taken away per unit of learning rate.
+    pub weight_decay: f64,
+}
+
+impl AdamW {
+    /// One update of any number of values at AdamW's time `time`, counted from 1.
+    #[inline(always)]
+    pub fn update(
+        &self,
+        rate: f64,
+        time: u32,
+        values: &mut [f32],
+        moments: [&mut [f32]; 2],
+        gradient: &[f32],
+    ) {
+        let [first, second] = moments;
+        let [beta_1, beta_2] = self.betas.map(|beta| beta as f32);
+        let step = self.step(rate, time);
+        let places = values.iter_mut().zip(first).zip(second).zip(gradient);
+        for (((value, first), second), gradient) in places {
+            *first = beta_1 * *first + (1.0 - beta_1) * gradient;
+            *second = beta_2 * *second + (1.0 - beta_2) * gradient * gradient;
+            step.apply(value, *first, *second);
+        }
+    }
+
+    /// The same with a gradient of zero.
+    #[inline(always)]
+    fn fade(&self, rate: f64, time: u32, values: &mut [f32], moments: [&mut [f32]; 2]) {
+        let [first, second] = moments;
+        let [beta_1, beta_2] = self.betas.map(|beta| beta as f32);
+        let step = self.step(rate, time);
+        for ((value, first), second) in values.iter_mut().zip(first).zip(second) {
+            *first *= beta_1;
+            *second *= beta_2;
+            step.apply(value, *first, *second);
+        }
+    }
+
+    #[inline(always)]
+    fn step(&self, rate: f64, time: u32) -> Step {
+        let corrections = self
+            .betas
+            .map(|beta| 1.0 / (1.0 - beta.powf(f64::from(time))));
+        Step {
+            keep: (1.0 - rate * self.weight_decay) as f32,
+            rate: (rate * corrections[0]) as f32,
+            second: corrections[1] as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy)]
+struct Step {
+    keep: f32,
+    rate: f32,
+    second: f32,
+    epsilon: f32,
+}
+
+impl Step {
+    #[inline(always)]
+    fn apply(self, value: &mut f32, first: f32, second: f32) {
+        *value =
+            *value * self.keep - self.rate * first / ((second * self.second).sqrt() + self.epsilon);
+    }
+}
+
+/// What AdamW remembers of the edge table, row by row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Mean of the gradients, of the table's shape.
+    pub first: Vec<f32>,
+    /// Mean of their squares.
+    pub second: Vec<f32>,
+    /// Per row: the time of its last gradient, or with `Touched` how many it had; 0 for none.
+    pub touched: Vec<u32>,
+    /// Per row: the time its values are those of.
+    pub current: Vec<u32>,
+}
+
+impl Moments {
+    /// Those of a table that was never updated.
+    pub fn new(rows: usize, row_len: usize) -> Self {
+        Self {
+            first: vec![0.0; rows * row_len],
+            second: vec![0.0; rows * row_len],
+            touched: vec![0; rows],
+            current: vec![0; rows],
+        }
+    }
+}
+
+/// How rows are updated at a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock<'a> {
+    /// What happens to rows that are not used.
+    pub mode: Mode,
+    /// The settings.
+    pub adamw: AdamW,
+    /// The learning rate of every step so far, the coming one included.
+    pub rates: &'a [f32],
+    /// The longest gradient of a row; longer ones are scaled to it.
+    pub clip: Option<f32>,
+}
+
+/// Some rows of the table, with what AdamW remembers of them.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    /// The first row's number.
+    pub start: usize,
+    /// Values of a row.
+    pub row_len: usize,
+    /// The rows.
+    pub values: &'a mut [f32],
+    /// See [`Moments`].
+    pub first: &'a mut [f32],
+    /// See [`Moments`].
+    pub second: &'a mut [f32],
+    /// See [`Moments`].
+    pub touched: &'a mut [u32],
+    /// See [`Moments`].
+    pub current: &'a mut [u32],
+}
+
+impl<'a> Rows<'a> {
+    /// All rows of a table.
+    pub fn all(values: &'a mut [f32], moments: &'a mut Moments, row_len: usize) -> Self {
+        let Moments {
+            first,
+            second,
+            touched,
+            current,
+        } = moments;
+        Self {
+            start: 0,
+            row_len,
+            values,
+            first,
+            second,
+            touched,
+            current,
+        }
+    }
+
+    /// The rows before `row`, and the others.
+    pub fn split(self, row: usize) -> (Self, Self) {
+        let rows = row - self.start;
+        let values = self.values.split_at_mut(rows * self.row_len);
+        let first = self.first.split_at_mut(rows * self.row_len);
+        let second = self.second.split_at_mut(rows * self.row_len);
+        let touched = self.touched.split_at_mut(rows);
+        let current = self.current.split_at_mut(rows);
+        let row_len = self.row_len;
+        (
+            Self {
+                start: self.start,
+                row_len,
+                values: values.0,
+                first: first.0,
+                second: second.0,
+                touched: touched.0,
+                current: current.0,
+            },
+            Self {
+                start: row,
+                row_len,
+                values: values.1,
+                first: first.1,
+                second: second.1,
+                touched: touched.1,
+                current: current.1,
+            },
+        )
+    }
+
+    /// One part per range of rows; ranges rise and do not overlap.
+    pub fn parts(self, ranges: impl IntoIterator<Item = std::ops::Range<usize>>) -> Vec<Self> {
+        let mut rest = self;
+        let mut parts = Vec::new();
+        for range in ranges {
+            let (part, after) = rest.split(range.start).1.split(range.end);
+            parts.push(part);
+            rest = after;
+        }
+        parts
+    }
+
+    /// The values of a row.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[(row - self.start) * self.row_len..][..self.row_len]
+    }
+
+    /// Brings a row to what it is after step `time`.
+    #[inline(always)]
+    pub fn catch_up(&mut self, row: usize, time: u32, clock: &Clock<'_>) {
+        let index = row - self.start;
+        if clock.mode == Mode::Touched || self.current[index] >= time {
+            return;
+        }
+        let places = index * self.row_len..(index + 1) * self.row_len;
+        let touched = self.touched[index];
+        let moving = match touched {
+            0 => 0,
+            touched => touched.saturating_add(FADED).min(time),
+        };
+        let values = &mut self.values[places.clone()];
+        for step in self.current[index] + 1..=moving {
+            let moments = [
+                &mut self.first[places.clone()],
+                &mut self.second[places.clone()],
+            ];
+            clock.adamw.fade(
+                f64::from(clock.rates[step as usize - 1]),
+                step,
+                values,
+                moments,
+            );
+        }
+        if clock.adamw.weight_decay != 0.0 {
+            for step in self.current[index].max(moving) + 1..=time {
+                let rate = f64::from(clock.rates[step as usize - 1]);
+                let keep = (1.0 - rate * clock.adamw.weight_decay) as f32;
+                values.iter_mut().for_each(|value| *value *= keep);
+            }
+        }
+        self.current[index] = time;
+    }
+
+    /// The update of a row at the last step of the clock; the row has caught up with the step before.
+    ///
+    /// Returns the square of the gradient's length before it was clipped.
+    #[inline(always)]
+    pub fn update(&mut self, row: usize, gradient: &mut [f32], clock: &Clock<'_>) -> f64 {
+        let index = row - self.start;
+        let places = index * self.row_len..(index + 1) * self.row_len;
+        let norm = super::kernel::numeric::norm(gradient);
+        if let Some(clip) = clock.clip.filter(|&clip| norm > clip) {
+            gradient.iter_mut().for_each(|value| *value *= clip / norm);
+        }
+        let time = clock.rates.len() as u32;
+        let touched = self.touched[index];
+        let (first, second) = (
+            &mut self.first[places.clone()],
+            &mut self.second[places.clone()],
+        );
+        self.touched[index] = match clock.mode {
+            Mode::Touched => touched + 1,
+            _ => time,
+        };
+        let faded = touched.saturating_add(FADED);
+        if clock.mode != Mode::Touched && touched > 0 && faded < time - 1 {
+            // What `catch_up` left out of the moments.
+            let missed = f64::from(time - 1 - faded);
+            let [left_1, left_2] = clock.adamw.betas.map(|beta| beta.powf(missed) as f32);
+            first.iter_mut().for_each(|value| *value *= left_1);
+            second.iter_mut().for_each(|value| *value *= left_2);
+        }
+        let rate = f64::from(clock.rates[time as usize - 1]);
+        let own_time = match clock.mode {
+            Mode::Touched => self.touched[index],
+            _ => time,
+        };
+        clock.adamw.update(
+            rate,
+            own_time,
+            &mut self.values[places],
+            [first, second],
+            gradient,
+        );
+        self.current[index] = time;
+        f64::from(norm) * f64::from(norm)
+    }
+}

@@ -1,0 +1,176 @@
+//! One training step, and what AdamW remembers between two.
+
+use crate::candidate::{Group, Paths};
+use crate::composed;
+use crate::kernel::numeric::vectorised;
+use crate::kernel::pass::{self, Learnt};
+use crate::model::{BriLlm, Gradients};
+use crate::row_adamw::{AdamW, Clock, Mode, Moments, Rows};
+use burn::tensor::backend::AutodiffBackend;
+use rayon::prelude::*;
+
+/// AdamW over a BriLLM: row by row for the edge table, at every step for the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowAdamW {
+    /// What happens to rows that a step did not use.
+    pub mode: Mode,
+    /// The settings.
+    pub adamw: AdamW,
+    /// The longest gradient of a row.
+    pub clip: Option<f32>,
+    /// Of the edge table.
+    pub edges: Moments,
+    /// Of the mix.
+    pub mix: [Vec<f32>; 2],
+    /// Of the biases of nodes.
+    pub node_bias: [Vec<f32>; 2],
+    /// The learning rate of every step so far.
+    pub rates: Vec<f32>,
+}
+
+impl RowAdamW {
+    /// A fresh optimizer for a model.
+    pub fn new(model: &BriLlm, mode: Mode, adamw: AdamW, clip: Option<f32>) -> Self {
+        let zeros = |n: usize| [vec![0.0; n], vec![0.0; n]];
+        Self {
+            mode,
+            adamw,
+            clip,
+            edges: Moments::new(model.graph.rows(), model.config.row_len()),
+            mix: zeros(model.parameters.mix.len()),
+            node_bias: zeros(model.parameters.node_bias.len()),
+            rates: Vec::new(),
+        }
+    }
+
+    /// One step at a learning rate on the mean of nats over all edges.
+    pub fn step(
+        &mut self,
+        model: &mut BriLlm,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        rate: f64,
+    ) -> Learnt {
+        self.rates.push(rate as f32);
+        let clock = Clock {
+            mode: self.mode,
+            adamw: self.adamw,
+            rates: &self.rates,
+            clip: self.clip,
+        };
+        let BriLlm {
+            config,
+            graph,
+            parameters,
+        } = model;
+        let (learnt, gradients) = pass::learn(
+            config,
+            graph,
+            parameters,
+            &mut self.edges,
+            paths,
+            groups,
+            &clock,
+        );
+        self.update_rest(model, &gradients, rate);
+        if self.mode == Mode::Dense {
+            self.catch_up(model);
+        }
+        learnt
+    }
+
+    /// The same step composed of tensor operations on a device.
+    pub fn step_on<B: AutodiffBackend>(
+        &mut self,
+        model: &mut BriLlm,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        rate: f64,
+        device: &B::Device,
+    ) -> Learnt {
+        self.rates.push(rate as f32);
+        let clock = Clock {
+            mode: self.mode,
+            adamw: self.adamw,
+            rates: &self.rates,
+            clip: self.clip,
+        };
+        let rows = composed::rows_of(&model.graph, paths, groups);
+        let row_len = model.config.row_len();
+        let before = self.rates.len() as u32 - 1;
+        let mut table = Rows::all(&mut model.parameters.edges, &mut self.edges, row_len);
+        rows.iter()
+            .for_each(|&row| table.catch_up(row, before, &clock));
+        let (of_groups, mut edges, gradients) =
+            composed::gradients::<B>(model, paths, groups, device);
+        let mut square = gradients.square();
+        let mut table = Rows::all(&mut model.parameters.edges, &mut self.edges, row_len);
+        for (&row, gradient) in rows.iter().zip(edges.chunks_exact_mut(row_len)) {
+            square += table.update(row, gradient, &clock);
+        }
+        self.update_rest(model, &gradients, rate);
+        if self.mode == Mode::Dense {
+            self.catch_up(model);
+        }
+        let mut nats = vec![0.0; paths.valid.len()];
+        let places = groups.iter().flat_map(|group| &group.places);
+        places
+            .zip(of_groups)
+            .for_each(|(&place, value)| nats[place] = value);
+        Learnt {
+            nats,
+            gradient_norm: square.sqrt(),
+        }
+    }
+
+    /// Brings every row to what dense AdamW would have made of it by now. To the bit, whenever it is called, the run
+    /// goes on as if it had not been.
+    pub fn catch_up(&mut self, model: &mut BriLlm) {
+        let time = self.rates.len() as u32;
+        let clock = Clock {
+            mode: self.mode,
+            adamw: self.adamw,
+            rates: &self.rates,
+            clip: self.clip,
+        };
+        const ROWS_AT_ONCE: usize = 1024;
+        let n = model.graph.rows();
+        let pieces = (0..n)
+            .step_by(ROWS_AT_ONCE)
+            .map(|start| start..(start + ROWS_AT_ONCE).min(n));
+        let rows = Rows::all(
+            &mut model.parameters.edges,
+            &mut self.edges,
+            model.config.row_len(),
+        );
+        rows.parts(pieces).into_par_iter().for_each(|mut part| {
+            let start = part.start;
+            let rows = part.touched.len();
+            vectorised(|| (start..start + rows).for_each(|row| part.catch_up(row, time, &clock)));
+        });
+    }
+
+    fn update_rest(&mut self, model: &mut BriLlm, gradients: &Gradients, rate: f64) {
+        let time = self.rates.len() as u32;
+        let rate = f64::from(rate as f32);
+        let mix: Vec<f32> = gradients.mix.iter().map(|&value| value as f32).collect();
+        let [first, second] = &mut self.mix;
+        let adamw = self.adamw;
+        adamw.update(rate, time, &mut model.parameters.mix, [first, second], &mix);
+        let d = model.config.d_node;
+        let mut node_bias = vec![0.0; model.parameters.node_bias.len()];
+        for (&node, gradient) in &gradients.node_bias {
+            node_bias[node as usize * d..][..d].copy_from_slice(gradient);
+        }
+        let [first, second] = &mut self.node_bias;
+        vectorised(|| {
+            adamw.update(
+                rate,
+                time,
+                &mut model.parameters.node_bias,
+                [first, second],
+                &node_bias,
+            )
+        });
+    }
+}
