@@ -360,6 +360,7 @@ fn no_gradient_flows_from_a_logit_to_a_later_token() {
         let embedding = match &model {
             Decoder::Baseline(model) => &model.embedding,
             Decoder::Brian(model) => &model.embedding,
+            Decoder::BriLlm(_) => unreachable!("no graph was made"),
         };
         let gradient = values(embedding.weight.grad(&gradients).unwrap());
         let d_model = small_baseline().d_model;

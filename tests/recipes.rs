@@ -1,10 +1,9 @@
 //! Every bundled recipe loads, checks, and describes a model that can be built.
 
 use crate::support::TestBackend;
-use brian::parameter;
 use std::fs;
 use std::path::{Path, PathBuf};
-use train::ladder::skeleton;
+use train::ladder::Blueprint;
 use train::recipe::load;
 use train::recipe::sweep::Sweep;
 
@@ -30,10 +29,14 @@ fn every_bundled_recipe_describes_models_that_can_be_built() {
     for file in all {
         let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
         for stage in &recipe.stage {
-            let model =
-                skeleton::<TestBackend>(&recipe.model, &stage.policy, 300, &Default::default());
+            let blueprint = Blueprint {
+                recipe: &recipe,
+                vocabulary: 300,
+                counts: None,
+            };
+            let device = Default::default();
             assert!(
-                parameter::count(&model) > 0,
+                blueprint.n_parameters::<TestBackend>(&stage.policy, &device) > 0,
                 "{}: {}",
                 file.display(),
                 stage.name
@@ -81,8 +84,12 @@ fn the_recipes_of_published_sizes_have_their_parameters() {
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../assets/recipes/{name}.toml"));
         let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
         let last = recipe.stage.last().unwrap();
-        let model =
-            skeleton::<TestBackend>(&recipe.model, &last.policy, 32_000, &Default::default());
-        assert_eq!(parameter::count(&model), expected, "{name}");
+        let blueprint = Blueprint {
+            recipe: &recipe,
+            vocabulary: 32_000,
+            counts: None,
+        };
+        let found = blueprint.n_parameters::<TestBackend>(&last.policy, &Default::default());
+        assert_eq!(found, expected, "{name}");
     }
 }

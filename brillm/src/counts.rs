@@ -53,6 +53,39 @@ impl PairCounts {
         }
     }
 
+    /// Whether the lists belong together: what is wrong, if anything is.
+    ///
+    /// # Errors
+    /// A description of the first thing that does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        let nodes = self.tokens.len();
+        let pairs = self.targets.len();
+        if self.first.len() != nodes + 1 || self.first[0] != 0 || self.first[nodes] != pairs as u64
+        {
+            return Err(format!(
+                "{} row ends for {nodes} tokens and {pairs} pairs",
+                self.first.len()
+            ));
+        }
+        if self.counts.len() != pairs {
+            return Err(format!("{} counts for {pairs} pairs", self.counts.len()));
+        }
+        for source in 0..nodes {
+            if self.first[source] > self.first[source + 1] || self.first[source + 1] > pairs as u64
+            {
+                return Err(format!("the row of token {source} ends before it begins"));
+            }
+            let row = &self.targets[self.first[source] as usize..self.first[source + 1] as usize];
+            let rises = row.is_sorted_by(|a, b| a < b);
+            if !rises || row.last().is_some_and(|&last| last as usize >= nodes) {
+                return Err(format!(
+                    "targets of token {source} that do not rise or are no tokens"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The number of nodes.
     pub fn nodes(&self) -> usize {
         self.tokens.len()

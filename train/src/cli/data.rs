@@ -24,6 +24,30 @@ pub enum DataCommand {
     Synth(SynthArgs),
     /// Count what a prepared directory holds; re-checks every hash.
     Stats(StatsArgs),
+    /// Count which token follows which in a training split: the edges of a BriLLM.
+    Bigrams(BigramsArgs),
+}
+
+/// `nerve data bigrams`
+#[derive(Clone, Debug, Args)]
+pub struct BigramsArgs {
+    /// The split to count, as in data/songs/train.bin; never one that is measured.
+    pub split: PathBuf,
+    /// The file to write.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Held-out splits; the share of their pairs that have an edge is printed.
+    #[arg(long)]
+    pub valid: Vec<PathBuf>,
+    /// Pairs seen less often are left out of the figures; the file holds all.
+    #[arg(long, default_value_t = 1)]
+    pub min_count: u32,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `nerve data prepare`

@@ -8,9 +8,13 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::answer::{print, print_json};
-use crate::cli::data::{DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind};
+use crate::cli::data::{
+    BigramsArgs, DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
+};
+use crate::data::Bigrams;
 use crate::data::document::ReadRules;
 use crate::data::prepare::Preparation;
+use crate::data::shard::Split;
 use crate::data::statistics::{SplitStatistics, statistics};
 use crate::data::story::story;
 use crate::data::synthetic::RoutingTasks;
@@ -25,6 +29,7 @@ pub fn run(arguments: &DataArgs) -> Result<(), Error> {
         DataCommand::Prepare(arguments) => prepare(arguments),
         DataCommand::Synth(arguments) => synth(arguments),
         DataCommand::Stats(arguments) => stats(arguments),
+        DataCommand::Bigrams(arguments) => bigrams(arguments),
     }
 }
 
@@ -53,6 +58,56 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
     for (name, counts) in &manifest.splits {
         let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
         eprintln!("{name}: {documents} documents, {tokens} tokens, {bytes} bytes");
+    }
+    print(&format!("{}\n", arguments.output.display()))
+}
+
+fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
+    refuse_existing(&arguments.output, arguments.force)?;
+    let split = Split::open(&arguments.split)?;
+    let bigrams = Bigrams::count(&split);
+    let held_out: Vec<(String, f64)> = arguments
+        .valid
+        .iter()
+        .map(|path| {
+            let other = Split::open(path)?;
+            if other.tokenizer_sha256() != split.tokenizer_sha256() {
+                let expected = "a split of the same tokenizer";
+                let problem = Problem::new(path, "", "tokens of another tokenizer", expected);
+                return Err(Error::Invalid(problem));
+            }
+            let coverage = bigrams.coverage(&other, arguments.min_count);
+            Ok((path.display().to_string(), coverage))
+        })
+        .collect::<Result<_, Error>>()?;
+    bigrams.save(&arguments.output)?;
+    let counts = &bigrams.counts;
+    let edges = counts
+        .counts
+        .iter()
+        .filter(|&&count| count >= arguments.min_count)
+        .count();
+    let density = edges as f64 / (counts.nodes() as f64).powi(2);
+    let sha256 = bigrams.sha256();
+    if arguments.json {
+        let coverage: Vec<Value> = held_out
+            .iter()
+            .map(|(path, share)| json!({ "path": path, "coverage": share }))
+            .collect();
+        return print_json(&json!({
+            "schema": 1, "output": arguments.output, "sha256": sha256, "nodes": counts.nodes(), "pairs": counts.pairs(),
+            "edges": edges, "min_count": arguments.min_count, "density": density, "held_out": coverage,
+        }));
+    }
+    eprintln!(
+        "{} nodes, {} distinct pairs, {edges} seen at least {} times ({:.2} % of all), sha256 {sha256}",
+        counts.nodes(),
+        counts.pairs(),
+        arguments.min_count,
+        100.0 * density
+    );
+    for (path, share) in &held_out {
+        eprintln!("{path}: {:.2} % of the pairs have an edge", 100.0 * share);
     }
     print(&format!("{}\n", arguments.output.display()))
 }

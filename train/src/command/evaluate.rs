@@ -7,7 +7,7 @@ use crate::cli;
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::learner::{ValidationData, evaluate};
-use crate::task::{Decoder, Measured};
+use crate::task::{Coverage, Decoder, Measured};
 use burn::tensor::backend::AutodiffBackend;
 use indicatif::{ProgressBar, ProgressIterator, ProgressStyle};
 use serde_json::{Value, json};
@@ -43,7 +43,39 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
             .zip(&measured)
             .map(|(name, measured)| row(name, measured)),
     );
-    answer::print(&aligned(&table))
+    answer::print(&aligned(&table))?;
+    let parts: Vec<[String; 4]> = names
+        .iter()
+        .zip(&measured)
+        .flat_map(|(name, m)| coverage(name, m))
+        .collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut table = vec![["split", "pairs", "tokens", "loss/lm"].map(str::to_string)];
+    table.extend(parts);
+    answer::print(&format!("\n{}", aligned(&table)))
+}
+
+/// Losses apart by how often the pair was seen, where that is known.
+fn coverage(name: &str, measured: &Measured) -> Vec<[String; 4]> {
+    let Coverage { nats, targets } = measured.coverage;
+    let parts = Coverage::NAMES
+        .iter()
+        .zip(nats)
+        .zip(targets)
+        .filter(|(_, targets)| *targets > 0);
+    parts
+        .map(|((part, nats), targets)| {
+            let loss = format!("{:.6}", nats / targets as f64);
+            [
+                name.to_string(),
+                part.to_string(),
+                targets.to_string(),
+                loss,
+            ]
+        })
+        .collect()
 }
 
 fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Error> {
@@ -102,6 +134,9 @@ fn object(name: &str, measured: &Measured) -> Value {
         "loss/lm": measured.loss(),
         "perplexity": measured.loss().exp(),
         "bits_per_byte": measured.bits_per_byte(),
+        "coverage": coverage(name, measured).iter().map(|[_, part, tokens, loss]| {
+            json!({ "pairs": part, "tokens": tokens.parse::<u64>().ok(), "loss/lm": loss.parse::<f64>().ok() })
+        }).collect::<Vec<Value>>(),
     })
 }
 

@@ -28,7 +28,7 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     };
     if arguments.dry_run {
         let inputs = Inputs::open(&recipe)?;
-        let needs = Needs::of(&recipe, inputs.tokenizer.vocabulary_size())?;
+        let needs = Needs::of(&recipe, &inputs)?;
         needs.check(&recipe)?;
         return plan(&recipe, &needs);
     }
@@ -55,7 +55,7 @@ pub fn train(
 ) -> Result<RunDirectory, Error> {
     // Before anything is made: what cannot be opened shall leave no run behind.
     let inputs = Inputs::open(&recipe)?;
-    Needs::of(&recipe, inputs.tokenizer.vocabulary_size())?.check(&recipe)?;
+    Needs::of(&recipe, &inputs)?.check(&recipe)?;
     let run = match existing {
         Some(run) => run,
         None => {

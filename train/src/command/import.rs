@@ -6,7 +6,7 @@ use crate::data::Tokenizer;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::import::{self, brian::target};
-use crate::ladder::skeleton;
+use crate::ladder::Blueprint;
 use crate::recipe::{Checked, load};
 use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
 use crate::run::{RunDirectory, RunInfo, Status, TensorMap};
@@ -179,8 +179,12 @@ impl Task for Wanted<'_> {
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Shapes, Error> {
         let policy = &self.recipe.stage[self.recipe.stage.len() - 1].policy;
-        let model =
-            skeleton::<B::InnerBackend>(&self.recipe.model, policy, self.vocabulary, &device);
+        let blueprint = Blueprint {
+            recipe: self.recipe,
+            vocabulary: self.vocabulary,
+            counts: None,
+        };
+        let model = blueprint.skeleton::<B::InnerBackend>(policy, &device);
         Ok(parameter::shapes(&model))
     }
 }

@@ -6,6 +6,7 @@ use crate::cli;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::hook::continue_text;
+use crate::task::Decoder;
 use brian::generate::{Sampling, generate};
 use brian::random;
 use brian::route::policy::Row;
@@ -74,6 +75,9 @@ impl Task for Continue<'_> {
                 seed: random::key(arguments.seed, "continuation", index),
             };
             continue_text(&trained.tokenizer, &arguments.prompt, |tokens| {
+                if let Decoder::BriLlm(signal) = &model {
+                    return signal.continue_tokens(tokens, arguments.tokens, sampling);
+                }
                 let logits = |input| model.forward(input, &rules, &[Row::default()]).0;
                 generate(logits, tokens, arguments.tokens, context, sampling, &device)
             })

@@ -4,14 +4,15 @@ use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
-use crate::ladder::{self, skeleton};
-use crate::learner::load_model;
+use crate::ladder::{self, Blueprint, load_into};
 use crate::recipe::{Checked, Stage, load};
 use crate::run::checkpoint::{self, Loaded};
 use crate::run::{RunDirectory, find};
 use crate::say::note;
 use crate::task::{Decoder, RoutePlan};
+use brillm::counts::PairCounts;
 use burn::tensor::backend::Backend;
+use std::sync::Arc;
 
 /// A run that has a checkpoint, and everything needed to rebuild its model.
 pub struct Trained {
@@ -19,6 +20,8 @@ pub struct Trained {
     pub recipe: Checked,
     /// The run's tokenizer.
     pub tokenizer: Tokenizer,
+    /// How often each pair of tokens was seen, where the recipe names a file of it.
+    pub counts: Option<Arc<PairCounts>>,
     /// The checkpoint.
     pub loaded: Loaded,
     /// What to compute on.
@@ -52,6 +55,7 @@ impl Trained {
             );
             return Err(Error::Invalid(problem.advise("put the old tokenizer back")));
         }
+        let counted = ladder::counts(&recipe, &tokenizer)?;
         let mut device = recipe.device.clone();
         if let Some(backend) = &source.device {
             device.backend.clone_from(backend);
@@ -61,6 +65,7 @@ impl Trained {
         Ok(Self {
             recipe,
             tokenizer,
+            counts: counted.map(|(_, bigrams)| Arc::new(bigrams.counts)),
             loaded,
             device,
         })
@@ -81,13 +86,14 @@ impl Trained {
     /// # Errors
     /// `Invalid` if checkpoint and recipe do not belong together.
     pub fn model<B: Backend>(&self, device: &B::Device) -> Result<Decoder<B>, Error> {
-        let vocabulary = self.tokenizer.vocabulary_size();
-        let skeleton = skeleton(&self.recipe.model, &self.stage().policy, vocabulary, device);
-        load_model(
-            skeleton,
-            self.loaded.snapshot.model.clone(),
-            &self.loaded.path,
-        )
+        let blueprint = Blueprint {
+            recipe: &self.recipe,
+            vocabulary: self.tokenizer.vocabulary_size(),
+            counts: self.counts.as_ref(),
+        };
+        let skeleton = blueprint.skeleton(&self.stage().policy, device);
+        let tensors = self.loaded.snapshot.model.clone();
+        load_into(skeleton, tensors, &self.loaded.path)
     }
 }
 

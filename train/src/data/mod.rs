@@ -12,12 +12,14 @@
 //! | `window` | a split into fixed windows of inputs and targets |
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
+//! | `bigram` | a split into counts of ordered pairs |
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub mod batch;
+pub mod bigram;
 mod cut;
 pub mod difficulty;
 pub mod document;
@@ -35,6 +37,7 @@ pub mod window;
 pub mod writer;
 
 pub use batch::{HostBatch, collect};
+pub use bigram::Bigrams;
 pub use difficulty::DifficultySource;
 pub use document::{BadUtf8, Document, DocumentReader, DocumentRule, ReadRules};
 pub use manifest::Manifest;

@@ -65,6 +65,9 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
                 seed: random::bits(random::key(self.seed, "sample", step.step), index as u64),
             };
             let text = continue_text(&self.tokenizer, prompt, |tokens| {
+                if let Decoder::BriLlm(signal) = &model {
+                    return signal.continue_tokens(tokens, self.n_tokens, sampling);
+                }
                 generate(
                     |input| model.forward(input, &rules, &[Row::default()]).0,
                     tokens,

@@ -126,7 +126,7 @@ mod tests {
         let tensor = HostTensor::new(vec![2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let turned = target.layout(tensor);
         assert_eq!(turned.shape, [3, 2]);
-        assert_eq!(turned.values, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(*turned.values, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Stage after stage, from the newest checkpoint or from the ground.
 
-use super::build::{adapt, fresh_model, skeleton};
+use super::build::{Blueprint, load_into};
 use super::gate;
 use super::inputs::Inputs;
 use super::resume::Position;
@@ -10,11 +10,11 @@ use crate::hook::{
     CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
-    Clock, Every, GroupedAdamW, HookedStrategy, Hooks, OptimizerConfig, Outcome, Session,
-    StageSettings, TrainingLoader, ValidationLoader, load_model,
+    Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
+    TrainingLoader, ValidationLoader,
 };
 use crate::metric;
-use crate::recipe::{Checked, Policy, Recipe, Stage, Start};
+use crate::recipe::{Checked, Policy, Stage, Start};
 use crate::render::Render;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Snapshot, State};
@@ -124,14 +124,13 @@ impl Ladder {
 
     fn settings(&self, stage: &Stage, valid: &[String]) -> StageSettings {
         let recipe = &*self.recipe;
-        let OptimizerConfig::Adamw { clip_norm, .. } = recipe.optimizer;
         StageSettings {
             name: stage.name.clone(),
             steps: stage.steps,
             accumulate: recipe.batch.accumulate,
             learning_rate: stage.learning_rate.clone(),
             route: route(stage, recipe.run.seed),
-            clip_norm,
+            clip_norm: recipe.optimizer.clip_norm(),
             valid: valid.to_vec(),
             valid_every_steps: recipe.watch.valid_every_steps,
             checkpoint_every_steps: recipe.checkpoint.every_steps,
@@ -180,10 +179,27 @@ impl Ladder {
         snapshot: Snapshot,
         device: &B::Device,
     ) -> Result<Ready<B>, Error> {
-        let vocabulary = self.inputs.tokenizer.vocabulary_size();
-        let skeleton = skeleton(&self.recipe.model, &stage.policy, vocabulary, device);
-        let model = load_model(skeleton, snapshot.model, &self.run.checkpoints())?;
+        let skeleton = self.blueprint().skeleton(&stage.policy, device);
+        let model = load_into(skeleton, snapshot.model, &self.run.checkpoints())?;
         let fresh = GroupedAdamW::new(&self.recipe.optimizer);
+        if let Decoder::BriLlm(signal) = &model {
+            signal.set_moments(snapshot.optimizer).map_err(|name| {
+                let expected = "the optimizer's tensors of this model";
+                let problem = Problem::new(
+                    self.run.checkpoints(),
+                    format!("tensor {name}"),
+                    "none that fits",
+                    expected,
+                );
+                Error::Invalid(
+                    problem.advise("the recipe and the checkpoint do not belong together"),
+                )
+            })?;
+            return Ok(Ready {
+                model,
+                optimizer: fresh,
+            });
+        }
         let optimizer = fresh.import(&model, snapshot.optimizer, &snapshot.state.optimizer_times);
         Ok(Ready { model, optimizer })
     }
@@ -194,16 +210,15 @@ impl Ladder {
         carried: Option<Decoder<B>>,
         device: &B::Device,
     ) -> Result<Ready<B>, Error> {
-        let Recipe { model, run, .. } = &*self.recipe;
-        let vocabulary = self.inputs.tokenizer.vocabulary_size();
+        let blueprint = self.blueprint();
         let policy = &stage.policy;
         let model = match (&stage.start, carried) {
-            (Start::Previous, Some(carried)) => adapt(model, policy, carried, run.seed),
+            (Start::Previous, Some(carried)) => blueprint.adapt(policy, carried),
             (Start::Run { path }, _) => {
                 let carried = self.of_run(path, policy, device)?;
-                adapt(model, policy, carried, run.seed)
+                blueprint.adapt(policy, carried)
             }
-            _ => fresh_model(model, policy, vocabulary, run.seed, device),
+            _ => blueprint.fresh(policy, device),
         };
         let optimizer = GroupedAdamW::new(&self.recipe.optimizer);
         Ok(Ready { model, optimizer })
@@ -237,13 +252,16 @@ impl Ladder {
             .keys()
             .any(|path| path.starts_with("blocks."));
         let policy = if plain { &Policy::None } else { policy };
-        let skeleton = skeleton(
-            &self.recipe.model,
-            policy,
-            tokenizer.vocabulary_size(),
-            device,
-        );
-        load_model(skeleton, loaded.snapshot.model, &loaded.path)
+        let skeleton = self.blueprint().skeleton(policy, device);
+        load_into(skeleton, loaded.snapshot.model, &loaded.path)
+    }
+
+    fn blueprint(&self) -> Blueprint<'_> {
+        Blueprint {
+            recipe: &self.recipe,
+            vocabulary: self.inputs.tokenizer.vocabulary_size(),
+            counts: self.inputs.counts.as_ref(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a training needs at least, before anything is made: a refusal in a line instead of a process that is killed.
 
-use super::skeleton;
+use super::Blueprint;
+use super::Inputs;
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::recipe::{ModelConfig, Recipe};
@@ -8,8 +9,13 @@ use brian::BaselineConfig;
 use burn::tensor::backend::AutodiffBackend;
 use std::io;
 
-/// A weight, its gradient and two moments, in f32.
-const BYTES_PER_PARAMETER: u64 = 16;
+/// A weight, its gradient and two moments, in f32; a graph has no gradient of its table's size.
+fn bytes_per_parameter(model: &ModelConfig) -> u64 {
+    match model {
+        ModelConfig::BriLlm(_) => 12,
+        _ => 16,
+    }
+}
 
 /// The size of a training.
 pub struct Needs {
@@ -24,10 +30,16 @@ impl Needs {
     ///
     /// # Errors
     /// `Resource` if the device does not start.
-    pub fn of(recipe: &Recipe, vocabulary: usize) -> Result<Self, Error> {
-        let count = Count { recipe, vocabulary };
+    pub fn of(recipe: &Recipe, inputs: &Inputs) -> Result<Self, Error> {
+        let vocabulary = inputs.tokenizer.vocabulary_size();
+        let blueprint = Blueprint {
+            recipe,
+            vocabulary,
+            counts: inputs.counts.as_ref(),
+        };
+        let count = Count { blueprint };
         let parameters = device::run(&recipe.device, count)?;
-        let bytes = BYTES_PER_PARAMETER * parameters;
+        let bytes = bytes_per_parameter(&recipe.model) * parameters;
         let bytes = bytes.saturating_add(activation_bytes(recipe, vocabulary));
         Ok(Self { parameters, bytes })
     }
@@ -60,6 +72,8 @@ fn activation_bytes(recipe: &Recipe, vocabulary: usize) -> u64 {
     let model: BaselineConfig = match &recipe.model {
         ModelConfig::Baseline(config) => *config,
         ModelConfig::Brian(config) => config.baseline(),
+        // A few rows and signals; the table is what counts.
+        ModelConfig::BriLlm(_) => return 0,
     };
     let window = recipe.data.window;
     let per_block = 8 * model.d_model + 3 * model.d_ff + 2 * model.n_heads * window;
@@ -69,8 +83,7 @@ fn activation_bytes(recipe: &Recipe, vocabulary: usize) -> u64 {
 }
 
 struct Count<'a> {
-    recipe: &'a Recipe,
-    vocabulary: usize,
+    blueprint: Blueprint<'a>,
 }
 
 impl Task for Count<'_> {
@@ -78,9 +91,10 @@ impl Task for Count<'_> {
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<u64, Error> {
         let count = |stage: &crate::recipe::Stage| {
-            let model = &self.recipe.model;
-            skeleton::<B>(model, &stage.policy, self.vocabulary, &device).n_parameters()
+            let blueprint = &self.blueprint;
+            blueprint.n_parameters::<B::InnerBackend>(&stage.policy, &device)
         };
-        Ok(self.recipe.stage.iter().map(count).max().unwrap_or(0))
+        let stages = self.blueprint.recipe.stage.iter();
+        Ok(stages.map(count).max().unwrap_or(0))
     }
 }

@@ -8,9 +8,9 @@ mod memory;
 mod resume;
 mod route;
 
-pub use build::skeleton;
+pub use build::{Blueprint, load_into};
 pub use climb::Ladder;
-pub use inputs::Inputs;
+pub use inputs::{Inputs, counts};
 pub use memory::Needs;
 pub use resume::Position;
 pub use route::route;

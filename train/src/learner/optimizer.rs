@@ -4,6 +4,7 @@
 
 use crate::run::{HostTensor, TensorMap};
 use brian::parameter::Path;
+use brillm::row_adamw::{AdamW as RowSettings, Mode};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::record::AdaptorRecord;
@@ -39,6 +40,51 @@ pub enum OptimizerConfig {
         /// The longest global gradient; longer ones are scaled to it.
         clip_norm: f64,
     },
+    /// AdamW of a BriLLM, row by row of its edge table.
+    RowAdamw {
+        /// What happens to rows that a step did not use.
+        mode: Mode,
+        /// Decay of the two moments.
+        betas: [f64; 2],
+        /// Keeps the division finite.
+        epsilon: f64,
+        /// Share of a weight that is taken away per unit of learning rate.
+        weight_decay: f64,
+        /// The longest gradient of a row; longer ones are scaled to it.
+        clip_row: f64,
+    },
+}
+
+impl OptimizerConfig {
+    /// The longest global gradient.
+    pub fn clip_norm(&self) -> f64 {
+        match self {
+            Self::Adamw { clip_norm, .. } => *clip_norm,
+            Self::RowAdamw { .. } => f64::INFINITY,
+        }
+    }
+
+    /// What both have: betas, epsilon and weight decay.
+    pub fn adamw(&self) -> RowSettings {
+        match self {
+            Self::Adamw {
+                betas,
+                epsilon,
+                weight_decay,
+                ..
+            }
+            | Self::RowAdamw {
+                betas,
+                epsilon,
+                weight_decay,
+                ..
+            } => RowSettings {
+                betas: *betas,
+                epsilon: *epsilon,
+                weight_decay: *weight_decay,
+            },
+        }
+    }
 }
 
 /// Which weights are decayed.
@@ -71,25 +117,28 @@ pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
 impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
     /// A fresh optimizer.
     pub fn new(config: &OptimizerConfig) -> Self {
-        let OptimizerConfig::Adamw {
+        let RowSettings {
             betas,
             epsilon,
             weight_decay,
-            decay,
-            ..
-        } = config;
+        } = config.adamw();
+        let decay = match config {
+            OptimizerConfig::Adamw { decay, .. } => *decay,
+            // Its model has no parameters that this optimizer knows.
+            OptimizerConfig::RowAdamw { .. } => Decay::All,
+        };
         let adamw = |weight_decay: f64| {
             AdamWConfig::new()
                 .with_beta_1(betas[0] as f32)
                 .with_beta_2(betas[1] as f32)
-                .with_epsilon(*epsilon as f32)
+                .with_epsilon(epsilon as f32)
                 .with_weight_decay(weight_decay as f32)
                 .init()
         };
         Self {
-            decayed: adamw(*weight_decay),
+            decayed: adamw(weight_decay),
             plain: adamw(0.0),
-            decay: *decay,
+            decay,
         }
     }
 
@@ -239,7 +288,10 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
         let mut moment = |suffix| -> Tensor<B::InnerBackend, D> {
             let tensor = self.tensors.remove(&format!("{path}{suffix}"));
             let tensor = tensor.expect("the checkpoint was checked against the model");
-            Tensor::from_data(TensorData::new(tensor.values, tensor.shape), &device)
+            Tensor::from_data(
+                TensorData::new(tensor.values.to_vec(), tensor.shape),
+                &device,
+            )
         };
         let momentum =
             AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));

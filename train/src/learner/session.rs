@@ -163,7 +163,16 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             .flat_map(|batch| batch.host.ids.clone())
             .collect();
         self.state.micro_batches += micro_batches.len() as u64;
-        let (mut measured, mut gradients) = accumulate(self.model(), plan, micro_batches);
+        if let Some(learnt) = self.model().learn(&micro_batches, rate) {
+            let bad = !learnt.gradient_norm.is_finite();
+            self.check_finite(
+                &learnt.measured,
+                bad.then(|| "the edges".to_string()),
+                &windows,
+            )?;
+            return Ok(self.stepped(learnt.measured, rate, learnt.gradient_norm));
+        }
+        let (measured, mut gradients) = accumulate(self.model(), plan, micro_batches);
         let norm = gradient::norm(self.model(), &gradients);
         self.check_finite(&measured, norm.not_finite, &windows)?;
         if norm.length > self.settings.clip_norm {
@@ -171,14 +180,19 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             gradients = gradient::scale(self.model(), gradients, factor);
         }
         self.change_model(|model, optimizer| optimizer.step(rate, model, gradients));
+        Ok(self.stepped(measured, rate, norm.length))
+    }
+
+    /// Counts a step that was made.
+    fn stepped(&mut self, mut measured: Measured, rate: f64, gradient_norm: f64) -> Measured {
         self.state.step += 1;
         self.state.stage_step += 1;
         self.state.tokens += measured.targets;
-        let numbers = [("learning_rate", rate), ("gradient_norm", norm.length)];
+        let numbers = [("learning_rate", rate), ("gradient_norm", gradient_norm)];
         measured
             .numbers
             .extend(numbers.map(|(name, value)| (name.to_string(), value)));
-        Ok(measured)
+        measured
     }
 
     /// A loss or gradient that is no number stops the run before it can reach the weights.
@@ -306,12 +320,22 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         let (optimizer, times) = self.optimizer.export(self.model());
         self.state.optimizer_times = times;
         self.state.wall_s = self.clock.seconds();
-        let snapshot = Snapshot {
-            state: self.state.clone(),
-            model: store_model(self.model()),
-            optimizer,
+        let save = |model, optimizer| {
+            let state = self.state.clone();
+            let snapshot = Snapshot {
+                state,
+                model,
+                optimizer,
+            };
+            checkpoint::save(&self.run, &snapshot, self.settings.keep_last).map(drop)
         };
-        checkpoint::save(&self.run, &snapshot, self.settings.keep_last)?;
+        match self
+            .model()
+            .lend(&mut |model, optimizer| save(model, optimizer))
+        {
+            Some(saved) => saved?,
+            None => save(store_model(self.model()), optimizer)?,
+        }
         self.run.change_info(|info| {
             info.stage.clone_from(&self.state.stage);
             info.step = self.state.step;

@@ -4,8 +4,9 @@ use super::events::Events;
 use super::optimizer::GroupedAdamW;
 use super::session::{MODEL, Session};
 use crate::error::Error;
+use crate::run::TensorMap;
 use crate::run::checkpoint::State;
-use crate::task::{Batch, Measured};
+use crate::task::{Batch, Decoder, Learnt, Measured};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{
@@ -26,14 +27,37 @@ pub trait Trainable<B: AutodiffBackend>:
     + Display
     + 'static
 {
+    /// One optimizer step of a model that brings its own optimizer; nothing for one that leaves it to the learner.
+    fn learn(&self, _batches: &[Batch], _rate: f64) -> Option<Learnt> {
+        None
+    }
+
+    /// Shows its own tables and those of its optimizer to a writer, if it keeps such; see [`Signal::lend`].
+    ///
+    /// [`Signal::lend`]: crate::task::Signal::lend
+    fn lend(
+        &self,
+        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
+    ) -> Option<Result<(), Error>> {
+        let _ = to;
+        None
+    }
 }
 
-impl<B: AutodiffBackend, M> Trainable<B> for M where
-    M: TrainStep<Input = Batch, Output = Measured>
-        + AutodiffModule<B, InnerModule: InferenceStep<Input = Batch, Output = Measured>>
-        + Display
-        + 'static
-{
+impl<B: AutodiffBackend> Trainable<B> for Decoder<B> {
+    fn learn(&self, batches: &[Batch], rate: f64) -> Option<Learnt> {
+        Decoder::learn(self, batches, rate)
+    }
+
+    fn lend(
+        &self,
+        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
+    ) -> Option<Result<(), Error>> {
+        match self {
+            Decoder::BriLlm(signal) => Some(signal.lend(to)),
+            _ => None,
+        }
+    }
 }
 
 /// What a stage leaves: the model, and its state unless an error ended it.

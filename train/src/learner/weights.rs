@@ -46,7 +46,7 @@ pub fn load_model<B: Backend, M: Module<B>>(
     }
     Ok(parameter::assign(model, |path, _| {
         let tensor = tensors.remove(path);
-        tensor.expect("every path was found above").values
+        tensor.expect("every path was found above").into_values()
     }))
 }
 

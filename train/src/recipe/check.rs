@@ -99,13 +99,21 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
 }
 
 fn optimizer(recipe: &Recipe, section: &Section<'_>) {
-    let super::OptimizerConfig::Adamw {
-        betas,
-        epsilon,
-        weight_decay,
-        clip_norm,
-        ..
-    } = &recipe.optimizer;
+    let rows = matches!(recipe.optimizer, super::OptimizerConfig::RowAdamw { .. });
+    let graph = matches!(recipe.model, super::ModelConfig::BriLlm(_));
+    let model = KeyPath::default().key("model");
+    let kind = if graph {
+        "row_adamw: the model is a graph"
+    } else {
+        "adamw: the model is no graph"
+    };
+    section.relate("kind", &[model], rows == graph, kind);
+    let (clip, clip_value) = match &recipe.optimizer {
+        super::OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
+        super::OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
+    };
+    let adamw = recipe.optimizer.adamw();
+    let (betas, epsilon, weight_decay) = (&adamw.betas, &adamw.epsilon, &adamw.weight_decay);
     let share = |value: &f64| (0.0..1.0).contains(value);
     section.require(
         "betas",
@@ -118,7 +126,7 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         "at least 1.2e-38, which is not 0 in f32, and less than 1",
     );
     section.require("weight_decay", *weight_decay >= 0.0, "at least 0");
-    section.require("clip_norm", *clip_norm > 0.0, "more than 0");
+    section.require(clip, *clip_value > 0.0, "more than 0");
 }
 
 fn watch(recipe: &Recipe, section: &Section<'_>) {

@@ -15,6 +15,7 @@ pub mod path;
 mod placeholder;
 pub mod report;
 mod set;
+mod signal;
 pub mod source;
 pub mod stage;
 pub mod sweep;
@@ -24,6 +25,7 @@ pub mod tree;
 mod messages;
 
 pub use load::{Checked, load};
+pub use signal::{Edges, SignalConfig};
 pub use stage::{Freeze, Gate, Policy, Stage, Start, Walk};
 
 use crate::data::DataConfig;
@@ -89,6 +91,9 @@ pub enum ModelConfig {
     Baseline(BaselineConfig),
     /// The decoder with a routed pool.
     Brian(BrianConfig),
+    /// The graph of tokens.
+    #[serde(rename = "brillm")]
+    BriLlm(SignalConfig),
 }
 
 impl ModelConfig {
@@ -105,6 +110,8 @@ impl ModelConfig {
         match self {
             Self::Baseline(config) => config.context,
             Self::Brian(config) => config.context,
+            // A running sum has no end.
+            Self::BriLlm(_) => usize::MAX,
         }
     }
 }

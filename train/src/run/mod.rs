@@ -39,3 +39,11 @@ pub use info::{RunInfo, Status};
 pub use lock::Lock;
 pub use tensors::{HostTensor, TensorMap, read_tensors};
 pub use time::{now_s, utc_text};
+
+/// Writes a file whole or not at all, over one that is there.
+///
+/// # Errors
+/// `Resource` if the disk says no.
+pub fn replace_file(path: &std::path::Path, content: &[u8]) -> Result<(), crate::error::Error> {
+    disk::replace(&disk::System, path, content)
+}

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
@@ -18,13 +19,13 @@ const SHARD_BYTES: usize = 1 << 30;
 /// Values are converted in pieces, so that saving needs no second copy of the model.
 const PIECE_VALUES: usize = 1 << 18;
 
-/// A tensor in the memory of the host.
+/// A tensor in the memory of the host. Clones share the values: a checkpoint of a large table takes no copy of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
     /// The lengths of its dimensions; empty for a scalar.
     pub shape: Vec<usize>,
     /// Its values in row-major order.
-    pub values: Vec<f32>,
+    pub values: Arc<Vec<f32>>,
 }
 
 /// Tensors by name, in name order.
@@ -38,7 +39,15 @@ impl HostTensor {
     pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Self {
         let expected: usize = shape.iter().product();
         assert_eq!(values.len(), expected, "values for the shape {shape:?}");
-        Self { shape, values }
+        Self {
+            shape,
+            values: Arc::new(values),
+        }
+    }
+
+    /// The values, copied only if somebody else has them too.
+    pub fn into_values(self) -> Vec<f32> {
+        Arc::unwrap_or_clone(self.values)
     }
 
     fn bytes(&self) -> usize {
@@ -90,6 +99,8 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
 }
 
 /// Writes the tensors as `stem-00001-of-0000N.safetensors`; returns what the manifest shall say of each file.
+///
+/// A tensor larger than a shard is cut by its first dimension into parts `NAME@1-of-N`; [`join`] puts them together.
 pub fn write_shards(
     disk: &dyn Disk,
     directory: &Path,
@@ -107,20 +118,103 @@ pub fn write_shards(
     Ok(records)
 }
 
-type Shard<'a> = Vec<(&'a String, &'a HostTensor)>;
+/// A tensor, or some of its rows, on the way to a file.
+struct Part<'a> {
+    name: String,
+    shape: Vec<usize>,
+    values: &'a [f32],
+}
+
+impl Part<'_> {
+    fn bytes(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
+type Shard<'a> = Vec<Part<'a>>;
+
+/// The parts of a tensor, each within the limit as far as whole rows allow it.
+fn parts<'a>(name: &str, tensor: &'a HostTensor, limit_bytes: usize) -> Vec<Part<'a>> {
+    let rows = tensor.shape.first().copied().unwrap_or(1).max(1);
+    let row_len = tensor.values.len() / rows;
+    let rows_at_once = (limit_bytes / (row_len * size_of::<f32>()).max(1)).max(1);
+    if tensor.bytes() <= limit_bytes || rows_at_once >= rows {
+        let (name, shape) = (name.to_string(), tensor.shape.clone());
+        return vec![Part {
+            name,
+            shape,
+            values: &tensor.values,
+        }];
+    }
+    let count = rows.div_ceil(rows_at_once);
+    let part = |(index, values): (usize, &'a [f32])| {
+        let mut shape = tensor.shape.clone();
+        shape[0] = values.len() / row_len;
+        Part {
+            name: format!("{name}@{:05}-of-{count:05}", index + 1),
+            shape,
+            values,
+        }
+    };
+    tensor
+        .values
+        .chunks(rows_at_once * row_len)
+        .enumerate()
+        .map(part)
+        .collect()
+}
+
+/// Puts parts together again, each freed as soon as it is copied.
+///
+/// # Errors
+/// A problem if a part is missing or the parts are not those of one tensor.
+pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> {
+    let mut whole = TensorMap::new();
+    let mut parts: BTreeMap<String, Vec<(String, HostTensor)>> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        match name.split_once('@') {
+            Some((of, which)) => {
+                let list = parts.entry(of.to_string()).or_default();
+                list.push((which.to_string(), tensor));
+            }
+            None => drop(whole.insert(name, tensor)),
+        }
+    }
+    for (name, parts) in parts {
+        let count = parts.len();
+        let wrong = |found: String| {
+            let expected = format!("its {count} parts, complete");
+            Problem::new(directory, format!("tensor {name}"), found, expected)
+        };
+        let mut shape = parts[0].1.shape.clone();
+        shape[0] = parts.iter().map(|(_, part)| part.shape[0]).sum();
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for (index, (which, part)) in parts.into_iter().enumerate() {
+            if which != format!("{:05}-of-{count:05}", index + 1) || part.shape[1..] != shape[1..] {
+                return Err(wrong(format!("part {which} of shape {:?}", part.shape)));
+            }
+            values.extend_from_slice(&part.values);
+        }
+        whole.insert(name, HostTensor::new(shape, values));
+    }
+    Ok(whole)
+}
 
 fn split(tensors: &TensorMap, limit_bytes: usize) -> Vec<Shard<'_>> {
     // No tensors make one empty shard, so that a reader always finds the file.
     let mut shards = vec![Shard::new()];
     let mut bytes = 0;
-    for (name, tensor) in tensors {
-        if bytes > 0 && bytes + tensor.bytes() > limit_bytes {
+    for part in tensors
+        .iter()
+        .flat_map(|(name, tensor)| parts(name, tensor, limit_bytes))
+    {
+        if bytes > 0 && bytes + part.bytes() > limit_bytes {
             shards.push(Shard::new());
             bytes = 0;
         }
-        bytes += tensor.bytes();
+        bytes += part.bytes();
         let shard = shards.last_mut().expect("there is a first shard");
-        shard.push((name, tensor));
+        shard.push(part);
     }
     shards
 }
@@ -129,8 +223,8 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
     let mut file = HashedFile::create(disk, path.to_path_buf())?;
     file.write(&header(shard))?;
     let mut piece = Vec::with_capacity(PIECE_VALUES * size_of::<f32>());
-    for (_, tensor) in shard {
-        for values in tensor.values.chunks(PIECE_VALUES) {
+    for part in shard {
+        for values in part.values.chunks(PIECE_VALUES) {
             piece.clear();
             piece.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             file.write(&piece)?;
@@ -139,7 +233,7 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
     let (bytes, sha256) = file.finish()?;
     let tensors = shard
         .iter()
-        .map(|(name, tensor)| (name.to_string(), TensorRecord::f32(&tensor.shape)))
+        .map(|part| (part.name.clone(), TensorRecord::f32(&part.shape)))
         .collect();
     Ok(FileRecord {
         bytes,
@@ -150,15 +244,15 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
 
 fn header(shard: &Shard<'_>) -> Vec<u8> {
     let mut start = 0;
-    let describe = |(name, tensor): &(&String, &HostTensor)| {
-        let end = start + tensor.bytes();
+    let describe = |part: &Part<'_>| {
+        let end = start + part.bytes();
         let info = TensorInfo {
             dtype: Dtype::F32,
-            shape: tensor.shape.clone(),
+            shape: part.shape.clone(),
             data_offsets: (start, end),
         };
         start = end;
-        (name.to_string(), info)
+        (part.name.clone(), info)
     };
     let infos = shard.iter().map(describe).collect();
     // "pt" is the one format that older readers of the Hugging Face libraries accept.
@@ -218,14 +312,29 @@ mod tests {
     }
 
     #[test]
-    fn shards_stay_below_the_limit_unless_one_tensor_is_larger() {
-        let tensor = |n: usize| HostTensor::new(vec![n], vec![0.0; n]);
+    fn shards_stay_below_the_limit_and_a_larger_tensor_is_cut_by_rows_and_joined() {
+        let tensor = |n: usize| HostTensor::new(vec![n], (0..n).map(|i| i as f32).collect());
         let tensors = ["a", "b", "c", "d"].map(str::to_string).into_iter();
         let tensors: TensorMap = tensors.zip([2, 2, 9, 1].map(tensor)).collect();
-        let names = |shard: &Shard<'_>| shard.iter().map(|(name, _)| name.as_str()).collect();
+        let names = |shard: &Shard<'_>| shard.iter().map(|part| part.name.as_str()).collect();
         let shards: Vec<String> = split(&tensors, 16).iter().map(names).collect();
-        assert_eq!(shards, ["ab", "c", "d"]);
+        let cut = [
+            "ab",
+            "c@00001-of-00003",
+            "c@00002-of-00003",
+            "c@00003-of-00003d",
+        ];
+        assert_eq!(shards, cut);
         assert_eq!(split(&TensorMap::new(), 16).len(), 1);
+        let read = |shard: Shard<'_>| {
+            let tensor =
+                |part: Part<'_>| (part.name, HostTensor::new(part.shape, part.values.to_vec()));
+            shard.into_iter().map(tensor).collect::<Vec<_>>()
+        };
+        let mut all: TensorMap = split(&tensors, 16).into_iter().flat_map(read).collect();
+        assert_eq!(join(Path::new("ckpt"), all.clone()).unwrap(), tensors);
+        all.remove("c@00002-of-00003");
+        assert!(join(Path::new("ckpt"), all).is_err());
     }
 
     #[test]

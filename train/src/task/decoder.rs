@@ -1,6 +1,6 @@
 //! A language model of either kind, as burn-train's learner wants it.
 
-use super::{Batch, Measured};
+use super::{Batch, Learnt, Measured, Signal};
 use crate::data::HostBatch;
 use brian::loss::language;
 use brian::loss::route::Term;
@@ -23,6 +23,8 @@ pub enum Decoder<B: Backend> {
     Baseline(Baseline<B>),
     /// A pool of blocks and a path through it.
     Brian(Brian<B>),
+    /// A graph that signals flow through.
+    BriLlm(Signal<B>),
 }
 
 impl<B: Backend> Decoder<B> {
@@ -42,6 +44,20 @@ impl<B: Backend> Decoder<B> {
                 let (logits, trace) = model.forward(tokens, rules, rows);
                 (logits, Some(trace))
             }
+            Self::BriLlm(_) => {
+                unreachable!("a graph has no logits for all positions; see `Signal`")
+            }
+        }
+    }
+
+    /// One optimizer step of a model that brings its own optimizer; nothing for one that leaves it to the learner.
+    pub fn learn(&self, batches: &[Batch], rate: f64) -> Option<Learnt>
+    where
+        B: AutodiffBackend,
+    {
+        match self {
+            Self::BriLlm(signal) => Some(signal.learn(batches, rate)),
+            _ => None,
         }
     }
 
@@ -50,17 +66,24 @@ impl<B: Backend> Decoder<B> {
         match self {
             Self::Baseline(model) => model.embedding.weight.device(),
             Self::Brian(model) => model.embedding.weight.device(),
+            Self::BriLlm(signal) => signal.device(),
         }
     }
 
     /// The number of parameters.
     pub fn n_parameters(&self) -> u64 {
-        parameter::count(self)
+        match self {
+            Self::BriLlm(signal) => signal.n_parameters(),
+            _ => parameter::count(self),
+        }
     }
 
     /// Sum of `−ln p(target)` over the counted targets of every sequence.
     pub fn nats_of_sequences(&self, batch: &Batch) -> Vec<f64> {
         let device = self.device();
+        if let Self::BriLlm(signal) = self {
+            return signal.nats_of_sequences(batch);
+        }
         let rules = &batch.plan.route.rules;
         let (logits, _) = self.forward(batch.inputs(&device), rules, &batch.rows());
         let nats = language::nats(logits, batch.target_tokens(&device));
@@ -139,6 +162,14 @@ impl<B: AutodiffBackend> TrainStep for Decoder<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> TrainOutput<Measured> {
+        if let Self::BriLlm(signal) = self {
+            // It learns in `learn`; to burn-train's own strategies it is a model without parameters.
+            let device = self.device();
+            let nothing = Tensor::<B, 1>::zeros([1], &device)
+                .require_grad()
+                .backward();
+            return TrainOutput::new(self, nothing, signal.measure(&batch));
+        }
         let pass = self.pass(&batch);
         let measured = pass.measure(&batch);
         let gradients = pass.loss(&batch).backward();
@@ -151,6 +182,9 @@ impl<B: Backend> InferenceStep for Decoder<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> Measured {
+        if let Self::BriLlm(signal) = self {
+            return signal.measure(&batch);
+        }
         self.pass(&batch).measure(&batch)
     }
 }

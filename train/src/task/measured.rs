@@ -23,8 +23,50 @@ pub struct Measured {
     pub added: f64,
     /// What the walks did.
     pub route: RouteCounts,
+    /// The same losses apart by how often their pair was seen in training, where that is known.
+    pub coverage: Coverage,
     /// Everything else that is shown and logged, by its name in `metrics.jsonl`.
     pub numbers: BTreeMap<String, f64>,
+}
+
+/// Losses apart by how often the pair of tokens was seen in training: never, up to 9 times, up to 99, more often.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Coverage {
+    /// Sums of `−ln p(target)`.
+    pub nats: [f64; 4],
+    /// How many targets.
+    pub targets: [u64; 4],
+}
+
+impl Coverage {
+    /// The names of the parts.
+    pub const NAMES: [&str; 4] = [
+        "pairs never seen",
+        "seen 1 to 9 times",
+        "seen 10 to 99 times",
+        "seen 100 times or more",
+    ];
+
+    /// Adds a target.
+    pub fn add(&mut self, count: u32, nats: f64) {
+        let part = match count {
+            0 => 0,
+            1..=9 => 1,
+            10..=99 => 2,
+            _ => 3,
+        };
+        self.nats[part] += nats;
+        self.targets[part] += 1;
+    }
+}
+
+impl AddAssign for Coverage {
+    fn add_assign(&mut self, other: Self) {
+        for part in 0..4 {
+            self.nats[part] += other.nats[part];
+            self.targets[part] += other.targets[part];
+        }
+    }
 }
 
 impl Measured {
@@ -63,6 +105,7 @@ impl AddAssign<&Measured> for Measured {
             *self.terms.entry(name).or_default() += sum;
         }
         self.route += &other.route;
+        self.coverage += other.coverage;
     }
 }
 

@@ -1,8 +1,13 @@
 //! The rules of the model's table. Its own crate knows what a model can be built from; here are the bounds beyond.
 
 use super::{MOST, Section};
-use crate::recipe::ModelConfig;
-use brian::{ConfigError, Initial};
+use crate::recipe::{Edges, ModelConfig, SignalConfig};
+use brian::ConfigError;
+use brillm::candidate::Candidates;
+use brillm::flow::Mix;
+use brillm::graph::BackOff;
+use brillm::model::Initial;
+use brillm::prior::Prior;
 
 /// Blocks in a row; a deeper model is a mistake of the recipe.
 const MOST_BLOCKS: u64 = 4096;
@@ -22,8 +27,9 @@ pub(super) fn check(model: &ModelConfig, section: &Section<'_>) {
     let initial = match model {
         ModelConfig::Baseline(config) => &config.initial,
         ModelConfig::Brian(config) => &config.initial,
+        ModelConfig::BriLlm(config) => return graph(config, section),
     };
-    if let Initial::Scaled { std } = initial {
+    if let brian::Initial::Scaled { std } = initial {
         let holds = *std > 0.0 && *std <= 1.0;
         section
             .key("initial")
@@ -41,6 +47,7 @@ fn bounds(model: &ModelConfig) -> Vec<(&'static str, u64, u64)> {
             ("n_layers", config.n_layers, MOST_BLOCKS),
             ("context", config.context, MOST),
         ],
+        ModelConfig::BriLlm(config) => vec![("d_node", config.d_node, 4096)],
         ModelConfig::Brian(config) => vec![
             ("d_model", config.d_model, MOST),
             ("n_heads", config.n_heads, MOST),
@@ -70,5 +77,70 @@ fn own_rules(model: &ModelConfig) -> Vec<ConfigError> {
     match model {
         ModelConfig::Baseline(config) => config.check(),
         ModelConfig::Brian(config) => config.check(),
+        ModelConfig::BriLlm(_) => Vec::new(),
+    }
+}
+
+/// The rules of a graph.
+fn graph(config: &SignalConfig, section: &Section<'_>) {
+    let even = config.d_node >= 2 && config.d_node.is_multiple_of(2);
+    section.field("d_node", even, "an even number of at least 2");
+    let Initial::Uniform { half_range } = config.initial;
+    let holds = half_range > 0.0 && half_range <= 10.0;
+    section
+        .key("initial")
+        .require("half_range", holds, "more than 0 and at most 10");
+    let flow = section.key("flow");
+    flow.field("first_hop", config.flow.first_hop <= 1, "0 or 1");
+    match config.flow.mix {
+        Mix::Absolute { max_length } => {
+            flow.key("mix").field(
+                "max_length",
+                (1..=MOST as usize).contains(&max_length),
+                format!("1 to {MOST}"),
+            );
+        }
+        Mix::Decay { initial } => {
+            flow.key("mix").require(
+                "initial",
+                initial > 0.0 && initial < 1.0,
+                "more than 0 and less than 1",
+            );
+        }
+    }
+    let n = match config.candidates {
+        Candidates::All => 1,
+        Candidates::Frequent { n } | Candidates::Sampled { n } => n,
+    };
+    section.key("candidates").field(
+        "n",
+        (1..=MOST as usize).contains(&n),
+        format!("1 to {MOST}"),
+    );
+    let counted = config.counts().is_some();
+    section.field(
+        "candidates",
+        counted || config.candidates == Candidates::All,
+        "\"all\": without counts nothing is known to be frequent",
+    );
+    section.field(
+        "prior",
+        counted || config.prior == Prior::None,
+        "\"none\": there are no counts",
+    );
+    if let Edges::Counted {
+        counts,
+        min_count,
+        back_off,
+    } = &config.edges
+    {
+        let edges = section.key("edges");
+        edges.path_to_something("counts", counts);
+        edges.require("min_count", *min_count >= 1, "at least 1");
+        if let BackOff::Classes { n_classes } = back_off {
+            edges
+                .key("back_off")
+                .field("n_classes", (1..=4096).contains(n_classes), "1 to 4096");
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::manifest::{Manifest, STATE};
 use super::state::{STATE_FORMAT, Snapshot, State};
 use crate::error::{Error, Problem};
 use crate::run::directory::RunDirectory;
-use crate::run::tensors::TensorMap;
+use crate::run::tensors::{self, TensorMap};
 
 /// A checkpoint that verified, and what did not on the way to it.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ fn read(checkpoint: &Path) -> Result<Snapshot, Problem> {
         for name in manifest.shards(stem) {
             all.append(&mut manifest.tensors(checkpoint, name)?);
         }
-        Ok(all)
+        tensors::join(checkpoint, all)
     };
     Ok(Snapshot {
         state: read_state(&manifest, checkpoint)?,

@@ -1,0 +1,263 @@
+//! `bigrams.safetensors`: how often each ordered pair of tokens follows in a training split, as compressed sparse rows.
+//!
+//! The file says which tokenizer and which split it was made from, and holds a hash of its own values.
+
+use crate::data::manifest::DocumentEntry;
+use crate::data::shard::Split;
+use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
+use crate::run::replace_file;
+use brillm::counts::PairCounts;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+/// The version of the file.
+const FORMAT: u32 = 1;
+/// The key of the header under which the origin is kept.
+const ORIGIN: &str = "nerve.bigrams";
+
+/// Counts with their origin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bigrams {
+    /// The counts.
+    pub counts: PairCounts,
+    /// Hash of the tokenizer whose ids are counted.
+    pub tokenizer_sha256: String,
+    /// Hash of the split that was counted.
+    pub split_sha256: String,
+}
+
+impl Bigrams {
+    /// Counts a split; nothing is counted across the border of two documents.
+    pub fn count(split: &Split) -> Self {
+        let documents = split
+            .documents()
+            .iter()
+            .map(|document| tokens_of(split, document));
+        Self {
+            counts: PairCounts::of(split.vocabulary_size(), documents),
+            tokenizer_sha256: split.tokenizer_sha256().to_string(),
+            split_sha256: split.sha256().to_string(),
+        }
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// `Resource` if the disk says no.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let bytes = |values: &[u64]| {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
+        let short = |values: &[u32]| {
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
+        let PairCounts {
+            first,
+            targets,
+            counts,
+            tokens,
+        } = &self.counts;
+        let values = [bytes(first), short(targets), short(counts), bytes(tokens)];
+        let lengths = [first.len(), targets.len(), counts.len(), tokens.len()];
+        let views =
+            NAMES
+                .iter()
+                .zip(&values)
+                .zip(lengths)
+                .map(|(((name, dtype), values), length)| {
+                    let view = TensorView::new(*dtype, vec![length], values);
+                    (*name, view.expect("as many bytes as the values take"))
+                });
+        let origin = json!({
+            "format": FORMAT,
+            "split_sha256": self.split_sha256,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "values_sha256": hash(values.each_ref().map(Vec::as_slice)),
+        });
+        // One key: a map of several would be written in another order each time.
+        let metadata = HashMap::from([(ORIGIN.to_string(), origin.to_string())]);
+        let file = safetensors::serialize(views, Some(metadata)).expect("four plain tensors");
+        replace_file(path, &file)
+    }
+
+    /// Reads the file and checks all of it.
+    ///
+    /// # Errors
+    /// `Invalid`, naming what is wrong; `Resource` if it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let bytes = fs::read(path).map_err(|source| {
+            Error::unreadable(path, "the counts of `nerve data bigrams`", source)
+        })?;
+        Self::parse(path, &bytes).map_err(|problem| {
+            Error::Invalid(problem.advise("make it again with `nerve data bigrams`"))
+        })
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Problem> {
+        let wrong = |place: &str, found: String, expected: &str| {
+            Problem::new(path, place.to_string(), found, expected)
+        };
+        let parsed = SafeTensors::read_metadata(bytes)
+            .and_then(|(_, metadata)| Ok((metadata, SafeTensors::deserialize(bytes)?)));
+        let (metadata, file) =
+            parsed.map_err(|error| wrong("", error.to_string(), "a safetensors file"))?;
+        let origin = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|facts| facts.get(ORIGIN));
+        let origin: Value = origin
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let fact = |name: &str| origin[name].as_str().unwrap_or_default().to_string();
+        if origin["format"] != FORMAT {
+            return Err(wrong("format", origin["format"].to_string(), "1"));
+        }
+        let mut lists = Vec::new();
+        for (name, dtype) in NAMES {
+            let view = file
+                .tensor(name)
+                .map_err(|error| wrong(name, error.to_string(), "a list of numbers"))?;
+            if view.dtype() != dtype || view.shape().len() != 1 {
+                let found = format!("{:?} {:?}", view.dtype(), view.shape());
+                return Err(wrong(name, found, "a list of whole numbers"));
+            }
+            lists.push(view.data().to_vec());
+        }
+        let values: [&[u8]; 4] = [&lists[0], &lists[1], &lists[2], &lists[3]];
+        if hash(values) != fact("values_sha256") {
+            return Err(wrong(
+                "",
+                "values of another hash".to_string(),
+                "those that were written",
+            ));
+        }
+        let long = |bytes: &[u8]| {
+            bytes
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|b| u64::from_le_bytes(*b))
+                .collect::<Vec<_>>()
+        };
+        let short = |bytes: &[u8]| {
+            bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| u32::from_le_bytes(*b))
+                .collect::<Vec<_>>()
+        };
+        let counts = PairCounts {
+            first: long(values[0]),
+            targets: short(values[1]),
+            counts: short(values[2]),
+            tokens: long(values[3]),
+        };
+        counts
+            .check()
+            .map_err(|found| wrong("", found, "rows of rising targets"))?;
+        Ok(Self {
+            counts,
+            tokenizer_sha256: fact("tokenizer_sha256"),
+            split_sha256: fact("split_sha256"),
+        })
+    }
+
+    /// Hash of the counts and of what they were made from.
+    pub fn sha256(&self) -> String {
+        let mut sha256 = Sha256::new();
+        sha256.update(&self.tokenizer_sha256);
+        sha256.update(&self.split_sha256);
+        let PairCounts {
+            first,
+            targets,
+            counts,
+            tokens,
+        } = &self.counts;
+        first
+            .iter()
+            .chain(tokens)
+            .for_each(|value| sha256.update(value.to_le_bytes()));
+        targets
+            .iter()
+            .chain(counts)
+            .for_each(|value| sha256.update(value.to_le_bytes()));
+        hexadecimal(&sha256.finalize())
+    }
+
+    /// The share of a split's pairs that were counted at least `min_count` times.
+    pub fn coverage(&self, split: &Split, min_count: u32) -> f64 {
+        let (mut seen, mut all) = (0u64, 0u64);
+        for document in split.documents() {
+            for pair in tokens_of(split, document).windows(2) {
+                all += 1;
+                seen += u64::from(self.counts.count(pair[0], pair[1]) >= min_count);
+            }
+        }
+        seen as f64 / all.max(1) as f64
+    }
+}
+
+const NAMES: [(&str, Dtype); 4] = [
+    ("first", Dtype::U64),
+    ("targets", Dtype::U32),
+    ("counts", Dtype::U32),
+    ("tokens", Dtype::U64),
+];
+
+fn tokens_of(split: &Split, document: &DocumentEntry) -> Vec<u32> {
+    let start = document.start as usize;
+    split.tokens(start..start + document.tokens as usize)
+}
+
+fn hash(values: [&[u8]; 4]) -> String {
+    let mut hash = Sha256::new();
+    values.iter().for_each(|values| hash.update(values));
+    hexadecimal(&hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::tests::split_of_lines;
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_no_changed_byte_is() {
+        let split = Split::open(split_of_lines(&["abracadabra", "cab", "dab"])).unwrap();
+        let bigrams = Bigrams::count(&split);
+        assert!(bigrams.counts.pairs() > 5);
+        assert_eq!(bigrams.coverage(&split, 1), 1.0);
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("bigrams.safetensors");
+        bigrams.save(&path).unwrap();
+        assert_eq!(Bigrams::load(&path).unwrap(), bigrams);
+        let again = place.path().join("again.safetensors");
+        bigrams.save(&again).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes, fs::read(&again).unwrap());
+        for at in (0..bytes.len()).step_by(3) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 16;
+            let read = Bigrams::parse(&path, &damaged);
+            // A changed hash of the origin reads as such, and is refused by whoever compares it.
+            assert!(read.is_err() || read.unwrap() != bigrams, "byte {at}");
+        }
+        for length in 0..bytes.len() {
+            assert!(
+                Bigrams::parse(&path, &bytes[..length]).is_err(),
+                "{length} bytes"
+            );
+        }
+    }
+}

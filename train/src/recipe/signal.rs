@@ -1,0 +1,62 @@
+//! What a recipe says of a BriLLM.
+
+use brillm::candidate::Candidates;
+use brillm::flow::FlowConfig;
+use brillm::graph::BackOff;
+use brillm::model::{BriLlmConfig, Initial};
+use brillm::prior::Prior;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// A BriLLM, and who competes in its training.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct SignalConfig {
+    /// Width of a signal.
+    pub d_node: usize,
+    /// Which pairs have an edge of their own.
+    pub edges: Edges,
+    /// The weights with which pairs compete before any signal flows.
+    pub prior: Prior,
+    /// Who competes in training; evaluation is always over the whole vocabulary.
+    pub candidates: Candidates,
+    /// How weights begin.
+    pub initial: Initial,
+    /// The way of a signal.
+    pub flow: FlowConfig,
+}
+
+/// Which pairs have an edge of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Edges {
+    /// All.
+    Full,
+    /// Those that a training split holds often enough.
+    Counted {
+        /// The file of `nerve data bigrams`.
+        counts: PathBuf,
+        /// How often a pair must have been seen.
+        min_count: u32,
+        /// What the other pairs use.
+        back_off: BackOff,
+    },
+}
+
+impl SignalConfig {
+    /// Sizes and rules of the model.
+    pub fn model(&self) -> BriLlmConfig {
+        BriLlmConfig {
+            d_node: self.d_node,
+            flow: self.flow,
+            initial: self.initial,
+        }
+    }
+
+    /// The file of counts, if one is used.
+    pub fn counts(&self) -> Option<&Path> {
+        match &self.edges {
+            Edges::Full => None,
+            Edges::Counted { counts, .. } => Some(counts),
+        }
+    }
+}

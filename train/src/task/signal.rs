@@ -1,0 +1,365 @@
+//! A BriLLM as the learner sees it: it brings its own optimizer, because a step touches a few rows of a table that
+//! may be larger than the memory of any device.
+//!
+//! The table lies on the host, behind a lock, and clones share it. Where the backend computes on the CPU a step is done
+//! in place; elsewhere the rows that it uses travel to the device and back.
+
+use super::{Batch, Coverage, Measured};
+use crate::data::HostBatch;
+use crate::run::{HostTensor, TensorMap};
+use brian::generate::Sampling as DecoderSampling;
+use brian::random;
+use brillm::candidate::{Competition, Group, Paths};
+use brillm::counts::PairCounts;
+use brillm::generate::{Decoding, Sampling, State, draw};
+use brillm::training::RowAdamW;
+use brillm::{BriLlm, Parameters, composed};
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A BriLLM, its optimizer, and what competes in training.
+pub struct Core {
+    /// The model.
+    pub model: BriLlm,
+    /// What AdamW remembers.
+    pub optimizer: RowAdamW,
+    /// Who competes in training.
+    pub training: Competition,
+    /// Everybody, with the same weights.
+    pub evaluation: Competition,
+    /// What the graph was made from.
+    pub counts: Option<Arc<PairCounts>>,
+    /// Decides the draws of candidates.
+    pub seed: u64,
+    /// Whether passes run in place on the host.
+    pub on_host: bool,
+}
+
+/// Shared by all clones.
+#[derive(Module, Debug)]
+pub struct Signal<B: Backend> {
+    /// Says on which device passes run that are not done on the host; burn-train wants every model to be somewhere.
+    place: Tensor<B, 1>,
+    #[module(skip)]
+    core: Arc<RwLock<Core>>,
+}
+
+// The module's display prints it: no table of numbers, please.
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BriLlm { config, graph, .. } = &self.model;
+        write!(
+            f,
+            "{} nodes, {} edges, d = {}",
+            graph.nodes(),
+            graph.edges(),
+            config.d_node
+        )
+    }
+}
+
+/// What a step of a model with its own optimizer found.
+pub struct Learnt {
+    /// Its losses.
+    pub measured: Measured,
+    /// Length of the gradient.
+    pub gradient_norm: f64,
+}
+
+impl<B: Backend> Signal<B> {
+    /// A model for the learner.
+    pub fn new(core: Core, device: &B::Device) -> Self {
+        Self {
+            place: Tensor::zeros([1], device),
+            core: Arc::new(RwLock::new(core)),
+        }
+    }
+
+    /// Where passes run that are not done on the host.
+    pub fn device(&self) -> B::Device {
+        self.place.device()
+    }
+
+    /// The model as it is; rows may have steps to catch up with.
+    pub fn read(&self) -> RwLockReadGuard<'_, Core> {
+        self.core.read().expect("no panic while it was held")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Core> {
+        self.core.write().expect("no panic while it was held")
+    }
+
+    /// The model with every row brought to the last step.
+    pub fn settled(&self) -> RwLockReadGuard<'_, Core> {
+        {
+            let mut core = self.write();
+            let Core {
+                model, optimizer, ..
+            } = &mut *core;
+            optimizer.catch_up(model);
+        }
+        self.read()
+    }
+
+    /// One optimizer step over all micro-batches at once.
+    pub fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
+    where
+        B: AutodiffBackend,
+    {
+        let host = joined(batches);
+        let mut core = self.write();
+        let Core {
+            model,
+            optimizer,
+            training,
+            seed,
+            on_host,
+            ..
+        } = &mut *core;
+        let paths = paths(&host);
+        let key = random::key(*seed, "candidates", optimizer.rates.len() as u64);
+        let groups = training.groups(&model.graph, &paths, &|place| random::uniform(key, place));
+        let learnt = match on_host {
+            true => optimizer.step(model, &paths, &groups, rate),
+            false => optimizer.step_on::<B>(model, &paths, &groups, rate, &self.device()),
+        };
+        let measured = Measured {
+            nats: learnt.nats.iter().sum(),
+            targets: paths.edges() as u64,
+            bytes: batches.iter().map(|batch| batch.bytes).sum(),
+            ..Measured::default()
+        };
+        Learnt {
+            measured,
+            gradient_norm: learnt.gradient_norm,
+        }
+    }
+
+    /// Losses over the whole vocabulary, apart by how often the pair was seen.
+    pub fn measure(&self, batch: &Batch) -> Measured {
+        let core = self.settled();
+        let paths = paths(&batch.host);
+        let nats = core.nats::<B>(&paths, &self.device());
+        let mut coverage = Coverage::default();
+        if let Some(counts) = &core.counts {
+            for (place, nats) in nats
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| paths.valid[*place])
+            {
+                coverage.add(
+                    counts.count(paths.sources[place], paths.targets[place]),
+                    *nats,
+                );
+            }
+        }
+        Measured {
+            nats: nats.iter().sum(),
+            targets: batch.targets(),
+            bytes: batch.bytes,
+            coverage,
+            ..Measured::default()
+        }
+    }
+
+    /// Sum of `−ln p(target)` of every sequence.
+    pub fn nats_of_sequences(&self, batch: &Batch) -> Vec<f64> {
+        let core = self.settled();
+        let nats = core.nats::<B>(&paths(&batch.host), &self.device());
+        nats.chunks(batch.host.seq.max(1))
+            .map(|row| row.iter().sum())
+            .collect()
+    }
+
+    /// Continues a prompt by `n` tokens; memory does not grow with what was read.
+    pub fn continue_tokens(&self, prompt: &[u32], n: usize, sampling: DecoderSampling) -> Vec<u32> {
+        let core = self.settled();
+        let Some((&first, rest)) = prompt.split_first() else {
+            return Vec::new();
+        };
+        let mut state = State::start(&core.model, first);
+        rest.iter()
+            .for_each(|&token| state.advance(&core.model, Decoding::NATIVE, token));
+        let DecoderSampling {
+            temperature,
+            top_p,
+            seed,
+        } = sampling;
+        let sampling = Sampling { temperature, top_p };
+        let mut continuation = Vec::with_capacity(n);
+        for place in 0..n as u64 {
+            let candidates = state.candidates(&core.model, &core.evaluation, Decoding::NATIVE);
+            let Some(next) = draw(&candidates, sampling, random::uniform(seed, place)) else {
+                break;
+            };
+            state.advance(&core.model, Decoding::NATIVE, next.target);
+            continuation.push(next.target);
+        }
+        continuation
+    }
+
+    /// The number of parameters.
+    pub fn n_parameters(&self) -> u64 {
+        self.read().model.n_parameters()
+    }
+
+    /// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory.
+    pub fn lend<T>(&self, to: impl FnOnce(TensorMap, TensorMap) -> T) -> T {
+        drop(self.settled());
+        let mut core = self.write();
+        let Core {
+            model, optimizer, ..
+        } = &mut *core;
+        let d = model.config.d_node;
+        let (nodes, rows) = (model.graph.nodes(), model.graph.rows());
+        let mut lent = Vec::new();
+        let mut lend = |name: &'static str, shape: Vec<usize>, values: &mut Vec<f32>| {
+            let tensor = HostTensor::new(shape, mem::take(values));
+            lent.push(tensor.values.clone());
+            (name.to_string(), tensor)
+        };
+        let table = || vec![rows, d + 1, d];
+        let parameters = &mut model.parameters;
+        let weights = TensorMap::from([
+            lend("edges", table(), &mut parameters.edges),
+            lend("mix", vec![parameters.mix.len()], &mut parameters.mix),
+            lend("node_bias", vec![nodes, d], &mut parameters.node_bias),
+        ]);
+        let mut touched: Vec<f32> = optimizer
+            .edges
+            .touched
+            .iter()
+            .map(|&step| step as f32)
+            .collect();
+        let [mix_1, mix_2] = &mut optimizer.mix;
+        let [node_1, node_2] = &mut optimizer.node_bias;
+        let moments = TensorMap::from([
+            lend("edges.moment_1", table(), &mut optimizer.edges.first),
+            lend("edges.moment_2", table(), &mut optimizer.edges.second),
+            lend("mix.moment_1", vec![mix_1.len()], mix_1),
+            lend("mix.moment_2", vec![mix_2.len()], mix_2),
+            lend("node_bias.moment_1", vec![nodes, d], node_1),
+            lend("node_bias.moment_2", vec![nodes, d], node_2),
+            lend("edges.touched", vec![rows], &mut touched),
+            lend("rates", vec![optimizer.rates.len()], &mut optimizer.rates),
+        ]);
+        let result = to(weights, moments);
+        let mut back = lent.into_iter().map(Arc::unwrap_or_clone);
+        let mut give_back = || back.next().expect("as many as were lent");
+        parameters.edges = give_back();
+        parameters.mix = give_back();
+        parameters.node_bias = give_back();
+        optimizer.edges.first = give_back();
+        optimizer.edges.second = give_back();
+        optimizer.mix = [give_back(), give_back()];
+        optimizer.node_bias = [give_back(), give_back()];
+        give_back();
+        optimizer.rates = give_back();
+        result
+    }
+
+    /// Shapes of the parameters, by name.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let core = self.read();
+        let model = &core.model;
+        let d = model.config.d_node;
+        BTreeMap::from([
+            ("edges".to_string(), vec![model.graph.rows(), d + 1, d]),
+            ("mix".to_string(), vec![model.parameters.mix.len()]),
+            ("node_bias".to_string(), vec![model.graph.nodes(), d]),
+        ])
+    }
+
+    /// Takes over parameters; the caller has checked their shapes.
+    pub fn set_parameters(&self, mut tensors: TensorMap) {
+        let mut take = |name: &str| {
+            tensors
+                .remove(name)
+                .map_or_else(Vec::new, HostTensor::into_values)
+        };
+        self.write().model.parameters = Parameters {
+            edges: take("edges"),
+            mix: take("mix"),
+            node_bias: take("node_bias"),
+        };
+    }
+
+    /// Takes over what AdamW remembers. Returns the name of the first tensor that is missing or of another size.
+    pub fn set_moments(&self, mut tensors: TensorMap) -> Result<(), String> {
+        let mut core = self.write();
+        let Core {
+            model, optimizer, ..
+        } = &mut *core;
+        let mut take = |name: &str, length: Option<usize>| {
+            let tensor = tensors
+                .remove(name)
+                .filter(|tensor| length.is_none_or(|n| tensor.values.len() == n));
+            tensor
+                .map(HostTensor::into_values)
+                .ok_or_else(|| name.to_string())
+        };
+        let parameters = &model.parameters;
+        let (edges, mix) = (Some(parameters.edges.len()), Some(parameters.mix.len()));
+        let nodes = Some(parameters.node_bias.len());
+        optimizer.rates = take("rates", None)?;
+        let time = optimizer.rates.len() as u32;
+        let touched = take("edges.touched", Some(model.graph.rows()))?;
+        optimizer.edges.touched = touched.into_iter().map(|step| step as u32).collect();
+        optimizer.edges.current = vec![time; model.graph.rows()];
+        optimizer.edges.first = take("edges.moment_1", edges)?;
+        optimizer.edges.second = take("edges.moment_2", edges)?;
+        optimizer.mix = [take("mix.moment_1", mix)?, take("mix.moment_2", mix)?];
+        optimizer.node_bias = [
+            take("node_bias.moment_1", nodes)?,
+            take("node_bias.moment_2", nodes)?,
+        ];
+        Ok(())
+    }
+}
+
+impl Core {
+    /// `−ln p(target)` of every place over the whole vocabulary.
+    fn nats<B: Backend>(&self, paths: &Paths<'_>, device: &B::Device) -> Vec<f64> {
+        let groups = self.evaluation.groups(&self.model.graph, paths, &|_| 0.0);
+        if self.on_host {
+            return self.model.nats(paths, &groups);
+        }
+        let of_groups: Vec<f64> = composed::nats::<B>(&self.model, paths, &groups, device)
+            .into_data()
+            .iter()
+            .collect();
+        let places = groups.iter().flat_map(|group: &Group| &group.places);
+        let mut nats = vec![0.0; paths.valid.len()];
+        places
+            .zip(of_groups)
+            .for_each(|(&place, value)| nats[place] = value);
+        nats
+    }
+}
+
+/// The windows of all micro-batches below each other.
+fn joined(batches: &[Batch]) -> HostBatch {
+    let mut all = HostBatch::default();
+    for Batch { host, .. } in batches {
+        all.inputs.extend(&host.inputs);
+        all.targets.extend(&host.targets);
+        all.valid.extend(&host.valid);
+        all.batch += host.batch;
+        all.seq = host.seq;
+    }
+    all
+}
+
+fn paths(host: &HostBatch) -> Paths<'_> {
+    Paths {
+        sources: &host.inputs,
+        targets: &host.targets,
+        valid: &host.valid,
+        seq: host.seq,
+    }
+}
