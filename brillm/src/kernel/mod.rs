@@ -11,4 +11,6 @@
 pub mod numeric;
 pub mod pass;
 mod score;
+#[cfg(test)]
+mod tests;
 mod trail;

@@ -26,6 +26,24 @@ pub enum DataCommand {
     Stats(StatsArgs),
     /// Count which token follows which in a training split: the edges of a BriLLM.
     Bigrams(BigramsArgs),
+    /// Measure held-out splits with n-gram models of a training split: what any language model has to beat.
+    Ngrams(NgramsArgs),
+}
+
+/// `nerve data ngrams`
+#[derive(Clone, Debug, Args)]
+pub struct NgramsArgs {
+    /// The training split, as in data/songs/train.bin.
+    pub split: PathBuf,
+    /// Held-out splits to measure.
+    #[arg(long, required = true)]
+    pub valid: Vec<PathBuf>,
+    /// Orders, from unigrams up; all are interpolated modified Kneser-Ney models.
+    #[arg(long, default_values_t = [1, 2, 3, 5])]
+    pub order: Vec<usize>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `nerve data bigrams`

@@ -7,17 +7,20 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::answer::{print, print_json};
+use super::answer::{aligned, print, print_json};
 use crate::cli::data::{
-    BigramsArgs, DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
+    BigramsArgs, DataArgs, DataCommand, NgramsArgs, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
 };
 use crate::data::Bigrams;
 use crate::data::document::ReadRules;
+use crate::data::manifest::DocumentEntry;
+use crate::data::ngram::KneserNey;
 use crate::data::prepare::Preparation;
 use crate::data::shard::Split;
 use crate::data::statistics::{SplitStatistics, statistics};
 use crate::data::story::story;
 use crate::data::synthetic::RoutingTasks;
+use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Problem};
 
 /// Runs the verb that was typed.
@@ -30,6 +33,7 @@ pub fn run(arguments: &DataArgs) -> Result<(), Error> {
         DataCommand::Synth(arguments) => synth(arguments),
         DataCommand::Stats(arguments) => stats(arguments),
         DataCommand::Bigrams(arguments) => bigrams(arguments),
+        DataCommand::Ngrams(arguments) => ngrams(arguments),
     }
 }
 
@@ -110,6 +114,107 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
         eprintln!("{path}: {:.2} % of the pairs have an edge", 100.0 * share);
     }
     print(&format!("{}\n", arguments.output.display()))
+}
+
+/// A held-out split measured with one model.
+struct NgramRow {
+    split: String,
+    order: usize,
+    tokens: u64,
+    loss: f64,
+    bits_per_byte: f64,
+    stored: usize,
+}
+
+fn ngrams(arguments: &NgramsArgs) -> Result<(), Error> {
+    let train = Split::open(&arguments.split)?;
+    let documents = documents(&train);
+    let mut rows = Vec::new();
+    for &order in &arguments.order {
+        if !(1..=16).contains(&order) {
+            let problem = Problem::new("command line", "--order", order.to_string(), "1 to 16");
+            return Err(Error::config(problem));
+        }
+        let sequences = documents.iter().map(Vec::as_slice);
+        let model = KneserNey::count(train.vocabulary_size(), order, sequences);
+        for path in &arguments.valid {
+            rows.push(measure_ngrams(&model, order, &train, path)?);
+        }
+    }
+    if arguments.json {
+        let rows = rows.iter().map(|row| {
+            json!({
+                "split": row.split, "order": row.order, "tokens": row.tokens, "loss/lm": row.loss,
+                "perplexity": row.loss.exp(), "bits_per_byte": row.bits_per_byte, "stored_ngrams": row.stored,
+            })
+        });
+        return print_json(&json!({ "schema": 1, "rows": rows.collect::<Vec<Value>>() }));
+    }
+    let head = [
+        "split",
+        "order",
+        "tokens",
+        "loss/lm",
+        "perplexity",
+        "bits per byte",
+        "stored n-grams",
+    ];
+    let mut table = vec![head.map(str::to_string)];
+    table.extend(rows.iter().map(|row| {
+        [
+            row.split.clone(),
+            row.order.to_string(),
+            row.tokens.to_string(),
+            format!("{:.6}", row.loss),
+            format!("{:.4}", row.loss.exp()),
+            format!("{:.4}", row.bits_per_byte),
+            row.stored.to_string(),
+        ]
+    }));
+    print(&aligned(&table))
+}
+
+/// The same targets as those of windows with `documents = "separate"`: all tokens but the first of each document.
+fn measure_ngrams(
+    model: &KneserNey,
+    order: usize,
+    train: &Split,
+    path: &Path,
+) -> Result<NgramRow, Error> {
+    let split = Split::open(path)?;
+    if split.tokenizer_sha256() != train.tokenizer_sha256() {
+        let expected = "a split of the same tokenizer";
+        let problem = Problem::new(path, "", "tokens of another tokenizer", expected);
+        return Err(Error::Invalid(problem));
+    }
+    // The split's directory keeps the tokenizer that made it.
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let token_bytes = Tokenizer::load(directory.join("tokenizer.json"))?.token_bytes();
+    let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0);
+    for document in documents(&split) {
+        for place in 1..document.len() {
+            let context = &document[place.saturating_sub(order)..place];
+            nats += model.nats(context, document[place]);
+            bytes += u64::from(token_bytes[document[place] as usize]);
+            tokens += 1;
+        }
+    }
+    Ok(NgramRow {
+        split: path.display().to_string(),
+        order,
+        tokens,
+        loss: nats / tokens.max(1) as f64,
+        bits_per_byte: nats / std::f64::consts::LN_2 / bytes.max(1) as f64,
+        stored: model.stored_ngrams(),
+    })
+}
+
+fn documents(split: &Split) -> Vec<Vec<u32>> {
+    let tokens = |document: &DocumentEntry| {
+        let start = document.start as usize;
+        split.tokens(start..start + document.tokens as usize)
+    };
+    split.documents().iter().map(tokens).collect()
 }
 
 fn synth(arguments: &SynthArgs) -> Result<(), Error> {

@@ -13,6 +13,7 @@
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
 //! | `bigram` | a split into counts of ordered pairs |
+//! | `ngram` | a split into Kneser-Ney models, to compare with |
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ mod cut;
 pub mod difficulty;
 pub mod document;
 pub mod manifest;
+pub mod ngram;
 pub mod order;
 pub mod permutation;
 pub mod prepare;

@@ -1,0 +1,260 @@
+//! BriLLM: training steps, full softmax, decoding, and what untouched edges cost.
+//!
+//! The first two shapes are those of the published code's step, which was measured in PyTorch 2.15 on two cores at 99 and
+//! 20 positions per second, and 1.6 and 5.6 ms per decoded token; the positions per second here are to be divided by them.
+#![allow(missing_docs)]
+
+use brian::random;
+use brillm::candidate::{Candidates, Competition, Group, Paths};
+use brillm::compat;
+use brillm::counts::PairCounts;
+use brillm::generate::{Decoding, State, strongest};
+use brillm::graph::{BackOff, Graph};
+use brillm::model::Initial;
+use brillm::prior::Weights;
+use brillm::row_adamw::{AdamW, Mode};
+use brillm::training::RowAdamW;
+use brillm::{BriLlm, BriLlmConfig};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::Arc;
+
+const ADAMW: AdamW = AdamW {
+    betas: [0.9, 0.999],
+    epsilon: 1e-8,
+    weight_decay: 0.0,
+};
+const BATCH: usize = 16;
+const EDGES: usize = 30;
+
+/// A graph of random counts, with walks over it.
+struct World {
+    counts: PairCounts,
+    graph: Arc<Graph>,
+    nodes: u32,
+}
+
+impl World {
+    /// `share` of all pairs have an edge; in a graph of 1 all of them.
+    fn new(nodes: usize, share: f64) -> Self {
+        let key = random::key(7, "world", 0);
+        let mut first = vec![0];
+        let (mut targets, mut counts) = (Vec::new(), Vec::new());
+        for source in 0..nodes {
+            for target in 0..nodes {
+                let place = (source * nodes + target) as u64;
+                if random::uniform(key, place) < share {
+                    targets.push(target as u32);
+                    counts.push(1 + (random::bits(key, place) % 1000) as u32);
+                }
+            }
+            first.push(targets.len() as u64);
+        }
+        let counts = PairCounts {
+            first,
+            targets,
+            counts,
+            tokens: vec![1; nodes],
+        };
+        let graph = Arc::new(counts.graph(1, BackOff::SharedRow));
+        Self {
+            counts,
+            graph,
+            nodes: nodes as u32,
+        }
+    }
+
+    /// Uniformly random paths over existing edges, among the first `sources` nodes.
+    fn batch(&self, seed: u64, sources: u32) -> (Vec<u32>, Vec<u32>) {
+        let key = random::key(seed, "paths", 0);
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        for row in 0..BATCH as u64 {
+            let mut node = (random::bits(key, row << 32) % u64::from(sources)) as u32;
+            for edge in 0..EDGES as u64 {
+                let near: Vec<u32> = self
+                    .graph
+                    .targets(node)
+                    .iter()
+                    .copied()
+                    .filter(|&target| target < sources)
+                    .collect();
+                let next = match near.is_empty() {
+                    true => (node + 1) % sources,
+                    false => {
+                        near[(random::bits(key, row << 32 | edge) % near.len() as u64) as usize]
+                    }
+                };
+                from.push(node);
+                to.push(next);
+                node = next;
+            }
+        }
+        (from, to)
+    }
+
+    fn model(&self, d: usize) -> BriLlm {
+        let config = BriLlmConfig {
+            d_node: d,
+            flow: compat::REFERENCE,
+            initial: Initial::Uniform { half_range: 0.5 },
+        };
+        let uniform = |stream: &str, place: u64| random::uniform(random::key(1, stream, 0), place);
+        let parameters = config.init(self.graph.nodes(), self.graph.rows(), &uniform);
+        BriLlm {
+            config,
+            graph: self.graph.clone(),
+            parameters,
+        }
+    }
+
+    fn competition(&self, candidates: Candidates) -> Competition {
+        Competition::new(candidates, Weights::One, Vec::new(), Some(&self.counts))
+    }
+}
+
+/// Steps over eight batches in turn; grouping the candidates is part of a step.
+fn steps(
+    criterion: &mut Criterion,
+    name: &str,
+    world: &World,
+    candidates: Candidates,
+    mode: Mode,
+    sources: u32,
+) {
+    let mut model = world.model(32);
+    let competition = world.competition(candidates);
+    let batches: Vec<_> = (0..8).map(|seed| world.batch(seed, sources)).collect();
+    let valid = vec![true; BATCH * EDGES];
+    let mut optimizer = RowAdamW::new(&model, mode, ADAMW, None);
+    let mut group = criterion.benchmark_group("signal_step");
+    group.throughput(Throughput::Elements((BATCH * EDGES) as u64));
+    let mut index = 0;
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            let (sources, targets) = &batches[index % batches.len()];
+            index += 1;
+            let paths = Paths {
+                sources,
+                targets,
+                valid: &valid,
+                seq: EDGES,
+            };
+            let groups: Vec<Group> = competition.groups(&model.graph, &paths, &|_| 0.0);
+            optimizer.step(&mut model, &paths, &groups, 1e-3)
+        });
+    });
+    group.finish();
+}
+
+fn training(criterion: &mut Criterion) {
+    let (small, large) = (World::new(256, 1.0), World::new(1000, 0.2));
+    let exact = Mode::Exact;
+    steps(
+        criterion,
+        "v256_full/k100/exact",
+        &small,
+        Candidates::Frequent { n: 100 },
+        exact,
+        small.nodes,
+    );
+    steps(
+        criterion,
+        "v256_full/k100/touched",
+        &small,
+        Candidates::Frequent { n: 100 },
+        Mode::Touched,
+        small.nodes,
+    );
+    steps(
+        criterion,
+        "v256_full/all/exact",
+        &small,
+        Candidates::All,
+        exact,
+        small.nodes,
+    );
+    steps(
+        criterion,
+        "v1000_20%/k400/exact",
+        &large,
+        Candidates::Frequent { n: 400 },
+        exact,
+        large.nodes,
+    );
+    steps(
+        criterion,
+        "v1000_20%/k400/touched",
+        &large,
+        Candidates::Frequent { n: 400 },
+        Mode::Touched,
+        large.nodes,
+    );
+    steps(
+        criterion,
+        "v1000_20%/all/exact",
+        &large,
+        Candidates::All,
+        exact,
+        large.nodes,
+    );
+}
+
+/// The same walks among the first 200 nodes of a graph, and of one with ten times as many edges.
+fn untouched(criterion: &mut Criterion) {
+    for edges in [80_000, 800_000] {
+        let World { counts, .. } = World::new(200, 0.5);
+        let world = World {
+            counts,
+            graph: grown(edges),
+            nodes: 200,
+        };
+        let name = format!("untouched/{}_edges", world.graph.edges());
+        steps(criterion, &name, &world, Candidates::All, Mode::Exact, 200);
+    }
+}
+
+/// A graph of 200 nodes that walks stay in, with as many more nodes and edges as it takes; nothing leads there.
+fn grown(edges: usize) -> Arc<Graph> {
+    let small = World::new(200, 0.5).graph;
+    let more = edges.saturating_sub(small.edges());
+    let per_node = 500;
+    let nodes = 200 + more.div_ceil(per_node).max(per_node);
+    let own = |source: u32| small.targets(source).to_vec();
+    let far = |index: usize| -> Vec<u32> {
+        let n = more.saturating_sub(index * per_node).min(per_node);
+        (0..n as u32).map(|target| 200 + target).collect()
+    };
+    let rows = (0..nodes).map(|node| {
+        if node < 200 {
+            own(node as u32)
+        } else {
+            far(node - 200)
+        }
+    });
+    Arc::new(Graph::new(nodes, rows))
+}
+
+fn decoding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("signal_decode");
+    group.throughput(Throughput::Elements(1));
+    for (name, nodes, share) in [("v256_full", 256, 1.0), ("v1000_20%", 1000, 0.2)] {
+        let world = World::new(nodes, share);
+        let model = world.model(32);
+        let competition = world.competition(Candidates::All);
+        let mut state = State::start(&model, 3);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let candidates = state.candidates(&model, &competition, Decoding::REFERENCE);
+                let next = strongest(&candidates).expect("somebody competes").target;
+                state.advance(&model, Decoding::REFERENCE, next);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = training, untouched, decoding
+}
+criterion_main!(benches);
