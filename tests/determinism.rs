@@ -184,7 +184,7 @@ fn a_finished_run_is_resumed_without_doing_anything() {
 }
 
 /// Removes the newer checkpoints and resumes, for every one of them.
-fn check_every_resume(workplace: &Workplace, run: &str) {
+pub fn check_every_resume(workplace: &Workplace, run: &str) {
     let whole = workplace.result_of(run);
     let n_checkpoints = workplace.checkpoints(run).len();
     assert!(n_checkpoints >= 8, "{n_checkpoints} checkpoints");

@@ -7,6 +7,7 @@ mod command;
 mod determinism;
 mod errors;
 mod faults;
+mod graph;
 mod losses;
 mod parameters;
 mod parity;

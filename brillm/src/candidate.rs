@@ -7,6 +7,7 @@
 use crate::counts::PairCounts;
 use crate::graph::Graph;
 use crate::prior::Weights;
+use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -170,7 +171,8 @@ impl Competition {
             let targets: Vec<u32> = places.iter().map(|&place| paths.targets[place]).collect();
             self.group(graph, source, places, &targets, draw)
         };
-        by_source.into_iter().map(group).collect()
+        let groups: Vec<(u32, Vec<usize>)> = by_source.into_iter().collect();
+        groups.into_par_iter().map(group).collect()
     }
 
     /// The competition at positions that leave one node.
@@ -185,7 +187,7 @@ impl Competition {
         let mut entries = Entries {
             graph,
             source,
-            base: BTreeMap::new(),
+            base: Vec::new(),
             corrections: Vec::new(),
         };
         let weight = |target: u32| match self.excluded.contains(&target) {
@@ -297,7 +299,7 @@ pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<G
         let mut entries = Entries {
             graph,
             source,
-            base: BTreeMap::new(),
+            base: Vec::new(),
             corrections: Vec::new(),
         };
         for (index, &place) in places.iter().enumerate() {
@@ -315,32 +317,47 @@ pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<G
 struct Entries<'a> {
     graph: &'a Graph,
     source: u32,
-    base: BTreeMap<usize, f32>,
+    /// Rows with weights, in any order and more than once.
+    base: Vec<(usize, f32)>,
     corrections: Vec<(u32, usize, f32)>,
 }
 
 impl Entries<'_> {
     fn add(&mut self, target: u32, weight: f32) {
-        *self
-            .base
-            .entry(self.graph.row(self.source, target))
-            .or_default() += weight;
+        self.base
+            .push((self.graph.row(self.source, target), weight));
     }
 
     fn correct(&mut self, place: usize, target: u32, weight: f32) {
         let row = self.graph.row(self.source, target);
-        self.base.entry(row).or_default();
+        self.base.push((row, 0.0));
         self.corrections.push((place as u32, row, weight));
     }
 
-    fn group(self, places: Vec<usize>, targets: &[u32], ln_weight: &dyn Fn(u32) -> f32) -> Group {
-        let rows: Vec<usize> = self.base.keys().copied().collect();
+    fn group(
+        mut self,
+        places: Vec<usize>,
+        targets: &[u32],
+        ln_weight: &dyn Fn(u32) -> f32,
+    ) -> Group {
+        // Stable: equal rows add up in the order in which they came.
+        self.base.sort_by_key(|&(row, _)| row);
+        let (mut rows, mut weights): (Vec<usize>, Vec<f32>) = (Vec::new(), Vec::new());
+        for &(row, weight) in &self.base {
+            match rows.last() {
+                Some(&last) if last == row => weights[rows.len() - 1] += weight,
+                _ => {
+                    rows.push(row);
+                    weights.push(weight);
+                }
+            }
+        }
         let local = |row: usize| rows.binary_search(&row).expect("every row was entered") as u32;
         let corrections = self.corrections.iter();
         Group {
             source: self.source,
             shared: rows.iter().filter(|&&row| !self.graph.is_own(row)).count(),
-            weights: self.base.values().copied().collect(),
+            weights,
             corrections: corrections
                 .map(|&(place, row, weight)| (place, local(row), weight))
                 .collect(),

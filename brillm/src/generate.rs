@@ -31,6 +31,9 @@ impl Decoding {
     };
 }
 
+/// Rows that one thread scores: waking another one takes as long as a thousand rows.
+const ROWS_AT_ONCE: usize = 2048;
+
 /// A signal at a node.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -135,7 +138,7 @@ impl State {
         let rows: Vec<usize> = shared.iter().copied().chain(own).collect();
         let code = self.code(model, decoding);
         let energies: Vec<f32> = rows
-            .par_chunks(256)
+            .par_chunks(ROWS_AT_ONCE)
             .flat_map_iter(|rows| {
                 vectorised(|| {
                     let mut z = vec![0.0; d];
@@ -183,7 +186,10 @@ impl State {
             };
             let allowed = decoding.allow_self || target != self.token;
             if allowed && !competition.excluded.contains(&target) {
-                let score = energy + weight.ln() as f32;
+                let score = match weight {
+                    1.0 => energy,
+                    weight => energy + weight.ln() as f32,
+                };
                 candidates.push(Candidate {
                     target,
                     row,

@@ -33,19 +33,25 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// One update of any number of values at AdamW's time `time`, counted from 1.
+    /// What the two moments are multiplied with at a time, counted from 1, because they begin at zero.
+    pub fn corrections(&self, time: u32) -> [f64; 2] {
+        self.betas
+            .map(|beta| 1.0 / (1.0 - beta.powf(f64::from(time))))
+    }
+
+    /// One update of any number of values, with the [`Self::corrections`] of AdamW's time.
     #[inline(always)]
     pub fn update(
         &self,
         rate: f64,
-        time: u32,
+        corrections: [f64; 2],
         values: &mut [f32],
         moments: [&mut [f32]; 2],
         gradient: &[f32],
     ) {
         let [first, second] = moments;
         let [beta_1, beta_2] = self.betas.map(|beta| beta as f32);
-        let step = self.step(rate, time);
+        let step = self.step(rate, corrections);
         let places = values.iter_mut().zip(first).zip(second).zip(gradient);
         for (((value, first), second), gradient) in places {
             *first = beta_1 * *first + (1.0 - beta_1) * gradient;
@@ -56,10 +62,10 @@ impl AdamW {
 
     /// The same with a gradient of zero.
     #[inline(always)]
-    fn fade(&self, rate: f64, time: u32, values: &mut [f32], moments: [&mut [f32]; 2]) {
+    fn fade(&self, rate: f64, corrections: [f64; 2], values: &mut [f32], moments: [&mut [f32]; 2]) {
         let [first, second] = moments;
         let [beta_1, beta_2] = self.betas.map(|beta| beta as f32);
-        let step = self.step(rate, time);
+        let step = self.step(rate, corrections);
         for ((value, first), second) in values.iter_mut().zip(first).zip(second) {
             *first *= beta_1;
             *second *= beta_2;
@@ -68,10 +74,7 @@ impl AdamW {
     }
 
     #[inline(always)]
-    fn step(&self, rate: f64, time: u32) -> Step {
-        let corrections = self
-            .betas
-            .map(|beta| 1.0 / (1.0 - beta.powf(f64::from(time))));
+    fn step(&self, rate: f64, corrections: [f64; 2]) -> Step {
         Step {
             keep: (1.0 - rate * self.weight_decay) as f32,
             rate: (rate * corrections[0]) as f32,
@@ -132,6 +135,8 @@ pub struct Clock<'a> {
     pub adamw: AdamW,
     /// The learning rate of every step so far, the coming one included.
     pub rates: &'a [f32],
+    /// [`AdamW::corrections`] of every time so far: a power is dear where a row is short.
+    pub corrections: &'a [[f64; 2]],
     /// The longest gradient of a row; longer ones are scaled to it.
     pub clip: Option<f32>,
 }
@@ -244,7 +249,7 @@ impl<'a> Rows<'a> {
             ];
             clock.adamw.fade(
                 f64::from(clock.rates[step as usize - 1]),
-                step,
+                clock.corrections[step as usize - 1],
                 values,
                 moments,
             );
@@ -295,7 +300,7 @@ impl<'a> Rows<'a> {
         };
         clock.adamw.update(
             rate,
-            own_time,
+            clock.corrections[own_time as usize - 1],
             &mut self.values[places],
             [first, second],
             gradient,

@@ -26,6 +26,8 @@ pub struct RowAdamW {
     pub node_bias: [Vec<f32>; 2],
     /// The learning rate of every step so far.
     pub rates: Vec<f32>,
+    /// [`AdamW::corrections`] of every step so far; filled from `rates` when needed.
+    corrections: Vec<[f64; 2]>,
 }
 
 impl RowAdamW {
@@ -40,6 +42,7 @@ impl RowAdamW {
             mix: zeros(model.parameters.mix.len()),
             node_bias: zeros(model.parameters.node_bias.len()),
             rates: Vec::new(),
+            corrections: Vec::new(),
         }
     }
 
@@ -52,10 +55,12 @@ impl RowAdamW {
         rate: f64,
     ) -> Learnt {
         self.rates.push(rate as f32);
+        self.correct();
         let clock = Clock {
             mode: self.mode,
             adamw: self.adamw,
             rates: &self.rates,
+            corrections: &self.corrections,
             clip: self.clip,
         };
         let BriLlm {
@@ -89,10 +94,12 @@ impl RowAdamW {
         device: &B::Device,
     ) -> Learnt {
         self.rates.push(rate as f32);
+        self.correct();
         let clock = Clock {
             mode: self.mode,
             adamw: self.adamw,
             rates: &self.rates,
+            corrections: &self.corrections,
             clip: self.clip,
         };
         let rows = composed::rows_of(&model.graph, paths, groups);
@@ -126,11 +133,13 @@ impl RowAdamW {
     /// Brings every row to what dense AdamW would have made of it by now. To the bit, whenever it is called, the run
     /// goes on as if it had not been.
     pub fn catch_up(&mut self, model: &mut BriLlm) {
+        self.correct();
         let time = self.rates.len() as u32;
         let clock = Clock {
             mode: self.mode,
             adamw: self.adamw,
             rates: &self.rates,
+            corrections: &self.corrections,
             clip: self.clip,
         };
         const ROWS_AT_ONCE: usize = 1024;
@@ -150,13 +159,26 @@ impl RowAdamW {
         });
     }
 
+    fn correct(&mut self) {
+        for step in self.corrections.len()..self.rates.len() {
+            self.corrections
+                .push(self.adamw.corrections(step as u32 + 1));
+        }
+    }
+
     fn update_rest(&mut self, model: &mut BriLlm, gradients: &Gradients, rate: f64) {
-        let time = self.rates.len() as u32;
+        let corrections = self.corrections[self.rates.len() - 1];
         let rate = f64::from(rate as f32);
         let mix: Vec<f32> = gradients.mix.iter().map(|&value| value as f32).collect();
         let [first, second] = &mut self.mix;
         let adamw = self.adamw;
-        adamw.update(rate, time, &mut model.parameters.mix, [first, second], &mix);
+        adamw.update(
+            rate,
+            corrections,
+            &mut model.parameters.mix,
+            [first, second],
+            &mix,
+        );
         let d = model.config.d_node;
         let mut node_bias = vec![0.0; model.parameters.node_bias.len()];
         for (&node, gradient) in &gradients.node_bias {
@@ -166,7 +188,7 @@ impl RowAdamW {
         vectorised(|| {
             adamw.update(
                 rate,
-                time,
+                corrections,
                 &mut model.parameters.node_bias,
                 [first, second],
                 &node_bias,

@@ -22,6 +22,7 @@ use crate::data::story::story;
 use crate::data::synthetic::RoutingTasks;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Problem};
+use crate::run::replace_file;
 
 /// Runs the verb that was typed.
 ///
@@ -84,7 +85,7 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
             Ok((path.display().to_string(), coverage))
         })
         .collect::<Result<_, Error>>()?;
-    bigrams.save(&arguments.output)?;
+    replace_file(&arguments.output, &bigrams.to_bytes())?;
     let counts = &bigrams.counts;
     let edges = counts
         .counts

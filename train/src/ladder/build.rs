@@ -2,7 +2,7 @@
 
 use crate::device::ON_THE_CPU;
 use crate::error::{Error, Problem};
-use crate::learner::{OptimizerConfig, load_model};
+use crate::learner::{OptimizerConfig, load_model, tables};
 use crate::recipe::{Edges, ModelConfig, Policy, Recipe, SignalConfig};
 use crate::run::TensorMap;
 use crate::task::{Core, Decoder, Signal};
@@ -153,7 +153,7 @@ pub fn load_into<B: Backend>(
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
         .collect();
-    let shapes = signal.shapes();
+    let shapes = tables::shapes(signal);
     if shapes != found {
         let problem = Problem::new(
             file,
@@ -165,6 +165,6 @@ pub fn load_into<B: Backend>(
             problem.advise("recipe, counts and checkpoint do not belong together"),
         ));
     }
-    signal.set_parameters(tensors);
+    tables::set_parameters(signal, tensors);
     Ok(model)
 }

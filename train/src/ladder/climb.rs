@@ -11,7 +11,7 @@ use crate::hook::{
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
-    TrainingLoader, ValidationLoader,
+    TrainingLoader, ValidationLoader, tables,
 };
 use crate::metric;
 use crate::recipe::{Checked, Policy, Stage, Start};
@@ -183,7 +183,7 @@ impl Ladder {
         let model = load_into(skeleton, snapshot.model, &self.run.checkpoints())?;
         let fresh = GroupedAdamW::new(&self.recipe.optimizer);
         if let Decoder::BriLlm(signal) = &model {
-            signal.set_moments(snapshot.optimizer).map_err(|name| {
+            tables::set_moments(signal, snapshot.optimizer).map_err(|name| {
                 let expected = "the optimizer's tensors of this model";
                 let problem = Problem::new(
                     self.run.checkpoints(),

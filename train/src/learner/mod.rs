@@ -11,6 +11,7 @@
 //! | `gradient` | global norm and clipping |
 //! | `optimizer` | AdamW that decays matrices only; its state by parameter path |
 //! | `freeze` | parameter groups, and which of them learn |
+//! | `tables` | the tables of a graph ↔ the tensors of a checkpoint |
 //! | `weights` | model and optimizer ↔ the tensors of a checkpoint |
 
 mod events;
@@ -22,6 +23,7 @@ mod optimizer;
 mod schedule;
 mod session;
 mod strategy;
+pub mod tables;
 mod weights;
 
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};

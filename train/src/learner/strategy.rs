@@ -3,6 +3,7 @@
 use super::events::Events;
 use super::optimizer::GroupedAdamW;
 use super::session::{MODEL, Session};
+use super::tables;
 use crate::error::Error;
 use crate::run::TensorMap;
 use crate::run::checkpoint::State;
@@ -32,9 +33,7 @@ pub trait Trainable<B: AutodiffBackend>:
         None
     }
 
-    /// Shows its own tables and those of its optimizer to a writer, if it keeps such; see [`Signal::lend`].
-    ///
-    /// [`Signal::lend`]: crate::task::Signal::lend
+    /// Shows its own tables and those of its optimizer to a writer, if it keeps such; see [`tables::lend`].
     fn lend(
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
@@ -54,7 +53,7 @@ impl<B: AutodiffBackend> Trainable<B> for Decoder<B> {
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Option<Result<(), Error>> {
         match self {
-            Decoder::BriLlm(signal) => Some(signal.lend(to)),
+            Decoder::BriLlm(signal) => Some(tables::lend(signal, to)),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@ macro_rules! bundled {
 }
 
 /// All of them, the smallest of a kind first.
-pub const BUNDLED: [Bundled; 11] = bundled![
+pub const BUNDLED: [Bundled; 15] = bundled![
     "baseline" / "tiny",
     "baseline" / "graded",
     "baseline" / "shakespeare_char",
@@ -34,6 +34,10 @@ pub const BUNDLED: [Bundled; 11] = bundled![
     "brian" / "r125",
     "brian" / "r350",
     "brian" / "r1b",
+    "brillm" / "tiny",
+    "brillm" / "song_lyrics",
+    "brillm" / "zh_4k",
+    "brillm" / "en_4k",
 ];
 
 #[cfg(test)]

@@ -45,5 +45,13 @@ pub use time::{now_s, utc_text};
 /// # Errors
 /// `Resource` if the disk says no.
 pub fn replace_file(path: &std::path::Path, content: &[u8]) -> Result<(), crate::error::Error> {
-    disk::replace(&disk::System, path, content)
+    // A bare name lies in the folder where the program runs.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let path = folder.map_or_else(
+        || std::path::Path::new(".").join(path),
+        |_| path.to_path_buf(),
+    );
+    disk::replace(&disk::System, &path, content)
 }

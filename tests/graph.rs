@@ -1,0 +1,183 @@
+//! The graph of tokens end to end: counted, trained, resumed, measured, continued, and refused where a file is damaged.
+
+use crate::determinism::check_every_resume;
+use crate::support::Workplace;
+use brillm::graph::BackOff;
+use brillm::prior::{Prior, Weights};
+use std::fs;
+use train::data::{Bigrams, Split};
+
+/// A workplace with counted stories, and the line that trains a few steps of the tiny graph on them.
+fn counted() -> (Workplace, String) {
+    let workplace = Workplace::with_few_stories();
+    let count = "data bigrams data/stories/train.bin --valid data/stories/valid.bin \
+                 --output data/stories/bigrams.safetensors --json";
+    let counted = workplace.nerve(count).expect(0).json();
+    let coverage = counted["held_out"][0]["coverage"].as_f64().unwrap();
+    assert!(coverage > 0.5 && coverage < 1.0, "{coverage}");
+    let fit = "fit assets/recipes/brillm/tiny.toml --render none --set stage.train.steps=8 \
+               --set stage.train.learning_rate.warmup_steps=2 --set batch.sequences=3 \
+               --set watch.log_every_steps=1 --set watch.valid_every_steps=3 --set watch.valid_tokens=512 \
+               --set watch.sample_every_steps=5 --set watch.sample_tokens=8 --set checkpoint.every_steps=1 \
+               --set checkpoint.keep_last=100 --set data.train=[{path='data/stories/train.bin',weight=1.0}] \
+               --set data.valid=[{name='stories',path='data/stories/valid.bin'}]";
+    (workplace, fit.to_string())
+}
+
+#[test]
+fn counts_are_the_same_bytes_every_time_and_of_the_training_split_alone() {
+    let (workplace, _) = counted();
+    let again = "data bigrams data/stories/train.bin --output again.safetensors";
+    workplace.nerve(again).expect(0);
+    let bytes = |path: &str| fs::read(workplace.path(path)).unwrap();
+    assert!(bytes("again.safetensors") == bytes("data/stories/bigrams.safetensors"));
+    workplace.nerve(again).expect(2);
+}
+
+#[test]
+fn a_graph_resumed_from_any_of_its_checkpoints_is_the_one_that_never_stopped() {
+    let (workplace, fit) = counted();
+    let drawn = "--set model.candidates={kind='sampled',n=20}";
+    let frequent = "--set model.candidates={kind='frequent',n=20} --set batch.accumulate=2 --set optimizer.weight_decay=0.1";
+    for (index, sets) in [
+        "",
+        drawn,
+        frequent,
+        "--set optimizer.mode=touched",
+        "--set optimizer.mode=dense",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let line = format!("{fit} --set run.name=whole{index} {sets}");
+        let run = workplace.nerve(&line).expect(0).answer().to_string();
+        check_every_resume(&workplace, &run);
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let (workplace, fit) = counted();
+    let run = |threads: &str| {
+        let line = format!("{fit} --set run.name=threads{threads}");
+        let run = workplace
+            .nerve_with(&line, &[("RAYON_NUM_THREADS", threads)])
+            .expect(0)
+            .answer()
+            .to_string();
+        workplace.result_of(&run).0[0].clone()
+    };
+    assert!(run("1") == run("2"));
+}
+
+#[test]
+fn evaluation_knows_how_often_a_pair_was_seen_and_samples_are_repeatable() {
+    let (workplace, fit) = counted();
+    let run = workplace.nerve(&fit).expect(0).answer().to_string();
+    let measured = workplace
+        .nerve(&format!("eval {run} --json"))
+        .expect(0)
+        .json();
+    let split = &measured["splits"][0];
+    let parts = split["coverage"].as_array().unwrap();
+    let tokens: u64 = parts
+        .iter()
+        .map(|part| part["tokens"].as_u64().unwrap())
+        .sum();
+    assert_eq!(Some(tokens), split["tokens"].as_u64());
+    let nats: f64 = parts
+        .iter()
+        .map(|part| part["loss/lm"].as_f64().unwrap() * part["tokens"].as_f64().unwrap())
+        .sum();
+    assert!((nats / tokens as f64 - split["loss/lm"].as_f64().unwrap()).abs() < 1e-5);
+    let sample =
+        format!("sample {run} --prompt Once --tokens 12 --seed 3 --temperature 0.7 --top-p 0.9");
+    let text = workplace.nerve(&sample).expect(0).stdout;
+    assert_eq!(workplace.nerve(&sample).expect(0).stdout, text);
+    assert_ne!(
+        workplace
+            .nerve(&sample.replace("--seed 3", "--seed 4"))
+            .expect(0)
+            .stdout,
+        text
+    );
+}
+
+#[test]
+fn a_prior_alone_predicts_as_the_bigram_model_does() {
+    let (workplace, fit) = counted();
+    let still = "--set model.initial.half_range=1e-7 --set model.flow.encoding=none --set stage.train.learning_rate.peak=1e-12 \
+                 --set stage.train.learning_rate.floor=1e-13 --set watch.valid_tokens=100000";
+    let run = workplace
+        .nerve(&format!("{fit} {still}"))
+        .expect(0)
+        .answer()
+        .to_string();
+    let loss = workplace
+        .nerve(&format!("eval {run} --json"))
+        .expect(0)
+        .json()["splits"][0]["loss/lm"]
+        .as_f64()
+        .unwrap();
+    let bigrams = Bigrams::load(&workplace.path("data/stories/bigrams.safetensors")).unwrap();
+    let graph = bigrams.counts.graph(1, BackOff::SharedRow);
+    let weights = Weights::new(Prior::Bigram, Some(&bigrams.counts), &graph);
+    let split = Split::open(workplace.path("data/stories/valid.bin")).unwrap();
+    let (mut nats, mut pairs) = (0.0, 0);
+    for document in split.documents() {
+        let start = document.start as usize;
+        for pair in split
+            .tokens(start..start + document.tokens as usize)
+            .windows(2)
+        {
+            nats -= weights.of(pair[0], pair[1]).ln();
+            pairs += 1;
+        }
+    }
+    let expected = nats / f64::from(pairs);
+    assert!((loss - expected).abs() < 1e-4, "{loss} {expected}");
+}
+
+#[test]
+fn damaged_or_foreign_counts_are_refused_in_a_line() {
+    let (workplace, fit) = counted();
+    let path = workplace.path("data/stories/bigrams.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [
+        &whole[..whole.len() / 2],
+        &flipped,
+        b"nothing of the kind".as_slice(),
+    ] {
+        fs::write(&path, damaged).unwrap();
+        let error = workplace.nerve(&fit).expect(3).stderr;
+        assert!(
+            error.contains("bigrams.safetensors") && error.contains("nerve data bigrams"),
+            "{error}"
+        );
+        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+    }
+    fs::remove_file(&path).unwrap();
+    workplace.nerve(&fit).expect(3);
+    let other = "data prepare few.jsonl --output data/bytes --valid 0.3 --tokenizer assets/tokenizers/byte.json";
+    workplace.nerve(other).expect(0);
+    let count = "data bigrams data/bytes/train.bin --output data/stories/bigrams.safetensors";
+    workplace.nerve(count).expect(0);
+    let error = workplace.nerve(&fit).expect(3).stderr;
+    assert!(error.contains("another tokenizer"), "{error}");
+}
+
+#[test]
+fn a_resume_refuses_other_counts() {
+    let (workplace, fit) = counted();
+    let run = workplace.nerve(&fit).expect(0).answer().to_string();
+    let count =
+        "data bigrams data/stories/valid.bin --output data/stories/bigrams.safetensors --force";
+    workplace.nerve(count).expect(0);
+    let error = workplace
+        .nerve(&format!("fit --resume {run} --render none"))
+        .expect(3)
+        .stderr;
+    assert!(error.contains("bigrams.safetensors"), "{error}");
+}
