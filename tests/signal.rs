@@ -591,6 +591,7 @@ fn check_scalar(case: &Value) {
         adamw.update(
             number("lr"),
             adamw.corrections(time),
+            adamw.betas,
             &mut value,
             [&mut first, &mut second],
             &[gradient],

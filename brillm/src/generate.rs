@@ -140,20 +140,18 @@ impl State {
         let energies: Vec<f32> = rows
             .par_chunks(ROWS_AT_ONCE)
             .flat_map_iter(|rows| {
+                // A plain loop: what is not inlined here would not be vectorised.
                 vectorised(|| {
                     let mut z = vec![0.0; d];
                     let mut slope = vec![0.0; d];
-                    let mut energy = |row: &usize| {
+                    let mut energies = Vec::with_capacity(rows.len());
+                    for &row in rows {
                         z.copy_from_slice(&code);
-                        arrive(
-                            &self.mixed,
-                            model.parameters.edge(*row, d),
-                            &mut z,
-                            &mut slope,
-                        );
-                        norm(&z)
-                    };
-                    rows.iter().map(&mut energy).collect::<Vec<f32>>()
+                        let row = model.parameters.edge(row, d);
+                        arrive(&self.mixed, row, &mut z, &mut slope);
+                        energies.push(norm(&z));
+                    }
+                    energies
                 })
             })
             .collect();

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 /// After so many steps without a gradient the first moment moves nothing any more.
-const FADED: u32 = 176;
+pub const FADED: u32 = 176;
 
 /// What happens to rows that a step did not use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -39,46 +39,41 @@ impl AdamW {
             .map(|beta| 1.0 / (1.0 - beta.powf(f64::from(time))))
     }
 
-    /// One update of any number of values, with the [`Self::corrections`] of AdamW's time.
+    /// What is left of the two moments after some steps without a gradient.
+    pub fn fades(&self, steps: u32) -> [f64; 2] {
+        self.betas.map(|beta| beta.powf(f64::from(steps)))
+    }
+
+    /// One update of any number of values, with the [`Self::corrections`] of AdamW's time, and what is left of the moments
+    /// since they were last updated: with no step in between, the betas.
     #[inline(always)]
     pub fn update(
         &self,
         rate: f64,
         corrections: [f64; 2],
+        fades: [f64; 2],
         values: &mut [f32],
         moments: [&mut [f32]; 2],
         gradient: &[f32],
     ) {
         let [first, second] = moments;
         let [beta_1, beta_2] = self.betas.map(|beta| beta as f32);
-        let step = self.step(rate, corrections);
+        let [left_1, left_2] = fades.map(|left| left as f32);
+        let step = self.step(rate, corrections, [1.0; 2]);
         let places = values.iter_mut().zip(first).zip(second).zip(gradient);
         for (((value, first), second), gradient) in places {
-            *first = beta_1 * *first + (1.0 - beta_1) * gradient;
-            *second = beta_2 * *second + (1.0 - beta_2) * gradient * gradient;
-            step.apply(value, *first, *second);
+            *first = left_1 * *first + (1.0 - beta_1) * gradient;
+            *second = left_2 * *second + (1.0 - beta_2) * gradient * gradient;
+            *value = step.apply(*value, *first, second.sqrt());
         }
     }
 
-    /// The same with a gradient of zero.
-    #[inline(always)]
-    fn fade(&self, rate: f64, corrections: [f64; 2], values: &mut [f32], moments: [&mut [f32]; 2]) {
-        let [first, second] = moments;
-        let [beta_1, beta_2] = self.betas.map(|beta| beta as f32);
-        let step = self.step(rate, corrections);
-        for ((value, first), second) in values.iter_mut().zip(first).zip(second) {
-            *first *= beta_1;
-            *second *= beta_2;
-            step.apply(value, *first, *second);
-        }
-    }
-
-    #[inline(always)]
-    fn step(&self, rate: f64, corrections: [f64; 2]) -> Step {
+    /// A step for moments of which `fades` is left.
+    fn step(&self, rate: f64, corrections: [f64; 2], fades: [f64; 2]) -> Step {
         Step {
             keep: (1.0 - rate * self.weight_decay) as f32,
-            rate: (rate * corrections[0]) as f32,
-            second: corrections[1] as f32,
+            rate: (rate * corrections[0] * fades[0]) as f32,
+            root: (corrections[1] * fades[1]).sqrt() as f32,
             epsilon: self.epsilon as f32,
         }
     }
@@ -89,19 +84,19 @@ impl AdamW {
 struct Step {
     keep: f32,
     rate: f32,
-    second: f32,
+    root: f32,
     epsilon: f32,
 }
 
 impl Step {
     #[inline(always)]
-    fn apply(self, value: &mut f32, first: f32, second: f32) {
-        *value =
-            *value * self.keep - self.rate * first / ((second * self.second).sqrt() + self.epsilon);
+    fn apply(self, value: f32, first: f32, root_of_second: f32) -> f32 {
+        value * self.keep - self.rate * first / (root_of_second * self.root + self.epsilon)
     }
 }
 
-/// What AdamW remembers of the edge table, row by row.
+/// What AdamW remembers of the edge table, row by row, as it was at the row's last gradient: how far it has faded since
+/// follows from the time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     /// Mean of the gradients, of the table's shape.
@@ -137,6 +132,8 @@ pub struct Clock<'a> {
     pub rates: &'a [f32],
     /// [`AdamW::corrections`] of every time so far: a power is dear where a row is short.
     pub corrections: &'a [[f64; 2]],
+    /// [`AdamW::fades`] of up to [`FADED`] steps.
+    pub fades: &'a [[f64; 2]],
     /// The longest gradient of a row; longer ones are scaled to it.
     pub clip: Option<f32>,
 }
@@ -242,18 +239,20 @@ impl<'a> Rows<'a> {
             touched => touched.saturating_add(FADED).min(time),
         };
         let values = &mut self.values[places.clone()];
-        for step in self.current[index] + 1..=moving {
-            let moments = [
-                &mut self.first[places.clone()],
-                &mut self.second[places.clone()],
-            ];
-            clock.adamw.fade(
-                f64::from(clock.rates[step as usize - 1]),
-                clock.corrections[step as usize - 1],
-                values,
-                moments,
-            );
-        }
+        let steps: Vec<Step> = (self.current[index] + 1..=moving)
+            .map(|step| {
+                let at = step as usize - 1;
+                let fades = clock.fades[(step - touched) as usize];
+                let rate = f64::from(clock.rates[at]);
+                clock.adamw.step(rate, clock.corrections[at], fades)
+            })
+            .collect();
+        fade(
+            &steps,
+            values,
+            &self.first[places.clone()],
+            &self.second[places.clone()],
+        );
         if clock.adamw.weight_decay != 0.0 {
             for step in self.current[index].max(moving) + 1..=time {
                 let rate = f64::from(clock.rates[step as usize - 1]);
@@ -285,14 +284,15 @@ impl<'a> Rows<'a> {
             Mode::Touched => touched + 1,
             _ => time,
         };
-        let faded = touched.saturating_add(FADED);
-        if clock.mode != Mode::Touched && touched > 0 && faded < time - 1 {
-            // What `catch_up` left out of the moments.
-            let missed = f64::from(time - 1 - faded);
-            let [left_1, left_2] = clock.adamw.betas.map(|beta| beta.powf(missed) as f32);
-            first.iter_mut().for_each(|value| *value *= left_1);
-            second.iter_mut().for_each(|value| *value *= left_2);
-        }
+        // Since its last gradient; a row without one has nothing that could fade.
+        let since = match (clock.mode, touched) {
+            (Mode::Touched, _) | (_, 0) => 1,
+            _ => time - touched,
+        };
+        let fades = match clock.fades.get(since as usize) {
+            Some(fades) => *fades,
+            None => clock.adamw.fades(since),
+        };
         let rate = f64::from(clock.rates[time as usize - 1]);
         let own_time = match clock.mode {
             Mode::Touched => self.touched[index],
@@ -301,6 +301,7 @@ impl<'a> Rows<'a> {
         clock.adamw.update(
             rate,
             clock.corrections[own_time as usize - 1],
+            fades,
             &mut self.values[places],
             [first, second],
             gradient,
@@ -308,4 +309,33 @@ impl<'a> Rows<'a> {
         self.current[index] = time;
         f64::from(norm) * f64::from(norm)
     }
+}
+
+/// Steps without a gradient, one after the other, value by value in blocks: the square root is taken once for all of them.
+#[inline(always)]
+fn fade(steps: &[Step], values: &mut [f32], first: &[f32], second: &[f32]) {
+    const BLOCK: usize = 8;
+    let apply = |values: &mut [f32], first: &[f32], second: &[f32]| {
+        let places = values.iter_mut().zip(first).zip(second);
+        for ((value, first), second) in places {
+            let root = second.sqrt();
+            *value = steps
+                .iter()
+                .fold(*value, |value, step| step.apply(value, *first, root));
+        }
+    };
+    let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
+    let done = blocks.len() * BLOCK;
+    let (firsts, seconds) = (first.as_chunks::<BLOCK>().0, second.as_chunks::<BLOCK>().0);
+    for ((values, first), second) in blocks.iter_mut().zip(firsts).zip(seconds) {
+        let roots = second.map(f32::sqrt);
+        let mut sums = *values;
+        for step in steps {
+            for lane in 0..BLOCK {
+                sums[lane] = step.apply(sums[lane], first[lane], roots[lane]);
+            }
+        }
+        *values = sums;
+    }
+    apply(rest, &first[done..], &second[done..]);
 }

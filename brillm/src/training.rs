@@ -5,7 +5,7 @@ use crate::composed;
 use crate::kernel::numeric::vectorised;
 use crate::kernel::pass::{self, Learnt};
 use crate::model::{BriLlm, Gradients};
-use crate::row_adamw::{AdamW, Clock, Mode, Moments, Rows};
+use crate::row_adamw::{AdamW, Clock, FADED, Mode, Moments, Rows};
 use burn::tensor::backend::AutodiffBackend;
 use rayon::prelude::*;
 
@@ -28,6 +28,8 @@ pub struct RowAdamW {
     pub rates: Vec<f32>,
     /// [`AdamW::corrections`] of every step so far; filled from `rates` when needed.
     corrections: Vec<[f64; 2]>,
+    /// [`AdamW::fades`] of every number of steps that moves anything.
+    fades: Vec<[f64; 2]>,
 }
 
 impl RowAdamW {
@@ -43,6 +45,7 @@ impl RowAdamW {
             node_bias: zeros(model.parameters.node_bias.len()),
             rates: Vec::new(),
             corrections: Vec::new(),
+            fades: (0..=FADED).map(|steps| adamw.fades(steps)).collect(),
         }
     }
 
@@ -61,6 +64,7 @@ impl RowAdamW {
             adamw: self.adamw,
             rates: &self.rates,
             corrections: &self.corrections,
+            fades: &self.fades,
             clip: self.clip,
         };
         let BriLlm {
@@ -100,6 +104,7 @@ impl RowAdamW {
             adamw: self.adamw,
             rates: &self.rates,
             corrections: &self.corrections,
+            fades: &self.fades,
             clip: self.clip,
         };
         let rows = composed::rows_of(&model.graph, paths, groups);
@@ -140,6 +145,7 @@ impl RowAdamW {
             adamw: self.adamw,
             rates: &self.rates,
             corrections: &self.corrections,
+            fades: &self.fades,
             clip: self.clip,
         };
         const ROWS_AT_ONCE: usize = 1024;
@@ -175,6 +181,7 @@ impl RowAdamW {
         adamw.update(
             rate,
             corrections,
+            adamw.betas,
             &mut model.parameters.mix,
             [first, second],
             &mix,
@@ -189,6 +196,7 @@ impl RowAdamW {
             adamw.update(
                 rate,
                 corrections,
+                adamw.betas,
                 &mut model.parameters.node_bias,
                 [first, second],
                 &node_bias,

@@ -282,7 +282,7 @@ impl Dense {
 
 #[test]
 fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
-    use crate::row_adamw::{Clock, Moments, Rows};
+    use crate::row_adamw::{Clock, FADED, Moments, Rows};
     let (rows, row_len, steps) = (40, 6, 500);
     let start: Vec<f32> = (0..rows * row_len)
         .map(|place| uniform("start", place as u64) as f32 - 0.5)
@@ -303,6 +303,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
     let corrections: Vec<[f64; 2]> = (1..=steps as u32)
         .map(|time| ADAMW.corrections(time))
         .collect();
+    let fades: Vec<[f64; 2]> = (0..=FADED).map(|steps| ADAMW.fades(steps)).collect();
     let mut rates = Vec::new();
     for step in 0..steps {
         let rate = 0.05 * (1.0 - step as f32 / 1000.0);
@@ -312,6 +313,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
             adamw: ADAMW,
             rates: &rates,
             corrections: &corrections,
+            fades: &fades,
             clip: None,
         };
         let mut table = Rows::all(&mut values, &mut moments, row_len);
@@ -340,6 +342,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
         adamw: ADAMW,
         rates: &rates,
         corrections: &corrections,
+        fades: &fades,
         clip: None,
     };
     let mut table = Rows::all(&mut values, &mut moments, row_len);

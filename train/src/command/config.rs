@@ -141,7 +141,7 @@ mod tests {
     fn an_unknown_kind_or_size_names_the_known_ones() {
         assert_eq!(
             new("brain", "tiny").unwrap_err().to_string(),
-            "command line: KIND: found \"brain\", expected one of \"baseline\", \"brian\"; did you mean \"brian\"?"
+            "command line: KIND: found \"brain\", expected one of \"baseline\", \"brian\", \"brillm\"; did you mean \"brian\"?"
         );
         assert_eq!(
             new("brian", "huge").unwrap_err().to_string(),

@@ -298,16 +298,16 @@ fn an_unknown_kind_is_named_with_the_known_ones_and_its_table_is_left_alone() {
     assert_eq!(
         after("kind = \"brian\"", "kind = \"brain\""),
         [
-            "model.kind: found string \"brain\", expected one of \"baseline\", \"brian\"; did you mean \"brian\"?"
+            "model.kind: found string \"brain\", expected one of \"baseline\", \"brian\", \"brillm\"; did you mean \"brian\"?"
         ]
     );
     assert_eq!(
         after("kind = \"brian\"", "kind = \"mamba\""),
-        ["model.kind: found string \"mamba\", expected one of \"baseline\", \"brian\""]
+        ["model.kind: found string \"mamba\", expected one of \"baseline\", \"brian\", \"brillm\""]
     );
     assert_eq!(
         after("kind = \"brian\"", "# "),
-        ["model.kind: found no such key, expected one of \"baseline\", \"brian\""]
+        ["model.kind: found no such key, expected one of \"baseline\", \"brian\", \"brillm\""]
     );
     assert_eq!(
         after("dtype = \"f32\"", "dtype = \"fp32\""),
@@ -535,7 +535,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file_and_wrong_values_break_no_
         [
             "data.window: found integer 100, expected at most model.context, 64",
             "model.n_heads: found string \"four\", expected a whole number",
-            "optimizer.kind: found string \"sgd\", expected \"adamw\"",
+            "optimizer.kind: found string \"sgd\", expected one of \"adamw\", \"row_adamw\"",
             "stage.1.nam: found an unknown key, expected a known one; did you mean name?",
             "checkpoint.every_steps: found integer 0, expected a whole number from 1 to 1125899906842624",
         ]
