@@ -167,7 +167,7 @@ pub fn check(folder: &Path) -> String {
     let batch = inputs(&folder.join("inputs.safetensors"));
     let expected = import::read(&folder.join("expected.safetensors")).unwrap();
     let found = energies(&model, &batch).into_iter().flatten();
-    for (found, expected) in found.zip(expected["energies"].values.iter()) {
+    for (found, expected) in found.zip(expected["energies"].floats().iter()) {
         close(
             "energy",
             f64::from(found),
@@ -183,7 +183,7 @@ pub fn check(folder: &Path) -> String {
         close(
             "loss",
             loss,
-            f64::from(expected["loss"].values[0]),
+            f64::from(expected["loss"].floats()[0]),
             GOLDEN as f64,
         );
         worst = worst.max(check_gradients(&optimizer, d, &gradients, how));
@@ -232,7 +232,7 @@ fn check_gradients(optimizer: &RowAdamW, d: usize, expected: &TensorMap, how: Ex
     ];
     let mut worst = 0.0f64;
     for (name, found) in found {
-        let expected = expected[name].values.as_slice();
+        let expected = expected[name].floats();
         assert_eq!(found.len(), expected.len(), "{name}");
         let largest = expected
             .iter()
@@ -290,7 +290,7 @@ fn check_training(
         ("positions", model.parameters.mix.clone()),
     ];
     for (name, found) in found {
-        let expected = after[name].values.as_slice();
+        let expected = after[name].floats();
         let difference = |(a, b): (&f32, &f32)| f64::from(a - b);
         let squares: f64 = found
             .iter()

@@ -10,6 +10,7 @@
 //! | `position` | the code of a position |
 //! | `flow` | one signal on its way, and the mix of the past |
 //! | `candidate` | which targets compete, grouped by source |
+//! | `table` | rows of numbers, as f32 or as bf16 |
 //! | `model` | sizes and parameters |
 //! | `composed` | the passes as tensor operations, on any backend: the specification of the next |
 //! | `kernel` | the passes, fast, on the host |
@@ -30,6 +31,7 @@ pub mod model;
 pub mod position;
 pub mod prior;
 pub mod row_adamw;
+pub mod table;
 pub mod training;
 
 pub use model::{BriLlm, BriLlmConfig, Parameters};

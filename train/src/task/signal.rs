@@ -8,9 +8,9 @@ use super::{Batch, Coverage, Measured};
 use crate::data::HostBatch;
 use brian::generate::Sampling as DecoderSampling;
 use brian::random;
-use brillm::candidate::{Competition, Group, Paths};
+use brillm::candidate::{Competition, Group, LastEdge, Paths};
 use brillm::counts::PairCounts;
-use brillm::generate::{Decoding, Sampling, State, draw};
+use brillm::generate::{Sampling, State, draw};
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, composed};
 use burn::module::Module;
@@ -33,6 +33,8 @@ pub struct Core {
     pub counts: Option<Arc<PairCounts>>,
     /// Decides the draws of candidates.
     pub seed: u64,
+    /// Whether the last edge of a path is trained.
+    pub last_edge: LastEdge,
     /// Whether passes run in place on the host.
     pub on_host: bool,
 }
@@ -109,16 +111,21 @@ impl<B: Backend> Signal<B> {
     where
         B: AutodiffBackend,
     {
-        let host = joined(batches);
+        let mut host = joined(batches);
         let mut core = self.write();
         let Core {
             model,
             optimizer,
             training,
             seed,
+            last_edge,
             on_host,
             ..
         } = &mut *core;
+        if *last_edge == LastEdge::Left {
+            let last = host.valid.iter_mut().skip(host.seq - 1).step_by(host.seq);
+            last.for_each(|valid| *valid = false);
+        }
         let paths = paths(&host);
         let key = random::key(*seed, "candidates", optimizer.rates.len() as u64);
         let groups = training.groups(&model.graph, &paths, &|place| random::uniform(key, place));
@@ -180,22 +187,24 @@ impl<B: Backend> Signal<B> {
         let Some((&first, rest)) = prompt.split_first() else {
             return Vec::new();
         };
+        let decoding = core.model.config.decoding;
         let mut state = State::start(&core.model, first);
         rest.iter()
-            .for_each(|&token| state.advance(&core.model, Decoding::NATIVE, token));
+            .for_each(|&token| state.advance(&core.model, decoding, token));
+        state.end_prompt(decoding);
         let DecoderSampling {
             temperature,
             top_p,
             seed,
         } = sampling;
-        let sampling = Sampling { temperature, top_p };
+        let sampling = Sampling { temperature, top_p }.under(decoding);
         let mut continuation = Vec::with_capacity(n);
         for place in 0..n as u64 {
-            let candidates = state.candidates(&core.model, &core.evaluation, Decoding::NATIVE);
+            let candidates = state.candidates(&core.model, &core.evaluation, decoding);
             let Some(next) = draw(&candidates, sampling, random::uniform(seed, place)) else {
                 break;
             };
-            state.advance(&core.model, Decoding::NATIVE, next.target);
+            state.advance(&core.model, decoding, next.target);
             continuation.push(next.target);
         }
         continuation
