@@ -8,11 +8,15 @@ use super::pass::Signals;
 use crate::candidate::Group;
 use crate::flow::{Bias, arrive};
 use crate::model::Parameters;
-use crate::row_adamw::{Clock, Rows};
+use crate::row_adamw::{Clock, Late, Mode, Rows};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Rows that one task works on: with what AdamW remembers of them they fit into a core's cache.
 const ROWS_AT_ONCE: usize = 64;
+
+/// Up to so many tokens the gradient of a row is left for later as two vectors per token.
+const FEW: usize = 2;
 
 /// Tokens of a group as two matrices `[tokens, d]`: their mixes, and the code of the position they lead to.
 struct Tokens<'a> {
@@ -20,7 +24,7 @@ struct Tokens<'a> {
     bias: Bias,
     /// Biases of all nodes, `[nodes, d]`.
     node_bias: &'a [f32],
-    mixed: Vec<f32>,
+    mixed: Arc<[f32]>,
     codes: Vec<f32>,
 }
 
@@ -336,6 +340,7 @@ impl Chunk<'_, '_> {
             rows: Vec::new(),
             square: 0.0,
         };
+        let late = clock.mode == Mode::Exact && n <= FEW && tokens.bias == Bias::Edge;
         let mut directions = std::mem::take(&mut self.directions);
         for (index, &row) in self.rows.iter().enumerate() {
             let deltas = &mut directions[index * n * d..][..n * d];
@@ -353,6 +358,15 @@ impl Chunk<'_, '_> {
                 .zip(lanes.chunks_exact_mut(d * LANES))
             {
                 vector_matrix(delta, weights, lanes);
+            }
+            if let (Some(own), true) = (&mut self.own, late && !on_path[index]) {
+                own.late[row - own.start] = Some(Box::new(Late {
+                    time: clock.rates.len() as u32,
+                    mixed: tokens.mixed.clone(),
+                    deltas: deltas.to_vec(),
+                }));
+                learnt.square += square_of_sum(&tokens.mixed, deltas, d);
+                continue;
             }
             gradient.fill(0.0);
             for (token, delta) in deltas.chunks_exact(d).enumerate() {
@@ -378,4 +392,19 @@ impl Chunk<'_, '_> {
             .for_each(|(lanes, to)| add_lanes(lanes, to));
         learnt
     }
+}
+
+/// The square of the length of `Σ [h; 1] δᵀ` over tokens.
+#[inline(always)]
+fn square_of_sum(mixed: &[f32], deltas: &[f32], d: usize) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let tokens = || mixed.chunks_exact(d).zip(deltas.chunks_exact(d));
+    let mut square = 0.0;
+    for (mixed, delta) in tokens() {
+        for (other_mixed, other_delta) in tokens() {
+            let product = (dot(mixed, other_mixed) + 1.0) * dot(delta, other_delta);
+            square += f64::from(product);
+        }
+    }
+    square
 }

@@ -122,6 +122,17 @@ pub struct Sample {
     /// The text to continue; empty begins a document
     #[arg(long, default_value = "")]
     pub prompt: String,
+    /// Read the prompt from a file of any length instead, as from /dev/stdin; goes with --stream
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "prompt",
+        requires = "stream"
+    )]
+    pub prompt_file: Option<PathBuf>,
+    /// Print every token as it is drawn, without the prompt; memory does not grow (BriLLM)
+    #[arg(long, conflicts_with_all = ["json", "n"])]
+    pub stream: bool,
     /// Tokens to add
     #[arg(long, default_value_t = 200)]
     pub tokens: usize,

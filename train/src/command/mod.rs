@@ -11,6 +11,7 @@ pub mod import;
 pub mod route;
 pub mod runs;
 pub mod sample;
+mod stream;
 pub mod sweep;
 pub mod tokenizer;
 pub mod trained;
