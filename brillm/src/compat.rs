@@ -91,9 +91,10 @@ pub const REF_SPARSE: Published = Published {
     decoding: Decoding::REFERENCE,
 };
 
-/// Mode `ref-dense`: the released code without one.
+/// Mode `ref-dense`: the released code without one. Who is frequent is not known then, and everybody competes.
 pub const REF_DENSE: Published = Published {
     back_off: None,
+    candidates: Candidates::All,
     ..REF_SPARSE
 };
 
