@@ -8,7 +8,7 @@ use std::fs;
 use train::data::{Bigrams, Split};
 
 /// A workplace with counted stories, and the line that trains a few steps of the tiny graph on them.
-fn counted() -> (Workplace, String) {
+pub fn counted() -> (Workplace, String) {
     let workplace = Workplace::with_few_stories();
     let count = "data bigrams data/stories/train.bin --valid data/stories/valid.bin \
                  --output data/stories/bigrams.safetensors --json";
