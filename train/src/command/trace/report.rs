@@ -67,20 +67,19 @@ impl TraceReport {
             parts.push(steps::overview(&self.steps, names).text());
         }
         for step in &self.steps {
-            let tables = self.of_step(step, names).into_iter();
+            let tables = self.of_step(step, names, 1).into_iter();
             parts.extend(tables.map(|table| table.text()));
         }
         parts.extend(self.others(names).iter().map(Table::text));
         parts.join("\n")
     }
 
-    /// What competed, and how the energy of the truth, or else of the best, came about.
-    fn of_step(&self, step: &Step, names: &Names<'_>) -> Vec<Table> {
+    /// What competed, and how energies came about: of the truth, then of the best if it is another; of the best at the end.
+    fn of_step(&self, step: &Step, names: &Names<'_>, energies: usize) -> Vec<Table> {
         let tokens = self.text.as_ref().map_or(&[][..], |(_, tokens)| tokens);
         let mut tables = vec![steps::candidates(step, names)];
-        let first = step.attributions.first();
-        let contributions = |a| steps::contributions(step, a, tokens, names, self.top);
-        tables.extend(first.map(contributions));
+        let shown = step.attributions.iter().take(energies);
+        tables.extend(shown.map(|a| steps::contributions(step, a, tokens, names, self.top)));
         tables
     }
 
@@ -151,7 +150,7 @@ impl TraceReport {
                     "<details><summary>step {} at {name}</summary>",
                     step.position + 1
                 );
-                self.of_step(step, names)
+                self.of_step(step, names, 2)
                     .iter()
                     .for_each(|table| page += &table.html());
                 page += "</details>";

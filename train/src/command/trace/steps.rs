@@ -131,7 +131,7 @@ pub fn contributions(
         integrated,
     } = attribution;
     let title = format!(
-        "  the energy {} of {}, position by position",
+        "the energy {} of {}, position by position",
         number(*energy),
         names.of(*target)
     );
@@ -181,19 +181,19 @@ pub fn contributions(
     }
     row(
         String::new(),
-        "bias of the edge".to_string(),
+        "edge bias".to_string(),
         None,
         [gradient.bias, integrated.bias],
     );
     row(
         String::new(),
-        "code of the place".to_string(),
+        "place code".to_string(),
         None,
         [gradient.code, integrated.code],
     );
     row(
         String::new(),
-        "not explained".to_string(),
+        "unexplained".to_string(),
         None,
         [gradient.gap, integrated.gap],
     );

@@ -4,8 +4,8 @@ use crate::command::answer::{cells, fitted};
 use crate::command::markup::escape;
 use std::fmt::Write;
 
-/// The most cells of a token in a terminal.
-const NAME: usize = 16;
+/// The most cells of a token in a terminal, in tables with many tokens a line and with few: no line exceeds 80 cells.
+const NAME: [usize; 2] = [10, 12];
 
 /// A column's head, and on which side its cells stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +81,11 @@ impl Table {
     }
 
     fn cut(&self, row: &[String]) -> Vec<String> {
+        let is_token = |column: &&Column| matches!(column, Column::Token(_));
+        let few = self.columns.iter().filter(is_token).count() <= 2;
         let cells = row.iter().zip(&self.columns);
         let cut = cells.map(|(cell, column)| match column {
-            Column::Token(_) => fitted(cell, NAME),
+            Column::Token(_) => fitted(cell, NAME[usize::from(few)]),
             _ => cell.clone(),
         });
         cut.collect()
@@ -181,7 +183,7 @@ mod tests {
         table.row(["x".repeat(40), "3".to_string()]);
         let text = table.text();
         let width: Vec<usize> = text.lines().skip(1).map(cells).collect();
-        assert_eq!(width, [25; 4], "{text}");
+        assert_eq!(width, [21; 4], "{text}");
         assert!(
             table
                 .html()
