@@ -283,7 +283,7 @@ fn a_dropped_signal_is_in_no_mix_and_the_others_take_its_weight() {
                 let kept = (0..=place).filter(|p| !dropped.contains(p));
                 let weight = |p: usize| whole[place].shares[p];
                 let total: f64 = kept.clone().map(weight).sum();
-                let mut mix = vec![0.0; D];
+                let mut mix = [0.0; D];
                 for position in kept {
                     assert!(
                         total == 0.0
