@@ -4,6 +4,7 @@ mod ablation;
 mod asked;
 mod card;
 mod comparison;
+mod contributions;
 mod names;
 mod picture;
 mod raised;

@@ -45,23 +45,20 @@ impl Raised {
 
     /// For people.
     pub fn table(&self, names: &Names<'_>) -> Table {
-        let mut table = Table::new(
-            "edges that training only ever raised",
-            &[
-                Column::Token("from"),
-                Column::Token("to"),
-                Column::Right("count"),
-                Column::Right("draws per step"),
-            ],
-        );
+        let by_chance = matches!(self.candidates, Candidates::Sampled { .. });
+        let mut columns = vec![
+            Column::Token("from"),
+            Column::Token("to"),
+            Column::Right("count"),
+        ];
+        columns.extend(by_chance.then_some(Column::Right("draws per step")));
+        let mut table = Table::new("edges that training only ever raised", &columns);
         let edges = self.found.iter().flat_map(|found| &found.edges);
         for (&(source, target, count), draws) in edges.zip(&self.draws) {
-            table.row([
-                names.of(source).to_string(),
-                names.of(target).to_string(),
-                count.to_string(),
-                super::table::maybe(*draws, number),
-            ]);
+            let (source, target) = (names.of(source).to_string(), names.of(target).to_string());
+            let mut row = vec![source, target, count.to_string()];
+            row.extend(draws.map(number));
+            table.rows.push(row);
         }
         table.notes = vec![self.explanation()];
         if let Some(found) = &self.found {

@@ -6,8 +6,8 @@ use super::comparison::Comparison;
 use super::names::Names;
 use super::picture::{MOST_STEPS, map};
 use super::raised::Raised;
-use super::steps;
 use super::table::Table;
+use super::{contributions, steps};
 use crate::command::answer::printable;
 use crate::command::markup::{document, escape};
 use brillm::explain::Step;
@@ -79,7 +79,7 @@ impl TraceReport {
         let tokens = self.text.as_ref().map_or(&[][..], |(_, tokens)| tokens);
         let mut tables = vec![steps::candidates(step, names)];
         let shown = step.attributions.iter().take(energies);
-        tables.extend(shown.map(|a| steps::contributions(step, a, tokens, names, self.top)));
+        tables.extend(shown.map(|a| contributions::table(step, a, tokens, names, self.top)));
         tables
     }
 

@@ -74,9 +74,7 @@ impl Table {
                 .iter()
                 .for_each(|line| text += &self.line(line, &widths));
         }
-        self.notes
-            .iter()
-            .for_each(|note| text += &format!("  {note}\n"));
+        self.notes.iter().for_each(|note| text += &wrapped(note));
         text
     }
 
@@ -138,6 +136,21 @@ impl Table {
     }
 }
 
+/// A sentence in lines of at most 80 cells.
+fn wrapped(note: &str) -> String {
+    let mut text = String::new();
+    let mut line = String::new();
+    for word in note.split(' ') {
+        if !line.is_empty() && cells(&line) + cells(word) + 1 > 78 {
+            text += &format!("  {}\n", line.trim_end());
+            line.clear();
+        }
+        line += word;
+        line.push(' ');
+    }
+    text + &format!("  {}\n", line.trim_end())
+}
+
 /// A number for people.
 pub fn number(value: f64) -> String {
     match value.abs() {
@@ -189,6 +202,15 @@ mod tests {
                 .html()
                 .contains("<td class=\"text\">&lt;b&gt;</td><td class=\"number\">12.25</td>")
         );
+    }
+
+    #[test]
+    fn a_note_stays_within_the_width_and_loses_no_word() {
+        let note = "an edge 罗马 competes ".repeat(12);
+        let text = wrapped(note.trim_end());
+        assert!(text.lines().count() > 3 && text.lines().all(|line| cells(line) <= 80));
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(words.join(" "), note.trim_end());
     }
 
     #[test]
