@@ -8,7 +8,7 @@ use std::fs;
 use train::data::{Bigrams, Split};
 
 /// A workplace with counted stories, and the line that trains a few steps of the tiny graph on them.
-fn counted() -> (Workplace, String) {
+pub fn counted() -> (Workplace, String) {
     let workplace = Workplace::with_few_stories();
     let count = "data bigrams data/stories/train.bin --valid data/stories/valid.bin \
                  --output data/stories/bigrams.safetensors --json";
@@ -198,7 +198,10 @@ fn a_table_of_bf16_is_saved_as_such_and_small_steps_are_refused_with_it() {
     workplace.nerve(&format!("eval {}", run.answer())).expect(0);
     let error = workplace.nerve(&format!("{fit} --set model.storage=bf16"));
     let error = error.expect(2).stderr;
-    assert!(error.contains("optimizer.mode") && error.contains("touched"), "{error}");
+    assert!(
+        error.contains("optimizer.mode") && error.contains("touched"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -215,5 +218,11 @@ fn a_stream_is_the_sample_token_by_token_and_reads_its_prompt_from_a_file() {
     let of_file = format!("sample {run} --stream --prompt-file prompt.txt {flags}");
     assert_eq!(workplace.nerve(&of_file).expect(0).stdout, streamed);
     let missing = format!("sample {run} --stream --prompt-file nowhere.txt {flags}");
-    assert!(workplace.nerve(&missing).expect(3).stderr.contains("nowhere.txt"));
+    assert!(
+        workplace
+            .nerve(&missing)
+            .expect(3)
+            .stderr
+            .contains("nowhere.txt")
+    );
 }

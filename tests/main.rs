@@ -15,3 +15,4 @@ mod recipes;
 mod signal;
 mod support;
 mod tidy;
+mod trace;

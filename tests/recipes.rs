@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use train::ladder::Blueprint;
 use train::learner::OptimizerConfig;
-use train::recipe::{Edges, ModelConfig, Recipe, load};
 use train::recipe::sweep::Sweep;
+use train::recipe::{Edges, ModelConfig, Recipe, load};
 
 fn recipes(place: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(place)

@@ -168,10 +168,19 @@ impl Competition {
         Self { excluded, ..self }
     }
 
-    /// The targets besides the truth that a source's positions have to compete with at least once, if chance does not
-    /// decide; with `Candidates::All` that is everybody, and nothing is returned.
+    /// For `Frequent`, the targets that compete besides the truth at positions of a source; the last one takes the place
+    /// of the truth where that is among the others.
     pub fn frequent(&self, source: u32) -> Option<&[u32]> {
         self.frequent.get(source as usize).map(Vec::as_slice)
+    }
+
+    /// For `Sampled`, how often a target is drawn, on average, in a step, per source that the step holds.
+    pub fn expected_draws(&self, target: u32) -> Option<f64> {
+        let chance = self.chances.get(target as usize)?;
+        match self.candidates {
+            Candidates::Sampled { n } => Some(n as f64 * chance),
+            _ => None,
+        }
     }
 
     /// All targets with their weights: what evaluation uses whatever training does.

@@ -17,12 +17,14 @@
 //! | `row_adamw` | AdamW that touches only the rows a batch used |
 //! | `training` | one step: groups, pass, AdamW for what is not in the table |
 //! | `generate` | the next token after a prompt, in constant memory |
+//! | `explain` | why a token came next: traces, contributions, edges |
 //! | `compat` | the published configurations by name |
 
 pub mod candidate;
 pub mod compat;
 pub mod composed;
 pub mod counts;
+pub mod explain;
 pub mod flow;
 pub mod generate;
 pub mod graph;

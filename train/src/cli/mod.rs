@@ -4,6 +4,9 @@ pub mod config;
 pub mod data;
 pub mod runs;
 pub mod tokenizer;
+mod trace;
+
+pub use trace::Trace;
 
 use crate::render::Render;
 use clap::{Parser, Subcommand};
@@ -31,6 +34,8 @@ pub enum Verb {
     Eval(Eval),
     /// Show where a trained router sends tokens: walks, block load, exits, transitions
     Route(Route),
+    /// Show why a graph of tokens said what it said: energies, contributions, edges, what-ifs
+    Trace(Trace),
     /// Make a run of a checkpoint of the reference implementation (.pt or .safetensors)
     Import(Import),
     /// Prepare, make and count training data
