@@ -128,7 +128,7 @@ impl EdgeCard {
             ["row", &row],
             ["seen in training", &count],
             ["smoothed bigram", &bigram],
-            ["length of W (Frobenius)", &number(self.size.frobenius)],
+            ["Frobenius norm of W", &number(self.size.frobenius)],
             ["spectral norm of W", &number(self.size.spectral)],
             ["length of b", &number(self.size.bias)],
             ["dead outputs", &dead],

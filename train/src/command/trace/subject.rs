@@ -125,9 +125,9 @@ impl<'a> Subject<'a> {
 /// When an edge competes, for people.
 pub fn opposed(opposition: Opposition) -> String {
     match opposition {
-        Opposition::Always => "with every other truth at its source".to_string(),
+        Opposition::Always => "wherever its source stands and something else is true".to_string(),
         Opposition::Listed { place } => {
-            format!("with every other truth at its source, as successor {place} in the list")
+            format!("wherever its source stands, in place {place} of the list")
         }
         Opposition::Never => "never: training only raises it".to_string(),
         Opposition::Drawn { per_step } => {
