@@ -4,10 +4,8 @@
 //! steps before the row is read again, step by step and so to the bit whenever it does so (specification §14.4, §21.2);
 //! `Touched` leaves them out.
 
-use crate::kernel::numeric::outer;
 use crate::table::{Slice, Storage, Table, round_by_chance};
 use serde::Deserialize;
-use std::sync::Arc;
 
 /// After so many steps without a gradient the first moment moves nothing any more.
 pub const FADED: u32 = 176;
@@ -110,21 +108,6 @@ pub struct Moments {
     pub touched: Vec<u32>,
     /// Per row: the time its values are those of.
     pub current: Vec<u32>,
-    /// Per row: a gradient that is not applied yet.
-    pub late: Vec<Option<Box<Late>>>,
-}
-
-/// The gradient of a row for which few positions competed: two vectors for each of them, a fraction of the row's size.
-///
-/// It is applied when the row is read again, so that the row and its moments come from memory once and not twice.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Late {
-    /// The step it belongs to.
-    pub time: u32,
-    /// The mixes of the positions, `[positions, d]`; all rows of a group share them.
-    pub mixed: Arc<[f32]>,
-    /// The gradients of what arrived, `[positions, d]`.
-    pub deltas: Vec<f32>,
 }
 
 impl Moments {
@@ -135,7 +118,6 @@ impl Moments {
             second: Table::zeros(storage, rows * row_len),
             touched: vec![0; rows],
             current: vec![0; rows],
-            late: vec![None; rows],
         }
     }
 }
@@ -176,8 +158,6 @@ pub struct Rows<'a> {
     pub touched: &'a mut [u32],
     /// See [`Moments`].
     pub current: &'a mut [u32],
-    /// See [`Moments`].
-    pub late: &'a mut [Option<Box<Late>>],
 }
 
 impl<'a> Rows<'a> {
@@ -188,7 +168,6 @@ impl<'a> Rows<'a> {
             second,
             touched,
             current,
-            late,
         } = moments;
         Self {
             start: 0,
@@ -198,7 +177,6 @@ impl<'a> Rows<'a> {
             second: second.slice(),
             touched,
             current,
-            late,
         }
     }
 
@@ -210,7 +188,6 @@ impl<'a> Rows<'a> {
         let second = self.second.split(rows * self.row_len);
         let touched = self.touched.split_at_mut(rows);
         let current = self.current.split_at_mut(rows);
-        let late = self.late.split_at_mut(rows);
         let row_len = self.row_len;
         (
             Self {
@@ -221,7 +198,6 @@ impl<'a> Rows<'a> {
                 second: second.0,
                 touched: touched.0,
                 current: current.0,
-                late: late.0,
             },
             Self {
                 start: row,
@@ -231,7 +207,6 @@ impl<'a> Rows<'a> {
                 second: second.1,
                 touched: touched.1,
                 current: current.1,
-                late: late.1,
             },
         )
     }
@@ -268,16 +243,6 @@ impl<'a> Rows<'a> {
             return;
         }
         let places = self.places(row);
-        let mut roots = Vec::new();
-        if let Some(late) = self.late[index].take() {
-            // A row is a square and a line.
-            let d = self.row_len.isqrt();
-            let mut gradient = vec![0.0; self.row_len];
-            let positions = late.mixed.chunks_exact(d).zip(late.deltas.chunks_exact(d));
-            positions.for_each(|(mixed, delta)| outer(mixed, delta, &mut gradient));
-            roots = vec![0.0; self.row_len];
-            self.update_at(late.time, row, &mut gradient, &mut roots, clock);
-        }
         let touched = self.touched[index];
         let moving = match touched {
             0 => 0,
@@ -297,15 +262,12 @@ impl<'a> Rows<'a> {
                 clock.adamw.step(rate, clock.corrections[at], fades)
             })
             .collect();
-        if !steps.is_empty() {
-            if roots.is_empty() {
-                roots = vec![0.0; self.row_len];
-                let second = &second[places.clone()];
-                let places = roots.iter_mut().zip(second);
-                places.for_each(|(root, second)| *root = second.sqrt());
-            }
-            fade(&steps, values, &first[places.clone()], &roots);
-        }
+        fade(
+            &steps,
+            values,
+            &first[places.clone()],
+            &second[places.clone()],
+        );
         if clock.adamw.weight_decay != 0.0 {
             for step in self.current[index].max(moving) + 1..=time {
                 let rate = f64::from(clock.rates[step as usize - 1]);
@@ -324,25 +286,13 @@ impl<'a> Rows<'a> {
         if row < clock.frozen {
             return 0.0;
         }
-        self.update_at(clock.rates.len() as u32, row, gradient, &mut [], clock)
-    }
-
-    /// The update of a row at a step; `roots` takes the roots of the second moments, as far as there is room.
-    #[inline(always)]
-    fn update_at(
-        &mut self,
-        time: u32,
-        row: usize,
-        gradient: &mut [f32],
-        roots: &mut [f32],
-        clock: &Clock<'_>,
-    ) -> f64 {
         let index = row - self.start;
         let places = self.places(row);
         let norm = super::kernel::numeric::norm(gradient);
         if let Some(clip) = clock.clip.filter(|&clip| norm > clip) {
             gradient.iter_mut().for_each(|value| *value *= clip / norm);
         }
+        let time = clock.rates.len() as u32;
         let touched = self.touched[index];
         self.touched[index] = match clock.mode {
             Mode::Touched => touched + 1,
@@ -367,12 +317,9 @@ impl<'a> Rows<'a> {
         let adamw = clock.adamw;
         match (&mut self.values, &mut self.first, &mut self.second) {
             (Slice::F32(values), Slice::F32(first), Slice::F32(second)) => {
-                let values = &mut values[places.clone()];
-                let second = &mut second[places.clone()];
-                let moments = [&mut first[places], &mut *second];
+                let moments = [&mut first[places.clone()], &mut second[places.clone()]];
+                let values = &mut values[places];
                 adamw.update(rate, corrections, fades, values, moments, gradient);
-                let places = roots.iter_mut().zip(&*second);
-                places.for_each(|(root, second)| *root = second.sqrt());
             }
             (Slice::Bf16(values), Slice::Bf16(first), Slice::Bf16(second)) => {
                 let mut tables = [values, first, second].map(|table| &mut table[places.clone()]);
@@ -397,14 +344,24 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Steps without a gradient, one after the other, value by value in blocks; `roots` are those of the second moments.
+/// Steps without a gradient, one after the other, value by value in blocks: the square root is taken once for all of them.
 #[inline(always)]
-fn fade(steps: &[Step], values: &mut [f32], first: &[f32], roots: &[f32]) {
+fn fade(steps: &[Step], values: &mut [f32], first: &[f32], second: &[f32]) {
     const BLOCK: usize = 8;
+    let apply = |values: &mut [f32], first: &[f32], second: &[f32]| {
+        let places = values.iter_mut().zip(first).zip(second);
+        for ((value, first), second) in places {
+            let root = second.sqrt();
+            *value = steps
+                .iter()
+                .fold(*value, |value, step| step.apply(value, *first, root));
+        }
+    };
     let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
     let done = blocks.len() * BLOCK;
-    let (firsts, of_blocks) = (first.as_chunks::<BLOCK>().0, roots.as_chunks::<BLOCK>().0);
-    for ((values, first), roots) in blocks.iter_mut().zip(firsts).zip(of_blocks) {
+    let (firsts, seconds) = (first.as_chunks::<BLOCK>().0, second.as_chunks::<BLOCK>().0);
+    for ((values, first), second) in blocks.iter_mut().zip(firsts).zip(seconds) {
+        let roots = second.map(f32::sqrt);
         let mut sums = *values;
         for step in steps {
             for lane in 0..BLOCK {
@@ -413,8 +370,5 @@ fn fade(steps: &[Step], values: &mut [f32], first: &[f32], roots: &[f32]) {
         }
         *values = sums;
     }
-    for ((value, first), root) in rest.iter_mut().zip(&first[done..]).zip(&roots[done..]) {
-        let step = |value, step: &Step| step.apply(value, *first, *root);
-        *value = steps.iter().fold(*value, step);
-    }
+    apply(rest, &first[done..], &second[done..]);
 }

@@ -1,7 +1,7 @@
 //! The phases of a pass in their order.
 
 use super::numeric::vectorised;
-use super::score::{self, Scored};
+use super::score::{self, Part, Scored};
 use super::trail::{Trail, TrailGradients};
 use crate::candidate::{Group, Paths};
 use crate::flow::Bias;
@@ -224,7 +224,7 @@ fn scatter<'a>(
 struct Pending {
     /// Per row, the edges that use it: the row of the batch, and the place in its path.
     edges: BTreeMap<usize, Vec<(usize, usize)>>,
-    gradients: BTreeMap<usize, Vec<f32>>,
+    gradients: BTreeMap<usize, Vec<Part>>,
 }
 
 impl Pending {
@@ -275,14 +275,8 @@ impl Pending {
     }
 
     fn add(&mut self, scored: Vec<Scored>) {
-        for (row, gradient) in scored.into_iter().flat_map(|scored| scored.rows) {
-            match self.gradients.get_mut(&row) {
-                Some(sum) => sum
-                    .iter_mut()
-                    .zip(gradient)
-                    .for_each(|(sum, part)| *sum += part),
-                None => drop(self.gradients.insert(row, gradient)),
-            }
+        for (row, part) in scored.into_iter().flat_map(|scored| scored.rows) {
+            self.gradients.entry(row).or_default().push(part);
         }
     }
 
@@ -303,21 +297,20 @@ impl Pending {
         let squares: Vec<f64> = work
             .into_par_iter()
             .map(|(mut part, (row, edges))| {
-                let gradient = gradients.get(row).cloned();
-                let mut gradient = gradient.unwrap_or_else(|| vec![0.0; d * (d + 1)]);
-                for &(path, edge) in edges {
-                    trails[path].add_to_row(
-                        config.flow.hop,
-                        &backward[path],
-                        edge,
-                        d,
-                        &mut gradient,
-                    );
-                }
-                if !config.flow.bias.of_edge() {
-                    gradient[d * d..].fill(0.0);
-                }
-                vectorised(|| part.update(*row, &mut gradient, clock))
+                vectorised(|| {
+                    let mut gradient = vec![0.0; d * (d + 1)];
+                    for of_group in gradients.get(row).into_iter().flatten() {
+                        of_group.add_to(d, &mut gradient);
+                    }
+                    for &(path, edge) in edges {
+                        let (trail, backward) = (&trails[path], &backward[path]);
+                        trail.add_to_row(config.flow.hop, backward, edge, d, &mut gradient);
+                    }
+                    if !config.flow.bias.of_edge() {
+                        gradient[d * d..].fill(0.0);
+                    }
+                    part.update(*row, &mut gradient, clock)
+                })
             })
             .collect();
         squares.iter().sum()

@@ -8,15 +8,14 @@ use super::pass::Signals;
 use crate::candidate::Group;
 use crate::flow::{Bias, arrive};
 use crate::model::Parameters;
-use crate::row_adamw::{Clock, Late, Mode, Rows};
+use crate::row_adamw::{Clock, Rows};
 use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Rows that one task works on: with what AdamW remembers of them they fit into a core's cache.
 const ROWS_AT_ONCE: usize = 64;
-
-/// Up to so many tokens the gradient of a row is left for later as two vectors per token.
-const FEW: usize = 2;
+/// From so many signals on, the rows of a group are shared between threads.
+const LARGE: usize = 1 << 13;
 
 /// Tokens of a group as two matrices `[tokens, d]`: their mixes, and the code of the position they lead to.
 struct Tokens<'a> {
@@ -152,6 +151,36 @@ fn softmax(group: &Group, energies: &mut [f32]) -> Vec<f64> {
     (0..n).map(nats).collect()
 }
 
+/// Up to so many tokens, their vectors are smaller than the gradient they make.
+const FEW: usize = 8;
+
+/// What a group adds to the gradient of a row.
+pub enum Part {
+    /// The tokens' mixes and the gradients of what arrived, `[tokens, d]` each: the sum of their products.
+    Vectors(Arc<[f32]>, Vec<f32>),
+    /// The gradient, `[d + 1, d]`.
+    Whole(Vec<f32>),
+}
+
+impl Part {
+    /// Adds it up.
+    #[inline(always)]
+    pub fn add_to(&self, d: usize, gradient: &mut [f32]) {
+        match self {
+            Self::Whole(part) => {
+                for (sum, part) in gradient.iter_mut().zip(part) {
+                    *sum += part;
+                }
+            }
+            Self::Vectors(mixed, deltas) => {
+                for (mixed, delta) in mixed.chunks_exact(d).zip(deltas.chunks_exact(d)) {
+                    outer(mixed, delta, gradient);
+                }
+            }
+        }
+    }
+}
+
 /// What a group's step leaves to others.
 pub struct Scored {
     /// `−ln p(truth)` per token.
@@ -163,7 +192,7 @@ pub struct Scored {
     /// Gradients of the biases of nodes that were reached.
     pub nodes: Vec<(u32, Vec<f32>)>,
     /// Gradients of rows that are not updated yet: back-off rows, and rows that lie on a path.
-    pub rows: Vec<(usize, Vec<f32>)>,
+    pub rows: Vec<(usize, Part)>,
     /// Sum of the squares of the gradients of the updated ones.
     pub square: f64,
 }
@@ -184,9 +213,13 @@ pub fn learn(
     let n = group.places.len();
     let tokens = Tokens::of(group, signals, node_bias);
     let mut chunks = chunks(group, own);
-    chunks
-        .par_iter_mut()
-        .for_each(|chunk| vectorised(|| chunk.score(&tokens, n, shared, clock)));
+    let score = |chunk: &mut Chunk<'_, '_>| vectorised(|| chunk.score(&tokens, n, shared, clock));
+    // Other groups keep the threads busy: waking them for a small one costs more than it gains.
+    let is_large = group.rows.len() * n >= LARGE;
+    match is_large {
+        true => chunks.par_iter_mut().for_each(score),
+        false => chunks.iter_mut().for_each(score),
+    }
     let mut shares: Vec<f32> = chunks
         .iter_mut()
         .flat_map(|chunk| std::mem::take(&mut chunk.energies))
@@ -202,19 +235,17 @@ pub fn learn(
         .truth
         .iter()
         .for_each(|&row| on_path[row as usize] = true);
-    let parts: Vec<Learnt> = chunks
-        .into_par_iter()
-        .map(|chunk| {
-            let from = chunk.from;
-            let rows = chunk.rows.len();
-            let shares = &shares[from * n..][..rows * n];
-            let on_path = &on_path[from..][..rows];
-            vectorised(|| {
-                let codes = signals.learn_codes;
-                chunk.learn(&tokens, shares, on_path, codes, shared, clock)
-            })
-        })
-        .collect();
+    let learn = |chunk: Chunk<'_, '_>| {
+        let (from, rows) = (chunk.from, chunk.rows.len());
+        let shares = &shares[from * n..][..rows * n];
+        let on_path = &on_path[from..][..rows];
+        let codes = signals.learn_codes;
+        vectorised(|| chunk.learn(&tokens, shares, on_path, codes, shared, clock))
+    };
+    let parts: Vec<Learnt> = match is_large {
+        true => chunks.into_par_iter().map(learn).collect(),
+        false => chunks.into_iter().map(learn).collect(),
+    };
     let mut scored = Scored {
         nats,
         of_mixes: vec![0.0; n * tokens.d],
@@ -257,7 +288,7 @@ struct Learnt {
     of_mixes: Vec<f32>,
     of_codes: Vec<f32>,
     nodes: Vec<(u32, Vec<f32>)>,
-    rows: Vec<(usize, Vec<f32>)>,
+    rows: Vec<(usize, Part)>,
     square: f64,
 }
 
@@ -340,7 +371,6 @@ impl Chunk<'_, '_> {
             rows: Vec::new(),
             square: 0.0,
         };
-        let late = clock.mode == Mode::Exact && n <= FEW && tokens.bias == Bias::Edge;
         let mut directions = std::mem::take(&mut self.directions);
         for (index, &row) in self.rows.iter().enumerate() {
             let deltas = &mut directions[index * n * d..][..n * d];
@@ -359,15 +389,15 @@ impl Chunk<'_, '_> {
             {
                 vector_matrix(delta, weights, lanes);
             }
-            if let (Some(own), true) = (&mut self.own, late && !on_path[index]) {
-                own.late[row - own.start] = Some(Box::new(Late {
-                    time: clock.rates.len() as u32,
-                    mixed: tokens.mixed.clone(),
-                    deltas: deltas.to_vec(),
-                }));
-                learnt.square += square_of_sum(&tokens.mixed, deltas, d);
-                continue;
-            }
+            let own = match &mut self.own {
+                Some(own) if !on_path[index] => Some(own),
+                _ if n <= FEW && self.nodes.is_empty() => {
+                    let part = Part::Vectors(tokens.mixed.clone(), deltas.to_vec());
+                    learnt.rows.push((row, part));
+                    continue;
+                }
+                _ => None,
+            };
             gradient.fill(0.0);
             for (token, delta) in deltas.chunks_exact(d).enumerate() {
                 outer(tokens.mixed(token), delta, &mut gradient);
@@ -379,11 +409,9 @@ impl Chunk<'_, '_> {
             if !tokens.bias.of_edge() {
                 of_bias.fill(0.0);
             }
-            match &mut self.own {
-                Some(own) if !on_path[index] => {
-                    learnt.square += own.update(row, &mut gradient, clock)
-                }
-                _ => learnt.rows.push((row, gradient.clone())),
+            match own {
+                Some(own) => learnt.square += own.update(row, &mut gradient, clock),
+                None => learnt.rows.push((row, Part::Whole(gradient.clone()))),
             }
         }
         let lanes = lanes.chunks_exact(d * LANES);
@@ -392,19 +420,4 @@ impl Chunk<'_, '_> {
             .for_each(|(lanes, to)| add_lanes(lanes, to));
         learnt
     }
-}
-
-/// The square of the length of `Σ [h; 1] δᵀ` over tokens.
-#[inline(always)]
-fn square_of_sum(mixed: &[f32], deltas: &[f32], d: usize) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let tokens = || mixed.chunks_exact(d).zip(deltas.chunks_exact(d));
-    let mut square = 0.0;
-    for (mixed, delta) in tokens() {
-        for (other_mixed, other_delta) in tokens() {
-            let product = (dot(mixed, other_mixed) + 1.0) * dot(delta, other_delta);
-            square += f64::from(product);
-        }
-    }
-    square
 }

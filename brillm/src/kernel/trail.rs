@@ -175,6 +175,7 @@ impl Trail {
     }
 
     /// Adds what the edge at a place of the path contributes to the gradient of its row.
+    #[inline(always)]
     pub fn add_to_row(
         &self,
         hop: Hop,
