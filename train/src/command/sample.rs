@@ -20,6 +20,7 @@ use serde_json::json;
 pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
     let trained = Trained::open(&arguments.source)?;
+    check_prompt(&trained, &arguments.prompt)?;
     let device = trained.device.clone();
     let texts = device::run(&device, Continue { trained, arguments })?;
     if arguments.source.json {
@@ -53,6 +54,17 @@ fn check(arguments: &cli::Sample) -> Result<(), Error> {
         return wrong("--top-p", arguments.top_p, "a number above 0 and at most 1");
     }
     Ok(())
+}
+
+/// An empty text begins with the end of the one before, if there is a token for that.
+fn check_prompt(trained: &Trained, prompt: &str) -> Result<(), Error> {
+    let tokenizer = &trained.tokenizer;
+    if tokenizer.specials().end.is_some() || !tokenizer.encode(prompt).is_empty() {
+        return Ok(());
+    }
+    let expected = "a text: this run's tokenizer has no token that begins one";
+    let problem = Problem::new("command line", "--prompt", "no token", expected);
+    Err(Error::config(problem))
 }
 
 struct Continue<'a> {

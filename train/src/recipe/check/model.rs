@@ -129,14 +129,11 @@ fn graph(config: &SignalConfig, section: &Section<'_>) {
         "\"none\": there are no counts",
     );
     if let Edges::Counted {
-        counts,
-        min_count,
-        back_off,
+        counts, back_off, ..
     } = &config.edges
     {
         let edges = section.key("edges");
         edges.path_to_something("counts", counts);
-        edges.require("min_count", *min_count >= 1, "at least 1");
         if let BackOff::Classes { n_classes } = back_off {
             edges
                 .key("back_off")
