@@ -8,6 +8,7 @@ mod determinism;
 mod errors;
 mod faults;
 mod graph;
+mod import;
 mod losses;
 mod parameters;
 mod parity;

@@ -31,7 +31,7 @@ enum Execution {
 }
 
 /// Sequences with their candidates.
-struct Batch {
+pub struct Batch {
     sources: Vec<u32>,
     targets: Vec<u32>,
     valid: Vec<bool>,
@@ -113,7 +113,7 @@ fn decode(model: &BriLlm, prompt: &[u32], n: usize, decoding: Decoding) -> Vec<u
 }
 
 /// Energies of the candidates along the true paths.
-fn energies(model: &BriLlm, batch: &Batch) -> Vec<Vec<f32>> {
+pub fn energies(model: &BriLlm, batch: &Batch) -> Vec<Vec<f32>> {
     let competition = competition(model);
     let mut all = Vec::new();
     let mut state = State::start(model, 0);
@@ -207,7 +207,7 @@ pub fn check(folder: &Path) -> String {
     format!("energies, gradients (worst {worst:.1e}), decodes, trajectory")
 }
 
-fn check_decode(model: &BriLlm, decode_case: &Value) {
+pub fn check_decode(model: &BriLlm, decode_case: &Value) {
     let ids = |name: &str| -> Vec<u32> {
         let ids = decode_case[name].as_array().unwrap().iter();
         ids.map(|id| id.as_u64().unwrap() as u32).collect()
@@ -318,12 +318,12 @@ fn check_training(
     }
 }
 
-fn json(path: &Path) -> Value {
+pub fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// Rows by the vocabulary file's order; a pair that the counts do not mention counts as seen.
-fn graph_of(folder: &Path, mode: &str) -> Graph {
+pub fn graph_of(folder: &Path, mode: &str) -> Graph {
     let vocabulary = json(&folder.join("vocab.json"));
     let vocabulary = vocabulary.as_object().unwrap();
     let n = vocabulary.len();
@@ -374,7 +374,7 @@ fn config(d: usize) -> BriLlmConfig {
     }
 }
 
-fn inputs(path: &Path) -> Batch {
+pub fn inputs(path: &Path) -> Batch {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let view = file.tensor("neighbor_ids").unwrap();

@@ -9,7 +9,7 @@ pub struct PairCounts {
     pub first: Vec<u64>,
     /// Targets, rising within a source.
     pub targets: Vec<u32>,
-    /// How often the pair was seen.
+    /// How often the pair was seen. A pair of an imported graph may own an edge without having been seen: then 0.
     pub counts: Vec<u32>,
     /// How often each token was seen.
     pub tokens: Vec<u64>,
@@ -137,7 +137,8 @@ impl PairCounts {
 
     /// The `n` most frequent successors of a token; ties and what was never seen come by rising id.
     pub fn most_frequent(&self, source: u32, n: usize) -> Vec<u32> {
-        let mut seen: Vec<(u32, u32)> = self.successors(source).collect();
+        let seen = self.successors(source).filter(|&(_, count)| count > 0);
+        let mut seen: Vec<(u32, u32)> = seen.collect();
         seen.sort_by_key(|&(target, count)| (std::cmp::Reverse(count), target));
         let mut list: Vec<u32> = seen.iter().take(n).map(|&(target, _)| target).collect();
         let n = n.min(self.nodes());
@@ -232,5 +233,13 @@ mod tests {
         let counts = PairCounts::of(5, [vec![0, 3, 0, 3, 0, 1, 0, 4, 0]]);
         assert_eq!(counts.most_frequent(0, 2), [3, 1]);
         assert_eq!(counts.most_frequent(0, 9), [3, 1, 4, 0, 2]);
+        // A pair that is listed and was never seen.
+        let listed = PairCounts {
+            first: vec![0, 2, 2, 2],
+            targets: vec![1, 2],
+            counts: vec![0, 3],
+            tokens: vec![3, 0, 0],
+        };
+        assert_eq!(listed.most_frequent(0, 9), [2, 0, 1]);
     }
 }

@@ -34,6 +34,8 @@ pub struct Bigram {
     discount: f64,
     /// Per source, what its seen pairs add up to.
     totals: Vec<f64>,
+    /// Per source, how many those are; what is listed with a count of 0 was not seen.
+    kinds: Vec<f64>,
     /// Per target, its share of all distinct pairs, mixed with the uniform distribution.
     base: Vec<f64>,
     /// The same, summed over the classes of a graph.
@@ -81,7 +83,7 @@ impl Bigram {
         let (mut once, mut twice) = (0.0, 0.0);
         let mut continuations = vec![0.0; nodes];
         for (&target, &count) in counts.targets.iter().zip(&counts.counts) {
-            continuations[target as usize] += 1.0;
+            continuations[target as usize] += f64::from(u8::from(count > 0));
             once += f64::from(u8::from(count == 1));
             twice += f64::from(u8::from(count == 2));
         }
@@ -112,11 +114,17 @@ impl Bigram {
                 .map(|(_, count)| f64::from(count))
                 .sum()
         };
+        let seen = |source| {
+            let seen = counts.successors(source).filter(|&(_, count)| count > 0);
+            seen.count() as f64
+        };
         let totals = (0..nodes as u32).map(total).collect();
+        let kinds = (0..nodes as u32).map(seen).collect();
         Self {
             counts,
             discount,
             totals,
+            kinds,
             base,
             class_mass,
         }
@@ -136,7 +144,7 @@ impl Bigram {
     fn left(&self, source: u32) -> f64 {
         let total = self.totals[source as usize];
         match total > 0.0 {
-            true => self.discount * self.counts.degree(source) as f64 / total,
+            true => self.discount * self.kinds[source as usize] / total,
             false => 1.0,
         }
     }
@@ -154,6 +162,7 @@ impl Bigram {
         let pruned = self
             .counts
             .successors(source)
+            .filter(|&(_, count)| count > 0)
             .filter(|&(target, _)| of_class(target) && graph.own_row(source, target).is_none());
         let pruned: f64 = pruned
             .map(|(_, count)| (f64::from(count) - self.discount) / total)
@@ -170,8 +179,11 @@ mod tests {
     #[test]
     fn own_and_shared_weights_are_one_distribution() {
         let text: Vec<u32> = (0..400u32).map(|i| (i * i / 3 + i) % 11).collect();
-        let counts = PairCounts::of(13, [text]);
+        let mut counts = PairCounts::of(13, [text]);
+        // Listed, but never seen.
+        counts.counts[3] = 0;
         for (min_count, back_off) in [
+            (0, BackOff::SharedRow),
             (1, BackOff::SharedRow),
             (1, BackOff::Classes { n_classes: 4 }),
             (3, BackOff::Classes { n_classes: 3 }),

@@ -1,8 +1,10 @@
 //! What the tests share: the backend, tolerances with their reasons, small models, and the program itself.
 
 mod program;
+mod torch;
 
 pub use program::{Finished, Workplace, lines};
+pub use torch::Torch;
 
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::Sees;

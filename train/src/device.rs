@@ -108,9 +108,14 @@ pub fn threads() -> usize {
 
 /// Memory that a backend on the CPU can still have: what the system has free, or the process's own limit.
 pub fn free_memory_bytes(config: &DeviceConfig) -> Option<u64> {
-    if !ON_THE_CPU.contains(&config.backend.as_str()) {
-        return None;
+    match ON_THE_CPU.contains(&config.backend.as_str()) {
+        true => free_host_bytes(),
+        false => None,
     }
+}
+
+/// Memory that this process can still have on the host.
+pub fn free_host_bytes() -> Option<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
     let free = memory_bytes("/proc/meminfo", "MemAvailable:");
     free.into_iter().chain(limit).min()

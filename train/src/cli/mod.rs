@@ -36,7 +36,7 @@ pub enum Verb {
     Route(Route),
     /// Show why a graph of tokens said what it said: energies, contributions, edges, what-ifs
     Trace(Trace),
-    /// Make a run of a checkpoint of the reference implementation (.pt or .safetensors)
+    /// Make a run of a checkpoint of a reference implementation (.pt, .bin or .safetensors)
     Import(Import),
     /// Prepare, make and count training data
     Data(data::DataArgs),
@@ -204,14 +204,27 @@ pub struct Route {
 /// Arguments of `nerve import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Import {
-    /// The checkpoint: a file of torch.save, or safetensors
-    pub checkpoint: PathBuf,
+    /// The checkpoint: a file of torch.save, or safetensors; several files only for a graph, of which the later wins
+    #[arg(required = true, value_name = "CHECKPOINT")]
+    pub checkpoints: Vec<PathBuf>,
     /// The recipe whose model it is
     #[arg(long)]
     pub recipe: PathBuf,
     /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub sets: Vec<String>,
+    /// For a graph: the release's vocabulary, an object of tokens and ids
+    #[arg(long, value_name = "FILE")]
+    pub vocabulary: Option<PathBuf>,
+    /// For a graph: how often each pair was seen, `word_frequency.json`; without it every pair must have a row
+    #[arg(long, value_name = "FILE")]
+    pub counts: Option<PathBuf>,
+    /// For a graph: a tokenizer.json with exactly that vocabulary; without it tokens are single characters
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// For a graph: measure on the lines of this text whether the recipe's positions are those of the weights
+    #[arg(long, value_name = "FILE")]
+    pub probe: Option<PathBuf>,
     /// Print the table of names and shapes, but write nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::data::tokenizer::Kind;
+use crate::data::tokenizer::{Kind, Normalise};
 
 /// Make and look at tokenizers.
 #[derive(Clone, Debug, Args)]
@@ -37,6 +37,9 @@ pub struct TrainArgs {
     /// Tokens in all, the four specials included [default: 260 for byte, all for character, 4096 for bpe].
     #[arg(long, allow_negative_numbers = true)]
     pub vocabulary: Option<usize>,
+    /// What happens to a text before it is cut, for characters: full-width forms (`，`) are read as half-width (`,`).
+    #[arg(long, value_enum, default_value_t = Normalise::None)]
+    pub normalise: Normalise,
     /// The file to write.
     #[arg(long)]
     pub output: PathBuf,

@@ -138,7 +138,7 @@ impl Walk<'_> {
         let tokenizer = &self.trained.tokenizer;
         let mut ids = tokenizer.encode(text);
         if ids.is_empty() {
-            ids.push(tokenizer.specials().end);
+            ids.push(tokenizer.start());
         }
         let rules = self.trained.route().rules;
         for (sequence, ids) in ids.chunks(self.trained.recipe.model.context()).enumerate() {

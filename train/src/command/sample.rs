@@ -21,6 +21,9 @@ use serde_json::json;
 pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
     let trained = Trained::open(&arguments.source)?;
+    if arguments.prompt_file.is_none() {
+        check_prompt(&trained, &arguments.prompt)?;
+    }
     if arguments.stream {
         return stream::run(trained, arguments, sampling(arguments, 0));
     }
@@ -65,6 +68,17 @@ fn sampling(arguments: &cli::Sample, index: u64) -> Sampling {
         top_p: arguments.top_p,
         seed: random::key(arguments.seed, "continuation", index),
     }
+}
+
+/// An empty text begins with the end of the one before, if there is a token for that.
+fn check_prompt(trained: &Trained, prompt: &str) -> Result<(), Error> {
+    let tokenizer = &trained.tokenizer;
+    if tokenizer.specials().end.is_some() || !tokenizer.encode(prompt).is_empty() {
+        return Ok(());
+    }
+    let expected = "a text: this run's tokenizer has no token that begins one";
+    let problem = Problem::new("command line", "--prompt", "no token", expected);
+    Err(Error::config(problem))
 }
 
 struct Continue<'a> {

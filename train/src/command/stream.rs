@@ -52,7 +52,7 @@ impl Task for Stream<'_> {
             None => Box::new(tokenizer.encode(&self.arguments.prompt).into_iter()),
             Some(file) => Box::new(tokens_of(file, tokenizer, &mut problem)?),
         };
-        let first = prompt.next().unwrap_or(tokenizer.specials().end);
+        let first = prompt.next().unwrap_or(tokenizer.start());
         let mut text = Text {
             tokenizer,
             pending: Vec::new(),

@@ -11,7 +11,7 @@ use super::data::{create_parent, refuse_existing};
 use crate::cli::tokenizer::{EncodeArgs, InspectArgs, TokenizerArgs, TokenizerCommand, TrainArgs};
 use crate::data::document::{BadUtf8, DocumentReader, DocumentRule, ReadRules};
 use crate::data::prepare::progress_bar;
-use crate::data::tokenizer::{Kind, Specials, Tokenizer};
+use crate::data::tokenizer::{Kind, Normalise, Tokenizer};
 use crate::error::{Error, Problem};
 use crate::text::json_complaint;
 
@@ -43,6 +43,11 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
             problem.advise("name text or .jsonl files after the options"),
         ));
     }
+    if arguments.normalise != Normalise::None && arguments.kind != Kind::Character {
+        let expected = "none: only character tokenizers normalise";
+        let problem = Problem::new("command line", "--normalise", "another kind", expected);
+        return Err(Error::config(problem));
+    }
     let rules = ReadRules {
         document: DocumentRule::File,
         field: arguments.field.clone(),
@@ -66,7 +71,11 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     let default = (arguments.kind == Kind::Bpe).then_some(BPE_VOCABULARY);
     let bar = progress_bar(size);
     let texts = texts(readers, bar.clone());
-    let tokenizer = Tokenizer::train(arguments.kind, texts, arguments.vocabulary.or(default))?;
+    let size = arguments.vocabulary.or(default);
+    let tokenizer = match arguments.kind {
+        Kind::Character => Tokenizer::train_characters(arguments.normalise, texts, size)?,
+        kind => Tokenizer::train(kind, texts, size)?,
+    };
     bar.finish_and_clear();
     let found = tokenizer.vocabulary_size();
     if let Some(wanted) = arguments.vocabulary.filter(|wanted| *wanted > found) {
@@ -104,12 +113,16 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
         ),
         format!("vocabulary      {}", facts["vocabulary_size"]),
         format!(
+            "normalise       {}",
+            facts["normalise"].as_str().unwrap_or_default()
+        ),
+        format!(
             "bytes per token {:.3} (mean over the vocabulary)",
             facts["mean_token_bytes"].as_f64().unwrap_or_default()
         ),
         format!("sha256          {}", tokenizer.sha256()),
     ];
-    for (text, id) in Specials::TEXTS.iter().zip(tokenizer.specials().ids()) {
+    for (text, id) in tokenizer.added() {
         lines.push(format!("{text:<16}{id}"));
     }
     if let Some(cut) = facts.get("text") {
@@ -132,13 +145,14 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
 }
 
 fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
-    let specials = Specials::TEXTS.iter().zip(tokenizer.specials().ids());
-    let n_plain = tokenizer.vocabulary_size() - Specials::TEXTS.len();
+    let specials = tokenizer.added().iter();
+    let n_plain = tokenizer.vocabulary_size() - specials.len();
     let bytes: u32 = tokenizer.token_bytes().iter().sum();
     let mut facts = json!({
         "schema": 1,
         "kind": tokenizer.kind(),
         "vocabulary_size": tokenizer.vocabulary_size(),
+        "normalise": tokenizer.normalise(),
         "mean_token_bytes": f64::from(bytes) / n_plain as f64,
         "sha256": tokenizer.sha256(),
         "specials": specials.map(|(text, id)| (text.to_string(), json!(id))).collect::<serde_json::Map<_, _>>(),

@@ -74,7 +74,7 @@ fn no_graph(run: &str) -> Error {
 fn read(trained: &Trained, text: &str) -> Vec<u32> {
     let mut tokens = trained.tokenizer.encode(text);
     if tokens.is_empty() {
-        tokens.push(trained.tokenizer.specials().end);
+        tokens.push(trained.tokenizer.start());
     }
     if tokens.len() > MOST_TOKENS {
         note(&format!(

@@ -107,9 +107,14 @@ impl Preparation {
                     .len(),
             );
         }
+        let has_end = tokenizer.specials().end.is_some();
+        if self.end_of_document == Some(true) && !has_end {
+            let expected = "false: the tokenizer has no </s>";
+            return Err(option("--end-of-document", "true".into(), expected));
+        }
         Ok(Plan {
             split,
-            end_of_document: self.end_of_document.unwrap_or(!all_whole),
+            end_of_document: self.end_of_document.unwrap_or(!all_whole && has_end),
             tokenizer,
             sizes,
             place,
@@ -230,7 +235,7 @@ impl Plan {
         let mut tokens = 0;
         for ((document, split), mut ids) in batch.iter().zip(all_ids) {
             if document.ends && self.end_of_document {
-                ids.push(self.tokenizer.specials().end);
+                ids.extend(self.tokenizer.specials().end);
             }
             tokens += ids.len() as u64;
             writers[*split].push(document, &ids, source)?;

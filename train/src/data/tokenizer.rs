@@ -2,8 +2,12 @@
 //!
 //! Ids equal those of Python's `tokenizers` with `add_special_tokens=False`; as there, a special that is spelled
 //! out in a text (`</s>`) becomes its one id. The special tokens are `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
+//!
+//! Files of others are read too, if they are of these kinds and know what to do with characters they do not have: those of
+//! the BriLLM releases have no `<s>` and `</s>`, and their text need not come back unchanged.
 
 mod check;
+mod half_width;
 mod train;
 
 use std::collections::HashMap;
@@ -18,6 +22,7 @@ use super::cut::word_end;
 use crate::error::{Error, Problem};
 use crate::hash::hexadecimal;
 use check::Checked;
+use half_width::half_width;
 
 /// The largest tokenizer file that is read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -40,33 +45,43 @@ pub enum Kind {
     Bpe,
 }
 
-/// The ids of the four special tokens.
+/// What happens to a text before it is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Normalise {
+    /// Nothing.
+    #[default]
+    None,
+    /// Full-width forms become half-width: `，` and `１` are read as `,` and `1`.
+    HalfWidth,
+    /// Unicode's NFKC; in files of others only.
+    #[value(skip)]
+    Nfkc,
+}
+
+/// The ids of the special tokens. Those of our own tokenizers are all there; others may lack all but `unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Specials {
     /// `<s>`
-    pub begin: u32,
+    pub begin: Option<u32>,
     /// `</s>`
-    pub end: u32,
+    pub end: Option<u32>,
     /// `<pad>`
-    pub pad: u32,
+    pub pad: Option<u32>,
     /// `<unk>`
     pub unknown: u32,
 }
 
 impl Specials {
-    /// The texts of the special tokens, in the order of the fields.
+    /// The texts of our own special tokens, in the order of the fields.
     pub const TEXTS: [&'static str; 4] = ["<s>", "</s>", "<pad>", "<unk>"];
-
-    /// The four ids in the order of [`Specials::TEXTS`].
-    pub fn ids(&self) -> [u32; 4] {
-        [self.begin, self.end, self.pad, self.unknown]
-    }
 
     fn from_ids([begin, end, pad, unknown]: [u32; 4]) -> Self {
         Self {
-            begin,
-            end,
-            pad,
+            begin: Some(begin),
+            end: Some(end),
+            pad: Some(pad),
             unknown,
         }
     }
@@ -79,6 +94,8 @@ pub struct Tokenizer {
     /// The ids of the 256 bytes (byte pairs) or nothing (characters).
     byte_ids: Vec<u32>,
     character_ids: HashMap<char, u32>,
+    /// The tokens that are one id wherever they are spelled out.
+    added: Vec<(String, u32)>,
     file: Vec<u8>,
 }
 
@@ -95,10 +112,37 @@ impl Tokenizer {
         train::require_bounded(vocabulary_size)?;
         let json = match kind {
             Kind::Byte => train::byte(vocabulary_size)?,
-            Kind::Character => train::character(texts, vocabulary_size)?,
+            Kind::Character => train::character(texts, vocabulary_size, Normalise::None)?,
             Kind::Bpe => train::bpe(texts, vocabulary_size)?,
         };
         Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
+    }
+
+    /// Learns a vocabulary of characters from texts that are normalised before.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::train`].
+    pub fn train_characters<I>(
+        normalise: Normalise,
+        texts: I,
+        vocabulary_size: Option<usize>,
+    ) -> Result<Self, Error>
+    where
+        I: Iterator<Item = Result<String, Error>>,
+    {
+        train::require_bounded(vocabulary_size)?;
+        let json = train::character(texts, vocabulary_size, normalise)?;
+        Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
+    }
+
+    /// A tokenizer of single characters with these ids, of which one token is `<unk>`. Full-width forms are read as
+    /// half-width ones, unless the vocabulary has some itself.
+    ///
+    /// # Errors
+    /// `Invalid`, naming `file`, if a token is anything else.
+    pub fn of_characters(file: &Path, tokens: &[String]) -> Result<Self, Error> {
+        let json = train::of_characters(file, tokens)?;
+        Self::from_bytes(file, json.into_bytes())
     }
 
     /// Reads a `tokenizer.json`.
@@ -149,7 +193,10 @@ impl Tokenizer {
             Kind::Character => self.encode_each(texts, |text, ids| {
                 let unknown = self.checked.specials.unknown;
                 let id = |c| self.character_ids.get(&c).copied().unwrap_or(unknown);
-                ids.extend(text.chars().map(id));
+                match self.checked.normalise {
+                    Normalise::HalfWidth => ids.extend(text.chars().map(half_width).map(id)),
+                    _ => ids.extend(text.chars().map(id)),
+                }
             }),
             Kind::Bpe => self.encode_pairs(texts),
         }
@@ -177,6 +224,22 @@ impl Tokenizer {
     /// The ids of the special tokens.
     pub fn specials(&self) -> Specials {
         self.checked.specials
+    }
+
+    /// The tokens that are one id wherever they are spelled out, by rising id.
+    pub fn added(&self) -> &[(String, u32)] {
+        &self.added
+    }
+
+    /// What an empty text begins with: the end of the one before. Where there is no token for that, the first of the
+    /// vocabulary.
+    pub fn start(&self) -> u32 {
+        self.checked.specials.end.unwrap_or(0)
+    }
+
+    /// What happens to a text before it is cut.
+    pub fn normalise(&self) -> Normalise {
+        self.checked.normalise
     }
 
     /// What a token of this tokenizer stands for.
@@ -218,7 +281,8 @@ impl Tokenizer {
                 )));
             }
         }
-        let mut byte_ids = vec![0; 256];
+        // A byte that others have no token for is unknown.
+        let mut byte_ids = vec![checked.specials.unknown; 256];
         let mut character_ids = HashMap::new();
         for (id, piece) in checked.pieces.iter().enumerate() {
             match checked.kind {
@@ -234,11 +298,15 @@ impl Tokenizer {
                 }
             }
         }
+        let named = checked.pieces.iter().zip(0..);
+        let added = named.filter(|(piece, _)| piece.is_added);
+        let added = added.map(|(piece, id)| (piece.text.clone(), id)).collect();
         Ok(Self {
             checked,
             encoder,
             byte_ids,
             character_ids,
+            added,
             file,
         })
     }
@@ -266,10 +334,9 @@ impl Tokenizer {
     /// The first special spelled out in a text: its start, its end and its id.
     fn next_special(&self, text: &str) -> Option<(usize, usize, u32)> {
         text.match_indices('<').find_map(|(start, _)| {
-            let named = Specials::TEXTS.iter().zip(self.checked.specials.ids());
-            let mut hits = named.filter(|(special, _)| text[start..].starts_with(**special));
-            hits.next()
-                .map(|(special, id)| (start, start + special.len(), id))
+            let mut named = self.added.iter();
+            let hit = named.find(|(special, _)| text[start..].starts_with(special.as_str()));
+            hit.map(|(special, id)| (start, start + special.len(), *id))
         })
     }
 
@@ -448,10 +515,13 @@ mod tests {
     fn specials_follow_the_other_tokens_and_are_never_zero() {
         for tokenizer in three_kinds() {
             let size = tokenizer.vocabulary_size() as u32;
-            assert_eq!(
-                tokenizer.specials().ids(),
-                [size - 4, size - 3, size - 2, size - 1]
-            );
+            let ids = [size - 4, size - 3, size - 2, size - 1];
+            assert_eq!(tokenizer.specials(), Specials::from_ids(ids));
+            let added = tokenizer
+                .added()
+                .iter()
+                .map(|(text, id)| (text.as_str(), *id));
+            assert!(added.eq(Specials::TEXTS.into_iter().zip(ids)));
             assert_eq!(tokenizer.token_bytes()[size as usize - 4..], [0; 4]);
         }
         assert_eq!(three_kinds()[0].vocabulary_size(), 260);

@@ -153,7 +153,8 @@ impl Windows {
     /// `is_one`.
     fn between(&self, start: usize, end: usize, document: usize, is_one: bool) -> Window {
         let tokens = self.split.tokens(start..end);
-        let pad = self.split.specials().pad;
+        // Nobody looks at it.
+        let pad = self.split.specials().pad.unwrap_or(0);
         let padded = |tokens: &[u32]| {
             let mut tokens = tokens.to_vec();
             tokens.resize(self.window, pad);

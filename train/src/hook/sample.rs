@@ -101,7 +101,7 @@ pub fn continue_text(
 ) -> String {
     let mut tokens = tokenizer.encode(prompt);
     if tokens.is_empty() {
-        tokens.push(tokenizer.specials().end);
+        tokens.push(tokenizer.start());
     }
     tokenizer.decode(&continuation(&tokens))
 }

@@ -77,6 +77,14 @@ impl Pickle {
         &self.values[index]
     }
 
+    /// The classes and functions that are named anywhere, by module and name.
+    pub fn globals(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().filter_map(|value| match value {
+            Value::Global(module, name) => Some((module.as_str(), name.as_str())),
+            _ => None,
+        })
+    }
+
     /// A text.
     pub fn text(&self, index: Index) -> Option<&str> {
         match self.get(index) {

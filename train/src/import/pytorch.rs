@@ -1,11 +1,16 @@
 //! Files of `torch.save` → tensors by name. Nothing in them is executed; what is not a state dict is passed over.
+//!
+//! Values are read one tensor at a time and in pieces, so that a file larger than half of the memory can be read.
 
+use super::number::Number;
 use super::pickle::{Index, Pickle, Value};
+use super::{PIECE_BYTES, Pieces};
 use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipArchive};
 
 /// The largest pickle that is read: names and shapes, not values.
@@ -14,53 +19,149 @@ const MOST_PICKLE_BYTES: u64 = 64 << 20;
 /// The keys under which a training script keeps its state dict.
 const STATE_DICTS: [&str; 3] = ["model", "state_dict", "model_state_dict"];
 
+/// What is expected of such a file.
+const EXPECTED: &str = "a file of torch.save in its zip format";
+
+/// Which classes and functions a file may name. None of them is ever called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Globals {
+    /// Any; what is not known is passed over.
+    Any,
+    /// Those of tensors and of a command line's options: nothing else has a place in a release or a checkpoint.
+    OfTensors,
+}
+
+impl Globals {
+    fn allow(self, module: &str, name: &str) -> bool {
+        match (self, module, name) {
+            (Self::Any, _, _) => true,
+            (_, "collections", "OrderedDict") => true,
+            (_, "torch._utils", "_rebuild_tensor_v2" | "_rebuild_parameter") => true,
+            (_, "torch", name) => name.ends_with("Storage"),
+            (_, "argparse", "Namespace") => true,
+            _ => false,
+        }
+    }
+}
+
+/// A file whose tensors are known by name and not read yet.
+pub struct PytorchFile {
+    path: PathBuf,
+    archive: Archive,
+    prefix: String,
+    tensors: BTreeMap<String, (Tensor, Number)>,
+}
+
 /// Reads the floating-point tensors of a state dict, which is the file itself or lies in it under `model`, `state_dict` or
 /// `model_state_dict`. Halves and doubles become single precision; whole numbers are left out.
 ///
 /// # Errors
 /// `Invalid` if the file is missing, no such file, or promises what it does not hold.
 pub fn read_pytorch(path: &Path) -> Result<TensorMap, Error> {
-    let expected = "a file of torch.save in its zip format";
-    let file = File::open(path).map_err(|cause| Error::unreadable(path, expected, cause))?;
-    let length = file
-        .metadata()
-        .map_err(|cause| Error::unreadable(path, expected, cause))?
-        .len();
-    let wrong = |place: &str, found: String| {
-        let problem = Problem::new(path, place, found, expected);
-        Error::Invalid(problem.advise("save it again with torch.save(model.state_dict(), file)"))
-    };
-    let archive = ZipArchive::new(BufReader::new(file));
-    let archive = archive.map_err(|cause| wrong("", format!("no zip archive ({cause})")))?;
-    let mut archive = Archive { archive, length };
-    let prefix = archive.prefix().map_err(|found| wrong("", found))?;
-    let order = archive.entry(&format!("{prefix}byteorder"), 16).ok();
-    if order.is_some_and(|order| order != b"little") {
-        return Err(wrong(
-            "byteorder",
-            "numbers that are not little-endian".to_string(),
-        ));
-    }
-    let name = format!("{prefix}data.pkl");
-    let bytes = archive
-        .entry(&name, MOST_PICKLE_BYTES)
-        .map_err(|found| wrong("data.pkl", found))?;
-    let pickle = Pickle::read(&bytes).map_err(|found| wrong("data.pkl", found))?;
-    let entries = state_dict(&pickle)
-        .ok_or_else(|| wrong("data.pkl", "no dictionary of tensors".to_string()))?;
+    let mut file = PytorchFile::open(path, Globals::Any)?;
     let mut tensors = TensorMap::new();
+    for (name, shape) in file.shapes() {
+        let mut values = Vec::new();
+        file.read(&name, &mut |piece| values.extend_from_slice(piece))?;
+        tensors.insert(name, HostTensor::new(shape, values));
+    }
+    Ok(tensors)
+}
+
+impl PytorchFile {
+    /// Reads names and shapes.
+    ///
+    /// # Errors
+    /// `Invalid` if the file is missing, no such file, promises what it does not hold, or names what is not allowed.
+    pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|cause| Error::unreadable(path, EXPECTED, cause))?;
+        let length = file
+            .metadata()
+            .map_err(|cause| Error::unreadable(path, EXPECTED, cause))?
+            .len();
+        let wrong = |place: &str, found: String| wrong(path, place, found);
+        let archive = ZipArchive::new(BufReader::new(file));
+        let archive = archive.map_err(|cause| wrong("", format!("no zip archive ({cause})")))?;
+        let mut archive = Archive { archive, length };
+        let prefix = archive.prefix().map_err(|found| wrong("", found))?;
+        let order = archive.entry(&format!("{prefix}byteorder"), 16).ok();
+        if order.is_some_and(|order| order != b"little") {
+            let found = "numbers that are not little-endian".to_string();
+            return Err(wrong("byteorder", found));
+        }
+        let bytes = archive
+            .entry(&format!("{prefix}data.pkl"), MOST_PICKLE_BYTES)
+            .map_err(|found| wrong("data.pkl", found))?;
+        let pickle = Pickle::read(&bytes).map_err(|found| wrong("data.pkl", found))?;
+        let mut named = pickle.globals();
+        if let Some((module, name)) = named.find(|(module, name)| !globals.allow(module, name)) {
+            let found = format!(
+                "{:?}, which is no part of a tensor",
+                format!("{module}.{name}")
+            );
+            return Err(wrong("data.pkl", found));
+        }
+        let tensors = described(&pickle, length).map_err(|(place, found)| wrong(&place, found))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            archive,
+            prefix,
+            tensors,
+        })
+    }
+
+    /// The shapes of all tensors.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let tensors = self.tensors.iter();
+        tensors
+            .map(|(name, (tensor, _))| (name.clone(), tensor.shape.clone()))
+            .collect()
+    }
+
+    /// Hands over the values of a tensor in row-major order, piece by piece.
+    ///
+    /// # Errors
+    /// `Invalid` if the file does not hold them, or they are not those that were written.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<(), Error> {
+        let (tensor, number) = &self.tensors[name];
+        tensor
+            .read(*number, &mut self.archive, &self.prefix, pieces)
+            .map_err(|found| wrong(&self.path, &format!("tensor {name:?}"), found))
+    }
+}
+
+fn wrong(path: &Path, place: &str, found: String) -> Error {
+    let problem = Problem::new(path, place, found, EXPECTED);
+    Error::Invalid(problem.advise("save it again with torch.save(model.state_dict(), file)"))
+}
+
+/// The floating-point tensors of the state dict; else what is wrong, and where.
+fn described(
+    pickle: &Pickle,
+    length: u64,
+) -> Result<BTreeMap<String, (Tensor, Number)>, (String, String)> {
+    let missing = || {
+        let found = "no dictionary of tensors".to_string();
+        ("data.pkl".to_string(), found)
+    };
+    let mut tensors = BTreeMap::new();
     // Tied weights are stored once and named twice; more than that is no checkpoint.
     let mut values_left = length.saturating_mul(2);
-    for &(name, value) in entries {
-        let (Some(name), Some(tensor)) = (pickle.text(name), Tensor::find(&pickle, value)) else {
+    for &(name, value) in state_dict(pickle).ok_or_else(missing)? {
+        let (Some(name), Some(tensor)) = (pickle.text(name), Tensor::find(pickle, value)) else {
             continue;
         };
-        let place = format!("tensor {name}");
-        let tensor = tensor.map_err(|found| wrong(&place, found))?;
-        if let Some(read) = tensor.read(&mut archive, &prefix, &mut values_left) {
-            let tensor = read.map_err(|found| wrong(&place, found))?;
-            tensors.insert(name.to_string(), tensor);
-        }
+        let at = |found| (format!("tensor {name:?}"), found);
+        let tensor = tensor.map_err(at)?;
+        let Some(number) = tensor.number() else {
+            continue;
+        };
+        let n_values = tensor.check(values_left).map_err(at)?;
+        values_left -= n_values as u64;
+        tensors.insert(name.to_string(), (tensor, number));
     }
     Ok(tensors)
 }
@@ -71,29 +172,36 @@ struct Archive {
 }
 
 impl Archive {
-    /// What stands in front of every name.
+    /// What stands in front of every name: a folder of any name.
     fn prefix(&self) -> Result<String, String> {
-        let mut names = self.archive.file_names();
-        let prefix = names.find_map(|name| name.strip_suffix("data.pkl").map(str::to_string));
+        let folder = |name: &str| {
+            let folder = name.strip_suffix("data.pkl")?;
+            (folder.is_empty() || folder.ends_with('/')).then(|| folder.to_string())
+        };
+        let prefix = self.archive.file_names().find_map(folder);
         prefix.ok_or_else(|| "an archive without data.pkl".to_string())
     }
 
-    /// The bytes of an entry, which is not compressed and not larger than `most` or the file.
-    fn entry(&mut self, name: &str, most: u64) -> Result<Vec<u8>, String> {
+    /// Opens an entry, which is not compressed and not larger than `most` or the file.
+    fn open(&mut self, name: &str, most: u64) -> Result<(impl Read + '_, u64), String> {
         let most = most.min(self.length);
         let entry = self.archive.by_name(name);
-        let mut entry = entry.map_err(|cause| format!("no {name} ({cause})"))?;
+        let entry = entry.map_err(|cause| format!("no {name} ({cause})"))?;
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!("{name} compressed"));
         }
-        if entry.size() > most {
-            return Err(format!(
-                "{} bytes of {name}, more than {most}",
-                entry.size()
-            ));
+        let size = entry.size();
+        if size > most {
+            return Err(format!("{size} bytes of {name}, more than {most}"));
         }
+        Ok((entry, size))
+    }
+
+    /// The bytes of an entry.
+    fn entry(&mut self, name: &str, most: u64) -> Result<Vec<u8>, String> {
+        let (mut entry, _) = self.open(name, most)?;
         let mut bytes = Vec::new();
-        let read = entry.by_ref().take(most + 1).read_to_end(&mut bytes);
+        let read = entry.read_to_end(&mut bytes);
         read.map_err(|cause| format!("{name} unreadable ({cause})"))?;
         Ok(bytes)
     }
@@ -175,41 +283,80 @@ impl Tensor {
         })
     }
 
-    /// Its values; nothing if they are whole numbers.
-    fn read(
-        &self,
-        archive: &mut Archive,
-        prefix: &str,
-        values_left: &mut u64,
-    ) -> Option<Result<HostTensor, String>> {
-        let number = match self.kind.as_str() {
-            "FloatStorage" => Number::F32,
-            "DoubleStorage" => Number::F64,
-            "HalfStorage" => Number::F16,
-            "BFloat16Storage" => Number::Bf16,
-            _ => return None,
-        };
-        Some(self.read_as(number, archive, prefix, values_left))
+    /// How its numbers are stored; nothing if they are whole numbers.
+    fn number(&self) -> Option<Number> {
+        match self.kind.as_str() {
+            "FloatStorage" => Some(Number::F32),
+            "DoubleStorage" => Some(Number::F64),
+            "HalfStorage" => Some(Number::F16),
+            "BFloat16Storage" => Some(Number::Bf16),
+            _ => None,
+        }
     }
 
-    fn read_as(
+    /// Hands over its values, whose places were checked.
+    fn read(
         &self,
         number: Number,
         archive: &mut Archive,
         prefix: &str,
-        values_left: &mut u64,
-    ) -> Result<HostTensor, String> {
-        let n_values = self.check(*values_left)?;
-        *values_left -= n_values as u64;
-        let bytes = archive.entry(&format!("{prefix}data/{}", self.storage), u64::MAX)?;
-        let size = number.size();
-        if bytes.len() / size < self.numbers {
-            let found = bytes.len() / size;
-            return Err(format!(
-                "{found} numbers where {} are promised",
-                self.numbers
-            ));
+        pieces: Pieces<'_>,
+    ) -> Result<(), String> {
+        let name = format!("{prefix}data/{}", self.storage);
+        let (mut entry, bytes) = archive.open(&name, u64::MAX)?;
+        let found = bytes / number.size() as u64;
+        if found < self.numbers as u64 {
+            let promised = self.numbers;
+            return Err(format!("{found} numbers where {promised} are promised"));
         }
+        let unreadable = |cause: io::Error| format!("{name} unreadable ({cause})");
+        match self.lies_in_order() {
+            true => self.stream(number, &mut entry, pieces).map_err(unreadable),
+            false => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).map_err(unreadable)?;
+                self.gather(number, &bytes, pieces);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether its values follow each other in its storage.
+    fn lies_in_order(&self) -> bool {
+        let mut wanted = 1;
+        let dimensions = self.shape.iter().zip(&self.strides).rev();
+        let mut in_order = dimensions.map(|(&length, &stride)| {
+            let fits = length == 1 || stride == wanted;
+            wanted *= length.max(1);
+            fits
+        });
+        in_order.all(|fits| fits)
+    }
+
+    /// Reads the whole entry, because only at its end the archive compares its checksum.
+    fn stream(&self, number: Number, entry: &mut impl Read, pieces: Pieces<'_>) -> io::Result<()> {
+        let size = number.size();
+        let n_values: usize = self.shape.iter().product();
+        let skipped = (self.offset * size) as u64;
+        let skipped = io::copy(&mut entry.by_ref().take(skipped), &mut io::sink())?;
+        debug_assert_eq!(skipped, (self.offset * size) as u64);
+        let mut left = n_values * size;
+        let mut bytes = vec![0; PIECE_BYTES.min(left)];
+        let mut values = Vec::with_capacity(bytes.len() / size);
+        while left > 0 {
+            let piece = bytes.len().min(left);
+            entry.read_exact(&mut bytes[..piece])?;
+            values.clear();
+            number.read_all(&bytes[..piece], &mut values);
+            pieces(&values);
+            left -= piece;
+        }
+        io::copy(entry, &mut io::sink()).map(|_| ())
+    }
+
+    /// Picks its values out of the bytes of its storage.
+    fn gather(&self, number: Number, bytes: &[u8], pieces: Pieces<'_>) {
+        let size = number.size();
         let value = |index: usize| {
             let mut rest = index;
             let mut place = self.offset;
@@ -219,8 +366,12 @@ impl Tensor {
             }
             number.read(&bytes[place * size..][..size])
         };
-        let values = (0..n_values).map(value).collect();
-        Ok(HostTensor::new(self.shape.clone(), values))
+        let n_values: usize = self.shape.iter().product();
+        let at_once = PIECE_BYTES / size;
+        for start in (0..n_values).step_by(at_once) {
+            let end = (start + at_once).min(n_values);
+            pieces(&(start..end).map(value).collect::<Vec<f32>>());
+        }
     }
 
     /// The number of its values, if its shape and strides stay within its storage.
@@ -250,45 +401,6 @@ impl Tensor {
             true => Ok(n_values),
             false => Err(too_large()),
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Number {
-    F16,
-    Bf16,
-    F32,
-    F64,
-}
-
-impl Number {
-    fn size(self) -> usize {
-        match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-
-    fn read(self, bytes: &[u8]) -> f32 {
-        match (self, bytes) {
-            (Self::F16, &[a, b]) => from_half(u16::from_le_bytes([a, b])),
-            (Self::Bf16, &[a, b]) => f32::from_le_bytes([0, 0, a, b]),
-            (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (_, bytes) => f64::from_le_bytes(bytes.try_into().expect("eight bytes")) as f32,
-        }
-    }
-}
-
-/// IEEE 754 half precision.
-fn from_half(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
     }
 }
 
@@ -372,19 +484,5 @@ mod tests {
         for end in 0..whole.len() {
             assert!(read(&whole[..end]).is_err(), "{end} bytes");
         }
-    }
-
-    #[test]
-    fn halves_are_what_they_stand_for() {
-        let cases = [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x3555, 0.333_251_95),
-            (0x0001, 5.960_464_5e-8),
-        ];
-        for (bits, expected) in cases {
-            assert_eq!(from_half(bits), expected);
-        }
-        assert_eq!(Number::Bf16.read(&0x3fc0u16.to_le_bytes()), 1.5);
     }
 }

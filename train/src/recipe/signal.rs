@@ -43,7 +43,8 @@ pub enum Edges {
     Counted {
         /// The file of `nerve data bigrams`.
         counts: PathBuf,
-        /// How often a pair must have been seen.
+        /// How often a pair must have been seen. 0 takes all that the file lists: imported counts may list pairs that own
+        /// an edge and were never seen.
         min_count: u32,
         /// What the other pairs use.
         back_off: BackOff,

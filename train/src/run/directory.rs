@@ -79,6 +79,16 @@ impl RunDirectory {
         self.path.join("samples.jsonl")
     }
 
+    /// The tokenizer of an imported run.
+    pub fn tokenizer(&self) -> PathBuf {
+        self.path.join("tokenizer.json")
+    }
+
+    /// The counts of an imported graph.
+    pub fn bigrams(&self) -> PathBuf {
+        self.path.join("bigrams.safetensors")
+    }
+
     /// The directory of its checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("ckpt")

@@ -6,6 +6,7 @@
 //!   run.json         what the run is and how it stands: see `RunInfo`
 //!   metrics.jsonl    one JSON object per line and logged step
 //!   samples.jsonl    one JSON object per generated text
+//!   tokenizer.json, bigrams.safetensors   only where `nerve import` made them: the recipe names them here
 //!   LOCK             held by the kernel for the life of the process; its text says who holds it
 //!   ckpt/
 //!     step-00001200/               complete: it was renamed into place

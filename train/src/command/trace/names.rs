@@ -163,7 +163,7 @@ mod tests {
         }
         assert_eq!(names.token(" "), names.token("␣"));
         assert_eq!(names.token("\n"), names.token("⏎"));
-        assert_eq!(names.token("</s>"), Ok(tokenizer.specials().end));
+        assert_eq!(names.token("</s>"), Ok(tokenizer.specials().end.unwrap()));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Kind, Specials};
+use super::half_width::normalizer;
+use super::{Kind, Normalise, Specials};
 use crate::error::Problem;
 use crate::text::json_complaint;
 
@@ -20,7 +21,8 @@ pub(super) struct Piece {
     pub text: String,
     /// What it stands for; nothing for added tokens.
     pub bytes: Vec<u8>,
-    is_added: bool,
+    /// Whether it is one token wherever it is spelled out.
+    pub is_added: bool,
 }
 
 /// A vocabulary that holds together.
@@ -28,6 +30,8 @@ pub(super) struct Checked {
     pub kind: Kind,
     pub pieces: Vec<Piece>,
     pub specials: Specials,
+    /// What happens before.
+    pub normalise: Normalise,
     /// Words are cut by GPT-2's pattern, so a space between letters always starts a new one.
     pub cuts_at_spaces: bool,
 }
@@ -61,7 +65,7 @@ pub(super) fn check(path: &Path, file: &[u8]) -> Result<Checked, Problem> {
         Problem::new(path, place, json_complaint(&e), "a tokenizer.json")
     })?;
     let checker = Checker { path, json: &json };
-    for pointer in ["/truncation", "/padding", "/normalizer", "/model/dropout"] {
+    for pointer in ["/truncation", "/padding", "/model/dropout"] {
         checker.absent(pointer, &[Value::Null])?;
     }
     match checker.text("/model/type")? {
@@ -78,6 +82,17 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn pairs(&self) -> Result<Checked, Problem> {
+        let normalise = match self
+            .json
+            .pointer("/normalizer/type")
+            .and_then(Value::as_str)
+        {
+            Some("NFKC") if self.is_of_others() => Normalise::Nfkc,
+            _ => {
+                self.absent("/normalizer", &[Value::Null])?;
+                Normalise::None
+            }
+        };
         for pointer in [
             "/model/continuing_subword_prefix",
             "/model/end_of_word_suffix",
@@ -105,10 +120,9 @@ impl Checker<'_> {
             .map(|piece| piece.text.as_str())
             .zip(0..)
             .collect();
-        if let Some(missing) = byte_characters()
-            .iter()
-            .find(|c| !ids.contains_key(c.to_string().as_str()))
-        {
+        let mut alphabet = byte_characters().into_iter();
+        let missing = alphabet.find(|c| !ids.contains_key(c.to_string().as_str()));
+        if let Some(missing) = missing.filter(|_| !self.is_of_others()) {
             return Err(self.problem(
                 "/model/vocab",
                 format!("no token {missing:?}"),
@@ -130,12 +144,20 @@ impl Checker<'_> {
             kind: if is_bytes { Kind::Byte } else { Kind::Bpe },
             specials,
             pieces,
+            normalise,
             cuts_at_spaces: own_pattern && uses_regex && !adds_space && self.plain_added(),
         })
     }
 
     fn characters(&self) -> Result<Checked, Problem> {
         let expected = "a character tokenizer of `nerve tokenizer train`";
+        let normalise = match self.json["normalizer"] == normalizer() {
+            true => Normalise::HalfWidth,
+            false => {
+                self.absent("/normalizer", &[Value::Null])?;
+                Normalise::None
+            }
+        };
         let pattern = self.json.pointer("/pre_tokenizer/pattern/Regex");
         if pattern.and_then(Value::as_str) != Some(CHARACTER_PATTERN) {
             let found = pattern.map_or("another pre-tokenizer".into(), Value::to_string);
@@ -153,7 +175,7 @@ impl Checker<'_> {
         }
         let mut pieces = self.pieces()?;
         let specials = self.specials(&pieces)?;
-        if pieces.len() == Specials::TEXTS.len() || !self.plain_added() {
+        if !self.plain_added() {
             return Err(self.problem(
                 "/added_tokens",
                 "other tokens than characters and the four specials",
@@ -171,6 +193,7 @@ impl Checker<'_> {
             kind: Kind::Character,
             specials,
             pieces,
+            normalise,
             cuts_at_spaces: false,
         })
     }
@@ -199,8 +222,8 @@ impl Checker<'_> {
                 None => named.push((format!("/added_tokens/{i}/id"), text, &token["id"])),
             }
         }
-        if named.len() <= Specials::TEXTS.len() {
-            let expected = "the four special tokens and at least one more";
+        if named.len() <= self.added().len() {
+            let expected = "the special tokens and at least one more";
             return Err(self.problem("/model/vocab", format!("{} tokens", named.len()), expected));
         }
         let is_added: Vec<&str> = self
@@ -231,7 +254,38 @@ impl Checker<'_> {
         Ok(pieces.into_iter().flatten().collect())
     }
 
+    /// Whether it has none of our special tokens but `<unk>`, and says itself what is unknown.
+    fn is_of_others(&self) -> bool {
+        let mut added = self.added().iter();
+        let has_ours = added.any(|token| {
+            let ours = Specials::TEXTS[..3].iter();
+            ours.into_iter().any(|text| token["content"] == *text)
+        });
+        !has_ours && self.json["model"]["unk_token"].is_string()
+    }
+
+    fn specials_of_others(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
+        let id = |text: &str| {
+            let is_this = |piece: &Piece| piece.is_added && piece.text == text;
+            pieces.iter().position(is_this).map(|id| id as u32)
+        };
+        let text = self.text("/model/unk_token")?;
+        let unknown = id(text).ok_or_else(|| {
+            let found = format!("{}, which is no added token", quoted(text));
+            self.problem("/model/unk_token", found, "an added token")
+        })?;
+        Ok(Specials {
+            begin: None,
+            end: None,
+            pad: id("[PAD]"),
+            unknown,
+        })
+    }
+
     fn specials(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
+        if self.is_of_others() {
+            return self.specials_of_others(pieces);
+        }
         let mut ids = [0; 4];
         for (id, text) in ids.iter_mut().zip(Specials::TEXTS) {
             let expected = "the special tokens <s>, </s>, <pad> and <unk>";
@@ -313,10 +367,15 @@ impl Checker<'_> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the added tokens are the four specials, matched wherever they are spelled out.
+    /// Whether the added tokens are the four specials, or those of others `<unk>` alone, matched wherever they are spelled
+    /// out.
     fn plain_added(&self) -> bool {
         let flags = ["single_word", "lstrip", "rstrip", "normalized"];
-        self.added().len() == Specials::TEXTS.len()
+        let expected = match self.is_of_others() {
+            true => 1,
+            false => Specials::TEXTS.len(),
+        };
+        self.added().len() == expected
             && self
                 .added()
                 .iter()

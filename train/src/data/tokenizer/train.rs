@@ -1,6 +1,7 @@
 //! Vocabularies from texts. Whatever is learned, the four specials get the highest ids.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tokenizers::decoders::DecoderWrapper;
@@ -13,7 +14,8 @@ use tokenizers::{
 };
 
 use super::check::{CHARACTER_PATTERN, byte_characters};
-use super::{Specials, chunks, one_line};
+use super::half_width::{half_width, normalizer};
+use super::{Normalise, Specials, chunks, one_line};
 use crate::error::{Error, Problem};
 
 const SPECIALS: usize = Specials::TEXTS.len();
@@ -48,13 +50,17 @@ pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
                 .collect();
             let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
             let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
-            rewritten(&level, &level, &model, 256)
+            rewritten(&Value::Null, &level, &level, &model, &ours(256))
         }
     }
 }
 
 /// The most frequent characters, ties by code point.
-pub(super) fn character<I>(texts: I, vocabulary_size: Option<usize>) -> Result<String, Error>
+pub(super) fn character<I>(
+    texts: I,
+    vocabulary_size: Option<usize>,
+    normalise: Normalise,
+) -> Result<String, Error>
 where
     I: Iterator<Item = Result<String, Error>>,
 {
@@ -68,6 +74,10 @@ where
     let mut counts: HashMap<char, u64> = HashMap::new();
     for text in texts {
         for c in text?.chars() {
+            let c = match normalise {
+                Normalise::HalfWidth => half_width(c),
+                _ => c,
+            };
             *counts.entry(c).or_default() += 1;
         }
     }
@@ -80,17 +90,57 @@ where
 
     let names = characters.iter().map(|(c, _)| c.to_string());
     let names = names.chain(Specials::TEXTS.iter().map(|text| text.to_string()));
-    let vocabulary: HashMap<String, usize> = names.zip(0..).collect();
+    let vocabulary = names.zip(0..).collect();
+    words(vocabulary, normalise, &ours(characters.len()))
+}
+
+/// The vocabulary of somebody else: single characters, and `<unk>`.
+pub(super) fn of_characters(file: &Path, tokens: &[String]) -> Result<String, Error> {
+    let unknown = Specials::TEXTS[3];
+    let wrong = |place: String, found: String| {
+        let expected = "single characters and <unk>";
+        let problem = Problem::new(file, place, found, expected);
+        Error::Invalid(problem.advise("name the --tokenizer that has these tokens"))
+    };
+    let mut known = HashMap::new();
+    let mut normalise = Normalise::HalfWidth;
+    for (id, token) in tokens.iter().enumerate() {
+        let mut characters = token.chars();
+        match (characters.next(), characters.next()) {
+            (Some(c), None) if half_width(c) != c => normalise = Normalise::None,
+            (Some(_), None) => {}
+            _ if token == unknown => {}
+            _ => return Err(wrong(format!("id {id}"), format!("the token {token:?}"))),
+        }
+        known.insert(token.clone(), id);
+    }
+    let Some(&id) = known.get(unknown) else {
+        return Err(wrong(String::new(), "no <unk>".to_string()));
+    };
+    words(known, normalise, &[(unknown, id)])
+}
+
+/// A file whose tokens are single characters.
+fn words(
+    vocabulary: HashMap<String, usize>,
+    normalise: Normalise,
+    added: &[(&str, usize)],
+) -> Result<String, Error> {
+    let normalizer = match normalise {
+        Normalise::HalfWidth => normalizer(),
+        _ => Value::Null,
+    };
     let pre_tokenizer = json!({
         "type": "Split", "pattern": {"Regex": CHARACTER_PATTERN}, "behavior": "Isolated", "invert": false
     });
     let model = json!({"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"});
-    rewritten(
-        &pre_tokenizer,
-        &json!({"type": "Fuse"}),
-        &model,
-        characters.len(),
-    )
+    let decoder = json!({"type": "Fuse"});
+    rewritten(&normalizer, &pre_tokenizer, &decoder, &model, added)
+}
+
+/// Our special tokens, behind all others.
+fn ours(first: usize) -> Vec<(&'static str, usize)> {
+    Specials::TEXTS.into_iter().zip(first..).collect()
 }
 
 /// Merges of the most frequent pairs of neighbours, within the words of GPT-2's pattern.
@@ -168,14 +218,14 @@ fn training_chunks(text: &str) -> Vec<String> {
 
 /// Assembles a file and lets the library write it, so that its layout is the library's.
 fn rewritten(
+    normalizer: &Value,
     pre_tokenizer: &Value,
     decoder: &Value,
     model: &Value,
-    first_special: usize,
+    added: &[(&str, usize)],
 ) -> Result<String, Error> {
-    let added: Vec<Value> = Specials::TEXTS
+    let added: Vec<Value> = added
         .iter()
-        .zip(first_special..)
         .map(|(text, id)| {
             json!({
                 "id": id, "content": text, "special": true,
@@ -184,7 +234,7 @@ fn rewritten(
         })
         .collect();
     let file = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model
     });
     let tokenizer = tokenizers::Tokenizer::from_bytes(file.to_string()).map_err(library)?;

@@ -135,15 +135,11 @@ fn graph(config: &SignalConfig, section: &Section<'_>) {
         "\"none\": there are no counts",
     );
     if let Edges::Counted {
-        counts,
-        min_count,
-        back_off,
-        ..
+        counts, back_off, ..
     } = &config.edges
     {
         let edges = section.key("edges");
         edges.path_to_something("counts", counts);
-        edges.require("min_count", *min_count >= 1, "at least 1");
         let back_off_key = edges.key("back_off");
         match back_off {
             BackOff::SharedRow => {}

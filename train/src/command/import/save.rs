@@ -1,0 +1,96 @@
+//! A run whose last stage is over, made of weights from elsewhere.
+
+use crate::data::{Bigrams, Tokenizer};
+use crate::device;
+use crate::error::Error;
+use crate::recipe::Checked;
+use crate::recipe::load::from_text;
+use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+use crate::run::{RunDirectory, RunInfo, Status, TensorMap, replace_file};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Everything but the weights.
+pub(super) struct Imported<'a> {
+    /// What they are the weights of.
+    pub recipe: &'a Checked,
+    /// What its tokens are.
+    pub tokenizer: &'a Tokenizer,
+    /// What was made of files beside the checkpoint and is kept in the run; nothing where the recipe names such files.
+    pub files: Option<Kept<'a>>,
+}
+
+/// What is kept in the run itself, so that it needs nothing else; the tokenizer always.
+pub(super) struct Kept<'a> {
+    /// The counts, where some pairs share a row.
+    pub bigrams: Option<&'a Bigrams>,
+    /// How often a pair must have been counted to own an edge.
+    pub min_count: u32,
+}
+
+/// Makes the run.
+pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirectory, Error> {
+    let Imported {
+        recipe, tokenizer, ..
+    } = imported;
+    let last = recipe.stage.len() - 1;
+    let stage = &recipe.stage[last];
+    let info = RunInfo::new(&recipe.device.backend);
+    let run = RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?;
+    let mut recipe_sha256 = recipe.sha256();
+    let mut data_sha256 = BTreeMap::new();
+    if let Some(kept) = &imported.files {
+        let resolved = keep(kept, recipe, tokenizer, &run)?;
+        recipe_sha256 = resolved.sha256();
+        if let Some(bigrams) = kept.bigrams {
+            data_sha256.insert(run.bigrams().display().to_string(), bigrams.sha256());
+        }
+    }
+    let state = State {
+        format: STATE_FORMAT,
+        stage_index: last,
+        stage: stage.name.clone(),
+        stage_step: stage.steps,
+        recipe_sha256,
+        tokenizer_sha256: tokenizer.sha256(),
+        data_sha256: data_sha256.clone(),
+        nerve_version: env!("CARGO_PKG_VERSION").to_string(),
+        backend: recipe.device.backend.clone(),
+        threads: device::threads(),
+        ..State::default()
+    };
+    let snapshot = Snapshot {
+        state,
+        model,
+        optimizer: TensorMap::new(),
+    };
+    checkpoint::save(&run, &snapshot, recipe.checkpoint.keep_last)?;
+    run.change_info(|info| {
+        info.status = Status::Done;
+        info.stage.clone_from(&stage.name);
+        info.tokenizer_sha256 = tokenizer.sha256();
+        info.data_sha256 = data_sha256;
+    })?;
+    Ok(run)
+}
+
+/// Writes tokenizer and counts into the run, and a recipe that names them there.
+fn keep(
+    kept: &Kept<'_>,
+    recipe: &Checked,
+    tokenizer: &Tokenizer,
+    run: &RunDirectory,
+) -> Result<Checked, Error> {
+    let text = |path: &Path| toml::Value::String(path.display().to_string());
+    tokenizer.save(run.tokenizer())?;
+    let mut sets = vec![format!("tokenizer.file={}", text(&run.tokenizer()))];
+    if let Some(bigrams) = kept.bigrams {
+        replace_file(&run.bigrams(), &bigrams.to_bytes())?;
+        sets.push(format!("model.edges.counts={}", text(&run.bigrams())));
+        sets.push(format!("model.edges.min_count={}", kept.min_count));
+    }
+    let file = run.recipe().display().to_string();
+    let resolved = from_text(&file, recipe.text().to_string(), &sets).map_err(Error::Config)?;
+    replace_file(&run.recipe(), resolved.text().as_bytes())?;
+    Ok(resolved)
+}

@@ -1,0 +1,197 @@
+//! A vocabulary file of the reference: one JSON object of tokens and their ids.
+//!
+//! Rows of the weights are numbered along the order of this file, so ids must be 0, 1, 2, … in it (specification §7.3).
+
+use super::json::{self, Fault, Whole, shown};
+use crate::error::{Error, Problem};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What is expected of such a file.
+const EXPECTED: &str = "an object of tokens and their ids";
+
+/// More tokens than anybody means.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// Tokens by id.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    path: PathBuf,
+    tokens: Vec<String>,
+    ids: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// `Invalid` with line and column if it is missing, no such object, or the ids are not 0, 1, 2, … in its order.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let fault = Fault::default();
+        let (tokens, _) = json::read(path, EXPECTED, &fault, Ids(&fault))?;
+        if tokens.is_empty() {
+            return Err(Error::Invalid(Problem::new(path, "", "no token", EXPECTED)));
+        }
+        let ids = tokens.iter().cloned().zip(0..).collect();
+        Ok(Self {
+            path: path.to_path_buf(),
+            tokens,
+            ids,
+        })
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tokens by id.
+    pub fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
+    /// The id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+}
+
+struct Ids<'f>(&'f Fault);
+
+impl<'de> DeserializeSeed<'de> for Ids<'_> {
+    type Value = Vec<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Ids<'_> {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let fault = self.0;
+        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut tokens = Vec::new();
+        while let Some(token) = map.next_key::<String>()? {
+            let what = "an id";
+            let id = map.next_value_seed(Whole { what, fault })?;
+            let expected = tokens.len();
+            if id != expected as u64 {
+                let found = format!("id {id} of {}", shown(&token));
+                let expected = format!("id {expected}: ids count from 0 in the order of the file");
+                return Err(fault.stop(found, expected));
+            }
+            if let Some(first) = known.insert(token.clone(), expected) {
+                let found = format!("{} a second time, first with id {first}", shown(&token));
+                return Err(fault.stop(found, "every token once"));
+            }
+            if tokens.len() == MOST_TOKENS {
+                let expected = format!("at most {MOST_TOKENS} tokens");
+                return Err(fault.stop("more tokens", expected));
+            }
+            tokens.push(token);
+        }
+        Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A vocabulary from the text of its file.
+    pub fn vocabulary(text: &str) -> Result<Vocabulary, Error> {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("vocab.json");
+        std::fs::write(&path, text).unwrap();
+        Vocabulary::load(&path)
+    }
+
+    fn refusal(text: &str) -> String {
+        let error = vocabulary(text).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        assert_eq!(text.lines().count(), 1);
+        text.split_once("vocab.json: ").unwrap().1.to_string()
+    }
+
+    #[test]
+    fn tokens_stand_in_the_order_of_the_file() {
+        let vocabulary = vocabulary(r#"{"<unk>": 0, "z": 1, "a": 2, "的": 3, "\"": 4}"#).unwrap();
+        assert_eq!(vocabulary.tokens(), ["<unk>", "z", "a", "的", "\""]);
+        assert_eq!((vocabulary.id("a"), vocabulary.id("b")), (Some(2), None));
+    }
+
+    #[test]
+    fn each_fault_is_named_with_its_place() {
+        let cases = [
+            (
+                "{\"a\": 0,\n\"b\": 2}",
+                "line 2, column 6: found id 2 of \"b\", expected id 1: ids count",
+            ),
+            ("{\"a\": 0, \"b\": 0}", "found id 0 of \"b\", expected id 1"),
+            (
+                "{\"a\": 0, \"a\": 1}",
+                "found \"a\" a second time, first with id 0",
+            ),
+            (
+                "{\"a\": 0.0}",
+                "found 0.0, expected an id, a whole number of at least 0",
+            ),
+            ("{\"a\": -1}", "found -1, expected an id"),
+            ("{\"a\": \"0\"}", "found the text \"0\", expected an id"),
+            ("{\"a\": null}", "found null, expected an id"),
+            ("{\"a\": {}}", "found an object, expected an id"),
+            (
+                "{}",
+                "found no token, expected an object of tokens and their ids",
+            ),
+            ("[1]", "found invalid type: sequence, expected an object"),
+            ("{\"a\": 0} x", "found no JSON (trailing characters)"),
+            ("{\"a\": 0", "found no JSON (EOF while parsing an object)"),
+            ("", "found no JSON (EOF while parsing a value)"),
+            ("{\"a\\n\": 7}", "found id 7 of \"a\\n\""),
+        ];
+        for (text, expected) in cases {
+            let refusal = refusal(text);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+        let missing = Vocabulary::load(Path::new("nowhere.json")).unwrap_err();
+        assert!(missing.to_string().contains("found no such file"));
+        assert!(
+            Vocabulary::load(Path::new("."))
+                .unwrap_err()
+                .to_string()
+                .contains("a directory")
+        );
+    }
+
+    #[test]
+    fn no_cut_and_no_changed_byte_is_a_panic() {
+        let whole = r#"{"<unk>": 0, "a": 1, "的": 2}"#.as_bytes();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("vocab.json");
+        let check = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Vocabulary::load(&path)
+        };
+        for length in 0..whole.len() {
+            assert_eq!(check(&whole[..length]).unwrap_err().exit_code(), 3);
+        }
+        for (at, bit) in (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut flipped = whole.to_vec();
+            flipped[at] ^= 1 << bit;
+            if let Err(error) = check(&flipped) {
+                assert_eq!(error.exit_code(), 3);
+                assert_eq!(error.to_string().lines().count(), 1);
+            }
+        }
+    }
+}
