@@ -135,5 +135,4 @@ fn recipes_of_published_graphs_say_what_the_published_modes_are() {
     };
     assert_eq!(of("paper"), compat::PAPER_MODE);
     assert_eq!(of("ref-sparse"), compat::REF_SPARSE);
-    assert_eq!(of("dense-2025"), compat::DENSE_2025_RELEASE);
 }
