@@ -278,7 +278,7 @@ mod tests {
             (
                 "\"a\": 9",
                 "\"a\": 9.5",
-                "line 3, column 22: found 9.5, expected a count",
+                "line 3, column 23: found 9.5, expected a count",
             ),
             (
                 "\"a\": 9",

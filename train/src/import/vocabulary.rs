@@ -134,7 +134,7 @@ pub(super) mod tests {
         let cases = [
             (
                 "{\"a\": 0,\n\"b\": 2}",
-                "line 2, column 6: found id 2 of \"b\", expected id 1: ids count",
+                "line 2, column 7: found id 2 of \"b\", expected id 1: ids count",
             ),
             ("{\"a\": 0, \"b\": 0}", "found id 0 of \"b\", expected id 1"),
             (
