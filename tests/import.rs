@@ -491,7 +491,7 @@ fn every_fault_of_the_files_is_refused_in_a_line() {
             &counts,
             "\"f\": 34",
             "\"f\": 34.5",
-            "line 3, column 13: found 34.5, expected a count",
+            "line 3, column 14: found 34.5, expected a count",
         ),
         (
             "counts.json",
@@ -622,7 +622,7 @@ fn release_of_ours() -> Workplace {
     let texts = fs::read_to_string(workplace.path("few.jsonl")).unwrap();
     let text = |line: &str| -> String {
         let story: Value = serde_json::from_str(line).unwrap();
-        story["text"].as_str().unwrap().to_string()
+        story["text"].as_str().unwrap().to_string() + "\n"
     };
     workplace.write("probe.txt", texts.lines().map(text).collect::<String>());
     workplace

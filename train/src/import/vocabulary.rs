@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Ids<'_> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A vocabulary from the text of its file.
@@ -178,7 +178,7 @@ pub mod tests {
         let whole = r#"{"<unk>": 0, "a": 1, "的": 2}"#.as_bytes();
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("vocab.json");
-        let mut check = |bytes: &[u8]| {
+        let check = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             Vocabulary::load(&path)
         };
