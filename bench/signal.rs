@@ -10,13 +10,15 @@ use brillm::compat;
 use brillm::counts::PairCounts;
 use brillm::generate::{Decoding, State, strongest};
 use brillm::graph::{BackOff, Graph};
-use brillm::model::Initial;
+use brillm::model::{BackOffRows, Initial};
 use brillm::prior::Weights;
 use brillm::row_adamw::{AdamW, Mode};
+use brillm::table::Storage;
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, BriLlmConfig};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;
+use std::time::Instant;
 
 const ADAMW: AdamW = AdamW {
     betas: [0.9, 0.999],
@@ -96,6 +98,9 @@ impl World {
             d_node: d,
             flow: compat::REFERENCE,
             initial: Initial::Uniform { half_range: 0.5 },
+            back_off_rows: BackOffRows::Trained,
+            storage: Storage::F32,
+            decoding: Decoding::REFERENCE,
         };
         let uniform = |stream: &str, place: u64| random::uniform(random::key(1, stream, 0), place);
         let parameters = config.init(self.graph.nodes(), self.graph.rows(), &uniform);
@@ -107,7 +112,8 @@ impl World {
     }
 
     fn competition(&self, candidates: Candidates) -> Competition {
-        Competition::new(candidates, Weights::One, Vec::new(), Some(&self.counts))
+        let bias = compat::REFERENCE.bias;
+        Competition::new(candidates, Weights::One, bias, Some(&self.counts))
     }
 }
 
@@ -244,11 +250,17 @@ fn decoding(criterion: &mut Criterion) {
         let model = world.model(32);
         let competition = world.competition(Candidates::All);
         let mut state = State::start(&model, 3);
+        let mut next = || {
+            let candidates = state.candidates(&model, &competition, Decoding::REFERENCE);
+            let next = strongest(&candidates).expect("somebody competes").target;
+            state.advance(&model, Decoding::REFERENCE, next);
+        };
         group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let candidates = state.candidates(&model, &competition, Decoding::REFERENCE);
-                let next = strongest(&candidates).expect("somebody competes").target;
-                state.advance(&model, Decoding::REFERENCE, next);
+            // As `nerve sample` does it: many tokens inside the pool, whose threads stay awake.
+            bencher.iter_custom(|tokens| {
+                let clock = Instant::now();
+                rayon::scope(|_| (0..tokens).for_each(|_| next()));
+                clock.elapsed()
             });
         });
     }

@@ -8,7 +8,7 @@ use std::fs;
 use train::data::{Bigrams, Split};
 
 /// A workplace with counted stories, and the line that trains a few steps of the tiny graph on them.
-fn counted() -> (Workplace, String) {
+pub fn counted() -> (Workplace, String) {
     let workplace = Workplace::with_few_stories();
     let count = "data bigrams data/stories/train.bin --valid data/stories/valid.bin \
                  --output data/stories/bigrams.safetensors --json";
@@ -39,12 +39,16 @@ fn a_graph_resumed_from_any_of_its_checkpoints_is_the_one_that_never_stopped() {
     let (workplace, fit) = counted();
     let drawn = "--set model.candidates={kind='sampled',n=20}";
     let frequent = "--set model.candidates={kind='frequent',n=20} --set batch.accumulate=2 --set optimizer.weight_decay=0.1";
+    let half = "--set model.storage=bf16 --set optimizer.mode=touched --set model.flow.bias=edge_and_node \
+                --set model.flow.encoding={kind='learnt',max_length=20} --set model.edges.back_off={kind='hash',n_rows=50}";
     for (index, sets) in [
         "",
         drawn,
         frequent,
         "--set optimizer.mode=touched",
         "--set optimizer.mode=dense",
+        "--set model.edges.back_off_rows=frozen --set model.last_edge=left --set model.flow.bias=node",
+        half,
     ]
     .into_iter()
     .enumerate()
@@ -180,4 +184,45 @@ fn a_resume_refuses_other_counts() {
         .expect(3)
         .stderr;
     assert!(error.contains("bigrams.safetensors"), "{error}");
+}
+
+#[test]
+fn a_table_of_bf16_is_saved_as_such_and_small_steps_are_refused_with_it() {
+    let (workplace, fit) = counted();
+    let half = "--set model.storage=bf16 --set optimizer.mode=touched";
+    let run = workplace.nerve(&format!("{fit} {half}")).expect(0);
+    let last = workplace.checkpoints(run.answer()).pop().unwrap();
+    let model = train::run::read_tensors(&last.join("model-00001-of-00001.safetensors")).unwrap();
+    assert_eq!(format!("{:?}", model["edges"].dtype()), "BF16");
+    assert_eq!(format!("{:?}", model["mix"].dtype()), "F32");
+    workplace.nerve(&format!("eval {}", run.answer())).expect(0);
+    let error = workplace.nerve(&format!("{fit} --set model.storage=bf16"));
+    let error = error.expect(2).stderr;
+    assert!(
+        error.contains("optimizer.mode") && error.contains("touched"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_stream_is_the_sample_token_by_token_and_reads_its_prompt_from_a_file() {
+    let (workplace, fit) = counted();
+    let run = workplace.nerve(&fit).expect(0).answer().to_string();
+    let flags = "--tokens 40 --seed 5 --temperature 0.8";
+    let sampled = workplace.nerve(&format!("sample {run} --prompt Once {flags}"));
+    let continuation = sampled.expect(0).stdout;
+    let streamed = workplace.nerve(&format!("sample {run} --stream --prompt Once {flags}"));
+    let streamed = streamed.expect(0).stdout;
+    assert_eq!(format!("Once{streamed}"), continuation);
+    workplace.write("prompt.txt", "Once");
+    let of_file = format!("sample {run} --stream --prompt-file prompt.txt {flags}");
+    assert_eq!(workplace.nerve(&of_file).expect(0).stdout, streamed);
+    let missing = format!("sample {run} --stream --prompt-file nowhere.txt {flags}");
+    assert!(
+        workplace
+            .nerve(&missing)
+            .expect(3)
+            .stderr
+            .contains("nowhere.txt")
+    );
 }

@@ -16,3 +16,4 @@ mod recipes;
 mod signal;
 mod support;
 mod tidy;
+mod trace;

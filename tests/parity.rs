@@ -384,11 +384,14 @@ impl Golden {
         let mut worst = 0.0;
         for (path, found) in &found {
             // What the reference gives no gradient must have a zero one.
-            let silent = || HostTensor::new(found.shape.clone(), vec![0.0; found.values.len()]);
+            let silent = || HostTensor::new(found.shape.clone(), vec![0.0; found.len()]);
             let expected = self.gradients.get(path).cloned().unwrap_or_else(silent);
             assert_eq!(found.shape, expected.shape, "{path}");
-            let largest = expected.values.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
-            let difference = difference(&found.values, &expected.values);
+            let largest = expected
+                .floats()
+                .iter()
+                .fold(0.0, |a: f32, b| a.max(b.abs()));
+            let difference = difference(&found.floats(), &expected.floats());
             // A gradient that is zero everywhere has no scale: it must be zero here too.
             let relative = if largest > 0.0 {
                 difference / largest

@@ -1,11 +1,13 @@
 //! Every bundled recipe loads, checks, and describes a model that can be built.
 
 use crate::support::TestBackend;
+use brillm::compat::{self, Published};
 use std::fs;
 use std::path::{Path, PathBuf};
 use train::ladder::Blueprint;
-use train::recipe::load;
+use train::learner::OptimizerConfig;
 use train::recipe::sweep::Sweep;
+use train::recipe::{Edges, ModelConfig, Recipe, load};
 
 fn recipes(place: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(place)
@@ -92,4 +94,45 @@ fn the_recipes_of_published_sizes_have_their_parameters() {
         let found = blueprint.n_parameters::<TestBackend>(&last.policy, &Default::default());
         assert_eq!(found, expected, "{name}");
     }
+}
+
+/// What a recipe says of everything in which the published descriptions differ.
+fn described(recipe: &Recipe) -> Published {
+    let ModelConfig::BriLlm(config) = &recipe.model else {
+        panic!("{:?}", recipe.model);
+    };
+    let OptimizerConfig::RowAdamw { mode, .. } = recipe.optimizer else {
+        panic!("{:?}", recipe.optimizer);
+    };
+    Published {
+        flow: config.flow,
+        back_off: match config.edges {
+            Edges::Full => None,
+            Edges::Counted { back_off, .. } => Some(back_off),
+        },
+        back_off_rows: config.model().back_off_rows,
+        candidates: config.candidates,
+        last_edge: config.last_edge,
+        mode,
+        decoding: config.decode,
+    }
+}
+
+#[test]
+fn recipes_of_published_graphs_say_what_the_published_modes_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for size in ["zh_4k", "en_4k"] {
+        let file = root.join(format!("assets/recipes/brillm/{size}.toml"));
+        let recipe = load(&file, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(described(&recipe), compat::REF_SPARSE, "{size}");
+    }
+    let mut sweep = Sweep::load(&root.join("assets/sweeps/signal_modes.toml")).unwrap();
+    sweep.recipe = root.join(&sweep.recipe);
+    let variants = sweep.variants("s").unwrap();
+    let of = |row: &str| {
+        let variant = variants.iter().find(|variant| variant.row == row).unwrap();
+        described(&variant.recipe)
+    };
+    assert_eq!(of("paper"), compat::PAPER_MODE);
+    assert_eq!(of("ref-sparse"), compat::REF_SPARSE);
 }

@@ -3,11 +3,12 @@
 use crate::support::{GOLDEN, GOLDEN_GRADIENT, TestAutodiff};
 use brillm::candidate::{Candidates, Competition, Group, Paths, given};
 use brillm::compat;
-use brillm::generate::{Decoding, State, strongest};
+use brillm::generate::{Decoding, Positions, State, strongest};
 use brillm::graph::Graph;
-use brillm::model::Initial;
+use brillm::model::{BackOffRows, Initial};
 use brillm::prior::Weights;
 use brillm::row_adamw::{AdamW, Mode};
+use brillm::table::Storage;
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, BriLlmConfig, Parameters};
 use burn::tensor::Device;
@@ -90,7 +91,7 @@ fn step(
 fn competition(model: &BriLlm) -> Competition {
     let weights = Weights::One;
     assert_eq!(model.graph.back_off_rows(), 1);
-    Competition::new(Candidates::All, weights, Vec::new(), None)
+    Competition::new(Candidates::All, weights, model.config.flow.bias, None)
 }
 
 /// Greedy continuation of a prompt, `n` tokens.
@@ -100,6 +101,7 @@ fn decode(model: &BriLlm, prompt: &[u32], n: usize, decoding: Decoding) -> Vec<u
     prompt[1..]
         .iter()
         .for_each(|&token| state.advance(model, decoding, token));
+    state.end_prompt(decoding);
     let mut all = prompt.to_vec();
     for _ in 0..n {
         let candidates = state.candidates(model, &competition, decoding);
@@ -167,7 +169,7 @@ pub fn check(folder: &Path) -> String {
     let batch = inputs(&folder.join("inputs.safetensors"));
     let expected = import::read(&folder.join("expected.safetensors")).unwrap();
     let found = energies(&model, &batch).into_iter().flatten();
-    for (found, expected) in found.zip(expected["energies"].values.iter()) {
+    for (found, expected) in found.zip(expected["energies"].floats().iter()) {
         close(
             "energy",
             f64::from(found),
@@ -179,11 +181,13 @@ pub fn check(folder: &Path) -> String {
     let mut worst = 0.0f64;
     for how in [Execution::Host, Execution::Composed] {
         let mut optimizer = RowAdamW::new(&model, Mode::Exact, adamw(0.0), None);
-        let loss = step(&mut optimizer, &mut model.clone(), &batch, 0.0, how);
+        let mut after = model.clone();
+        let loss = step(&mut optimizer, &mut after, &batch, 0.0, how);
+        optimizer.catch_up(&mut after);
         close(
             "loss",
             loss,
-            f64::from(expected["loss"].values[0]),
+            f64::from(expected["loss"].floats()[0]),
             GOLDEN as f64,
         );
         worst = worst.max(check_gradients(&optimizer, d, &gradients, how));
@@ -214,7 +218,8 @@ pub fn check_decode(model: &BriLlm, decode_case: &Value) {
 }
 
 fn check_gradients(optimizer: &RowAdamW, d: usize, expected: &TensorMap, how: Execution) -> f64 {
-    let edges = first_gradient(&optimizer.edges.first);
+    let first = &optimizer.edges.first;
+    let edges = first_gradient(&first.part(0..first.len()));
     let rows = || edges.chunks(d * (d + 1));
     let found = [
         (
@@ -232,12 +237,12 @@ fn check_gradients(optimizer: &RowAdamW, d: usize, expected: &TensorMap, how: Ex
     ];
     let mut worst = 0.0f64;
     for (name, found) in found {
-        let expected = expected[name].values.as_slice();
+        let expected = expected[name].floats();
         assert_eq!(found.len(), expected.len(), "{name}");
         let largest = expected
             .iter()
             .fold(0.0f64, |largest, value| largest.max(f64::from(value.abs())));
-        for (found, expected) in found.iter().zip(expected) {
+        for (found, expected) in found.iter().zip(expected.iter()) {
             let relative = (found - f64::from(*expected)).abs() / largest;
             assert!(
                 relative <= GOLDEN_GRADIENT as f64,
@@ -274,7 +279,8 @@ fn check_training(
     }
     optimizer.catch_up(&mut model);
     let d = model.config.d_node;
-    let rows = || model.parameters.edges.chunks(d * (d + 1));
+    let edges = model.parameters.edges.part(0..model.parameters.edges.len());
+    let rows = || edges.chunks(d * (d + 1));
     let found = [
         (
             "weights",
@@ -290,18 +296,18 @@ fn check_training(
         ("positions", model.parameters.mix.clone()),
     ];
     for (name, found) in found {
-        let expected = after[name].values.as_slice();
+        let expected = after[name].floats();
         let difference = |(a, b): (&f32, &f32)| f64::from(a - b);
         let squares: f64 = found
             .iter()
-            .zip(expected)
+            .zip(expected.iter())
             .map(difference)
             .map(|x| x * x)
             .sum();
         let rms = (squares / found.len() as f64).sqrt();
         let largest = found
             .iter()
-            .zip(expected)
+            .zip(expected.iter())
             .map(difference)
             .fold(0.0f64, |a, b| a.max(b.abs()));
         assert!(rms <= 1e-3, "{how:?} {mode:?} {name}: {rms}");
@@ -338,17 +344,20 @@ pub fn graph_of(folder: &Path, mode: &str) -> Graph {
 }
 
 fn model(d: usize, graph: Arc<Graph>, tensors: TensorMap) -> BriLlm {
-    let weights = tensors["weights"].values.chunks(d * d);
-    let rows = weights.zip(tensors["biases"].values.chunks(d));
+    let floats = |name: &str| tensors[name].floats().into_owned();
+    let (weights, biases) = (floats("weights"), floats("biases"));
+    let rows = weights.chunks(d * d).zip(biases.chunks(d));
     BriLlm {
         config: config(d),
         graph,
         parameters: Parameters {
-            mix: tensors["positions"].values.to_vec(),
-            node_bias: tensors["node_bias"].values.to_vec(),
+            mix: floats("positions"),
+            node_bias: floats("node_bias"),
+            codes: Vec::new(),
             edges: rows
                 .flat_map(|(matrix, bias)| [matrix, bias].concat())
-                .collect(),
+                .collect::<Vec<f32>>()
+                .into(),
         },
     }
 }
@@ -359,6 +368,9 @@ fn config(d: usize) -> BriLlmConfig {
         d_node: d,
         flow: compat::REFERENCE,
         initial,
+        back_off_rows: BackOffRows::Trained,
+        storage: Storage::F32,
+        decoding: Decoding::NATIVE,
     }
 }
 
@@ -431,9 +443,11 @@ fn small(case: &Value) -> (BriLlm, Batch) {
     let parameters = Parameters {
         mix: fill(0.4, 1.0, 512),
         node_bias: fill(0.3, 0.5, n * d),
+        codes: Vec::new(),
         edges: edges
             .flat_map(|(matrix, bias)| [matrix, bias].concat())
-            .collect(),
+            .collect::<Vec<f32>>()
+            .into(),
     };
     let pairs: Vec<Vec<Vec<[u32; 2]>>> =
         serde_json::from_value(case["neighbor_ids"].clone()).unwrap();
@@ -470,9 +484,12 @@ fn check_small(name: &str, case: &Value) {
     }
     for how in [Execution::Host, Execution::Composed] {
         let mut optimizer = RowAdamW::new(&model, Mode::Exact, adamw(0.0), None);
-        let loss = step(&mut optimizer, &mut model.clone(), &batch, 0.0, how);
+        let mut after = model.clone();
+        let loss = step(&mut optimizer, &mut after, &batch, 0.0, how);
+        optimizer.catch_up(&mut after);
         close(name, loss, case["loss"].as_f64().unwrap(), 1e-5);
-        let edges = first_gradient(&optimizer.edges.first);
+        let first = &optimizer.edges.first;
+        let edges = first_gradient(&first.part(0..first.len()));
         let rows: Vec<&[f64]> = edges.chunks(d * (d + 1)).collect();
         let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
         let found = [
@@ -512,8 +529,8 @@ fn check_small(name: &str, case: &Value) {
         .collect();
     let n = case["decode_gen"].as_u64().unwrap() as usize;
     let consistent = Decoding {
-        one_position_back: false,
-        allow_self: false,
+        positions: Positions::AsTrained,
+        ..Decoding::REFERENCE
     };
     for (what, decoding) in [
         ("decode_ret", Decoding::REFERENCE),
@@ -556,11 +573,8 @@ fn check_small_training(case: &Value, training: &Value) {
                 .sum::<f64>()
                 .sqrt()
         };
-        let rows = model
-            .parameters
-            .edges
-            .chunks(d * (d + 1))
-            .map(|row| norm(&row[..d * d]));
+        let edges = model.parameters.edges.part(0..model.parameters.edges.len());
+        let rows = edges.chunks(d * (d + 1)).map(|row| norm(&row[..d * d]));
         for (found, expected) in rows.zip(numbers(&training["final_row_norms"])) {
             close("row", found, expected, 5e-3);
         }
@@ -604,8 +618,9 @@ fn check_scalar(case: &Value) {
 #[test]
 fn both_executions_are_one_function() {
     use brillm::counts::PairCounts;
-    use brillm::flow::{FlowConfig, Mix};
+    use brillm::flow::{Bias, FlowConfig, Mix};
     use brillm::graph::BackOff;
+    use brillm::position::Encoding;
     use brillm::prior::Prior;
     let token = |place: usize| ((place * place * 7 + place / 3) % 11) as u32;
     let sequences: Vec<Vec<u32>> = (0..4)
@@ -625,30 +640,45 @@ fn both_executions_are_one_function() {
         mix: Mix::Decay { initial: 0.7 },
         ..compat::PAPER
     };
-    for flow in [
-        compat::REFERENCE,
-        compat::DENSE_2025,
-        compat::PAPER,
-        compat::NATIVE,
-        decayed,
+    let learnt = FlowConfig {
+        encoding: Encoding::Learnt { max_length: 4 },
+        bias: Bias::EdgeAndNode,
+        ..compat::NATIVE
+    };
+    let of_nodes = FlowConfig {
+        bias: Bias::Node,
+        ..compat::PAPER
+    };
+    let classes = BackOff::Classes { n_classes: 3 };
+    for (flow, back_off) in [
+        (compat::REFERENCE, BackOff::SharedRow),
+        (compat::DENSE_2025, classes),
+        (compat::PAPER, classes),
+        (compat::NATIVE, BackOff::Hash { n_rows: 5 }),
+        (decayed, classes),
+        (learnt, classes),
+        (of_nodes, BackOff::Hash { n_rows: 3 }),
     ] {
         for candidates in [
             Candidates::All,
             Candidates::Frequent { n: 3 },
             Candidates::Sampled { n: 5 },
         ] {
-            let graph = counts.graph(2, BackOff::Classes { n_classes: 3 });
+            let graph = counts.graph(2, back_off);
             let config = BriLlmConfig {
                 d_node: 8,
                 flow,
                 initial: Initial::Uniform { half_range: 0.5 },
+                back_off_rows: BackOffRows::Trained,
+                storage: Storage::F32,
+                decoding: Decoding::NATIVE,
             };
             let draw = |stream: &str, place: u64| {
                 ((stream.len() as f64 + place as f64).sin() * 997.0).rem_euclid(1.0)
             };
             let parameters = config.init(12, graph.rows(), &draw);
             let weights = Weights::new(Prior::Bigram, Some(&counts), &graph);
-            let competition = Competition::new(candidates, weights, Vec::new(), Some(&counts));
+            let competition = Competition::new(candidates, weights, flow.bias, Some(&counts));
             let start = BriLlm {
                 config,
                 graph: Arc::new(graph),

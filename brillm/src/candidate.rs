@@ -5,6 +5,7 @@
 //! for a shared row (exact full softmax, specification §12.1), the inverse of its chance for a drawn one.
 
 use crate::counts::PairCounts;
+use crate::flow::Bias;
 use crate::graph::Graph;
 use crate::prior::Weights;
 use rayon::prelude::*;
@@ -27,6 +28,16 @@ pub enum Candidates {
         /// How many draws.
         n: usize,
     },
+}
+
+/// Whether the last edge of a path is trained (specification §3, D14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastEdge {
+    /// Like all others.
+    Trained,
+    /// Left out (the reference).
+    Left,
 }
 
 /// Sequences of edges, `[batch, seq]` each, row by row. Within a row a source is the target before it.
@@ -70,9 +81,11 @@ pub struct Group {
     pub source: u32,
     /// Places in the lists of [`Paths`].
     pub places: Vec<usize>,
-    /// Back-off rows first, then own rows, rising.
+    /// Back-off rows first, then own rows, rising; a row stands there once, or once per target if those differ by more.
     pub rows: Vec<usize>,
-    /// How many of them are back-off rows.
+    /// Per row the target that adds its bias; nothing where nodes add none.
+    pub nodes: Vec<u32>,
+    /// How many of the rows are back-off rows.
     pub shared: usize,
     /// Per row, the weight with which it competes at every position.
     pub weights: Vec<f32>,
@@ -93,6 +106,8 @@ pub struct Competition {
     pub weights: Weights,
     /// Nodes that are never predicted.
     pub excluded: Vec<u32>,
+    /// What arrives at a node.
+    pub bias: Bias,
     /// For `Frequent`, `n + 1` targets per source.
     frequent: Vec<Vec<u32>>,
     /// For `Sampled`, the chance of each target, and the sums of it.
@@ -111,7 +126,7 @@ impl Competition {
     pub fn new(
         candidates: Candidates,
         weights: Weights,
-        excluded: Vec<u32>,
+        bias: Bias,
         counts: Option<&PairCounts>,
     ) -> Self {
         let counted = || counts.expect("these candidates need the pair counts");
@@ -140,10 +155,31 @@ impl Competition {
         Self {
             candidates,
             weights,
-            excluded,
+            excluded: Vec::new(),
+            bias,
             frequent,
             chances,
             sums,
+        }
+    }
+
+    /// The same, but some nodes are never predicted.
+    pub fn without(self, excluded: Vec<u32>) -> Self {
+        Self { excluded, ..self }
+    }
+
+    /// For `Frequent`, the targets that compete besides the truth at positions of a source; the last one takes the place
+    /// of the truth where that is among the others.
+    pub fn frequent(&self, source: u32) -> Option<&[u32]> {
+        self.frequent.get(source as usize).map(Vec::as_slice)
+    }
+
+    /// For `Sampled`, how often a target is drawn, on average, in a step, per source that the step holds.
+    pub fn expected_draws(&self, target: u32) -> Option<f64> {
+        let chance = self.chances.get(target as usize)?;
+        match self.candidates {
+            Candidates::Sampled { n } => Some(n as f64 * chance),
+            _ => None,
         }
     }
 
@@ -153,6 +189,7 @@ impl Competition {
             candidates: Candidates::All,
             weights: self.weights.clone(),
             excluded: self.excluded.clone(),
+            bias: self.bias,
             frequent: Vec::new(),
             chances: Vec::new(),
             sums: Vec::new(),
@@ -187,6 +224,7 @@ impl Competition {
         let mut entries = Entries {
             graph,
             source,
+            bias: self.bias,
             base: Vec::new(),
             corrections: Vec::new(),
         };
@@ -241,6 +279,9 @@ impl Competition {
     }
 
     fn everything(&self, graph: &Graph, source: u32, places: Vec<usize>, targets: &[u32]) -> Group {
+        if self.bias.of_node() {
+            return self.every_target(graph, source, places, targets);
+        }
         let mut shared = self.weights.shared(graph, source);
         let mut own = self.weights.own(graph, source);
         for &target in &self.excluded {
@@ -257,6 +298,7 @@ impl Competition {
             }
         }
         shared.retain(|&(_, weight)| weight > 0.0);
+        shared.sort_by_key(|&(row, _)| row);
         let rows: Vec<usize> = shared
             .iter()
             .map(|&(row, _)| row)
@@ -284,8 +326,31 @@ impl Competition {
                 .map(|&target| self.weights.of(source, target).ln() as f32)
                 .collect(),
             rows,
+            nodes: Vec::new(),
             places,
         }
+    }
+
+    /// Every target by itself: with biases of nodes, targets that share a row have energies of their own.
+    fn every_target(
+        &self,
+        graph: &Graph,
+        source: u32,
+        places: Vec<usize>,
+        targets: &[u32],
+    ) -> Group {
+        let mut entries = Entries {
+            graph,
+            source,
+            bias: self.bias,
+            base: Vec::new(),
+            corrections: Vec::new(),
+        };
+        let all = (0..graph.nodes() as u32).filter(|target| !self.excluded.contains(target));
+        all.for_each(|target| entries.add(target, self.weights.of(source, target) as f32));
+        entries.group(places, targets, &|target| {
+            self.weights.of(source, target).ln() as f32
+        })
     }
 }
 
@@ -299,6 +364,7 @@ pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<G
         let mut entries = Entries {
             graph,
             source,
+            bias: Bias::Edge,
             base: Vec::new(),
             corrections: Vec::new(),
         };
@@ -317,21 +383,29 @@ pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<G
 struct Entries<'a> {
     graph: &'a Graph,
     source: u32,
+    bias: Bias,
     /// Rows with weights, in any order and more than once.
-    base: Vec<(usize, f32)>,
-    corrections: Vec<(u32, usize, f32)>,
+    base: Vec<(Place, f32)>,
+    corrections: Vec<(u32, Place, f32)>,
 }
 
+/// A row, and the node whose bias is added; 0 where nodes add none.
+type Place = (usize, u32);
+
 impl Entries<'_> {
+    fn place(&self, target: u32) -> Place {
+        let node = if self.bias.of_node() { target } else { 0 };
+        (self.graph.row(self.source, target), node)
+    }
+
     fn add(&mut self, target: u32, weight: f32) {
-        self.base
-            .push((self.graph.row(self.source, target), weight));
+        self.base.push((self.place(target), weight));
     }
 
     fn correct(&mut self, place: usize, target: u32, weight: f32) {
-        let row = self.graph.row(self.source, target);
-        self.base.push((row, 0.0));
-        self.corrections.push((place as u32, row, weight));
+        let at = self.place(target);
+        self.base.push((at, 0.0));
+        self.corrections.push((place as u32, at, weight));
     }
 
     fn group(
@@ -341,31 +415,37 @@ impl Entries<'_> {
         ln_weight: &dyn Fn(u32) -> f32,
     ) -> Group {
         // Stable: equal rows add up in the order in which they came.
-        self.base.sort_by_key(|&(row, _)| row);
-        let (mut rows, mut weights): (Vec<usize>, Vec<f32>) = (Vec::new(), Vec::new());
-        for &(row, weight) in &self.base {
-            match rows.last() {
-                Some(&last) if last == row => weights[rows.len() - 1] += weight,
+        self.base.sort_by_key(|&(at, _)| at);
+        let (mut all, mut weights): (Vec<Place>, Vec<f32>) = (Vec::new(), Vec::new());
+        for &(at, weight) in &self.base {
+            match all.last() {
+                Some(&last) if last == at => weights[all.len() - 1] += weight,
                 _ => {
-                    rows.push(row);
+                    all.push(at);
                     weights.push(weight);
                 }
             }
         }
-        let local = |row: usize| rows.binary_search(&row).expect("every row was entered") as u32;
+        let local = |at: Place| all.binary_search(&at).expect("every row was entered") as u32;
         let corrections = self.corrections.iter();
+        let (rows, nodes): (Vec<usize>, Vec<u32>) = all.iter().copied().unzip();
         Group {
             source: self.source,
             shared: rows.iter().filter(|&&row| !self.graph.is_own(row)).count(),
             weights,
             corrections: corrections
-                .map(|&(place, row, weight)| (place, local(row), weight))
+                .map(|&(place, at, weight)| (place, local(at), weight))
                 .collect(),
             truth: targets
                 .iter()
-                .map(|&target| local(self.graph.row(self.source, target)))
+                .map(|&target| local(self.place(target)))
                 .collect(),
             truth_ln_weight: targets.iter().map(|&target| ln_weight(target)).collect(),
+            nodes: if self.bias.of_node() {
+                nodes
+            } else {
+                Vec::new()
+            },
             rows,
             places,
         }

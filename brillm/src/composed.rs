@@ -10,7 +10,7 @@ use crate::model::{BriLlm, BriLlmConfig, Gradients};
 use crate::position;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The rows of the edge table that a pass uses, rising.
 pub fn rows_of(graph: &Graph, paths: &Paths<'_>, groups: &[Group]) -> Vec<usize> {
@@ -32,26 +32,54 @@ struct Gathered<B: Backend> {
     edges: Tensor<B, 3>,
     /// `[weights]`
     mix: Tensor<B, 1>,
-    /// Of the first node of every path, `[batch, d]`.
+    /// Of the nodes of [`nodes_of`], `[nodes, d]`.
     node_bias: Tensor<B, 2>,
+    /// The codes of the positions of the paths and one more, `[positions, d]`.
+    codes: Tensor<B, 2>,
+}
+
+/// The nodes whose biases a pass uses, rising.
+fn nodes_of(model: &BriLlm, paths: &Paths<'_>, groups: &[Group]) -> Vec<u32> {
+    let first = (0..paths.batch()).map(|row| paths.sources[row * paths.seq]);
+    let mut nodes: BTreeSet<u32> = first.collect();
+    if model.config.flow.bias.of_node() {
+        nodes.extend(paths.targets);
+        nodes.extend(groups.iter().flat_map(|group| &group.nodes));
+    }
+    nodes.into_iter().collect()
+}
+
+/// The positions whose codes a pass uses, from 0.
+fn positions(model: &BriLlm, paths: &Paths<'_>) -> usize {
+    paths.seq + model.config.flow.first_hop.max(1)
 }
 
 impl<B: Backend> Gathered<B> {
-    fn new(model: &BriLlm, paths: &Paths<'_>, rows: &[usize], device: &B::Device) -> Self {
+    fn new(
+        model: &BriLlm,
+        paths: &Paths<'_>,
+        (rows, nodes): (&[usize], &[u32]),
+        device: &B::Device,
+    ) -> Self {
         let d = model.config.d_node;
         let parameters = &model.parameters;
         let edges: Vec<f32> = rows
             .iter()
-            .flat_map(|&row| parameters.edge(row, d))
-            .copied()
+            .flat_map(|&row| parameters.edge(row, d).into_owned())
             .collect();
-        let first = |row: usize| parameters.node_bias_of(paths.sources[row * paths.seq], d);
-        let node_bias: Vec<f32> = (0..paths.batch()).flat_map(first).copied().collect();
+        let node_bias = nodes
+            .iter()
+            .flat_map(|&node| parameters.node_bias_of(node, d));
+        let node_bias: Vec<f32> = node_bias.copied().collect();
         let mix = parameters.mix.clone();
+        let positions = positions(model, paths);
+        let encoding = model.config.flow.encoding;
+        let codes = position::table(encoding, &parameters.codes, positions, d);
         Self {
             edges: Tensor::from_data(TensorData::new(edges, [rows.len(), d + 1, d]), device),
             mix: Tensor::from_data(TensorData::new(mix, [parameters.mix.len()]), device),
-            node_bias: Tensor::from_data(TensorData::new(node_bias, [paths.batch(), d]), device),
+            node_bias: Tensor::from_data(TensorData::new(node_bias, [nodes.len(), d]), device),
+            codes: Tensor::from_data(TensorData::new(codes, [positions, d]), device),
         }
     }
 }
@@ -64,11 +92,13 @@ pub fn nats<B: Backend>(
     device: &B::Device,
 ) -> Tensor<B, 1> {
     let rows = rows_of(&model.graph, paths, groups);
-    let gathered = Gathered::<B>::new(model, paths, &rows, device);
+    let nodes = nodes_of(model, paths, groups);
+    let gathered = Gathered::<B>::new(model, paths, (&rows, &nodes), device);
     Pass {
         model,
         paths,
         rows: &rows,
+        nodes: &nodes,
         device,
     }
     .nats(&gathered, groups)
@@ -83,20 +113,24 @@ pub fn gradients<B: AutodiffBackend>(
 ) -> (Vec<f64>, Vec<f32>, Gradients) {
     let d = model.config.d_node;
     let rows = rows_of(&model.graph, paths, groups);
+    let nodes = nodes_of(model, paths, groups);
     let Gathered {
         edges,
         mix,
         node_bias,
-    } = Gathered::<B>::new(model, paths, &rows, device);
+        codes,
+    } = Gathered::<B>::new(model, paths, (&rows, &nodes), device);
     let gathered = Gathered {
         edges: edges.require_grad(),
         mix: mix.require_grad(),
         node_bias: node_bias.require_grad(),
+        codes: codes.require_grad(),
     };
     let nats = Pass {
         model,
         paths,
         rows: &rows,
+        nodes: &nodes,
         device,
     }
     .nats(&gathered, groups);
@@ -114,23 +148,24 @@ pub fn gradients<B: AutodiffBackend>(
         gathered.mix.grad(&of_all).map(Tensor::into_data),
         model.parameters.mix.len(),
     );
-    let of_first = flat(
+    let node_bias = flat(
         gathered.node_bias.grad(&of_all).map(Tensor::into_data),
-        paths.batch() * d,
+        nodes.len() * d,
     );
-    let mut node_bias: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
-    for (row, gradient) in of_first.chunks_exact(d).enumerate() {
-        if paths.length(row) > 0 {
-            let sum = node_bias
-                .entry(paths.sources[row * paths.seq])
-                .or_insert_with(|| vec![0.0; d]);
-            sum.iter_mut()
-                .zip(gradient)
-                .for_each(|(sum, part)| *sum += part);
-        }
+    let of_nodes = node_bias.chunks_exact(d).map(<[f32]>::to_vec);
+    let codes = flat(
+        gathered.codes.grad(&of_all).map(Tensor::into_data),
+        positions(model, paths) * d,
+    );
+    let mut gradients = Gradients {
+        mix: mix.into_iter().map(f64::from).collect(),
+        node_bias: nodes.into_iter().zip(of_nodes).collect(),
+        codes: vec![0.0; model.parameters.codes.len()],
+    };
+    for (position, part) in codes.chunks_exact(d).enumerate() {
+        gradients.add_to_code(position, part);
     }
-    let mix = mix.into_iter().map(f64::from).collect();
-    (on_host, edges, Gradients { mix, node_bias })
+    (on_host, edges, gradients)
 }
 
 /// `z Φ(z)`. Burn's own activation has the derivative of another function, the approximation by tanh: gradients would be
@@ -144,18 +179,13 @@ struct Pass<'a, B: Backend> {
     model: &'a BriLlm,
     paths: &'a Paths<'a>,
     rows: &'a [usize],
+    nodes: &'a [u32],
     device: &'a B::Device,
 }
 
 impl<B: Backend> Pass<'_, B> {
     fn config(&self) -> &BriLlmConfig {
         &self.model.config
-    }
-
-    fn code(&self, position: usize) -> Tensor<B, 1> {
-        let mut code = vec![0.0; self.config().d_node];
-        position::add(self.config().flow.encoding, position, &mut code);
-        Tensor::from_data(TensorData::new(code, [self.config().d_node]), self.device)
     }
 
     fn indices(&self, indices: impl Iterator<Item = usize>) -> Tensor<B, 1, Int> {
@@ -176,6 +206,20 @@ impl<B: Backend> Pass<'_, B> {
         Tensor::cat(groups.iter().map(of_group).collect(), 0)
     }
 
+    /// Biases of nodes, `[nodes, d]`.
+    fn node_bias(
+        &self,
+        parameters: &Gathered<B>,
+        nodes: impl Iterator<Item = u32>,
+    ) -> Tensor<B, 2> {
+        let local = |node: u32| {
+            let place = self.nodes.binary_search(&node);
+            place.expect("every node that is used was gathered")
+        };
+        let places = self.indices(nodes.map(local));
+        parameters.node_bias.clone().select(0, places)
+    }
+
     /// The mix at every place, `[batch * seq, d]`.
     fn mixed(&self, parameters: &Gathered<B>) -> Tensor<B, 2> {
         let d = self.config().d_node;
@@ -185,7 +229,11 @@ impl<B: Backend> Pass<'_, B> {
         let mut mixed: Tensor<B, 2> = match flow.first {
             First::Even => Tensor::full([batch, d], even, self.device),
             First::Ones => Tensor::ones([batch, d], self.device),
-            First::NodeBias => gelu(parameters.node_bias.clone() + even + self.code(0).unsqueeze()),
+            First::NodeBias => {
+                let first = (0..batch).map(|path| self.paths.sources[path * seq]);
+                let bias = self.node_bias(parameters, first);
+                gelu(bias + even + parameters.codes.clone().narrow(0, 0, 1))
+            }
         };
         let mut arrived: Option<Tensor<B, 2>> = None;
         let mut sums: Option<(Tensor<B, 2>, Tensor<B, 1>)> = None;
@@ -219,7 +267,13 @@ impl<B: Backend> Pass<'_, B> {
                 .unsqueeze_dim::<3>(1)
                 .matmul(matrix)
                 .squeeze_dim::<2>(1);
-            let signal = gelu(z + bias + self.code(edge + flow.first_hop).unsqueeze());
+            let code = parameters.codes.clone();
+            let mut z = z + bias + code.narrow(0, edge + flow.first_hop, 1);
+            if flow.bias.of_node() {
+                let reached = (0..batch).map(|path| self.paths.targets[path * seq + edge]);
+                z = z + self.node_bias(parameters, reached);
+            }
+            let signal = gelu(z);
             let (keep, take) = match flow.mix {
                 Mix::Absolute { .. } => {
                     let place = edge.min(weights.len() - 1);
@@ -294,14 +348,15 @@ impl<B: Backend> Pass<'_, B> {
             .reshape([d, r * d]);
         let biases = rows.slice([0..r, d..d + 1, 0..d]).reshape([1, r, d]);
         let position = |place: usize| place % self.paths.seq + self.config().flow.first_hop;
-        let codes: Vec<Tensor<B, 2>> = group
-            .places
-            .iter()
-            .map(|&place| self.code(position(place)).unsqueeze())
-            .collect();
-        let codes = Tensor::cat(codes, 0).reshape([n, 1, d]);
+        let positions = self.indices(group.places.iter().map(|&place| position(place)));
+        let codes = parameters.codes.clone().select(0, positions);
         let signals = mixed.select(0, self.indices(group.places.iter().copied()));
-        let arrived = gelu(signals.matmul(matrices).reshape([n, r, d]) + biases + codes);
+        let mut z = signals.matmul(matrices).reshape([n, r, d]) + biases;
+        if self.config().flow.bias.of_node() {
+            let nodes = self.node_bias(parameters, group.nodes.iter().copied());
+            z = z + nodes.reshape([1, r, d]);
+        }
+        let arrived = gelu(z + codes.reshape([n, 1, d]));
         let squares = arrived.square().sum_dim(2).reshape([n, r]);
         // The derivative of a root at zero is infinite; that of a length there is set to zero.
         let dead = squares.clone().equal_elem(0.0);

@@ -117,19 +117,22 @@ impl PairCounts {
 
     /// The graph whose edges are the pairs seen at least `min_count` times.
     pub fn graph(&self, min_count: u32, back_off: BackOff) -> Graph {
-        let (classes, n_classes) = match back_off {
-            BackOff::SharedRow => (vec![0; self.nodes()], 1),
-            BackOff::Classes { n_classes } => {
-                let n_classes = n_classes.clamp(1, self.nodes().max(1));
-                (frequency_classes(&self.tokens, n_classes), n_classes)
-            }
-        };
         let kept = |source: u32| {
             let successors = self.successors(source);
             let kept = successors.filter(|&(_, count)| count >= min_count);
             kept.map(|(target, _)| target).collect()
         };
-        Graph::with_classes(classes, n_classes, (0..self.nodes() as u32).map(kept))
+        let nodes = self.nodes();
+        let kept = (0..nodes as u32).map(kept);
+        match back_off {
+            BackOff::SharedRow => Graph::new(nodes, kept),
+            BackOff::Hash { n_rows } => Graph::with_hash(nodes, n_rows.max(1), kept),
+            BackOff::Classes { n_classes } => {
+                let n_classes = n_classes.clamp(1, nodes.max(1));
+                let classes = frequency_classes(&self.tokens, n_classes);
+                Graph::with_classes(classes, n_classes, kept)
+            }
+        }
     }
 
     /// The `n` most frequent successors of a token; ties and what was never seen come by rising id.

@@ -21,6 +21,34 @@ pub struct FlowConfig {
     pub encoding: Encoding,
     /// The position whose code the first hop adds: 1 in the code's training, 0 in the paper (D6).
     pub first_hop: usize,
+    /// What is added to a signal that arrives, besides the code (D3, D4).
+    pub bias: Bias,
+}
+
+/// What is added to a signal that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bias {
+    /// A bias of the edge (the code).
+    Edge,
+    /// The bias of the node that is reached (the paper); targets that share a row differ by it.
+    Node,
+    /// Both.
+    EdgeAndNode,
+    /// Nothing.
+    None,
+}
+
+impl Bias {
+    /// Whether edges have biases; without, the last line of every row stays zero.
+    pub fn of_edge(self) -> bool {
+        matches!(self, Self::Edge | Self::EdgeAndNode)
+    }
+
+    /// Whether the node that is reached adds its bias.
+    pub fn of_node(self) -> bool {
+        matches!(self, Self::Node | Self::EdgeAndNode)
+    }
 }
 
 /// How a signal begins.
@@ -144,8 +172,8 @@ impl Mixer {
 }
 
 impl FlowConfig {
-    /// The signal at the first token, and the derivative by its node's bias.
-    pub fn first_signal(&self, node_bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    /// The signal at the first token, and the derivative by its node's bias; `codes` are the learnt ones.
+    pub fn first_signal(&self, node_bias: &[f32], codes: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let width = node_bias.len();
         let even = 1.0 / width as f32;
         match self.first {
@@ -153,7 +181,7 @@ impl FlowConfig {
             First::Ones => (vec![1.0; width], vec![0.0; width]),
             First::NodeBias => {
                 let mut z: Vec<f32> = node_bias.iter().map(|bias| even + bias).collect();
-                position::add(self.encoding, 0, &mut z);
+                position::add(self.encoding, codes, 0, &mut z);
                 z.into_iter().map(gelu).unzip()
             }
         }

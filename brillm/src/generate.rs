@@ -5,33 +5,76 @@
 use crate::candidate::Competition;
 use crate::flow::{Hop, Mixer, arrive};
 use crate::kernel::numeric::{norm, vectorised};
-use crate::model::BriLlm;
+use crate::model::{BriLlm, BriLlmConfig};
 use crate::position;
 use rayon::prelude::*;
+use serde::Deserialize;
 
-/// What the reference decides otherwise in decoding than in training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is decided otherwise in decoding than in training (specification §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Decoding {
-    /// Positions are counted one lower than in training (D7).
-    pub one_position_back: bool,
-    /// A token may follow itself (D18).
-    pub allow_self: bool,
+    /// Which code a hop adds (D7).
+    pub positions: Positions,
+    /// Whether a token may follow itself (D18).
+    pub self_transition: SelfTransition,
+    /// What a temperature divides (D17).
+    pub temperature: Temperature,
+}
+
+/// Which code a hop adds in decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// The same as in training.
+    AsTrained,
+    /// That of the position before (the reference).
+    OneBack,
+    /// They are counted from 0 again behind the prompt (the release of March 2025).
+    Restart,
+}
+
+/// Whether a token may follow itself in decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelfTransition {
+    /// It may.
+    Allowed,
+    /// It may not, although training has it as a target (the reference).
+    Never,
+}
+
+/// What a temperature divides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Temperature {
+    /// The scores.
+    Scores,
+    /// The probabilities, which are normalised again: any temperature above 0 is 1 (the reference).
+    Probabilities,
 }
 
 impl Decoding {
     /// As in training.
     pub const NATIVE: Self = Self {
-        one_position_back: false,
-        allow_self: true,
+        positions: Positions::AsTrained,
+        self_transition: SelfTransition::Allowed,
+        temperature: Temperature::Scores,
     };
     /// The reference's.
     pub const REFERENCE: Self = Self {
-        one_position_back: true,
-        allow_self: false,
+        positions: Positions::OneBack,
+        self_transition: SelfTransition::Never,
+        temperature: Temperature::Probabilities,
+    };
+    /// That of the release of March 2025.
+    pub const DENSE_2025: Self = Self {
+        positions: Positions::Restart,
+        ..Self::REFERENCE
     };
 }
 
-/// Rows that one thread scores: waking another one takes as long as a thousand rows.
+/// Rows that one thread scores where waking another one takes as long as a thousand rows.
 const ROWS_AT_ONCE: usize = 2048;
 
 /// A signal at a node.
@@ -45,6 +88,8 @@ pub struct State {
     pub mixed: Vec<f32>,
     /// The signal that arrived last, `[d]`.
     pub arrived: Vec<f32>,
+    /// Hops since the start, or since the prompt where positions restart.
+    hops: usize,
 }
 
 /// A target and how strongly the signal reaches it.
@@ -63,17 +108,23 @@ pub struct Candidate {
 impl State {
     /// The signal at the first token.
     pub fn start(model: &BriLlm, token: u32) -> Self {
-        let d = model.config.d_node;
-        let (mixed, _) = model
-            .config
-            .flow
-            .first_signal(model.parameters.node_bias_of(token, d));
-        let mixer = Mixer::new(model.config.flow.mix, d);
+        let BriLlmConfig { d_node, flow, .. } = model.config;
+        let parameters = &model.parameters;
+        let bias = parameters.node_bias_of(token, d_node);
+        let (mixed, _) = flow.first_signal(bias, &parameters.codes);
         Self {
             token,
-            mixer,
+            mixer: Mixer::new(flow.mix, d_node),
             arrived: mixed.clone(),
             mixed,
+            hops: 0,
+        }
+    }
+
+    /// Says that the prompt is over.
+    pub fn end_prompt(&mut self, decoding: Decoding) {
+        if decoding.positions == Positions::Restart {
+            self.hops = 0;
         }
     }
 
@@ -84,106 +135,84 @@ impl State {
             Hop::Mixed => &self.mixed,
             Hop::Previous => &self.arrived,
         };
-        self.arrived = self.signal_behind(model, decoding, signal, row);
+        self.arrived = self.signal_behind(model, decoding, signal, row, token);
         self.mixer.add(&model.parameters.mix, &self.arrived);
         self.mixer.read(&mut self.mixed);
         self.token = token;
+        self.hops += 1;
     }
 
-    /// What a signal becomes on the edge of a row.
+    /// What a signal becomes on the edge of a row that leads to a token.
     pub fn signal_behind(
         &self,
         model: &BriLlm,
         decoding: Decoding,
         signal: &[f32],
         row: usize,
+        token: u32,
     ) -> Vec<f32> {
-        let mut z = self.code(model, decoding);
+        let mut z = self.code(model, decoding, token);
         let mut slope = vec![0.0; z.len()];
-        vectorised(|| {
-            arrive(
-                signal,
-                model.parameters.edge(row, z.len()),
-                &mut z,
-                &mut slope,
-            )
-        });
+        let row = model.parameters.edge(row, z.len());
+        vectorised(|| arrive(signal, &row, &mut z, &mut slope));
         z
     }
 
-    /// The code of the position that the next edge leads to.
-    pub fn code(&self, model: &BriLlm, decoding: Decoding) -> Vec<f32> {
-        let flow = &model.config.flow;
-        let first = flow.first_hop - usize::from(decoding.one_position_back && flow.first_hop > 0);
-        let mut code = vec![0.0; model.config.d_node];
-        position::add(flow.encoding, self.mixer.count + first, &mut code);
+    /// What is added behind the next edge besides the edge's own bias: the code of the position, and the bias of the node
+    /// where those add one.
+    pub fn code(&self, model: &BriLlm, decoding: Decoding, token: u32) -> Vec<f32> {
+        let d = model.config.d_node;
+        let mut code = self.code_of_position(model, decoding);
+        if model.config.flow.bias.of_node() {
+            let bias = model.parameters.node_bias_of(token, d);
+            code.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
+        }
         code
     }
 
-    /// All targets by rising id. Targets that share a row have one energy; it is computed once.
+    fn code_of_position(&self, model: &BriLlm, decoding: Decoding) -> Vec<f32> {
+        let flow = &model.config.flow;
+        let first = match decoding.positions {
+            Positions::OneBack => flow.first_hop.saturating_sub(1),
+            Positions::AsTrained | Positions::Restart => flow.first_hop,
+        };
+        let mut code = vec![0.0; model.config.d_node];
+        let position = self.hops + first;
+        position::add(flow.encoding, &model.parameters.codes, position, &mut code);
+        code
+    }
+
+    /// All targets by rising id. Targets that share a row have one energy, unless nodes add biases; it is computed once.
     pub fn candidates(
         &self,
         model: &BriLlm,
         competition: &Competition,
         decoding: Decoding,
     ) -> Vec<Candidate> {
-        let d = model.config.d_node;
         let graph = &model.graph;
-        let shared: Vec<usize> = graph
-            .shared(self.token)
-            .into_iter()
-            .map(|(row, _)| row)
-            .collect();
-        let own = graph.own_rows(self.token);
-        let rows: Vec<usize> = shared.iter().copied().chain(own).collect();
-        let code = self.code(model, decoding);
-        let energies: Vec<f32> = rows
-            .par_chunks(ROWS_AT_ONCE)
-            .flat_map_iter(|rows| {
-                // A plain loop: what is not inlined here would not be vectorised.
-                vectorised(|| {
-                    let mut z = vec![0.0; d];
-                    let mut slope = vec![0.0; d];
-                    let mut energies = Vec::with_capacity(rows.len());
-                    for &row in rows {
-                        z.copy_from_slice(&code);
-                        let row = model.parameters.edge(row, d);
-                        arrive(&self.mixed, row, &mut z, &mut slope);
-                        energies.push(norm(&z));
-                    }
-                    energies
-                })
-            })
-            .collect();
-        let (of_shared, of_own) = energies.split_at(shared.len());
-        let weights = competition.weights.own(graph, self.token);
-        let mut own = graph
-            .targets(self.token)
-            .iter()
-            .zip(of_own)
-            .zip(weights)
-            .peekable();
-        let first_own = graph.own_rows(self.token).start;
-        let mut next_row = first_own;
+        let energies = self.energies(model, decoding);
+        let own_rows = graph.own_rows(self.token);
+        let of_own = competition.weights.own(graph, self.token);
+        let mut own = graph.targets(self.token).iter().zip(of_own);
+        let mut next_own = own.next();
+        let mut next_row = own_rows.start;
         let mut candidates = Vec::with_capacity(graph.nodes());
         for target in 0..graph.nodes() as u32 {
-            let is_own = own.peek().is_some_and(|((own, _), _)| **own == target);
-            let (row, energy, weight) = match own.next_if(|_| is_own) {
-                Some(((_, &energy), weight)) => {
+            let (row, weight) = match next_own {
+                Some((&of, weight)) if of == target => {
+                    next_own = own.next();
                     next_row += 1;
-                    (next_row - 1, energy, f64::from(weight))
+                    (next_row - 1, f64::from(weight))
                 }
-                None => {
-                    let row = graph.back_off_row(self.token, target);
-                    (
-                        row,
-                        of_shared[row - shared[0]],
-                        competition.weights.of(self.token, target),
-                    )
-                }
+                _ => (
+                    graph.back_off_row(self.token, target),
+                    competition.weights.of(self.token, target),
+                ),
             };
-            let allowed = decoding.allow_self || target != self.token;
+            let allowed =
+                decoding.self_transition == SelfTransition::Allowed || target != self.token;
             if allowed && !competition.excluded.contains(&target) {
+                let energy = energies.of(target, row, own_rows.start);
                 let score = match weight {
                     1.0 => energy,
                     weight => energy + weight.ln() as f32,
@@ -197,6 +226,88 @@ impl State {
             }
         }
         candidates
+    }
+
+    /// The energies of all rows that lead away from here.
+    fn energies(&self, model: &BriLlm, decoding: Decoding) -> Energies {
+        let graph = &model.graph;
+        let code = self.code_of_position(model, decoding);
+        if model.config.flow.bias.of_node() {
+            let nodes = 0..graph.nodes() as u32;
+            let places = nodes.map(|target| (graph.row(self.token, target), Some(target)));
+            return Energies::OfTargets(self.score(model, &code, &places.collect::<Vec<_>>()));
+        }
+        let used = graph.shared(self.token).into_iter().filter(|&(_, n)| n > 0);
+        let mut shared: Vec<usize> = used.map(|(row, _)| row).collect();
+        shared.sort_unstable();
+        shared.dedup();
+        let rows = shared.iter().copied().chain(graph.own_rows(self.token));
+        let places: Vec<_> = rows.map(|row| (row, None)).collect();
+        let mut of_shared = self.score(model, &code, &places);
+        let own = of_shared.split_off(shared.len());
+        Energies::OfRows {
+            shared: shared.into_iter().zip(of_shared).collect(),
+            own,
+        }
+    }
+
+    /// The energies behind rows, some with the bias of a node.
+    fn score(&self, model: &BriLlm, code: &[f32], places: &[(usize, Option<u32>)]) -> Vec<f32> {
+        let d = code.len();
+        let parameters = &model.parameters;
+        let of_some = |places: &[(usize, Option<u32>)]| {
+            // A plain loop: what is not inlined here would not be vectorised.
+            vectorised(|| {
+                let mut z = vec![0.0; d];
+                let mut slope = vec![0.0; d];
+                let mut scratch = Vec::new();
+                let mut energies = Vec::with_capacity(places.len());
+                for &(row, node) in places {
+                    z.copy_from_slice(code);
+                    if let Some(node) = node {
+                        let bias = parameters.node_bias_of(node, d);
+                        z.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
+                    }
+                    let row = parameters.load_edge(row, d, &mut scratch);
+                    arrive(&self.mixed, row, &mut z, &mut slope);
+                    energies.push(norm(&z));
+                }
+                energies
+            })
+        };
+        // A thread of the pool has awake colleagues; from outside, a single one is asked for short lists.
+        let at_once = match rayon::current_thread_index() {
+            Some(_) => places.len().div_ceil(rayon::current_num_threads()).max(32),
+            None => ROWS_AT_ONCE,
+        };
+        match places.len() <= at_once {
+            true => of_some(places),
+            false => places.par_chunks(at_once).flat_map_iter(of_some).collect(),
+        }
+    }
+}
+
+/// Energies at a node.
+enum Energies {
+    /// One per target.
+    OfTargets(Vec<f32>),
+    /// Of the back-off rows that are used, rising, and of the node's own rows.
+    OfRows {
+        shared: Vec<(usize, f32)>,
+        own: Vec<f32>,
+    },
+}
+
+impl Energies {
+    fn of(&self, target: u32, row: usize, first_own: usize) -> f32 {
+        match self {
+            Self::OfTargets(energies) => energies[target as usize],
+            Self::OfRows { own, .. } if row >= first_own => own[row - first_own],
+            Self::OfRows { shared, .. } => {
+                let place = shared.binary_search_by_key(&row, |&(row, _)| row);
+                shared[place.expect("every row that is used was scored")].1
+            }
+        }
     }
 }
 
@@ -215,6 +326,19 @@ pub struct Sampling {
     pub temperature: f64,
     /// The smallest set of the most probable tokens that has at least this mass competes.
     pub top_p: f64,
+}
+
+impl Sampling {
+    /// With the temperature that has an effect.
+    pub fn under(self, decoding: Decoding) -> Self {
+        match decoding.temperature {
+            Temperature::Probabilities if self.temperature > 0.0 => Self {
+                temperature: 1.0,
+                ..self
+            },
+            _ => self,
+        }
+    }
 }
 
 /// Draws a token; `at` in `[0, 1)` decides. Nothing if nobody competes.

@@ -17,6 +17,20 @@ pub enum BackOff {
         /// How many classes of nodes.
         n_classes: usize,
     },
+    /// A fixed number of rows, of which a hash of the pair picks one (§12.5).
+    Hash {
+        /// How many rows.
+        n_rows: usize,
+    },
+}
+
+/// Which back-off row a pair of classes uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Every pair of classes has one.
+    Pairs,
+    /// There are as many rows as classes; the sum of the classes picks one.
+    Sums,
 }
 
 /// The rows of the edge table.
@@ -24,6 +38,7 @@ pub enum BackOff {
 pub struct Graph {
     classes: Vec<u32>,
     n_classes: usize,
+    sharing: Sharing,
     class_sizes: Vec<u32>,
     /// `first[s]..first[s + 1]` are the own rows of source `s`.
     first: Vec<u64>,
@@ -56,12 +71,44 @@ impl Graph {
         n_classes: usize,
         successors: impl IntoIterator<Item = Vec<u32>>,
     ) -> Self {
+        Self::shared_by(Sharing::Pairs, classes, n_classes, successors)
+    }
+
+    /// A graph with `n_rows` back-off rows, which a hash spreads the pairs over.
+    ///
+    /// # Panics
+    /// Like [`Self::new`], and without a row.
+    pub fn with_hash(
+        nodes: usize,
+        n_rows: usize,
+        successors: impl IntoIterator<Item = Vec<u32>>,
+    ) -> Self {
+        // The finaliser of splitmix64 (Steele et al. 2014).
+        let hash = |node: u64| {
+            let mixed = (node ^ node >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed ^ mixed >> 31) % n_rows as u64) as u32
+        };
+        let classes = (1..=nodes as u64).map(hash).collect();
+        Self::shared_by(Sharing::Sums, classes, n_rows, successors)
+    }
+
+    fn shared_by(
+        sharing: Sharing,
+        classes: Vec<u32>,
+        n_classes: usize,
+        successors: impl IntoIterator<Item = Vec<u32>>,
+    ) -> Self {
         let nodes = classes.len();
         let mut class_sizes = vec![0; n_classes];
         for &class in &classes {
             class_sizes[class as usize] += 1;
         }
-        let mut first = vec![(n_classes * n_classes) as u64];
+        let back_off_rows = match sharing {
+            Sharing::Pairs => n_classes * n_classes,
+            Sharing::Sums => n_classes,
+        };
+        let mut first = vec![back_off_rows as u64];
         let mut targets = Vec::new();
         for list in successors {
             assert!(list.is_sorted_by(|a, b| a < b), "targets rise");
@@ -76,6 +123,7 @@ impl Graph {
         Self {
             classes,
             n_classes,
+            sharing,
             class_sizes,
             first,
             targets,
@@ -94,7 +142,10 @@ impl Graph {
 
     /// The number of rows that pairs without an edge share; they come first.
     pub fn back_off_rows(&self) -> usize {
-        self.n_classes * self.n_classes
+        match self.sharing {
+            Sharing::Pairs => self.n_classes * self.n_classes,
+            Sharing::Sums => self.n_classes,
+        }
     }
 
     /// The number of pairs with an edge of their own.
@@ -122,8 +173,15 @@ impl Graph {
 
     /// The row a pair uses if it has no edge of its own.
     pub fn back_off_row(&self, source: u32, target: u32) -> usize {
-        let class = |node: u32| self.classes[node as usize] as usize;
-        class(source) * self.n_classes + class(target)
+        self.row_of_class(source, self.classes[target as usize] as usize)
+    }
+
+    fn row_of_class(&self, source: u32, class: usize) -> usize {
+        let of_source = self.classes[source as usize] as usize;
+        match self.sharing {
+            Sharing::Pairs => of_source * self.n_classes + class,
+            Sharing::Sums => (of_source + class) % self.n_classes,
+        }
     }
 
     /// The row a pair uses.
@@ -155,14 +213,14 @@ impl Graph {
         self.n_classes
     }
 
-    /// The back-off rows of a source, one per class of targets, with the number of targets that use it.
+    /// The back-off rows of a source, one per class of targets in their order, with the number of targets that use it.
     pub fn shared(&self, source: u32) -> Vec<(usize, u32)> {
         let mut left = self.class_sizes.clone();
         for &target in self.targets(source) {
             left[self.classes[target as usize] as usize] -= 1;
         }
-        let first = self.classes[source as usize] as usize * self.n_classes;
-        (first..).zip(left).collect()
+        let with_row = |(class, n)| (self.row_of_class(source, class), n);
+        left.into_iter().enumerate().map(with_row).collect()
     }
 }
 
@@ -227,19 +285,23 @@ mod tests {
         let classes = frequency_classes(&[5, 9, 1, 7], 2);
         assert_eq!(classes, [1, 0, 1, 0]);
         let successors = [vec![1, 3], vec![], vec![2], vec![0, 1, 2, 3]];
-        let graph = Graph::with_classes(classes, 2, successors);
-        assert_eq!(graph.back_off_rows(), 4);
-        for source in 0..4 {
-            let shared: u32 = graph.shared(source).iter().map(|(_, n)| n).sum();
-            assert_eq!(shared as usize + graph.targets(source).len(), 4);
-            for target in 0..4 {
-                let row = graph.back_off_row(source, target);
-                assert!(
-                    graph
-                        .shared(source)
-                        .iter()
-                        .any(|&(shared, _)| shared == row)
+        let by_class = Graph::with_classes(classes, 2, successors.clone());
+        assert_eq!(by_class.back_off_rows(), 4);
+        let by_hash = Graph::with_hash(4, 3, successors);
+        assert_eq!(by_hash.back_off_rows(), 3);
+        for graph in [by_class, by_hash] {
+            for source in 0..4 {
+                let shared = graph.shared(source);
+                let own = graph.targets(source);
+                assert_eq!(
+                    shared.iter().map(|(_, n)| n).sum::<u32>() as usize + own.len(),
+                    4
                 );
+                for (row, n) in shared {
+                    let uses =
+                        |target: &u32| graph.row(source, *target) == row && !own.contains(target);
+                    assert_eq!((0..4).filter(uses).count(), n as usize);
+                }
             }
         }
     }

@@ -10,18 +10,21 @@
 //! | `position` | the code of a position |
 //! | `flow` | one signal on its way, and the mix of the past |
 //! | `candidate` | which targets compete, grouped by source |
+//! | `table` | rows of numbers, as f32 or as bf16 |
 //! | `model` | sizes and parameters |
 //! | `composed` | the passes as tensor operations, on any backend: the specification of the next |
 //! | `kernel` | the passes, fast, on the host |
 //! | `row_adamw` | AdamW that touches only the rows a batch used |
 //! | `training` | one step: groups, pass, AdamW for what is not in the table |
 //! | `generate` | the next token after a prompt, in constant memory |
+//! | `explain` | why a token came next: traces, contributions, edges |
 //! | `compat` | the published configurations by name |
 
 pub mod candidate;
 pub mod compat;
 pub mod composed;
 pub mod counts;
+pub mod explain;
 pub mod flow;
 pub mod generate;
 pub mod graph;
@@ -30,6 +33,7 @@ pub mod model;
 pub mod position;
 pub mod prior;
 pub mod row_adamw;
+pub mod table;
 pub mod training;
 
 pub use model::{BriLlm, BriLlmConfig, Parameters};

@@ -2,10 +2,16 @@
 
 use crate::candidate::{Group, Paths};
 use crate::flow::FlowConfig;
+use crate::generate::Decoding;
 use crate::graph::Graph;
 use crate::kernel::pass;
+use crate::position;
+use crate::table::{Storage, Table};
+use half::bf16;
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A BriLLM: which edges there are, and what they do to a signal.
@@ -25,6 +31,14 @@ impl BriLlm {
         pass::evaluate(&self.config, &self.graph, &self.parameters, paths, groups)
     }
 
+    /// How many rows, from the first, are not trained.
+    pub fn frozen_rows(&self) -> usize {
+        match self.config.back_off_rows {
+            BackOffRows::Trained => 0,
+            BackOffRows::Frozen => self.graph.back_off_rows(),
+        }
+    }
+
     /// The number of parameters.
     pub fn n_parameters(&self) -> u64 {
         self.config
@@ -41,6 +55,22 @@ pub struct BriLlmConfig {
     pub flow: FlowConfig,
     /// How the table begins.
     pub initial: Initial,
+    /// Whether rows that pairs without an edge share are trained.
+    pub back_off_rows: BackOffRows,
+    /// How the edge table is stored, and what AdamW remembers of it.
+    pub storage: Storage,
+    /// What is decided otherwise in decoding than in training.
+    pub decoding: Decoding,
+}
+
+/// Whether rows that pairs without an edge share are trained (specification §3, D10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackOffRows {
+    /// Like all others (the code).
+    Trained,
+    /// They keep their initial values (the paper).
+    Frozen,
 }
 
 /// How weights begin.
@@ -61,8 +91,10 @@ pub struct Parameters {
     pub mix: Vec<f32>,
     /// One bias per node, `[nodes, d]`.
     pub node_bias: Vec<f32>,
+    /// Learnt codes of positions, `[positions, d]`; nothing if none are learnt.
+    pub codes: Vec<f32>,
     /// The edge table `[rows, d + 1, d]`: a matrix `W[in, out]` and below it the bias.
-    pub edges: Vec<f32>,
+    pub edges: Table,
 }
 
 /// Gradients of what is not in the table.
@@ -70,17 +102,35 @@ pub struct Parameters {
 pub struct Gradients {
     /// Of the mix.
     pub mix: Vec<f64>,
-    /// Of the biases of nodes that a sequence began with.
+    /// Of the biases of nodes that were used.
     pub node_bias: BTreeMap<u32, Vec<f32>>,
+    /// Of the learnt codes of positions.
+    pub codes: Vec<f32>,
 }
 
 impl Gradients {
     pub(crate) fn square(&self) -> f64 {
         let mix: f64 = self.mix.iter().map(|value| value * value).sum();
-        let node_bias = self.node_bias.values().flatten();
-        mix + node_bias
-            .map(|&value| f64::from(value).powi(2))
-            .sum::<f64>()
+        let others = self.node_bias.values().flatten().chain(&self.codes);
+        mix + others.map(|&value| f64::from(value).powi(2)).sum::<f64>()
+    }
+
+    /// Adds to the gradient of a node's bias.
+    pub(crate) fn add_to_node(&mut self, node: u32, part: &[f32]) {
+        let fresh = || vec![0.0; part.len()];
+        let sum = self.node_bias.entry(node).or_insert_with(fresh);
+        sum.iter_mut()
+            .zip(part)
+            .for_each(|(sum, part)| *sum += part);
+    }
+
+    /// Adds to the gradient of the code of a position, if codes are learnt.
+    pub(crate) fn add_to_code(&mut self, position: usize, part: &[f32]) {
+        if !self.codes.is_empty() {
+            let place = position::place(&self.codes, position, part.len());
+            let sums = self.codes[place..].iter_mut().zip(part);
+            sums.for_each(|(sum, part)| *sum += part);
+        }
     }
 }
 
@@ -93,7 +143,8 @@ impl BriLlmConfig {
     /// The number of parameters over a graph with so many nodes and rows.
     pub fn n_parameters(&self, nodes: usize, rows: usize) -> u64 {
         let mix = self.flow.mix.initial().len();
-        (mix + nodes * self.d_node) as u64 + rows as u64 * self.row_len() as u64
+        let codes = self.flow.encoding.initial(self.d_node).len();
+        (mix + codes + nodes * self.d_node) as u64 + rows as u64 * self.row_len() as u64
     }
 
     /// Fresh parameters; `uniform` gives for every stream and place a number in `[0, 1)`.
@@ -114,10 +165,36 @@ impl BriLlmConfig {
                 .map(|place| draw(stream, place))
                 .collect()
         };
+        let row_len = self.row_len();
+        let weights = match self.flow.bias.of_edge() {
+            true => row_len,
+            false => self.d_node * self.d_node,
+        };
+        let value = |place: usize| match place % row_len < weights {
+            true => draw("edges", place),
+            false => 0.0,
+        };
+        let places = (0..rows * row_len).into_par_iter();
+        let edges = match self.storage {
+            Storage::F32 => Table::F32(places.map(value).collect()),
+            Storage::Bf16 => {
+                Table::Bf16(places.map(|place| bf16::from_f32(value(place))).collect())
+            }
+        };
+        Parameters {
+            node_bias: fill("node_bias", nodes * self.d_node),
+            edges,
+            ..self.skeleton(0, 0)
+        }
+    }
+
+    /// Parameters to load into: the table and the biases of nodes are zero.
+    pub fn skeleton(&self, nodes: usize, rows: usize) -> Parameters {
         Parameters {
             mix: self.flow.mix.initial(),
-            node_bias: fill("node_bias", nodes * self.d_node),
-            edges: fill("edges", rows * self.row_len()),
+            node_bias: vec![0.0; nodes * self.d_node],
+            codes: self.flow.encoding.initial(self.d_node),
+            edges: Table::zeros(self.storage, rows * self.row_len()),
         }
     }
 }
@@ -129,7 +206,19 @@ impl Parameters {
     }
 
     /// A row of the edge table, `[d + 1, d]`.
-    pub fn edge(&self, row: usize, d: usize) -> &[f32] {
-        &self.edges[row * d * (d + 1)..][..d * (d + 1)]
+    pub fn edge(&self, row: usize, d: usize) -> Cow<'_, [f32]> {
+        self.edges.part(row_places(row, d))
     }
+
+    /// The same, widened into `scratch` where it is not f32.
+    #[inline(always)]
+    pub fn load_edge<'a>(&'a self, row: usize, d: usize, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        self.edges.load(row_places(row, d), scratch)
+    }
+}
+
+/// Where a row lies in the edge table.
+pub fn row_places(row: usize, d: usize) -> Range<usize> {
+    let row_len = d * (d + 1);
+    row * row_len..(row + 1) * row_len
 }

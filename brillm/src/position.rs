@@ -11,19 +11,44 @@ pub enum Encoding {
     ReferenceMultiply,
     /// That of the first Transformer (Vaswani et al. 2017), with angles in f64.
     Standard,
+    /// A learnt code per position, which begins as `Standard`; the last one holds for all positions beyond.
+    Learnt {
+        /// How many there are.
+        max_length: usize,
+    },
     /// Nothing.
     None,
 }
 
-/// Adds the code of a position to a signal of any even length.
-pub fn add(encoding: Encoding, position: usize, signal: &mut [f32]) {
+impl Encoding {
+    /// The learnt codes it begins with, `[positions, width]`; nothing if none are learnt.
+    pub fn initial(self, width: usize) -> Vec<f32> {
+        match self {
+            Self::Learnt { max_length } => table(Self::Standard, &[], max_length, width),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Where in the learnt codes a position's begins.
+pub fn place(learnt: &[f32], position: usize, width: usize) -> usize {
+    position.min(learnt.len() / width - 1) * width
+}
+
+/// Adds the code of a position to a signal of any even length; `learnt` are the codes of [`Encoding::Learnt`].
+pub fn add(encoding: Encoding, learnt: &[f32], position: usize, signal: &mut [f32]) {
+    if let Encoding::Learnt { .. } = encoding {
+        let code = &learnt[place(learnt, position, signal.len())..];
+        signal.iter_mut().zip(code).for_each(|(z, code)| *z += code);
+        return;
+    }
     let width = signal.len() as f64;
     for (pair, places) in signal.chunks_mut(2).enumerate() {
         let frequency = 10000f64.powf(2.0 * pair as f64 / width);
         let angle = match encoding {
             Encoding::ReferenceMultiply => f64::from(position as f32 * frequency as f32),
             Encoding::Standard => position as f64 / frequency,
-            Encoding::None => return,
+            Encoding::None | Encoding::Learnt { .. } => return,
         };
         let codes = [angle.sin() as f32, angle.cos() as f32];
         places
@@ -34,10 +59,10 @@ pub fn add(encoding: Encoding, position: usize, signal: &mut [f32]) {
 }
 
 /// The codes of the first positions, `[positions, width]`.
-pub fn table(encoding: Encoding, positions: usize, width: usize) -> Vec<f32> {
+pub fn table(encoding: Encoding, learnt: &[f32], positions: usize, width: usize) -> Vec<f32> {
     let mut table = vec![0.0; positions * width];
     for (position, row) in table.chunks_exact_mut(width).enumerate() {
-        add(encoding, position, row);
+        add(encoding, learnt, position, row);
     }
     table
 }
@@ -57,7 +82,7 @@ mod tests {
             0x4545a471, 0x45afbb4e,
         ];
         assert_eq!(bits, expected);
-        let row = &table(Encoding::ReferenceMultiply, 2, 32)[32..40];
+        let row = &table(Encoding::ReferenceMultiply, &[], 2, 32)[32..40];
         let published = [
             0.841471, 0.540302, 0.978553, -0.205998, -0.020684, -0.999786, -0.612937, 0.790132,
         ];
@@ -69,13 +94,13 @@ mod tests {
     #[test]
     fn every_code_has_the_length_of_its_pairs() {
         for encoding in [Encoding::ReferenceMultiply, Encoding::Standard] {
-            for row in table(encoding, 700, 32).chunks(32) {
+            for row in table(encoding, &[], 700, 32).chunks(32) {
                 let square: f32 = row.iter().map(|value| value * value).sum();
                 assert!((square - 16.0).abs() < 1e-4);
             }
         }
         assert!(
-            table(Encoding::None, 3, 4)
+            table(Encoding::None, &[], 3, 4)
                 .iter()
                 .all(|&value| value == 0.0)
         );

@@ -4,6 +4,7 @@
 //! steps before the row is read again, step by step and so to the bit whenever it does so (specification §14.4, §21.2);
 //! `Touched` leaves them out.
 
+use crate::table::{Slice, Storage, Table, round_by_chance};
 use serde::Deserialize;
 
 /// After so many steps without a gradient the first moment moves nothing any more.
@@ -100,9 +101,9 @@ impl Step {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     /// Mean of the gradients, of the table's shape.
-    pub first: Vec<f32>,
+    pub first: Table,
     /// Mean of their squares.
-    pub second: Vec<f32>,
+    pub second: Table,
     /// Per row: the time of its last gradient, or with `Touched` how many it had; 0 for none.
     pub touched: Vec<u32>,
     /// Per row: the time its values are those of.
@@ -111,10 +112,10 @@ pub struct Moments {
 
 impl Moments {
     /// Those of a table that was never updated.
-    pub fn new(rows: usize, row_len: usize) -> Self {
+    pub fn new(storage: Storage, rows: usize, row_len: usize) -> Self {
         Self {
-            first: vec![0.0; rows * row_len],
-            second: vec![0.0; rows * row_len],
+            first: Table::zeros(storage, rows * row_len),
+            second: Table::zeros(storage, rows * row_len),
             touched: vec![0; rows],
             current: vec![0; rows],
         }
@@ -136,6 +137,8 @@ pub struct Clock<'a> {
     pub fades: &'a [[f64; 2]],
     /// The longest gradient of a row; longer ones are scaled to it.
     pub clip: Option<f32>,
+    /// Rows before this one are not trained.
+    pub frozen: usize,
 }
 
 /// Some rows of the table, with what AdamW remembers of them.
@@ -146,11 +149,11 @@ pub struct Rows<'a> {
     /// Values of a row.
     pub row_len: usize,
     /// The rows.
-    pub values: &'a mut [f32],
+    pub values: Slice<'a>,
     /// See [`Moments`].
-    pub first: &'a mut [f32],
+    pub first: Slice<'a>,
     /// See [`Moments`].
-    pub second: &'a mut [f32],
+    pub second: Slice<'a>,
     /// See [`Moments`].
     pub touched: &'a mut [u32],
     /// See [`Moments`].
@@ -159,7 +162,7 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// All rows of a table.
-    pub fn all(values: &'a mut [f32], moments: &'a mut Moments, row_len: usize) -> Self {
+    pub fn all(values: &'a mut Table, moments: &'a mut Moments, row_len: usize) -> Self {
         let Moments {
             first,
             second,
@@ -169,9 +172,9 @@ impl<'a> Rows<'a> {
         Self {
             start: 0,
             row_len,
-            values,
-            first,
-            second,
+            values: values.slice(),
+            first: first.slice(),
+            second: second.slice(),
             touched,
             current,
         }
@@ -180,9 +183,9 @@ impl<'a> Rows<'a> {
     /// The rows before `row`, and the others.
     pub fn split(self, row: usize) -> (Self, Self) {
         let rows = row - self.start;
-        let values = self.values.split_at_mut(rows * self.row_len);
-        let first = self.first.split_at_mut(rows * self.row_len);
-        let second = self.second.split_at_mut(rows * self.row_len);
+        let values = self.values.split(rows * self.row_len);
+        let first = self.first.split(rows * self.row_len);
+        let second = self.second.split(rows * self.row_len);
         let touched = self.touched.split_at_mut(rows);
         let current = self.current.split_at_mut(rows);
         let row_len = self.row_len;
@@ -220,25 +223,37 @@ impl<'a> Rows<'a> {
         parts
     }
 
-    /// The values of a row.
-    pub fn row(&self, row: usize) -> &[f32] {
-        &self.values[(row - self.start) * self.row_len..][..self.row_len]
+    /// The values of a row, widened into `scratch` where they are not f32.
+    #[inline(always)]
+    pub fn row<'b>(&'b self, row: usize, scratch: &'b mut Vec<f32>) -> &'b [f32] {
+        self.values.load(self.places(row), scratch)
+    }
+
+    fn places(&self, row: usize) -> std::ops::Range<usize> {
+        let index = row - self.start;
+        index * self.row_len..(index + 1) * self.row_len
     }
 
     /// Brings a row to what it is after step `time`.
     #[inline(always)]
     pub fn catch_up(&mut self, row: usize, time: u32, clock: &Clock<'_>) {
         let index = row - self.start;
-        if clock.mode == Mode::Touched || self.current[index] >= time {
+        let rests = clock.mode == Mode::Touched || row < clock.frozen;
+        if rests || self.current[index] >= time {
             return;
         }
-        let places = index * self.row_len..(index + 1) * self.row_len;
+        let places = self.places(row);
         let touched = self.touched[index];
         let moving = match touched {
             0 => 0,
             touched => touched.saturating_add(FADED).min(time),
         };
-        let values = &mut self.values[places.clone()];
+        let (Slice::F32(values), Slice::F32(first), Slice::F32(second)) =
+            (&mut self.values, &self.first, &self.second)
+        else {
+            panic!("bf16 cannot hold the small steps of catching up: only `Touched` goes with it");
+        };
+        let values = &mut values[places.clone()];
         let steps: Vec<Step> = (self.current[index] + 1..=moving)
             .map(|step| {
                 let at = step as usize - 1;
@@ -250,8 +265,8 @@ impl<'a> Rows<'a> {
         fade(
             &steps,
             values,
-            &self.first[places.clone()],
-            &self.second[places.clone()],
+            &first[places.clone()],
+            &second[places.clone()],
         );
         if clock.adamw.weight_decay != 0.0 {
             for step in self.current[index].max(moving) + 1..=time {
@@ -268,18 +283,17 @@ impl<'a> Rows<'a> {
     /// Returns the square of the gradient's length before it was clipped.
     #[inline(always)]
     pub fn update(&mut self, row: usize, gradient: &mut [f32], clock: &Clock<'_>) -> f64 {
+        if row < clock.frozen {
+            return 0.0;
+        }
         let index = row - self.start;
-        let places = index * self.row_len..(index + 1) * self.row_len;
+        let places = self.places(row);
         let norm = super::kernel::numeric::norm(gradient);
         if let Some(clip) = clock.clip.filter(|&clip| norm > clip) {
             gradient.iter_mut().for_each(|value| *value *= clip / norm);
         }
         let time = clock.rates.len() as u32;
         let touched = self.touched[index];
-        let (first, second) = (
-            &mut self.first[places.clone()],
-            &mut self.second[places.clone()],
-        );
         self.touched[index] = match clock.mode {
             Mode::Touched => touched + 1,
             _ => time,
@@ -298,14 +312,33 @@ impl<'a> Rows<'a> {
             Mode::Touched => self.touched[index],
             _ => time,
         };
-        clock.adamw.update(
-            rate,
-            clock.corrections[own_time as usize - 1],
-            fades,
-            &mut self.values[places],
-            [first, second],
-            gradient,
-        );
+        let corrections = clock.corrections[own_time as usize - 1];
+        // No closure for the two calls below: what is not inlined would not be vectorised.
+        let adamw = clock.adamw;
+        match (&mut self.values, &mut self.first, &mut self.second) {
+            (Slice::F32(values), Slice::F32(first), Slice::F32(second)) => {
+                let moments = [&mut first[places.clone()], &mut second[places.clone()]];
+                let values = &mut values[places];
+                adamw.update(rate, corrections, fades, values, moments, gradient);
+            }
+            (Slice::Bf16(values), Slice::Bf16(first), Slice::Bf16(second)) => {
+                let mut tables = [values, first, second].map(|table| &mut table[places.clone()]);
+                let widened = tables.each_ref().map(|table| {
+                    let values = table.iter().map(|value| value.to_f32());
+                    values.collect::<Vec<f32>>()
+                });
+                let [mut values, mut first, mut second] = widened;
+                let moments = [&mut first[..], &mut second[..]];
+                adamw.update(rate, corrections, fades, &mut values, moments, gradient);
+                // A hash of the row and the time, another one for every table.
+                let key = (row as u32).wrapping_mul(0x85eb_ca6b) ^ time.wrapping_mul(0xc2b2_ae3d);
+                let rounded = tables.iter_mut().zip([values, first, second]);
+                for (which, (table, values)) in (1..).zip(rounded) {
+                    round_by_chance(&values, table, key.rotate_left(11 * which));
+                }
+            }
+            _ => unreachable!("a table and its moments have one storage"),
+        }
         self.current[index] = time;
         f64::from(norm) * f64::from(norm)
     }

@@ -6,6 +6,7 @@ use crate::kernel::numeric::vectorised;
 use crate::kernel::pass::{self, Learnt};
 use crate::model::{BriLlm, Gradients};
 use crate::row_adamw::{AdamW, Clock, FADED, Mode, Moments, Rows};
+use crate::table::Storage;
 use burn::tensor::backend::AutodiffBackend;
 use rayon::prelude::*;
 
@@ -24,6 +25,8 @@ pub struct RowAdamW {
     pub mix: [Vec<f32>; 2],
     /// Of the biases of nodes.
     pub node_bias: [Vec<f32>; 2],
+    /// Of the learnt codes of positions.
+    pub codes: [Vec<f32>; 2],
     /// The learning rate of every step so far.
     pub rates: Vec<f32>,
     /// [`AdamW::corrections`] of every step so far; filled from `rates` when needed.
@@ -34,15 +37,24 @@ pub struct RowAdamW {
 
 impl RowAdamW {
     /// A fresh optimizer for a model.
+    ///
+    /// # Panics
+    /// If the table is stored as bf16 and rows are to catch up: the steps of that are too small for it.
     pub fn new(model: &BriLlm, mode: Mode, adamw: AdamW, clip: Option<f32>) -> Self {
+        let storage = model.parameters.edges.storage();
+        assert!(
+            storage == Storage::F32 || mode == Mode::Touched,
+            "{storage:?} and {mode:?}"
+        );
         let zeros = |n: usize| [vec![0.0; n], vec![0.0; n]];
         Self {
             mode,
             adamw,
             clip,
-            edges: Moments::new(model.graph.rows(), model.config.row_len()),
+            edges: Moments::new(storage, model.graph.rows(), model.config.row_len()),
             mix: zeros(model.parameters.mix.len()),
             node_bias: zeros(model.parameters.node_bias.len()),
+            codes: zeros(model.parameters.codes.len()),
             rates: Vec::new(),
             corrections: Vec::new(),
             fades: (0..=FADED).map(|steps| adamw.fades(steps)).collect(),
@@ -66,6 +78,7 @@ impl RowAdamW {
             corrections: &self.corrections,
             fades: &self.fades,
             clip: self.clip,
+            frozen: model.frozen_rows(),
         };
         let BriLlm {
             config,
@@ -106,6 +119,7 @@ impl RowAdamW {
             corrections: &self.corrections,
             fades: &self.fades,
             clip: self.clip,
+            frozen: model.frozen_rows(),
         };
         let rows = composed::rows_of(&model.graph, paths, groups);
         let row_len = model.config.row_len();
@@ -117,7 +131,11 @@ impl RowAdamW {
             composed::gradients::<B>(model, paths, groups, device);
         let mut square = gradients.square();
         let mut table = Rows::all(&mut model.parameters.edges, &mut self.edges, row_len);
+        let weights = model.config.d_node * model.config.d_node;
         for (&row, gradient) in rows.iter().zip(edges.chunks_exact_mut(row_len)) {
+            if !model.config.flow.bias.of_edge() {
+                gradient[weights..].fill(0.0);
+            }
             square += table.update(row, gradient, &clock);
         }
         self.update_rest(model, &gradients, rate);
@@ -147,6 +165,7 @@ impl RowAdamW {
             corrections: &self.corrections,
             fades: &self.fades,
             clip: self.clip,
+            frozen: model.frozen_rows(),
         };
         const ROWS_AT_ONCE: usize = 1024;
         let n = model.graph.rows();
@@ -176,31 +195,19 @@ impl RowAdamW {
         let corrections = self.corrections[self.rates.len() - 1];
         let rate = f64::from(rate as f32);
         let mix: Vec<f32> = gradients.mix.iter().map(|&value| value as f32).collect();
-        let [first, second] = &mut self.mix;
-        let adamw = self.adamw;
-        adamw.update(
-            rate,
-            corrections,
-            adamw.betas,
-            &mut model.parameters.mix,
-            [first, second],
-            &mix,
-        );
         let d = model.config.d_node;
-        let mut node_bias = vec![0.0; model.parameters.node_bias.len()];
+        let parameters = &mut model.parameters;
+        let mut node_bias = vec![0.0; parameters.node_bias.len()];
         for (&node, gradient) in &gradients.node_bias {
             node_bias[node as usize * d..][..d].copy_from_slice(gradient);
         }
-        let [first, second] = &mut self.node_bias;
-        vectorised(|| {
-            adamw.update(
-                rate,
-                corrections,
-                adamw.betas,
-                &mut model.parameters.node_bias,
-                [first, second],
-                &node_bias,
-            )
-        });
+        let adamw = self.adamw;
+        let update = |values: &mut [f32], moments: &mut [Vec<f32>; 2], gradient: &[f32]| {
+            let moments = moments.each_mut().map(Vec::as_mut_slice);
+            vectorised(|| adamw.update(rate, corrections, adamw.betas, values, moments, gradient));
+        };
+        update(&mut parameters.mix, &mut self.mix, &mix);
+        update(&mut parameters.node_bias, &mut self.node_bias, &node_bias);
+        update(&mut parameters.codes, &mut self.codes, &gradients.codes);
     }
 }

@@ -1,12 +1,13 @@
 //! The phases of a pass in their order.
 
 use super::numeric::vectorised;
-use super::score::{self, Scored};
+use super::score::{self, Part, Scored};
 use super::trail::{Trail, TrailGradients};
 use crate::candidate::{Group, Paths};
+use crate::flow::Bias;
 use crate::graph::Graph;
 use crate::model::{BriLlmConfig, Gradients, Parameters};
-use crate::position;
+use crate::position::{self, Encoding};
 use crate::row_adamw::{Clock, Moments, Rows};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -15,6 +16,10 @@ use std::collections::BTreeMap;
 pub struct Signals<'a> {
     /// Width of a signal.
     pub d: usize,
+    /// What arrives at a node.
+    pub bias: Bias,
+    /// Whether codes of positions are learnt.
+    pub learn_codes: bool,
     seq: usize,
     first_hop: usize,
     trails: &'a [Trail],
@@ -22,6 +27,11 @@ pub struct Signals<'a> {
 }
 
 impl Signals<'_> {
+    /// The position whose code is added behind a place.
+    fn position(&self, place: usize) -> usize {
+        place % self.seq + self.first_hop
+    }
+
     /// The mix at a place of the paths, `[d]`.
     pub fn mixed(&self, place: usize) -> &[f32] {
         &self.trails[place / self.seq].mixed[place % self.seq * self.d..][..self.d]
@@ -29,7 +39,7 @@ impl Signals<'_> {
 
     /// The code of the position behind a place, `[d]`.
     pub fn code(&self, place: usize) -> &[f32] {
-        &self.codes[(place % self.seq + self.first_hop) * self.d..][..self.d]
+        &self.codes[self.position(place) * self.d..][..self.d]
     }
 }
 
@@ -50,7 +60,7 @@ pub fn evaluate(
     paths: &Paths<'_>,
     groups: &[Group],
 ) -> Vec<f64> {
-    let codes = codes(config, paths);
+    let codes = codes(config, parameters, paths);
     let trails = trails(config, graph, parameters, &codes, paths);
     let signals = signals(config, paths, &trails, &codes);
     let of_group = |group: &Group| score::evaluate(group, &signals, parameters);
@@ -71,7 +81,7 @@ pub fn learn(
 ) -> (Learnt, Gradients) {
     let d = config.d_node;
     let targets = paths.edges() as f64;
-    let codes = codes(config, paths);
+    let codes = codes(config, parameters, paths);
     let mut pending = Pending::new(graph, paths, groups);
     pending.catch_up(parameters, moments, config, clock);
     let trails = trails(config, graph, parameters, &codes, paths);
@@ -79,8 +89,19 @@ pub fn learn(
     let scored = score_all(graph, parameters, moments, groups, &signals, clock, targets);
     let mut of_mixes = vec![0.0; paths.valid.len() * d];
     let mut square = 0.0;
+    let mut gradients = Gradients {
+        mix: vec![0.0; parameters.mix.len()],
+        node_bias: BTreeMap::new(),
+        codes: vec![0.0; parameters.codes.len()],
+    };
     for (group, scored) in groups.iter().zip(&scored) {
         square += scored.square;
+        for (node, part) in &scored.nodes {
+            gradients.add_to_node(*node, part);
+        }
+        for (&place, part) in group.places.iter().zip(scored.of_codes.chunks_exact(d)) {
+            gradients.add_to_code(signals.position(place), part);
+        }
         for (&place, gradient) in group.places.iter().zip(scored.of_mixes.chunks_exact(d)) {
             of_mixes[place * d..][..d].copy_from_slice(gradient);
         }
@@ -100,25 +121,20 @@ pub fn learn(
         .collect();
     pending.add(scored);
     square += pending.update(parameters, moments, config, &trails, &backward, clock);
-    let mut gradients = Gradients {
-        mix: vec![0.0; parameters.mix.len()],
-        node_bias: BTreeMap::new(),
-    };
     for (row, backward) in backward.iter().enumerate() {
-        gradients
-            .mix
-            .iter_mut()
-            .zip(&backward.mix)
-            .for_each(|(sum, part)| *sum += part);
-        if !trails[row].rows.is_empty() {
-            let source = paths.sources[row * paths.seq];
-            let sum = gradients
-                .node_bias
-                .entry(source)
-                .or_insert_with(|| vec![0.0; d]);
-            sum.iter_mut()
-                .zip(&backward.node_bias)
-                .for_each(|(sum, part)| *sum += part);
+        let sums = gradients.mix.iter_mut().zip(&backward.mix);
+        sums.for_each(|(sum, part)| *sum += part);
+        let begin = row * paths.seq;
+        if backward.hops.is_empty() {
+            continue;
+        }
+        gradients.add_to_node(paths.sources[begin], &backward.first);
+        gradients.add_to_code(0, &backward.first);
+        for (edge, delta) in backward.hops.chunks_exact(d).enumerate() {
+            gradients.add_to_code(edge + config.flow.first_hop, delta);
+            if config.flow.bias.of_node() {
+                gradients.add_to_node(paths.targets[begin + edge], delta);
+            }
         }
     }
     square += gradients.square();
@@ -131,9 +147,10 @@ pub fn learn(
     )
 }
 
-fn codes(config: &BriLlmConfig, paths: &Paths<'_>) -> Vec<f32> {
+fn codes(config: &BriLlmConfig, parameters: &Parameters, paths: &Paths<'_>) -> Vec<f32> {
     position::table(
         config.flow.encoding,
+        &parameters.codes,
         paths.seq + config.flow.first_hop,
         config.d_node,
     )
@@ -158,6 +175,8 @@ fn signals<'a>(
 ) -> Signals<'a> {
     Signals {
         d: config.d_node,
+        bias: config.flow.bias,
+        learn_codes: matches!(config.flow.encoding, Encoding::Learnt { .. }),
         seq: paths.seq,
         first_hop: config.flow.first_hop,
         trails,
@@ -178,11 +197,12 @@ fn score_all(
     let row_len = signals.d * (signals.d + 1);
     let (shared, own) =
         Rows::all(&mut parameters.edges, moments, row_len).split(graph.back_off_rows());
-    let shared = &*shared.values;
+    let shared = &shared;
+    let node_bias = &parameters.node_bias;
     let parts = own.parts(groups.iter().map(|group| graph.own_rows(group.source)));
     let work: Vec<(&Group, Rows<'_>)> = groups.iter().zip(parts).collect();
     work.into_par_iter()
-        .map(|(group, own)| score::learn(group, signals, shared, own, clock, targets))
+        .map(|(group, own)| score::learn(group, signals, node_bias, shared, own, clock, targets))
         .collect()
 }
 
@@ -204,7 +224,7 @@ fn scatter<'a>(
 struct Pending {
     /// Per row, the edges that use it: the row of the batch, and the place in its path.
     edges: BTreeMap<usize, Vec<(usize, usize)>>,
-    gradients: BTreeMap<usize, Vec<f32>>,
+    gradients: BTreeMap<usize, Vec<Part>>,
 }
 
 impl Pending {
@@ -255,14 +275,8 @@ impl Pending {
     }
 
     fn add(&mut self, scored: Vec<Scored>) {
-        for (row, gradient) in scored.into_iter().flat_map(|scored| scored.rows) {
-            match self.gradients.get_mut(&row) {
-                Some(sum) => sum
-                    .iter_mut()
-                    .zip(gradient)
-                    .for_each(|(sum, part)| *sum += part),
-                None => drop(self.gradients.insert(row, gradient)),
-            }
+        for (row, part) in scored.into_iter().flat_map(|scored| scored.rows) {
+            self.gradients.entry(row).or_default().push(part);
         }
     }
 
@@ -283,18 +297,20 @@ impl Pending {
         let squares: Vec<f64> = work
             .into_par_iter()
             .map(|(mut part, (row, edges))| {
-                let gradient = gradients.get(row).cloned();
-                let mut gradient = gradient.unwrap_or_else(|| vec![0.0; d * (d + 1)]);
-                for &(path, edge) in edges {
-                    trails[path].add_to_row(
-                        config.flow.hop,
-                        &backward[path],
-                        edge,
-                        d,
-                        &mut gradient,
-                    );
-                }
-                vectorised(|| part.update(*row, &mut gradient, clock))
+                vectorised(|| {
+                    let mut gradient = vec![0.0; d * (d + 1)];
+                    for of_group in gradients.get(row).into_iter().flatten() {
+                        of_group.add_to(d, &mut gradient);
+                    }
+                    for &(path, edge) in edges {
+                        let (trail, backward) = (&trails[path], &backward[path]);
+                        trail.add_to_row(config.flow.hop, backward, edge, d, &mut gradient);
+                    }
+                    if !config.flow.bias.of_edge() {
+                        gradient[d * d..].fill(0.0);
+                    }
+                    part.update(*row, &mut gradient, clock)
+                })
             })
             .collect();
         squares.iter().sum()

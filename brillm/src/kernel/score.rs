@@ -6,26 +6,40 @@
 use super::numeric::{LANES, add_lanes, exp, norm, outer, vector_matrix, vectorised};
 use super::pass::Signals;
 use crate::candidate::Group;
-use crate::flow::arrive;
+use crate::flow::{Bias, arrive};
 use crate::model::Parameters;
 use crate::row_adamw::{Clock, Rows};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Rows that one task works on: with what AdamW remembers of them they fit into a core's cache.
 const ROWS_AT_ONCE: usize = 64;
+/// From so many signals on, the rows of a group are shared between threads.
+const LARGE: usize = 1 << 13;
 
 /// Tokens of a group as two matrices `[tokens, d]`: their mixes, and the code of the position they lead to.
-struct Tokens {
+struct Tokens<'a> {
     d: usize,
-    mixed: Vec<f32>,
+    bias: Bias,
+    /// Biases of all nodes, `[nodes, d]`.
+    node_bias: &'a [f32],
+    mixed: Arc<[f32]>,
     codes: Vec<f32>,
 }
 
-impl Tokens {
-    fn of(group: &Group, signals: &Signals<'_>) -> Self {
+impl<'a> Tokens<'a> {
+    fn of(group: &Group, signals: &Signals<'a>, node_bias: &'a [f32]) -> Self {
+        let bias = signals.bias;
+        assert_eq!(
+            group.nodes.len(),
+            if bias.of_node() { group.rows.len() } else { 0 },
+            "nodes for the rows of a group, where they add a bias"
+        );
         let places = || group.places.iter();
         Self {
             d: signals.d,
+            bias,
+            node_bias,
             mixed: places()
                 .flat_map(|&place| signals.mixed(place))
                 .copied()
@@ -41,10 +55,27 @@ impl Tokens {
         &self.mixed[token * self.d..][..self.d]
     }
 
+    /// The bias that the node behind a row of a group adds; nothing where nodes add none.
+    #[inline(always)]
+    fn node_bias(&self, nodes: &[u32], index: usize) -> &[f32] {
+        match nodes.get(index) {
+            Some(&node) => &self.node_bias[node as usize * self.d..][..self.d],
+            None => &[],
+        }
+    }
+
     /// The signal of a token behind an edge, in `z`; returns its energy.
     #[inline(always)]
-    fn arrive(&self, token: usize, row: &[f32], z: &mut [f32], slope: &mut [f32]) -> f32 {
+    fn arrive(
+        &self,
+        token: usize,
+        row: &[f32],
+        node_bias: &[f32],
+        z: &mut [f32],
+        slope: &mut [f32],
+    ) -> f32 {
         z.copy_from_slice(&self.codes[token * self.d..][..self.d]);
+        z.iter_mut().zip(node_bias).for_each(|(z, bias)| *z += bias);
         arrive(self.mixed(token), row, z, slope);
         norm(z)
     }
@@ -53,19 +84,22 @@ impl Tokens {
 /// `−ln p(truth)` of every token of a group.
 pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -> Vec<f64> {
     let d = signals.d;
-    let tokens = Tokens::of(group, signals);
+    let tokens = Tokens::of(group, signals, &parameters.node_bias);
     let n = group.places.len();
     let mut energies = vec![0.0; group.rows.len() * n];
     let pieces = energies
         .par_chunks_mut(ROWS_AT_ONCE * n)
         .zip(group.rows.par_chunks(ROWS_AT_ONCE));
-    pieces.for_each(|(energies, rows)| {
+    pieces.enumerate().for_each(|(piece, (energies, rows))| {
         vectorised(|| {
-            let mut scratch = vec![0.0; 2 * d];
-            let (z, slope) = scratch.split_at_mut(d);
-            for (&row, energies) in rows.iter().zip(energies.chunks_exact_mut(n)) {
+            let mut signal = vec![0.0; 2 * d];
+            let (z, slope) = signal.split_at_mut(d);
+            let mut scratch = Vec::new();
+            for (index, energies) in energies.chunks_exact_mut(n).enumerate() {
+                let row = parameters.load_edge(rows[index], d, &mut scratch);
+                let bias = tokens.node_bias(&group.nodes, piece * ROWS_AT_ONCE + index);
                 for (token, energy) in energies.iter_mut().enumerate() {
-                    *energy = tokens.arrive(token, parameters.edge(row, d), z, slope);
+                    *energy = tokens.arrive(token, row, bias, z, slope);
                 }
             }
         });
@@ -117,14 +151,48 @@ fn softmax(group: &Group, energies: &mut [f32]) -> Vec<f64> {
     (0..n).map(nats).collect()
 }
 
+/// Up to so many tokens, their vectors are smaller than the gradient they make.
+const FEW: usize = 8;
+
+/// What a group adds to the gradient of a row.
+pub enum Part {
+    /// The tokens' mixes and the gradients of what arrived, `[tokens, d]` each: the sum of their products.
+    Vectors(Arc<[f32]>, Vec<f32>),
+    /// The gradient, `[d + 1, d]`.
+    Whole(Vec<f32>),
+}
+
+impl Part {
+    /// Adds it up.
+    #[inline(always)]
+    pub fn add_to(&self, d: usize, gradient: &mut [f32]) {
+        match self {
+            Self::Whole(part) => {
+                for (sum, part) in gradient.iter_mut().zip(part) {
+                    *sum += part;
+                }
+            }
+            Self::Vectors(mixed, deltas) => {
+                for (mixed, delta) in mixed.chunks_exact(d).zip(deltas.chunks_exact(d)) {
+                    outer(mixed, delta, gradient);
+                }
+            }
+        }
+    }
+}
+
 /// What a group's step leaves to others.
 pub struct Scored {
     /// `−ln p(truth)` per token.
     pub nats: Vec<f64>,
     /// Gradient of every token's mix, `[tokens, d]`.
     pub of_mixes: Vec<f32>,
+    /// Gradient of the code of every token's next position, `[tokens, d]`; nothing if no codes are learnt.
+    pub of_codes: Vec<f32>,
+    /// Gradients of the biases of nodes that were reached.
+    pub nodes: Vec<(u32, Vec<f32>)>,
     /// Gradients of rows that are not updated yet: back-off rows, and rows that lie on a path.
-    pub rows: Vec<(usize, Vec<f32>)>,
+    pub rows: Vec<(usize, Part)>,
     /// Sum of the squares of the gradients of the updated ones.
     pub square: f64,
 }
@@ -136,17 +204,22 @@ pub struct Scored {
 pub fn learn(
     group: &Group,
     signals: &Signals<'_>,
-    shared: &[f32],
+    node_bias: &[f32],
+    shared: &Rows<'_>,
     own: Rows<'_>,
     clock: &Clock<'_>,
     targets: f64,
 ) -> Scored {
     let n = group.places.len();
-    let tokens = Tokens::of(group, signals);
+    let tokens = Tokens::of(group, signals, node_bias);
     let mut chunks = chunks(group, own);
-    chunks
-        .par_iter_mut()
-        .for_each(|chunk| vectorised(|| chunk.score(&tokens, n, shared, clock)));
+    let score = |chunk: &mut Chunk<'_, '_>| vectorised(|| chunk.score(&tokens, n, shared, clock));
+    // Other groups keep the threads busy: waking them for a small one costs more than it gains.
+    let is_large = group.rows.len() * n >= LARGE;
+    match is_large {
+        true => chunks.par_iter_mut().for_each(score),
+        false => chunks.iter_mut().for_each(score),
+    }
     let mut shares: Vec<f32> = chunks
         .iter_mut()
         .flat_map(|chunk| std::mem::take(&mut chunk.energies))
@@ -162,27 +235,33 @@ pub fn learn(
         .truth
         .iter()
         .for_each(|&row| on_path[row as usize] = true);
-    let parts: Vec<Learnt> = chunks
-        .into_par_iter()
-        .map(|chunk| {
-            let from = chunk.from;
-            let rows = chunk.rows.len();
-            let shares = &shares[from * n..][..rows * n];
-            vectorised(|| chunk.learn(&tokens, shares, &on_path[from..][..rows], shared, clock))
-        })
-        .collect();
+    let learn = |chunk: Chunk<'_, '_>| {
+        let (from, rows) = (chunk.from, chunk.rows.len());
+        let shares = &shares[from * n..][..rows * n];
+        let on_path = &on_path[from..][..rows];
+        let codes = signals.learn_codes;
+        vectorised(|| chunk.learn(&tokens, shares, on_path, codes, shared, clock))
+    };
+    let parts: Vec<Learnt> = match is_large {
+        true => chunks.into_par_iter().map(learn).collect(),
+        false => chunks.into_iter().map(learn).collect(),
+    };
     let mut scored = Scored {
         nats,
         of_mixes: vec![0.0; n * tokens.d],
+        of_codes: vec![0.0; if signals.learn_codes { n * tokens.d } else { 0 }],
+        nodes: Vec::new(),
         rows: Vec::new(),
         square: 0.0,
     };
+    let add = |sums: &mut [f32], parts: Vec<f32>| {
+        let places = sums.iter_mut().zip(parts);
+        places.for_each(|(sum, part)| *sum += part);
+    };
     for part in parts {
-        scored
-            .of_mixes
-            .iter_mut()
-            .zip(part.of_mixes)
-            .for_each(|(sum, part)| *sum += part);
+        add(&mut scored.of_mixes, part.of_mixes);
+        add(&mut scored.of_codes, part.of_codes);
+        scored.nodes.extend(part.nodes);
         scored.rows.extend(part.rows);
         scored.square += part.square;
     }
@@ -194,6 +273,8 @@ struct Chunk<'r, 'g> {
     /// The first one's place in the group.
     from: usize,
     rows: &'g [usize],
+    /// The nodes they lead to, where those add biases.
+    nodes: &'g [u32],
     /// Those rows of the table; nothing for back-off rows, which no group owns.
     own: Option<Rows<'r>>,
     /// `[rows, tokens]`.
@@ -205,7 +286,9 @@ struct Chunk<'r, 'g> {
 /// A chunk's part of [`Scored`].
 struct Learnt {
     of_mixes: Vec<f32>,
-    rows: Vec<(usize, Vec<f32>)>,
+    of_codes: Vec<f32>,
+    nodes: Vec<(u32, Vec<f32>)>,
+    rows: Vec<(usize, Part)>,
     square: f64,
 }
 
@@ -220,6 +303,7 @@ fn chunks<'r, 'g>(group: &'g Group, own: Rows<'r>) -> Vec<Chunk<'r, 'g>> {
         let chunk = Chunk {
             from,
             rows,
+            nodes: group.nodes.get(from..from + rows.len()).unwrap_or(&[]),
             own,
             energies: Vec::new(),
             directions: Vec::new(),
@@ -231,32 +315,27 @@ fn chunks<'r, 'g>(group: &'g Group, own: Rows<'r>) -> Vec<Chunk<'r, 'g>> {
 }
 
 impl Chunk<'_, '_> {
-    fn row<'a>(&'a self, row: usize, row_len: usize, shared: &'a [f32]) -> &'a [f32] {
-        match &self.own {
-            Some(own) => own.row(row),
-            None => &shared[row * row_len..][..row_len],
-        }
-    }
-
     #[inline(always)]
-    fn score(&mut self, tokens: &Tokens, n: usize, shared: &[f32], clock: &Clock<'_>) {
+    fn score(&mut self, tokens: &Tokens<'_>, n: usize, shared: &Rows<'_>, clock: &Clock<'_>) {
         let d = tokens.d;
-        let row_len = d * (d + 1);
-        if let Some(own) = &mut self.own {
-            let before = clock.rates.len() as u32 - 1;
-            self.rows
-                .iter()
-                .for_each(|&row| own.catch_up(row, before, clock));
-        }
+        let before = clock.rates.len() as u32 - 1;
         let mut energies = vec![0.0; self.rows.len() * n];
         let mut directions = vec![0.0; self.rows.len() * n * d];
         let mut z = vec![0.0; d];
+        let mut scratch = Vec::new();
         for (index, &row) in self.rows.iter().enumerate() {
-            let row = self.row(row, row_len, shared);
+            let row = match &mut self.own {
+                Some(own) => {
+                    own.catch_up(row, before, clock);
+                    own.row(row, &mut scratch)
+                }
+                None => shared.row(row, &mut scratch),
+            };
+            let bias = tokens.node_bias(self.nodes, index);
             for token in 0..n {
                 let place = index * n + token;
                 let direction = &mut directions[place * d..][..d];
-                let energy = tokens.arrive(token, row, &mut z, direction);
+                let energy = tokens.arrive(token, row, bias, &mut z, direction);
                 energies[place] = energy;
                 // The gradient of a length of zero is zero.
                 let inverse = if energy > 0.0 { 1.0 / energy } else { 0.0 };
@@ -273,19 +352,22 @@ impl Chunk<'_, '_> {
     #[inline(always)]
     fn learn(
         mut self,
-        tokens: &Tokens,
+        tokens: &Tokens<'_>,
         shares: &[f32],
         on_path: &[bool],
-        shared: &[f32],
+        learn_codes: bool,
+        shared: &Rows<'_>,
         clock: &Clock<'_>,
     ) -> Learnt {
         let d = tokens.d;
-        let row_len = d * (d + 1);
         let n = shares.len() / self.rows.len();
         let mut lanes = vec![0.0; n * d * LANES];
-        let mut gradient = vec![0.0; row_len];
+        let mut gradient = vec![0.0; d * (d + 1)];
+        let mut scratch = Vec::new();
         let mut learnt = Learnt {
             of_mixes: vec![0.0; n * d],
+            of_codes: vec![0.0; if learn_codes { n * d } else { 0 }],
+            nodes: Vec::new(),
             rows: Vec::new(),
             square: 0.0,
         };
@@ -295,22 +377,41 @@ impl Chunk<'_, '_> {
             for (delta, share) in deltas.chunks_exact_mut(d).zip(&shares[index * n..]) {
                 delta.iter_mut().for_each(|value| *value *= share);
             }
-            let weights = self.row(row, row_len, shared);
+            let sums = learnt.of_codes.iter_mut().zip(deltas.iter());
+            sums.for_each(|(sum, delta)| *sum += delta);
+            let weights = match &self.own {
+                Some(own) => own.row(row, &mut scratch),
+                None => shared.row(row, &mut scratch),
+            };
             for (delta, lanes) in deltas
                 .chunks_exact(d)
                 .zip(lanes.chunks_exact_mut(d * LANES))
             {
                 vector_matrix(delta, weights, lanes);
             }
+            let own = match &mut self.own {
+                Some(own) if !on_path[index] => Some(own),
+                _ if n <= FEW && self.nodes.is_empty() => {
+                    let part = Part::Vectors(tokens.mixed.clone(), deltas.to_vec());
+                    learnt.rows.push((row, part));
+                    continue;
+                }
+                _ => None,
+            };
             gradient.fill(0.0);
             for (token, delta) in deltas.chunks_exact(d).enumerate() {
                 outer(tokens.mixed(token), delta, &mut gradient);
             }
-            match &mut self.own {
-                Some(own) if !on_path[index] => {
-                    learnt.square += own.update(row, &mut gradient, clock)
-                }
-                _ => learnt.rows.push((row, gradient.clone())),
+            let of_bias = &mut gradient[d * d..];
+            if let Some(&node) = self.nodes.get(index) {
+                learnt.nodes.push((node, of_bias.to_vec()));
+            }
+            if !tokens.bias.of_edge() {
+                of_bias.fill(0.0);
+            }
+            match own {
+                Some(own) => learnt.square += own.update(row, &mut gradient, clock),
+                None => learnt.rows.push((row, Part::Whole(gradient.clone()))),
             }
         }
         let lanes = lanes.chunks_exact(d * LANES);

@@ -25,8 +25,8 @@ pub struct Trail {
 pub struct TrailGradients {
     /// Of the mix's parameters.
     pub mix: Vec<f64>,
-    /// Of the first node's bias, `[d]`.
-    pub node_bias: Vec<f32>,
+    /// Of the first node's bias and of the code of position 0, `[d]`.
+    pub first: Vec<f32>,
     /// `δ` of every edge that later signals come through, `[edges, d]`.
     pub hops: Vec<f32>,
 }
@@ -54,13 +54,15 @@ impl Trail {
             coefficients: Vec::with_capacity(length),
         };
         let mut mixer = Mixer::new(config.flow.mix, d);
+        let mut scratch = Vec::new();
         for edge in 0..length {
             let source = paths.sources[begin + edge];
             let here = edge * d..(edge + 1) * d;
             match edge {
                 0 => {
-                    let (signal, slope) =
-                        config.flow.first_signal(parameters.node_bias_of(source, d));
+                    let (signal, slope) = config
+                        .flow
+                        .first_signal(parameters.node_bias_of(source, d), &parameters.codes);
                     trail.mixed[..d].copy_from_slice(&signal);
                     trail.first_slope = slope;
                 }
@@ -72,16 +74,16 @@ impl Trail {
             let (before, after) = trail.arrived.split_at_mut(here.start);
             let z = &mut after[..d];
             z.copy_from_slice(&codes[(edge + config.flow.first_hop) * d..][..d]);
+            if config.flow.bias.of_node() {
+                let bias = parameters.node_bias_of(paths.targets[begin + edge], d);
+                z.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
+            }
             let signal = match (config.flow.hop, edge) {
                 (Hop::Previous, 1..) => &before[here.start - d..],
                 _ => &trail.mixed[here.clone()],
             };
-            arrive(
-                signal,
-                parameters.edge(table_row, d),
-                z,
-                &mut trail.slope[here],
-            );
+            let row = parameters.load_edge(table_row, d, &mut scratch);
+            arrive(signal, row, z, &mut trail.slope[here]);
             trail.coefficients.push(mixer.add(&parameters.mix, z));
         }
         trail
@@ -108,7 +110,7 @@ impl Trail {
         let length = self.rows.len();
         let mut gradients = TrailGradients {
             mix: vec![0.0; parameters.mix.len()],
-            node_bias: vec![0.0; d],
+            first: vec![0.0; d],
             hops: vec![0.0; length * d],
         };
         let mut sum_gradient = vec![0.0f64; d];
@@ -116,6 +118,7 @@ impl Trail {
         // With `Hop::Previous`, what the next hop wants of the signal behind this edge.
         let mut next_hop = vec![0.0f32; d];
         let mut lanes = vec![0.0; d * LANES];
+        let mut scratch = Vec::new();
         for edge in (0..length).rev() {
             let here = edge * d..(edge + 1) * d;
             let Coefficients { keep, take } = self.coefficients[edge];
@@ -128,7 +131,8 @@ impl Trail {
                 delta[k] = of_arrived as f32 * self.slope[here.start + k];
             }
             lanes.fill(0.0);
-            vector_matrix(delta, parameters.edge(self.rows[edge], d), &mut lanes);
+            let row = parameters.load_edge(self.rows[edge], d, &mut scratch);
+            vector_matrix(delta, row, &mut lanes);
             let mut of_mix = of_mixes[here.clone()].to_vec();
             next_hop.fill(0.0);
             match (config.flow.hop, edge) {
@@ -156,7 +160,7 @@ impl Trail {
                     .iter()
                     .zip(&self.first_slope)
                     .map(|(gradient, slope)| gradient * slope);
-                gradients.node_bias = products.collect();
+                gradients.first = products.collect();
                 break;
             }
             let total = self.totals[edge];
@@ -171,6 +175,7 @@ impl Trail {
     }
 
     /// Adds what the edge at a place of the path contributes to the gradient of its row.
+    #[inline(always)]
     pub fn add_to_row(
         &self,
         hop: Hop,

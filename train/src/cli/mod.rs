@@ -4,6 +4,9 @@ pub mod config;
 pub mod data;
 pub mod runs;
 pub mod tokenizer;
+mod trace;
+
+pub use trace::Trace;
 
 use crate::render::Render;
 use clap::{Parser, Subcommand};
@@ -31,6 +34,8 @@ pub enum Verb {
     Eval(Eval),
     /// Show where a trained router sends tokens: walks, block load, exits, transitions
     Route(Route),
+    /// Show why a graph of tokens said what it said: energies, contributions, edges, what-ifs
+    Trace(Trace),
     /// Make a run of a checkpoint of a reference implementation (.pt, .bin or .safetensors)
     Import(Import),
     /// Prepare, make and count training data
@@ -122,6 +127,17 @@ pub struct Sample {
     /// The text to continue; empty begins a document
     #[arg(long, default_value = "")]
     pub prompt: String,
+    /// Read the prompt from a file of any length instead, as from /dev/stdin; goes with --stream
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "prompt",
+        requires = "stream"
+    )]
+    pub prompt_file: Option<PathBuf>,
+    /// Print every token as it is drawn, without the prompt; memory does not grow (BriLLM)
+    #[arg(long, conflicts_with_all = ["json", "n"])]
+    pub stream: bool,
     /// Tokens to add
     #[arg(long, default_value_t = 200)]
     pub tokens: usize,

@@ -8,11 +8,14 @@ pub mod doctor;
 pub mod evaluate;
 pub mod fit;
 pub mod import;
+mod markup;
 pub mod route;
 pub mod runs;
 pub mod sample;
+mod stream;
 pub mod sweep;
 pub mod tokenizer;
+pub mod trace;
 pub mod trained;
 
 use crate::cli::Verb;
@@ -30,6 +33,7 @@ pub fn run(verb: &Verb) -> Result<(), Error> {
         Verb::Eval(arguments) => evaluate::run(arguments),
         Verb::Import(arguments) => import::run(arguments),
         Verb::Route(arguments) => route::run(arguments),
+        Verb::Trace(arguments) => trace::run(arguments),
         Verb::Data(arguments) => data::run(arguments),
         Verb::Tokenizer(arguments) => tokenizer::run(arguments),
         Verb::Config(arguments) => config::run(arguments),

@@ -6,12 +6,12 @@ mod report;
 mod terminal;
 
 use super::answer::{self, printable};
+use super::markup;
 use super::trained::Trained;
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::learner::ValidationData;
-use crate::say::note;
 use crate::task::Decoder;
 use brian::route::policy::Row;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -49,19 +49,8 @@ pub fn run(arguments: &cli::Route) -> Result<(), Error> {
         tokens: arguments.tokens,
     };
     let report = device::run(&trained.device, walk)?;
-    for (path, content) in [
-        (
-            &arguments.html,
-            RouteReport::html as fn(&RouteReport) -> String,
-        ),
-        (&arguments.svg, RouteReport::svg),
-    ] {
-        if let Some(path) = path {
-            let written = fs::write(path, content(&report));
-            written.map_err(|cause| Error::resource(path, "write", cause))?;
-            note(&format!("wrote {}", path.display()));
-        }
-    }
+    markup::write(arguments.html.as_ref(), || report.html())?;
+    markup::write(arguments.svg.as_ref(), || report.svg())?;
     match arguments.source.json {
         true => answer::print_json(&report.json()),
         false => answer::print(&report.terminal(WIDTH, arguments.top)),

@@ -1,6 +1,7 @@
 //! `nerve sample`: a trained model continues a text.
 
 use super::answer;
+use super::stream;
 use super::trained::Trained;
 use crate::cli;
 use crate::device::{self, Task};
@@ -20,7 +21,12 @@ use serde_json::json;
 pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
     let trained = Trained::open(&arguments.source)?;
-    check_prompt(&trained, &arguments.prompt)?;
+    if arguments.prompt_file.is_none() {
+        check_prompt(&trained, &arguments.prompt)?;
+    }
+    if arguments.stream {
+        return stream::run(trained, arguments, sampling(arguments, 0));
+    }
     let device = trained.device.clone();
     let texts = device::run(&device, Continue { trained, arguments })?;
     if arguments.source.json {
@@ -56,6 +62,14 @@ fn check(arguments: &cli::Sample) -> Result<(), Error> {
     Ok(())
 }
 
+fn sampling(arguments: &cli::Sample, index: u64) -> Sampling {
+    Sampling {
+        temperature: arguments.temperature,
+        top_p: arguments.top_p,
+        seed: random::key(arguments.seed, "continuation", index),
+    }
+}
+
 /// An empty text begins with the end of the one before, if there is a token for that.
 fn check_prompt(trained: &Trained, prompt: &str) -> Result<(), Error> {
     let tokenizer = &trained.tokenizer;
@@ -81,11 +95,7 @@ impl Task for Continue<'_> {
         let rules = trained.route().rules;
         let context = trained.recipe.model.context();
         let sample = |index: u64| {
-            let sampling = Sampling {
-                temperature: arguments.temperature,
-                top_p: arguments.top_p,
-                seed: random::key(arguments.seed, "continuation", index),
-            };
+            let sampling = sampling(arguments, index);
             continue_text(&trained.tokenizer, &arguments.prompt, |tokens| {
                 if let Decoder::BriLlm(signal) = &model {
                     return signal.continue_tokens(tokens, arguments.tokens, sampling);

@@ -25,7 +25,8 @@ impl Target {
         let [rows, columns] = tensor.shape[..] else {
             panic!("{} has shape {:?}", self.path, tensor.shape);
         };
-        let value = |index: usize| tensor.values[index % rows * columns + index / rows];
+        let values = tensor.floats();
+        let value = |index: usize| values[index % rows * columns + index / rows];
         HostTensor::new(
             vec![columns, rows],
             (0..rows * columns).map(value).collect(),
@@ -126,7 +127,7 @@ mod tests {
         let tensor = HostTensor::new(vec![2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let turned = target.layout(tensor);
         assert_eq!(turned.shape, [3, 2]);
-        assert_eq!(*turned.values, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(*turned.floats(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
     }
 
     #[test]

@@ -456,7 +456,7 @@ mod tests {
         let tensors = read(&saved(&[2, 3], &[1, 2], 1, 8, &floats(8))).unwrap();
         let tensor = &tensors["w"];
         assert_eq!(tensor.shape, [2, 3]);
-        assert_eq!(*tensor.values, [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+        assert_eq!(*tensor.floats(), [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
         assert_eq!(tensors.len(), 1);
     }
 

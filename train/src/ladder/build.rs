@@ -58,12 +58,7 @@ impl Blueprint<'_> {
             ModelConfig::BriLlm(config) => {
                 let graph = self.graph(&config);
                 let model = config.model();
-                // Pages of zeros that nobody writes take no memory.
-                let parameters = Parameters {
-                    mix: model.flow.mix.initial(),
-                    node_bias: vec![0.0; graph.nodes() * model.d_node],
-                    edges: vec![0.0; graph.rows() * model.row_len()],
-                };
+                let parameters = model.skeleton(graph.nodes(), graph.rows());
                 Decoder::BriLlm(self.signal(&config, graph, parameters, device))
             }
         }
@@ -114,7 +109,7 @@ impl Blueprint<'_> {
     ) -> Signal<B> {
         let counts = self.counts.map(Arc::as_ref);
         let weights = Weights::new(config.prior, counts, &graph);
-        let training = Competition::new(config.candidates, weights, Vec::new(), counts);
+        let training = Competition::new(config.candidates, weights, config.flow.bias, counts);
         let model = BriLlm {
             config: config.model(),
             graph: Arc::new(graph),
@@ -131,6 +126,7 @@ impl Blueprint<'_> {
             training,
             counts: self.counts.cloned(),
             seed: self.recipe.run.seed,
+            last_edge: config.last_edge,
             on_host: ON_THE_CPU.contains(&self.recipe.device.backend.as_str()),
         };
         Signal::new(core, device)

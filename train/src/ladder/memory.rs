@@ -9,10 +9,10 @@ use brian::BaselineConfig;
 use burn::tensor::backend::AutodiffBackend;
 use std::io;
 
-/// A weight, its gradient and two moments, in f32; a graph has no gradient of its table's size.
+/// A weight, its gradient and two moments; a graph has no gradient of its table's size.
 fn bytes_per_parameter(model: &ModelConfig) -> u64 {
     match model {
-        ModelConfig::BriLlm(_) => 12,
+        ModelConfig::BriLlm(config) => 3 * config.storage.bytes(),
         _ => 16,
     }
 }

@@ -289,7 +289,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
             let tensor = self.tensors.remove(&format!("{path}{suffix}"));
             let tensor = tensor.expect("the checkpoint was checked against the model");
             Tensor::from_data(
-                TensorData::new(tensor.values.to_vec(), tensor.shape),
+                TensorData::new(tensor.floats().into_owned(), tensor.shape),
                 &device,
             )
         };

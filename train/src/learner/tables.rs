@@ -1,12 +1,33 @@
 //! The tables of a graph and of its optimizer ↔ the tensors of a checkpoint, without a copy of either.
 
-use crate::run::{HostTensor, TensorMap};
+use crate::run::{HostTensor, TensorMap, Values};
 use crate::task::{Core, Signal};
-use brillm::Parameters;
+use brillm::table::Table;
+use brillm::{BriLlm, Parameters};
 use burn::tensor::backend::Backend;
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
+
+/// Numbers that are lent to a writer and come back.
+#[derive(Default)]
+struct Lent(Vec<Arc<Values>>);
+
+impl Lent {
+    fn lend(&mut self, name: &str, shape: Vec<usize>, values: Values) -> (String, HostTensor) {
+        let tensor = HostTensor::of(shape, values);
+        self.0.push(tensor.values.clone());
+        (name.to_string(), tensor)
+    }
+
+    fn list(&mut self, name: &str, shape: Vec<usize>, list: &mut Vec<f32>) -> (String, HostTensor) {
+        self.lend(name, shape, Values::F32(mem::take(list)))
+    }
+
+    fn table(&mut self, name: &str, shape: Vec<usize>, table: &mut Table) -> (String, HostTensor) {
+        self.lend(name, shape, values_of(mem::take(table)))
+    }
+}
 
 /// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory.
 pub fn lend<B: Backend, T>(signal: &Signal<B>, to: impl FnOnce(TensorMap, TensorMap) -> T) -> T {
@@ -15,77 +36,124 @@ pub fn lend<B: Backend, T>(signal: &Signal<B>, to: impl FnOnce(TensorMap, Tensor
     let Core {
         model, optimizer, ..
     } = &mut *core;
-    let d = model.config.d_node;
-    let (nodes, rows) = (model.graph.nodes(), model.graph.rows());
-    let mut lent = Vec::new();
-    let mut lend = |name: &'static str, shape: Vec<usize>, values: &mut Vec<f32>| {
-        let tensor = HostTensor::new(shape, mem::take(values));
-        lent.push(tensor.values.clone());
-        (name.to_string(), tensor)
-    };
-    let table = || vec![rows, d + 1, d];
+    let shapes = shapes_of(model);
+    let shape = |name: &str| shapes[name].clone();
     let parameters = &mut model.parameters;
-    let weights = TensorMap::from([
-        lend("edges", table(), &mut parameters.edges),
-        lend("mix", vec![parameters.mix.len()], &mut parameters.mix),
-        lend("node_bias", vec![nodes, d], &mut parameters.node_bias),
-    ]);
     let mut touched: Vec<f32> = optimizer
         .edges
         .touched
         .iter()
         .map(|&step| step as f32)
         .collect();
+    let learnt_codes = !parameters.codes.is_empty();
+    let mut lent = Lent::default();
+    let mut weights = TensorMap::from([
+        lent.table("edges", shape("edges"), &mut parameters.edges),
+        lent.list("mix", shape("mix"), &mut parameters.mix),
+        lent.list("node_bias", shape("node_bias"), &mut parameters.node_bias),
+    ]);
     let [mix_1, mix_2] = &mut optimizer.mix;
     let [node_1, node_2] = &mut optimizer.node_bias;
-    let moments = TensorMap::from([
-        lend("edges.moment_1", table(), &mut optimizer.edges.first),
-        lend("edges.moment_2", table(), &mut optimizer.edges.second),
-        lend("mix.moment_1", vec![mix_1.len()], mix_1),
-        lend("mix.moment_2", vec![mix_2.len()], mix_2),
-        lend("node_bias.moment_1", vec![nodes, d], node_1),
-        lend("node_bias.moment_2", vec![nodes, d], node_2),
-        lend("edges.touched", vec![rows], &mut touched),
-        lend("rates", vec![optimizer.rates.len()], &mut optimizer.rates),
+    let [codes_1, codes_2] = &mut optimizer.codes;
+    let rates = optimizer.rates.len();
+    let mut moments = TensorMap::from([
+        lent.table("edges.moment_1", shape("edges"), &mut optimizer.edges.first),
+        lent.table(
+            "edges.moment_2",
+            shape("edges"),
+            &mut optimizer.edges.second,
+        ),
+        lent.list("mix.moment_1", shape("mix"), mix_1),
+        lent.list("mix.moment_2", shape("mix"), mix_2),
+        lent.list("node_bias.moment_1", shape("node_bias"), node_1),
+        lent.list("node_bias.moment_2", shape("node_bias"), node_2),
+        lent.list("edges.touched", vec![touched.len()], &mut touched),
+        lent.list("rates", vec![rates], &mut optimizer.rates),
     ]);
+    if learnt_codes {
+        weights.extend([lent.list("codes", shape("codes"), &mut parameters.codes)]);
+        moments.extend([
+            lent.list("codes.moment_1", shape("codes"), codes_1),
+            lent.list("codes.moment_2", shape("codes"), codes_2),
+        ]);
+    }
     let result = to(weights, moments);
-    let mut back = lent.into_iter().map(Arc::unwrap_or_clone);
-    let mut give_back = || back.next().expect("as many as were lent");
-    parameters.edges = give_back();
-    parameters.mix = give_back();
-    parameters.node_bias = give_back();
-    optimizer.edges.first = give_back();
-    optimizer.edges.second = give_back();
-    optimizer.mix = [give_back(), give_back()];
-    optimizer.node_bias = [give_back(), give_back()];
-    give_back();
-    optimizer.rates = give_back();
+    let mut back = lent.0.into_iter().map(Arc::unwrap_or_clone).map(table_of);
+    let mut table = || back.next().expect("as many as were lent");
+    parameters.edges = table();
+    let mut list = || list_of(table());
+    parameters.mix = list();
+    parameters.node_bias = list();
+    optimizer.edges.first = table();
+    optimizer.edges.second = table();
+    let mut list = || list_of(table());
+    optimizer.mix = [list(), list()];
+    optimizer.node_bias = [list(), list()];
+    list();
+    optimizer.rates = list();
+    if learnt_codes {
+        parameters.codes = list();
+        optimizer.codes = [list(), list()];
+    }
     result
+}
+
+fn table_of(values: Values) -> Table {
+    match values {
+        Values::F32(values) => Table::F32(values),
+        Values::Bf16(values) => Table::Bf16(values),
+    }
+}
+
+fn values_of(table: Table) -> Values {
+    match table {
+        Table::F32(values) => Values::F32(values),
+        Table::Bf16(values) => Values::Bf16(values),
+    }
+}
+
+fn list_of(table: Table) -> Vec<f32> {
+    match table {
+        Table::F32(values) => values,
+        Table::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+    }
+}
+
+fn shapes_of(model: &BriLlm) -> BTreeMap<String, Vec<usize>> {
+    let d = model.config.d_node;
+    let parameters = &model.parameters;
+    let mut shapes = BTreeMap::from([
+        ("edges".to_string(), vec![model.graph.rows(), d + 1, d]),
+        ("mix".to_string(), vec![parameters.mix.len()]),
+        ("node_bias".to_string(), vec![model.graph.nodes(), d]),
+    ]);
+    if !parameters.codes.is_empty() {
+        shapes.insert("codes".to_string(), vec![parameters.codes.len() / d, d]);
+    }
+    shapes
 }
 
 /// Shapes of the parameters, by name.
 pub fn shapes<B: Backend>(signal: &Signal<B>) -> BTreeMap<String, Vec<usize>> {
-    let core = signal.read();
-    let model = &core.model;
-    let d = model.config.d_node;
-    BTreeMap::from([
-        ("edges".to_string(), vec![model.graph.rows(), d + 1, d]),
-        ("mix".to_string(), vec![model.parameters.mix.len()]),
-        ("node_bias".to_string(), vec![model.graph.nodes(), d]),
-    ])
+    shapes_of(&signal.read().model)
 }
 
 /// Takes over parameters; the caller has checked their shapes.
 pub fn set_parameters<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) {
     let mut take = |name: &str| {
-        tensors
-            .remove(name)
-            .map_or_else(Vec::new, HostTensor::into_values)
+        let tensor = tensors.remove(name);
+        tensor.map_or_else(Table::default, |tensor| {
+            table_of(Arc::unwrap_or_clone(tensor.values))
+        })
     };
-    signal.write().model.parameters = Parameters {
-        edges: take("edges"),
-        mix: take("mix"),
-        node_bias: take("node_bias"),
+    let edges = take("edges");
+    let mut list = |name: &str| list_of(take(name));
+    let model = &mut signal.write().model;
+    model.parameters = Parameters {
+        edges: edges.stored_as(model.config.storage),
+        mix: list("mix"),
+        node_bias: list("node_bias"),
+        codes: list("codes"),
     };
 }
 
@@ -98,25 +166,30 @@ pub fn set_moments<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) -> Re
     let mut take = |name: &str, length: Option<usize>| {
         let tensor = tensors
             .remove(name)
-            .filter(|tensor| length.is_none_or(|n| tensor.values.len() == n));
+            .filter(|tensor| length.is_none_or(|n| tensor.len() == n));
         tensor
-            .map(HostTensor::into_values)
+            .map(|tensor| table_of(Arc::unwrap_or_clone(tensor.values)))
             .ok_or_else(|| name.to_string())
     };
     let parameters = &model.parameters;
-    let (edges, mix) = (Some(parameters.edges.len()), Some(parameters.mix.len()));
-    let nodes = Some(parameters.node_bias.len());
-    optimizer.rates = take("rates", None)?;
+    let edges = Some(parameters.edges.len());
+    let storage = model.config.storage;
+    optimizer.edges.first = take("edges.moment_1", edges)?.stored_as(storage);
+    optimizer.edges.second = take("edges.moment_2", edges)?.stored_as(storage);
+    let mut list = |name: &str, length| take(name, length).map(list_of);
+    let mut pair = |name: &str, n: usize| {
+        let first = list(&format!("{name}.moment_1"), Some(n))?;
+        Ok::<_, String>([first, list(&format!("{name}.moment_2"), Some(n))?])
+    };
+    optimizer.mix = pair("mix", parameters.mix.len())?;
+    optimizer.node_bias = pair("node_bias", parameters.node_bias.len())?;
+    if !parameters.codes.is_empty() {
+        optimizer.codes = pair("codes", parameters.codes.len())?;
+    }
+    optimizer.rates = list("rates", None)?;
     let time = optimizer.rates.len() as u32;
-    let touched = take("edges.touched", Some(model.graph.rows()))?;
+    let touched = list("edges.touched", Some(model.graph.rows()))?;
     optimizer.edges.touched = touched.into_iter().map(|step| step as u32).collect();
     optimizer.edges.current = vec![time; model.graph.rows()];
-    optimizer.edges.first = take("edges.moment_1", edges)?;
-    optimizer.edges.second = take("edges.moment_2", edges)?;
-    optimizer.mix = [take("mix.moment_1", mix)?, take("mix.moment_2", mix)?];
-    optimizer.node_bias = [
-        take("node_bias.moment_1", nodes)?,
-        take("node_bias.moment_2", nodes)?,
-    ];
     Ok(())
 }

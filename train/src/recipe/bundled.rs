@@ -22,10 +22,11 @@ macro_rules! bundled {
 }
 
 /// All of them, the smallest of a kind first.
-pub const BUNDLED: [Bundled; 15] = bundled![
+pub const BUNDLED: [Bundled; 16] = bundled![
     "baseline" / "tiny",
     "baseline" / "graded",
     "baseline" / "shakespeare_char",
+    "baseline" / "song_lyrics",
     "baseline" / "r125",
     "baseline" / "r350",
     "baseline" / "r1b",

@@ -11,6 +11,8 @@ use crate::recipe::Recipe;
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
+use brillm::row_adamw::Mode;
+use brillm::table::Storage;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -108,6 +110,17 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         "adamw: the model is no graph"
     };
     section.relate("kind", &[model], rows == graph, kind);
+    if let (super::OptimizerConfig::RowAdamw { mode, .. }, super::ModelConfig::BriLlm(config)) =
+        (&recipe.optimizer, &recipe.model)
+    {
+        let storage = KeyPath::default().key("model").key("storage");
+        section.relate(
+            "mode",
+            &[storage],
+            *mode == Mode::Touched || config.storage == Storage::F32,
+            "touched: the steps by which other modes catch up are too small for bf16",
+        );
+    }
     let (clip, clip_value) = match &recipe.optimizer {
         super::OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
         super::OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),

@@ -1,10 +1,12 @@
 //! What a recipe says of a BriLLM.
 
-use brillm::candidate::Candidates;
+use brillm::candidate::{Candidates, LastEdge};
 use brillm::flow::FlowConfig;
+use brillm::generate::Decoding;
 use brillm::graph::BackOff;
-use brillm::model::{BriLlmConfig, Initial};
+use brillm::model::{BackOffRows, BriLlmConfig, Initial};
 use brillm::prior::Prior;
+use brillm::table::Storage;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +21,16 @@ pub struct SignalConfig {
     pub prior: Prior,
     /// Who competes in training; evaluation is always over the whole vocabulary.
     pub candidates: Candidates,
+    /// Whether the last edge of a path is trained.
+    pub last_edge: LastEdge,
+    /// How the edge table is stored, and what the optimizer remembers of it.
+    pub storage: Storage,
     /// How weights begin.
     pub initial: Initial,
     /// The way of a signal.
     pub flow: FlowConfig,
+    /// What is decided otherwise in decoding than in training.
+    pub decode: Decoding,
 }
 
 /// Which pairs have an edge of their own.
@@ -40,6 +48,8 @@ pub enum Edges {
         min_count: u32,
         /// What the other pairs use.
         back_off: BackOff,
+        /// Whether that is trained.
+        back_off_rows: BackOffRows,
     },
 }
 
@@ -50,6 +60,12 @@ impl SignalConfig {
             d_node: self.d_node,
             flow: self.flow,
             initial: self.initial,
+            back_off_rows: match self.edges {
+                Edges::Full => BackOffRows::Trained,
+                Edges::Counted { back_off_rows, .. } => back_off_rows,
+            },
+            storage: self.storage,
+            decoding: self.decode,
         }
     }
 

@@ -38,7 +38,7 @@ pub use directory::RunDirectory;
 pub use find::{Runs, find, list_runs};
 pub use info::{RunInfo, Status};
 pub use lock::Lock;
-pub use tensors::{HostTensor, TensorMap, read_tensors};
+pub use tensors::{HostTensor, TensorMap, Values, read_tensors};
 pub use time::{now_s, utc_text};
 
 /// Writes a file whole or not at all, over one that is there.

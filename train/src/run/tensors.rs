@@ -1,13 +1,15 @@
 //! Tensors on the host, and as safetensors files that PyTorch users can open.
 //!
 //! The bytes depend on the names, shapes and values only: tensors lie in name order, the header has one metadata
-//! key, and little-endian f32 follows without gaps. So equal weights are equal files.
+//! key, and little-endian numbers follow without gaps. So equal weights are equal files.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use half::bf16;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::checkpoint::{FileRecord, TensorRecord};
@@ -25,7 +27,32 @@ pub struct HostTensor {
     /// The lengths of its dimensions; empty for a scalar.
     pub shape: Vec<usize>,
     /// Its values in row-major order.
-    pub values: Arc<Vec<f32>>,
+    pub values: Arc<Values>,
+}
+
+/// Numbers as they are stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// 4 bytes each.
+    F32(Vec<f32>),
+    /// 2 bytes each.
+    Bf16(Vec<bf16>),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    fn all(&self) -> Numbers<'_> {
+        match self {
+            Self::F32(values) => Numbers::F32(values),
+            Self::Bf16(values) => Numbers::Bf16(values),
+        }
+    }
 }
 
 /// Tensors by name, in name order.
@@ -37,6 +64,14 @@ impl HostTensor {
     /// # Panics
     /// If the shape does not hold that many values.
     pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Self::of(shape, Values::F32(values))
+    }
+
+    /// The same, of values in any storage.
+    ///
+    /// # Panics
+    /// If the shape does not hold that many values.
+    pub fn of(shape: Vec<usize>, values: Values) -> Self {
         let expected: usize = shape.iter().product();
         assert_eq!(values.len(), expected, "values for the shape {shape:?}");
         Self {
@@ -45,13 +80,83 @@ impl HostTensor {
         }
     }
 
-    /// The values, copied only if somebody else has them too.
+    /// The values as f32.
+    pub fn floats(&self) -> Cow<'_, [f32]> {
+        match &*self.values {
+            Values::F32(values) => Cow::Borrowed(values),
+            Values::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+        }
+    }
+
+    /// The values as f32, copied only if somebody else has them too or they are stored otherwise.
     pub fn into_values(self) -> Vec<f32> {
-        Arc::unwrap_or_clone(self.values)
+        match Arc::unwrap_or_clone(self.values) {
+            Values::F32(values) => values,
+            Values::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+        }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How they are stored.
+    pub fn dtype(&self) -> Dtype {
+        self.values.all().dtype()
     }
 
     fn bytes(&self) -> usize {
-        self.values.len() * size_of::<f32>()
+        self.values.all().bytes()
+    }
+}
+
+/// Some numbers of a tensor.
+#[derive(Clone, Copy)]
+enum Numbers<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Numbers<'a> {
+    fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32(values) => size_of_val(values),
+            Self::Bf16(values) => size_of_val(values),
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::Bf16(_) => Dtype::BF16,
+        }
+    }
+
+    fn chunks(self, n: usize) -> Vec<Self> {
+        match self {
+            Self::F32(values) => values.chunks(n).map(Self::F32).collect(),
+            Self::Bf16(values) => values.chunks(n).map(Self::Bf16).collect(),
+        }
+    }
+
+    fn write_to(self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::F32(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Bf16(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+        }
     }
 }
 
@@ -63,7 +168,7 @@ pub fn value_bytes(tensors: &TensorMap) -> u64 {
 /// Reads one safetensors file that no manifest vouches for.
 ///
 /// # Errors
-/// `Invalid` if it is absent or not a safetensors file of f32 values, `Resource` if it cannot be read.
+/// `Invalid` if it is absent or not a safetensors file of f32 or bf16 values, `Resource` if it cannot be read.
 pub fn read_tensors(file: &Path) -> Result<TensorMap, Error> {
     let bytes =
         fs::read(file).map_err(|source| Error::unreadable(file, "a safetensors file", source))?;
@@ -76,24 +181,22 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
         .map_err(|error| Problem::new(file, "", error.to_string(), "a safetensors file"))?;
     let mut tensors = TensorMap::new();
     for (name, view) in content.iter() {
-        if view.dtype() != Dtype::F32 {
-            let found = format!("dtype {:?}", view.dtype());
-            return Err(Problem::new(
-                file,
-                format!("tensor {name}"),
-                found,
-                "dtype F32",
-            ));
-        }
-        let (values, _) = view.data().as_chunks::<4>();
-        let values = values
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
-        tensors.insert(
-            name.to_string(),
-            HostTensor::new(view.shape().to_vec(), values),
-        );
+        let values = match view.dtype() {
+            Dtype::F32 => {
+                let (values, _) = view.data().as_chunks::<4>();
+                Values::F32(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            }
+            Dtype::BF16 => {
+                let (values, _) = view.data().as_chunks::<2>();
+                Values::Bf16(values.iter().map(|b| bf16::from_le_bytes(*b)).collect())
+            }
+            other => {
+                let (place, found) = (format!("tensor {name}"), format!("dtype {other:?}"));
+                return Err(Problem::new(file, place, found, "dtype F32 or BF16"));
+            }
+        };
+        let tensor = HostTensor::of(view.shape().to_vec(), values);
+        tensors.insert(name.to_string(), tensor);
     }
     Ok(tensors)
 }
@@ -122,12 +225,12 @@ pub fn write_shards(
 struct Part<'a> {
     name: String,
     shape: Vec<usize>,
-    values: &'a [f32],
+    values: Numbers<'a>,
 }
 
 impl Part<'_> {
     fn bytes(&self) -> usize {
-        size_of_val(self.values)
+        self.values.bytes()
     }
 }
 
@@ -137,17 +240,17 @@ type Shard<'a> = Vec<Part<'a>>;
 fn parts<'a>(name: &str, tensor: &'a HostTensor, limit_bytes: usize) -> Vec<Part<'a>> {
     let rows = tensor.shape.first().copied().unwrap_or(1).max(1);
     let row_len = tensor.values.len() / rows;
-    let rows_at_once = (limit_bytes / (row_len * size_of::<f32>()).max(1)).max(1);
+    let rows_at_once = (limit_bytes / (tensor.bytes() / rows).max(1)).max(1);
     if tensor.bytes() <= limit_bytes || rows_at_once >= rows {
         let (name, shape) = (name.to_string(), tensor.shape.clone());
         return vec![Part {
             name,
             shape,
-            values: &tensor.values,
+            values: tensor.values.all(),
         }];
     }
     let count = rows.div_ceil(rows_at_once);
-    let part = |(index, values): (usize, &'a [f32])| {
+    let part = |(index, values): (usize, Numbers<'a>)| {
         let mut shape = tensor.shape.clone();
         shape[0] = values.len() / row_len;
         Part {
@@ -156,12 +259,8 @@ fn parts<'a>(name: &str, tensor: &'a HostTensor, limit_bytes: usize) -> Vec<Part
             values,
         }
     };
-    tensor
-        .values
-        .chunks(rows_at_once * row_len)
-        .enumerate()
-        .map(part)
-        .collect()
+    let pieces = tensor.values.all().chunks(rows_at_once * row_len);
+    pieces.into_iter().enumerate().map(part).collect()
 }
 
 /// Puts parts together again, each freed as soon as it is copied.
@@ -188,14 +287,22 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
         };
         let mut shape = parts[0].1.shape.clone();
         shape[0] = parts.iter().map(|(_, part)| part.shape[0]).sum();
-        let mut values = Vec::with_capacity(shape.iter().product());
+        let n = shape.iter().product();
+        let mut values = match &*parts[0].1.values {
+            Values::F32(_) => Values::F32(Vec::with_capacity(n)),
+            Values::Bf16(_) => Values::Bf16(Vec::with_capacity(n)),
+        };
         for (index, (which, part)) in parts.into_iter().enumerate() {
             if which != format!("{:05}-of-{count:05}", index + 1) || part.shape[1..] != shape[1..] {
                 return Err(wrong(format!("part {which} of shape {:?}", part.shape)));
             }
-            values.extend_from_slice(&part.values);
+            match (&mut values, &*part.values) {
+                (Values::F32(all), Values::F32(part)) => all.extend_from_slice(part),
+                (Values::Bf16(all), Values::Bf16(part)) => all.extend_from_slice(part),
+                _ => return Err(wrong(format!("part {which} of another dtype"))),
+            }
         }
-        whole.insert(name, HostTensor::new(shape, values));
+        whole.insert(name, HostTensor::of(shape, values));
     }
     Ok(whole)
 }
@@ -226,14 +333,19 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
     for part in shard {
         for values in part.values.chunks(PIECE_VALUES) {
             piece.clear();
-            piece.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            values.write_to(&mut piece);
             file.write(&piece)?;
         }
     }
     let (bytes, sha256) = file.finish()?;
     let tensors = shard
         .iter()
-        .map(|part| (part.name.clone(), TensorRecord::f32(&part.shape)))
+        .map(|part| {
+            (
+                part.name.clone(),
+                TensorRecord::new(part.values.dtype(), &part.shape),
+            )
+        })
         .collect();
     Ok(FileRecord {
         bytes,
@@ -247,7 +359,7 @@ fn header(shard: &Shard<'_>) -> Vec<u8> {
     let describe = |part: &Part<'_>| {
         let end = start + part.bytes();
         let info = TensorInfo {
-            dtype: Dtype::F32,
+            dtype: part.values.dtype(),
             shape: part.shape.clone(),
             data_offsets: (start, end),
         };
@@ -282,7 +394,14 @@ mod tests {
         TensorMap::from([
             (
                 "blocks.0.weight".to_string(),
-                HostTensor::new(vec![2, 3], odd),
+                HostTensor::new(vec![2, 3], odd.clone()),
+            ),
+            (
+                "blocks.1.weight".to_string(),
+                HostTensor::of(
+                    vec![3, 2],
+                    Values::Bf16(odd.into_iter().map(bf16::from_f32).collect()),
+                ),
             ),
             ("scale".to_string(), HostTensor::new(vec![], vec![4.0])),
             ("unused".to_string(), HostTensor::new(vec![0, 7], vec![])),
@@ -290,7 +409,13 @@ mod tests {
     }
 
     fn bits(tensors: &TensorMap) -> Vec<(Vec<usize>, Vec<u32>)> {
-        let of = |tensor: &HostTensor| tensor.values.iter().map(|value| value.to_bits()).collect();
+        let of = |tensor: &HostTensor| {
+            tensor
+                .floats()
+                .iter()
+                .map(|value| value.to_bits())
+                .collect()
+        };
         tensors
             .values()
             .map(|tensor| (tensor.shape.clone(), of(tensor)))
@@ -315,7 +440,12 @@ mod tests {
     fn shards_stay_below_the_limit_and_a_larger_tensor_is_cut_by_rows_and_joined() {
         let tensor = |n: usize| HostTensor::new(vec![n], (0..n).map(|i| i as f32).collect());
         let tensors = ["a", "b", "c", "d"].map(str::to_string).into_iter();
-        let tensors: TensorMap = tensors.zip([2, 2, 9, 1].map(tensor)).collect();
+        let mut tensors: TensorMap = tensors.zip([2, 2, 9, 1].map(tensor)).collect();
+        let halves = (0..18).map(|i| bf16::from_f32(i as f32)).collect();
+        tensors.insert(
+            "e".to_string(),
+            HostTensor::of(vec![9, 2], Values::Bf16(halves)),
+        );
         let names = |shard: &Shard<'_>| shard.iter().map(|part| part.name.as_str()).collect();
         let shards: Vec<String> = split(&tensors, 16).iter().map(names).collect();
         let cut = [
@@ -323,12 +453,20 @@ mod tests {
             "c@00001-of-00003",
             "c@00002-of-00003",
             "c@00003-of-00003d",
+            "e@00001-of-00003",
+            "e@00002-of-00003",
+            "e@00003-of-00003",
         ];
         assert_eq!(shards, cut);
         assert_eq!(split(&TensorMap::new(), 16).len(), 1);
         let read = |shard: Shard<'_>| {
-            let tensor =
-                |part: Part<'_>| (part.name, HostTensor::new(part.shape, part.values.to_vec()));
+            let tensor = |part: Part<'_>| {
+                let values = match part.values {
+                    Numbers::F32(values) => Values::F32(values.to_vec()),
+                    Numbers::Bf16(values) => Values::Bf16(values.to_vec()),
+                };
+                (part.name, HostTensor::of(part.shape, values))
+            };
             shard.into_iter().map(tensor).collect::<Vec<_>>()
         };
         let mut all: TensorMap = split(&tensors, 16).into_iter().flat_map(read).collect();
@@ -340,12 +478,12 @@ mod tests {
     #[test]
     fn another_dtype_is_refused_with_the_tensor_named() {
         let file = Path::new("model.safetensors");
-        let header = br#"{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}         "#;
+        let header = br#"{"w":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}         "#;
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
         bytes.extend([0; 4]);
         let problem = parse(file, &bytes).unwrap_err();
-        let text = "model.safetensors: tensor w: found dtype BF16, expected dtype F32";
+        let text = "model.safetensors: tensor w: found dtype F16, expected dtype F32 or BF16";
         assert_eq!(problem.to_string(), text);
         assert!(parse(file, &bytes[..40]).is_err());
     }

@@ -8,9 +8,9 @@ use super::{Batch, Coverage, Measured};
 use crate::data::HostBatch;
 use brian::generate::Sampling as DecoderSampling;
 use brian::random;
-use brillm::candidate::{Competition, Group, Paths};
+use brillm::candidate::{Competition, Group, LastEdge, Paths};
 use brillm::counts::PairCounts;
-use brillm::generate::{Decoding, Sampling, State, draw};
+use brillm::generate::{Sampling, State, draw};
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, composed};
 use burn::module::Module;
@@ -33,6 +33,8 @@ pub struct Core {
     pub counts: Option<Arc<PairCounts>>,
     /// Decides the draws of candidates.
     pub seed: u64,
+    /// Whether the last edge of a path is trained.
+    pub last_edge: LastEdge,
     /// Whether passes run in place on the host.
     pub on_host: bool,
 }
@@ -109,16 +111,21 @@ impl<B: Backend> Signal<B> {
     where
         B: AutodiffBackend,
     {
-        let host = joined(batches);
+        let mut host = joined(batches);
         let mut core = self.write();
         let Core {
             model,
             optimizer,
             training,
             seed,
+            last_edge,
             on_host,
             ..
         } = &mut *core;
+        if *last_edge == LastEdge::Left {
+            let last = host.valid.iter_mut().skip(host.seq - 1).step_by(host.seq);
+            last.for_each(|valid| *valid = false);
+        }
         let paths = paths(&host);
         let key = random::key(*seed, "candidates", optimizer.rates.len() as u64);
         let groups = training.groups(&model.graph, &paths, &|place| random::uniform(key, place));
@@ -174,31 +181,29 @@ impl<B: Backend> Signal<B> {
             .collect()
     }
 
-    /// Continues a prompt by `n` tokens; memory does not grow with what was read.
+    /// Continues a prompt by `n` tokens.
     pub fn continue_tokens(&self, prompt: &[u32], n: usize, sampling: DecoderSampling) -> Vec<u32> {
-        let core = self.settled();
-        let Some((&first, rest)) = prompt.split_first() else {
-            return Vec::new();
-        };
-        let mut state = State::start(&core.model, first);
-        rest.iter()
-            .for_each(|&token| state.advance(&core.model, Decoding::NATIVE, token));
-        let DecoderSampling {
-            temperature,
-            top_p,
-            seed,
-        } = sampling;
-        let sampling = Sampling { temperature, top_p };
         let mut continuation = Vec::with_capacity(n);
-        for place in 0..n as u64 {
-            let candidates = state.candidates(&core.model, &core.evaluation, Decoding::NATIVE);
-            let Some(next) = draw(&candidates, sampling, random::uniform(seed, place)) else {
-                break;
-            };
-            state.advance(&core.model, Decoding::NATIVE, next.target);
-            continuation.push(next.target);
-        }
+        self.stream(prompt.iter().copied(), n, sampling, |token| {
+            continuation.push(token);
+            true
+        });
         continuation
+    }
+
+    /// Reads a prompt, then hands over `n` more tokens one by one until `each` says no; memory does not grow with what was
+    /// read or written. Nothing follows an empty prompt.
+    pub fn stream(
+        &self,
+        prompt: impl Iterator<Item = u32> + Send,
+        n: usize,
+        sampling: DecoderSampling,
+        each: impl FnMut(u32) -> bool + Send,
+    ) {
+        let core = self.settled();
+        let core: &Core = &core;
+        // Inside the pool, so that its threads stay awake between two tokens.
+        rayon::scope(|_| core.stream(prompt, n, sampling, each));
     }
 
     /// The number of parameters.
@@ -208,6 +213,39 @@ impl<B: Backend> Signal<B> {
 }
 
 impl Core {
+    fn stream(
+        &self,
+        mut prompt: impl Iterator<Item = u32>,
+        n: usize,
+        sampling: DecoderSampling,
+        mut each: impl FnMut(u32) -> bool,
+    ) {
+        let model = &self.model;
+        let decoding = model.config.decoding;
+        let Some(first) = prompt.next() else {
+            return;
+        };
+        let mut state = State::start(model, first);
+        prompt.for_each(|token| state.advance(model, decoding, token));
+        state.end_prompt(decoding);
+        let DecoderSampling {
+            temperature,
+            top_p,
+            seed,
+        } = sampling;
+        let sampling = Sampling { temperature, top_p }.under(decoding);
+        for place in 0..n as u64 {
+            let candidates = state.candidates(model, &self.evaluation, decoding);
+            let Some(next) = draw(&candidates, sampling, random::uniform(seed, place)) else {
+                return;
+            };
+            if !each(next.target) {
+                return;
+            }
+            state.advance(model, decoding, next.target);
+        }
+    }
+
     /// `−ln p(target)` of every place over the whole vocabulary.
     fn nats<B: Backend>(&self, paths: &Paths<'_>, device: &B::Device) -> Vec<f64> {
         let groups = self.evaluation.groups(&self.model.graph, paths, &|_| 0.0);

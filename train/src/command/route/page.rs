@@ -2,13 +2,10 @@
 
 use super::picture::{colour, flow};
 use super::report::{RouteReport, ShownToken, name};
+use crate::command::markup::{document, escape};
 use std::fmt::Write;
 
 const STYLE: &str = "
-:root { color-scheme: light dark; font-family: system-ui, sans-serif; }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text-align: left; }
-.scroll { overflow-x: auto; }
 .bar { display: inline-block; height: .8rem; vertical-align: middle; }
 .sequence { display: flex; flex-wrap: wrap; gap: 2px; margin: 1rem 0; }
 .token { display: flex; flex-direction: column; align-items: center; min-width: 1.1rem; }
@@ -20,10 +17,8 @@ table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; text
 /// The page.
 pub fn page(report: &RouteReport) -> String {
     let counts = &report.counts;
-    let title = escape(&report.title);
     let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>{title}</title><style>{STYLE}</style></head>\
-         <body><h1>{title}</h1><p>{} tokens, a pool of {} blocks, at most {} steps.</p>",
+        "<p>{} tokens, a pool of {} blocks, at most {} steps.</p>",
         counts.tokens, counts.n_pool, counts.max_steps
     );
     for warning in report.warnings() {
@@ -63,7 +58,7 @@ pub fn page(report: &RouteReport) -> String {
     for (name, value) in counts.named(true) {
         let _ = write!(page, "<tr><td>{name}</td><td>{value:.4}</td></tr>");
     }
-    page + "</table></body></html>\n"
+    document(&report.title, STYLE, &(page + "</table>"))
 }
 
 fn bars(title: &str, counts: &[u64], first: usize, colour: impl Fn(usize) -> String) -> String {
@@ -105,23 +100,6 @@ fn cells(token: &ShownToken, n_pool: usize) -> String {
         );
     }
     text + "</div>"
-}
-
-/// Text that is only text in a page; what a terminal would obey is shown as a mark.
-fn escape(text: &str) -> String {
-    let mut safe = String::new();
-    for character in text.chars() {
-        match character {
-            '&' => safe += "&amp;",
-            '<' => safe += "&lt;",
-            '>' => safe += "&gt;",
-            '"' => safe += "&quot;",
-            '\n' => safe += "⏎",
-            character if character.is_control() => safe.push('\u{fffd}'),
-            character => safe.push(character),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use brillm::candidate::Candidates;
 use brillm::flow::Mix;
 use brillm::graph::BackOff;
 use brillm::model::Initial;
+use brillm::position::Encoding;
 use brillm::prior::Prior;
 
 /// Blocks in a row; a deeper model is a mistake of the recipe.
@@ -92,6 +93,11 @@ fn graph(config: &SignalConfig, section: &Section<'_>) {
         .require("half_range", holds, "more than 0 and at most 10");
     let flow = section.key("flow");
     flow.field("first_hop", config.flow.first_hop <= 1, "0 or 1");
+    if let Encoding::Learnt { max_length } = config.flow.encoding {
+        let fits = (1..=MOST as usize).contains(&max_length);
+        let encoding = flow.key("encoding");
+        encoding.field("max_length", fits, format!("1 to {MOST}"));
+    }
     match config.flow.mix {
         Mix::Absolute { max_length } => {
             flow.key("mix").field(
@@ -134,10 +140,17 @@ fn graph(config: &SignalConfig, section: &Section<'_>) {
     {
         let edges = section.key("edges");
         edges.path_to_something("counts", counts);
-        if let BackOff::Classes { n_classes } = back_off {
-            edges
-                .key("back_off")
-                .field("n_classes", (1..=4096).contains(n_classes), "1 to 4096");
+        let back_off_key = edges.key("back_off");
+        match back_off {
+            BackOff::SharedRow => {}
+            BackOff::Classes { n_classes } => {
+                let fits = (1..=4096).contains(n_classes);
+                back_off_key.field("n_classes", fits, "1 to 4096");
+            }
+            BackOff::Hash { n_rows } => {
+                let fits = (1..=1 << 24).contains(n_rows);
+                back_off_key.field("n_rows", fits, "1 to 16777216");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -52,17 +53,17 @@ pub struct FileRecord {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorRecord {
-    /// Always `F32` so far.
+    /// `F32` or `BF16`.
     pub dtype: String,
     /// The lengths of its dimensions.
     pub shape: Vec<usize>,
 }
 
 impl TensorRecord {
-    /// The record of an f32 tensor.
-    pub fn f32(shape: &[usize]) -> Self {
+    /// The record of a tensor.
+    pub fn new(dtype: Dtype, shape: &[usize]) -> Self {
         Self {
-            dtype: "F32".to_string(),
+            dtype: format!("{dtype:?}"),
             shape: shape.to_vec(),
         }
     }
@@ -124,7 +125,7 @@ impl Manifest {
         for (tensor, record) in expected {
             let found = found
                 .get(tensor)
-                .map(|tensor| TensorRecord::f32(&tensor.shape));
+                .map(|tensor| TensorRecord::new(tensor.dtype(), &tensor.shape));
             if found.as_ref() != Some(record) {
                 let found = found.map_or("none".to_string(), |found| found.to_string());
                 let place = format!("tensor {tensor}");

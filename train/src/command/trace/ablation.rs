@@ -1,0 +1,185 @@
+//! The loss without an edge: what it is worth.
+
+use super::names::{Names, Pair};
+use super::subject::Subject;
+use super::table::{Column, Table, change, maybe, number};
+use crate::error::Error;
+use brillm::explain::{Replacement, replace, write_row};
+use serde_json::{Value, json};
+
+/// An edge left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ablation {
+    /// The edge.
+    pub pair: Pair,
+    /// What was measured: text and validation split, each with the shared row and with zeros.
+    pub measured: Vec<Measured>,
+}
+
+/// Losses on some tokens before and after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// `text` or `valid`.
+    pub on: &'static str,
+    /// `shared` or `zero`.
+    pub by: &'static str,
+    /// In the order of [`PARTS`].
+    pub parts: [Sum; 4],
+}
+
+/// Nats of some tokens together, before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sum {
+    /// How many tokens.
+    pub tokens: u64,
+    /// Before.
+    pub before: f64,
+    /// After.
+    pub after: f64,
+}
+
+/// Which tokens: all, those that came over the edge, those that might have, and those said after it in the same path.
+pub const PARTS: [&str; 4] = ["all", "edge is true", "edge competes", "edge passed before"];
+
+impl Ablation {
+    /// Measures; the model is as before afterwards. Nothing if the pair has no edge of its own.
+    ///
+    /// # Errors
+    /// `Invalid` if the validation split is broken.
+    pub fn new(subject: &mut Subject<'_>, pair: Pair) -> Result<Option<Self>, Error> {
+        let text: Vec<Vec<u32>> = subject.tokens.clone().into_iter().collect();
+        let valid = subject.validation()?;
+        let mut measured = Vec::new();
+        for (on, sequences) in [("text", text), ("valid", valid)] {
+            // Where its source is never read an edge changes nothing.
+            let read = |tokens: &&Vec<u32>| tokens.contains(&pair.0);
+            let before: Vec<Vec<f64>> = sequences
+                .iter()
+                .map(|tokens| subject.nats(tokens))
+                .collect();
+            for (by, replacement) in [
+                ("shared", Replacement::BackOff),
+                ("zero", Replacement::Zero),
+            ] {
+                let Some((row, old)) = replace(&mut subject.core.model, pair, replacement) else {
+                    return Ok(None);
+                };
+                let mut parts = [Sum::default(); 4];
+                for (tokens, before) in sequences.iter().zip(&before) {
+                    let after = match read(&tokens) {
+                        true => &subject.nats(tokens),
+                        false => before,
+                    };
+                    add(&mut parts, tokens, pair, before, after);
+                }
+                write_row(&mut subject.core.model, row, &old);
+                if !sequences.is_empty() {
+                    measured.push(Measured { on, by, parts });
+                }
+            }
+        }
+        Ok(Some(Self { pair, measured }))
+    }
+
+    /// For people.
+    pub fn table(&self, names: &Names<'_>) -> Table {
+        let title = format!("without the edge {}", names.pair(self.pair));
+        let columns = [
+            Column::Left("on"),
+            Column::Left("instead"),
+            Column::Left("tokens where"),
+            Column::Right("n"),
+            Column::Right("loss"),
+            Column::Right("then"),
+            Column::Right("change"),
+        ];
+        let mut table = Table::new(title, &columns);
+        for Measured { on, by, parts } in &self.measured {
+            for (part, sum) in PARTS.iter().zip(parts) {
+                table.row([
+                    on.to_string(),
+                    by.to_string(),
+                    part.to_string(),
+                    sum.tokens.to_string(),
+                    maybe(sum.mean(sum.before), number),
+                    maybe(sum.mean(sum.after), number),
+                    maybe(sum.mean(sum.after - sum.before), change),
+                ]);
+            }
+        }
+        table
+    }
+
+    /// For programs.
+    pub fn json(&self, names: &Names<'_>) -> Value {
+        let token = |id: u32| json!({ "id": id, "token": names.of(id) });
+        let part = |(name, sum): (&&str, &Sum)| {
+            json!({
+                "where": name,
+                "tokens": sum.tokens,
+                "loss_before": sum.mean(sum.before),
+                "loss_after": sum.mean(sum.after),
+                "loss_change": sum.mean(sum.after - sum.before),
+                "nats_change": sum.after - sum.before,
+            })
+        };
+        let measured = |measured: &Measured| {
+            let parts = PARTS.iter().zip(&measured.parts);
+            json!({
+                "on": measured.on,
+                "replaced_by": measured.by,
+                "parts": parts.map(part).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "source": token(self.pair.0),
+            "target": token(self.pair.1),
+            "measured": self.measured.iter().map(measured).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Sum {
+    fn mean(&self, nats: f64) -> Option<f64> {
+        (self.tokens > 0).then(|| nats / self.tokens as f64)
+    }
+}
+
+fn add(
+    parts: &mut [Sum; 4],
+    tokens: &[u32],
+    (source, target): Pair,
+    before: &[f64],
+    after: &[f64],
+) {
+    let mut passed = false;
+    for (place, (before, after)) in before.iter().zip(after).enumerate() {
+        let competes = tokens[place] == source;
+        let is_true = competes && tokens[place + 1] == target;
+        for (part, belongs) in parts.iter_mut().zip([true, is_true, competes, passed]) {
+            if belongs {
+                part.tokens += 1;
+                part.before += before;
+                part.after += after;
+            }
+        }
+        passed |= is_true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_counted_where_the_edge_matters() {
+        let mut parts = [Sum::default(); 4];
+        let after = [1.0, 1.5, 1.0, 2.0, 1.25];
+        add(&mut parts, &[7, 3, 3, 4, 3, 5], (3, 4), &[1.0; 5], &after);
+        assert_eq!(parts.map(|part| part.tokens), [5, 1, 3, 2]);
+        assert_eq!(
+            parts.map(|part| part.after - part.before),
+            [1.75, 0.0, 0.75, 1.25]
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! Everything known of one edge.
+
+use super::names::{Names, Pair};
+use super::subject::{DECODING, Subject, opposed};
+use super::table::{Column, Table, maybe, number};
+use crate::error::Error;
+use brillm::explain::{DEAD, DeadOutputs, EdgeSize, Opposition, opposition};
+use brillm::prior::{Prior, Weights};
+use brillm::row_adamw::Mode;
+use serde_json::{Value, json};
+
+/// An edge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EdgeCard {
+    /// Its source and target.
+    pub pair: Pair,
+    /// The row of the edge table it uses.
+    pub row: usize,
+    /// How many pairs of its source share the row; nothing if the row is its own.
+    pub shared_by: Option<u32>,
+    /// How often the pair was seen in the text that was counted.
+    pub count: Option<u32>,
+    /// The target's place among all that may follow the source, by that count, from 1.
+    pub count_rank: Option<usize>,
+    /// The probability of the pair in a smoothed bigram model of the counts, and the place by that.
+    pub bigram: Option<(f64, usize)>,
+    /// Its size.
+    pub size: EdgeSize,
+    /// How many of its outputs are dead, and where that was measured.
+    pub dead: (DeadOutputs, &'static str),
+    /// What the optimizer remembers of it.
+    pub updates: Updates,
+    /// When it competes with the truth.
+    pub opposition: Opposition,
+}
+
+/// When training changed a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updates {
+    /// The step of its last gradient, and all steps.
+    Last {
+        /// 0 for none.
+        step: u64,
+        /// Steps so far.
+        of: u64,
+    },
+    /// How many steps gave it a gradient, and all steps.
+    Times {
+        /// How many.
+        n: u64,
+        /// Steps so far.
+        of: u64,
+    },
+    /// The checkpoint has no optimizer.
+    Unknown,
+}
+
+impl EdgeCard {
+    /// Looks at an edge: at its signals in the text, or in the validation split if the text does not reach it.
+    ///
+    /// # Errors
+    /// `Invalid` if the validation split is needed and broken.
+    pub fn new(subject: &mut Subject<'_>, pair: Pair) -> Result<Self, Error> {
+        let dead = dead(subject, pair)?;
+        let (source, target) = pair;
+        let core = &*subject.core;
+        let graph = &core.model.graph;
+        let row = graph.row(source, target);
+        let shared = graph.shared(source).into_iter();
+        let on_row = shared.filter(|(shared, _)| *shared == row);
+        let counts = core.counts.as_deref();
+        let place = |value: &dyn Fn(u32) -> f64| {
+            let better = |other: &u32| {
+                let (a, b) = (value(*other), value(target));
+                a > b || a == b && *other < target
+            };
+            1 + (0..graph.nodes() as u32).filter(better).count()
+        };
+        let bigram = counts.map(|counts| Weights::new(Prior::Bigram, Some(counts), graph));
+        Ok(Self {
+            pair,
+            row,
+            shared_by: (!graph.is_own(row)).then(|| on_row.map(|(_, n)| n).sum()),
+            count: counts.map(|counts| counts.count(source, target)),
+            count_rank: counts.map(|counts| place(&|other| f64::from(counts.count(source, other)))),
+            bigram: bigram.map(|weights| {
+                let of = |other| weights.of(source, other);
+                (of(target), place(&of))
+            }),
+            size: EdgeSize::of(&core.model, row),
+            dead,
+            updates: subject.updates(row),
+            opposition: opposition(&core.training, source, target),
+        })
+    }
+
+    /// For people.
+    pub fn table(&self, names: &Names<'_>) -> Table {
+        let title = format!("edge {}", names.pair(self.pair));
+        let mut table = Table::new(title, &[Column::Left(""), Column::Left("")]);
+        let row = match self.shared_by {
+            None => format!("{}, its own", self.row),
+            Some(n) => format!("{}, shared by {n} pairs of this source", self.row),
+        };
+        let place = |place: usize| format!(", place {place} of what may follow");
+        let count = maybe(self.count, |n| {
+            format!("{n} times{}", maybe(self.count_rank, place))
+        });
+        let bigram = maybe(self.bigram, |(p, rank)| {
+            format!("p = {}{}", number(p), place(rank))
+        });
+        let updates = match self.updates {
+            Updates::Last { step: 0, of } => format!("never, in {of} steps"),
+            Updates::Last { step, of } => format!("last in step {step} of {of}"),
+            Updates::Times { n, of } => format!("in {n} of {of} steps"),
+            Updates::Unknown => "unknown: the checkpoint has no optimizer".to_string(),
+        };
+        let (dead, place) = self.dead;
+        let dead = match dead.share() {
+            Some(share) => format!(
+                "{:.1} %, over {} signals of the {place}",
+                100.0 * share,
+                dead.signals
+            ),
+            None => format!("unknown: no signal reached the source in the {place}"),
+        };
+        for [name, value] in [
+            ["row", &row],
+            ["seen in training", &count],
+            ["smoothed bigram", &bigram],
+            ["Frobenius norm of W", &number(self.size.frobenius)],
+            ["spectral norm of W", &number(self.size.spectral)],
+            ["length of b", &number(self.size.bias)],
+            ["dead outputs", &dead],
+            ["updated", &updates],
+            ["competes", &opposed(self.opposition)],
+        ] {
+            table.row([name.to_string(), value.to_string()]);
+        }
+        table
+    }
+
+    /// For programs.
+    pub fn json(&self, names: &Names<'_>) -> Value {
+        let token = |id: u32| json!({ "id": id, "token": names.of(id) });
+        let (kind, detail) = match self.opposition {
+            Opposition::Always => ("always", None),
+            Opposition::Listed { place } => ("listed", Some(place as f64)),
+            Opposition::Never => ("never", None),
+            Opposition::Drawn { per_step } => ("drawn", Some(per_step)),
+        };
+        let (last_step, times, steps) = match self.updates {
+            Updates::Last { step, of } => (Some(step), None, Some(of)),
+            Updates::Times { n, of } => (None, Some(n), Some(of)),
+            Updates::Unknown => (None, None, None),
+        };
+        let (dead, place) = self.dead;
+        json!({
+            "source": token(self.pair.0),
+            "target": token(self.pair.1),
+            "row": self.row,
+            "shared": self.shared_by.is_some(),
+            "shared_by": self.shared_by,
+            "count": self.count,
+            "count_rank": self.count_rank,
+            "bigram_probability": self.bigram.map(|(p, _)| p),
+            "bigram_rank": self.bigram.map(|(_, rank)| rank),
+            "frobenius_norm": self.size.frobenius,
+            "spectral_norm": self.size.spectral,
+            "bias_norm": self.size.bias,
+            "dead_share": dead.share(),
+            "dead_below_slope": DEAD,
+            "dead_signals": dead.signals,
+            "dead_measured_on": place,
+            "last_step": last_step,
+            "n_updates": times,
+            "steps": steps,
+            "raised_per_pass": self.count,
+            "competes": kind,
+            "competes_place": if kind == "listed" { detail } else { None },
+            "draws_per_step": if kind == "drawn" { detail } else { None },
+        })
+    }
+}
+
+fn dead(subject: &mut Subject<'_>, pair: Pair) -> Result<(DeadOutputs, &'static str), Error> {
+    let mut found = DeadOutputs::default();
+    if let Some(tokens) = &subject.tokens {
+        found.add(&subject.core.model, DECODING, tokens, pair);
+    }
+    if found.signals > 0 {
+        return Ok((found, "text"));
+    }
+    for window in subject.validation()? {
+        found.add(&subject.core.model, DECODING, &window, pair);
+    }
+    Ok((found, "validation split"))
+}
+
+/// What the optimizer remembers of a row.
+pub fn updates(mode: Mode, touched: Option<u64>, steps: Option<u64>) -> Updates {
+    match (mode, touched, steps) {
+        (Mode::Touched, Some(n), Some(of)) => Updates::Times { n, of },
+        (Mode::Exact | Mode::Dense, Some(step), Some(of)) => Updates::Last { step, of },
+        _ => Updates::Unknown,
+    }
+}

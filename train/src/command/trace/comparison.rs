@@ -1,0 +1,135 @@
+//! Two traces of one text, step beside step.
+
+use super::names::Names;
+use super::table::{Column, Table, change, maybe, number};
+use brillm::explain::Step;
+use serde_json::{Value, json};
+
+/// What a change did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// The change.
+    pub name: String,
+    /// The steps that both traces have, from the first one that the change can reach.
+    pub steps: Vec<Pairing>,
+}
+
+/// A step before and after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pairing {
+    /// Which token of the text as it was given, from 1.
+    pub position: usize,
+    /// That token.
+    pub token: u32,
+    /// The token that came next, if there is one.
+    pub next: Option<u32>,
+    /// Its nats, before and after.
+    pub nats: Option<[f64; 2]>,
+    /// The best candidate, before and after.
+    pub best: [Option<u32>; 2],
+}
+
+impl Comparison {
+    /// Pairs up steps: `partner` gives for a position of the first trace, from 0, the one of the second.
+    pub fn new(
+        name: String,
+        before: &[Step],
+        after: &[Step],
+        partner: impl Fn(usize) -> Option<usize>,
+    ) -> Self {
+        let pair = |step: &Step| {
+            let other = after.get(partner(step.position)?)?;
+            Some(Pairing {
+                position: step.position + 1,
+                token: step.token,
+                next: step.truth.map(|truth| truth.target),
+                nats: step.truth.zip(other.truth).map(|(a, b)| [a.nats, b.nats]),
+                best: [step, other].map(|step| step.best().map(|best| best.target)),
+            })
+        };
+        Self {
+            name,
+            steps: before.iter().filter_map(pair).collect(),
+        }
+    }
+
+    /// How many nats the steps cost together, before and after.
+    pub fn nats(&self) -> [f64; 2] {
+        let nats = || self.steps.iter().filter_map(|step| step.nats);
+        [
+            nats().map(|[before, _]| before).sum(),
+            nats().map(|[_, after]| after).sum(),
+        ]
+    }
+
+    /// For people.
+    pub fn table(&self, names: &Names<'_>) -> Table {
+        let mut table = Table::new(
+            self.name.clone(),
+            &[
+                Column::Right("at"),
+                Column::Token("token"),
+                Column::Token("next"),
+                Column::Right("nats"),
+                Column::Right("then"),
+                Column::Right("change"),
+                Column::Token("best"),
+                Column::Token("then"),
+            ],
+        );
+        for step in &self.steps {
+            let best = |which: usize| maybe(step.best[which], |id| names.of(id).to_string());
+            let then = match step.best[0] == step.best[1] {
+                true => "same".to_string(),
+                false => best(1),
+            };
+            table.row([
+                step.position.to_string(),
+                names.of(step.token).to_string(),
+                maybe(step.next, |id| names.of(id).to_string()),
+                maybe(step.nats, |[before, _]| number(before)),
+                maybe(step.nats, |[_, after]| number(after)),
+                maybe(step.nats, |[before, after]| change(after - before)),
+                best(0),
+                then,
+            ]);
+        }
+        let [before, after] = self.nats();
+        let n = self.steps.iter().filter(|step| step.nats.is_some()).count();
+        table.notes = vec![match n {
+            0 => "no later token is predicted, so nothing changes".to_string(),
+            n => format!(
+                "{} nats become {}: {} over {n} tokens",
+                number(before),
+                number(after),
+                change(after - before)
+            ),
+        }];
+        table
+    }
+
+    /// For programs.
+    pub fn json(&self, names: &Names<'_>) -> Value {
+        let token = |id: Option<u32>| id.map(|id| json!({ "id": id, "token": names.of(id) }));
+        let step = |step: &Pairing| {
+            let nats = |which: usize| step.nats.map(|nats| nats[which]);
+            json!({
+                "position": step.position,
+                "last": token(Some(step.token)),
+                "next": token(step.next),
+                "nats_before": nats(0),
+                "nats_after": nats(1),
+                "best_before": token(step.best[0]),
+                "best_after": token(step.best[1]),
+            })
+        };
+        let [before, after] = self.nats();
+        json!({
+            "change": self.name,
+            "nats_before": before,
+            "nats_after": after,
+            "nats_change": after - before,
+            "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! What every earlier position contributed to an energy.
+
+use super::names::Names;
+use super::table::{Column, Table, bar, maybe, number};
+use brillm::explain::{Attribution, Split, Step};
+
+/// For people: the `top` strongest positions, and the rest together.
+pub fn table(
+    step: &Step,
+    attribution: &Attribution,
+    tokens: &[u32],
+    names: &Names<'_>,
+    top: usize,
+) -> Table {
+    let Attribution {
+        target,
+        energy,
+        gradient,
+        integrated,
+    } = attribution;
+    let title = format!(
+        "the energy {} of {}, position by position",
+        number(*energy),
+        names.of(*target)
+    );
+    let mut table = Table::new(
+        title,
+        &[
+            Column::Right("at"),
+            Column::Token("token"),
+            Column::Right("share"),
+            Column::Right("gradient"),
+            Column::Right("integrated"),
+            Column::Left(""),
+        ],
+    );
+    let parts = integrated.positions.iter();
+    let largest = parts.chain([&integrated.bias, &integrated.code]);
+    let largest = largest.fold(0.0, |largest: f64, part| largest.max(part.abs()));
+    let (shown, rest) = strongest(integrated, &step.shares, top);
+    let mut row = |at: String, token: String, share: Option<f64>, by: [f64; 2]| {
+        table.row([
+            at,
+            token,
+            maybe(share, |share| format!("{share:.3}")),
+            number(by[0]),
+            number(by[1]),
+            bar(by[1], largest, 20),
+        ]);
+    };
+    let by = |position: usize| [gradient.positions[position], integrated.positions[position]];
+    for position in shown {
+        let token = tokens.get(position).map_or("", |&token| names.of(token));
+        row(
+            (position + 1).to_string(),
+            token.to_string(),
+            Some(step.shares[position]),
+            by(position),
+        );
+    }
+    if !rest.is_empty() {
+        let sum = |list: &[f64]| rest.iter().map(|&position| list[position]).sum::<f64>();
+        row(
+            String::new(),
+            format!("{} others", rest.len()),
+            Some(sum(&step.shares)),
+            [sum(&gradient.positions), sum(&integrated.positions)],
+        );
+    }
+    row(
+        String::new(),
+        "edge bias".to_string(),
+        None,
+        [gradient.bias, integrated.bias],
+    );
+    row(
+        String::new(),
+        "place code".to_string(),
+        None,
+        [gradient.code, integrated.code],
+    );
+    row(
+        String::new(),
+        "unexplained".to_string(),
+        None,
+        [gradient.gap, integrated.gap],
+    );
+    table
+}
+
+/// The positions that contribute most, in the order of the text, and the others that are in the mix.
+fn strongest(split: &Split, shares: &[f64], top: usize) -> (Vec<usize>, Vec<usize>) {
+    let mut mixed: Vec<usize> = (0..shares.len()).filter(|&p| shares[p] != 0.0).collect();
+    let strength = |&p: &usize| split.positions[p].abs();
+    mixed.sort_by(|a, b| strength(b).total_cmp(&strength(a)));
+    let mut rest = mixed.split_off(top.min(mixed.len()));
+    mixed.sort_unstable();
+    rest.sort_unstable();
+    (mixed, rest)
+}

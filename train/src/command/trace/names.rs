@@ -1,0 +1,192 @@
+//! Tokens as people read and type them.
+
+use crate::command::answer::printable;
+use crate::data::Tokenizer;
+
+/// A pair of tokens: an edge from the first to the second.
+pub type Pair = (u32, u32);
+
+/// How tokens are shown, and which token is meant.
+pub struct Names<'a> {
+    tokenizer: &'a Tokenizer,
+    shown: Vec<String>,
+}
+
+impl<'a> Names<'a> {
+    /// Of all tokens of a tokenizer.
+    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+        let ids = 0..tokenizer.vocabulary_size() as u32;
+        Self {
+            tokenizer,
+            shown: ids.map(|id| shown(tokenizer, id)).collect(),
+        }
+    }
+
+    /// A token in one line, without what a terminal would obey.
+    pub fn of(&self, id: u32) -> &str {
+        self.shown.get(id as usize).map_or("?", String::as_str)
+    }
+
+    /// An edge.
+    pub fn pair(&self, (source, target): Pair) -> String {
+        format!("{} → {}", self.of(source), self.of(target))
+    }
+
+    /// The token that is meant: by its id, by the text it stands for, as it is shown, or as the tokenizer's file spells it.
+    ///
+    /// # Errors
+    /// What was found instead of a token.
+    pub fn token(&self, typed: &str) -> Result<u32, String> {
+        let ids = 0..self.shown.len() as u32;
+        if let Some(id) = typed.strip_prefix('#').and_then(|id| id.parse().ok()) {
+            return match ids.contains(&id) {
+                true => Ok(id),
+                false => Err(format!("the id {id} of {} tokens", ids.end)),
+            };
+        }
+        let text = |id: &u32| self.tokenizer.bytes(*id) == typed.as_bytes() && !typed.is_empty();
+        let shown = |id: &u32| self.of(*id) == typed;
+        let spelled = |id: &u32| self.tokenizer.token_text(*id) == typed;
+        let found = ids.clone().find(text);
+        let found = found.or_else(|| ids.clone().find(shown));
+        let found = found.or_else(|| ids.clone().find(spelled));
+        found.ok_or_else(|| self.pieces(typed))
+    }
+
+    /// A pair typed as `A,B`. A comma may be a part of either token, so every comma is tried.
+    ///
+    /// # Errors
+    /// What was found instead of two tokens.
+    pub fn edge(&self, typed: &str) -> Result<Pair, String> {
+        let splits = typed
+            .match_indices(',')
+            .map(|(at, _)| (&typed[..at], &typed[at + 1..]));
+        let both = |(source, target): (&str, &str)| {
+            Some((self.token(source).ok()?, self.token(target).ok()?))
+        };
+        let mut found: Vec<Pair> = splits.clone().filter_map(both).collect();
+        found.dedup();
+        match (found.as_slice(), splits.collect::<Vec<_>>().as_slice()) {
+            (&[pair], _) => Ok(pair),
+            ([], []) => Err(format!("{:?} without a comma", printable(typed))),
+            ([], &[(source, target)]) => {
+                let wrong = self.token(source).and(self.token(target));
+                Err(wrong.err().unwrap_or_default())
+            }
+            ([], _) => Err(format!(
+                "{:?}, which no comma cuts into two tokens",
+                printable(typed)
+            )),
+            (pairs, _) => {
+                let pairs: Vec<String> = pairs
+                    .iter()
+                    .map(|(source, target)| format!("#{source},#{target}"))
+                    .collect();
+                Err(format!(
+                    "{:?}, which may be {}",
+                    printable(typed),
+                    pairs.join(" or ")
+                ))
+            }
+        }
+    }
+
+    fn pieces(&self, typed: &str) -> String {
+        let ids = self.tokenizer.encode(typed);
+        let pieces: Vec<String> = ids
+            .iter()
+            .take(8)
+            .map(|&id| format!("{} (#{id})", self.of(id)))
+            .collect();
+        match ids.len() {
+            0 => "an empty text".to_string(),
+            1 => format!(
+                "{:?}, which is in no vocabulary; it reads as {}",
+                printable(typed),
+                pieces[0]
+            ),
+            n => format!(
+                "{:?}, which is {n} tokens: {}",
+                printable(typed),
+                pieces.join(" ")
+            ),
+        }
+    }
+}
+
+/// Marks for what would not be seen; a token that is no text, or that a terminal would obey, is shown by its id.
+fn shown(tokenizer: &Tokenizer, id: u32) -> String {
+    let by_id = || format!("#{id}");
+    let bytes = tokenizer.bytes(id);
+    if bytes.is_empty() {
+        let text = printable(&tokenizer.token_text(id));
+        return if text.is_empty() { by_id() } else { text };
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return by_id();
+    };
+    let marked = text.replace('\n', "⏎").replace('\t', "⇥").replace(' ', "␣");
+    match printable(&marked) == marked {
+        true => marked,
+        false => by_id(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Kind;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::train(
+            Kind::Character,
+            ["ab,=x \n\x1b罗#"]
+                .into_iter()
+                .map(|text| Ok(text.to_string())),
+            None,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn every_token_has_one_name_and_the_name_leads_back() {
+        let tokenizer = tokenizer();
+        let names = Names::new(&tokenizer);
+        for id in 0..tokenizer.vocabulary_size() as u32 {
+            let name = names.of(id);
+            assert!(
+                !name.contains(char::is_control) && !name.contains(' '),
+                "{name:?}"
+            );
+            assert_eq!(names.token(name), Ok(id), "{name:?}");
+            assert_eq!(names.token(&format!("#{id}")), Ok(id));
+        }
+        assert_eq!(names.token(" "), names.token("␣"));
+        assert_eq!(names.token("\n"), names.token("⏎"));
+        assert_eq!(names.token("</s>"), Ok(tokenizer.specials().end.unwrap()));
+    }
+
+    #[test]
+    fn a_comma_may_be_a_token() {
+        let tokenizer = tokenizer();
+        let names = Names::new(&tokenizer);
+        let id = |text: &str| names.token(text).unwrap();
+        assert_eq!(names.edge("a,b"), Ok((id("a"), id("b"))));
+        assert_eq!(names.edge(",,x"), Ok((id(","), id("x"))));
+        assert_eq!(names.edge("x,,"), Ok((id("x"), id(","))));
+        assert_eq!(names.edge(",,,"), Ok((id(","), id(","))));
+        assert_eq!(names.edge("罗,␣"), Ok((id("罗"), id(" "))));
+        assert_eq!(names.edge("#4,#5"), Ok((4, 5)));
+        for (typed, part) in [
+            ("ab", "without a comma"),
+            ("ab,x", "2 tokens"),
+            ("a,#99", "the id 99 of"),
+            ("a,q", "in no vocabulary"),
+            ("a,", "an empty text"),
+            ("ab,a,b", "no comma"),
+        ] {
+            let error = names.edge(typed).unwrap_err();
+            assert!(error.contains(part), "{typed}: {error}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What every earlier position contributed at every step, as a map of cells.
+
+use super::names::Names;
+use crate::command::answer::fitted;
+use crate::command::markup::escape;
+use brillm::explain::{Attribution, Step};
+use std::fmt::Write;
+
+/// The most steps that are drawn.
+pub const MOST_STEPS: usize = 128;
+
+const CELL: usize = 20;
+const LEFT: usize = 190;
+const TOP: usize = 96;
+/// Told apart also by people who do not see all colours.
+const RAISES: &str = "#0072B2";
+const LOWERS: &str = "#D55E00";
+
+/// A drawing on its own: a row per step, a column per position, then the bias of the edge and the code of the place.
+pub fn map(steps: &[Step], names: &Names<'_>) -> String {
+    let steps = &steps[..steps.len().min(MOST_STEPS)];
+    let columns = steps.len() + 2;
+    let (width, height) = (LEFT + columns * CELL + 60, TOP + (steps.len() + 2) * CELL);
+    let mut svg = format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="sans-serif" font-size="12">"#
+    );
+    let tokens = steps.iter().map(|step| names.of(step.token));
+    for (column, name) in tokens.chain(["bias", "code"]).enumerate() {
+        let x = LEFT + column * CELL + CELL / 2 + gap(column, steps.len());
+        let _ = write!(
+            svg,
+            r##"<text transform="translate({x} {}) rotate(-60)" fill="#888">{}</text>"##,
+            TOP - 6,
+            escape(&fitted(name, 10))
+        );
+    }
+    for (row, step) in steps.iter().enumerate() {
+        let Some(attribution) = step.attributions.first() else {
+            continue;
+        };
+        let name = fitted(names.of(step.token), 11);
+        let next = fitted(names.of(attribution.target), 11);
+        let _ = write!(
+            svg,
+            r##"<text x="{}" y="{}" text-anchor="end" fill="#888">{} {} → {}</text>"##,
+            LEFT - 6,
+            TOP + row * CELL + 14,
+            row + 1,
+            escape(&name),
+            escape(&next)
+        );
+        cells(&mut svg, row, step, attribution, steps, names);
+    }
+    legend(&mut svg, steps.len());
+    svg + "</svg>"
+}
+
+fn cells(
+    svg: &mut String,
+    row: usize,
+    step: &Step,
+    attribution: &Attribution,
+    steps: &[Step],
+    names: &Names<'_>,
+) {
+    let largest = largest(steps);
+    let parts = &attribution.integrated;
+    let mixed = (0..parts.positions.len()).filter(|&position| step.shares[position] != 0.0);
+    let mut all: Vec<(usize, f64, String)> = mixed
+        .map(|position| {
+            let token = names.of(steps[position].token);
+            (
+                position,
+                parts.positions[position],
+                format!("{} {token}", position + 1),
+            )
+        })
+        .collect();
+    all.push((steps.len(), parts.bias, "bias of the edge".to_string()));
+    all.push((steps.len() + 1, parts.code, "code of the place".to_string()));
+    for (column, value, name) in all {
+        let strength = (value.abs() / largest).min(1.0);
+        let _ = write!(
+            svg,
+            r##"<rect class="cell" x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.3}" stroke="#888" stroke-opacity="0.3"><title>{}: {value:+.3} of {:.3}</title></rect>"##,
+            LEFT + column * CELL + gap(column, steps.len()),
+            TOP + row * CELL,
+            CELL - 1,
+            CELL - 1,
+            if value < 0.0 { LOWERS } else { RAISES },
+            if strength.is_finite() { strength } else { 0.0 },
+            escape(&name),
+            attribution.energy,
+        );
+    }
+}
+
+/// The longest contribution of a position; bias and code may exceed it and are drawn as strong.
+fn largest(steps: &[Step]) -> f64 {
+    let first = steps.iter().filter_map(|step| step.attributions.first());
+    let parts = first.flat_map(|attribution| &attribution.integrated.positions);
+    let largest = parts.fold(0.0, |largest: f64, part| largest.max(part.abs()));
+    largest.max(f64::MIN_POSITIVE)
+}
+
+/// Bias and code stand apart.
+fn gap(column: usize, n_steps: usize) -> usize {
+    if column < n_steps { 0 } else { CELL / 2 }
+}
+
+fn legend(svg: &mut String, rows: usize) {
+    let y = TOP + rows * CELL + 12;
+    for (index, (colour, text)) in [(RAISES, "raises the energy"), (LOWERS, "lowers it")]
+        .into_iter()
+        .enumerate()
+    {
+        let x = 10 + index * 150;
+        let _ = write!(
+            svg,
+            r##"<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/><text x="{}" y="{}" fill="#888">{text}</text>"##,
+            x + 18,
+            y + 11
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! Edges that training only ever raised, while decoding lets everybody compete.
+
+use super::names::Names;
+use super::subject::Subject;
+use super::table::{Column, Table, number};
+use brillm::candidate::Candidates;
+use brillm::explain::{RaisedOnly, raised_only};
+use serde_json::{Value, json};
+
+/// Which edges those are, and how sure that is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raised {
+    /// Who competes in training.
+    pub candidates: Candidates,
+    /// Steps of the run, which decide where chance does.
+    pub steps: u64,
+    /// The edges; nothing where there are no counts to know the pairs by.
+    pub found: Option<RaisedOnly>,
+    /// Of the listed edges, how often each is drawn per step, where that is by chance.
+    pub draws: Vec<Option<f64>>,
+    top: usize,
+}
+
+impl Raised {
+    /// Finds them.
+    pub fn new(subject: &Subject<'_>) -> Self {
+        let core = &*subject.core;
+        let steps = subject.trained.loaded.snapshot.state.step;
+        let of_counts = |counts| raised_only(&core.training, &core.model.graph, counts, steps);
+        let found = core.counts.as_deref().map(of_counts);
+        let edges = found
+            .iter()
+            .flat_map(|found| &found.edges)
+            .take(subject.top);
+        Self {
+            candidates: core.training.candidates,
+            steps,
+            draws: edges
+                .map(|edge| core.training.expected_draws(edge.1))
+                .collect(),
+            found,
+            top: subject.top,
+        }
+    }
+
+    /// For people.
+    pub fn table(&self, names: &Names<'_>) -> Table {
+        let by_chance = matches!(self.candidates, Candidates::Sampled { .. });
+        let mut columns = vec![
+            Column::Token("from"),
+            Column::Token("to"),
+            Column::Right("count"),
+        ];
+        columns.extend(by_chance.then_some(Column::Right("draws per step")));
+        let mut table = Table::new("edges that training only ever raised", &columns);
+        let edges = self.found.iter().flat_map(|found| &found.edges);
+        for (&(source, target, count), draws) in edges.zip(&self.draws) {
+            let (source, target) = (names.of(source).to_string(), names.of(target).to_string());
+            let mut row = vec![source, target, count.to_string()];
+            row.extend(draws.map(number));
+            table.rows.push(row);
+        }
+        table.notes = vec![self.explanation()];
+        if let Some(found) = &self.found {
+            let n = found.edges.len();
+            let share = |n: usize, of: u64| 100.0 * n as f64 / of.max(1) as f64;
+            table.notes.push(format!(
+                "{n} of {} edges of their own ({:.2} %), and {:.4} % of the {} pairs that compete in decoding",
+                found.n_edges,
+                share(n, found.n_edges),
+                share(n, found.n_candidates),
+                found.n_candidates
+            ));
+            if n > self.top {
+                table.notes.push(format!(
+                    "the {} seen most often are listed; --top lists more",
+                    self.top
+                ));
+            }
+            if found.untouched > 0 {
+                let n = found.untouched;
+                table.notes.push(format!(
+                    "{n} more edges of their own were never seen either, so nothing trained them"
+                ));
+            }
+        }
+        table
+    }
+
+    fn explanation(&self) -> String {
+        match self.candidates {
+            Candidates::All => {
+                "none: with candidates = all every edge competes wherever its source stands"
+                    .to_string()
+            }
+            Candidates::Frequent { n } => format!(
+                "an edge competes only if its target is among the {} most frequent successors of its source",
+                n + 1
+            ),
+            Candidates::Sampled { n } => format!(
+                "a matter of chance: {n} targets are drawn per source and step; counted are edges drawn less than once, on \
+                 average, even if their source were in all {} steps",
+                self.steps
+            ),
+        }
+    }
+
+    /// For programs.
+    pub fn json(&self, names: &Names<'_>) -> Value {
+        let (kind, n) = match self.candidates {
+            Candidates::All => ("all", None),
+            Candidates::Frequent { n } => ("frequent", Some(n)),
+            Candidates::Sampled { n } => ("sampled", Some(n)),
+        };
+        let token = |id: u32| json!({ "id": id, "token": names.of(id) });
+        let edges = self.found.iter().flat_map(|found| &found.edges);
+        let listed = edges
+            .zip(&self.draws)
+            .map(|((source, target, count), draws)| {
+                json!({
+                    "source": token(*source),
+                    "target": token(*target),
+                    "count": count,
+                    "draws_per_step": draws,
+                })
+            });
+        let found = self.found.as_ref();
+        let share = |of: fn(&RaisedOnly) -> u64| {
+            found.map(|found| found.edges.len() as f64 / of(found).max(1) as f64)
+        };
+        json!({
+            "candidates": { "kind": kind, "n": n },
+            "by_chance": kind == "sampled",
+            "steps": self.steps,
+            "n_raised_only": found.map(|found| found.edges.len()),
+            "n_edges": found.map(|found| found.n_edges),
+            "n_decode_candidates": found.map(|found| found.n_candidates),
+            "share_of_edges": share(|found| found.n_edges),
+            "share_of_decode_candidates": share(|found| found.n_candidates),
+            "n_never_trained": found.map(|found| found.untouched),
+            "edges": listed.collect::<Vec<_>>(),
+        })
+    }
+}

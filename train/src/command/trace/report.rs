@@ -1,0 +1,175 @@
+//! Everything that was found, for a terminal, for programs, and as one page.
+
+use super::ablation::Ablation;
+use super::card::EdgeCard;
+use super::comparison::Comparison;
+use super::names::Names;
+use super::picture::{MOST_STEPS, map};
+use super::raised::Raised;
+use super::table::Table;
+use super::{contributions, steps};
+use crate::command::answer::printable;
+use crate::command::markup::{document, escape};
+use brillm::explain::Step;
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+const STYLE: &str = "
+.number { text-align: right; font-variant-numeric: tabular-nums; } .text { font-family: monospace; white-space: pre; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; } details { border-top: 1px solid #8886; padding: .4rem 0; }
+summary { cursor: pointer; }
+";
+
+/// What a trace found.
+#[derive(Clone, Debug, Default)]
+pub struct TraceReport {
+    /// The run's name, the stage and the step.
+    pub run: (String, String, u64),
+    /// Replacements that hold for everything here.
+    pub edits: Vec<String>,
+    /// The text, and its tokens, if there is one.
+    pub text: Option<(String, Vec<u32>)>,
+    /// One step per token.
+    pub steps: Vec<Step>,
+    /// What the replacements did to the text.
+    pub edited: Option<Comparison>,
+    /// Other courses of the text.
+    pub what_ifs: Vec<Comparison>,
+    /// Edges.
+    pub edges: Vec<EdgeCard>,
+    /// Edges left out.
+    pub ablations: Vec<Ablation>,
+    /// Edges that were only raised, if that was asked.
+    pub raised: Option<Raised>,
+    /// How many lines a list has.
+    pub top: usize,
+}
+
+impl TraceReport {
+    fn title(&self) -> String {
+        let (run, stage, step) = &self.run;
+        format!(
+            "{}, stage {}, step {step}",
+            printable(run),
+            printable(stage)
+        )
+    }
+
+    /// For a terminal.
+    pub fn terminal(&self, names: &Names<'_>) -> String {
+        let mut parts = vec![self.title() + "\n"];
+        parts.extend(
+            self.edits
+                .iter()
+                .map(|edit| format!("in memory only: {edit}\n")),
+        );
+        if self.text.is_some() {
+            parts.push(steps::overview(&self.steps, names).text());
+        }
+        for step in &self.steps {
+            let tables = self.of_step(step, names, 1).into_iter();
+            parts.extend(tables.map(|table| table.text()));
+        }
+        parts.extend(self.others(names).iter().map(Table::text));
+        parts.join("\n")
+    }
+
+    /// What competed, and how energies came about: of the truth, then of the best if it is another; of the best at the end.
+    fn of_step(&self, step: &Step, names: &Names<'_>, energies: usize) -> Vec<Table> {
+        let tokens = self.text.as_ref().map_or(&[][..], |(_, tokens)| tokens);
+        let mut tables = vec![steps::candidates(step, names)];
+        let shown = step.attributions.iter().take(energies);
+        tables.extend(shown.map(|a| contributions::table(step, a, tokens, names, self.top)));
+        tables
+    }
+
+    /// All but the steps.
+    fn others(&self, names: &Names<'_>) -> Vec<Table> {
+        let compared = self.edited.iter().chain(&self.what_ifs);
+        let mut tables: Vec<Table> = compared.map(|comparison| comparison.table(names)).collect();
+        tables.extend(self.edges.iter().map(|edge| edge.table(names)));
+        tables.extend(self.ablations.iter().map(|ablation| ablation.table(names)));
+        tables.extend(self.raised.iter().map(|raised| raised.table(names)));
+        tables
+    }
+
+    /// For programs.
+    pub fn json(&self, names: &Names<'_>) -> Value {
+        let (run, stage, step) = &self.run;
+        let mut object = Map::new();
+        object.insert("schema".to_string(), json!(1));
+        object.insert("run".to_string(), json!(run));
+        object.insert("stage".to_string(), json!(stage));
+        object.insert("step".to_string(), json!(step));
+        object.insert("edits".to_string(), json!(self.edits));
+        if let Some((text, tokens)) = &self.text {
+            let token = |(place, &id): (usize, &u32)| json!({ "position": place + 1, "id": id, "token": names.of(id) });
+            let tokens: Vec<Value> = tokens.iter().enumerate().map(token).collect();
+            let steps = self.steps.iter().map(|step| steps::json(step, names));
+            object.insert("text".to_string(), json!(text));
+            object.insert("tokens".to_string(), json!(tokens));
+            object.insert("loss".to_string(), json!(steps::loss(&self.steps)));
+            object.insert("steps".to_string(), steps.collect());
+        }
+        let compared = |comparison: &Comparison| comparison.json(names);
+        let edges = self.edges.iter().map(|edge| edge.json(names));
+        let ablations = self.ablations.iter().map(|ablation| ablation.json(names));
+        object.insert(
+            "set_edge".to_string(),
+            json!(self.edited.as_ref().map(compared)),
+        );
+        object.insert(
+            "what_if".to_string(),
+            self.what_ifs.iter().map(compared).collect(),
+        );
+        object.insert("edges".to_string(), edges.collect());
+        object.insert("ablations".to_string(), ablations.collect());
+        let raised = self.raised.as_ref().map(|raised| raised.json(names));
+        object.insert("positive_only".to_string(), json!(raised));
+        Value::Object(object)
+    }
+
+    /// One self-contained page.
+    pub fn html(&self, names: &Names<'_>) -> String {
+        let mut page = String::new();
+        for edit in &self.edits {
+            let _ = write!(page, "<p>In memory only: {}</p>", escape(edit));
+        }
+        if let Some((text, _)) = &self.text {
+            let _ = write!(page, "<p>“{}”</p>", escape(text));
+            page += "<h2>What earlier positions contributed</h2>\
+                     <p>By integrated gradients, to the energy of the token that came next, or of the best one after the last. \
+                     A row sums to that energy.</p><div class=\"scroll\">";
+            page += &self.svg(names);
+            page += "</div><h2>The signal</h2>";
+            page += &steps::overview(&self.steps, names).html();
+            for step in self.steps.iter().take(MOST_STEPS) {
+                let name = escape(names.of(step.token));
+                let _ = write!(
+                    page,
+                    "<details><summary>step {} at {name}</summary>",
+                    step.position + 1
+                );
+                self.of_step(step, names, 2)
+                    .iter()
+                    .for_each(|table| page += &table.html());
+                page += "</details>";
+            }
+            if self.steps.len() > MOST_STEPS {
+                let _ = write!(
+                    page,
+                    "<p>The first {MOST_STEPS} steps are drawn; --json has all.</p>"
+                );
+            }
+        }
+        self.others(names)
+            .iter()
+            .for_each(|table| page += &table.html());
+        document(&self.title(), STYLE, &page)
+    }
+
+    /// The map of contributions, as a picture of its own.
+    pub fn svg(&self, names: &Names<'_>) -> String {
+        map(&self.steps, names)
+    }
+}

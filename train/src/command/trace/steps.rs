@@ -1,0 +1,179 @@
+//! The steps of a text: one line each, and for each what competed.
+
+use super::names::Names;
+use super::table::{Column, Table, maybe, number};
+use brillm::explain::{Attribution, Placed, Split, Step};
+use serde_json::{Value, json};
+
+/// The mean of nats over the tokens that had one before them; nothing for a text of one token.
+pub fn loss(steps: &[Step]) -> Option<f64> {
+    let nats: Vec<f64> = nats(steps).collect();
+    (!nats.is_empty()).then(|| nats.iter().sum::<f64>() / nats.len() as f64)
+}
+
+fn nats(steps: &[Step]) -> impl Iterator<Item = f64> {
+    steps
+        .iter()
+        .filter_map(|step| step.truth.map(|truth| truth.nats))
+}
+
+/// One line per step.
+pub fn overview(steps: &[Step], names: &Names<'_>) -> Table {
+    let mut table = Table::new(
+        "step by step",
+        &[
+            Column::Right("at"),
+            Column::Token("token"),
+            Column::Right("length"),
+            Column::Token("next"),
+            Column::Right("nats"),
+            Column::Right("rank"),
+            Column::Token("best"),
+            Column::Right("p"),
+            Column::Right("entropy"),
+        ],
+    );
+    for step in steps {
+        let best = step.best();
+        table.row([
+            (step.position + 1).to_string(),
+            names.of(step.token).to_string(),
+            number(f64::from(step.norm)),
+            maybe(step.truth, |truth| names.of(truth.target).to_string()),
+            maybe(step.truth, |truth| number(truth.nats)),
+            maybe(step.truth.and_then(|truth| truth.rank), |rank| {
+                rank.to_string()
+            }),
+            maybe(best, |best| names.of(best.target).to_string()),
+            maybe(best, |best| format!("{:.3}", best.probability())),
+            number(step.odds.entropy),
+        ]);
+    }
+    let n = nats(steps).count();
+    table.notes = match loss(steps) {
+        Some(loss) => vec![format!(
+            "loss {loss:.6} nats, mean over {n} tokens that had one before them"
+        )],
+        None => vec!["one token: nothing was predicted yet".to_string()],
+    };
+    table
+}
+
+/// What competed after a token.
+pub fn candidates(step: &Step, names: &Names<'_>) -> Table {
+    let signal = sparkline(&step.signal);
+    let title = format!(
+        "step {} at {}: {} edges of its own, signal of length {}",
+        step.position + 1,
+        names.of(step.token),
+        step.degree,
+        number(f64::from(step.norm))
+    );
+    let mut table = Table::new(
+        title,
+        &[
+            Column::Right("rank"),
+            Column::Token("next"),
+            Column::Right("energy"),
+            Column::Right("score"),
+            Column::Right("p"),
+            Column::Right("row"),
+            Column::Left(""),
+            Column::Right("count"),
+            Column::Left(""),
+        ],
+    );
+    let truth = step.truth.iter();
+    let is_shown = |truth: &&Placed| {
+        let same = |shown: &Placed| shown.target == truth.target;
+        !step.candidates.iter().any(same)
+    };
+    for placed in step.candidates.iter().chain(truth.filter(is_shown)) {
+        let is_true = step
+            .truth
+            .is_some_and(|truth| truth.target == placed.target);
+        table.row([
+            maybe(placed.rank, |rank| rank.to_string()),
+            names.of(placed.target).to_string(),
+            number(f64::from(placed.energy)),
+            number(f64::from(placed.score)),
+            format!("{:.4}", placed.probability()),
+            placed.row.to_string(),
+            if placed.own { "own" } else { "shared" }.to_string(),
+            maybe(placed.count, |count| count.to_string()),
+            if is_true { "◄ true" } else { "" }.to_string(),
+        ]);
+    }
+    table.notes = vec![
+        format!("signal {signal}"),
+        format!(
+            "entropy {} · margin {} · ln of the sum {}",
+            number(step.odds.entropy),
+            maybe(step.odds.margin, number),
+            number(step.odds.ln_sum_exp)
+        ),
+    ];
+    table
+}
+
+/// The components of a signal as bars, as many as a line holds.
+fn sparkline(signal: &[f32]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let lowest = signal.iter().copied().fold(f32::INFINITY, f32::min);
+    let highest = signal.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let level = |value: &f32| {
+        let at = (value - lowest) / (highest - lowest) * 7.0;
+        BARS[(at.round() as usize).min(7)]
+    };
+    let bars: String = signal.iter().take(48).map(level).collect();
+    format!(
+        "{bars} {} to {}",
+        number(f64::from(lowest)),
+        number(f64::from(highest))
+    )
+}
+
+/// A step for programs.
+pub fn json(step: &Step, names: &Names<'_>) -> Value {
+    let placed = |placed: &Placed| placed_json(placed, names);
+    let attributions = step.attributions.iter();
+    json!({
+        "position": step.position + 1,
+        "last": { "id": step.token, "token": names.of(step.token), "degree": step.degree },
+        "signal": step.signal,
+        "signal_norm": step.norm,
+        "shares": step.shares,
+        "candidates": step.candidates.iter().map(placed).collect::<Vec<_>>(),
+        "ln_sum_exp": step.odds.ln_sum_exp,
+        "entropy": step.odds.entropy,
+        "margin": step.odds.margin,
+        "next": step.truth.as_ref().map(placed),
+        "contributions": attributions.map(|a| attribution_json(a, names)).collect::<Vec<_>>(),
+    })
+}
+
+fn placed_json(placed: &Placed, names: &Names<'_>) -> Value {
+    json!({
+        "id": placed.target,
+        "token": names.of(placed.target),
+        "energy": placed.energy,
+        "score": placed.score,
+        "probability": placed.probability(),
+        "nats": placed.nats,
+        "rank": placed.rank,
+        "row": placed.row,
+        "shared": !placed.own,
+        "count": placed.count,
+    })
+}
+
+fn attribution_json(attribution: &Attribution, names: &Names<'_>) -> Value {
+    let split = |split: &Split| json!({ "positions": split.positions, "bias": split.bias, "code": split.code, "gap": split.gap });
+    json!({
+        "id": attribution.target,
+        "token": names.of(attribution.target),
+        "energy": attribution.energy,
+        "gradient": split(&attribution.gradient),
+        "integrated": split(&attribution.integrated),
+    })
+}

@@ -1,0 +1,138 @@
+//! What is looked at: a model out of a run, a text, and the run's validation split.
+
+use super::card::{self, Updates};
+use crate::command::trained::Trained;
+use crate::error::Error;
+use crate::learner::ValidationData;
+use crate::task::Core;
+use brillm::candidate::Paths;
+use brillm::explain::{Opposition, Step, Tracer};
+use brillm::generate::Decoding;
+use std::collections::BTreeSet;
+
+/// A trace says what training and evaluation see, whatever a run decides otherwise where it generates.
+pub const DECODING: Decoding = Decoding::NATIVE;
+
+/// A model, and what it is shown.
+pub struct Subject<'a> {
+    /// The run.
+    pub trained: &'a Trained,
+    /// Its model; edges may be replaced.
+    pub core: &'a mut Core,
+    /// The text, if there is one.
+    pub tokens: Option<Vec<u32>>,
+    /// How many of the best candidates a step keeps.
+    pub top: usize,
+    /// Tokens of the validation split that are looked at.
+    pub valid_tokens: u64,
+    windows: Option<Vec<Vec<u32>>>,
+}
+
+impl<'a> Subject<'a> {
+    /// Nothing is read yet but the model.
+    pub fn new(
+        trained: &'a Trained,
+        core: &'a mut Core,
+        tokens: Option<Vec<u32>>,
+        top: usize,
+        valid_tokens: u64,
+    ) -> Self {
+        Self {
+            trained,
+            core,
+            tokens,
+            top,
+            valid_tokens,
+            windows: None,
+        }
+    }
+
+    /// The steps of some tokens; `dropped` counts from 0.
+    pub fn trace(&self, tokens: &[u32], dropped: &BTreeSet<usize>) -> Vec<Step> {
+        let tracer = Tracer {
+            model: &self.core.model,
+            competition: &self.core.evaluation,
+            counts: self.core.counts.as_deref(),
+            decoding: DECODING,
+            top: self.top,
+        };
+        tracer.trace(tokens, dropped)
+    }
+
+    /// The windows of the recipe's first validation split, each from its first token to its last; read once.
+    ///
+    /// # Errors
+    /// `Invalid` if it is broken or was made with another tokenizer.
+    pub fn validation(&mut self) -> Result<Vec<Vec<u32>>, Error> {
+        if let Some(windows) = &self.windows {
+            return Ok(windows.clone());
+        }
+        let recipe = &self.trained.recipe;
+        let first = &recipe.data.valid[0];
+        let splits = [(first.name.clone(), first.path.as_path())];
+        let tokenizer = &self.trained.tokenizer;
+        let sequences = recipe.batch.sequences;
+        let data = ValidationData::open(
+            &splits,
+            &recipe.data,
+            sequences,
+            self.valid_tokens,
+            tokenizer,
+        )?;
+        let mut windows = Vec::new();
+        for batch in data.batches() {
+            let host = &batch.host;
+            let rows = host.inputs.chunks(host.seq);
+            let targets = host.targets.chunks(host.seq);
+            for ((inputs, targets), valid) in rows.zip(targets).zip(host.valid.chunks(host.seq)) {
+                let n = valid.iter().filter(|&&valid| valid).count();
+                let last = n.checked_sub(1).map(|last| targets[last]);
+                windows.push(inputs[..n].iter().copied().chain(last).collect());
+            }
+        }
+        self.windows = Some(windows);
+        Ok(self.windows.clone().unwrap_or_default())
+    }
+
+    /// `−ln p` of every token but the first, over the whole vocabulary.
+    pub fn nats(&self, tokens: &[u32]) -> Vec<f64> {
+        let Some(seq) = tokens.len().checked_sub(1).filter(|&seq| seq > 0) else {
+            return Vec::new();
+        };
+        let paths = Paths {
+            sources: &tokens[..seq],
+            targets: &tokens[1..],
+            valid: &vec![true; seq],
+            seq,
+        };
+        let Core {
+            model, evaluation, ..
+        } = &*self.core;
+        let groups = evaluation.groups(&model.graph, &paths, &|_| 0.0);
+        model.nats(&paths, &groups)
+    }
+
+    /// When training changed a row.
+    pub fn updates(&self, row: usize) -> Updates {
+        let optimizer = &self.trained.loaded.snapshot.optimizer;
+        let touched = optimizer.get("edges.touched");
+        let touched = touched.and_then(|touched| touched.floats().get(row).copied());
+        let steps = optimizer.get("rates").map(|rates| rates.len() as u64);
+        card::updates(self.core.optimizer.mode, touched.map(|n| n as u64), steps)
+    }
+}
+
+/// When an edge competes, for people.
+pub fn opposed(opposition: Opposition) -> String {
+    match opposition {
+        Opposition::Always => "wherever its source stands and something else is true".to_string(),
+        Opposition::Listed { place } => {
+            format!("wherever its source stands, in place {place} of the list")
+        }
+        Opposition::Never => "never: training only raises it".to_string(),
+        Opposition::Drawn { per_step } => {
+            let draws = super::table::number(per_step);
+            format!("by chance: drawn {draws} times per step with its source")
+        }
+    }
+}
