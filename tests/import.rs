@@ -57,7 +57,7 @@ fn recipe(workplace: &Workplace, d: u64, counted: bool) {
             "root" => format!("root = {root:?}"),
             "kind" if !counted && line.contains("counted") => "kind = \"full\"".to_string(),
             "candidates" if !counted => "candidates = \"all\"".to_string(),
-            "counts" | "min_count" | "back_off" if !counted => return None,
+            "counts" | "min_count" | "back_off" | "back_off_rows" if !counted => return None,
             _ => line.to_string(),
         };
         Some(changed)
