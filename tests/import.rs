@@ -620,11 +620,15 @@ fn release_of_ours() -> Workplace {
     let sources: Vec<String> = (0..nodes).map(of).collect();
     workplace.write("counts.json", format!("{{{}}}", sources.join(",\n")));
     let texts = fs::read_to_string(workplace.path("few.jsonl")).unwrap();
-    let text = |line: &str| -> String {
+    // Many short lines: what is the same in all of them is no accident.
+    let lines = |line: &str| -> Vec<String> {
         let story: Value = serde_json::from_str(line).unwrap();
-        story["text"].as_str().unwrap().to_string() + "\n"
+        let words = story["text"].as_str().unwrap().split_whitespace();
+        let words: Vec<&str> = words.collect();
+        words.chunks(20).map(|words| words.join(" ")).collect()
     };
-    workplace.write("probe.txt", texts.lines().map(text).collect::<String>());
+    let lines: Vec<String> = texts.lines().flat_map(lines).collect();
+    workplace.write("probe.txt", lines.join("\n"));
     workplace
 }
 
