@@ -8,6 +8,8 @@
 
 mod check;
 mod half_width;
+#[cfg(test)]
+mod others;
 mod train;
 
 use std::collections::HashMap;

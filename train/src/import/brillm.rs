@@ -12,7 +12,8 @@
 use super::Source;
 use super::fit::{FITS, Fit, MISSING, NO_PLACE, OTHER_SHAPE};
 use crate::error::{Error, Problem};
-use crate::run::{HostTensor, TensorMap};
+use crate::run::{HostTensor, TensorMap, Values};
+use brillm::table::{Storage, Table};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,13 +38,15 @@ pub struct Sizes {
     pub d: usize,
     /// Parameters of the mix.
     pub mix: usize,
+    /// How the edge table is stored; released weights are f32, and rounded where that is less.
+    pub storage: Storage,
 }
 
 impl Sizes {
     /// Bytes that the weights take.
     pub fn bytes(self) -> u64 {
         let table = self.rows as u64 * (self.d as u64 + 1) * self.d as u64;
-        4 * (table + (self.nodes * self.d + self.mix) as u64)
+        self.storage.bytes() * table + 4 * (self.nodes * self.d + self.mix) as u64
     }
 }
 
@@ -147,56 +150,52 @@ impl Checkpoint {
             rows,
             d,
             mix,
+            storage,
         } = sizes;
         let row_len = (d + 1) * d;
-        let mut edges = zeros(rows * row_len)?;
-        let mut positions = zeros(mix)?;
-        let mut node_bias = zeros(nodes * d)?;
-        self.fill("positions", &mut positions, Stride::NONE)?;
-        let mut table = |file: &mut Self, matrices: &str, biases: &str, first: usize| {
-            let table = &mut edges[first * row_len..];
-            let at = |start, len| Stride {
+        require_room(sizes)?;
+        let mut edges = Table::zeros(storage, rows * row_len);
+        let mut positions = Table::zeros(Storage::F32, mix);
+        let mut node_bias = Table::zeros(Storage::F32, nodes * d);
+        self.fill("positions", &mut positions, Places::ALL)?;
+        let mut of_rows = |file: &mut Self, matrices: &str, biases: &str, first_row: usize| {
+            let first = first_row * row_len;
+            let at = |start, len| Places {
                 row_len,
-                start,
+                start: first + start,
                 len,
             };
-            file.fill(matrices, table, at(0, d * d))?;
-            file.fill(biases, table, at(d * d, d))
+            file.fill(matrices, &mut edges, at(0, d * d))?;
+            file.fill(biases, &mut edges, at(d * d, d))
         };
         match release {
             Release::Rows(_) => {
-                table(self, "weights", "biases", 0)?;
-                self.fill("node_bias", &mut node_bias, Stride::NONE)?;
+                of_rows(self, "weights", "biases", 0)?;
+                self.fill("node_bias", &mut node_bias, Places::ALL)?;
             }
             Release::Sources => {
                 for source in 0..nodes {
                     let [matrices, biases] = of_source(source);
-                    table(self, &matrices, &biases, 1 + source * nodes)?;
+                    of_rows(self, &matrices, &biases, 1 + source * nodes)?;
                 }
             }
         }
         Ok(TensorMap::from([
-            (
-                "edges".to_string(),
-                HostTensor::new(vec![rows, d + 1, d], edges),
-            ),
-            ("mix".to_string(), HostTensor::new(vec![mix], positions)),
-            (
-                "node_bias".to_string(),
-                HostTensor::new(vec![nodes, d], node_bias),
-            ),
+            tensor("edges", vec![rows, d + 1, d], edges),
+            tensor("mix", vec![mix], positions),
+            tensor("node_bias", vec![nodes, d], node_bias),
         ]))
     }
 
     /// Reads a tensor into its places.
-    fn fill(&mut self, name: &str, to: &mut [f32], stride: Stride) -> Result<(), Error> {
+    fn fill(&mut self, name: &str, to: &mut Table, places: Places) -> Result<(), Error> {
         let (_, file) = self.tensors[name];
         let (path, source) = &mut self.files[file];
         let mut at = 0;
         let mut finite = true;
         source.read(name, &mut |piece| {
             finite &= piece.iter().all(|value| value.is_finite());
-            stride.scatter(piece, at, to);
+            places.scatter(piece, at, to);
             at += piece.len();
         })?;
         match finite {
@@ -208,6 +207,14 @@ impl Checkpoint {
             }
         }
     }
+}
+
+fn tensor(name: &str, shape: Vec<usize>, table: Table) -> (String, HostTensor) {
+    let values = match table {
+        Table::F32(values) => Values::F32(values),
+        Table::Bf16(values) => Values::Bf16(values),
+    };
+    (name.to_string(), HostTensor::of(shape, values))
 }
 
 /// A tensor that a release has.
@@ -223,6 +230,7 @@ fn wanted(release: Release, sizes: Sizes) -> BTreeMap<String, Wanted> {
         rows,
         d,
         mix,
+        ..
     } = sizes;
     let tensor = |name: String, shape: Vec<usize>, ours: &str, our_shape: Vec<usize>| {
         let ours = (ours.to_string(), our_shape);
@@ -269,42 +277,43 @@ fn of_source(source: usize) -> [String; 2] {
 
 /// Where the values of a tensor lie in ours: `len` values from `start` on in each row of `row_len`.
 #[derive(Clone, Copy)]
-struct Stride {
+struct Places {
     row_len: usize,
     start: usize,
     len: usize,
 }
 
-impl Stride {
+impl Places {
     /// One row of any length.
-    const NONE: Self = Self {
+    const ALL: Self = Self {
         row_len: 0,
         start: 0,
         len: usize::MAX,
     };
 
     /// Puts values, the first of which is number `at` of its tensor, in their places.
-    fn scatter(self, mut piece: &[f32], mut at: usize, to: &mut [f32]) {
+    fn scatter(self, mut piece: &[f32], mut at: usize, to: &mut Table) {
         while !piece.is_empty() {
             let (row, within) = (at / self.len, at % self.len);
             let n = piece.len().min(self.len - within);
-            let place = row * self.row_len + self.start + within;
-            to[place..][..n].copy_from_slice(&piece[..n]);
+            to.set(row * self.row_len + self.start + within, &piece[..n]);
             piece = &piece[n..];
             at += n;
         }
     }
 }
 
-fn zeros(n: usize) -> Result<Vec<f32>, Error> {
-    let mut values = Vec::new();
-    let full = |_| {
+/// Asks for the memory first: whoever takes it without asking is ended where there is none.
+fn require_room(sizes: Sizes) -> Result<(), Error> {
+    let mut room: Vec<u8> = Vec::new();
+    room.try_reserve_exact(sizes.bytes() as usize).map_err(|_| {
         let cause = io::Error::from(io::ErrorKind::OutOfMemory);
-        Error::resource("memory", format!("hold {n} weights"), cause)
-    };
-    values.try_reserve_exact(n).map_err(full)?;
-    values.resize(n, 0.0);
-    Ok(values)
+        Error::resource(
+            "memory",
+            format!("hold {} bytes of weights", sizes.bytes()),
+            cause,
+        )
+    })
 }
 
 #[cfg(test)]
@@ -313,21 +322,23 @@ mod tests {
 
     #[test]
     fn pieces_of_any_size_land_in_their_places() {
-        let stride = Stride {
+        let places = Places {
             row_len: 5,
             start: 2,
             len: 3,
         };
         let values: Vec<f32> = (1..=9).map(|value| value as f32).collect();
         let expected = [0., 0., 1., 2., 3., 0., 0., 4., 5., 6., 0., 0., 7., 8., 9.];
-        for size in 1..=9 {
-            let mut to = [0.0; 15];
-            let mut at = 0;
-            for piece in values.chunks(size) {
-                stride.scatter(piece, at, &mut to);
-                at += piece.len();
+        for storage in [Storage::F32, Storage::Bf16] {
+            for size in 1..=9 {
+                let mut to = Table::zeros(storage, 15);
+                let mut at = 0;
+                for piece in values.chunks(size) {
+                    places.scatter(piece, at, &mut to);
+                    at += piece.len();
+                }
+                assert_eq!(*to.part(0..15), expected, "pieces of {size}");
             }
-            assert_eq!(to, expected, "pieces of {size}");
         }
     }
 }

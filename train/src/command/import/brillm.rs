@@ -15,6 +15,7 @@ use crate::run::TensorMap;
 use crate::say::{note, say};
 use brillm::compat;
 use brillm::graph::BackOff;
+use brillm::position::Encoding;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -119,6 +120,10 @@ fn require_options(
             expected,
         )))
     };
+    if let Encoding::Learnt { .. } = config.flow.encoding {
+        let expected = "reference_multiply or standard: a release has no learnt codes";
+        return in_recipe("model.flow.encoding", "learnt", expected);
+    }
     let counts = arguments.counts.as_ref();
     if release == Release::Sources && counts.is_some() {
         let expected = "none: this release has a matrix for every pair";
@@ -187,6 +192,7 @@ fn sizes(
         rows,
         d: config.d_node,
         mix: config.flow.mix.initial().len(),
+        storage: config.storage,
     })
 }
 

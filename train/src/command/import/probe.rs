@@ -226,7 +226,10 @@ impl Probed {
                 true => "the recipe".to_string(),
                 false => {
                     let (more, error) = self.more(measured);
-                    format!("{more:+.4} ± {error:.4}")
+                    match error.is_infinite() {
+                        true => format!("{more:+.4} on a single line"),
+                        false => format!("{more:+.4} ± {error:.4}"),
+                    }
                 }
             };
             let mean = measured.nats.iter().sum::<f64>() / self.tokens as f64;
