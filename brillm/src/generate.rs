@@ -154,7 +154,7 @@ impl State {
         let mut z = self.code(model, decoding, token);
         let mut slope = vec![0.0; z.len()];
         let row = model.parameters.edge(row, z.len());
-        vectorised(|| arrive(signal, &row, &mut z, &mut slope));
+        vectorised!(arrive(signal, &row, &mut z, &mut slope));
         z
     }
 
@@ -257,7 +257,7 @@ impl State {
         let parameters = &model.parameters;
         let of_some = |places: &[(usize, Option<u32>)]| {
             // A plain loop: what is not inlined here would not be vectorised.
-            vectorised(|| {
+            vectorised!({
                 let mut z = vec![0.0; d];
                 let mut slope = vec![0.0; d];
                 let mut scratch = Vec::new();

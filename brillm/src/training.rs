@@ -180,7 +180,7 @@ impl RowAdamW {
         rows.parts(pieces).into_par_iter().for_each(|mut part| {
             let start = part.start;
             let rows = part.touched.len();
-            vectorised(|| (start..start + rows).for_each(|row| part.catch_up(row, time, &clock)));
+            vectorised!((start..start + rows).for_each(|row| part.catch_up(row, time, &clock)));
         });
     }
 
@@ -204,7 +204,7 @@ impl RowAdamW {
         let adamw = self.adamw;
         let update = |values: &mut [f32], moments: &mut [Vec<f32>; 2], gradient: &[f32]| {
             let moments = moments.each_mut().map(Vec::as_mut_slice);
-            vectorised(|| adamw.update(rate, corrections, adamw.betas, values, moments, gradient));
+            vectorised!(adamw.update(rate, corrections, adamw.betas, values, moments, gradient));
         };
         update(&mut parameters.mix, &mut self.mix, &mix);
         update(&mut parameters.node_bias, &mut self.node_bias, &node_bias);

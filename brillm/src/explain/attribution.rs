@@ -58,7 +58,7 @@ impl Arrival {
         let mut z = code.clone();
         let bias = row[d * d..].iter();
         z.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
-        vectorised(|| matrix_vector(&state.mixed, &row, &mut z));
+        vectorised!(matrix_vector(&state.mixed, &row, &mut z));
         Self { row, code, z }
     }
 
@@ -116,7 +116,7 @@ impl Arrival {
         // ⟨e W, γ⟩ = ⟨e, W γ⟩: the matrix is used once for all signals.
         let mut lanes = vec![0.0; d * LANES];
         let mut back = vec![0.0; d];
-        vectorised(|| {
+        vectorised!({
             vector_matrix(&along, &self.row[..d * d], &mut lanes);
             add_lanes(&lanes, &mut back);
         });

@@ -3,10 +3,25 @@
 //! No fused multiply-add and a fixed order of every sum: the bits are the same on every machine, whichever vector
 //! instructions it has, and for every number of threads.
 
-/// Runs a closure, and what is inlined into it, with the best vector instructions of this machine.
-pub fn vectorised<T>(work: impl FnOnce() -> T) -> T {
-    pulp::Arch::new().dispatch(work)
+/// Runs an expression, and what is inlined into it, with the best vector instructions of this machine.
+///
+/// A macro, for only what is inlined gets them, and the compiler keeps a large closure apart, in the instructions that every
+/// machine has: nothing but the clock would tell. `Once` makes the closure one that can be called once; the call of others
+/// goes through a function that cannot be told to be inlined.
+macro_rules! vectorised {
+    ($work:expr) => {{
+        struct Once;
+        let once = Once;
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let _once = once;
+                $work
+            },
+        )
+    }};
 }
+pub(crate) use vectorised;
 
 /// `e^x` for `x` of at most 0, to 2 units in the last place; below −87 what it is there.
 #[inline(always)]

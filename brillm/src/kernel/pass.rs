@@ -116,7 +116,7 @@ pub fn learn(
         .enumerate()
         .map(|(row, trail)| {
             let of_mixes = &of_mixes[row * paths.seq * d..][..trail.rows.len() * d];
-            vectorised(|| trail.backward(config, parameters, of_mixes))
+            vectorised!(trail.backward(config, parameters, of_mixes))
         })
         .collect();
     pending.add(scored);
@@ -163,7 +163,7 @@ fn trails(
     codes: &[f32],
     paths: &Paths<'_>,
 ) -> Vec<Trail> {
-    let walk = |row| vectorised(|| Trail::walk(config, graph, parameters, codes, paths, row));
+    let walk = |row| vectorised!(Trail::walk(config, graph, parameters, codes, paths, row));
     (0..paths.batch()).into_par_iter().map(walk).collect()
 }
 
@@ -258,7 +258,7 @@ impl Pending {
         let parts = self.parts(parameters, moments, config);
         parts.into_par_iter().for_each(|mut part| {
             let row = part.start;
-            vectorised(|| part.catch_up(row, before, clock));
+            vectorised!(part.catch_up(row, before, clock));
         });
     }
 
@@ -297,7 +297,7 @@ impl Pending {
         let squares: Vec<f64> = work
             .into_par_iter()
             .map(|(mut part, (row, edges))| {
-                vectorised(|| {
+                vectorised!({
                     let mut gradient = vec![0.0; d * (d + 1)];
                     for of_group in gradients.get(row).into_iter().flatten() {
                         of_group.add_to(d, &mut gradient);

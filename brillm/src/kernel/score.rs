@@ -91,7 +91,7 @@ pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -
         .par_chunks_mut(ROWS_AT_ONCE * n)
         .zip(group.rows.par_chunks(ROWS_AT_ONCE));
     pieces.enumerate().for_each(|(piece, (energies, rows))| {
-        vectorised(|| {
+        vectorised!({
             let mut signal = vec![0.0; 2 * d];
             let (z, slope) = signal.split_at_mut(d);
             let mut scratch = Vec::new();
@@ -104,7 +104,7 @@ pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -
             }
         });
     });
-    vectorised(|| softmax(group, &mut energies))
+    vectorised!(softmax(group, &mut energies))
 }
 
 /// Turns energies `[rows, tokens]` into probabilities of the rows; returns `−ln p(truth)` per token.
@@ -213,7 +213,7 @@ pub fn learn(
     let n = group.places.len();
     let tokens = Tokens::of(group, signals, node_bias);
     let mut chunks = chunks(group, own);
-    let score = |chunk: &mut Chunk<'_, '_>| vectorised(|| chunk.score(&tokens, n, shared, clock));
+    let score = |chunk: &mut Chunk<'_, '_>| vectorised!(chunk.score(&tokens, n, shared, clock));
     // Other groups keep the threads busy: waking them for a small one costs more than it gains.
     let is_large = group.rows.len() * n >= LARGE;
     match is_large {
@@ -224,7 +224,7 @@ pub fn learn(
         .iter_mut()
         .flat_map(|chunk| std::mem::take(&mut chunk.energies))
         .collect();
-    let nats = vectorised(|| softmax(group, &mut shares));
+    let nats = vectorised!(softmax(group, &mut shares));
     for (token, &row) in group.truth.iter().enumerate() {
         shares[row as usize * n + token] -= 1.0;
     }
@@ -240,7 +240,7 @@ pub fn learn(
         let shares = &shares[from * n..][..rows * n];
         let on_path = &on_path[from..][..rows];
         let codes = signals.learn_codes;
-        vectorised(|| chunk.learn(&tokens, shares, on_path, codes, shared, clock))
+        vectorised!(chunk.learn(&tokens, shares, on_path, codes, shared, clock))
     };
     let parts: Vec<Learnt> = match is_large {
         true => chunks.into_par_iter().map(learn).collect(),
