@@ -11,6 +11,7 @@ use crate::prior::Weights;
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// Which targets compete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -110,6 +111,8 @@ pub struct Competition {
     pub bias: Bias,
     /// For `Frequent`, `n + 1` targets per source.
     frequent: Vec<Vec<u32>>,
+    /// For `Frequent`, the entries of the first `n` of them, made when a source is first met.
+    common: Vec<OnceLock<Box<[(Place, f32)]>>>,
     /// For `Sampled`, the chance of each target, and the sums of it.
     chances: Vec<f64>,
     sums: Vec<f64>,
@@ -157,6 +160,7 @@ impl Competition {
             weights,
             excluded: Vec::new(),
             bias,
+            common: vec![OnceLock::new(); frequent.len()],
             frequent,
             chances,
             sums,
@@ -165,7 +169,12 @@ impl Competition {
 
     /// The same, but some nodes are never predicted.
     pub fn without(self, excluded: Vec<u32>) -> Self {
-        Self { excluded, ..self }
+        let common = vec![OnceLock::new(); self.frequent.len()];
+        Self {
+            excluded,
+            common,
+            ..self
+        }
     }
 
     /// For `Frequent`, the targets that compete besides the truth at positions of a source; the last one takes the place
@@ -191,6 +200,7 @@ impl Competition {
             excluded: self.excluded.clone(),
             bias: self.bias,
             frequent: Vec::new(),
+            common: Vec::new(),
             chances: Vec::new(),
             sums: Vec::new(),
         }
@@ -221,13 +231,7 @@ impl Competition {
         targets: &[u32],
         draw: Draw<'_>,
     ) -> Group {
-        let mut entries = Entries {
-            graph,
-            source,
-            bias: self.bias,
-            base: Vec::new(),
-            corrections: Vec::new(),
-        };
+        let mut entries = Entries::new(graph, source, self.bias);
         let weight = |target: u32| match self.excluded.contains(&target) {
             true => 0.0,
             false => self.weights.of(source, target) as f32,
@@ -237,9 +241,15 @@ impl Competition {
             Candidates::Frequent { n } => {
                 let list = &self.frequent[source as usize];
                 let common = &list[..n.min(list.len())];
-                common
-                    .iter()
-                    .for_each(|&target| entries.add(target, weight(target)));
+                let base = self.common[source as usize].get_or_init(|| {
+                    let mut entries = Entries::new(graph, source, self.bias);
+                    common
+                        .iter()
+                        .for_each(|&target| entries.add(target, weight(target)));
+                    entries.sum_up();
+                    entries.base.into()
+                });
+                entries.base.extend_from_slice(base);
                 for (place, &truth) in targets.iter().enumerate() {
                     // With the truth among them, the next most frequent one takes its place.
                     let other = match common.contains(&truth) {
@@ -339,13 +349,7 @@ impl Competition {
         places: Vec<usize>,
         targets: &[u32],
     ) -> Group {
-        let mut entries = Entries {
-            graph,
-            source,
-            bias: self.bias,
-            base: Vec::new(),
-            corrections: Vec::new(),
-        };
+        let mut entries = Entries::new(graph, source, self.bias);
         let all = (0..graph.nodes() as u32).filter(|target| !self.excluded.contains(target));
         all.for_each(|target| entries.add(target, self.weights.of(source, target) as f32));
         entries.group(places, targets, &|target| {
@@ -361,13 +365,7 @@ pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<G
         by_source.entry(source).or_default().push(place);
     }
     let group = |(source, places): (u32, Vec<usize>)| {
-        let mut entries = Entries {
-            graph,
-            source,
-            bias: Bias::Edge,
-            base: Vec::new(),
-            corrections: Vec::new(),
-        };
+        let mut entries = Entries::new(graph, source, Bias::Edge);
         for (index, &place) in places.iter().enumerate() {
             candidates[place]
                 .iter()
@@ -392,7 +390,17 @@ struct Entries<'a> {
 /// A row, and the node whose bias is added; 0 where nodes add none.
 type Place = (usize, u32);
 
-impl Entries<'_> {
+impl<'a> Entries<'a> {
+    fn new(graph: &'a Graph, source: u32, bias: Bias) -> Self {
+        Self {
+            graph,
+            source,
+            bias,
+            base: Vec::new(),
+            corrections: Vec::new(),
+        }
+    }
+
     fn place(&self, target: u32) -> Place {
         let node = if self.bias.of_node() { target } else { 0 };
         (self.graph.row(self.source, target), node)
@@ -408,27 +416,31 @@ impl Entries<'_> {
         self.corrections.push((place as u32, at, weight));
     }
 
+    /// Sorts the rows; each stands there once, with the sum of its weights.
+    fn sum_up(&mut self) {
+        // Stable: equal rows add up in the order in which they came.
+        self.base.sort_by_key(|&(at, _)| at);
+        self.base.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 += next.1;
+            }
+            same
+        });
+    }
+
     fn group(
         mut self,
         places: Vec<usize>,
         targets: &[u32],
         ln_weight: &dyn Fn(u32) -> f32,
     ) -> Group {
-        // Stable: equal rows add up in the order in which they came.
-        self.base.sort_by_key(|&(at, _)| at);
-        let (mut all, mut weights): (Vec<Place>, Vec<f32>) = (Vec::new(), Vec::new());
-        for &(at, weight) in &self.base {
-            match all.last() {
-                Some(&last) if last == at => weights[all.len() - 1] += weight,
-                _ => {
-                    all.push(at);
-                    weights.push(weight);
-                }
-            }
-        }
+        self.sum_up();
+        let (all, weights): (Vec<Place>, Vec<f32>) = self.base.iter().copied().unzip();
         let local = |at: Place| all.binary_search(&at).expect("every row was entered") as u32;
         let corrections = self.corrections.iter();
-        let (rows, nodes): (Vec<usize>, Vec<u32>) = all.iter().copied().unzip();
+        let rows: Vec<usize> = all.iter().map(|&(row, _)| row).collect();
+        let nodes = all.iter().map(|&(_, node)| node);
         Group {
             source: self.source,
             shared: rows.iter().filter(|&&row| !self.graph.is_own(row)).count(),
@@ -441,11 +453,7 @@ impl Entries<'_> {
                 .map(|&target| local(self.place(target)))
                 .collect(),
             truth_ln_weight: targets.iter().map(|&target| ln_weight(target)).collect(),
-            nodes: if self.bias.of_node() {
-                nodes
-            } else {
-                Vec::new()
-            },
+            nodes: nodes.filter(|_| self.bias.of_node()).collect(),
             rows,
             places,
         }

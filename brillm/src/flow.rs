@@ -188,14 +188,20 @@ impl FlowConfig {
     }
 }
 
-/// `GELU(h W + b + code)` and its slope, of one row `[W; b]`; `z` holds the code and is overwritten by the signal.
+/// `z += h W + b`, of one row `[W; b]`.
 #[inline(always)]
-pub fn arrive(signal: &[f32], row: &[f32], z: &mut [f32], slope: &mut [f32]) {
+pub fn add_edge(signal: &[f32], row: &[f32], z: &mut [f32]) {
     let width = signal.len();
     for (z, bias) in z.iter_mut().zip(&row[width * width..]) {
         *z += bias;
     }
     matrix_vector(signal, row, z);
+}
+
+/// `GELU(h W + b + code)` and its slope, of one row `[W; b]`; `z` holds the code and is overwritten by the signal.
+#[inline(always)]
+pub fn arrive(signal: &[f32], row: &[f32], z: &mut [f32], slope: &mut [f32]) {
+    add_edge(signal, row, z);
     for (z, slope) in z.iter_mut().zip(slope) {
         (*z, *slope) = gelu(*z);
     }

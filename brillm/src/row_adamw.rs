@@ -81,7 +81,7 @@ impl AdamW {
 }
 
 /// The numbers of one step.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Step {
     keep: f32,
     rate: f32,
@@ -93,6 +93,32 @@ impl Step {
     #[inline(always)]
     fn apply(self, value: f32, first: f32, root_of_second: f32) -> f32 {
         value * self.keep - self.rate * first / (root_of_second * self.root + self.epsilon)
+    }
+}
+
+/// The steps that the last row has caught up with: rows of a group mostly share their times.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// After which step, up to which one, and the time of the last gradient.
+    times: [u32; 3],
+    steps: Vec<Step>,
+}
+
+impl Replay {
+    #[inline(always)]
+    fn steps(&mut self, after: u32, last: u32, touched: u32, clock: &Clock<'_>) -> &[Step] {
+        let times = [after, last, touched];
+        if self.times != times {
+            self.times = times;
+            self.steps.clear();
+            self.steps.extend((after + 1..=last).map(|step| {
+                let at = step as usize - 1;
+                let fades = clock.fades[(step - touched) as usize];
+                let rate = f64::from(clock.rates[at]);
+                clock.adamw.step(rate, clock.corrections[at], fades)
+            }));
+        }
+        &self.steps
     }
 }
 
@@ -234,9 +260,9 @@ impl<'a> Rows<'a> {
         index * self.row_len..(index + 1) * self.row_len
     }
 
-    /// Brings a row to what it is after step `time`.
+    /// Brings a row to what it is after step `time`; `replay` is the caller's, for one row after the other.
     #[inline(always)]
-    pub fn catch_up(&mut self, row: usize, time: u32, clock: &Clock<'_>) {
+    pub fn catch_up(&mut self, row: usize, time: u32, clock: &Clock<'_>, replay: &mut Replay) {
         let index = row - self.start;
         let rests = clock.mode == Mode::Touched || row < clock.frozen;
         if rests || self.current[index] >= time {
@@ -254,20 +280,15 @@ impl<'a> Rows<'a> {
             panic!("bf16 cannot hold the small steps of catching up: only `Touched` goes with it");
         };
         let values = &mut values[places.clone()];
-        let steps: Vec<Step> = (self.current[index] + 1..=moving)
-            .map(|step| {
-                let at = step as usize - 1;
-                let fades = clock.fades[(step - touched) as usize];
-                let rate = f64::from(clock.rates[at]);
-                clock.adamw.step(rate, clock.corrections[at], fades)
-            })
-            .collect();
-        fade(
-            &steps,
-            values,
-            &first[places.clone()],
-            &second[places.clone()],
-        );
+        let steps = replay.steps(self.current[index], moving, touched, clock);
+        if !steps.is_empty() {
+            fade(
+                steps,
+                values,
+                &first[places.clone()],
+                &second[places.clone()],
+            );
+        }
         if clock.adamw.weight_decay != 0.0 {
             for step in self.current[index].max(moving) + 1..=time {
                 let rate = f64::from(clock.rates[step as usize - 1]);

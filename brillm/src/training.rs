@@ -5,7 +5,7 @@ use crate::composed;
 use crate::kernel::numeric::vectorised;
 use crate::kernel::pass::{self, Learnt};
 use crate::model::{BriLlm, Gradients};
-use crate::row_adamw::{AdamW, Clock, FADED, Mode, Moments, Rows};
+use crate::row_adamw::{AdamW, Clock, FADED, Mode, Moments, Replay, Rows};
 use crate::table::Storage;
 use burn::tensor::backend::AutodiffBackend;
 use rayon::prelude::*;
@@ -125,8 +125,9 @@ impl RowAdamW {
         let row_len = model.config.row_len();
         let before = self.rates.len() as u32 - 1;
         let mut table = Rows::all(&mut model.parameters.edges, &mut self.edges, row_len);
+        let mut replay = Replay::default();
         rows.iter()
-            .for_each(|&row| table.catch_up(row, before, &clock));
+            .for_each(|&row| table.catch_up(row, before, &clock, &mut replay));
         let (of_groups, mut edges, gradients) =
             composed::gradients::<B>(model, paths, groups, device);
         let mut square = gradients.square();
@@ -180,7 +181,11 @@ impl RowAdamW {
         rows.parts(pieces).into_par_iter().for_each(|mut part| {
             let start = part.start;
             let rows = part.touched.len();
-            vectorised!((start..start + rows).for_each(|row| part.catch_up(row, time, &clock)));
+            let mut replay = Replay::default();
+            vectorised!({
+                let rows = start..start + rows;
+                rows.for_each(|row| part.catch_up(row, time, &clock, &mut replay));
+            });
         });
     }
 

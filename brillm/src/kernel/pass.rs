@@ -8,7 +8,7 @@ use crate::flow::Bias;
 use crate::graph::Graph;
 use crate::model::{BriLlmConfig, Gradients, Parameters};
 use crate::position::{self, Encoding};
-use crate::row_adamw::{Clock, Moments, Rows};
+use crate::row_adamw::{Clock, Moments, Replay, Rows};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -258,7 +258,7 @@ impl Pending {
         let parts = self.parts(parameters, moments, config);
         parts.into_par_iter().for_each(|mut part| {
             let row = part.start;
-            vectorised!(part.catch_up(row, before, clock));
+            vectorised!(part.catch_up(row, before, clock, &mut Replay::default()));
         });
     }
 

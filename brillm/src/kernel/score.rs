@@ -3,12 +3,12 @@
 //! Row by row and token by token within it, so that a row is read from memory once. Sums run in the order of rows and
 //! tokens, whoever computes them: the bits do not depend on the number of threads.
 
-use super::numeric::{LANES, add_lanes, exp, norm, outer, vector_matrix, vectorised};
+use super::numeric::{LANES, add_lanes, exp, gelu, norm, outer, vector_matrix, vectorised};
 use super::pass::Signals;
 use crate::candidate::Group;
-use crate::flow::{Bias, arrive};
+use crate::flow::{Bias, add_edge};
 use crate::model::Parameters;
-use crate::row_adamw::{Clock, Rows};
+use crate::row_adamw::{Clock, Replay, Rows};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -64,20 +64,12 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// The signal of a token behind an edge, in `z`; returns its energy.
+    /// What GELU makes the signal of a token behind an edge from, in `z`.
     #[inline(always)]
-    fn arrive(
-        &self,
-        token: usize,
-        row: &[f32],
-        node_bias: &[f32],
-        z: &mut [f32],
-        slope: &mut [f32],
-    ) -> f32 {
+    fn lead(&self, token: usize, row: &[f32], node_bias: &[f32], z: &mut [f32]) {
         z.copy_from_slice(&self.codes[token * self.d..][..self.d]);
         z.iter_mut().zip(node_bias).for_each(|(z, bias)| *z += bias);
-        arrive(self.mixed(token), row, z, slope);
-        norm(z)
+        add_edge(self.mixed(token), row, z);
     }
 }
 
@@ -92,14 +84,15 @@ pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -
         .zip(group.rows.par_chunks(ROWS_AT_ONCE));
     pieces.enumerate().for_each(|(piece, (energies, rows))| {
         vectorised!({
-            let mut signal = vec![0.0; 2 * d];
-            let (z, slope) = signal.split_at_mut(d);
+            let mut z = vec![0.0; d];
             let mut scratch = Vec::new();
             for (index, energies) in energies.chunks_exact_mut(n).enumerate() {
                 let row = parameters.load_edge(rows[index], d, &mut scratch);
                 let bias = tokens.node_bias(&group.nodes, piece * ROWS_AT_ONCE + index);
                 for (token, energy) in energies.iter_mut().enumerate() {
-                    *energy = tokens.arrive(token, row, bias, z, slope);
+                    tokens.lead(token, row, bias, &mut z);
+                    z.iter_mut().for_each(|z| *z = gelu(*z).0);
+                    *energy = norm(&z);
                 }
             }
         });
@@ -321,27 +314,34 @@ impl Chunk<'_, '_> {
         let before = clock.rates.len() as u32 - 1;
         let mut energies = vec![0.0; self.rows.len() * n];
         let mut directions = vec![0.0; self.rows.len() * n * d];
-        let mut z = vec![0.0; d];
+        let mut replay = Replay::default();
         let mut scratch = Vec::new();
+        // All products first: the loads of a row need not wait for the signals of the one before.
         for (index, &row) in self.rows.iter().enumerate() {
             let row = match &mut self.own {
                 Some(own) => {
-                    own.catch_up(row, before, clock);
+                    own.catch_up(row, before, clock, &mut replay);
                     own.row(row, &mut scratch)
                 }
                 None => shared.row(row, &mut scratch),
             };
             let bias = tokens.node_bias(self.nodes, index);
-            for token in 0..n {
-                let place = index * n + token;
-                let direction = &mut directions[place * d..][..d];
-                let energy = tokens.arrive(token, row, bias, &mut z, direction);
-                energies[place] = energy;
-                // The gradient of a length of zero is zero.
-                let inverse = if energy > 0.0 { 1.0 / energy } else { 0.0 };
-                for (direction, value) in direction.iter_mut().zip(&z) {
-                    *direction *= value * inverse;
-                }
+            let sums = directions[index * n * d..][..n * d].chunks_exact_mut(d);
+            for (token, z) in sums.enumerate() {
+                tokens.lead(token, row, bias, z);
+            }
+        }
+        let mut slope = vec![0.0; d];
+        let mut signal = vec![0.0; d];
+        for (energy, z) in energies.iter_mut().zip(directions.chunks_exact_mut(d)) {
+            for ((z, signal), slope) in z.iter().zip(&mut signal).zip(&mut slope) {
+                (*signal, *slope) = gelu(*z);
+            }
+            *energy = norm(&signal);
+            // The gradient of a length of zero is zero.
+            let inverse = if *energy > 0.0 { 1.0 / *energy } else { 0.0 };
+            for ((z, signal), slope) in z.iter_mut().zip(&signal).zip(&slope) {
+                *z = slope * (signal * inverse);
             }
         }
         self.energies = energies;

@@ -351,6 +351,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
         .map(|time| ADAMW.corrections(time))
         .collect();
     let fades: Vec<[f64; 2]> = (0..=FADED).map(|steps| ADAMW.fades(steps)).collect();
+    let mut replay = Replay::default();
     let mut rates = Vec::new();
     for step in 0..steps {
         let rate = 0.05 * (1.0 - step as f32 / 1000.0);
@@ -366,7 +367,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
         };
         let mut table = Rows::all(&mut values, &mut moments, row_len);
         for row in (0..rows).filter(|&row| touched(row, step)) {
-            table.catch_up(row, step as u32, &clock);
+            table.catch_up(row, step as u32, &clock, &mut replay);
             let mut of_row: Vec<f32> = (0..row_len)
                 .map(|k| gradient(row * row_len + k, step))
                 .collect();
@@ -374,7 +375,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
         }
         // Looking in between changes nothing: done here at odd moments.
         if step % 37 == 5 {
-            (0..rows).for_each(|row| table.catch_up(row, step as u32 + 1, &clock));
+            (0..rows).for_each(|row| table.catch_up(row, step as u32 + 1, &clock, &mut replay));
         }
         dense.step(
             step as i32 + 1,
@@ -395,7 +396,7 @@ fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
         frozen: 0,
     };
     let mut table = Rows::all(&mut values, &mut moments, row_len);
-    (0..rows).for_each(|row| table.catch_up(row, steps as u32, &clock));
+    (0..rows).for_each(|row| table.catch_up(row, steps as u32, &clock, &mut replay));
     let largest = dense
         .values
         .iter()
