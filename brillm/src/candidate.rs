@@ -111,7 +111,8 @@ pub struct Competition {
     pub bias: Bias,
     /// For `Frequent`, `n + 1` targets per source.
     frequent: Vec<Vec<u32>>,
-    /// For `Frequent`, the entries of the first `n` of them, made when a source is first met.
+    /// For `Frequent`, the entries of the first `n` of them, made when a source is first met; they hold rows of the one
+    /// graph that a competition is used with.
     common: Vec<OnceLock<Box<[(Place, f32)]>>>,
     /// For `Sampled`, the chance of each target, and the sums of it.
     chances: Vec<f64>,

@@ -329,7 +329,7 @@ impl Dense {
 
 #[test]
 fn exact_rows_follow_dense_adamw_over_gaps_of_every_length() {
-    use crate::row_adamw::{Clock, FADED, Moments, Rows};
+    use crate::row_adamw::{Clock, FADED, Moments, Replay, Rows};
     let (rows, row_len, steps) = (40, 6, 500);
     let start: Vec<f32> = (0..rows * row_len)
         .map(|place| uniform("start", place as u64) as f32 - 0.5)
