@@ -113,7 +113,7 @@ pub struct Competition {
     frequent: Vec<Vec<u32>>,
     /// For `Frequent`, the entries of the first `n` of them, made when a source is first met; they hold rows of the one
     /// graph that a competition is used with.
-    common: Vec<OnceLock<Box<[(Place, f32)]>>>,
+    common: Vec<OnceLock<Vec<Entry>>>,
     /// For `Sampled`, the chance of each target, and the sums of it.
     chances: Vec<f64>,
     sums: Vec<f64>,
@@ -248,7 +248,7 @@ impl Competition {
                         .iter()
                         .for_each(|&target| entries.add(target, weight(target)));
                     entries.sum_up();
-                    entries.base.into()
+                    entries.base
                 });
                 entries.base.extend_from_slice(base);
                 for (place, &truth) in targets.iter().enumerate() {
@@ -384,12 +384,15 @@ struct Entries<'a> {
     source: u32,
     bias: Bias,
     /// Rows with weights, in any order and more than once.
-    base: Vec<(Place, f32)>,
+    base: Vec<Entry>,
     corrections: Vec<(u32, Place, f32)>,
 }
 
 /// A row, and the node whose bias is added; 0 where nodes add none.
 type Place = (usize, u32);
+
+/// With its weight.
+type Entry = (Place, f32);
 
 impl<'a> Entries<'a> {
     fn new(graph: &'a Graph, source: u32, bias: Bias) -> Self {
