@@ -198,6 +198,14 @@ pub fn add_edge(signal: &[f32], row: &[f32], z: &mut [f32]) {
     matrix_vector(signal, row, z);
 }
 
+/// What GELU makes the signal behind an edge from, `z = code + node bias + h W + b`; no bias where nodes add none.
+#[inline(always)]
+pub fn lead(signal: &[f32], row: &[f32], code: &[f32], node_bias: &[f32], z: &mut [f32]) {
+    z.copy_from_slice(code);
+    z.iter_mut().zip(node_bias).for_each(|(z, bias)| *z += bias);
+    add_edge(signal, row, z);
+}
+
 /// `GELU(h W + b + code)` and its slope, of one row `[W; b]`; `z` holds the code and is overwritten by the signal.
 #[inline(always)]
 pub fn arrive(signal: &[f32], row: &[f32], z: &mut [f32], slope: &mut [f32]) {

@@ -3,8 +3,8 @@
 //! The state is `S`, `Z` and the node: its size does not depend on how much was read.
 
 use crate::candidate::Competition;
-use crate::flow::{Hop, Mixer, arrive};
-use crate::kernel::numeric::{norm, vectorised};
+use crate::flow::{self, Hop, Mixer, arrive};
+use crate::kernel::numeric::{gelu, norm, vectorised};
 use crate::model::{BriLlm, BriLlmConfig};
 use crate::position;
 use rayon::prelude::*;
@@ -233,57 +233,64 @@ impl State {
         let graph = &model.graph;
         let code = self.code_of_position(model, decoding);
         if model.config.flow.bias.of_node() {
-            let nodes = 0..graph.nodes() as u32;
-            let places = nodes.map(|target| (graph.row(self.token, target), Some(target)));
-            return Energies::OfTargets(self.score(model, &code, &places.collect::<Vec<_>>()));
+            let nodes: Vec<u32> = (0..graph.nodes() as u32).collect();
+            let rows = nodes.iter().map(|&target| graph.row(self.token, target));
+            let rows: Vec<usize> = rows.collect();
+            return Energies::OfTargets(self.score(model, &code, &rows, &nodes));
         }
         let used = graph.shared(self.token).into_iter().filter(|&(_, n)| n > 0);
-        let mut shared: Vec<usize> = used.map(|(row, _)| row).collect();
-        shared.sort_unstable();
-        shared.dedup();
-        let rows = shared.iter().copied().chain(graph.own_rows(self.token));
-        let places: Vec<_> = rows.map(|row| (row, None)).collect();
-        let mut of_shared = self.score(model, &code, &places);
-        let own = of_shared.split_off(shared.len());
+        let mut rows: Vec<usize> = used.map(|(row, _)| row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let shared = rows.len();
+        rows.extend(graph.own_rows(self.token));
+        let mut energies = self.score(model, &code, &rows, &[]);
+        let own = energies.split_off(shared);
         Energies::OfRows {
-            shared: shared.into_iter().zip(of_shared).collect(),
+            shared: rows.into_iter().zip(energies).collect(),
             own,
         }
     }
 
-    /// The energies behind rows, some with the bias of a node.
-    fn score(&self, model: &BriLlm, code: &[f32], places: &[(usize, Option<u32>)]) -> Vec<f32> {
+    /// The energies behind rows; `nodes` are those they lead to, where they add biases, and otherwise none.
+    fn score(&self, model: &BriLlm, code: &[f32], rows: &[usize], nodes: &[u32]) -> Vec<f32> {
         let d = code.len();
         let parameters = &model.parameters;
-        let of_some = |places: &[(usize, Option<u32>)]| {
-            // A plain loop: what is not inlined here would not be vectorised.
+        let mut energies = vec![0.0; rows.len()];
+        let score = |from: usize, energies: &mut [f32]| {
+            // Plain loops: what is not inlined here would not be vectorised. All products first: the loads of a row need not
+            // wait for the signal of the one before.
             vectorised!({
-                let mut z = vec![0.0; d];
-                let mut slope = vec![0.0; d];
+                let mut signals = vec![0.0; energies.len() * d];
                 let mut scratch = Vec::new();
-                let mut energies = Vec::with_capacity(places.len());
-                for &(row, node) in places {
-                    z.copy_from_slice(code);
-                    if let Some(node) = node {
-                        let bias = parameters.node_bias_of(node, d);
-                        z.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
-                    }
+                let places = signals.chunks_exact_mut(d).zip(&rows[from..]);
+                for (index, (z, &row)) in (from..).zip(places) {
+                    let bias = match nodes.get(index) {
+                        Some(&node) => parameters.node_bias_of(node, d),
+                        None => &[],
+                    };
                     let row = parameters.load_edge(row, d, &mut scratch);
-                    arrive(&self.mixed, row, &mut z, &mut slope);
-                    energies.push(norm(&z));
+                    flow::lead(&self.mixed, row, code, bias, z);
                 }
-                energies
-            })
+                signals.iter_mut().for_each(|z| *z = gelu(*z).0);
+                for (energy, signal) in energies.iter_mut().zip(signals.chunks_exact(d)) {
+                    *energy = norm(signal);
+                }
+            });
         };
         // A thread of the pool has awake colleagues; from outside, a single one is asked for short lists.
         let at_once = match rayon::current_thread_index() {
-            Some(_) => places.len().div_ceil(rayon::current_num_threads()).max(32),
+            Some(_) => rows.len().div_ceil(rayon::current_num_threads()).max(32),
             None => ROWS_AT_ONCE,
         };
-        match places.len() <= at_once {
-            true => of_some(places),
-            false => places.par_chunks(at_once).flat_map_iter(of_some).collect(),
+        match rows.len() <= at_once {
+            true => score(0, &mut energies),
+            false => energies
+                .par_chunks_mut(at_once)
+                .enumerate()
+                .for_each(|(piece, energies)| score(piece * at_once, energies)),
         }
+        energies
     }
 }
 

@@ -8,8 +8,9 @@
 //! - by integrated gradients (Sundararajan et al. 2017), `γ = ∫₀¹ ∂E/∂z (s z) ds`: the parts add up to
 //!   `E − ‖GELU(0)‖ = E`, up to the error of the integral, which `gap` says too.
 
+use crate::flow::add_edge;
 use crate::generate::{Decoding, State};
-use crate::kernel::numeric::{LANES, add_lanes, gelu, matrix_vector, vector_matrix, vectorised};
+use crate::kernel::numeric::{LANES, add_lanes, gelu, vector_matrix, vectorised};
 use crate::model::BriLlm;
 
 /// How a target's energy came about.
@@ -56,9 +57,7 @@ impl Arrival {
         let row = model.parameters.edge(row, d).to_vec();
         let code = state.code(model, decoding, target);
         let mut z = code.clone();
-        let bias = row[d * d..].iter();
-        z.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
-        vectorised!(matrix_vector(&state.mixed, &row, &mut z));
+        vectorised!(add_edge(&state.mixed, &row, &mut z));
         Self { row, code, z }
     }
 

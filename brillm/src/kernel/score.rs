@@ -6,7 +6,7 @@
 use super::numeric::{LANES, add_lanes, exp, gelu, norm, outer, vector_matrix, vectorised};
 use super::pass::Signals;
 use crate::candidate::Group;
-use crate::flow::{Bias, add_edge};
+use crate::flow::{self, Bias};
 use crate::model::Parameters;
 use crate::row_adamw::{Clock, Replay, Rows};
 use rayon::prelude::*;
@@ -67,9 +67,8 @@ impl<'a> Tokens<'a> {
     /// What GELU makes the signal of a token behind an edge from, in `z`.
     #[inline(always)]
     fn lead(&self, token: usize, row: &[f32], node_bias: &[f32], z: &mut [f32]) {
-        z.copy_from_slice(&self.codes[token * self.d..][..self.d]);
-        z.iter_mut().zip(node_bias).for_each(|(z, bias)| *z += bias);
-        add_edge(self.mixed(token), row, z);
+        let code = &self.codes[token * self.d..][..self.d];
+        flow::lead(self.mixed(token), row, code, node_bias, z);
     }
 }
 
