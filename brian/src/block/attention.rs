@@ -35,6 +35,15 @@ impl<B: Backend> Attention<B> {
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
+        let (queries, own) = self.project(x, causal);
+        self.attend(queries, own, causal.mask())
+    }
+
+    /// Queries, scaled, and keys and values of tokens, all turned to their positions.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
+    pub fn project(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> (Tensor<B, 4>, KeysValues<B>) {
         let [batch, seq, d_model] = x.dims();
         let d_head = d_model / self.n_heads;
         let packed = per_token(&self.query_key_value, x);
@@ -45,11 +54,41 @@ impl<B: Backend> Attention<B> {
                 .reshape([batch, seq, self.n_heads, d_head])
                 .swap_dims(1, 2)
         };
-        let query = causal.rotate(heads(0)) * (d_head as f64).powf(-0.5);
-        let key = causal.rotate(heads(1));
-        let scores = causal.hide_future(query.matmul(key.swap_dims(2, 3)));
-        let mixed = softmax(scores, 3).matmul(heads(2));
-        let joined = mixed.swap_dims(1, 2).reshape([batch, seq, d_model]);
+        let own = KeysValues {
+            keys: causal.rotate(heads(1)),
+            values: heads(2),
+        };
+        (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
+    }
+
+    /// What queries find among keys and values; `mask` is added to the scores.
+    ///
+    /// # Shapes
+    /// - `queries`: `[batch, n_heads, seq, d_head]`
+    /// - `among`: `[batch, n_heads, n_keys, d_head]`
+    /// - `mask`: `[batch or 1, n_heads or 1, seq, n_keys]`
+    /// - returns `[batch, seq, d_model]`
+    pub fn attend(
+        &self,
+        queries: Tensor<B, 4>,
+        among: KeysValues<B>,
+        mask: Tensor<B, 4>,
+    ) -> Tensor<B, 3> {
+        let [batch, _, seq, d_head] = queries.dims();
+        let scores = queries.matmul(among.keys.swap_dims(2, 3)) + mask;
+        let mixed = softmax(scores, 3).matmul(among.values);
+        let joined = mixed
+            .swap_dims(1, 2)
+            .reshape([batch, seq, self.n_heads * d_head]);
         per_token(&self.output, joined)
     }
+}
+
+/// What can be attended to, `[batch, n_heads, n_keys, d_head]` each; keys know their position.
+#[derive(Clone, Debug)]
+pub struct KeysValues<B: Backend> {
+    /// What queries are compared with.
+    pub keys: Tensor<B, 4>,
+    /// What they take with them.
+    pub values: Tensor<B, 4>,
 }

@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 
 /// A score this low has probability exactly zero after the softmax, and stays finite where an infinity would not.
-const MASKED: f32 = -1e30;
+pub(crate) const MASKED: f32 = -1e30;
 
 /// The angles of all positions a model can hold.
 #[derive(Module, Debug)]
@@ -80,11 +80,8 @@ impl<B: Backend> Causal<B> {
         Tensor::cat(turned, 3)
     }
 
-    /// Lowers the scores of all later positions until their probability is exactly zero.
-    ///
-    /// # Shapes
-    /// `[batch, n_heads, seq, seq]` to the same
-    pub fn hide_future(&self, scores: Tensor<B, 4>) -> Tensor<B, 4> {
-        scores + self.mask.clone().unsqueeze()
+    /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, seq]`: to be added.
+    pub fn mask(&self) -> Tensor<B, 4> {
+        self.mask.clone().unsqueeze()
     }
 }

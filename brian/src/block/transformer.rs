@@ -1,7 +1,7 @@
 //! The pre-norm block: `x ← x + attention(norm(x))`, then `x ← x + feed_forward(norm(x))`, with RMS norms.
 
 use super::BlockSizes;
-use super::attention::Attention;
+use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
 use burn::module::Module;
@@ -37,10 +37,25 @@ impl<B: Backend> TransformerBlock<B> {
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
-        let attended = self
-            .attention
-            .forward(self.attention_norm.forward(x.clone()), causal);
-        let x = x + attended;
+        let (queries, own) = self.project(x.clone(), causal);
+        self.finish(x, queries, own, causal.mask())
+    }
+
+    /// What attention starts from; see [`Attention::project`].
+    pub fn project(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> (Tensor<B, 4>, KeysValues<B>) {
+        self.attention
+            .project(self.attention_norm.forward(x), causal)
+    }
+
+    /// The block's output for tokens with their queries; see [`Attention::attend`].
+    pub fn finish(
+        &self,
+        x: Tensor<B, 3>,
+        queries: Tensor<B, 4>,
+        among: KeysValues<B>,
+        mask: Tensor<B, 4>,
+    ) -> Tensor<B, 3> {
+        let x = x + self.attention.attend(queries, among, mask);
         let fed = self
             .feed_forward
             .forward(self.feed_forward_norm.forward(x.clone()));
