@@ -1,7 +1,7 @@
 //! The backend under measurement, shapes, and a clock that waits for the device.
 
 use brian::route::position::{Injection, Reach, Start};
-use brian::route::rules::Sees;
+use brian::route::rules::{Attends, Execution, Sees};
 use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -105,6 +105,8 @@ impl Shape {
                 top_k_first: 1,
                 top_k: 1,
                 sees: Sees::Token,
+                attends: Attends::All,
+                execution: Execution::Grouped,
             },
             exit: Exit::Residual,
         }

@@ -9,14 +9,14 @@ use brian::route::constraint::Constraint;
 use brian::route::draws::Draws;
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::position::{Injection, Reach, Start};
-use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
+use brian::route::rules::{Attends, ChoiceGradient, Execution, ExitObjective, Sees};
 use brian::{Brian, BrianConfig, Exit, Layout, Rules};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use train::task::Decoder;
 
-const VOCABULARY: usize = 31;
-const SEQ: usize = 29;
+pub(crate) const VOCABULARY: usize = 31;
+pub(crate) const SEQ: usize = 29;
 
 /// A model and how its walks are led.
 struct Case {
@@ -100,6 +100,23 @@ fn cases() -> Vec<Case> {
         };
         add(format!("{choice_gradient:?} choice"), &config, rules);
     }
+    for (attends, execution) in [
+        (Attends::All, Execution::Dense),
+        (Attends::Selected, Execution::Dense),
+        (Attends::Selected, Execution::Grouped),
+    ] {
+        for exit_objective in exits() {
+            for top_k in [1, 2] {
+                let mut config = config;
+                config.route.top_k = top_k;
+                config.route.attends = attends;
+                config.route.execution = execution;
+                let rules = walk(router(Select::Argmax), exit_objective);
+                let name = format!("{attends:?} {execution:?} {exit_objective:?} top {top_k}");
+                add(name, &config, rules);
+            }
+        }
+    }
     let constraint = Constraint {
         early_exit_penalty: 1.0,
         min_exit_step: 2,
@@ -119,20 +136,20 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn pool_of_three() -> BrianConfig {
+pub(crate) fn pool_of_three() -> BrianConfig {
     let mut config = small_brian(Exit::Residual, Layout::OpenArc);
     config.n_pool = 3;
     config
 }
 
-fn router(select: Select) -> Policy {
+pub(crate) fn router(select: Select) -> Policy {
     Policy::Router {
         teacher: None,
         select,
     }
 }
 
-fn policies() -> Vec<(&'static str, Policy)> {
+pub(crate) fn policies() -> Vec<(&'static str, Policy)> {
     let drawn = Select::Sample {
         temperature: 1.5,
         in_evaluation: true,
@@ -153,7 +170,7 @@ fn policies() -> Vec<(&'static str, Policy)> {
     ]
 }
 
-fn exits() -> [ExitObjective; 4] {
+pub(crate) fn exits() -> [ExitObjective; 4] {
     [
         ExitObjective::Legacy { hard: false },
         ExitObjective::Legacy { hard: true },
@@ -162,7 +179,7 @@ fn exits() -> [ExitObjective; 4] {
     ]
 }
 
-fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
+pub(crate) fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
     Rules {
         policy,
         exit_objective,
@@ -176,7 +193,7 @@ fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
 
 /// The same model with weights where it starts with zeros, so that nothing is causal only because it is silent, and a router
 /// that decides differently for different tokens.
-fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
+pub(crate) fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
     let mut values = brian::parameter::collect(&model);
     brian::parameter::assign(model, |path, shape| {
         let value: Vec<f32> = values.remove(path).unwrap().iter().collect();
@@ -197,14 +214,14 @@ fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
     })
 }
 
-fn sequence(seed: u64, length: usize) -> Vec<i64> {
+pub(crate) fn sequence(seed: u64, length: usize) -> Vec<i64> {
     let key = random::key(seed, "tokens", 0);
     (0..length as u64)
         .map(|t| (random::bits(key, t) % VOCABULARY as u64) as i64)
         .collect()
 }
 
-fn row(sequence: u64) -> Row {
+pub(crate) fn row(sequence: u64) -> Row {
     Row {
         sequence,
         difficulty: Some((sequence % 3) as u8),

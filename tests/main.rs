@@ -6,6 +6,7 @@ mod causality;
 mod command;
 mod determinism;
 mod errors;
+mod execution;
 mod faults;
 mod graph;
 mod import;

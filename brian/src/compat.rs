@@ -5,7 +5,7 @@ use crate::block::exit::Exit;
 use crate::initial::Initial;
 use crate::model::BrianConfig;
 use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
-use crate::route::rules::{RouteConfig, Sees};
+use crate::route::rules::{Attends, Execution, RouteConfig, Sees};
 
 /// The reference's feed-forward width: a multiple of the model's, 4 if nothing else is said, rounded up to 256 from a width
 /// of 256 on.
@@ -68,6 +68,8 @@ pub fn brian(
             top_k_first: 1,
             top_k: 2,
             sees: Sees::Token,
+            attends: Attends::All,
+            execution: Execution::Dense,
         },
         exit: Exit::Projection,
     }

@@ -7,7 +7,7 @@ pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
 use brian::route::position::{Injection, Reach, Start};
-use brian::route::rules::Sees;
+use brian::route::rules::{Attends, Execution, Sees};
 use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -76,6 +76,8 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
             top_k_first: 1,
             top_k: 1,
             sees: Sees::Token,
+            attends: Attends::All,
+            execution: Execution::Grouped,
         },
         exit,
     }

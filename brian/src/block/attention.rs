@@ -3,13 +3,14 @@
 //! One packed matrix makes queries, keys and values, in this order. No biases, no dropout.
 
 use super::BlockSizes;
-use super::causal::Causal;
+use super::causal::{Angles, Causal};
 use super::matrix::{matrix, per_token};
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
+use std::ops::Range;
 
 /// Attention over the earlier positions of the same sequence.
 #[derive(Module, Debug)]
@@ -36,7 +37,7 @@ impl<B: Backend> Attention<B> {
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
         let (queries, own) = self.project(x, causal);
-        self.attend(queries, own, causal.mask())
+        self.output(self.find(queries, own, causal.mask()))
     }
 
     /// Queries, scaled, and keys and values of tokens, all turned to their positions.
@@ -44,21 +45,51 @@ impl<B: Backend> Attention<B> {
     /// # Shapes
     /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
     pub fn project(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> (Tensor<B, 4>, KeysValues<B>) {
-        let [batch, seq, d_model] = x.dims();
+        let [_, _, d_model] = x.dims();
         let d_head = d_model / self.n_heads;
         let packed = per_token(&self.query_key_value, x);
         let heads = |index: usize| {
-            packed
-                .clone()
-                .slice_dim(2, index * d_model..(index + 1) * d_model)
-                .reshape([batch, seq, self.n_heads, d_head])
-                .swap_dims(1, 2)
+            let part = index * d_model..(index + 1) * d_model;
+            self.heads(packed.clone().slice_dim(2, part))
         };
         let own = KeysValues {
             keys: causal.rotate(heads(1)),
             values: heads(2),
         };
         (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
+    }
+
+    /// Queries, scaled, of tokens apart.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` to the same
+    pub fn queries(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> Tensor<B, 2> {
+        let [_, d_model] = x.dims();
+        let scale = ((d_model / self.n_heads) as f64).powf(-0.5);
+        angles.rotate(self.part(x, 0..d_model)) * scale
+    }
+
+    /// Keys and values of tokens apart, side by side.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` to `[n_tokens, 2 * d_model]`
+    pub fn keys_values(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> Tensor<B, 2> {
+        let [_, d_model] = x.dims();
+        let both = self.part(x, d_model..3 * d_model);
+        let keys = angles.rotate(both.clone().slice_dim(1, 0..d_model));
+        Tensor::cat(vec![keys, both.slice_dim(1, d_model..2 * d_model)], 1)
+    }
+
+    fn part(&self, x: Tensor<B, 2>, columns: Range<usize>) -> Tensor<B, 2> {
+        x.matmul(self.query_key_value.weight.val().slice_dim(1, columns))
+    }
+
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`.
+    pub fn heads(&self, x: Tensor<B, 3>) -> Tensor<B, 4> {
+        let [batch, seq, d_model] = x.dims();
+        let d_head = d_model / self.n_heads;
+        x.reshape([batch, seq, self.n_heads, d_head])
+            .swap_dims(1, 2)
     }
 
     /// What queries find among keys and values; `mask` is added to the scores.
@@ -68,7 +99,7 @@ impl<B: Backend> Attention<B> {
     /// - `among`: `[batch, n_heads, n_keys, d_head]`
     /// - `mask`: `[batch or 1, n_heads or 1, seq, n_keys]`
     /// - returns `[batch, seq, d_model]`
-    pub fn attend(
+    pub fn find(
         &self,
         queries: Tensor<B, 4>,
         among: KeysValues<B>,
@@ -76,11 +107,15 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 3> {
         let [batch, _, seq, d_head] = queries.dims();
         let scores = queries.matmul(among.keys.swap_dims(2, 3)) + mask;
-        let mixed = softmax(scores, 3).matmul(among.values);
-        let joined = mixed
+        let found = softmax(scores, 3).matmul(among.values);
+        found
             .swap_dims(1, 2)
-            .reshape([batch, seq, self.n_heads * d_head]);
-        per_token(&self.output, joined)
+            .reshape([batch, seq, self.n_heads * d_head])
+    }
+
+    /// What is added to the stream for what was found, `[batch, seq, d_model]` each.
+    pub fn output(&self, found: Tensor<B, 3>) -> Tensor<B, 3> {
+        per_token(&self.output, found)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Rotary positions in the half-split convention: for a head `x = [x1, x2]` cut in the middle,
 //! `out = [x1 cos − x2 sin, x2 cos + x1 sin]` with angle `position · base^(−2j/d_head)`.
 
+use super::matrix::indices;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -69,19 +70,68 @@ impl<B: Backend> Causal<B> {
     /// # Shapes
     /// `[batch, n_heads, seq, d_head]` to the same
     pub fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let half = x.dims()[3] / 2;
-        let first = x.clone().slice_dim(3, 0..half);
-        let second = x.slice_dim(3, half..2 * half);
-        let (cos, sin) = (self.cos.clone().unsqueeze(), self.sin.clone().unsqueeze());
-        let turned = vec![
-            first.clone() * cos.clone() - second.clone() * sin.clone(),
-            second * cos + first * sin,
-        ];
-        Tensor::cat(turned, 3)
+        turn(
+            x,
+            3,
+            self.cos.clone().unsqueeze(),
+            self.sin.clone().unsqueeze(),
+        )
+    }
+
+    /// The angles of some positions, for tokens apart.
+    pub fn angles(&self, places: &[usize]) -> Angles<B> {
+        let places = indices(places, &self.cos.device());
+        Angles {
+            cos: self.cos.clone().select(0, places.clone()),
+            sin: self.sin.clone().select(0, places),
+        }
     }
 
     /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, seq]`: to be added.
     pub fn mask(&self) -> Tensor<B, 4> {
         self.mask.clone().unsqueeze()
     }
+}
+
+/// The angles of tokens apart, `[n_tokens, d_head / 2]`.
+#[derive(Clone, Debug)]
+pub struct Angles<B: Backend> {
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+}
+
+impl<B: Backend> Angles<B> {
+    /// Turns queries or keys to their positions, head by head.
+    ///
+    /// # Shapes
+    /// `[n_tokens, n_heads * d_head]` to the same
+    pub fn rotate(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [n_tokens, d_model] = x.dims();
+        let [_, half] = self.cos.dims();
+        let x = x.reshape([n_tokens, d_model / (2 * half), 2 * half]);
+        let turned = turn(
+            x,
+            2,
+            self.cos.clone().unsqueeze_dim(1),
+            self.sin.clone().unsqueeze_dim(1),
+        );
+        turned.reshape([n_tokens, d_model])
+    }
+}
+
+/// `[x1 cos − x2 sin, x2 cos + x1 sin]` along the last dimension.
+fn turn<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    last: usize,
+    cos: Tensor<B, D>,
+    sin: Tensor<B, D>,
+) -> Tensor<B, D> {
+    let half = x.dims()[last] / 2;
+    let first = x.clone().slice_dim(last, 0..half);
+    let second = x.slice_dim(last, half..2 * half);
+    let turned = vec![
+        first.clone() * cos.clone() - second.clone() * sin.clone(),
+        second * cos + first * sin,
+    ];
+    Tensor::cat(turned, last)
 }

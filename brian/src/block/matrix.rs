@@ -1,8 +1,8 @@
 //! The bias-free linear map that everything in a block is made of.
 
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
 
 /// A map `[d_in, d_out]`; its values come from [`crate::initial`].
 pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) -> Linear<B> {
@@ -37,4 +37,17 @@ pub(crate) fn inject<B: Backend>(
         Some(adapter) => per_token(adapter, position),
         None => position,
     }
+}
+
+/// Indices on the device.
+pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    let n_rows = rows.len();
+    Tensor::from_data(TensorData::new(rows, [n_rows]), device)
+}
+
+/// Some rows, in the order given.
+pub(crate) fn rows<B: Backend>(from: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
+    let which = indices(which, &from.device());
+    from.select(0, which)
 }

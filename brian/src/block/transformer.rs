@@ -47,7 +47,7 @@ impl<B: Backend> TransformerBlock<B> {
             .project(self.attention_norm.forward(x), causal)
     }
 
-    /// The block's output for tokens with their queries; see [`Attention::attend`].
+    /// The block's output for tokens with their queries; see [`Attention::find`].
     pub fn finish(
         &self,
         x: Tensor<B, 3>,
@@ -55,7 +55,12 @@ impl<B: Backend> TransformerBlock<B> {
         among: KeysValues<B>,
         mask: Tensor<B, 4>,
     ) -> Tensor<B, 3> {
-        let x = x + self.attention.attend(queries, among, mask);
+        self.end(x, self.attention.find(queries, among, mask))
+    }
+
+    /// The block's output for tokens with what their attention found, `[batch, seq, d_model]` each.
+    pub fn end(&self, x: Tensor<B, 3>, found: Tensor<B, 3>) -> Tensor<B, 3> {
+        let x = x + self.attention.output(found);
         let fed = self
             .feed_forward
             .forward(self.feed_forward_norm.forward(x.clone()));

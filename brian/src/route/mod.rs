@@ -9,6 +9,8 @@
 //! | `constraint`, `exploration` | what is added to the logits, and what disturbs the choice |
 //! | `draws` | chance that depends on neither batch nor future |
 //! | `choose` | logits → action, one token, on the host |
+//! | `execute` | runs the chosen blocks |
+//! | `resting` | what is made once of a token that has left |
 //! | `leave` | how the task reaches OUT |
 //! | `walk` | the loop |
 //! | `trace` | what it did |
@@ -16,10 +18,12 @@
 mod choose;
 pub mod constraint;
 pub mod draws;
+mod execute;
 pub mod exploration;
 mod leave;
 pub mod policy;
 pub mod position;
+mod resting;
 pub mod router;
 pub mod rules;
 pub mod trace;

@@ -16,6 +16,30 @@ pub struct RouteConfig {
     pub top_k: usize,
     /// Whose hidden state the router looks at.
     pub sees: Sees,
+    /// What a block's attention looks at.
+    pub attends: Attends,
+    /// How blocks are run.
+    pub execution: Execution,
+}
+
+/// What a block's attention looks at, among the earlier tokens and the token itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attends {
+    /// All of them: the block makes keys and values of every token's state, also of those that chose another block.
+    All,
+    /// Those that run the same block at the same step; another model, and a cheaper one.
+    Selected,
+}
+
+/// How blocks are run: the same numbers, up to the order of sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Execution {
+    /// A block that any token chose is run on all tokens, and its output kept where it was chosen.
+    Dense,
+    /// A block is run on the tokens that chose it.
+    Grouped,
 }
 
 /// Whose hidden state the router looks at.

@@ -1,23 +1,23 @@
 //! The loop: score → choose → execute → move → record. The only loop over steps.
 //!
-//! Every token walks on its own, but attends to all earlier tokens: a block that any token chose is executed on every
-//! token, and its output is kept where it was chosen.
+//! Every token walks on its own, but attends to all earlier tokens.
 
 use super::choose::{Chosen, Step, Token, choose};
 use super::constraint::CAPPED;
 use super::draws::Purpose;
+use super::execute::{Executor, Runs};
 use super::leave::{Mixture, StraightThrough};
 use super::policy::{Policy, Row};
 use super::position::{Positions, Reach, Table};
+use super::resting::{Resting, some};
 use super::router::Router;
-use super::rules::{ChoiceGradient, ExitObjective, RouteConfig, Rules, Sees};
+use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use super::trace::{Decisions, Origin, Trace, TraceStep, Walks};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use std::collections::BTreeSet;
 
 /// Where a walk stands.
 #[derive(Clone, Debug)]
@@ -72,7 +72,17 @@ impl<B: Backend> Ground<'_, B> {
             },
             steps: Vec::new(),
         };
-        let mut straight = StraightThrough::default();
+        let mut resting = Resting::new(batch * seq);
+        let mut underway = Underway {
+            executor: Executor::new(
+                self.pool,
+                self.causal,
+                self.route.attends,
+                self.route.execution,
+                [batch, seq],
+            ),
+            straight: StraightThrough::default(),
+        };
         let mut mixture = rules.mixes_states().then(|| Mixture::new(&state.hidden));
         for index in 0..n_steps {
             let step = Step {
@@ -84,7 +94,7 @@ impl<B: Backend> Ground<'_, B> {
             };
             let asked = rules
                 .asks_router()
-                .then(|| self.score(step, n_steps, &state, &tokens, &table));
+                .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
             // The target of a step beyond the teacher's path is OUT.
             let row_targets = rules.policy.teacher().map(|_| match targets.get(index) {
                 Some(targets) => targets.clone(),
@@ -97,7 +107,7 @@ impl<B: Backend> Ground<'_, B> {
             if let (Some(mixture), Some(asked)) = (&mut mixture, &asked) {
                 mixture.leave(&state.hidden, asked.out_probability(), &chosen, n_pool);
             }
-            state = self.go(step, state, &chosen, asked.as_ref(), &mut straight, &table);
+            state = self.go(step, state, &chosen, asked.as_ref(), &mut underway, &table);
             if let Some(asked) = &asked {
                 let distances = table.distances(state.position.clone());
                 trace.steps.push(TraceStep {
@@ -149,6 +159,7 @@ impl<B: Backend> Ground<'_, B> {
         state: &State<B>,
         tokens: &[Token],
         table: &Table<B>,
+        resting: &mut Resting<B>,
     ) -> Asked<B> {
         let rules = step.rules;
         let [batch, seq, d_model] = state.hidden.dims();
@@ -167,9 +178,18 @@ impl<B: Backend> Ground<'_, B> {
             true => state.position.clone(),
             false => state.position.zeros_like(),
         };
-        let mut logits = self
-            .router
-            .forward(seen.reshape([n_tokens, d_model]), position);
+        let seen = seen.reshape([n_tokens, d_model]);
+        let mut logits = match (self.route.execution, self.route.sees) {
+            (Execution::Grouped, Sees::Token) => {
+                let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
+                let all: Vec<usize> = (0..n_tokens).collect();
+                resting.rows(&all, &left, |fresh| {
+                    let (seen, position) = (some(seen, fresh), some(position, fresh));
+                    self.router.forward(seen, position)
+                })
+            }
+            _ => self.router.forward(seen, position),
+        };
         if rules.location_bias != 0.0 {
             logits = logits - table.distances(state.position.clone()) * rules.location_bias;
         }
@@ -225,7 +245,7 @@ impl<B: Backend> Ground<'_, B> {
         state: State<B>,
         chosen: &[Chosen],
         asked: Option<&Asked<B>>,
-        straight: &mut StraightThrough<B>,
+        underway: &mut Underway<'_, B>,
         table: &Table<B>,
     ) -> State<B> {
         let State { hidden, position } = state;
@@ -237,7 +257,14 @@ impl<B: Backend> Ground<'_, B> {
         let weights = asked
             .filter(|_| mixes)
             .map(|asked| asked.fusion(chosen, step.n_pool));
-        let mixed = self.execute(&hidden, &position, chosen, weights.as_ref());
+        let runs = Runs::new(chosen, step.n_pool);
+        let seen = match self.into.blocks() {
+            true => position.clone(),
+            false => position.zeros_like(),
+        };
+        let mixed = underway
+            .executor
+            .execute(&hidden, seen, &runs, weights.as_ref());
         let stays = |chosen: &Chosen| chosen.action == step.n_pool;
         let mut moved = match chosen.iter().filter(|chosen| stays(chosen)).count() {
             0 => mixed.clone(),
@@ -268,7 +295,9 @@ impl<B: Backend> Ground<'_, B> {
                 moved = moved + extra * alone;
             }
             if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
-                let alive = straight.alive(asked.out_probability(), chosen, step.n_pool);
+                let alive = underway
+                    .straight
+                    .alive(asked.out_probability(), chosen, step.n_pool);
                 let alive = alive.reshape([batch, seq, 1]);
                 moved = moved + (alive.clone() - alive.detach()) * change().detach();
             }
@@ -276,60 +305,6 @@ impl<B: Backend> Ground<'_, B> {
         State {
             hidden: moved,
             position: self.arrive(chosen, weights, step.n_pool, table, &device),
-        }
-    }
-
-    /// What the blocks make of every token: of one that was fused their mixture, of one that left what it would have gone
-    /// on with if that is wanted, else anything.
-    fn execute(
-        &self,
-        hidden: &Tensor<B, 3>,
-        position: &Tensor<B, 2>,
-        chosen: &[Chosen],
-        weights: Option<&Tensor<B, 2>>,
-    ) -> Tensor<B, 3> {
-        let [batch, seq, _] = hidden.dims();
-        let n_pool = self.pool.len();
-        let runs: Vec<Option<usize>> = chosen
-            .iter()
-            .map(|chosen| match chosen.action < n_pool {
-                true => Some(chosen.action),
-                false => chosen.forgone,
-            })
-            .collect();
-        let mut used: BTreeSet<usize> = runs.iter().flatten().copied().collect();
-        let fused = chosen.iter().filter(|chosen| chosen.fused);
-        used.extend(fused.flat_map(|chosen| chosen.likeliest.iter().copied()));
-        used.remove(&n_pool);
-
-        let [n_tokens, d_position] = position.dims();
-        let position = match self.into.blocks() {
-            true => position.clone(),
-            false => Tensor::zeros([n_tokens, d_position], &position.device()),
-        };
-        let position = position.reshape([batch, seq, d_position]);
-        let output =
-            |block: usize| self.pool[block].forward(hidden.clone(), position.clone(), self.causal);
-        if let Some(weights) = weights {
-            let share = |block: usize| {
-                let column = weights.clone().slice_dim(1, block..block + 1);
-                output(block) * column.reshape([batch, seq, 1])
-            };
-            let shares = used.iter().map(|&block| share(block));
-            return shares
-                .reduce(|sum, share| sum + share)
-                .expect("what is fused is used");
-        }
-        match (used.first(), used.len()) {
-            (None, _) => hidden.clone(),
-            (Some(&block), 1) => output(block),
-            (Some(&first), _) => used.iter().skip(1).fold(output(first), |mixed, &block| {
-                keep(
-                    mixed,
-                    output(block),
-                    runs.iter().map(|&run| run == Some(block)),
-                )
-            }),
         }
     }
 
@@ -367,6 +342,12 @@ impl<B: Backend> Ground<'_, B> {
         let fused = Tensor::<B, 2, Bool>::from_data(TensorData::new(fused, [n_tokens, 1]), device);
         alone.clone().mask_where(fused.expand(alone.dims()), mixed)
     }
+}
+
+/// What a walk keeps from step to step besides its state.
+struct Underway<'a, B: Backend> {
+    executor: Executor<'a, B>,
+    straight: StraightThrough<B>,
 }
 
 /// `kept` where `here` says so, else `others`; `here` is per token.

@@ -1,0 +1,262 @@
+//! Whether a block that is not executed is time not spent: routed walks beside the path that executes all steps.
+//!
+//! `eta = (time of the path / time of the walks) / (FLOPs of the path / FLOPs of the walks)`: 1 where every FLOP costs the same
+//! in both, less where routing costs time that it does not count. Rounds are interleaved; the table shows medians.
+#![allow(missing_docs)]
+
+use bench::{BenchAutodiff, BenchBackend, Shape, VOCABULARY};
+use brian::loss::language;
+use brian::route::policy::{Policy, Row, Select, Teacher};
+use brian::route::rules::{ChoiceGradient, ExitObjective};
+use brian::route::trace::{Origin, Walks};
+use brian::{Brian, BrianConfig, Rules, parameter};
+use burn::optim::{GradientsParams, Optimizer};
+use burn::tensor::backend::Backend;
+use std::time::Instant;
+use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
+use train::task::Decoder;
+
+const MAX_STEPS: usize = 8;
+const LIVE: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
+const ROUNDS: usize = 9;
+const SHAPE: Shape = Shape {
+    d_model: 256,
+    n_layers: 6,
+    batch: 8,
+    seq: 128,
+};
+const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
+    betas: [0.9, 0.95],
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    decay: Decay::Matrices,
+    clip_norm: 1.0,
+};
+
+/// A model with the rules of its walks.
+struct Subject<B: Backend> {
+    name: String,
+    model: Brian<B>,
+    rules: Rules,
+}
+
+fn config() -> BrianConfig {
+    let mut config = SHAPE.brian();
+    config.route.max_steps = MAX_STEPS;
+    config
+}
+
+/// The path, and walks that leave by lot.
+fn subjects<B: Backend>() -> Vec<Subject<B>> {
+    let fresh: Brian<B> = config().init(VOCABULARY, 1, &Default::default());
+    let n_pool = config().n_pool;
+    let path = Teacher::Path {
+        blocks: (0..MAX_STEPS).map(|step| step % n_pool).collect(),
+    };
+    let mut subjects = vec![Subject {
+        name: format!("path of {MAX_STEPS}"),
+        model: fresh.clone(),
+        rules: Rules {
+            policy: Policy::Teacher(path),
+            ..Rules::sequential()
+        },
+    }];
+    for live in LIVE {
+        let mut values = parameter::collect(&fresh);
+        let model = parameter::assign(fresh.clone(), |path, shape| match path {
+            "router.output.weight" => vec![0.0; shape.iter().product()],
+            "router.output.bias" => {
+                let mut bias = vec![0.0; n_pool];
+                bias.push(out_logit(live, n_pool));
+                bias
+            }
+            path => {
+                let values = values.remove(path).expect("the same model");
+                values.iter().collect()
+            }
+        });
+        subjects.push(Subject {
+            name: format!("{live} live steps"),
+            model,
+            rules: Rules {
+                policy: Policy::Router {
+                    teacher: None,
+                    select: Select::Sample {
+                        temperature: 1.0,
+                        in_evaluation: true,
+                    },
+                },
+                ask_router: true,
+                exit_objective: ExitObjective::Legacy { hard: true },
+                choice_gradient: ChoiceGradient::StraightThrough,
+                ..Rules::sequential()
+            },
+        });
+    }
+    subjects
+}
+
+/// The logit of OUT beside zeros for the blocks that makes walks of so many steps on average.
+fn out_logit(live: f64, n_pool: usize) -> f32 {
+    let mean = |go_on: f64| (1..=MAX_STEPS as i32).map(|n| go_on.powi(n)).sum::<f64>();
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        match mean(middle) < live {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    (n_pool as f64 * (1.0 - low) / low).ln().max(-30.0) as f32
+}
+
+/// What a pass multiplies and adds, forward, by the tokens that each block was run on.
+fn flops(walks: &Walks) -> f64 {
+    let config = config();
+    let (d, seq) = (config.d_model as f64, SHAPE.seq as f64);
+    let d_position = config.position.d_position as f64;
+    let n_tokens = SHAPE.tokens() as usize;
+    let place = 2.0 * d_position * d;
+    let keys_values = 4.0 * d * d;
+    let rest = 4.0 * d * d + 6.0 * d * config.d_ff as f64 + 4.0 * seq * d;
+    let n_actions = config.n_pool as f64 + 1.0;
+    let ask = 2.0 * (d + d_position) * d + 2.0 * d * n_actions;
+    let fixed = (config.n_pre + config.n_post) as f64 * (keys_values + rest)
+        + 2.0 * d * d
+        + place
+        + 2.0 * d * VOCABULARY as f64;
+    let mut total = fixed * n_tokens as f64;
+    let mut resting = vec![vec![false; n_tokens]; config.n_pool];
+    let mut asked = vec![false; n_tokens];
+    for step in &walks.steps {
+        let left = |token: usize| step.origins[token] == Origin::Left;
+        for token in 0..n_tokens {
+            if !step.probabilities.is_empty() && !asked[token] {
+                total += ask;
+                asked[token] = left(token);
+            }
+        }
+        for block in 0..config.n_pool {
+            let runs = |token: &usize| step.actions[*token] == block;
+            let mut here = vec![false; SHAPE.batch];
+            for token in (0..n_tokens).filter(runs) {
+                total += rest;
+                here[token / SHAPE.seq] = true;
+            }
+            let everywhere = (0..n_tokens).all(|token| runs(&token));
+            for token in (0..n_tokens).filter(|token| here[token / SHAPE.seq]) {
+                total += if runs(&token) && !everywhere {
+                    place
+                } else {
+                    0.0
+                };
+                if !resting[block][token] {
+                    total += keys_values + place;
+                    resting[block][token] = left(token);
+                }
+            }
+        }
+    }
+    total
+}
+
+fn measure<B: Backend>(
+    title: &str,
+    n: usize,
+    mut run: impl FnMut(usize) -> Walks,
+    name: impl Fn(usize) -> String,
+) {
+    let mut times = vec![Vec::new(); n];
+    let mut counted = vec![0.0; n];
+    let mut lengths = vec![0.0; n];
+    for round in 0..=ROUNDS {
+        for index in 0..n {
+            let start = Instant::now();
+            let walks = run(index);
+            B::sync(&Default::default()).expect("the device answers");
+            // The first round warms up.
+            if round > 0 {
+                times[index].push(start.elapsed().as_secs_f64() * 1e3);
+            }
+            counted[index] = flops(&walks);
+            let tokens = 0..SHAPE.tokens() as usize;
+            let executed: usize = tokens.map(|token| walks.n_executed(token)).sum();
+            lengths[index] = executed as f64 / SHAPE.tokens() as f64;
+        }
+    }
+    println!(
+        "\n{title}, d{} pool {} b{}x{}, {MAX_STEPS} steps",
+        SHAPE.d_model,
+        config().n_pool,
+        SHAPE.batch,
+        SHAPE.seq
+    );
+    println!(
+        "| walks | executed blocks | ms | FLOPs of the path / these | time of the path / this | eta |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let path = times[0].clone();
+    for index in 0..n {
+        let mut ratios: Vec<f64> = path.iter().zip(&times[index]).map(|(a, b)| a / b).collect();
+        let (ratio, saved) = (median(&mut ratios), counted[0] / counted[index]);
+        println!(
+            "| {} | {:.2} | {:.1} | {saved:.2} | {ratio:.2} | {:.2} |",
+            name(index),
+            lengths[index],
+            median(&mut times[index]),
+            ratio / saved
+        );
+    }
+}
+
+fn main() {
+    let device = Default::default();
+    let rows: Vec<Row> = (0..SHAPE.batch as u64)
+        .map(|sequence| Row {
+            sequence,
+            difficulty: None,
+        })
+        .collect();
+    let prefill = subjects::<BenchBackend>();
+    let input = SHAPE.input::<BenchBackend>(&device);
+    let run = |index: usize| {
+        let Subject { model, rules, .. } = &prefill[index];
+        let (logits, trace) = model.forward(input.clone(), rules, &rows);
+        let _ = logits.into_data();
+        trace.walks
+    };
+    let name = |index: usize| prefill[index].name.clone();
+    measure::<BenchBackend>("prefill", prefill.len(), run, name);
+
+    let input = SHAPE.input::<BenchAutodiff>(&device);
+    let names: Vec<String> = prefill.iter().map(|subject| subject.name.clone()).collect();
+    let mut learners: Vec<_> = subjects::<BenchAutodiff>()
+        .into_iter()
+        .map(|subject| {
+            let rules = Rules {
+                learning: true,
+                ..subject.rules
+            };
+            (
+                Some(Decoder::Brian(subject.model)),
+                rules,
+                GroupedAdamW::new(&ADAMW),
+            )
+        })
+        .collect();
+    let run = |index: usize| {
+        let (model, rules, optimizer) = &mut learners[index];
+        let before = model.take().expect("it is put back below");
+        let (logits, trace) = before.forward(input.clone(), rules, &rows);
+        let loss = language::nats(logits, input.clone()).mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &before);
+        // So slow that walks stay what they are.
+        *model = Some(optimizer.step(1e-9, before, gradients));
+        trace.expect("the model walks").walks
+    };
+    measure::<BenchBackend>("train step", names.len(), run, |index| names[index].clone());
+}

@@ -1,0 +1,389 @@
+//! Runs the chosen blocks: on every token, or on the tokens that chose them. The same numbers, up to the order of sums.
+//!
+//! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
+//! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The
+//! rest of the block runs on the tokens that chose it: one gather and one scatter per block and step.
+
+use super::choose::Chosen;
+use super::resting::{Resting, some};
+use super::rules::{Attends, Execution};
+use super::trace::Origin;
+use crate::block::attention::KeysValues;
+use crate::block::causal::{Causal, MASKED};
+use crate::block::matrix::{indices, rows};
+use crate::block::routed::RoutedBlock;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
+
+/// Sums over keys run in so many lanes: in whole ones, keys that are hidden change no bit of them, however many there are.
+const LANES: usize = 8;
+
+/// Which tokens run which block; tokens count `[batch * seq]`.
+pub(crate) struct Runs {
+    /// Per block, rising.
+    of: Vec<Vec<usize>>,
+    /// Those that run none, rising.
+    idle: Vec<usize>,
+    /// Whether each token had left before.
+    left: Vec<bool>,
+}
+
+impl Runs {
+    /// What was chosen: by a token that is fused its likeliest blocks, by one that leaves the block it would have gone on with
+    /// if that is wanted.
+    pub fn new(chosen: &[Chosen], n_pool: usize) -> Self {
+        let mut runs = Self {
+            of: vec![Vec::new(); n_pool],
+            idle: Vec::new(),
+            left: Vec::with_capacity(chosen.len()),
+        };
+        for (token, chosen) in chosen.iter().enumerate() {
+            runs.left.push(chosen.origin == Origin::Left);
+            let alone = match chosen.action < n_pool {
+                true => Some(chosen.action),
+                false => chosen.forgone,
+            };
+            match (chosen.fused, alone) {
+                (true, _) => {
+                    let blocks = chosen.likeliest.iter().filter(|&&block| block < n_pool);
+                    blocks.for_each(|&block| runs.of[block].push(token));
+                }
+                (false, Some(block)) => runs.of[block].push(token),
+                (false, None) => runs.idle.push(token),
+            }
+        }
+        runs
+    }
+
+    /// The blocks that any token runs.
+    fn used(&self) -> impl Iterator<Item = usize> {
+        let blocks = self.of.iter().enumerate();
+        blocks.filter_map(|(block, tokens)| (!tokens.is_empty()).then_some(block))
+    }
+}
+
+/// What blocks start from, `[batch * seq, …]`.
+struct Input<B: Backend> {
+    hidden: Tensor<B, 2>,
+    position: Tensor<B, 2>,
+}
+
+/// What executes the blocks of one walk.
+pub(crate) struct Executor<'a, B: Backend> {
+    pool: &'a [RoutedBlock<B>],
+    causal: &'a Causal<B>,
+    attends: Attends,
+    execution: Execution,
+    dims: [usize; 2],
+    /// Per block.
+    resting: Vec<Option<Resting<B>>>,
+}
+
+impl<'a, B: Backend> Executor<'a, B> {
+    /// For `dims` sequences and tokens of each.
+    pub fn new(
+        pool: &'a [RoutedBlock<B>],
+        causal: &'a Causal<B>,
+        attends: Attends,
+        execution: Execution,
+        dims: [usize; 2],
+    ) -> Self {
+        let resting = |_| Some(Resting::new(dims[0] * dims[1]));
+        Self {
+            pool,
+            causal,
+            attends,
+            execution,
+            dims,
+            resting: pool.iter().map(resting).collect(),
+        }
+    }
+
+    /// What the blocks make of the tokens: of one that is fused their mixture by `weights`, of one that runs none itself.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, d_model]`
+    /// - `position`: `[batch * seq, d_position]`, as blocks see it
+    /// - `weights`: `[batch * seq, n_pool]`
+    /// - returns `[batch, seq, d_model]`
+    pub fn execute(
+        &mut self,
+        hidden: &Tensor<B, 3>,
+        position: Tensor<B, 2>,
+        runs: &Runs,
+        weights: Option<&Tensor<B, 2>>,
+    ) -> Tensor<B, 3> {
+        let dims @ [batch, seq, d_model] = hidden.dims();
+        let n_tokens = batch * seq;
+        let input = Input {
+            hidden: hidden.clone().reshape([n_tokens, d_model]),
+            position,
+        };
+        let mut order = runs.idle.clone();
+        let mut outputs = match runs.idle.is_empty() {
+            true => Vec::new(),
+            false => vec![rows(input.hidden.clone(), &runs.idle)],
+        };
+        for block in runs.used() {
+            let tokens = &runs.of[block];
+            let output = match (self.execution, self.runs_everywhere(tokens)) {
+                (Execution::Grouped, true) if self.attends == Attends::All => {
+                    self.everywhere(block, &input, tokens)
+                }
+                (Execution::Grouped, _) => self.apart(block, &input, tokens, &runs.left),
+                (Execution::Dense, true) => self.everywhere(block, &input, tokens),
+                (Execution::Dense, false) => rows(self.everywhere(block, &input, tokens), tokens),
+            };
+            outputs.push(match weights {
+                Some(weights) => {
+                    let column = weights.clone().slice_dim(1, block..block + 1);
+                    output * rows(column, tokens)
+                }
+                None => output,
+            });
+            order.extend(tokens);
+        }
+        let outputs = Tensor::cat(outputs, 0);
+        let device = outputs.device();
+        let moved = match weights {
+            // A token that is fused has several outputs.
+            Some(_) => Tensor::zeros([n_tokens, d_model], &device).select_assign(
+                0,
+                indices(&order, &device),
+                outputs,
+                IndexingUpdateOp::Add,
+            ),
+            None if order.is_sorted() => outputs,
+            None => rows(outputs, &inverse(&order)),
+        };
+        moved.reshape(dims)
+    }
+
+    fn runs_everywhere(&self, tokens: &[usize]) -> bool {
+        tokens.len() == self.dims[0] * self.dims[1]
+    }
+
+    /// What a block makes of every token.
+    fn everywhere(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        let [batch, seq] = self.dims;
+        let [n_tokens, d_model] = input.hidden.dims();
+        let block = &self.pool[block];
+        let split = |x: &Tensor<B, 2>| {
+            let [_, width] = x.dims();
+            x.clone().reshape([batch, seq, width])
+        };
+        let placed = block.place(split(&input.hidden), split(&input.position));
+        let (queries, own) = block.block.project(placed.clone(), self.causal);
+        let mut mask = self.causal.mask();
+        if self.attends == Attends::Selected && !self.runs_everywhere(tokens) {
+            let mut absent = vec![MASKED; n_tokens];
+            tokens.iter().for_each(|&token| absent[token] = 0.0);
+            let absent = TensorData::new(absent, [batch, 1, 1, seq]);
+            mask = mask + Tensor::from_data(absent, &input.hidden.device());
+        }
+        let output = block.block.finish(placed, queries, own, mask);
+        output.reshape([n_tokens, d_model])
+    }
+
+    /// What a block makes of some tokens, `[tokens, d_model]`.
+    fn apart(
+        &mut self,
+        index: usize,
+        input: &Input<B>,
+        tokens: &[usize],
+        left: &[bool],
+    ) -> Tensor<B, 2> {
+        let [_, seq] = self.dims;
+        let packed = Packed::new(tokens, seq);
+        let placed = self.placed(index, input, tokens);
+        let angles = self.causal.angles(&packed.places);
+        let block = &self.pool[index].block;
+        let normed = block.attention_norm.forward(placed.clone());
+        let queries = block.attention.queries(normed.clone(), &angles);
+        let queries = packed.pack(queries);
+        let (among, places) = match self.attends {
+            Attends::Selected => {
+                let own = block.attention.keys_values(normed, &angles);
+                (packed.pack(own), packed.key_places(seq))
+            }
+            Attends::All => {
+                let sequences = packed.sequences.iter();
+                let keys = sequences.flat_map(|sequence| sequence * seq..(sequence + 1) * seq);
+                let rows = self.keys_values(index, input, &keys.collect::<Vec<_>>(), left);
+                let n_sequences = packed.sequences.len();
+                let [_, width] = rows.dims();
+                let places = (0..n_sequences).flat_map(|_| 0..seq).collect();
+                (rows.reshape([n_sequences, seq, width]), places)
+            }
+        };
+        let block = &self.pool[index].block;
+        let [_, d_model] = placed.dims();
+        let among = KeysValues {
+            keys: block
+                .attention
+                .heads(among.clone().slice_dim(2, 0..d_model)),
+            values: block
+                .attention
+                .heads(among.slice_dim(2, d_model..2 * d_model)),
+        };
+        let mask = packed.mask(places, &placed.device());
+        let found = block
+            .attention
+            .find(block.attention.heads(queries), among, mask);
+        let found = packed.unpack(found);
+        let output = block.end(placed.unsqueeze(), found.unsqueeze());
+        output.reshape([tokens.len(), d_model])
+    }
+
+    /// What a block's norm starts from, of some tokens.
+    fn placed(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        let [_, d_model] = input.hidden.dims();
+        let some = |x: &Tensor<B, 2>| some(x.clone(), tokens).unsqueeze::<3>();
+        let placed = self.pool[block].place(some(&input.hidden), some(&input.position));
+        placed.reshape([tokens.len(), d_model])
+    }
+
+    /// A block's keys and values of some tokens, `[tokens, 2 * d_model]`.
+    fn keys_values(
+        &mut self,
+        index: usize,
+        input: &Input<B>,
+        tokens: &[usize],
+        left: &[bool],
+    ) -> Tensor<B, 2> {
+        let [_, seq] = self.dims;
+        let mut resting = self.resting[index].take().expect("it is put back below");
+        let rows = resting.rows(tokens, left, |fresh| {
+            let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
+            let block = &self.pool[index].block;
+            let normed = block
+                .attention_norm
+                .forward(self.placed(index, input, fresh));
+            let angles = self.causal.angles(&places);
+            block.attention.keys_values(normed, &angles)
+        });
+        self.resting[index] = Some(resting);
+        rows
+    }
+}
+
+/// Some tokens, sequence by sequence, as a rectangle.
+struct Packed {
+    /// The sequences that have any.
+    sequences: Vec<usize>,
+    /// At least as long as the longest of them, in whole [`LANES`].
+    longest: usize,
+    /// The place of each token in its sequence.
+    places: Vec<usize>,
+    /// Which token each cell holds; a cell behind the last one of its sequence repeats that one.
+    cells: Vec<usize>,
+    /// The cell of each token.
+    cell_of: Vec<usize>,
+}
+
+impl Packed {
+    /// `tokens` rise.
+    fn new(tokens: &[usize], seq: usize) -> Self {
+        let groups: Vec<&[usize]> = tokens.chunk_by(|a, b| a / seq == b / seq).collect();
+        let longest = groups.iter().map(|group| group.len()).max().unwrap_or(0);
+        let longest = longest.next_multiple_of(LANES);
+        let mut packed = Self {
+            sequences: groups.iter().map(|group| group[0] / seq).collect(),
+            longest,
+            places: tokens.iter().map(|token| token % seq).collect(),
+            cells: Vec::with_capacity(groups.len() * longest),
+            cell_of: Vec::with_capacity(tokens.len()),
+        };
+        let mut first = 0;
+        for group in groups {
+            for cell in 0..longest {
+                if cell < group.len() {
+                    packed.cell_of.push(packed.cells.len());
+                }
+                packed.cells.push(first + cell.min(group.len() - 1));
+            }
+            first += group.len();
+        }
+        packed
+    }
+
+    fn is_full(&self) -> bool {
+        self.cells.len() == self.cell_of.len()
+    }
+
+    /// `[tokens, width]` to `[sequences, longest, width]`.
+    fn pack<B: Backend>(&self, x: Tensor<B, 2>) -> Tensor<B, 3> {
+        let [_, width] = x.dims();
+        let x = match self.is_full() {
+            true => x,
+            false => rows(x, &self.cells),
+        };
+        x.reshape([self.sequences.len(), self.longest, width])
+    }
+
+    /// `[sequences, longest, width]` to `[tokens, width]`.
+    fn unpack<B: Backend>(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        let [n_sequences, longest, width] = x.dims();
+        let x = x.reshape([n_sequences * longest, width]);
+        match self.is_full() {
+            true => x,
+            false => rows(x, &self.cell_of),
+        }
+    }
+
+    /// The places of the cells as keys, `[sequences * longest]`; a cell that repeats lies behind everything.
+    fn key_places(&self, seq: usize) -> Vec<usize> {
+        let mut places = vec![seq; self.cells.len()];
+        for (&cell, &place) in self.cell_of.iter().zip(&self.places) {
+            places[cell] = place;
+        }
+        places
+    }
+
+    /// What hides later keys from the cells, `[sequences, 1, longest, n_keys]`: to be added. `keys` are places,
+    /// `[sequences * n_keys]`.
+    fn mask<B: Backend>(&self, keys: Vec<usize>, device: &B::Device) -> Tensor<B, 4> {
+        let n_sequences = self.sequences.len();
+        let n_keys = keys.len() / n_sequences;
+        let queries = self.cells.iter().map(|&token| self.places[token]).collect();
+        let places = |places: Vec<usize>, dims: [usize; 4]| -> Tensor<B, 4, Int> {
+            let places: Vec<i64> = places.into_iter().map(|place| place as i64).collect();
+            Tensor::from_data(TensorData::new(places, dims), device)
+        };
+        let dims = [n_sequences, 1, self.longest, n_keys];
+        let queries = places(queries, [n_sequences, 1, self.longest, 1]).expand(dims);
+        let keys = places(keys, [n_sequences, 1, 1, n_keys]).expand(dims);
+        let later: Tensor<B, 4, Bool> = keys.greater(queries);
+        Tensor::zeros(dims, device).mask_fill(later, MASKED)
+    }
+}
+
+/// Where each number stands in an order of `0..n`.
+fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; order.len()];
+    for (place, &index) in order.iter().enumerate() {
+        inverse[index] = place;
+    }
+    inverse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_packed_sequence_by_sequence() {
+        let packed = Packed::new(&[1, 2, 13, 15, 16, 33], 10);
+        assert_eq!(packed.sequences, [0, 1, 3]);
+        assert_eq!(packed.longest, LANES);
+        let cells = [[0, 1, 1, 1, 1, 1, 1, 1], [2, 3, 4, 4, 4, 4, 4, 4], [5; 8]];
+        assert_eq!(packed.cells, cells.concat());
+        assert_eq!(packed.cell_of, [0, 1, 8, 9, 10, 16]);
+        assert_eq!(packed.key_places(10)[..3], [1, 2, 10]);
+    }
+
+    #[test]
+    fn an_order_is_undone_by_its_inverse() {
+        assert_eq!(inverse(&[2, 0, 3, 1]), [1, 3, 0, 2]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Tokens grouped by block: the logits, walks and gradients of every block on every token, for every way of walking.
+
+use crate::causality::{
+    SEQ, VOCABULARY, exits, loud, policies, pool_of_three, router, row, sequence, walk,
+};
+use crate::support::{TestAutodiff, difference, tokens, values};
+use brian::loss::language;
+use brian::route::policy::Select;
+use brian::route::rules::{Attends, ChoiceGradient, Execution};
+use brian::route::trace::Walks;
+use brian::{Brian, BrianConfig, Rules};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+/// Sums run in another order: largest difference over largest value.
+const LOGITS: f32 = 1e-5;
+const GRADIENTS: f32 = 1e-4;
+
+/// What a pass gives.
+struct Pass {
+    logits: Vec<f32>,
+    walks: Walks,
+    /// One after the other.
+    gradients: Vec<f32>,
+}
+
+fn pass(config: &BrianConfig, execution: Execution, rules: &Rules) -> Pass {
+    let mut config = *config;
+    config.route.execution = execution;
+    let model: Brian<TestAutodiff> = loud(config.init(VOCABULARY, 3, &Default::default()));
+    let sequences: Vec<Vec<i64>> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
+    let rows: Vec<_> = (0..3).map(row).collect();
+    let input = tokens(&sequences);
+    let (logits, trace) = model.forward(input.clone(), rules, &rows);
+    let loss = language::nats(logits.clone(), input).mean();
+    let gradients = GradientsParams::from_grads(loss.backward(), &model);
+    let mut all = Gradients {
+        gradients: &gradients,
+        values: Vec::new(),
+    };
+    model.visit(&mut all);
+    Pass {
+        logits: values(logits),
+        walks: trace.walks,
+        gradients: all.values,
+    }
+}
+
+struct Gradients<'a> {
+    gradients: &'a GradientsParams,
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor<TestAutodiff> for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<TestAutodiff, D>>) {
+        let zeros = || vec![0.0; parameter.shape().num_elements()];
+        let gradient = self
+            .gradients
+            .get::<crate::support::TestBackend, D>(parameter.id);
+        self.values.extend(gradient.map_or_else(zeros, values));
+    }
+}
+
+fn relative(found: &[f32], expected: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0.0, |a, b| f32::max(a, b.abs()));
+    difference(found, expected) / largest
+}
+
+fn actions(walks: &Walks) -> Vec<&[usize]> {
+    let steps = walks.steps.iter();
+    steps.map(|step| step.actions.as_slice()).collect()
+}
+
+#[test]
+fn grouped_execution_is_dense_execution() {
+    let mut lengths = std::collections::BTreeSet::new();
+    let mut check = |name: String, config: &BrianConfig, rules: &Rules| {
+        let dense = pass(config, Execution::Dense, rules);
+        let grouped = pass(config, Execution::Grouped, rules);
+        assert_eq!(actions(&grouped.walks), actions(&dense.walks), "{name}");
+        let logits = relative(&grouped.logits, &dense.logits);
+        assert!(logits < LOGITS, "{name}: logits differ by {logits:e}");
+        let gradients = relative(&grouped.gradients, &dense.gradients);
+        assert!(
+            gradients < GRADIENTS,
+            "{name}: gradients differ by {gradients:e}"
+        );
+        lengths.extend((0..3 * SEQ).map(|token| dense.walks.n_executed(token)));
+    };
+    for attends in [Attends::All, Attends::Selected] {
+        for exit_objective in exits() {
+            for top_k in [1, 2] {
+                let mut config = pool_of_three();
+                config.route.attends = attends;
+                config.route.top_k = top_k;
+                for (policy_name, policy) in policies() {
+                    let rules = Rules {
+                        choice_gradient: ChoiceGradient::StraightThrough,
+                        ..walk(policy, exit_objective)
+                    };
+                    let name = format!("{attends:?} {policy_name} {exit_objective:?} top {top_k}");
+                    check(name, &config, &rules);
+                }
+                let gated = Rules {
+                    choice_gradient: ChoiceGradient::Gated,
+                    learning: false,
+                    ..walk(router(Select::Argmax), exit_objective)
+                };
+                let name = format!("{attends:?} gated {exit_objective:?} top {top_k}");
+                check(name, &config, &gated);
+            }
+        }
+    }
+    assert!(lengths.len() >= 4, "walks of {lengths:?} blocks");
+}
+
+#[test]
+fn whom_a_block_attends_to_matters() {
+    let rules = walk(router(Select::Argmax), exits()[1]);
+    let mut config = pool_of_three();
+    let all = pass(&config, Execution::Grouped, &rules);
+    config.route.attends = Attends::Selected;
+    let selected = pass(&config, Execution::Grouped, &rules);
+    assert!(relative(&selected.logits, &all.logits) > 1e3 * LOGITS);
+}
