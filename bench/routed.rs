@@ -61,7 +61,10 @@ fn subjects<B: Backend>() -> Vec<Subject<B>> {
             ..Rules::sequential()
         },
     }];
-    for live in LIVE {
+    for live in LIVE
+        .into_iter()
+        .filter(|live| wanted(&format!("live{live}")))
+    {
         let mut values = parameter::collect(&fresh);
         let model = parameter::assign(fresh.clone(), |path, shape| match path {
             "router.output.weight" => vec![0.0; shape.iter().product()],
@@ -94,6 +97,16 @@ fn subjects<B: Backend>() -> Vec<Subject<B>> {
         });
     }
     subjects
+}
+
+/// Whether the command line, if it names any, names this: `cargo bench -p bench --bench routed -- prefill live1`.
+fn wanted(name: &str) -> bool {
+    let kind = |name: &str| name.starts_with("live");
+    let mut named = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-') && kind(argument) == kind(name))
+        .peekable();
+    named.peek().is_none() || named.any(|argument| argument == name)
 }
 
 /// The logit of OUT beside zeros for the blocks that makes walks of so many steps on average.
@@ -230,7 +243,12 @@ fn main() {
         trace.walks
     };
     let name = |index: usize| prefill[index].name.clone();
-    measure::<BenchBackend>("prefill", prefill.len(), run, name);
+    if wanted("prefill") {
+        measure::<BenchBackend>("prefill", prefill.len(), run, name);
+    }
+    if !wanted("train_step") {
+        return;
+    }
 
     let input = SHAPE.input::<BenchAutodiff>(&device);
     let names: Vec<String> = prefill.iter().map(|subject| subject.name.clone()).collect();
@@ -258,5 +276,5 @@ fn main() {
         *model = Some(optimizer.step(1e-9, before, gradients));
         trace.expect("the model walks").walks
     };
-    measure::<BenchBackend>("train step", names.len(), run, |index| names[index].clone());
+    measure::<BenchBackend>("train_step", names.len(), run, |index| names[index].clone());
 }

@@ -24,6 +24,8 @@ pub(crate) struct Runs {
     of: Vec<Vec<usize>>,
     /// Those that run none, rising.
     idle: Vec<usize>,
+    /// Whether each token leaves, although it runs a block.
+    leaves: Vec<bool>,
     /// Whether each token had left before.
     left: Vec<bool>,
 }
@@ -35,10 +37,12 @@ impl Runs {
         let mut runs = Self {
             of: vec![Vec::new(); n_pool],
             idle: Vec::new(),
+            leaves: Vec::with_capacity(chosen.len()),
             left: Vec::with_capacity(chosen.len()),
         };
         for (token, chosen) in chosen.iter().enumerate() {
             runs.left.push(chosen.origin == Origin::Left);
+            runs.leaves.push(chosen.forgone.is_some());
             let alone = match chosen.action < n_pool {
                 true => Some(chosen.action),
                 false => chosen.forgone,
@@ -59,6 +63,50 @@ impl Runs {
     fn used(&self) -> impl Iterator<Item = usize> {
         let blocks = self.of.iter().enumerate();
         blocks.filter_map(|(block, tokens)| (!tokens.is_empty()).then_some(block))
+    }
+}
+
+/// What is added to a token's state besides what a block changes: so often that change, per token `[batch * seq, 1]`.
+pub(crate) struct Gains<B: Backend> {
+    /// With the gradient of the change.
+    pub whole: Option<Tensor<B, 2>>,
+    /// Without it: for gains whose value is zero.
+    pub straight: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Default for Gains<B> {
+    fn default() -> Self {
+        Self {
+            whole: None,
+            straight: None,
+        }
+    }
+}
+
+impl<B: Backend> Gains<B> {
+    /// The states of some tokens behind a block, `[tokens, d_model]`.
+    fn states(
+        &self,
+        before: Tensor<B, 2>,
+        after: Tensor<B, 2>,
+        tokens: &[usize],
+        leaves: &[bool],
+    ) -> Tensor<B, 2> {
+        let change = || after.clone() - before.clone();
+        let mut states = after.clone();
+        if tokens.iter().any(|&token| leaves[token]) {
+            let leaves: Vec<bool> = tokens.iter().map(|&token| leaves[token]).collect();
+            let leaves = TensorData::new(leaves, [tokens.len(), 1]);
+            let leaves = Tensor::<B, 2, Bool>::from_data(leaves, &states.device());
+            states = states.mask_where(leaves.expand(before.dims()), before.clone());
+        }
+        if let Some(whole) = &self.whole {
+            states = states + change() * some(whole.clone(), tokens);
+        }
+        if let Some(straight) = &self.straight {
+            states = states + change().detach() * some(straight.clone(), tokens);
+        }
+        states
     }
 }
 
@@ -112,6 +160,7 @@ impl<'a, B: Backend> Executor<'a, B> {
         position: Tensor<B, 2>,
         runs: &Runs,
         weights: Option<&Tensor<B, 2>>,
+        gains: &Gains<B>,
     ) -> Tensor<B, 3> {
         let dims @ [batch, seq, d_model] = hidden.dims();
         let n_tokens = batch * seq;
@@ -126,14 +175,18 @@ impl<'a, B: Backend> Executor<'a, B> {
         };
         for block in runs.used() {
             let tokens = &runs.of[block];
-            let output = match (self.execution, self.runs_everywhere(tokens)) {
-                (Execution::Grouped, true) if self.attends == Attends::All => {
+            let before = some(input.hidden.clone(), tokens);
+            let everywhere = self.runs_everywhere(tokens);
+            let output = match (self.execution, self.attends) {
+                (Execution::Grouped, Attends::All) if everywhere => {
                     self.everywhere(block, &input, tokens)
                 }
-                (Execution::Grouped, _) => self.apart(block, &input, tokens, &runs.left),
-                (Execution::Dense, true) => self.everywhere(block, &input, tokens),
-                (Execution::Dense, false) => rows(self.everywhere(block, &input, tokens), tokens),
+                (Execution::Grouped, _) => {
+                    self.apart(block, &input, before.clone(), tokens, &runs.left)
+                }
+                (Execution::Dense, _) => some(self.everywhere(block, &input, tokens), tokens),
             };
+            let output = gains.states(before, output, tokens, &runs.leaves);
             outputs.push(match weights {
                 Some(weights) => {
                     let column = weights.clone().slice_dim(1, block..block + 1);
@@ -190,12 +243,13 @@ impl<'a, B: Backend> Executor<'a, B> {
         &mut self,
         index: usize,
         input: &Input<B>,
+        before: Tensor<B, 2>,
         tokens: &[usize],
         left: &[bool],
     ) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
         let packed = Packed::new(tokens, seq);
-        let placed = self.placed(index, input, tokens);
+        let placed = self.placed(index, before, &input.position, tokens);
         let angles = self.causal.angles(&packed.places);
         let block = &self.pool[index].block;
         let normed = block.attention_norm.forward(placed.clone());
@@ -235,12 +289,17 @@ impl<'a, B: Backend> Executor<'a, B> {
         output.reshape([tokens.len(), d_model])
     }
 
-    /// What a block's norm starts from, of some tokens.
-    fn placed(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
-        let [_, d_model] = input.hidden.dims();
-        let some = |x: &Tensor<B, 2>| some(x.clone(), tokens).unsqueeze::<3>();
-        let placed = self.pool[block].place(some(&input.hidden), some(&input.position));
-        placed.reshape([tokens.len(), d_model])
+    /// What a block's norm starts from, of some tokens with their hidden states.
+    fn placed(
+        &self,
+        block: usize,
+        hidden: Tensor<B, 2>,
+        position: &Tensor<B, 2>,
+        tokens: &[usize],
+    ) -> Tensor<B, 2> {
+        let position = some(position.clone(), tokens).unsqueeze();
+        let placed = self.pool[block].place(hidden.unsqueeze(), position);
+        placed.squeeze_dim(0)
     }
 
     /// A block's keys and values of some tokens, `[tokens, 2 * d_model]`.
@@ -256,9 +315,9 @@ impl<'a, B: Backend> Executor<'a, B> {
         let rows = resting.rows(tokens, left, |fresh| {
             let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
             let block = &self.pool[index].block;
-            let normed = block
-                .attention_norm
-                .forward(self.placed(index, input, fresh));
+            let hidden = some(input.hidden.clone(), fresh);
+            let placed = self.placed(index, hidden, &input.position, fresh);
+            let normed = block.attention_norm.forward(placed);
             let angles = self.causal.angles(&places);
             block.attention.keys_values(normed, &angles)
         });

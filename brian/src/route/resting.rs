@@ -8,15 +8,17 @@ use burn::tensor::backend::Backend;
 pub(crate) struct Resting<B: Backend> {
     /// The row of each token that has one.
     row: Vec<Option<usize>>,
-    /// `[n_rows, width]`.
-    rows: Option<Tensor<B, 2>>,
+    n_rows: usize,
+    /// `[n_rows, width]` in parts, as they came.
+    parts: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Resting<B> {
     pub fn new(n_tokens: usize) -> Self {
         Self {
             row: vec![None; n_tokens],
-            rows: None,
+            n_rows: 0,
+            parts: Vec::new(),
         }
     }
 
@@ -30,23 +32,29 @@ impl<B: Backend> Resting<B> {
     ) -> Tensor<B, 2> {
         let without = |token: &usize| self.row[*token].is_none();
         let fresh: Vec<usize> = tokens.iter().copied().filter(without).collect();
-        let n_kept = self.rows.as_ref().map_or(0, |rows| rows.dims()[0]);
-        let parts = [self.rows.take(), (!fresh.is_empty()).then(|| make(&fresh))];
-        let all = Tensor::cat(parts.into_iter().flatten().collect(), 0);
+        let mut parts = self.parts.clone();
         let mut row = self.row.clone();
-        for (index, &token) in fresh.iter().enumerate() {
-            row[token] = Some(n_kept + index);
+        if !fresh.is_empty() {
+            let made = make(&fresh);
+            for (index, &token) in fresh.iter().enumerate() {
+                row[token] = Some(self.n_rows + index);
+            }
+            let stay = (0..fresh.len()).filter(|&index| left[fresh[index]]);
+            let stay: Vec<usize> = stay.collect();
+            for &index in &stay {
+                self.row[fresh[index]] = Some(self.n_rows);
+                self.n_rows += 1;
+            }
+            if !stay.is_empty() {
+                self.parts.push(some(made.clone(), &stay));
+            }
+            parts.push(made);
         }
         let wanted: Vec<usize> = tokens.iter().filter_map(|&token| row[token]).collect();
-        let stay = (0..fresh.len()).filter(|&index| left[fresh[index]]);
-        let stay: Vec<usize> = stay.collect();
-        for (index, &place) in stay.iter().enumerate() {
-            self.row[fresh[place]] = Some(n_kept + index);
-        }
-        let kept: Vec<usize> = (0..n_kept)
-            .chain(stay.into_iter().map(|index| n_kept + index))
-            .collect();
-        self.rows = (!kept.is_empty()).then(|| some(all.clone(), &kept));
+        let all = match parts.len() {
+            1 => parts.remove(0),
+            _ => Tensor::cat(parts, 0),
+        };
         some(all, &wanted)
     }
 }

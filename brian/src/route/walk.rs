@@ -5,7 +5,7 @@
 use super::choose::{Chosen, Step, Token, choose};
 use super::constraint::CAPPED;
 use super::draws::Purpose;
-use super::execute::{Executor, Runs};
+use super::execute::{Executor, Gains, Runs};
 use super::leave::{Mixture, StraightThrough};
 use super::policy::{Policy, Row};
 use super::position::{Positions, Reach, Table};
@@ -249,10 +249,6 @@ impl<B: Backend> Ground<'_, B> {
         table: &Table<B>,
     ) -> State<B> {
         let State { hidden, position } = state;
-        let [batch, seq, _] = hidden.dims();
-        let n_tokens = batch * seq;
-        let rules = step.rules;
-        let device = hidden.device();
         let mixes = chosen.iter().any(|chosen| chosen.fused);
         let weights = asked
             .filter(|_| mixes)
@@ -262,50 +258,59 @@ impl<B: Backend> Ground<'_, B> {
             true => position.clone(),
             false => position.zeros_like(),
         };
-        let mixed = underway
+        let gains = self.gains(step, chosen, asked, underway);
+        let moved = underway
             .executor
-            .execute(&hidden, seen, &runs, weights.as_ref());
-        let stays = |chosen: &Chosen| chosen.action == step.n_pool;
-        let mut moved = match chosen.iter().filter(|chosen| stays(chosen)).count() {
-            0 => mixed.clone(),
-            n if n == n_tokens => hidden.clone(),
-            _ => keep(mixed.clone(), hidden.clone(), chosen.iter().map(stays)),
-        };
-        if let (Some(asked), true) = (
-            asked,
-            rules.learning || rules.choice_gradient == ChoiceGradient::Gated,
-        ) {
-            let column = |values: Vec<f32>| {
-                Tensor::<B, 3>::from_data(TensorData::new(values, [batch, seq, 1]), &device)
-            };
-            let is_alone = |chosen: &Chosen| {
-                chosen.origin == Origin::Router && !chosen.fused && !stays(chosen)
-            };
-            let change = || mixed.clone() - hidden.clone();
-            if rules.choice_gradient != ChoiceGradient::Legacy && chosen.iter().any(is_alone) {
-                let gate = asked.gate(chosen, step.n_pool).reshape([batch, seq, 1]);
-                let alone = column(chosen.iter().map(|c| f32::from(is_alone(c))).collect());
-                let extra = match rules.choice_gradient {
-                    // The value of this difference is exactly zero, its gradient that of the gate.
-                    ChoiceGradient::StraightThrough => {
-                        (gate.clone() - gate.detach()) * change().detach()
-                    }
-                    _ => (gate - 1.0) * change(),
-                };
-                moved = moved + extra * alone;
-            }
-            if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
-                let alive = underway
-                    .straight
-                    .alive(asked.out_probability(), chosen, step.n_pool);
-                let alive = alive.reshape([batch, seq, 1]);
-                moved = moved + (alive.clone() - alive.detach()) * change().detach();
-            }
-        }
+            .execute(&hidden, seen, &runs, weights.as_ref(), &gains);
+        let device = moved.device();
         State {
             hidden: moved,
             position: self.arrive(chosen, weights, step.n_pool, table, &device),
         }
+    }
+
+    /// How the task reaches the choice of a block and the exit.
+    fn gains(
+        &self,
+        step: Step<'_>,
+        chosen: &[Chosen],
+        asked: Option<&Asked<B>>,
+        underway: &mut Underway<'_, B>,
+    ) -> Gains<B> {
+        let mut gains = Gains::default();
+        let rules = step.rules;
+        let gates = rules.learning || rules.choice_gradient == ChoiceGradient::Gated;
+        let Some(asked) = asked.filter(|_| gates) else {
+            return gains;
+        };
+        let is_alone = |chosen: &Chosen| {
+            chosen.origin == Origin::Router && !chosen.fused && chosen.action < step.n_pool
+        };
+        if rules.choice_gradient != ChoiceGradient::Legacy && chosen.iter().any(is_alone) {
+            let gate = asked.gate(chosen, step.n_pool);
+            let alone: Vec<f32> = chosen.iter().map(|c| f32::from(is_alone(c))).collect();
+            let alone = TensorData::new(alone, [chosen.len(), 1]);
+            let alone = Tensor::from_data(alone, &gate.device());
+            match rules.choice_gradient {
+                // The value of this difference is exactly zero, its gradient that of the gate.
+                ChoiceGradient::StraightThrough => {
+                    gains.straight = Some((gate.clone() - gate.detach()) * alone);
+                }
+                _ => gains.whole = Some((gate - 1.0) * alone),
+            }
+        }
+        if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
+            let out_probability = asked.out_probability();
+            let alive = underway
+                .straight
+                .alive(out_probability, chosen, step.n_pool);
+            let of_alive = alive.clone() - alive.detach();
+            gains.straight = Some(match gains.straight.take() {
+                Some(of_gate) => of_gate + of_alive,
+                None => of_alive,
+            });
+        }
+        gains
     }
 
     /// Where every token stands after its action.
@@ -348,19 +353,6 @@ impl<B: Backend> Ground<'_, B> {
 struct Underway<'a, B: Backend> {
     executor: Executor<'a, B>,
     straight: StraightThrough<B>,
-}
-
-/// `kept` where `here` says so, else `others`; `here` is per token.
-fn keep<B: Backend>(
-    others: Tensor<B, 3>,
-    kept: Tensor<B, 3>,
-    here: impl Iterator<Item = bool>,
-) -> Tensor<B, 3> {
-    let dims @ [batch, seq, _] = kept.dims();
-    let here: Vec<bool> = here.collect();
-    let data = TensorData::new(here, [batch, seq, 1]);
-    let mask = Tensor::<B, 3, Bool>::from_data(data, &kept.device());
-    others.mask_where(mask.expand(dims), kept)
 }
 
 /// What the router said at a step, about every token.
