@@ -1,5 +1,6 @@
 //! The backend under measurement, shapes, and a clock that waits for the device.
 
+use brian::route::parallel::Parallel;
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, Execution, Sees};
 use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
@@ -107,6 +108,7 @@ impl Shape {
                 sees: Sees::Token,
                 attends: Attends::All,
                 execution: Execution::Grouped,
+                parallel: Parallel::None,
             },
             exit: Exit::Residual,
         }

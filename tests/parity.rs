@@ -8,6 +8,7 @@ use brian::loss::language;
 use brian::loss::route::RouteLosses;
 use brian::loss::view::Scope;
 use brian::route::constraint::Constraint;
+use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::ExitObjective;
@@ -181,14 +182,14 @@ fn check_routed(folder: &Path, case: &Value) -> Result<String, String> {
 /// The reference's settings as ours, or the first that has no counterpart yet.
 fn brian_config(case: &Value) -> Result<BrianConfig, String> {
     let settings = &case["brian"];
-    for later in ["global_kv", "attention_global_kv", "parallel_passing"] {
+    for later in ["global_kv", "attention_global_kv"] {
         if settings[later].as_bool() == Some(true) {
             return Err(format!("{later} does not exist yet"));
         }
     }
     let size = |name: &str| settings[name].as_u64().map(|size| size as usize);
     let mode = case["call"]["route_mode"].as_str();
-    if !matches!(mode, Some("free" | "fixed" | "pseudo")) {
+    if !matches!(mode, Some("free" | "fixed" | "pseudo" | "parallel")) {
         return Err(format!("route mode {mode:?} is not one without chance"));
     }
     let is = |name: &str, default: bool| settings[name].as_bool().unwrap_or(default);
@@ -206,6 +207,19 @@ fn brian_config(case: &Value) -> Result<BrianConfig, String> {
     }
     config.route.top_k_first = size("top_k").unwrap_or(1).clamp(1, n_pool + 1);
     config.route.top_k = size("later_top_k").unwrap_or(2).clamp(1, n_pool + 1);
+    if is("parallel_passing", false) {
+        let number = |name: &str, default: f64| settings[name].as_f64().unwrap_or(default);
+        config.route.parallel = Parallel::SequenceBeam {
+            width: size("beam_size").unwrap_or(2),
+            branch_cost: number("branch_cost", 0.01),
+            score_decay: number("branch_score_decay", 0.99),
+            parent_exit: match settings["parallel_exit_policy"].as_str() {
+                Some("top1") => ParentExit::Top1,
+                Some("any_topk") => ParentExit::AnyTopk,
+                _ => ParentExit::Branch,
+            },
+        };
+    }
     config.position.layout = match settings["block_position_mode"].as_str() {
         Some("none") => Layout::None,
         Some("random") => Layout::Random,

@@ -4,6 +4,7 @@ use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;
 use crate::initial::Initial;
 use crate::model::BrianConfig;
+use crate::route::parallel::Parallel;
 use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
 use crate::route::rules::{Attends, Execution, RouteConfig, Sees};
 
@@ -70,6 +71,7 @@ pub fn brian(
             sees: Sees::Token,
             attends: Attends::All,
             execution: Execution::Dense,
+            parallel: Parallel::None,
         },
         exit: Exit::Projection,
     }

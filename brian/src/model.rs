@@ -78,6 +78,17 @@ impl BrianConfig {
         for (field, count) in counts.into_iter().filter(|(_, count)| *count == 0) {
             errors.push(ConfigError::new(field, count, "at least 1"));
         }
+        let RouteConfig {
+            top_k_first, top_k, ..
+        } = self.route;
+        match self.route.parallel.width() {
+            0 => errors.push(ConfigError::new("route.parallel.width", 0, "at least 1")),
+            width if width > 1 && top_k_first.max(top_k) <= 1 => {
+                let expected = "1, or a top_k above 1: no branch has two children";
+                errors.push(ConfigError::new("route.parallel.width", width, expected));
+            }
+            _ => {}
+        }
         for (field, top_k) in [
             ("route.top_k_first", self.route.top_k_first),
             ("route.top_k", self.route.top_k),

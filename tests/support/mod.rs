@@ -6,6 +6,7 @@ mod torch;
 pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
+use brian::route::parallel::Parallel;
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, Execution, Sees};
 use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
@@ -78,6 +79,7 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
             sees: Sees::Token,
             attends: Attends::All,
             execution: Execution::Grouped,
+            parallel: Parallel::None,
         },
         exit,
     }

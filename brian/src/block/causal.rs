@@ -91,6 +91,19 @@ impl<B: Backend> Causal<B> {
     pub fn mask(&self) -> Tensor<B, 4> {
         self.mask.clone().unsqueeze()
     }
+
+    /// The same for tokens that attend to earlier ones of another sequence and, as if it lay behind that, to themselves in their
+    /// own: what hides all else. `absent` is added for the other sequence, `[batch, 1, 1, seq]`.
+    ///
+    /// # Shapes
+    /// `[batch, 1, seq, 2 * seq]`
+    pub fn mask_beside(&self, absent: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [batch, _, _, seq] = absent.dims();
+        let itself = Tensor::<B, 2>::eye(seq, &self.mask.device());
+        let earlier = (self.mask.clone() + itself.clone() * MASKED).unsqueeze::<4>();
+        let own = ((itself.neg() + 1.0) * MASKED).unsqueeze::<4>();
+        Tensor::cat(vec![earlier + absent, own.expand([batch, 1, seq, seq])], 3)
+    }
 }
 
 /// The angles of tokens apart, `[n_tokens, d_head / 2]`.

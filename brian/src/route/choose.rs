@@ -54,6 +54,22 @@ pub(crate) struct Chosen {
     pub out_probability: f64,
 }
 
+impl Chosen {
+    /// One block, or OUT, and nothing besides; what the router would have liked is left open.
+    pub fn alone(action: usize, origin: Origin) -> Self {
+        Self {
+            action,
+            origin,
+            fused: false,
+            forgone: None,
+            best: action,
+            likeliest: Vec::new(),
+            capped: None,
+            out_probability: 0.0,
+        }
+    }
+}
+
 impl Token {
     pub fn new(sequence: u64, place: usize) -> Self {
         Self {
@@ -206,7 +222,7 @@ impl Router {
 }
 
 /// Actions by falling logit, the lower one first among equals.
-fn by_logit(logits: &[f32]) -> Vec<usize> {
+pub(super) fn by_logit(logits: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
     order

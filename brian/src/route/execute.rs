@@ -3,6 +3,8 @@
 //! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
 //! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The
 //! rest of the block runs on the tokens that chose it: one gather and one scatter per block and step.
+//!
+//! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
 
 use super::choose::Chosen;
 use super::resting::{Resting, some};
@@ -123,6 +125,8 @@ pub(crate) struct Executor<'a, B: Backend> {
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
+    /// How many branches every token has: the sequences of the best ones come first.
+    n_branches: usize,
     /// Per block.
     resting: Vec<Option<Resting<B>>>,
 }
@@ -143,8 +147,14 @@ impl<'a, B: Backend> Executor<'a, B> {
             attends,
             execution,
             dims,
+            n_branches: 1,
             resting: pool.iter().map(resting).collect(),
         }
+    }
+
+    /// The same for the branches of a beam: `dims` counts them as sequences.
+    pub fn of_branches(self, n_branches: usize) -> Self {
+        Self { n_branches, ..self }
     }
 
     /// What the blocks make of the tokens: of one that is fused their mixture by `weights`, of one that runs none itself.
@@ -178,6 +188,7 @@ impl<'a, B: Backend> Executor<'a, B> {
             let before = some(input.hidden.clone(), tokens);
             let everywhere = self.runs_everywhere(tokens);
             let output = match (self.execution, self.attends) {
+                _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
                 (Execution::Grouped, Attends::All) if everywhere => {
                     self.everywhere(block, &input, tokens)
                 }
@@ -236,6 +247,45 @@ impl<'a, B: Backend> Executor<'a, B> {
         }
         let output = block.block.finish(placed, queries, own, mask);
         output.reshape([n_tokens, d_model])
+    }
+
+    /// What a block makes of some branches, `[tokens, d_model]`: only what follows attention runs on these alone.
+    fn beside_best(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        let [n_sequences, seq] = self.dims;
+        let [n_tokens, d_model] = input.hidden.dims();
+        let batch = n_sequences / self.n_branches;
+        let block = &self.pool[block];
+        let split = |x: &Tensor<B, 2>| {
+            let [_, width] = x.dims();
+            x.clone().reshape([n_sequences, seq, width])
+        };
+        let placed = block.place(split(&input.hidden), split(&input.position));
+        let (queries, own) = block.block.project(placed.clone(), self.causal);
+        let beside = |own: Tensor<B, 4>| {
+            let best = own.clone().slice_dim(0, 0..batch);
+            let best = best.repeat_dim(0, self.n_branches);
+            Tensor::cat(vec![best, own], 2)
+        };
+        let among = KeysValues {
+            keys: beside(own.keys),
+            values: beside(own.values),
+        };
+        let mut absent = vec![0.0; batch * seq];
+        if self.attends == Attends::Selected {
+            absent.fill(MASKED);
+            let best = tokens.iter().filter(|&&token| token < batch * seq);
+            best.for_each(|&token| absent[token] = 0.0);
+        }
+        let absent = TensorData::new(absent, [batch, 1, 1, seq]);
+        let absent = Tensor::from_data(absent, &input.hidden.device());
+        let mask = self
+            .causal
+            .mask_beside(absent)
+            .repeat_dim(0, self.n_branches);
+        let found = block.block.attention.find(queries, among, mask);
+        let [placed, found] = [placed, found].map(|x| some(x.reshape([n_tokens, d_model]), tokens));
+        let output = block.block.end(placed.unsqueeze(), found.unsqueeze());
+        output.reshape([tokens.len(), d_model])
     }
 
     /// What a block makes of some tokens, `[tokens, d_model]`.

@@ -13,18 +13,28 @@
 //! | `resting` | what is made once of a token that has left |
 //! | `leave` | how the task reaches OUT |
 //! | `walk` | the loop |
+//! | `parallel` | several paths at once: what a beam is |
+//! | `branch` | children of branches and which of them stay, on the host |
+//! | `scores` | what branches weigh, on the device |
+//! | `beam` | the loop over branches of every token |
+//! | `sequence_beam` | the same over branches of every sequence: the reference's, not causal |
 //! | `trace` | what it did |
 
+mod beam;
+mod branch;
 mod choose;
 pub mod constraint;
 pub mod draws;
 mod execute;
 pub mod exploration;
 mod leave;
+pub mod parallel;
 pub mod policy;
 pub mod position;
 mod resting;
 pub mod router;
 pub mod rules;
+mod scores;
+mod sequence_beam;
 pub mod trace;
 pub mod walk;

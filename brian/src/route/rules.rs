@@ -2,15 +2,16 @@
 
 use super::constraint::Constraint;
 use super::draws::Draws;
+use super::parallel::Parallel;
 use super::policy::{Policy, Select, Teacher};
 use serde::Deserialize;
 
 /// What a walk may be and what the router looks at; the same in every stage of a ladder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct RouteConfig {
     /// Steps of a walk that the router leads.
     pub max_steps: usize,
-    /// How many of the likeliest actions are mixed at the first step; 1 executes one block.
+    /// How many of the likeliest actions are mixed at the first step; 1 executes one block. Of a beam: the children of a branch.
     pub top_k_first: usize,
     /// The same at all later steps.
     pub top_k: usize,
@@ -20,6 +21,8 @@ pub struct RouteConfig {
     pub attends: Attends,
     /// How blocks are run.
     pub execution: Execution,
+    /// How many paths are walked at once.
+    pub parallel: Parallel,
 }
 
 /// What a block's attention looks at, among the earlier tokens and the token itself.

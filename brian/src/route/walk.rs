@@ -2,6 +2,7 @@
 //!
 //! Every token walks on its own, but attends to all earlier tokens.
 
+use super::branch::Finished;
 use super::choose::{Chosen, Step, Token, choose};
 use super::constraint::CAPPED;
 use super::draws::Purpose;
@@ -46,6 +47,14 @@ impl<B: Backend> Ground<'_, B> {
     pub fn walk(&self, entered: Tensor<B, 3>, rules: &Rules, rows: &[Row]) -> (State<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
         assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
+        // A teacher knows one path; only a router can say which others are worth a try.
+        if let (Policy::Router { .. }, Some(search)) = (&rules.policy, self.route.parallel.search())
+        {
+            return match search.finished {
+                Finished::Rests => self.beam(&search, entered, rules, rows),
+                Finished::Repeats(_) => self.sequence_beam(&search, entered, rules, rows),
+            };
+        }
         let n_pool = self.pool.len();
         let table = self.positions.table();
         let targets = self.targets(rules, rows);
@@ -129,7 +138,7 @@ impl<B: Backend> Ground<'_, B> {
         (state, trace)
     }
 
-    fn targets(&self, rules: &Rules, rows: &[Row]) -> Vec<Vec<usize>> {
+    pub(super) fn targets(&self, rules: &Rules, rows: &[Row]) -> Vec<Vec<usize>> {
         let n_pool = self.pool.len();
         let teacher = rules.policy.teacher();
         let targets =
@@ -143,7 +152,7 @@ impl<B: Backend> Ground<'_, B> {
         targets
     }
 
-    fn top_k(&self, index: usize) -> usize {
+    pub(super) fn top_k(&self, index: usize) -> usize {
         let top_k = match index {
             0 => self.route.top_k_first,
             _ => self.route.top_k,
@@ -152,7 +161,7 @@ impl<B: Backend> Ground<'_, B> {
     }
 
     /// The adjusted action logits of every token.
-    fn score(
+    pub(super) fn score(
         &self,
         step: Step<'_>,
         n_steps: usize,
@@ -314,7 +323,7 @@ impl<B: Backend> Ground<'_, B> {
     }
 
     /// Where every token stands after its action.
-    fn arrive(
+    pub(super) fn arrive(
         &self,
         chosen: &[Chosen],
         weights: Option<Tensor<B, 2>>,
@@ -356,13 +365,13 @@ struct Underway<'a, B: Backend> {
 }
 
 /// What the router said at a step, about every token.
-struct Asked<B: Backend> {
+pub(super) struct Asked<B: Backend> {
     /// Adjusted, `[n_tokens, n_actions]`.
-    logits: Tensor<B, 2>,
-    probabilities: Tensor<B, 2>,
-    host_logits: Vec<f32>,
-    host_probabilities: Vec<f32>,
-    n_actions: usize,
+    pub logits: Tensor<B, 2>,
+    pub probabilities: Tensor<B, 2>,
+    pub host_logits: Vec<f32>,
+    pub host_probabilities: Vec<f32>,
+    pub n_actions: usize,
 }
 
 impl<B: Backend> Asked<B> {
@@ -425,7 +434,7 @@ fn choose_all<B: Backend>(
     tokens.iter().enumerate().map(choose_one).collect()
 }
 
-fn record<B: Backend>(
+pub(super) fn record<B: Backend>(
     chosen: &[Chosen],
     asked: Option<Asked<B>>,
     targets: Option<Vec<usize>>,

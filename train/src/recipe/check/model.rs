@@ -3,6 +3,7 @@
 use super::{MOST, Section};
 use crate::recipe::{Edges, ModelConfig, SignalConfig};
 use brian::ConfigError;
+use brian::route::parallel::Parallel;
 use brillm::candidate::Candidates;
 use brillm::flow::Mix;
 use brillm::graph::BackOff;
@@ -12,6 +13,8 @@ use brillm::prior::Prior;
 
 /// Blocks in a row; a deeper model is a mistake of the recipe.
 const MOST_BLOCKS: u64 = 4096;
+/// Branches of a beam; each costs a walk.
+const MOST_BRANCHES: u64 = 256;
 
 /// Reports every rule that the model breaks.
 pub(super) fn check(model: &ModelConfig, section: &Section<'_>) {
@@ -30,12 +33,35 @@ pub(super) fn check(model: &ModelConfig, section: &Section<'_>) {
         ModelConfig::Brian(config) => &config.initial,
         ModelConfig::BriLlm(config) => return graph(config, section),
     };
+    if let ModelConfig::Brian(config) = model {
+        parallel(config.route.parallel, &section.key("route").key("parallel"));
+    }
     if let brian::Initial::Scaled { std } = initial {
         let holds = *std > 0.0 && *std <= 1.0;
         section
             .key("initial")
             .require("std", holds, "more than 0 and at most 1");
     }
+}
+
+/// The rules of a beam.
+fn parallel(parallel: Parallel, section: &Section<'_>) {
+    let (Parallel::Beam {
+        branch_cost,
+        score_decay,
+        ..
+    }
+    | Parallel::SequenceBeam {
+        branch_cost,
+        score_decay,
+        ..
+    }) = parallel
+    else {
+        return;
+    };
+    section.require("branch_cost", branch_cost >= 0.0, "at least 0");
+    let decays = score_decay > 0.0 && score_decay <= 1.0;
+    section.require("score_decay", decays, "more than 0 and at most 1");
 }
 
 /// The largest value of each size.
@@ -66,6 +92,11 @@ fn bounds(model: &ModelConfig) -> Vec<(&'static str, u64, u64)> {
                 MOST_BLOCKS + 1,
             ),
             ("route.top_k", config.route.top_k, MOST_BLOCKS + 1),
+            (
+                "route.parallel.width",
+                config.route.parallel.width(),
+                MOST_BRANCHES,
+            ),
         ],
     };
     sizes

@@ -1,0 +1,304 @@
+//! A beam for every token: the loop over steps with several branches, each of which scores, has children and moves.
+//!
+//! Position `t` depends on the tokens up to `t` only. A branch of a token executes a block on its own state; attention finds
+//! there the *best* branch of every earlier token at that step, and the branch itself. Why the best one, and not their mixture:
+//! it is a state that some walk has, as blocks know them; a mixture of states of different depth is none. A block's keys and
+//! values are therefore those of one walk, whatever the width, and along its best branches a beam is an ordinary walk: with one
+//! branch it is the greedy walk with a hard exit.
+//!
+//! A branch that has left stays as it is, and competes with those that go on. When all branches of a token have left its scores
+//! rest, so that nothing depends on how long other tokens walk. Noise, the exit's bias, the cap and the forced last exit apply
+//! to every branch as they do to a walk; `select` and the random override do not, a beam being exploration of its own, nor do
+//! `exit_objective` and `choice_gradient`: the weights of the mixture are what has a gradient, and OUT is an action among others.
+//!
+//! What is recorded is one walk: the one that led to the branch that is best in the end, from its first step.
+
+use super::branch::{Child, Parent, Search};
+use super::choose::{Chosen, Step, Token, by_logit};
+use super::execute::{Executor, Gains, Runs};
+use super::policy::Row;
+use super::position::{Table, normalize};
+use super::resting::{Resting, some};
+use super::rules::Rules;
+use super::scores::{Scores, parent_rows};
+use super::trace::{Origin, Trace, TraceStep, Walks};
+use super::walk::{Asked, Ground, State, record};
+use crate::block::matrix::rows as rows_of;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// All branches of all tokens, the best ones first: `[n_branches * batch * seq]`.
+struct Branches<B: Backend> {
+    /// Hidden states `[n_branches * batch, seq, d_model]`.
+    state: State<B>,
+    tokens: Vec<Token>,
+    host_scores: Vec<f64>,
+    scores: Scores<B>,
+}
+
+/// A step that is over.
+struct Passed<B: Backend> {
+    /// About the branches before it.
+    asked: Asked<B>,
+    /// The branches behind it.
+    children: Vec<Child>,
+    chosen: Vec<Chosen>,
+    /// Where they stand.
+    position: Tensor<B, 2>,
+    top_k: usize,
+}
+
+impl<B: Backend> Ground<'_, B> {
+    /// Walks every token on several paths from the state it enters with, and mixes where they lead.
+    pub(super) fn beam(
+        &self,
+        search: &Search,
+        entered: Tensor<B, 3>,
+        rules: &Rules,
+        rows: &[Row],
+    ) -> (State<B>, Trace<B>) {
+        let dims @ [batch, seq, _] = entered.dims();
+        let n_tokens = batch * seq;
+        let n_steps = self.route.max_steps;
+        let table = self.positions.table();
+        let tokens = rows
+            .iter()
+            .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)));
+        let mut branches = Branches {
+            scores: Scores::start(n_tokens, &entered.device()),
+            state: State {
+                hidden: entered,
+                position: table.start(n_tokens),
+            },
+            tokens: tokens.collect(),
+            host_scores: vec![0.0; n_tokens],
+        };
+        let mut walked = Vec::new();
+        for index in 0..n_steps {
+            let step = Step {
+                rules,
+                index,
+                is_last: index + 1 == n_steps,
+                n_pool: self.pool.len(),
+                top_k: self.top_k(index),
+            };
+            let passed = self.step(search, step, &mut branches, &table, dims);
+            walked.push(passed);
+            if branches.tokens.iter().all(|token| token.left) {
+                break;
+            }
+        }
+        let trace = Trace {
+            walks: Walks {
+                batch,
+                seq,
+                n_pool: self.pool.len(),
+                max_steps: n_steps,
+                hard_exit: true,
+                steps: Vec::new(),
+            },
+            steps: Vec::new(),
+        };
+        let targets = self.targets(rules, rows);
+        let trace = best_walks(trace, walked, &targets, &table);
+        (branches.merge(dims), trace)
+    }
+
+    /// One step of all branches.
+    fn step(
+        &self,
+        search: &Search,
+        step: Step<'_>,
+        branches: &mut Branches<B>,
+        table: &Table<B>,
+        [batch, seq, d_model]: [usize; 3],
+    ) -> Passed<B> {
+        let n_tokens = batch * seq;
+        // Branches change places, so nothing is kept by place from step to step.
+        let mut resting = Resting::new(branches.tokens.len());
+        let asked = self.score(
+            step,
+            self.route.max_steps,
+            &branches.state,
+            &branches.tokens,
+            table,
+            &mut resting,
+        );
+        let children = branches.follow(search, step, &asked, n_tokens);
+        let parents = parent_rows(&children, n_tokens);
+        let chosen: Vec<Chosen> = children
+            .iter()
+            .zip(&parents)
+            .map(|(child, &parent)| {
+                let left = branches.tokens[parent].left || child.is_empty();
+                let origin = match step.must_leave() {
+                    _ if left => Origin::Left,
+                    true => Origin::Last,
+                    false => Origin::Router,
+                };
+                Chosen::alone(child.action, origin)
+            })
+            .collect();
+        branches.scores = branches.scores.follow(asked.logits.clone(), &children);
+        branches.host_scores = children.iter().map(|child| child.score).collect();
+        let followed = chosen.iter().zip(&parents).map(|(chosen, &parent)| {
+            let mut token = branches.tokens[parent].clone();
+            token.go(chosen, step.n_pool, true);
+            token
+        });
+        branches.tokens = followed.collect();
+
+        let n_branches = children.len() / n_tokens;
+        let n_rows = branches.state.hidden.dims()[0] * seq;
+        let hidden = branches.state.hidden.clone().reshape([n_rows, d_model]);
+        let hidden = some(hidden, &parents).reshape([n_branches * batch, seq, d_model]);
+        let position = some(branches.state.position.clone(), &parents);
+        let told = match self.into.blocks() {
+            true => position,
+            false => position.zeros_like(),
+        };
+        let mut executor = Executor::new(
+            self.pool,
+            self.causal,
+            self.route.attends,
+            self.route.execution,
+            [n_branches * batch, seq],
+        )
+        .of_branches(n_branches);
+        let runs = Runs::new(&chosen, step.n_pool);
+        let hidden = executor.execute(&hidden, told, &runs, None, &Gains::default());
+        let device = hidden.device();
+        let position = self.arrive(&chosen, None, step.n_pool, table, &device);
+        branches.state = State {
+            hidden,
+            position: position.clone(),
+        };
+        Passed {
+            asked,
+            children,
+            chosen,
+            position,
+            top_k: step.top_k,
+        }
+    }
+}
+
+impl<B: Backend> Branches<B> {
+    /// The branches after a step, `[n_branches * n_tokens]`.
+    fn follow(
+        &self,
+        search: &Search,
+        step: Step<'_>,
+        asked: &Asked<B>,
+        n_tokens: usize,
+    ) -> Vec<Child> {
+        let n_branches = self.tokens.len() / n_tokens;
+        let cap = step.rules.constraint.self_recurrence_cap;
+        let parent = |row: usize| Parent {
+            score: self.host_scores[row],
+            left: self.tokens[row].left,
+            logits: asked.of_token(row),
+            capped: self.tokens[row].capped(cap),
+            must_leave: step.must_leave(),
+        };
+        let of_token = |token: usize| -> Vec<Child> {
+            let branches = (0..n_branches).map(|branch| parent(branch * n_tokens + token));
+            search.follow(&branches.collect::<Vec<_>>(), step.top_k)
+        };
+        let of_tokens: Vec<Vec<Child>> = (0..n_tokens).map(of_token).collect();
+        let n_children = search.n_branches(n_branches, step.top_k);
+        (0..n_children)
+            .flat_map(|branch| of_tokens.iter().map(move |children| children[branch]))
+            .collect()
+    }
+
+    /// What leaves the walk; `dims` of what entered it.
+    fn merge(self, dims: [usize; 3]) -> State<B> {
+        let [_, _, d_model] = dims;
+        let n_rows = self.tokens.len();
+        let hidden = self
+            .scores
+            .mix(self.state.hidden.reshape([n_rows, d_model]));
+        State {
+            hidden: hidden.reshape(dims),
+            position: normalize(self.scores.mix(self.state.position)),
+        }
+    }
+}
+
+impl Step<'_> {
+    fn must_leave(&self) -> bool {
+        self.is_last && self.rules.constraint.force_final_exit
+    }
+}
+
+/// The record of the walks that led to the best branches.
+fn best_walks<B: Backend>(
+    mut trace: Trace<B>,
+    walked: Vec<Passed<B>>,
+    targets: &[Vec<usize>],
+    table: &Table<B>,
+) -> Trace<B> {
+    let Walks {
+        batch, seq, n_pool, ..
+    } = trace.walks;
+    let n_tokens = batch * seq;
+    let mut branch = vec![0; n_tokens];
+    for (index, passed) in walked.into_iter().enumerate().rev() {
+        let row = |(token, branch): (usize, &usize)| branch * n_tokens + token;
+        let ends: Vec<usize> = branch.iter().enumerate().map(row).collect();
+        let parents = ends.iter().map(|&end| passed.children[end].parent);
+        branch = parents.collect();
+        let starts: Vec<usize> = branch.iter().enumerate().map(row).collect();
+        let asked = passed.asked.of_tokens(&starts);
+        let distances = table.distances(some(passed.position, &ends));
+        trace.steps.push(TraceStep {
+            logits: asked.logits.clone(),
+            location: (asked.probabilities.clone() * distances)
+                .sum_dim(1)
+                .squeeze_dim(1),
+        });
+        let chosen = ends.iter().enumerate().map(|(token, &end)| {
+            let mut likeliest = by_logit(asked.of_token(token));
+            let best = likeliest[0];
+            likeliest.truncate(passed.top_k);
+            Chosen {
+                best,
+                likeliest,
+                ..passed.chosen[end].clone()
+            }
+        });
+        let chosen: Vec<Chosen> = chosen.collect();
+        let row_targets = (!targets.is_empty()).then(|| match targets.get(index) {
+            Some(targets) => targets.clone(),
+            None => vec![n_pool; batch],
+        });
+        let decisions = record(&chosen, Some(asked), row_targets, seq);
+        trace.walks.steps.push(decisions);
+    }
+    trace.steps.reverse();
+    trace.walks.steps.reverse();
+    trace
+}
+
+impl<B: Backend> Asked<B> {
+    /// The adjusted logits of a token.
+    fn of_token(&self, token: usize) -> &[f32] {
+        &self.host_logits[token * self.n_actions..][..self.n_actions]
+    }
+
+    /// What the router said about some tokens.
+    fn of_tokens(&self, tokens: &[usize]) -> Self {
+        let on_host = |values: &[f32]| -> Vec<f32> {
+            let of = |&token: &usize| &values[token * self.n_actions..][..self.n_actions];
+            tokens.iter().flat_map(of).copied().collect()
+        };
+        Self {
+            logits: rows_of(self.logits.clone(), tokens),
+            probabilities: rows_of(self.probabilities.clone(), tokens),
+            host_logits: on_host(&self.host_logits),
+            host_probabilities: on_host(&self.host_probabilities),
+            n_actions: self.n_actions,
+        }
+    }
+}

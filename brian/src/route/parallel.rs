@@ -1,0 +1,88 @@
+//! Parallel passing: several paths at once, and what they come to is mixed by how likely the router finds each.
+//!
+//! A beam of branches replaces the single walk wherever the router alone decides; a teacher, or a lot between teacher and
+//! router, leads one path only. A branch has a state, a score and whether it has left. At every step each branch has the
+//! `top_k` likeliest actions as children (nothing is fused), the best `width` of them go on, and in the end
+//! `H = Σ w H_i`, `P = norm(Σ w P_i)` with `w = softmax(scores)`: the task reaches the router through the scores.
+
+use super::branch::{Finished, Search};
+use serde::Deserialize;
+
+/// How many paths are walked at once.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parallel {
+    /// One.
+    None,
+    /// Every token has branches of its own, see `beam`: causal, and about `width` times as expensive as one walk.
+    Beam {
+        /// The most branches of a token.
+        width: usize,
+        /// Subtracted from a branch's score per block.
+        branch_cost: f64,
+        /// What a score is multiplied by per step.
+        score_decay: f64,
+    },
+    /// Every sequence has branches, see `sequence_beam`: the reference's, for parity only. The router sees the mean over the
+    /// sequence, so every logit depends on later tokens, and its loss is no loss of a language model.
+    SequenceBeam {
+        /// The most branches of a sequence.
+        width: usize,
+        /// Subtracted from a branch's score per block.
+        branch_cost: f64,
+        /// What a score is multiplied by per step.
+        score_decay: f64,
+        /// What becomes of a branch whose best action is OUT.
+        parent_exit: ParentExit,
+    },
+}
+
+/// What becomes of a branch whose best action is OUT, in the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParentExit {
+    /// OUT is one child among others.
+    Branch,
+    /// All children are OUT.
+    Top1,
+    /// The same: the reference names it apart and treats it alike.
+    AnyTopk,
+}
+
+impl Parallel {
+    /// The most branches; one where there is no beam.
+    pub fn width(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::Beam { width, .. } | Self::SequenceBeam { width, .. } => width,
+        }
+    }
+
+    /// How branches are scored and kept, if there are any.
+    pub(crate) fn search(self) -> Option<Search> {
+        match self {
+            Self::None => None,
+            Self::Beam {
+                width,
+                branch_cost,
+                score_decay,
+            } => Some(Search {
+                width,
+                branch_cost,
+                score_decay,
+                finished: Finished::Rests,
+            }),
+            Self::SequenceBeam {
+                width,
+                branch_cost,
+                score_decay,
+                parent_exit,
+            } => Some(Search {
+                width,
+                branch_cost,
+                score_decay,
+                finished: Finished::Repeats(parent_exit),
+            }),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The reference's parallel passing: a beam for every sequence. **Not causal**: for parity only.
+//!
+//! The router sees the mean over the sequence, so that the path of every token depends on all later ones. Bounds on the walk,
+//! noise, override and cap do not apply. What is recorded for every token of a sequence: the action of the best branch at that
+//! step; as probabilities `Σ_i w_i p_i` with the weights of the *new* branches and the router's word about the *old* ones in the
+//! same places, a mis-pairing of the reference's that is kept for its losses (where the two differ in number it has no value
+//! there, and each branch is paired with its parent here); as logits `max(ln p, −50)`.
+//!
+//! A memory would meet a branch in two places, both marked below: what the router sees of it, and the codes it leaves behind.
+
+use super::branch::{Child, Parent, Search};
+use super::choose::{Chosen, by_logit};
+use super::execute::{Executor, Gains, Runs};
+use super::policy::Row;
+use super::position::{Table, normalize};
+use super::resting::some;
+use super::rules::Rules;
+use super::scores::{Scores, parent_rows};
+use super::trace::{Origin, Trace, TraceStep, Walks};
+use super::walk::{Asked, Ground, State, record};
+use crate::block::matrix::rows as rows_of;
+use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+
+/// The smallest logarithm of a probability that is recorded.
+const LOWEST: f64 = -50.0;
+
+/// All branches of all sequences, the best ones first.
+struct Branches<B: Backend> {
+    /// `[n_branches * batch, seq, d_model]`.
+    hidden: Tensor<B, 3>,
+    /// `[n_branches * batch, d_position]`.
+    position: Tensor<B, 2>,
+    left: Vec<bool>,
+    host_scores: Vec<f64>,
+    scores: Scores<B>,
+}
+
+impl<B: Backend> Ground<'_, B> {
+    /// Walks every sequence on several paths from the state it enters with, and mixes where they lead.
+    pub(super) fn sequence_beam(
+        &self,
+        search: &Search,
+        entered: Tensor<B, 3>,
+        rules: &Rules,
+        rows: &[Row],
+    ) -> (State<B>, Trace<B>) {
+        let [batch, seq, _] = entered.dims();
+        let n_pool = self.pool.len();
+        let n_steps = self.route.max_steps;
+        let hard_exit = rules.exit_objective.hard();
+        let table = self.positions.table();
+        let targets = self.targets(rules, rows);
+        let mut branches = Branches {
+            scores: Scores::start(batch, &entered.device()),
+            hidden: entered,
+            position: table.start(batch),
+            left: vec![false; batch],
+            host_scores: vec![0.0; batch],
+        };
+        let mut trace = Trace {
+            walks: Walks {
+                batch,
+                seq,
+                n_pool,
+                max_steps: n_steps,
+                hard_exit,
+                steps: Vec::new(),
+            },
+            steps: Vec::new(),
+        };
+        for index in 0..n_steps {
+            let logits = self.logits(&branches, &table, rules);
+            let children = branches.follow(search, &logits, self.top_k(index), batch);
+            let parents = parent_rows(&children, batch);
+            let chosen = chosen(&children, &parents, &branches.left);
+            branches.scores = branches.scores.follow(logits.clone(), &children);
+            branches.host_scores = children.iter().map(|child| child.score).collect();
+            self.move_on(&mut branches, &chosen, &parents, &table);
+            // A memory would write a code per branch here, and the codes so far would follow `parents`.
+
+            let asked = asked(&branches.scores, logits, &children);
+            let position = branches.position.clone().slice_dim(0, 0..batch);
+            let location = asked.probabilities.clone() * table.distances(position);
+            let location: Tensor<B, 2> = location.sum_dim(1).expand([batch, seq]);
+            let asked = asked.of_every_token(seq);
+            trace.steps.push(TraceStep {
+                logits: asked.logits.clone(),
+                location: location.reshape([batch * seq]),
+            });
+            let row_targets = rules.policy.teacher().map(|_| match targets.get(index) {
+                Some(targets) => targets.clone(),
+                None => vec![n_pool; batch],
+            });
+            let of_tokens = of_tokens(&chosen, &asked, [batch, seq]);
+            let decisions = record(&of_tokens, Some(asked), row_targets, seq);
+            trace.walks.steps.push(decisions);
+            if hard_exit && branches.left.iter().all(|&left| left) {
+                break;
+            }
+        }
+        (branches.merge([batch, seq]), trace)
+    }
+
+    /// Action logits of all branches, `[n_branches * batch, n_actions]`.
+    fn logits(&self, branches: &Branches<B>, table: &Table<B>, rules: &Rules) -> Tensor<B, 2> {
+        // A memory would add here what a branch reads in it: for the router only.
+        let seen = branches.hidden.clone().mean_dim(1).squeeze_dim(1);
+        let position = match self.into.router() {
+            true => branches.position.clone(),
+            false => branches.position.zeros_like(),
+        };
+        let logits = self.router.forward(seen, position);
+        match rules.location_bias {
+            0.0 => logits,
+            bias => logits - table.distances(branches.position.clone()) * bias,
+        }
+    }
+
+    /// Executes what was chosen and moves.
+    fn move_on(
+        &self,
+        branches: &mut Branches<B>,
+        chosen: &[Chosen],
+        parents: &[usize],
+        table: &Table<B>,
+    ) {
+        let [n_before, seq, d_model] = branches.hidden.dims();
+        let n_after = chosen.len();
+        let n_pool = self.pool.len();
+        let hidden = branches.hidden.clone().reshape([n_before, seq * d_model]);
+        let hidden = some(hidden, parents).reshape([n_after, seq, d_model]);
+        let position = some(branches.position.clone(), parents);
+        let told = match self.into.blocks() {
+            true => position,
+            false => position.zeros_like(),
+        };
+        let of_tokens: Vec<Chosen> = chosen
+            .iter()
+            .flat_map(|chosen| std::iter::repeat_n(chosen.clone(), seq))
+            .collect();
+        let mut executor = Executor::new(
+            self.pool,
+            self.causal,
+            self.route.attends,
+            self.route.execution,
+            [n_after, seq],
+        );
+        let told = every_token(told, seq);
+        let runs = Runs::new(&of_tokens, n_pool);
+        let device = hidden.device();
+        branches.hidden = executor.execute(&hidden, told, &runs, None, &Gains::default());
+        branches.position = self.arrive(chosen, None, n_pool, table, &device);
+        let left = |chosen: &Chosen| chosen.action == n_pool;
+        branches.left = chosen.iter().map(left).collect();
+    }
+}
+
+impl<B: Backend> Branches<B> {
+    /// The branches after a step, `[n_branches * batch]`.
+    fn follow(
+        &self,
+        search: &Search,
+        logits: &Tensor<B, 2>,
+        top_k: usize,
+        batch: usize,
+    ) -> Vec<Child> {
+        let [n_rows, n_actions] = logits.dims();
+        // The walk waits here for the device: who decides sits on the host.
+        let host_logits: Vec<f32> = logits.clone().into_data().iter().collect();
+        let parent = |row: usize| Parent {
+            score: self.host_scores[row],
+            left: self.left[row],
+            logits: &host_logits[row * n_actions..][..n_actions],
+            capped: None,
+            must_leave: false,
+        };
+        let n_branches = n_rows / batch;
+        let of_sequence = |sequence: usize| -> Vec<Child> {
+            let branches = (0..n_branches).map(|branch| parent(branch * batch + sequence));
+            search.follow(&branches.collect::<Vec<_>>(), top_k)
+        };
+        let of_sequences: Vec<Vec<Child>> = (0..batch).map(of_sequence).collect();
+        (0..search.n_branches(n_branches, top_k))
+            .flat_map(|branch| of_sequences.iter().map(move |children| children[branch]))
+            .collect()
+    }
+
+    /// What leaves the walk: every token gets the position of its sequence.
+    fn merge(self, [batch, seq]: [usize; 2]) -> State<B> {
+        let [n_rows, _, d_model] = self.hidden.dims();
+        let hidden = self
+            .scores
+            .mix(self.hidden.reshape([n_rows, seq * d_model]));
+        let position = normalize(self.scores.mix(self.position));
+        State {
+            hidden: hidden.reshape([batch, seq, d_model]),
+            position: every_token(position, seq),
+        }
+    }
+}
+
+fn chosen(children: &[Child], parents: &[usize], left: &[bool]) -> Vec<Chosen> {
+    let of = |(child, &parent): (&Child, &usize)| {
+        let origin = match left[parent] {
+            true => Origin::Left,
+            false => Origin::Router,
+        };
+        Chosen::alone(child.action, origin)
+    };
+    children.iter().zip(parents).map(of).collect()
+}
+
+/// What is recorded of the router's word, `[batch, n_actions]`; `logits` are about the branches before the step.
+fn asked<B: Backend>(scores: &Scores<B>, logits: Tensor<B, 2>, children: &[Child]) -> Asked<B> {
+    let [n_before, n_actions] = logits.dims();
+    let probabilities = softmax(logits, 1);
+    let [_, batch] = scores.weights().dims();
+    let probabilities = match n_before == children.len() {
+        true => probabilities,
+        false => rows_of(probabilities, &parent_rows(children, batch)),
+    };
+    let probabilities = scores.mix(probabilities);
+    // Bounded before the logarithm, so that a probability of zero has a zero gradient and not none.
+    let logits = probabilities.clone().clamp_min(LOWEST.exp()).log();
+    Asked {
+        host_logits: Vec::new(),
+        host_probabilities: Vec::new(),
+        n_actions,
+        probabilities,
+        logits,
+    }
+}
+
+impl<B: Backend> Asked<B> {
+    fn of_every_token(self, seq: usize) -> Self {
+        let logits = every_token(self.logits, seq);
+        let probabilities = every_token(self.probabilities, seq);
+        Self {
+            host_logits: logits.clone().into_data().iter::<f32>().collect(),
+            host_probabilities: probabilities.clone().into_data().iter::<f32>().collect(),
+            n_actions: self.n_actions,
+            probabilities,
+            logits,
+        }
+    }
+}
+
+/// What every token of a sequence does, by the record: the action of the best branch, the first one.
+fn of_tokens<B: Backend>(
+    chosen: &[Chosen],
+    asked: &Asked<B>,
+    [batch, seq]: [usize; 2],
+) -> Vec<Chosen> {
+    let of_sequence = |sequence: usize| {
+        let kept = chosen.iter().skip(sequence).step_by(batch);
+        let logits = &asked.host_logits[sequence * seq * asked.n_actions..][..asked.n_actions];
+        Chosen {
+            best: by_logit(logits)[0],
+            likeliest: kept.map(|chosen| chosen.action).collect(),
+            ..chosen[sequence].clone()
+        }
+    };
+    (0..batch)
+        .flat_map(|sequence| std::iter::repeat_n(of_sequence(sequence), seq))
+        .collect()
+}
+
+/// `[n, width]` to `[n * seq, width]`: a row for every token of a sequence.
+fn every_token<B: Backend>(of_sequences: Tensor<B, 2>, seq: usize) -> Tensor<B, 2> {
+    let [n, width] = of_sequences.dims();
+    let spread = of_sequences.unsqueeze_dim::<3>(1).expand([n, seq, width]);
+    spread.reshape([n * seq, width])
+}
