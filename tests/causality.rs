@@ -7,6 +7,7 @@ use crate::support::{
 use brian::random;
 use brian::route::constraint::Constraint;
 use brian::route::draws::Draws;
+use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, ChoiceGradient, Execution, ExitObjective, Sees};
@@ -133,12 +134,49 @@ fn cases() -> Vec<Case> {
         };
         add(format!("constrained {exit_objective:?}"), &config, rules);
     }
+    // An exit that pulls from the first step on: many tokens are over long before the last one is.
+    let pulled = Constraint {
+        exit_ramp_bias: 4.0,
+        exit_ramp_start: 1,
+        ..Constraint::NONE
+    };
+    for width in [2, 3] {
+        for attends in [Attends::All, Attends::Selected] {
+            for (bounds, constraint) in [
+                ("free", Constraint::NONE),
+                ("constrained", constraint),
+                ("pulled out", pulled),
+            ] {
+                let mut config = beam(width);
+                config.route.attends = attends;
+                let rules = Rules {
+                    constraint,
+                    noise_std: 0.3,
+                    ..walk(router(Select::Argmax), ExitObjective::Legacy { hard: true })
+                };
+                let name = format!("beam of {width} {attends:?} {bounds}");
+                add(name, &config, rules);
+            }
+        }
+    }
     cases
 }
 
 pub(crate) fn pool_of_three() -> BrianConfig {
     let mut config = small_brian(Exit::Residual, Layout::OpenArc);
     config.n_pool = 3;
+    config
+}
+
+/// Every token on several paths.
+pub(crate) fn beam(width: usize) -> BrianConfig {
+    let mut config = pool_of_three();
+    (config.route.top_k_first, config.route.top_k) = (3, 2);
+    config.route.parallel = Parallel::Beam {
+        width,
+        branch_cost: 0.01,
+        score_decay: 0.9,
+    };
     config
 }
 
@@ -275,25 +313,34 @@ fn with_other_end(original: &[i64], kept: usize) -> Vec<i64> {
 }
 
 #[test]
-fn a_router_that_sees_the_mean_of_the_sequence_sees_the_future() {
-    let mut config = pool_of_three();
-    config.route.sees = Sees::SequenceMean;
-    let case = Case {
-        name: "sequence mean".to_string(),
-        model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default()))),
-        rules: walk(router(Select::Argmax), ExitObjective::Legacy { hard: true }),
+fn what_looks_at_the_whole_sequence_sees_the_future() {
+    let mut mean = pool_of_three();
+    mean.route.sees = Sees::SequenceMean;
+    let mut sequence_beam = beam(2);
+    sequence_beam.route.parallel = Parallel::SequenceBeam {
+        width: 2,
+        branch_cost: 0.01,
+        score_decay: 0.99,
+        parent_exit: ParentExit::Branch,
     };
-    let original = sequence(1, SEQ);
-    let expected = case.logits(std::slice::from_ref(&original), &[row(1)]);
-    let changes = (1..SEQ).filter(|&kept| {
-        let found = case.logits(&[with_other_end(&original, kept)], &[row(1)]);
-        let size = kept * VOCABULARY;
-        difference(&found[..size], &expected[..size]) > REORDERED
-    });
-    assert!(
-        changes.count() > 0,
-        "the test above would not have found it"
-    );
+    for (name, config) in [("sequence mean", mean), ("sequence beam", sequence_beam)] {
+        let case = Case {
+            name: name.to_string(),
+            model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default()))),
+            rules: walk(router(Select::Argmax), ExitObjective::Legacy { hard: true }),
+        };
+        let original = sequence(1, SEQ);
+        let expected = case.logits(std::slice::from_ref(&original), &[row(1)]);
+        let changes = (1..SEQ).filter(|&kept| {
+            let found = case.logits(&[with_other_end(&original, kept)], &[row(1)]);
+            let size = kept * VOCABULARY;
+            difference(&found[..size], &expected[..size]) > REORDERED
+        });
+        assert!(
+            changes.count() > 0,
+            "{name}: the test above would not have found it"
+        );
+    }
 }
 
 #[test]
@@ -362,6 +409,11 @@ fn no_gradient_flows_from_a_logit_to_a_later_token() {
             choice_gradient: ChoiceGradient::StraightThrough,
             ..walk(router(Select::Argmax), exit_objective)
         };
+        (Decoder::Brian(model), rules)
+    }))
+    .chain([2, 3].map(|width| {
+        let model = loud(beam(width).init(VOCABULARY, 3, &device));
+        let rules = walk(router(Select::Argmax), ExitObjective::Legacy { hard: true });
         (Decoder::Brian(model), rules)
     }))
     .collect();

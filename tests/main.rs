@@ -11,6 +11,7 @@ mod faults;
 mod graph;
 mod import;
 mod losses;
+mod parallel;
 mod parameters;
 mod parity;
 mod recipes;
