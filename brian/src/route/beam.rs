@@ -126,19 +126,7 @@ impl<B: Backend> Ground<'_, B> {
         );
         let children = branches.follow(search, step, &asked, n_tokens);
         let parents = parent_rows(&children, n_tokens);
-        let chosen: Vec<Chosen> = children
-            .iter()
-            .zip(&parents)
-            .map(|(child, &parent)| {
-                let left = branches.tokens[parent].left || child.is_empty();
-                let origin = match step.must_leave() {
-                    _ if left => Origin::Left,
-                    true => Origin::Last,
-                    false => Origin::Router,
-                };
-                Chosen::alone(child.action, origin)
-            })
-            .collect();
+        let chosen = branches.choose(step, &children, &parents);
         branches.scores = branches.scores.follow(asked.logits.clone(), &children);
         branches.host_scores = children.iter().map(|child| child.score).collect();
         let followed = chosen.iter().zip(&parents).map(|(chosen, &parent)| {
@@ -147,12 +135,31 @@ impl<B: Backend> Ground<'_, B> {
             token
         });
         branches.tokens = followed.collect();
+        branches.state = self.run(&branches.state, &chosen, &parents, table, [batch, d_model]);
+        Passed {
+            asked,
+            children,
+            chosen,
+            position: branches.state.position.clone(),
+            top_k: step.top_k,
+        }
+    }
 
-        let n_branches = children.len() / n_tokens;
-        let n_rows = branches.state.hidden.dims()[0] * seq;
-        let hidden = branches.state.hidden.clone().reshape([n_rows, d_model]);
-        let hidden = some(hidden, &parents).reshape([n_branches * batch, seq, d_model]);
-        let position = some(branches.state.position.clone(), &parents);
+    /// Executes what was chosen, each on the state of its parent, and moves.
+    fn run(
+        &self,
+        state: &State<B>,
+        chosen: &[Chosen],
+        parents: &[usize],
+        table: &Table<B>,
+        [batch, d_model]: [usize; 2],
+    ) -> State<B> {
+        let [n_before, seq, _] = state.hidden.dims();
+        let n_branches = chosen.len() / (batch * seq);
+        let n_pool = self.pool.len();
+        let hidden = state.hidden.clone().reshape([n_before * seq, d_model]);
+        let hidden = some(hidden, parents).reshape([n_branches * batch, seq, d_model]);
+        let position = some(state.position.clone(), parents);
         let told = match self.into.blocks() {
             true => position,
             false => position.zeros_like(),
@@ -165,20 +172,12 @@ impl<B: Backend> Ground<'_, B> {
             [n_branches * batch, seq],
         )
         .of_branches(n_branches);
-        let runs = Runs::new(&chosen, step.n_pool);
+        let runs = Runs::new(chosen, n_pool);
         let hidden = executor.execute(&hidden, told, &runs, None, &Gains::default());
         let device = hidden.device();
-        let position = self.arrive(&chosen, None, step.n_pool, table, &device);
-        branches.state = State {
+        State {
             hidden,
-            position: position.clone(),
-        };
-        Passed {
-            asked,
-            children,
-            chosen,
-            position,
-            top_k: step.top_k,
+            position: self.arrive(chosen, None, n_pool, table, &device),
         }
     }
 }
@@ -210,6 +209,24 @@ impl<B: Backend> Branches<B> {
         (0..n_children)
             .flat_map(|branch| of_tokens.iter().map(move |children| children[branch]))
             .collect()
+    }
+
+    /// What the branches do that go on, or stay.
+    fn choose(&self, step: Step<'_>, children: &[Child], parents: &[usize]) -> Vec<Chosen> {
+        let cap = step.rules.constraint.self_recurrence_cap;
+        let of = |(child, &parent): (&Child, &usize)| {
+            let before = &self.tokens[parent];
+            let origin = match step.must_leave() {
+                _ if before.left || child.is_empty() => Origin::Left,
+                true => Origin::Last,
+                false => Origin::Router,
+            };
+            Chosen {
+                capped: before.capped(cap),
+                ..Chosen::alone(child.action, origin)
+            }
+        };
+        children.iter().zip(parents).map(of).collect()
     }
 
     /// What leaves the walk; `dims` of what entered it.
