@@ -8,7 +8,7 @@ use super::choose::Chosen;
 use super::resting::{Resting, some};
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
-use crate::block::attention::KeysValues;
+use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Causal, MASKED};
 use crate::block::matrix::{indices, rows};
 use crate::block::routed::RoutedBlock;
@@ -123,8 +123,11 @@ pub(crate) struct Executor<'a, B: Backend> {
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
+    /// Per block, keys and values.
+    resting: Vec<Option<Resting<B, 2>>>,
     /// Per block.
-    resting: Vec<Option<Resting<B>>>,
+    maps: Vec<Option<Maps<B>>>,
+    gathered: Option<(Vec<usize>, Tensor<B, 2>)>,
 }
 
 impl<'a, B: Backend> Executor<'a, B> {
@@ -144,6 +147,8 @@ impl<'a, B: Backend> Executor<'a, B> {
             execution,
             dims,
             resting: pool.iter().map(resting).collect(),
+            maps: pool.iter().map(|_| None).collect(),
+            gathered: None,
         }
     }
 
@@ -163,19 +168,33 @@ impl<'a, B: Backend> Executor<'a, B> {
         gains: &Gains<B>,
     ) -> Tensor<B, 3> {
         let dims @ [batch, seq, d_model] = hidden.dims();
-        let n_tokens = batch * seq;
         let input = Input {
-            hidden: hidden.clone().reshape([n_tokens, d_model]),
+            hidden: hidden.clone().reshape([batch * seq, d_model]),
             position,
         };
-        let mut order = runs.idle.clone();
-        let mut outputs = match runs.idle.is_empty() {
-            true => Vec::new(),
-            false => vec![rows(input.hidden.clone(), &runs.idle)],
+        // Where nothing else is said, tokens that have left are not touched: not in memory, not by a gradient.
+        let dense = self.execution == Execution::Dense;
+        let walks = |token: &usize| dense || !runs.left[*token];
+        let walking: Vec<usize> = (0..batch * seq).filter(walks).collect();
+        let mut place = vec![0; batch * seq];
+        for (index, &token) in walking.iter().enumerate() {
+            place[token] = index;
+        }
+        let among = |tokens: &[usize]| -> Vec<usize> {
+            let walking = tokens.iter().filter(|token| walks(token));
+            walking.map(|&token| place[token]).collect()
         };
+        let before = some(input.hidden.clone(), &walking);
+        let mut order = among(&runs.idle);
+        let mut outputs = match order.is_empty() {
+            true => Vec::new(),
+            false => vec![rows(before.clone(), &order)],
+        };
+        self.gathered = None;
         for block in runs.used() {
             let tokens = &runs.of[block];
-            let before = some(input.hidden.clone(), tokens);
+            let places = among(tokens);
+            let before = some(before.clone(), &places);
             let everywhere = self.runs_everywhere(tokens);
             let output = match (self.execution, self.attends) {
                 (Execution::Grouped, Attends::All) if everywhere => {
@@ -194,20 +213,31 @@ impl<'a, B: Backend> Executor<'a, B> {
                 }
                 None => output,
             });
-            order.extend(tokens);
+            order.extend(places);
+        }
+        if outputs.is_empty() {
+            return hidden.clone();
         }
         let outputs = Tensor::cat(outputs, 0);
         let device = outputs.device();
+        let add = |to: Tensor<B, 2>, at: &[usize], rows: Tensor<B, 2>| {
+            to.select_assign(0, indices(at, &device), rows, IndexingUpdateOp::Add)
+        };
         let moved = match weights {
             // A token that is fused has several outputs.
-            Some(_) => Tensor::zeros([n_tokens, d_model], &device).select_assign(
-                0,
-                indices(&order, &device),
-                outputs,
-                IndexingUpdateOp::Add,
-            ),
+            Some(_) => add(before.zeros_like(), &order, outputs),
             None if order.is_sorted() => outputs,
             None => rows(outputs, &inverse(&order)),
+        };
+        let moved = match walking.len() == batch * seq {
+            true => moved,
+            false => {
+                // Not the change: a state plus a change is not to the bit the state that it leads to.
+                let stays = runs.left.iter().map(|&left| f32::from(left)).collect();
+                let stays =
+                    Tensor::from_data(TensorData::new::<f32, _>(stays, [batch * seq, 1]), &device);
+                add(input.hidden * stays, &walking, moved)
+            }
         };
         moved.reshape(dims)
     }
@@ -252,41 +282,37 @@ impl<'a, B: Backend> Executor<'a, B> {
         let placed = self.placed(index, before, &input.position, tokens);
         let angles = self.causal.angles(&packed.places);
         let block = &self.pool[index].block;
+        let maps = self.maps(index);
         let normed = block.attention_norm.forward(placed.clone());
-        let queries = block.attention.queries(normed.clone(), &angles);
-        let queries = packed.pack(queries);
+        let queries = packed.pack(maps.queries(normed.clone(), &angles));
         let (among, places) = match self.attends {
             Attends::Selected => {
-                let own = block.attention.keys_values(normed, &angles);
-                (packed.pack(own), packed.key_places(seq))
+                let own = maps.keys_values(normed, &angles);
+                (own.map(|x| packed.pack(x)), packed.key_places(seq))
             }
             Attends::All => {
                 let sequences = packed.sequences.iter();
                 let keys = sequences.flat_map(|sequence| sequence * seq..(sequence + 1) * seq);
-                let rows = self.keys_values(index, input, &keys.collect::<Vec<_>>(), left);
+                let rows = self.keys_values(index, &maps, input, &keys.collect::<Vec<_>>(), left);
                 let n_sequences = packed.sequences.len();
-                let [_, width] = rows.dims();
                 let places = (0..n_sequences).flat_map(|_| 0..seq).collect();
-                (rows.reshape([n_sequences, seq, width]), places)
+                let split = |x: Tensor<B, 2>| {
+                    let [_, width] = x.dims();
+                    x.reshape([n_sequences, seq, width])
+                };
+                (rows.map(split), places)
             }
         };
         let block = &self.pool[index].block;
-        let [_, d_model] = placed.dims();
-        let among = KeysValues {
-            keys: block
-                .attention
-                .heads(among.clone().slice_dim(2, 0..d_model)),
-            values: block
-                .attention
-                .heads(among.slice_dim(2, d_model..2 * d_model)),
-        };
+        let [keys, values] = among.map(|x| block.attention.heads(x));
         let mask = packed.mask(places, &placed.device());
+        let queries = block.attention.heads(queries);
         let found = block
             .attention
-            .find(block.attention.heads(queries), among, mask);
+            .find(queries, KeysValues { keys, values }, mask);
         let found = packed.unpack(found);
         let output = block.end(placed.unsqueeze(), found.unsqueeze());
-        output.reshape([tokens.len(), d_model])
+        output.squeeze_dim(0)
     }
 
     /// What a block's norm starts from, of some tokens with their hidden states.
@@ -302,27 +328,44 @@ impl<'a, B: Backend> Executor<'a, B> {
         placed.squeeze_dim(0)
     }
 
-    /// A block's keys and values of some tokens, `[tokens, 2 * d_model]`.
+    /// The maps of a block's attention, cut apart once per walk.
+    fn maps(&mut self, block: usize) -> Maps<B> {
+        let maps = self.maps[block].get_or_insert_with(|| self.pool[block].block.attention.maps());
+        maps.clone()
+    }
+
+    /// A block's keys and values of some tokens, `[tokens, d_model]` each.
     fn keys_values(
         &mut self,
         index: usize,
+        maps: &Maps<B>,
         input: &Input<B>,
         tokens: &[usize],
         left: &[bool],
-    ) -> Tensor<B, 2> {
+    ) -> [Tensor<B, 2>; 2] {
         let [_, seq] = self.dims;
         let mut resting = self.resting[index].take().expect("it is put back below");
         let rows = resting.rows(tokens, left, |fresh| {
-            let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
-            let block = &self.pool[index].block;
-            let hidden = some(input.hidden.clone(), fresh);
+            let hidden = self.gather(input, fresh);
             let placed = self.placed(index, hidden, &input.position, fresh);
-            let normed = block.attention_norm.forward(placed);
-            let angles = self.causal.angles(&places);
-            block.attention.keys_values(normed, &angles)
+            let normed = self.pool[index].block.attention_norm.forward(placed);
+            let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
+            maps.keys_values(normed, &self.causal.angles(&places))
         });
         self.resting[index] = Some(resting);
         rows
+    }
+
+    /// The hidden states of some tokens; mostly all blocks of a step want those of the same ones.
+    fn gather(&mut self, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        if let Some((which, hidden)) = &self.gathered
+            && which == tokens
+        {
+            return hidden.clone();
+        }
+        let hidden = some(input.hidden.clone(), tokens);
+        self.gathered = Some((tokens.to_vec(), hidden.clone()));
+        hidden
     }
 }
 

@@ -159,7 +159,7 @@ impl<B: Backend> Ground<'_, B> {
         state: &State<B>,
         tokens: &[Token],
         table: &Table<B>,
-        resting: &mut Resting<B>,
+        resting: &mut Resting<B, 1>,
     ) -> Asked<B> {
         let rules = step.rules;
         let [batch, seq, d_model] = state.hidden.dims();
@@ -183,10 +183,11 @@ impl<B: Backend> Ground<'_, B> {
             (Execution::Grouped, Sees::Token) => {
                 let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
                 let all: Vec<usize> = (0..n_tokens).collect();
-                resting.rows(&all, &left, |fresh| {
+                let [logits] = resting.rows(&all, &left, |fresh| {
                     let (seen, position) = (some(seen, fresh), some(position, fresh));
-                    self.router.forward(seen, position)
-                })
+                    [self.router.forward(seen, position)]
+                });
+                logits
             }
             _ => self.router.forward(seen, position),
         };
