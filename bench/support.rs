@@ -2,7 +2,9 @@
 
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::Sees;
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
+use brian::{
+    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
+};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -107,6 +109,7 @@ impl Shape {
                 sees: Sees::Token,
             },
             exit: Exit::Residual,
+            memory: MemoryConfig::None,
         }
     }
 

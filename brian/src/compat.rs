@@ -3,6 +3,7 @@
 use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;
 use crate::initial::Initial;
+use crate::memory::MemoryConfig;
 use crate::model::BrianConfig;
 use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
 use crate::route::rules::{RouteConfig, Sees};
@@ -70,6 +71,7 @@ pub fn brian(
             sees: Sees::Token,
         },
         exit: Exit::Projection,
+        memory: MemoryConfig::None,
     }
 }
 

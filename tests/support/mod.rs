@@ -8,7 +8,9 @@ pub use torch::Torch;
 
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::Sees;
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
+use brian::{
+    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
+};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -78,6 +80,7 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
             sees: Sees::Token,
         },
         exit,
+        memory: MemoryConfig::None,
     }
 }
 

@@ -42,7 +42,14 @@ impl<B: Backend> RoutedBlock<B> {
         position: Tensor<B, 3>,
         causal: &Causal<B>,
     ) -> Tensor<B, 3> {
-        let placed = hidden + inject(self.adapter.as_ref(), position);
-        self.block.forward(placed, causal)
+        self.block.forward(self.place(hidden, position), causal)
+    }
+
+    /// What the block inside is executed on.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`].
+    pub fn place(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
+        hidden + inject(self.adapter.as_ref(), position)
     }
 }

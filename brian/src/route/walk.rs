@@ -14,6 +14,7 @@ use super::rules::{ChoiceGradient, ExitObjective, RouteConfig, Rules, Sees};
 use super::trace::{Decisions, Origin, Trace, TraceStep, Walks};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -36,6 +37,7 @@ pub(crate) struct Ground<'a, B: Backend> {
     pub route: RouteConfig,
     pub into: Reach,
     pub causal: &'a Causal<B>,
+    pub memory: Pass<'a, B>,
 }
 
 impl<B: Backend> Ground<'_, B> {
@@ -69,6 +71,7 @@ impl<B: Backend> Ground<'_, B> {
                 max_steps: n_steps,
                 hard_exit: rules.exit_objective.hard(),
                 steps: Vec::new(),
+                memory: None,
             },
             steps: Vec::new(),
         };
@@ -82,6 +85,7 @@ impl<B: Backend> Ground<'_, B> {
                 n_pool,
                 top_k: self.top_k(index),
             };
+            state.hidden = self.memory.read(state.hidden);
             let asked = rules
                 .asks_router()
                 .then(|| self.score(step, n_steps, &state, &tokens, &table));
@@ -273,6 +277,14 @@ impl<B: Backend> Ground<'_, B> {
                 moved = moved + (alive.clone() - alive.detach()) * change().detach();
             }
         }
+        let hard = rules.exit_objective.hard();
+        self.memory.write(&Written {
+            hidden: &moved,
+            causal: self.causal,
+            actions: chosen.iter().map(|chosen| chosen.action).collect(),
+            walking: chosen.iter().map(|c| !(hard && stays(c))).collect(),
+            weights: weights.as_ref(),
+        });
         State {
             hidden: moved,
             position: self.arrive(chosen, weights, step.n_pool, table, &device),
@@ -308,8 +320,12 @@ impl<B: Backend> Ground<'_, B> {
             false => Tensor::zeros([n_tokens, d_position], &position.device()),
         };
         let position = position.reshape([batch, seq, d_position]);
-        let output =
-            |block: usize| self.pool[block].forward(hidden.clone(), position.clone(), self.causal);
+        let output = |block: usize| {
+            let (hidden, position) = (hidden.clone(), position.clone());
+            let routed = &self.pool[block];
+            self.memory
+                .execute(block, routed, hidden, position, self.causal)
+        };
         if let Some(weights) = weights {
             let share = |block: usize| {
                 let column = weights.clone().slice_dim(1, block..block + 1);
