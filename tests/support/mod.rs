@@ -6,6 +6,7 @@ mod torch;
 pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
+use brian::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle};
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::Sees;
 use brian::{
@@ -82,6 +83,36 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         exit,
         memory: MemoryConfig::None,
     }
+}
+
+/// Every kind of memory, with slots that a walk of four steps evicts.
+pub fn small_memories() -> Vec<MemoryConfig> {
+    let codes = |sink, window, adapters, head_rank| {
+        MemoryConfig::HiddenCode(HiddenCodeConfig {
+            d_code: 5,
+            sink,
+            window,
+            adapters,
+            head_rank,
+            lifecycle: Lifecycle::Frozen,
+        })
+    };
+    let prefix = |sink, window, compression| {
+        MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+            sink,
+            window,
+            bias: -4.0,
+            compression,
+            lifecycle: Lifecycle::Frozen,
+        })
+    };
+    vec![
+        codes(1, 2, Adapters::Shared, 0),
+        codes(0, 2, Adapters::PerBlock, 2),
+        codes(1, 0, Adapters::Shared, 2),
+        prefix(1, 1, Compression::None),
+        prefix(0, 2, Compression::Code { d_code: 3 }),
+    ]
 }
 
 /// Tokens `[batch, seq]` as a tensor.
