@@ -99,7 +99,9 @@ fn cases() -> Vec<Case> {
     for memory in small_memories() {
         for exit_objective in exits() {
             for top_k in [1, 2] {
-                for learning in [false, true] {
+                // Nothing in a walk of the reference depends on whether gradients are wanted.
+                let legacy = matches!(exit_objective, ExitObjective::Legacy { .. });
+                for learning in [false, true].into_iter().filter(|&on| !(on && legacy)) {
                     let mut config = with_memory(memory);
                     config.route.top_k = top_k;
                     let rules = Rules {
@@ -217,7 +219,6 @@ fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
         let silent = path.ends_with("adapter.weight") || path == "exit.projection.weight";
         let std = match path {
             "router.output.weight" => 0.5,
-            path if path.starts_with("memory.") => 1.0,
             _ => 0.3,
         };
         match silent || path.starts_with("router.") || path.starts_with("memory.") {
@@ -286,7 +287,7 @@ fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
         }
         n += 1;
     }
-    assert_eq!(n, small_memories().len() * (exits().len() * 4 + 1));
+    assert_eq!(n, small_memories().len() * (2 * 2 + 2 * 4 + 1));
 }
 
 /// The reference's lifecycle is not causal with a hard exit, and these tests would have found it.

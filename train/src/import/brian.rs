@@ -14,14 +14,25 @@ pub struct Target {
 }
 
 impl Target {
+    /// The shape of a tensor in our layout.
+    pub fn shape(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        if shape.is_empty() {
+            // A single number has no shape in PyTorch, and one dimension here.
+            return vec![1];
+        }
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
     /// A tensor in our layout.
     ///
     /// # Panics
     /// If a tensor to be transposed is no matrix.
     pub fn layout(&self, tensor: HostTensor) -> HostTensor {
         if tensor.shape.is_empty() {
-            // A single number has no shape in PyTorch, and one dimension here.
-            return HostTensor::new(vec![1], tensor.floats().to_vec());
+            return HostTensor::new(self.shape(Vec::new()), tensor.into_values());
         }
         if !self.transposed {
             return tensor;
