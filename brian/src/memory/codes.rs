@@ -119,9 +119,12 @@ impl<'a, B: Backend> Codes<'a, B> {
         for (adapter, here) in self.by_adapter(readers) {
             let reader = &self.memory.read[adapter];
             let found = reader.forward(hidden.clone(), codes.clone(), mask.clone());
-            if self.reads.is_some() {
-                let read = self.measured(&hidden, &found, n_slots, reader.open(), &here);
-                self.reads.as_mut().expect("it is there").add(read);
+            let measured = self
+                .reads
+                .is_some()
+                .then(|| self.measured(&hidden, &found, n_slots, reader.open(), &here));
+            if let (Some(reads), Some(read)) = (&mut self.reads, measured) {
+                reads.add(read);
             }
             after = keep(after, hidden.clone() + found.change, &here);
         }
