@@ -2,7 +2,9 @@
 
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, Execution, Sees};
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
+use brian::{
+    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
+};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -109,6 +111,7 @@ impl Shape {
                 execution: Execution::Grouped,
             },
             exit: Exit::Residual,
+            memory: MemoryConfig::None,
         }
     }
 

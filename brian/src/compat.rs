@@ -3,6 +3,7 @@
 use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;
 use crate::initial::Initial;
+use crate::memory::MemoryConfig;
 use crate::model::BrianConfig;
 use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
 use crate::route::rules::{Attends, Execution, RouteConfig, Sees};
@@ -72,6 +73,7 @@ pub fn brian(
             execution: Execution::Dense,
         },
         exit: Exit::Projection,
+        memory: MemoryConfig::None,
     }
 }
 

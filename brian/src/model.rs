@@ -8,10 +8,12 @@ use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
+use crate::memory::pass::{Pass, Start as Begin};
+use crate::memory::{HiddenCode, KeyValuePrefix, Memory, MemoryConfig};
 use crate::route::policy::Row;
 use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
 use crate::route::router::Router;
-use crate::route::rules::{RouteConfig, Rules};
+use crate::route::rules::{Attends, RouteConfig, Rules};
 use crate::route::trace::Trace;
 use crate::route::walk::Ground;
 use burn::module::Module;
@@ -51,6 +53,8 @@ pub struct BrianConfig {
     pub route: RouteConfig,
     /// What leaves the walk.
     pub exit: Exit,
+    /// What tokens leave behind on their walk.
+    pub memory: MemoryConfig,
 }
 
 impl BrianConfig {
@@ -86,6 +90,12 @@ impl BrianConfig {
                 let expected = format!("at most n_pool + 1, {}", self.n_pool + 1);
                 errors.push(ConfigError::new(field, top_k, expected));
             }
+        }
+        errors.extend(self.memory.check());
+        let selected = self.route.attends == Attends::Selected;
+        if selected && matches!(self.memory, MemoryConfig::KeyValuePrefix(_)) {
+            let expected = "all with a memory of keys and values";
+            errors.push(ConfigError::new("route.attends", "selected", expected));
         }
         errors
     }
@@ -138,6 +148,7 @@ impl BrianConfig {
             exit: ExitBlock::new(&sizes, adapted, self.exit, device),
             post: plain(self.n_post),
             norm: norm(&sizes, device),
+            memory: self.memory(n_actions, device),
             rotary: Rotary::new(
                 self.context,
                 self.d_model / self.n_heads,
@@ -150,7 +161,8 @@ impl BrianConfig {
     }
 
     /// A routed model that computes what the baseline computes: its blocks become pre, pool and post blocks in order,
-    /// everything that only routes starts fresh. Exact for a residual exit.
+    /// everything that only routes starts fresh. Exact for a residual exit and without a memory; with one, to within what
+    /// its nearly closed gate lets through.
     ///
     /// # Panics
     /// If the baseline has another number of blocks, or the pool's are of another width.
@@ -177,11 +189,29 @@ impl BrianConfig {
         self.baseline().sizes()
     }
 
+    fn memory<B: Backend>(&self, n_actions: usize, device: &B::Device) -> Option<Memory<B>> {
+        let sizes = self.sizes();
+        match self.memory {
+            MemoryConfig::None => None,
+            MemoryConfig::HiddenCode(config) => {
+                let memory = HiddenCode::new(config, &sizes, n_actions, device);
+                Some(Memory::HiddenCode(memory))
+            }
+            MemoryConfig::KeyValuePrefix(config) => {
+                let memory = KeyValuePrefix::new(config, &sizes, self.n_pool, device);
+                Some(Memory::KeyValuePrefix(memory))
+            }
+        }
+    }
+
     fn fixed(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
         let silent_adapter = path.starts_with("pool.") && path.ends_with("adapter.weight");
         let silent_exit = path == "exit.projection.weight" && self.exit == Exit::Residual;
         if silent_adapter || silent_exit {
             return Some(vec![0.0; shape.iter().product()]);
+        }
+        if let Some(path) = path.strip_prefix("memory.") {
+            return self.memory.initial(path, shape, seed);
         }
         match path {
             "position.embeddings" => Some(layout(&self.position, self.n_pool + 1, seed)),
@@ -210,6 +240,8 @@ pub struct Brian<B: Backend> {
     pub post: Vec<TransformerBlock<B>>,
     /// Before the head.
     pub norm: RmsNorm<B>,
+    /// What tokens leave behind on their walk.
+    pub memory: Option<Memory<B>>,
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
     route: RouteConfig,
@@ -237,7 +269,15 @@ impl<B: Backend> Brian<B> {
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let embedded = self.embedding.forward(tokens);
         let entered = self.pre.iter().fold(embedded, execute);
+        let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
+        let begin = Begin {
+            entered: &entered,
+            causal: &causal,
+            out: self.pool.len(),
+            measures: !rules.learning,
+        };
         let ground = Ground {
+            memory: Pass::start(memory, begin),
             pool: &self.pool,
             positions: &self.position,
             router: &self.router,
@@ -245,7 +285,7 @@ impl<B: Backend> Brian<B> {
             into: self.into,
             causal: &causal,
         };
-        let (state, trace) = ground.walk(entered, rules, rows);
+        let (state, mut trace) = ground.walk(entered, rules, rows);
         let position = match self.into.blocks() {
             true => state.position,
             false => state.position.zeros_like(),
@@ -253,6 +293,8 @@ impl<B: Backend> Brian<B> {
         let [_, d_position] = position.dims();
         let position = position.reshape([batch, seq, d_position]);
         let left = self.exit.forward(state.hidden, position);
+        let left = ground.memory.read_last(left);
+        trace.walks.memory = ground.memory.usage();
         let hidden = self.post.iter().fold(left, execute);
         (head(&self.norm, &self.embedding, hidden), trace)
     }

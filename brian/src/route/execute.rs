@@ -12,6 +12,7 @@ use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Causal, MASKED};
 use crate::block::matrix::{indices, rows};
 use crate::block::routed::RoutedBlock;
+use crate::memory::pass::Pass;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
 
@@ -117,9 +118,10 @@ struct Input<B: Backend> {
 }
 
 /// What executes the blocks of one walk.
-pub(crate) struct Executor<'a, B: Backend> {
+pub(crate) struct Executor<'a, 'm, B: Backend> {
     pool: &'a [RoutedBlock<B>],
     causal: &'a Causal<B>,
+    memory: &'a Pass<'m, B>,
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
@@ -130,11 +132,12 @@ pub(crate) struct Executor<'a, B: Backend> {
     gathered: Option<(Vec<usize>, Tensor<B, 2>)>,
 }
 
-impl<'a, B: Backend> Executor<'a, B> {
+impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// For `dims` sequences and tokens of each.
     pub fn new(
         pool: &'a [RoutedBlock<B>],
         causal: &'a Causal<B>,
+        memory: &'a Pass<'m, B>,
         attends: Attends,
         execution: Execution,
         dims: [usize; 2],
@@ -143,6 +146,7 @@ impl<'a, B: Backend> Executor<'a, B> {
         Self {
             pool,
             causal,
+            memory,
             attends,
             execution,
             dims,
@@ -247,24 +251,30 @@ impl<'a, B: Backend> Executor<'a, B> {
     }
 
     /// What a block makes of every token.
-    fn everywhere(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+    fn everywhere(&self, index: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
-        let block = &self.pool[block];
+        let block = &self.pool[index];
         let split = |x: &Tensor<B, 2>| {
             let [_, width] = x.dims();
             x.clone().reshape([batch, seq, width])
         };
-        let placed = block.place(split(&input.hidden), split(&input.position));
-        let (queries, own) = block.block.project(placed.clone(), self.causal);
-        let mut mask = self.causal.mask();
-        if self.attends == Attends::Selected && !self.runs_everywhere(tokens) {
-            let mut absent = vec![MASKED; n_tokens];
-            tokens.iter().for_each(|&token| absent[token] = 0.0);
-            let absent = TensorData::new(absent, [batch, 1, 1, seq]);
-            mask = mask + Tensor::from_data(absent, &input.hidden.device());
-        }
-        let output = block.block.finish(placed, queries, own, mask);
+        let (hidden, position) = (split(&input.hidden), split(&input.position));
+        let output = match self.attends {
+            Attends::Selected if !self.runs_everywhere(tokens) => {
+                let mut absent = vec![MASKED; n_tokens];
+                tokens.iter().for_each(|&token| absent[token] = 0.0);
+                let absent = TensorData::new(absent, [batch, 1, 1, seq]);
+                let absent = Tensor::from_data(absent, &input.hidden.device());
+                let placed = block.place(hidden, position);
+                let (queries, own) = block.block.project(placed.clone(), self.causal);
+                let mask = self.causal.mask() + absent;
+                block.block.finish(placed, queries, own, mask)
+            }
+            _ => self
+                .memory
+                .execute(index, block, hidden, position, self.causal),
+        };
         output.reshape([n_tokens, d_model])
     }
 

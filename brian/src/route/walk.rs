@@ -15,6 +15,7 @@ use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules,
 use super::trace::{Decisions, Origin, Trace, TraceStep, Walks};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -36,6 +37,7 @@ pub(crate) struct Ground<'a, B: Backend> {
     pub route: RouteConfig,
     pub into: Reach,
     pub causal: &'a Causal<B>,
+    pub memory: Pass<'a, B>,
 }
 
 impl<B: Backend> Ground<'_, B> {
@@ -69,6 +71,7 @@ impl<B: Backend> Ground<'_, B> {
                 max_steps: n_steps,
                 hard_exit: rules.exit_objective.hard(),
                 steps: Vec::new(),
+                memory: None,
             },
             steps: Vec::new(),
         };
@@ -77,8 +80,9 @@ impl<B: Backend> Ground<'_, B> {
             executor: Executor::new(
                 self.pool,
                 self.causal,
+                &self.memory,
                 self.route.attends,
-                self.route.execution,
+                self.execution(),
                 [batch, seq],
             ),
             straight: StraightThrough::default(),
@@ -92,6 +96,7 @@ impl<B: Backend> Ground<'_, B> {
                 n_pool,
                 top_k: self.top_k(index),
             };
+            state.hidden = self.memory.read(state.hidden);
             let asked = rules
                 .asks_router()
                 .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
@@ -127,6 +132,14 @@ impl<B: Backend> Ground<'_, B> {
             state = mixture.end(state, table.after(n_pool, batch * seq));
         }
         (state, trace)
+    }
+
+    /// A token that has left may be passed over only where nothing changes it any more.
+    fn execution(&self) -> Execution {
+        match self.memory.rests() {
+            true => self.route.execution,
+            false => Execution::Dense,
+        }
     }
 
     fn targets(&self, rules: &Rules, rows: &[Row]) -> Vec<Vec<usize>> {
@@ -179,7 +192,7 @@ impl<B: Backend> Ground<'_, B> {
             false => state.position.zeros_like(),
         };
         let seen = seen.reshape([n_tokens, d_model]);
-        let mut logits = match (self.route.execution, self.route.sees) {
+        let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
                 let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
                 let all: Vec<usize> = (0..n_tokens).collect();
@@ -246,7 +259,7 @@ impl<B: Backend> Ground<'_, B> {
         state: State<B>,
         chosen: &[Chosen],
         asked: Option<&Asked<B>>,
-        underway: &mut Underway<'_, B>,
+        underway: &mut Underway<'_, '_, B>,
         table: &Table<B>,
     ) -> State<B> {
         let State { hidden, position } = state;
@@ -264,6 +277,17 @@ impl<B: Backend> Ground<'_, B> {
             .executor
             .execute(&hidden, seen, &runs, weights.as_ref(), &gains);
         let device = moved.device();
+        let hard = step.rules.exit_objective.hard();
+        self.memory.write(&Written {
+            hidden: &moved,
+            causal: self.causal,
+            actions: chosen.iter().map(|chosen| chosen.action).collect(),
+            walking: chosen
+                .iter()
+                .map(|chosen| !(hard && chosen.action == step.n_pool))
+                .collect(),
+            weights: weights.as_ref(),
+        });
         State {
             hidden: moved,
             position: self.arrive(chosen, weights, step.n_pool, table, &device),
@@ -276,7 +300,7 @@ impl<B: Backend> Ground<'_, B> {
         step: Step<'_>,
         chosen: &[Chosen],
         asked: Option<&Asked<B>>,
-        underway: &mut Underway<'_, B>,
+        underway: &mut Underway<'_, '_, B>,
     ) -> Gains<B> {
         let mut gains = Gains::default();
         let rules = step.rules;
@@ -351,8 +375,8 @@ impl<B: Backend> Ground<'_, B> {
 }
 
 /// What a walk keeps from step to step besides its state.
-struct Underway<'a, B: Backend> {
-    executor: Executor<'a, B>,
+struct Underway<'a, 'm, B: Backend> {
+    executor: Executor<'a, 'm, B>,
     straight: StraightThrough<B>,
 }
 
