@@ -125,14 +125,14 @@ fn pool_of_three() -> BrianConfig {
     config
 }
 
-fn router(select: Select) -> Policy {
+pub fn router(select: Select) -> Policy {
     Policy::Router {
         teacher: None,
         select,
     }
 }
 
-fn policies() -> Vec<(&'static str, Policy)> {
+pub fn policies() -> Vec<(&'static str, Policy)> {
     let drawn = Select::Sample {
         temperature: 1.5,
         in_evaluation: true,
@@ -153,7 +153,7 @@ fn policies() -> Vec<(&'static str, Policy)> {
     ]
 }
 
-fn exits() -> [ExitObjective; 4] {
+pub fn exits() -> [ExitObjective; 4] {
     [
         ExitObjective::Legacy { hard: false },
         ExitObjective::Legacy { hard: true },
@@ -162,7 +162,7 @@ fn exits() -> [ExitObjective; 4] {
     ]
 }
 
-fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
+pub fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
     Rules {
         policy,
         exit_objective,
@@ -176,7 +176,7 @@ fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
 
 /// The same model with weights where it starts with zeros, so that nothing is causal only because it is silent, and a router
 /// that decides differently for different tokens.
-fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
+pub fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
     let mut values = brian::parameter::collect(&model);
     brian::parameter::assign(model, |path, shape| {
         let value: Vec<f32> = values.remove(path).unwrap().iter().collect();

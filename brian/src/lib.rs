@@ -34,6 +34,7 @@ pub mod baseline;
 pub mod block;
 pub mod collapse;
 pub mod compat;
+pub mod decode;
 pub mod error;
 pub mod generate;
 pub mod initial;
@@ -46,6 +47,7 @@ pub mod stats;
 
 pub use baseline::{Baseline, BaselineConfig};
 pub use block::exit::Exit;
+pub use decode::Decoding;
 pub use error::ConfigError;
 pub use initial::Initial;
 pub use model::{Brian, BrianConfig};

@@ -2,23 +2,25 @@
 
 use crate::baseline::{Baseline, BaselineConfig, embedding, head};
 use crate::block::BlockSizes;
-use crate::block::causal::Rotary;
+use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
+use crate::route::past::Past;
 use crate::route::policy::Row;
 use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
 use crate::route::router::Router;
-use crate::route::rules::{RouteConfig, Rules};
+use crate::route::rules::{RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
-use crate::route::walk::Ground;
+use crate::route::walk::{Ground, State};
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
+use std::cell::RefCell;
 
 /// Sizes of a routed model; the vocabulary comes from the tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -232,28 +234,48 @@ impl<B: Backend> Brian<B> {
         rules: &Rules,
         rows: &[Row],
     ) -> (Tensor<B, 3>, Trace<B>) {
-        let [batch, seq] = tokens.dims();
+        let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let embedded = self.embedding.forward(tokens);
         let entered = self.pre.iter().fold(embedded, execute);
-        let ground = Ground {
+        let (state, trace) = self.ground(&causal, None).walk(entered, rules, rows);
+        let position = self.told(&state);
+        let left = self.exit.forward(state.hidden, position);
+        let hidden = self.post.iter().fold(left, execute);
+        (head(&self.norm, &self.embedding, hidden), trace)
+    }
+
+    /// What a walk goes through, after the tokens of a past if there is one.
+    pub(crate) fn ground<'a>(
+        &'a self,
+        causal: &'a Causal<B>,
+        past: Option<&'a RefCell<Past<B>>>,
+    ) -> Ground<'a, B> {
+        Ground {
             pool: &self.pool,
             positions: &self.position,
             router: &self.router,
             route: self.route,
             into: self.into,
-            causal: &causal,
-        };
-        let (state, trace) = ground.walk(entered, rules, rows);
+            causal,
+            past,
+        }
+    }
+
+    /// What blocks and exit are told of the positions, `[batch, seq, d_position]`.
+    pub(crate) fn told(&self, state: &State<B>) -> Tensor<B, 3> {
+        let [batch, seq, _] = state.hidden.dims();
+        let [_, d_position] = state.position.dims();
         let position = match self.into.blocks() {
-            true => state.position,
+            true => state.position.clone(),
             false => state.position.zeros_like(),
         };
-        let [_, d_position] = position.dims();
-        let position = position.reshape([batch, seq, d_position]);
-        let left = self.exit.forward(state.hidden, position);
-        let hidden = self.post.iter().fold(left, execute);
-        (head(&self.norm, &self.embedding, hidden), trace)
+        position.reshape([batch, seq, d_position])
+    }
+
+    /// Whether a token's logits depend on the earlier tokens alone.
+    pub(crate) fn is_causal(&self) -> bool {
+        self.route.sees == Sees::Token
     }
 }

@@ -42,7 +42,11 @@ impl<B: Backend> RoutedBlock<B> {
         position: Tensor<B, 3>,
         causal: &Causal<B>,
     ) -> Tensor<B, 3> {
-        let placed = hidden + inject(self.adapter.as_ref(), position);
-        self.block.forward(placed, causal)
+        self.block.forward(self.place(hidden, position), causal)
+    }
+
+    /// What the operator starts from: the token and where it stands; shapes as in [`Self::forward`].
+    pub(crate) fn place(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
+        hidden + inject(self.adapter.as_ref(), position)
     }
 }

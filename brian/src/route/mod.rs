@@ -11,6 +11,7 @@
 //! | `choose` | logits → action, one token, on the host |
 //! | `leave` | how the task reaches OUT |
 //! | `walk` | the loop |
+//! | `past` | what it needs to know of tokens that do not walk again |
 //! | `trace` | what it did |
 
 mod choose;
@@ -18,6 +19,7 @@ pub mod constraint;
 pub mod draws;
 pub mod exploration;
 mod leave;
+pub(crate) mod past;
 pub mod policy;
 pub mod position;
 pub mod router;

@@ -7,6 +7,7 @@ use super::choose::{Chosen, Step, Token, choose};
 use super::constraint::CAPPED;
 use super::draws::Purpose;
 use super::leave::{Mixture, StraightThrough};
+use super::past::Past;
 use super::policy::{Policy, Row};
 use super::position::{Positions, Reach, Table};
 use super::router::Router;
@@ -17,6 +18,7 @@ use crate::block::routed::RoutedBlock;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Where a walk stands.
@@ -36,6 +38,8 @@ pub(crate) struct Ground<'a, B: Backend> {
     pub route: RouteConfig,
     pub into: Reach,
     pub causal: &'a Causal<B>,
+    /// The tokens before those that walk, where there are any.
+    pub past: Option<&'a RefCell<Past<B>>>,
 }
 
 impl<B: Backend> Ground<'_, B> {
@@ -53,9 +57,11 @@ impl<B: Backend> Ground<'_, B> {
             Policy::Teacher(_) => targets.len(),
             _ => self.route.max_steps,
         };
+        let before = self.past.map_or(0, |past| past.borrow().n_tokens());
+        let places = before..before + seq;
         let mut tokens: Vec<Token> = rows
             .iter()
-            .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)))
+            .flat_map(|row| places.clone().map(|place| Token::new(row.sequence, place)))
             .collect();
         let mut state = State {
             hidden: entered,
@@ -237,7 +243,7 @@ impl<B: Backend> Ground<'_, B> {
         let weights = asked
             .filter(|_| mixes)
             .map(|asked| asked.fusion(chosen, step.n_pool));
-        let mixed = self.execute(&hidden, &position, chosen, weights.as_ref());
+        let mixed = self.execute(step.index, &hidden, &position, chosen, weights.as_ref());
         let stays = |chosen: &Chosen| chosen.action == step.n_pool;
         let mut moved = match chosen.iter().filter(|chosen| stays(chosen)).count() {
             0 => mixed.clone(),
@@ -283,6 +289,7 @@ impl<B: Backend> Ground<'_, B> {
     /// on with if that is wanted, else anything.
     fn execute(
         &self,
+        index: usize,
         hidden: &Tensor<B, 3>,
         position: &Tensor<B, 2>,
         chosen: &[Chosen],
@@ -308,8 +315,17 @@ impl<B: Backend> Ground<'_, B> {
             false => Tensor::zeros([n_tokens, d_position], &position.device()),
         };
         let position = position.reshape([batch, seq, d_position]);
-        let output =
-            |block: usize| self.pool[block].forward(hidden.clone(), position.clone(), self.causal);
+        if let Some(past) = self.past {
+            past.borrow_mut()
+                .enter(index, hidden.clone(), position.clone());
+        }
+        let output = |block: usize| {
+            let routed = &self.pool[block];
+            match self.past {
+                Some(past) => past.borrow_mut().output(index, block, routed),
+                None => routed.forward(hidden.clone(), position.clone(), self.causal),
+            }
+        };
         if let Some(weights) = weights {
             let share = |block: usize| {
                 let column = weights.clone().slice_dim(1, block..block + 1);
