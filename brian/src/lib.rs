@@ -35,6 +35,7 @@ pub mod baseline;
 pub mod block;
 pub mod collapse;
 pub mod compat;
+pub mod decode;
 pub mod error;
 pub mod generate;
 pub mod initial;
@@ -48,6 +49,7 @@ pub mod stats;
 
 pub use baseline::{Baseline, BaselineConfig};
 pub use block::exit::Exit;
+pub use decode::Decoding;
 pub use error::ConfigError;
 pub use initial::Initial;
 pub use memory::MemoryConfig;

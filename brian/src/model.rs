@@ -2,7 +2,7 @@
 
 use crate::baseline::{Baseline, BaselineConfig, embedding, head};
 use crate::block::BlockSizes;
-use crate::block::causal::Rotary;
+use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
@@ -10,17 +10,19 @@ use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::memory::pass::{Pass, Start as Begin};
 use crate::memory::{HiddenCode, KeyValuePrefix, Memory, MemoryConfig};
+use crate::route::past::Past;
 use crate::route::policy::Row;
 use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
 use crate::route::router::Router;
-use crate::route::rules::{Attends, RouteConfig, Rules};
+use crate::route::rules::{Attends, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
-use crate::route::walk::Ground;
+use crate::route::walk::{Ground, State};
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
+use std::cell::RefCell;
 
 /// Sizes of a routed model; the vocabulary comes from the tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -264,38 +266,62 @@ impl<B: Backend> Brian<B> {
         rules: &Rules,
         rows: &[Row],
     ) -> (Tensor<B, 3>, Trace<B>) {
-        let [batch, seq] = tokens.dims();
+        let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let embedded = self.embedding.forward(tokens);
         let entered = self.pre.iter().fold(embedded, execute);
+        let ground = self.ground(&entered, &causal, rules, None);
+        let (state, mut trace) = ground.walk(entered, rules, rows);
+        let position = self.told(&state);
+        let left = self.exit.forward(state.hidden, position);
+        let left = ground.memory.read_last(left);
+        trace.walks.memory = ground.memory.usage();
+        let hidden = self.post.iter().fold(left, execute);
+        (head(&self.norm, &self.embedding, hidden), trace)
+    }
+
+    /// What a walk goes through from the state it enters with, after the tokens of a past if there is one.
+    pub(crate) fn ground<'a>(
+        &'a self,
+        entered: &Tensor<B, 3>,
+        causal: &'a Causal<B>,
+        rules: &Rules,
+        past: Option<&'a RefCell<Past<B>>>,
+    ) -> Ground<'a, B> {
         let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
         let begin = Begin {
-            entered: &entered,
-            causal: &causal,
+            entered,
+            causal,
             out: self.pool.len(),
             measures: !rules.learning,
         };
-        let ground = Ground {
+        Ground {
             memory: Pass::start(memory, begin),
             pool: &self.pool,
             positions: &self.position,
             router: &self.router,
             route: self.route,
             into: self.into,
-            causal: &causal,
-        };
-        let (state, mut trace) = ground.walk(entered, rules, rows);
+            causal,
+            past,
+        }
+    }
+
+    /// What blocks and exit are told of the positions, `[batch, seq, d_position]`.
+    pub(crate) fn told(&self, state: &State<B>) -> Tensor<B, 3> {
+        let [batch, seq, _] = state.hidden.dims();
+        let [_, d_position] = state.position.dims();
         let position = match self.into.blocks() {
-            true => state.position,
+            true => state.position.clone(),
             false => state.position.zeros_like(),
         };
-        let [_, d_position] = position.dims();
-        let position = position.reshape([batch, seq, d_position]);
-        let left = self.exit.forward(state.hidden, position);
-        let left = ground.memory.read_last(left);
-        trace.walks.memory = ground.memory.usage();
-        let hidden = self.post.iter().fold(left, execute);
-        (head(&self.norm, &self.embedding, hidden), trace)
+        position.reshape([batch, seq, d_position])
+    }
+
+    /// Whether a token's logits follow from what decoding keeps of the earlier tokens.
+    pub(crate) fn goes_on(&self) -> bool {
+        let Self { route, memory, .. } = self;
+        memory.is_none() && route.sees == Sees::Token && route.attends == Attends::All
     }
 }

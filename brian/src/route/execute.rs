@@ -5,6 +5,7 @@
 //! rest of the block runs on the tokens that chose it: one gather and one scatter per block and step.
 
 use super::choose::Chosen;
+use super::past::Past;
 use super::resting::{Resting, some};
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
@@ -15,6 +16,7 @@ use crate::block::routed::RoutedBlock;
 use crate::memory::pass::Pass;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
+use std::cell::RefCell;
 
 /// Sums over keys run in so many lanes: in whole ones, keys that are hidden change no bit of them, however many there are.
 const LANES: usize = 8;
@@ -122,6 +124,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     pool: &'a [RoutedBlock<B>],
     causal: &'a Causal<B>,
     memory: &'a Pass<'m, B>,
+    past: Option<&'a RefCell<Past<B>>>,
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
@@ -138,6 +141,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         pool: &'a [RoutedBlock<B>],
         causal: &'a Causal<B>,
         memory: &'a Pass<'m, B>,
+        past: Option<&'a RefCell<Past<B>>>,
         attends: Attends,
         execution: Execution,
         dims: [usize; 2],
@@ -147,6 +151,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             pool,
             causal,
             memory,
+            past,
             attends,
             execution,
             dims,
@@ -158,6 +163,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
 
     /// What the blocks make of the tokens: of one that is fused their mixture by `weights`, of one that runs none itself.
     ///
+    /// `index` counts steps.
+    ///
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`
     /// - `position`: `[batch * seq, d_position]`, as blocks see it
@@ -165,6 +172,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// - returns `[batch, seq, d_model]`
     pub fn execute(
         &mut self,
+        index: usize,
         hidden: &Tensor<B, 3>,
         position: Tensor<B, 2>,
         runs: &Runs,
@@ -176,6 +184,11 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             hidden: hidden.clone().reshape([batch * seq, d_model]),
             position,
         };
+        if let Some(past) = self.past {
+            let [_, d_position] = input.position.dims();
+            let position = input.position.clone().reshape([batch, seq, d_position]);
+            past.borrow_mut().enter(index, hidden.clone(), position);
+        }
         // Where nothing else is said, tokens that have left are not touched: not in memory, not by a gradient.
         let dense = self.execution == Execution::Dense;
         let walks = |token: &usize| dense || !runs.left[*token];
@@ -201,6 +214,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             let before = some(before.clone(), &places);
             let everywhere = self.runs_everywhere(tokens);
             let output = match (self.execution, self.attends) {
+                _ if let Some(past) = self.past => {
+                    let output = past.borrow_mut().output(index, block, &self.pool[block]);
+                    some(output.reshape([batch * seq, d_model]), tokens)
+                }
                 (Execution::Grouped, Attends::All) if everywhere => {
                     self.everywhere(block, &input, tokens)
                 }

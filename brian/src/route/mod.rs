@@ -13,6 +13,7 @@
 //! | `resting` | what is made once of a token that has left |
 //! | `leave` | how the task reaches OUT |
 //! | `walk` | the loop |
+//! | `past` | what it needs to know of tokens that do not walk again |
 //! | `trace` | what it did |
 
 mod choose;
@@ -21,6 +22,7 @@ pub mod draws;
 mod execute;
 pub mod exploration;
 mod leave;
+pub(crate) mod past;
 pub mod policy;
 pub mod position;
 mod resting;

@@ -7,6 +7,7 @@ use super::constraint::CAPPED;
 use super::draws::Purpose;
 use super::execute::{Executor, Gains, Runs};
 use super::leave::{Mixture, StraightThrough};
+use super::past::Past;
 use super::policy::{Policy, Row};
 use super::position::{Positions, Reach, Table};
 use super::resting::{Resting, some};
@@ -19,6 +20,7 @@ use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use std::cell::RefCell;
 
 /// Where a walk stands.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub(crate) struct Ground<'a, B: Backend> {
     pub into: Reach,
     pub causal: &'a Causal<B>,
     pub memory: Pass<'a, B>,
+    /// The tokens before those that walk, where there are any.
+    pub past: Option<&'a RefCell<Past<B>>>,
 }
 
 impl<B: Backend> Ground<'_, B> {
@@ -55,9 +59,11 @@ impl<B: Backend> Ground<'_, B> {
             Policy::Teacher(_) => targets.len(),
             _ => self.route.max_steps,
         };
+        let before = self.past.map_or(0, |past| past.borrow().n_tokens());
+        let places = before..before + seq;
         let mut tokens: Vec<Token> = rows
             .iter()
-            .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)))
+            .flat_map(|row| places.clone().map(|place| Token::new(row.sequence, place)))
             .collect();
         let mut state = State {
             hidden: entered,
@@ -81,6 +87,7 @@ impl<B: Backend> Ground<'_, B> {
                 self.pool,
                 self.causal,
                 &self.memory,
+                self.past,
                 self.route.attends,
                 self.execution(),
                 [batch, seq],
@@ -273,9 +280,10 @@ impl<B: Backend> Ground<'_, B> {
             false => position.zeros_like(),
         };
         let gains = self.gains(step, chosen, asked, underway);
-        let moved = underway
-            .executor
-            .execute(&hidden, seen, &runs, weights.as_ref(), &gains);
+        let moved =
+            underway
+                .executor
+                .execute(step.index, &hidden, seen, &runs, weights.as_ref(), &gains);
         let device = moved.device();
         let hard = step.rules.exit_objective.hard();
         self.memory.write(&Written {
