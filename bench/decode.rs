@@ -37,7 +37,11 @@ fn brian() -> Brian<BenchBackend> {
 fn scattered<B: Backend>(model: Brian<B>) -> Brian<B> {
     let mut values = brian::parameter::collect(&model);
     brian::parameter::assign(model, |path, shape| {
-        let value: Vec<f32> = values.remove(path).expect("it is the same model").iter().collect();
+        let value: Vec<f32> = values
+            .remove(path)
+            .expect("it is the same model")
+            .iter()
+            .collect();
         match path.starts_with("router.") && shape.len() == 2 {
             true => {
                 let key = random::key(7, path, 0);
