@@ -143,15 +143,15 @@ fn flops(walks: &Walks) -> f64 {
     let mut asked = vec![false; n_tokens];
     for step in &walks.steps {
         let left = |token: usize| step.origins[token] == Origin::Left;
-        for token in 0..n_tokens {
-            if !step.probabilities.is_empty() && !asked[token] {
+        for (token, asked) in asked.iter_mut().enumerate() {
+            if !step.probabilities.is_empty() && !*asked {
                 total += ask;
-                asked[token] = left(token);
+                *asked = left(token);
             }
         }
-        for block in 0..config.n_pool {
+        for (block, resting) in resting.iter_mut().enumerate() {
             let runs = |token: &usize| step.actions[*token] == block;
-            let mut here = vec![false; SHAPE.batch];
+            let mut here = [false; SHAPE.batch];
             for token in (0..n_tokens).filter(runs) {
                 total += rest;
                 here[token / SHAPE.seq] = true;
@@ -163,9 +163,9 @@ fn flops(walks: &Walks) -> f64 {
                 } else {
                     0.0
                 };
-                if !resting[block][token] {
+                if !resting[token] {
                     total += keys_values + place;
-                    resting[block][token] = left(token);
+                    resting[token] = left(token);
                 }
             }
         }

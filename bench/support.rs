@@ -3,7 +3,9 @@
 use brian::route::parallel::Parallel;
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, Execution, Sees};
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
+use brian::{
+    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
+};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -111,6 +113,7 @@ impl Shape {
                 parallel: Parallel::None,
             },
             exit: Exit::Residual,
+            memory: MemoryConfig::None,
         }
     }
 

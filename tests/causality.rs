@@ -2,8 +2,10 @@
 //! for every way in which a walk can be led and left.
 
 use crate::support::{
-    REORDERED, TestAutodiff, TestBackend, difference, small_baseline, small_brian, tokens, values,
+    REORDERED, TestAutodiff, TestBackend, difference, small_baseline, small_brian, small_memories,
+    tokens, values,
 };
+use brian::memory::{HiddenCodeConfig, Lifecycle, MemoryConfig};
 use brian::random;
 use brian::route::constraint::Constraint;
 use brian::route::draws::Draws;
@@ -14,6 +16,7 @@ use brian::route::rules::{Attends, ChoiceGradient, Execution, ExitObjective, See
 use brian::{Brian, BrianConfig, Exit, Layout, Rules};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
+use std::collections::BTreeSet;
 use train::task::Decoder;
 
 pub(crate) const VOCABULARY: usize = 31;
@@ -93,6 +96,32 @@ fn cases() -> Vec<Case> {
                 }
             }
         }
+    }
+    for memory in small_memories() {
+        for exit_objective in exits() {
+            for top_k in [1, 2] {
+                // Nothing in a walk of the reference depends on whether gradients are wanted.
+                let legacy = matches!(exit_objective, ExitObjective::Legacy { .. });
+                for learning in [false, true].into_iter().filter(|&on| !(on && legacy)) {
+                    let mut config = with_memory(memory);
+                    config.route.top_k = top_k;
+                    let rules = Rules {
+                        learning,
+                        ..walk(router(Select::Argmax), exit_objective)
+                    };
+                    let name =
+                        format!("{memory:?} {exit_objective:?} top {top_k} learning {learning}");
+                    add(name, &config, rules);
+                }
+            }
+        }
+        let mixed = Policy::Teacher(Teacher::MixedSkipRecur);
+        let rules = walk(mixed, ExitObjective::Legacy { hard: true });
+        add(
+            format!("{memory:?} led by a teacher"),
+            &with_memory(memory),
+            rules,
+        );
     }
     for choice_gradient in [ChoiceGradient::Gated, ChoiceGradient::StraightThrough] {
         let rules = Rules {
@@ -180,6 +209,13 @@ pub(crate) fn beam(width: usize) -> BrianConfig {
     config
 }
 
+fn with_memory(memory: MemoryConfig) -> BrianConfig {
+    BrianConfig {
+        memory,
+        ..pool_of_three()
+    }
+}
+
 pub(crate) fn router(select: Select) -> Policy {
     Policy::Router {
         teacher: None,
@@ -240,7 +276,7 @@ pub(crate) fn loud<B: Backend>(model: Brian<B>) -> Brian<B> {
             "router.output.weight" => 0.5,
             _ => 0.3,
         };
-        match silent || path.starts_with("router.") {
+        match silent || path.starts_with("router.") || path.starts_with("memory.") {
             true => {
                 let key = random::key(7, path, 0);
                 (0..shape.iter().product::<usize>() as u64)
@@ -269,7 +305,7 @@ pub(crate) fn row(sequence: u64) -> Row {
 /// The walks of the cases are no trivial ones: somewhere each of them leaves early, late, repeats, and differs by token.
 #[test]
 fn the_walks_of_the_cases_differ() {
-    let mut lengths = std::collections::BTreeSet::new();
+    let mut lengths = BTreeSet::new();
     for case in cases() {
         let input = tokens(&[sequence(1, SEQ)]);
         let (_, trace) = case.model.forward(input, &case.rules, &[row(1)]);
@@ -277,6 +313,70 @@ fn the_walks_of_the_cases_differ() {
         lengths.extend((0..SEQ).map(|token| trace.walks.n_executed(token)));
     }
     assert!(lengths.len() >= 4, "{lengths:?}");
+}
+
+/// What the tests below say about memories they say about memories that matter: of slots of their own, of those of earlier
+/// tokens, and after some tokens left.
+#[test]
+fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
+    let cases = cases();
+    let with_memory = cases.iter().filter(|case| case.name.contains("lifecycle"));
+    let mut n = 0;
+    for case in with_memory {
+        let input = [sequence(1, SEQ)];
+        let (found, trace) = case.model.forward(tokens(&input), &case.rules, &[row(1)]);
+        let rules = Rules {
+            without_memory: true,
+            ..case.rules.clone()
+        };
+        let (without, _) = case.model.forward(tokens(&input), &rules, &[row(1)]);
+        let change = difference(&values(found), &values(without));
+        assert!(change > 100.0 * REORDERED, "{}: {change:e}", case.name);
+        let walks = trace.unwrap().walks;
+        let usage = walks.memory.is_some();
+        assert_eq!(usage, !case.rules.learning, "{}", case.name);
+        let lengths: BTreeSet<usize> = (0..SEQ).map(|token| walks.n_executed(token)).collect();
+        let mixes = case.rules.learning && case.rules.exit_objective == ExitObjective::SoftMixture;
+        if !mixes && matches!(case.rules.policy, Policy::Router { .. }) {
+            assert!(lengths.len() >= 2, "{}: {lengths:?}", case.name);
+        }
+        n += 1;
+    }
+    assert_eq!(n, small_memories().len() * (2 * 2 + 2 * 4 + 1));
+}
+
+/// The reference's lifecycle is not causal with a hard exit, and these tests would have found it.
+#[test]
+fn the_lifecycle_of_the_reference_lets_a_token_see_how_long_others_walk() {
+    let changed = |memory: MemoryConfig| {
+        let case = Case {
+            name: format!("{memory:?}"),
+            model: Decoder::Brian(loud(with_memory(memory).init(
+                VOCABULARY,
+                3,
+                &Default::default(),
+            ))),
+            rules: walk(router(Select::Argmax), ExitObjective::Legacy { hard: true }),
+        };
+        let whole = sequence(1, SEQ);
+        let expected = case.logits(std::slice::from_ref(&whole), &[row(1)]);
+        let differs = |length: usize| {
+            let found = case.logits(&[whole[..length].to_vec()], &[row(1)]);
+            difference(&found, &expected[..length * VOCABULARY]) > REORDERED
+        };
+        (1..SEQ).filter(|&length| differs(length)).count()
+    };
+    let MemoryConfig::HiddenCode(config) = small_memories()[0] else {
+        unreachable!("the first is one of codes")
+    };
+    let lifecycle = Lifecycle::Reference;
+    assert_eq!(changed(small_memories()[0]), 0);
+    assert!(
+        changed(MemoryConfig::HiddenCode(HiddenCodeConfig {
+            lifecycle,
+            ..config
+        })) > 0
+    );
 }
 
 #[test]
@@ -403,6 +503,11 @@ fn no_gradient_flows_from_a_logit_to_a_later_token() {
         Decoder::Baseline(small_baseline().init(VOCABULARY, 3, &device)),
         Rules::sequential(),
     ))
+    .chain(small_memories().into_iter().map(|memory| {
+        let model = loud(with_memory(memory).init(VOCABULARY, 3, &device));
+        let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+        (Decoder::Brian(model), rules)
+    }))
     .chain(exits().map(|exit_objective| {
         let model = loud(pool_of_three().init(VOCABULARY, 3, &device));
         let rules = Rules {

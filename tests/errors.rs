@@ -29,20 +29,20 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "stage.fixed.learning_rate.peak=nan",
-            "line 88, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
+            "line 93, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
         ),
         (
             "batch.sequences=-1",
-            "line 69, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
+            "line 74, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
         ),
         (
             "model.position.layout=ring",
-            "line 49, model.position.layout, from --set: found string \"ring\", expected one of \"open_arc\", \
+            "line 52, model.position.layout, from --set: found string \"ring\", expected one of \"open_arc\", \
              \"circle\", \"closed_circle\", \"random\", \"none\"",
         ),
         (
             "stage.baseline.gate.metric=valid/loss",
-            "line 80, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
+            "line 85, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
              \"valid/loss/lm\", \"valid/loss/total\", \"valid/bits_per_byte\", \"valid/route/imitation_accuracy\", \
              \"valid/route/steps_mean\", \"valid/route/load_entropy\", \"valid/route/load_max\", \
              \"valid/route/entropy\", \"valid/route/out_probability\", \"valid/route/exit_first\", \

@@ -3,7 +3,7 @@
 use crate::causality::{
     SEQ, VOCABULARY, exits, loud, policies, pool_of_three, router, row, sequence, walk,
 };
-use crate::support::{TestAutodiff, difference, tokens, values};
+use crate::support::{TestAutodiff, difference, small_memories, tokens, values};
 use brian::loss::language;
 use brian::route::policy::Select;
 use brian::route::rules::{Attends, ChoiceGradient, Execution};
@@ -110,6 +110,14 @@ fn grouped_execution_is_dense_execution() {
                 let name = format!("{attends:?} gated {exit_objective:?} top {top_k}");
                 check(name, &config, &gated);
             }
+        }
+    }
+    for memory in small_memories() {
+        for exit_objective in exits() {
+            let mut config = pool_of_three();
+            config.memory = memory;
+            let rules = walk(router(Select::Argmax), exit_objective);
+            check(format!("{memory:?} {exit_objective:?}"), &config, &rules);
         }
     }
     assert!(lengths.len() >= 4, "walks of {lengths:?} blocks");

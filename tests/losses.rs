@@ -55,6 +55,7 @@ fn trace(probabilities: &[&[[f32; 3]]], actions: &[&[usize]], target: usize) -> 
         max_steps: n_steps,
         hard_exit: true,
         steps: decisions,
+        memory: None,
     };
     Trace { walks, steps }
 }

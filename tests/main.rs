@@ -4,6 +4,7 @@
 
 mod causality;
 mod command;
+mod decode;
 mod determinism;
 mod errors;
 mod execution;

@@ -1,7 +1,7 @@
 //! Sizes, and the promise that wrapping a baseline changes nothing.
 
 use crate::support::{
-    REORDERED, TestBackend, difference, small_baseline, small_brian, tokens, values,
+    REORDERED, TestBackend, difference, small_baseline, small_brian, small_memories, tokens, values,
 };
 use brian::route::policy::Row;
 use brian::route::position::{Injection, Start};
@@ -108,7 +108,10 @@ fn the_groups_that_can_rest_are_those_the_models_have() {
     let baseline = small_baseline().skeleton::<TestBackend>(31, &device);
     let found = groups(parameter::shapes(&baseline));
     assert_eq!(found, PLAIN_GROUPS.map(String::from).into());
-    let brian = small_brian(Exit::Residual, Layout::OpenArc).skeleton::<TestBackend>(31, &device);
-    let found = groups(parameter::shapes(&brian));
+    let mut config = small_brian(Exit::Residual, Layout::OpenArc);
+    config.memory = small_memories()[0];
+    let found = groups(parameter::shapes(
+        &config.skeleton::<TestBackend>(31, &device),
+    ));
     assert_eq!(found, ROUTED_GROUPS.map(String::from).into());
 }

@@ -103,6 +103,16 @@ fn arrows_inside_the_model_point_one_way() {
             ],
         ),
         (
+            "brian/src/memory",
+            vec![
+                "crate::route",
+                "crate::model",
+                "crate::baseline",
+                "crate::generate",
+                "crate::loss",
+            ],
+        ),
+        (
             "brian/src/route",
             vec![
                 "crate::model",

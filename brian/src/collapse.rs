@@ -165,6 +165,7 @@ mod tests {
             max_steps: MAX_STEPS,
             hard_exit: true,
             steps,
+            memory: None,
         };
         let mut counts = RouteCounts::default();
         counts.add(&walks, &[true; TOKENS], &[None]);

@@ -3,6 +3,7 @@
 use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;
 use crate::initial::Initial;
+use crate::memory::MemoryConfig;
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
 use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
@@ -74,6 +75,7 @@ pub fn brian(
             parallel: Parallel::None,
         },
         exit: Exit::Projection,
+        memory: MemoryConfig::None,
     }
 }
 

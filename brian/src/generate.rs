@@ -1,8 +1,8 @@
 //! Autoregressive sampling on the host: `logits / temperature`, one keyed draw per token.
 
 use crate::random;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
 
 /// How the next token is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,30 +17,23 @@ pub struct Sampling {
 
 /// Continues a prompt by `n_tokens` tokens, which are returned without the prompt.
 ///
-/// `logits` maps `[1, seq]` tokens to `[1, seq, vocabulary]`; it sees at most the last `context` tokens, and is run anew
-/// for every token.
+/// `logits` maps the tokens so far, of which it gets at most the last `context`, to the logits of the next one,
+/// `[vocabulary]`: [`crate::Decoding::follow`], or the last row of a whole pass.
 ///
 /// # Panics
 /// If the prompt is empty.
 pub fn generate<B: Backend>(
-    logits: impl Fn(Tensor<B, 2, Int>) -> Tensor<B, 3>,
+    mut logits: impl FnMut(&[u32]) -> Tensor<B, 1>,
     prompt: &[u32],
     n_tokens: usize,
     context: usize,
     sampling: Sampling,
-    device: &B::Device,
 ) -> Vec<u32> {
     assert!(!prompt.is_empty(), "a prompt needs a token to start from");
     let mut tokens = prompt.to_vec();
     for step in 0..n_tokens {
-        let seen: Vec<i64> = tokens[tokens.len().saturating_sub(context)..]
-            .iter()
-            .map(|&token| i64::from(token))
-            .collect();
-        let seq = seen.len();
-        let input = Tensor::from_data(TensorData::new(seen, [1, seq]), device);
-        let last = logits(input).slice([0..1, seq - 1..seq]).into_data();
-        let scores: Vec<f32> = last.iter::<f32>().collect();
+        let seen = &tokens[tokens.len().saturating_sub(context)..];
+        let scores: Vec<f32> = logits(seen).into_data().iter::<f32>().collect();
         let draw = random::uniform(random::key(sampling.seed, "sample", step as u64), 0);
         tokens.push(choose(&scores, sampling, draw));
     }

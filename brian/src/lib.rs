@@ -4,7 +4,8 @@
 //! tokens → embedding → pre blocks → walk over the pool (block, block, …, OUT) → exit → post blocks → norm → logits
 //! ```
 //!
-//! The folders are the equation: [`block`] holds what is executed, [`route`] where it goes next, [`loss`] what it costs.
+//! The folders are the equation: [`block`] holds what is executed, [`route`] where it goes next, [`memory`] what it
+//! leaves behind on its way, [`loss`] what it costs.
 //! [`Baseline`] is the same Transformer with its blocks in a fixed row; a [`Brian`] on the sequential path started from
 //! a baseline's weights gives the baseline's logits. [`Rules`] are everything that decides a walk besides the weights.
 //!
@@ -34,10 +35,12 @@ pub mod baseline;
 pub mod block;
 pub mod collapse;
 pub mod compat;
+pub mod decode;
 pub mod error;
 pub mod generate;
 pub mod initial;
 pub mod loss;
+pub mod memory;
 pub mod model;
 pub mod parameter;
 pub mod random;
@@ -46,8 +49,10 @@ pub mod stats;
 
 pub use baseline::{Baseline, BaselineConfig};
 pub use block::exit::Exit;
+pub use decode::Decoding;
 pub use error::ConfigError;
 pub use initial::Initial;
+pub use memory::MemoryConfig;
 pub use model::{Brian, BrianConfig};
 pub use route::position::{Layout, PositionConfig};
 pub use route::rules::{RouteConfig, Rules};

@@ -2,23 +2,28 @@
 
 use crate::baseline::{Baseline, BaselineConfig, embedding, head};
 use crate::block::BlockSizes;
-use crate::block::causal::Rotary;
+use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
+use crate::memory::pass::{Pass, Start as Begin};
+use crate::memory::{HiddenCode, KeyValuePrefix, Memory, MemoryConfig};
+use crate::route::parallel::Parallel;
+use crate::route::past::Past;
 use crate::route::policy::Row;
 use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
 use crate::route::router::Router;
-use crate::route::rules::{RouteConfig, Rules};
+use crate::route::rules::{Attends, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
-use crate::route::walk::Ground;
+use crate::route::walk::{Ground, State};
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
+use std::cell::RefCell;
 
 /// Sizes of a routed model; the vocabulary comes from the tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -51,6 +56,8 @@ pub struct BrianConfig {
     pub route: RouteConfig,
     /// What leaves the walk.
     pub exit: Exit,
+    /// What tokens leave behind on their walk.
+    pub memory: MemoryConfig,
 }
 
 impl BrianConfig {
@@ -97,6 +104,16 @@ impl BrianConfig {
                 let expected = format!("at most n_pool + 1, {}", self.n_pool + 1);
                 errors.push(ConfigError::new(field, top_k, expected));
             }
+        }
+        errors.extend(self.memory.check());
+        if self.route.parallel != Parallel::None && self.memory != MemoryConfig::None {
+            let expected = "none with a memory, which knows no branches";
+            errors.push(ConfigError::new("route.parallel", "a beam", expected));
+        }
+        let selected = self.route.attends == Attends::Selected;
+        if selected && matches!(self.memory, MemoryConfig::KeyValuePrefix(_)) {
+            let expected = "all with a memory of keys and values";
+            errors.push(ConfigError::new("route.attends", "selected", expected));
         }
         errors
     }
@@ -149,6 +166,7 @@ impl BrianConfig {
             exit: ExitBlock::new(&sizes, adapted, self.exit, device),
             post: plain(self.n_post),
             norm: norm(&sizes, device),
+            memory: self.memory(n_actions, device),
             rotary: Rotary::new(
                 self.context,
                 self.d_model / self.n_heads,
@@ -161,7 +179,8 @@ impl BrianConfig {
     }
 
     /// A routed model that computes what the baseline computes: its blocks become pre, pool and post blocks in order,
-    /// everything that only routes starts fresh. Exact for a residual exit.
+    /// everything that only routes starts fresh. Exact for a residual exit and without a memory; with one, to within what
+    /// its nearly closed gate lets through.
     ///
     /// # Panics
     /// If the baseline has another number of blocks, or the pool's are of another width.
@@ -188,11 +207,29 @@ impl BrianConfig {
         self.baseline().sizes()
     }
 
+    fn memory<B: Backend>(&self, n_actions: usize, device: &B::Device) -> Option<Memory<B>> {
+        let sizes = self.sizes();
+        match self.memory {
+            MemoryConfig::None => None,
+            MemoryConfig::HiddenCode(config) => {
+                let memory = HiddenCode::new(config, &sizes, n_actions, device);
+                Some(Memory::HiddenCode(memory))
+            }
+            MemoryConfig::KeyValuePrefix(config) => {
+                let memory = KeyValuePrefix::new(config, &sizes, self.n_pool, device);
+                Some(Memory::KeyValuePrefix(memory))
+            }
+        }
+    }
+
     fn fixed(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
         let silent_adapter = path.starts_with("pool.") && path.ends_with("adapter.weight");
         let silent_exit = path == "exit.projection.weight" && self.exit == Exit::Residual;
         if silent_adapter || silent_exit {
             return Some(vec![0.0; shape.iter().product()]);
+        }
+        if let Some(path) = path.strip_prefix("memory.") {
+            return self.memory.initial(path, shape, seed);
         }
         match path {
             "position.embeddings" => Some(layout(&self.position, self.n_pool + 1, seed)),
@@ -221,6 +258,8 @@ pub struct Brian<B: Backend> {
     pub post: Vec<TransformerBlock<B>>,
     /// Before the head.
     pub norm: RmsNorm<B>,
+    /// What tokens leave behind on their walk.
+    pub memory: Option<Memory<B>>,
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
     route: RouteConfig,
@@ -243,28 +282,65 @@ impl<B: Backend> Brian<B> {
         rules: &Rules,
         rows: &[Row],
     ) -> (Tensor<B, 3>, Trace<B>) {
-        let [batch, seq] = tokens.dims();
+        let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let embedded = self.embedding.forward(tokens);
         let entered = self.pre.iter().fold(embedded, execute);
-        let ground = Ground {
+        let ground = self.ground(&entered, &causal, rules, None);
+        let (state, mut trace) = ground.walk(entered, rules, rows);
+        let position = self.told(&state);
+        let left = self.exit.forward(state.hidden, position);
+        let left = ground.memory.read_last(left);
+        trace.walks.memory = ground.memory.usage();
+        let hidden = self.post.iter().fold(left, execute);
+        (head(&self.norm, &self.embedding, hidden), trace)
+    }
+
+    /// What a walk goes through from the state it enters with, after the tokens of a past if there is one.
+    pub(crate) fn ground<'a>(
+        &'a self,
+        entered: &Tensor<B, 3>,
+        causal: &'a Causal<B>,
+        rules: &Rules,
+        past: Option<&'a RefCell<Past<B>>>,
+    ) -> Ground<'a, B> {
+        let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
+        let begin = Begin {
+            entered,
+            causal,
+            out: self.pool.len(),
+            measures: !rules.learning,
+        };
+        Ground {
+            memory: Pass::start(memory, begin),
             pool: &self.pool,
             positions: &self.position,
             router: &self.router,
             route: self.route,
             into: self.into,
-            causal: &causal,
-        };
-        let (state, trace) = ground.walk(entered, rules, rows);
+            causal,
+            past,
+        }
+    }
+
+    /// What blocks and exit are told of the positions, `[batch, seq, d_position]`.
+    pub(crate) fn told(&self, state: &State<B>) -> Tensor<B, 3> {
+        let [batch, seq, _] = state.hidden.dims();
+        let [_, d_position] = state.position.dims();
         let position = match self.into.blocks() {
-            true => state.position,
+            true => state.position.clone(),
             false => state.position.zeros_like(),
         };
-        let [_, d_position] = position.dims();
-        let position = position.reshape([batch, seq, d_position]);
-        let left = self.exit.forward(state.hidden, position);
-        let hidden = self.post.iter().fold(left, execute);
-        (head(&self.norm, &self.embedding, hidden), trace)
+        position.reshape([batch, seq, d_position])
+    }
+
+    /// Whether a token's logits follow from what decoding keeps of the earlier tokens.
+    pub(crate) fn goes_on(&self) -> bool {
+        let Self { route, memory, .. } = self;
+        memory.is_none()
+            && route.sees == Sees::Token
+            && route.attends == Attends::All
+            && route.parallel == Parallel::None
     }
 }

@@ -3,6 +3,7 @@
 //! Only decisions of valid tokens count, and, where OUT ends a walk, only those up to it. A rate without a denominator is
 //! left out.
 
+use crate::memory::MemoryUse;
 use crate::random;
 use crate::route::trace::{Origin, Walks};
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub struct RouteCounts {
     pub paths: BTreeMap<Vec<usize>, u64>,
     /// Per sequence of known difficulty: the difficulty and the mean number of blocks executed.
     pub samples: Vec<(u8, f64)>,
+    /// What was read from the memory, if there is one.
+    pub memory: MemoryUse,
     forced: u64,
     asked: u64,
     entropy: f64,
@@ -73,6 +76,9 @@ impl RouteCounts {
             }
         }
         self.samples.truncate(MOST_SAMPLES);
+        if let Some(memory) = &walks.memory {
+            self.memory.add(memory);
+        }
     }
 
     fn grow(&mut self, walks: &Walks) {
@@ -229,6 +235,7 @@ impl RouteCounts {
             );
         }
         named.extend(self.by_difficulty(intervals));
+        named.extend(self.memory.named());
         named
     }
 
@@ -296,6 +303,7 @@ impl AddAssign<&Self> for RouteCounts {
         }
         self.samples.extend(&other.samples);
         self.samples.truncate(MOST_SAMPLES);
+        self.memory.add(&other.memory);
         self.tokens += other.tokens;
         self.decisions += other.decisions;
         self.forced += other.forced;
@@ -399,6 +407,7 @@ mod tests {
             max_steps,
             hard_exit: true,
             steps: (0..max_steps).map(step).collect(),
+            memory: None,
         }
     }
 

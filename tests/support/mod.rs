@@ -6,10 +6,13 @@ mod torch;
 pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
+use brian::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle};
 use brian::route::parallel::Parallel;
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, Execution, Sees};
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, PositionConfig, RouteConfig};
+use brian::{
+    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
+};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -82,7 +85,38 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
             parallel: Parallel::None,
         },
         exit,
+        memory: MemoryConfig::None,
     }
+}
+
+/// Every kind of memory, with slots that a walk of four steps evicts.
+pub fn small_memories() -> Vec<MemoryConfig> {
+    let codes = |sink, window, adapters, head_rank| {
+        MemoryConfig::HiddenCode(HiddenCodeConfig {
+            d_code: 5,
+            sink,
+            window,
+            adapters,
+            head_rank,
+            lifecycle: Lifecycle::Frozen,
+        })
+    };
+    let prefix = |sink, window, compression| {
+        MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+            sink,
+            window,
+            bias: -4.0,
+            compression,
+            lifecycle: Lifecycle::Frozen,
+        })
+    };
+    vec![
+        codes(1, 2, Adapters::Shared, 0),
+        codes(0, 2, Adapters::PerBlock, 2),
+        codes(1, 0, Adapters::Shared, 2),
+        prefix(1, 1, Compression::None),
+        prefix(0, 2, Compression::Code { d_code: 3 }),
+    ]
 }
 
 /// Tokens `[batch, seq]` as a tensor.

@@ -10,7 +10,6 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
-use std::ops::Range;
 
 /// Attention over the earlier positions of the same sequence.
 #[derive(Module, Debug)]
@@ -59,29 +58,21 @@ impl<B: Backend> Attention<B> {
         (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
     }
 
-    /// Queries, scaled, of tokens apart.
-    ///
-    /// # Shapes
-    /// `[n_tokens, d_model]` to the same
-    pub fn queries(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> Tensor<B, 2> {
-        let [_, d_model] = x.dims();
-        let scale = ((d_model / self.n_heads) as f64).powf(-0.5);
-        angles.rotate(self.part(x, 0..d_model)) * scale
-    }
-
-    /// Keys and values of tokens apart, side by side.
-    ///
-    /// # Shapes
-    /// `[n_tokens, d_model]` to `[n_tokens, 2 * d_model]`
-    pub fn keys_values(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> Tensor<B, 2> {
-        let [_, d_model] = x.dims();
-        let both = self.part(x, d_model..3 * d_model);
-        let keys = angles.rotate(both.clone().slice_dim(1, 0..d_model));
-        Tensor::cat(vec![keys, both.slice_dim(1, d_model..2 * d_model)], 1)
-    }
-
-    fn part(&self, x: Tensor<B, 2>, columns: Range<usize>) -> Tensor<B, 2> {
-        x.matmul(self.query_key_value.weight.val().slice_dim(1, columns))
+    /// The maps to queries, keys and values, cut apart.
+    pub fn maps(&self) -> Maps<B> {
+        let packed = self.query_key_value.weight.val();
+        let [d_model, _] = packed.dims();
+        let part = |index: usize| {
+            packed
+                .clone()
+                .slice_dim(1, index * d_model..(index + 1) * d_model)
+        };
+        Maps {
+            queries: part(0),
+            keys: part(1),
+            values: part(2),
+            scale: ((d_model / self.n_heads) as f64).powf(-0.5),
+        }
     }
 
     /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`.
@@ -116,6 +107,34 @@ impl<B: Backend> Attention<B> {
     /// What is added to the stream for what was found, `[batch, seq, d_model]` each.
     pub fn output(&self, found: Tensor<B, 3>) -> Tensor<B, 3> {
         per_token(&self.output, found)
+    }
+}
+
+/// What makes queries, keys and values of tokens apart, `[d_model, d_model]` each.
+#[derive(Clone, Debug)]
+pub struct Maps<B: Backend> {
+    queries: Tensor<B, 2>,
+    keys: Tensor<B, 2>,
+    values: Tensor<B, 2>,
+    scale: f64,
+}
+
+impl<B: Backend> Maps<B> {
+    /// Queries, scaled, of tokens apart.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` to the same
+    pub fn queries(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> Tensor<B, 2> {
+        angles.rotate(x.matmul(self.queries.clone())) * self.scale
+    }
+
+    /// Keys and values of tokens apart.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` to twice the same
+    pub fn keys_values(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> [Tensor<B, 2>; 2] {
+        let keys = angles.rotate(x.clone().matmul(self.keys.clone()));
+        [keys, x.matmul(self.values.clone())]
     }
 }
 

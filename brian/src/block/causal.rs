@@ -36,22 +36,36 @@ impl<B: Backend> Rotary<B> {
         }
     }
 
+    /// The most positions a pass can have.
+    pub fn context(&self) -> usize {
+        let [context, _] = self.cos.dims();
+        context
+    }
+
     /// What the attention layers of a pass over `seq` positions need.
     ///
     /// # Panics
     /// If `seq` exceeds the context of the tables.
     pub fn causal(&self, seq: usize) -> Causal<B> {
-        let [context, _] = self.cos.dims();
+        self.causal_after(0, seq)
+    }
+
+    /// The same for a pass over the `seq` positions after the first `before`, which are seen but not passed again.
+    ///
+    /// # Panics
+    /// If `before + seq` exceeds the context of the tables.
+    pub fn causal_after(&self, before: usize, seq: usize) -> Causal<B> {
+        let (context, end) = (self.context(), before + seq);
         assert!(
-            seq <= context,
-            "a sequence of {seq} in a context of {context}"
+            end <= context,
+            "a sequence of {end} in a context of {context}"
         );
         let device = self.cos.device();
-        let future = Tensor::<B, 2, Bool>::tril_mask([seq, seq], 0, &device);
+        let future = Tensor::<B, 2, Bool>::tril_mask([seq, end], before as i64, &device);
         Causal {
-            cos: self.cos.clone().slice_dim(0, 0..seq),
-            sin: self.sin.clone().slice_dim(0, 0..seq),
-            mask: Tensor::zeros([seq, seq], &device).mask_fill(future, MASKED),
+            cos: self.cos.clone().slice_dim(0, before..end),
+            sin: self.sin.clone().slice_dim(0, before..end),
+            mask: Tensor::zeros([seq, end], &device).mask_fill(future, MASKED),
         }
     }
 }
@@ -87,7 +101,8 @@ impl<B: Backend> Causal<B> {
         }
     }
 
-    /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, seq]`: to be added.
+    /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, before + seq]`:
+    /// to be added.
     pub fn mask(&self) -> Tensor<B, 4> {
         self.mask.clone().unsqueeze()
     }

@@ -1,6 +1,7 @@
-//! What is executed: attention, feed-forward, the block made of both, the routed block and the exit.
+//! What is executed: attention, feed-forward, the block made of both, the routed block and the exit; what is kept of it.
 
 pub mod attention;
+pub(crate) mod cache;
 pub mod causal;
 pub mod exit;
 pub mod feed_forward;

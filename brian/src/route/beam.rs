@@ -96,6 +96,7 @@ impl<B: Backend> Ground<'_, B> {
                 max_steps: n_steps,
                 hard_exit: true,
                 steps: Vec::new(),
+                memory: None,
             },
             steps: Vec::new(),
         };
@@ -135,7 +136,14 @@ impl<B: Backend> Ground<'_, B> {
             token
         });
         branches.tokens = followed.collect();
-        branches.state = self.run(&branches.state, &chosen, &parents, table, [batch, d_model]);
+        branches.state = self.run(
+            step,
+            &branches.state,
+            &chosen,
+            &parents,
+            table,
+            [batch, d_model],
+        );
         Passed {
             asked,
             children,
@@ -148,6 +156,7 @@ impl<B: Backend> Ground<'_, B> {
     /// Executes what was chosen, each on the state of its parent, and moves.
     fn run(
         &self,
+        step: Step<'_>,
         state: &State<B>,
         chosen: &[Chosen],
         parents: &[usize],
@@ -156,7 +165,7 @@ impl<B: Backend> Ground<'_, B> {
     ) -> State<B> {
         let [n_before, seq, _] = state.hidden.dims();
         let n_branches = chosen.len() / (batch * seq);
-        let n_pool = self.pool.len();
+        let n_pool = step.n_pool;
         let hidden = state.hidden.clone().reshape([n_before * seq, d_model]);
         let hidden = some(hidden, parents).reshape([n_branches * batch, seq, d_model]);
         let position = some(state.position.clone(), parents);
@@ -167,13 +176,15 @@ impl<B: Backend> Ground<'_, B> {
         let mut executor = Executor::new(
             self.pool,
             self.causal,
+            &self.memory,
+            None,
             self.route.attends,
-            self.route.execution,
+            self.execution(),
             [n_branches * batch, seq],
         )
         .of_branches(n_branches);
         let runs = Runs::new(chosen, n_pool);
-        let hidden = executor.execute(&hidden, told, &runs, None, &Gains::default());
+        let hidden = executor.execute(step.index, &hidden, told, &runs, None, &Gains::default());
         let device = hidden.device();
         State {
             hidden,

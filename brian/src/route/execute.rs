@@ -7,15 +7,18 @@
 //! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
 
 use super::choose::Chosen;
+use super::past::Past;
 use super::resting::{Resting, some};
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
-use crate::block::attention::KeysValues;
+use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Causal, MASKED};
 use crate::block::matrix::{indices, rows};
 use crate::block::routed::RoutedBlock;
+use crate::memory::pass::Pass;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
+use std::cell::RefCell;
 
 /// Sums over keys run in so many lanes: in whole ones, keys that are hidden change no bit of them, however many there are.
 const LANES: usize = 8;
@@ -119,23 +122,30 @@ struct Input<B: Backend> {
 }
 
 /// What executes the blocks of one walk.
-pub(crate) struct Executor<'a, B: Backend> {
+pub(crate) struct Executor<'a, 'm, B: Backend> {
     pool: &'a [RoutedBlock<B>],
     causal: &'a Causal<B>,
+    memory: &'a Pass<'m, B>,
+    past: Option<&'a RefCell<Past<B>>>,
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
     /// How many branches every token has: the sequences of the best ones come first.
     n_branches: usize,
+    /// Per block, keys and values.
+    resting: Vec<Option<Resting<B, 2>>>,
     /// Per block.
-    resting: Vec<Option<Resting<B>>>,
+    maps: Vec<Option<Maps<B>>>,
+    gathered: Option<(Vec<usize>, Tensor<B, 2>)>,
 }
 
-impl<'a, B: Backend> Executor<'a, B> {
+impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// For `dims` sequences and tokens of each.
     pub fn new(
         pool: &'a [RoutedBlock<B>],
         causal: &'a Causal<B>,
+        memory: &'a Pass<'m, B>,
+        past: Option<&'a RefCell<Past<B>>>,
         attends: Attends,
         execution: Execution,
         dims: [usize; 2],
@@ -144,11 +154,15 @@ impl<'a, B: Backend> Executor<'a, B> {
         Self {
             pool,
             causal,
+            memory,
+            past,
             attends,
             execution,
             dims,
             n_branches: 1,
             resting: pool.iter().map(resting).collect(),
+            maps: pool.iter().map(|_| None).collect(),
+            gathered: None,
         }
     }
 
@@ -159,6 +173,8 @@ impl<'a, B: Backend> Executor<'a, B> {
 
     /// What the blocks make of the tokens: of one that is fused their mixture by `weights`, of one that runs none itself.
     ///
+    /// `index` counts steps.
+    ///
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`
     /// - `position`: `[batch * seq, d_position]`, as blocks see it
@@ -166,6 +182,7 @@ impl<'a, B: Backend> Executor<'a, B> {
     /// - returns `[batch, seq, d_model]`
     pub fn execute(
         &mut self,
+        index: usize,
         hidden: &Tensor<B, 3>,
         position: Tensor<B, 2>,
         runs: &Runs,
@@ -173,22 +190,45 @@ impl<'a, B: Backend> Executor<'a, B> {
         gains: &Gains<B>,
     ) -> Tensor<B, 3> {
         let dims @ [batch, seq, d_model] = hidden.dims();
-        let n_tokens = batch * seq;
         let input = Input {
-            hidden: hidden.clone().reshape([n_tokens, d_model]),
+            hidden: hidden.clone().reshape([batch * seq, d_model]),
             position,
         };
-        let mut order = runs.idle.clone();
-        let mut outputs = match runs.idle.is_empty() {
-            true => Vec::new(),
-            false => vec![rows(input.hidden.clone(), &runs.idle)],
+        if let Some(past) = self.past {
+            let [_, d_position] = input.position.dims();
+            let position = input.position.clone().reshape([batch, seq, d_position]);
+            past.borrow_mut().enter(index, hidden.clone(), position);
+        }
+        // Where nothing else is said, tokens that have left are not touched: not in memory, not by a gradient.
+        let dense = self.execution == Execution::Dense;
+        let walks = |token: &usize| dense || !runs.left[*token];
+        let walking: Vec<usize> = (0..batch * seq).filter(walks).collect();
+        let mut place = vec![0; batch * seq];
+        for (index, &token) in walking.iter().enumerate() {
+            place[token] = index;
+        }
+        let among = |tokens: &[usize]| -> Vec<usize> {
+            let walking = tokens.iter().filter(|token| walks(token));
+            walking.map(|&token| place[token]).collect()
         };
+        let before = some(input.hidden.clone(), &walking);
+        let mut order = among(&runs.idle);
+        let mut outputs = match order.is_empty() {
+            true => Vec::new(),
+            false => vec![rows(before.clone(), &order)],
+        };
+        self.gathered = None;
         for block in runs.used() {
             let tokens = &runs.of[block];
-            let before = some(input.hidden.clone(), tokens);
+            let places = among(tokens);
+            let before = some(before.clone(), &places);
             let everywhere = self.runs_everywhere(tokens);
             let output = match (self.execution, self.attends) {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
+                _ if let Some(past) = self.past => {
+                    let output = past.borrow_mut().output(index, block, &self.pool[block]);
+                    some(output.reshape([batch * seq, d_model]), tokens)
+                }
                 (Execution::Grouped, Attends::All) if everywhere => {
                     self.everywhere(block, &input, tokens)
                 }
@@ -205,20 +245,31 @@ impl<'a, B: Backend> Executor<'a, B> {
                 }
                 None => output,
             });
-            order.extend(tokens);
+            order.extend(places);
+        }
+        if outputs.is_empty() {
+            return hidden.clone();
         }
         let outputs = Tensor::cat(outputs, 0);
         let device = outputs.device();
+        let add = |to: Tensor<B, 2>, at: &[usize], rows: Tensor<B, 2>| {
+            to.select_assign(0, indices(at, &device), rows, IndexingUpdateOp::Add)
+        };
         let moved = match weights {
             // A token that is fused has several outputs.
-            Some(_) => Tensor::zeros([n_tokens, d_model], &device).select_assign(
-                0,
-                indices(&order, &device),
-                outputs,
-                IndexingUpdateOp::Add,
-            ),
+            Some(_) => add(before.zeros_like(), &order, outputs),
             None if order.is_sorted() => outputs,
             None => rows(outputs, &inverse(&order)),
+        };
+        let moved = match walking.len() == batch * seq {
+            true => moved,
+            false => {
+                // Not the change: a state plus a change is not to the bit the state that it leads to.
+                let stays = runs.left.iter().map(|&left| f32::from(left)).collect();
+                let stays =
+                    Tensor::from_data(TensorData::new::<f32, _>(stays, [batch * seq, 1]), &device);
+                add(input.hidden * stays, &walking, moved)
+            }
         };
         moved.reshape(dims)
     }
@@ -228,24 +279,30 @@ impl<'a, B: Backend> Executor<'a, B> {
     }
 
     /// What a block makes of every token.
-    fn everywhere(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+    fn everywhere(&self, index: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
-        let block = &self.pool[block];
+        let block = &self.pool[index];
         let split = |x: &Tensor<B, 2>| {
             let [_, width] = x.dims();
             x.clone().reshape([batch, seq, width])
         };
-        let placed = block.place(split(&input.hidden), split(&input.position));
-        let (queries, own) = block.block.project(placed.clone(), self.causal);
-        let mut mask = self.causal.mask();
-        if self.attends == Attends::Selected && !self.runs_everywhere(tokens) {
-            let mut absent = vec![MASKED; n_tokens];
-            tokens.iter().for_each(|&token| absent[token] = 0.0);
-            let absent = TensorData::new(absent, [batch, 1, 1, seq]);
-            mask = mask + Tensor::from_data(absent, &input.hidden.device());
-        }
-        let output = block.block.finish(placed, queries, own, mask);
+        let (hidden, position) = (split(&input.hidden), split(&input.position));
+        let output = match self.attends {
+            Attends::Selected if !self.runs_everywhere(tokens) => {
+                let mut absent = vec![MASKED; n_tokens];
+                tokens.iter().for_each(|&token| absent[token] = 0.0);
+                let absent = TensorData::new(absent, [batch, 1, 1, seq]);
+                let absent = Tensor::from_data(absent, &input.hidden.device());
+                let placed = block.place(hidden, position);
+                let (queries, own) = block.block.project(placed.clone(), self.causal);
+                let mask = self.causal.mask() + absent;
+                block.block.finish(placed, queries, own, mask)
+            }
+            _ => self
+                .memory
+                .execute(index, block, hidden, position, self.causal),
+        };
         output.reshape([n_tokens, d_model])
     }
 
@@ -302,41 +359,37 @@ impl<'a, B: Backend> Executor<'a, B> {
         let placed = self.placed(index, before, &input.position, tokens);
         let angles = self.causal.angles(&packed.places);
         let block = &self.pool[index].block;
+        let maps = self.maps(index);
         let normed = block.attention_norm.forward(placed.clone());
-        let queries = block.attention.queries(normed.clone(), &angles);
-        let queries = packed.pack(queries);
+        let queries = packed.pack(maps.queries(normed.clone(), &angles));
         let (among, places) = match self.attends {
             Attends::Selected => {
-                let own = block.attention.keys_values(normed, &angles);
-                (packed.pack(own), packed.key_places(seq))
+                let own = maps.keys_values(normed, &angles);
+                (own.map(|x| packed.pack(x)), packed.key_places(seq))
             }
             Attends::All => {
                 let sequences = packed.sequences.iter();
                 let keys = sequences.flat_map(|sequence| sequence * seq..(sequence + 1) * seq);
-                let rows = self.keys_values(index, input, &keys.collect::<Vec<_>>(), left);
+                let rows = self.keys_values(index, &maps, input, &keys.collect::<Vec<_>>(), left);
                 let n_sequences = packed.sequences.len();
-                let [_, width] = rows.dims();
                 let places = (0..n_sequences).flat_map(|_| 0..seq).collect();
-                (rows.reshape([n_sequences, seq, width]), places)
+                let split = |x: Tensor<B, 2>| {
+                    let [_, width] = x.dims();
+                    x.reshape([n_sequences, seq, width])
+                };
+                (rows.map(split), places)
             }
         };
         let block = &self.pool[index].block;
-        let [_, d_model] = placed.dims();
-        let among = KeysValues {
-            keys: block
-                .attention
-                .heads(among.clone().slice_dim(2, 0..d_model)),
-            values: block
-                .attention
-                .heads(among.slice_dim(2, d_model..2 * d_model)),
-        };
+        let [keys, values] = among.map(|x| block.attention.heads(x));
         let mask = packed.mask(places, &placed.device());
+        let queries = block.attention.heads(queries);
         let found = block
             .attention
-            .find(block.attention.heads(queries), among, mask);
+            .find(queries, KeysValues { keys, values }, mask);
         let found = packed.unpack(found);
         let output = block.end(placed.unsqueeze(), found.unsqueeze());
-        output.reshape([tokens.len(), d_model])
+        output.squeeze_dim(0)
     }
 
     /// What a block's norm starts from, of some tokens with their hidden states.
@@ -352,27 +405,44 @@ impl<'a, B: Backend> Executor<'a, B> {
         placed.squeeze_dim(0)
     }
 
-    /// A block's keys and values of some tokens, `[tokens, 2 * d_model]`.
+    /// The maps of a block's attention, cut apart once per walk.
+    fn maps(&mut self, block: usize) -> Maps<B> {
+        let maps = self.maps[block].get_or_insert_with(|| self.pool[block].block.attention.maps());
+        maps.clone()
+    }
+
+    /// A block's keys and values of some tokens, `[tokens, d_model]` each.
     fn keys_values(
         &mut self,
         index: usize,
+        maps: &Maps<B>,
         input: &Input<B>,
         tokens: &[usize],
         left: &[bool],
-    ) -> Tensor<B, 2> {
+    ) -> [Tensor<B, 2>; 2] {
         let [_, seq] = self.dims;
         let mut resting = self.resting[index].take().expect("it is put back below");
         let rows = resting.rows(tokens, left, |fresh| {
-            let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
-            let block = &self.pool[index].block;
-            let hidden = some(input.hidden.clone(), fresh);
+            let hidden = self.gather(input, fresh);
             let placed = self.placed(index, hidden, &input.position, fresh);
-            let normed = block.attention_norm.forward(placed);
-            let angles = self.causal.angles(&places);
-            block.attention.keys_values(normed, &angles)
+            let normed = self.pool[index].block.attention_norm.forward(placed);
+            let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
+            maps.keys_values(normed, &self.causal.angles(&places))
         });
         self.resting[index] = Some(resting);
         rows
+    }
+
+    /// The hidden states of some tokens; mostly all blocks of a step want those of the same ones.
+    fn gather(&mut self, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        if let Some((which, hidden)) = &self.gathered
+            && which == tokens
+        {
+            return hidden.clone();
+        }
+        let hidden = some(input.hidden.clone(), tokens);
+        self.gathered = Some((tokens.to_vec(), hidden.clone()));
+        hidden
     }
 }
 

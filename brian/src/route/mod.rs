@@ -18,6 +18,7 @@
 //! | `scores` | what branches weigh, on the device |
 //! | `beam` | the loop over branches of every token |
 //! | `sequence_beam` | the same over branches of every sequence: the reference's, not causal |
+//! | `past` | what it needs to know of tokens that do not walk again |
 //! | `trace` | what it did |
 
 mod beam;
@@ -29,6 +30,7 @@ mod execute;
 pub mod exploration;
 mod leave;
 pub mod parallel;
+pub(crate) mod past;
 pub mod policy;
 pub mod position;
 mod resting;

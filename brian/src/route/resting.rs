@@ -5,15 +5,15 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 /// Rows of tokens that have left.
-pub(crate) struct Resting<B: Backend> {
+pub(crate) struct Resting<B: Backend, const N: usize> {
     /// The row of each token that has one.
     row: Vec<Option<usize>>,
     n_rows: usize,
-    /// `[n_rows, width]` in parts, as they came.
-    parts: Vec<Tensor<B, 2>>,
+    /// `N` tensors `[n_rows, width]` in parts, as they came.
+    parts: Vec<[Tensor<B, 2>; N]>,
 }
 
-impl<B: Backend> Resting<B> {
+impl<B: Backend, const N: usize> Resting<B, N> {
     pub fn new(n_tokens: usize) -> Self {
         Self {
             row: vec![None; n_tokens],
@@ -22,14 +22,14 @@ impl<B: Backend> Resting<B> {
         }
     }
 
-    /// The rows of `tokens`, `[tokens, width]`: those of tokens that have none here come from `make`, and of those the ones of
+    /// The rows of `tokens`, `N` tensors `[tokens, width]`: those of tokens that have none here come from `make`, and of those the ones of
     /// tokens that have `left` are kept.
     pub fn rows(
         &mut self,
         tokens: &[usize],
         left: &[bool],
-        make: impl FnOnce(&[usize]) -> Tensor<B, 2>,
-    ) -> Tensor<B, 2> {
+        make: impl FnOnce(&[usize]) -> [Tensor<B, 2>; N],
+    ) -> [Tensor<B, 2>; N] {
         let without = |token: &usize| self.row[*token].is_none();
         let fresh: Vec<usize> = tokens.iter().copied().filter(without).collect();
         let mut parts = self.parts.clone();
@@ -46,16 +46,15 @@ impl<B: Backend> Resting<B> {
                 self.n_rows += 1;
             }
             if !stay.is_empty() {
-                self.parts.push(some(made.clone(), &stay));
+                self.parts.push(made.clone().map(|made| some(made, &stay)));
             }
             parts.push(made);
         }
         let wanted: Vec<usize> = tokens.iter().filter_map(|&token| row[token]).collect();
-        let all = match parts.len() {
-            1 => parts.remove(0),
-            _ => Tensor::cat(parts, 0),
-        };
-        some(all, &wanted)
+        std::array::from_fn(|index| {
+            let parts: Vec<_> = parts.iter().map(|part| part[index].clone()).collect();
+            some(Tensor::cat(parts, 0), &wanted)
+        })
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Rules {
     pub draws: Draws,
     /// Whether gradients are wanted: a mixture of states is only then one.
     pub learning: bool,
+    /// Whether the model's memory is left out: what it is worth is the difference.
+    pub without_memory: bool,
 }
 
 impl Rules {
@@ -129,6 +131,7 @@ impl Rules {
             override_probability: 0.0,
             draws: Draws::new(0, 0),
             learning: false,
+            without_memory: false,
         }
     }
 

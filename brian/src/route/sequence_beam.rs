@@ -67,6 +67,7 @@ impl<B: Backend> Ground<'_, B> {
                 max_steps: n_steps,
                 hard_exit,
                 steps: Vec::new(),
+                memory: None,
             },
             steps: Vec::new(),
         };
@@ -77,7 +78,7 @@ impl<B: Backend> Ground<'_, B> {
             let chosen = chosen(&children, &parents, &branches.left);
             branches.scores = branches.scores.follow(logits.clone(), &children);
             branches.host_scores = children.iter().map(|child| child.score).collect();
-            self.move_on(&mut branches, &chosen, &parents, &table);
+            self.move_on(index, &mut branches, &chosen, &parents, &table);
             // A memory would write a code per branch here, and the codes so far would follow `parents`.
 
             let asked = asked(&branches.scores, logits, &children);
@@ -121,6 +122,7 @@ impl<B: Backend> Ground<'_, B> {
     /// Executes what was chosen and moves.
     fn move_on(
         &self,
+        index: usize,
         branches: &mut Branches<B>,
         chosen: &[Chosen],
         parents: &[usize],
@@ -143,14 +145,16 @@ impl<B: Backend> Ground<'_, B> {
         let mut executor = Executor::new(
             self.pool,
             self.causal,
+            &self.memory,
+            None,
             self.route.attends,
-            self.route.execution,
+            self.execution(),
             [n_after, seq],
         );
         let told = every_token(told, seq);
         let runs = Runs::new(&of_tokens, n_pool);
         let device = hidden.device();
-        branches.hidden = executor.execute(&hidden, told, &runs, None, &Gains::default());
+        branches.hidden = executor.execute(index, &hidden, told, &runs, None, &Gains::default());
         branches.position = self.arrive(chosen, None, n_pool, table, &device);
         let left = |chosen: &Chosen| chosen.action == n_pool;
         branches.left = chosen.iter().map(left).collect();

@@ -1,5 +1,6 @@
 //! What a walk did: a plain record per step and token, on the host and, where losses need gradients, on the device.
 
+use crate::memory::MemoryUse;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -56,6 +57,8 @@ pub struct Walks {
     pub hard_exit: bool,
     /// What was decided, step by step; fewer than `max_steps` if every token left before.
     pub steps: Vec<Decisions>,
+    /// What was read from the memory, if there is one; not measured while learning.
+    pub memory: Option<MemoryUse>,
 }
 
 impl Walks {

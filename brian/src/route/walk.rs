@@ -8,6 +8,7 @@ use super::constraint::CAPPED;
 use super::draws::Purpose;
 use super::execute::{Executor, Gains, Runs};
 use super::leave::{Mixture, StraightThrough};
+use super::past::Past;
 use super::policy::{Policy, Row};
 use super::position::{Positions, Reach, Table};
 use super::resting::{Resting, some};
@@ -16,9 +17,11 @@ use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules,
 use super::trace::{Decisions, Origin, Trace, TraceStep, Walks};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use std::cell::RefCell;
 
 /// Where a walk stands.
 #[derive(Clone, Debug)]
@@ -37,6 +40,9 @@ pub(crate) struct Ground<'a, B: Backend> {
     pub route: RouteConfig,
     pub into: Reach,
     pub causal: &'a Causal<B>,
+    pub memory: Pass<'a, B>,
+    /// The tokens before those that walk, where there are any.
+    pub past: Option<&'a RefCell<Past<B>>>,
 }
 
 impl<B: Backend> Ground<'_, B> {
@@ -62,9 +68,11 @@ impl<B: Backend> Ground<'_, B> {
             Policy::Teacher(_) => targets.len(),
             _ => self.route.max_steps,
         };
+        let before = self.past.map_or(0, |past| past.borrow().n_tokens());
+        let places = before..before + seq;
         let mut tokens: Vec<Token> = rows
             .iter()
-            .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)))
+            .flat_map(|row| places.clone().map(|place| Token::new(row.sequence, place)))
             .collect();
         let mut state = State {
             hidden: entered,
@@ -78,6 +86,7 @@ impl<B: Backend> Ground<'_, B> {
                 max_steps: n_steps,
                 hard_exit: rules.exit_objective.hard(),
                 steps: Vec::new(),
+                memory: None,
             },
             steps: Vec::new(),
         };
@@ -86,8 +95,10 @@ impl<B: Backend> Ground<'_, B> {
             executor: Executor::new(
                 self.pool,
                 self.causal,
+                &self.memory,
+                self.past,
                 self.route.attends,
-                self.route.execution,
+                self.execution(),
                 [batch, seq],
             ),
             straight: StraightThrough::default(),
@@ -101,6 +112,7 @@ impl<B: Backend> Ground<'_, B> {
                 n_pool,
                 top_k: self.top_k(index),
             };
+            state.hidden = self.memory.read(state.hidden);
             let asked = rules
                 .asks_router()
                 .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
@@ -138,6 +150,14 @@ impl<B: Backend> Ground<'_, B> {
         (state, trace)
     }
 
+    /// A token that has left may be passed over only where nothing changes it any more.
+    pub(super) fn execution(&self) -> Execution {
+        match self.memory.rests() {
+            true => self.route.execution,
+            false => Execution::Dense,
+        }
+    }
+
     pub(super) fn targets(&self, rules: &Rules, rows: &[Row]) -> Vec<Vec<usize>> {
         let n_pool = self.pool.len();
         let teacher = rules.policy.teacher();
@@ -168,7 +188,7 @@ impl<B: Backend> Ground<'_, B> {
         state: &State<B>,
         tokens: &[Token],
         table: &Table<B>,
-        resting: &mut Resting<B>,
+        resting: &mut Resting<B, 1>,
     ) -> Asked<B> {
         let rules = step.rules;
         let [batch, seq, d_model] = state.hidden.dims();
@@ -188,14 +208,15 @@ impl<B: Backend> Ground<'_, B> {
             false => state.position.zeros_like(),
         };
         let seen = seen.reshape([n_tokens, d_model]);
-        let mut logits = match (self.route.execution, self.route.sees) {
+        let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
                 let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
                 let all: Vec<usize> = (0..n_tokens).collect();
-                resting.rows(&all, &left, |fresh| {
+                let [logits] = resting.rows(&all, &left, |fresh| {
                     let (seen, position) = (some(seen, fresh), some(position, fresh));
-                    self.router.forward(seen, position)
-                })
+                    [self.router.forward(seen, position)]
+                });
+                logits
             }
             _ => self.router.forward(seen, position),
         };
@@ -254,7 +275,7 @@ impl<B: Backend> Ground<'_, B> {
         state: State<B>,
         chosen: &[Chosen],
         asked: Option<&Asked<B>>,
-        underway: &mut Underway<'_, B>,
+        underway: &mut Underway<'_, '_, B>,
         table: &Table<B>,
     ) -> State<B> {
         let State { hidden, position } = state;
@@ -268,10 +289,22 @@ impl<B: Backend> Ground<'_, B> {
             false => position.zeros_like(),
         };
         let gains = self.gains(step, chosen, asked, underway);
-        let moved = underway
-            .executor
-            .execute(&hidden, seen, &runs, weights.as_ref(), &gains);
+        let moved =
+            underway
+                .executor
+                .execute(step.index, &hidden, seen, &runs, weights.as_ref(), &gains);
         let device = moved.device();
+        let hard = step.rules.exit_objective.hard();
+        self.memory.write(&Written {
+            hidden: &moved,
+            causal: self.causal,
+            actions: chosen.iter().map(|chosen| chosen.action).collect(),
+            walking: chosen
+                .iter()
+                .map(|chosen| !(hard && chosen.action == step.n_pool))
+                .collect(),
+            weights: weights.as_ref(),
+        });
         State {
             hidden: moved,
             position: self.arrive(chosen, weights, step.n_pool, table, &device),
@@ -284,7 +317,7 @@ impl<B: Backend> Ground<'_, B> {
         step: Step<'_>,
         chosen: &[Chosen],
         asked: Option<&Asked<B>>,
-        underway: &mut Underway<'_, B>,
+        underway: &mut Underway<'_, '_, B>,
     ) -> Gains<B> {
         let mut gains = Gains::default();
         let rules = step.rules;
@@ -359,8 +392,8 @@ impl<B: Backend> Ground<'_, B> {
 }
 
 /// What a walk keeps from step to step besides its state.
-struct Underway<'a, B: Backend> {
-    executor: Executor<'a, B>,
+struct Underway<'a, 'm, B: Backend> {
+    executor: Executor<'a, 'm, B>,
     straight: StraightThrough<B>,
 }
 

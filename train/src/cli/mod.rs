@@ -170,6 +170,9 @@ pub struct Eval {
     /// Tokens of each split to look at, rounded up to whole windows; 0 for all
     #[arg(long, default_value_t = 0)]
     pub tokens: u64,
+    /// Leave the model's memory out: what it is worth is the difference
+    #[arg(long)]
+    pub without_memory: bool,
 }
 
 /// Arguments of `nerve route`.

@@ -5,9 +5,11 @@ use super::difficulty;
 use super::trained::Trained;
 use crate::cli;
 use crate::device::{self, Task};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::learner::{ValidationData, evaluate};
+use crate::recipe::ModelConfig;
 use crate::task::{Coverage, Decoder, Measured};
+use brian::MemoryConfig;
 use burn::tensor::backend::AutodiffBackend;
 use indicatif::{ProgressBar, ProgressIterator, ProgressStyle};
 use serde_json::{Value, json};
@@ -19,6 +21,9 @@ use std::path::Path;
 /// `Invalid` if a split is broken or was made with another tokenizer; else see [`Trained::open`].
 pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
+    if arguments.without_memory {
+        check_memory(&trained)?;
+    }
     if let Some(file) = &arguments.difficulty {
         difficulty::write(&trained, file)?;
     }
@@ -101,7 +106,22 @@ fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Erro
         arguments.tokens,
         &trained.tokenizer,
     )?;
-    Ok(data.on(trained.route()))
+    let mut route = trained.route();
+    route.rules.without_memory = arguments.without_memory;
+    Ok(data.on(route))
+}
+
+/// Refuses to leave out a memory that is not there.
+fn check_memory(trained: &Trained) -> Result<(), Error> {
+    match &trained.recipe.model {
+        ModelConfig::Brian(config) if config.memory != MemoryConfig::None => Ok(()),
+        _ => {
+            let found = "a model without a memory";
+            let expected = "a run whose model.memory is not \"none\"";
+            let problem = Problem::new("command line", "--without-memory", found, expected);
+            Err(Error::config(problem))
+        }
+    }
 }
 
 struct Evaluate {

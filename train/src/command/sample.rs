@@ -10,7 +10,6 @@ use crate::hook::continue_text;
 use crate::task::Decoder;
 use brian::generate::{Sampling, generate};
 use brian::random;
-use brian::route::policy::Row;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::json;
 
@@ -100,8 +99,9 @@ impl Task for Continue<'_> {
                 if let Decoder::BriLlm(signal) = &model {
                     return signal.continue_tokens(tokens, arguments.tokens, sampling);
                 }
-                let logits = |input| model.forward(input, &rules, &[Row::default()]).0;
-                generate(logits, tokens, arguments.tokens, context, sampling, &device)
+                let mut decoding = model.decoding(&rules);
+                let logits = |seen: &[u32]| decoding.follow(seen);
+                generate(logits, tokens, arguments.tokens, context, sampling)
             })
         };
         Ok((0..arguments.n).map(sample).collect())

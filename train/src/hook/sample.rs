@@ -9,7 +9,6 @@ use crate::run::{AppendLog, RunDirectory};
 use crate::task::Decoder;
 use brian::generate::{Sampling, generate};
 use brian::random;
-use brian::route::policy::Row;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
@@ -68,14 +67,9 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
                 if let Decoder::BriLlm(signal) = &model {
                     return signal.continue_tokens(tokens, self.n_tokens, sampling);
                 }
-                generate(
-                    |input| model.forward(input, &rules, &[Row::default()]).0,
-                    tokens,
-                    self.n_tokens,
-                    self.context,
-                    sampling,
-                    &model.device(),
-                )
+                let mut decoding = model.decoding(&rules);
+                let logits = |seen: &[u32]| decoding.follow(seen);
+                generate(logits, tokens, self.n_tokens, self.context, sampling)
             });
             let mut line = Map::new();
             line.insert("schema".to_string(), json!(1));

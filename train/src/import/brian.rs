@@ -14,11 +14,26 @@ pub struct Target {
 }
 
 impl Target {
+    /// The shape of a tensor in our layout.
+    pub fn shape(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        if shape.is_empty() {
+            // A single number has no shape in PyTorch, and one dimension here.
+            return vec![1];
+        }
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
     /// A tensor in our layout.
     ///
     /// # Panics
     /// If a tensor to be transposed is no matrix.
     pub fn layout(&self, tensor: HostTensor) -> HostTensor {
+        if tensor.shape.is_empty() {
+            return HostTensor::new(self.shape(Vec::new()), tensor.into_values());
+        }
         if !self.transposed {
             return tensor;
         }
@@ -78,7 +93,7 @@ pub fn target(name: &str) -> Option<Target> {
         "exit_block.position_adapter.weight" => turn("exit.adapter.weight"),
         "exit_block.norm.weight" => keep("exit.norm.gamma"),
         "exit_block.proj.weight" => turn("exit.projection.weight"),
-        _ => in_block(name),
+        _ => in_block(name).or_else(|| in_memory(name)),
     }
 }
 
@@ -100,6 +115,9 @@ fn in_block(name: &str) -> Option<Target> {
         ("route_blocks", rest) => ("pool", rest.strip_prefix("block.")?),
         _ => return None,
     };
+    if let ("pool", Some(name)) = (ours, rest.strip_prefix("attn.global_")) {
+        return in_prefix(index, name);
+    }
     let (member, transposed) = match rest {
         "attn_norm.weight" => ("attention_norm.gamma", false),
         "attn.qkv.weight" => ("attention.query_key_value.weight", true),
@@ -113,6 +131,44 @@ fn in_block(name: &str) -> Option<Target> {
     let block = if ours == "pool" { "block." } else { "" };
     Some(Target {
         path: format!("{ours}.{index}.{block}{member}"),
+        transposed,
+    })
+}
+
+/// What a pool block has for a memory of keys and values.
+fn in_prefix(index: &str, name: &str) -> Option<Target> {
+    let (member, transposed) = match name {
+        "logit_bias" => ("bias", false),
+        "key_write.weight" => ("maps.key_write.weight", true),
+        "value_write.weight" => ("maps.value_write.weight", true),
+        "key_read.weight" => ("maps.key_read.weight", true),
+        "value_read.weight" => ("maps.value_read.weight", true),
+        _ => return None,
+    };
+    Some(Target {
+        path: format!("memory.blocks.{index}.{member}"),
+        transposed,
+    })
+}
+
+/// A memory of codes: `global_write.` or `global_read.`, then an index where there is one for every action.
+fn in_memory(name: &str) -> Option<Target> {
+    let (side, rest) = name.strip_prefix("global_")?.split_once('.')?;
+    let (index, member) = match rest.split_once('.') {
+        Some((index, member)) if index.parse::<usize>().is_ok() => (index, member),
+        _ => ("0", rest),
+    };
+    let (member, transposed) = match (side, member) {
+        ("write", "proj.weight") => ("code.weight", true),
+        ("read", "query.weight") => ("query.weight", true),
+        ("read", "out.weight") => ("output.weight", true),
+        ("read", "gate") => ("gate", false),
+        ("write" | "read", "head_delta_down") => ("heads.down", false),
+        ("write" | "read", "head_delta_up") => ("heads.up", false),
+        _ => return None,
+    };
+    Some(Target {
+        path: format!("memory.{side}.{index}.{member}"),
         transposed,
     })
 }
@@ -135,7 +191,7 @@ mod tests {
         let names = [
             "blocks.0.attn.out.weight",
             "lm_head.weight",
-            "global_write.proj.weight",
+            "global_write.proj.bias",
         ];
         let tensor = || HostTensor::new(vec![1, 1], vec![0.0]);
         let (known, unknown) = translate(names.map(|name| (name.to_string(), tensor())).into());
@@ -143,6 +199,50 @@ mod tests {
             known.into_keys().collect::<Vec<_>>(),
             ["blocks.0.attention.output.weight"]
         );
-        assert_eq!(unknown, ["global_write.proj.weight"]);
+        assert_eq!(unknown, ["global_write.proj.bias"]);
+    }
+
+    #[test]
+    fn names_of_the_memory_have_their_places() {
+        let places = [
+            (
+                "global_write.proj.weight",
+                "memory.write.0.code.weight",
+                true,
+            ),
+            (
+                "global_write.3.head_delta_up",
+                "memory.write.3.heads.up",
+                false,
+            ),
+            (
+                "global_read.query.weight",
+                "memory.read.0.query.weight",
+                true,
+            ),
+            ("global_read.2.gate", "memory.read.2.gate", false),
+            (
+                "route_blocks.1.block.attn.global_logit_bias",
+                "memory.blocks.1.bias",
+                false,
+            ),
+            (
+                "route_blocks.1.block.attn.global_key_read.weight",
+                "memory.blocks.1.maps.key_read.weight",
+                true,
+            ),
+        ];
+        for (name, path, transposed) in places {
+            let path = path.to_string();
+            assert_eq!(target(name), Some(Target { path, transposed }), "{name}");
+        }
+        assert_eq!(target("blocks.1.attn.global_logit_bias"), None);
+    }
+
+    #[test]
+    fn a_single_number_becomes_a_vector_of_one() {
+        let number = HostTensor::new(vec![], vec![-4.0]);
+        let turned = target("global_read.gate").unwrap().layout(number);
+        assert_eq!(turned.shape, [1]);
     }
 }

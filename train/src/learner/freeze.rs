@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 /// The groups of a plain decoder: the first names of its parameters' paths.
 pub const PLAIN_GROUPS: [&str; 3] = ["embedding", "blocks", "norm"];
 
-/// The groups of a routed decoder.
-pub const ROUTED_GROUPS: [&str; 8] = [
+/// The groups of a routed decoder; the last only of one with a memory.
+pub const ROUTED_GROUPS: [&str; 9] = [
     "embedding",
     "pre",
     "pool",
@@ -22,6 +22,7 @@ pub const ROUTED_GROUPS: [&str; 8] = [
     "position",
     "exit",
     "router",
+    "memory",
 ];
 
 /// The group of the parameter at a path.

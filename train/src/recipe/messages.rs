@@ -719,3 +719,62 @@ fn a_router_needs_to_know_how_to_walk_and_a_mixed_teacher_how_hard_a_sequence_is
         );
     }
 }
+
+#[test]
+fn a_memory_is_a_choice_with_rules_of_its_own() {
+    let none = "memory = \"none\"";
+    let codes = |sizes: &str| {
+        format!(
+            "memory = {{ kind = \"hidden_code\", {sizes}, adapters = \"per_block\", head_rank = 0, lifecycle = \"frozen\" }}"
+        )
+    };
+    let prefix = |sizes: &str| {
+        format!("memory = {{ kind = \"key_value_prefix\", {sizes}, lifecycle = \"frozen\" }}")
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(
+        after(none, &codes("d_code = 16, sink = 0, window = 3")),
+        nothing
+    );
+    assert_eq!(
+        after(
+            none,
+            &prefix("sink = 1, window = 0, bias = -4, compression = \"none\"")
+        ),
+        nothing
+    );
+    assert_eq!(
+        after(none, &codes("d_code = 0, sink = 0, window = 0")),
+        [
+            "model.memory.d_code: found integer 0, expected at least 1",
+            "model.memory.window: found integer 0, expected at least 1 where memory.sink is 0: a memory that keeps nothing is none",
+        ]
+    );
+    let compressed = "compression = { kind = \"code\", d_code = 0 }";
+    assert_eq!(
+        after(
+            none,
+            &prefix(&format!(
+                "sink = 1, window = 9999, bias = -400, {compressed}"
+            ))
+        ),
+        [
+            "model.memory.window: found integer 9999, expected at most 4096",
+            "model.memory.bias: found integer -400, expected -100 to 100"
+        ]
+    );
+    assert_eq!(
+        after(
+            none,
+            &prefix(&format!("sink = 1, window = 3, bias = -4, {compressed}"))
+        ),
+        ["model.memory.compression.d_code: found integer 0, expected at least 1"]
+    );
+    assert_eq!(
+        after(none, "memory = \"hidden_cod\""),
+        [
+            "model.memory: found string \"hidden_cod\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\"; did you mean \"hidden_code\"?",
+            "model.memory: found string \"hidden_cod\", expected a table { kind = \"hidden_code\", … }",
+        ]
+    );
+}

@@ -8,7 +8,7 @@ use brian::parameter;
 use brian::route::policy::Row;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brian::{Baseline, Brian};
+use brian::{Baseline, Brian, Decoding};
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
@@ -47,6 +47,15 @@ impl<B: Backend> Decoder<B> {
             Self::BriLlm(_) => {
                 unreachable!("a graph has no logits for all positions; see `Signal`")
             }
+        }
+    }
+
+    /// The model before the first token of a text that is continued, walking as in evaluation.
+    pub fn decoding(&self, rules: &Rules) -> Decoding<'_, B> {
+        match self {
+            Self::Baseline(model) => Decoding::baseline(model),
+            Self::Brian(model) => Decoding::brian(model, rules, Row::default()),
+            Self::BriLlm(_) => unreachable!("a graph decodes by itself; see `Signal`"),
         }
     }
 

@@ -75,10 +75,7 @@ fn compare(tensors: &TensorMap, shapes: &Shapes) -> Vec<Fit> {
                 what,
             };
         };
-        let mut shape = tensor.shape.clone();
-        if target.transposed {
-            shape.reverse();
-        }
+        let shape = target.shape(tensor.shape.clone());
         let wanted = missing.remove(&target.path);
         let what = match &wanted {
             Some(wanted) if *wanted == shape => FITS,

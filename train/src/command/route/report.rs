@@ -171,6 +171,7 @@ pub(super) mod tests {
             max_steps: 3,
             hard_exit: true,
             steps: (0..3).map(step).collect(),
+            memory: None,
         };
         let mut report = RouteReport {
             title: "run <1>".to_string(),

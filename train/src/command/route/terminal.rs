@@ -51,6 +51,17 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
         .collect();
     parts.push("most frequent paths\n".to_string() + &aligned(&paths));
     parts.push(moves(report));
+    let memory: Vec<[String; 2]> = counts
+        .memory
+        .named()
+        .into_iter()
+        .map(|(name, value)| [name, format!("{value:.4}")])
+        .collect();
+    if !memory.is_empty() {
+        parts.push(
+            "reads of the memory; slots by age, 0 the newest\n".to_string() + &aligned(&memory),
+        );
+    }
     if let Some(sequence) = report.sequences.first() {
         parts.push("the first sequence\n".to_string() + &walks(sequence, counts.n_pool, width));
     }

@@ -3,6 +3,7 @@
 use super::{MOST, Section};
 use crate::recipe::{Edges, ModelConfig, SignalConfig};
 use brian::ConfigError;
+use brian::memory::{Compression, KeyValuePrefixConfig, MemoryConfig};
 use brian::route::parallel::Parallel;
 use brillm::candidate::Candidates;
 use brillm::flow::Mix;
@@ -15,6 +16,10 @@ use brillm::prior::Prior;
 const MOST_BLOCKS: u64 = 4096;
 /// Branches of a beam; each costs a walk.
 const MOST_BRANCHES: u64 = 256;
+/// Rank of what a head adds to a map; beyond, a wider code is cheaper.
+const MOST_RANK: u64 = 1024;
+/// The largest bias of the scores of a memory, up or down; beyond, one side of the softmax is gone.
+const MOST_BIAS: f64 = 100.0;
 
 /// Reports every rule that the model breaks.
 pub(super) fn check(model: &ModelConfig, section: &Section<'_>) {
@@ -35,6 +40,15 @@ pub(super) fn check(model: &ModelConfig, section: &Section<'_>) {
     };
     if let ModelConfig::Brian(config) = model {
         parallel(config.route.parallel, &section.key("route").key("parallel"));
+    }
+    if let ModelConfig::Brian(config) = model
+        && let MemoryConfig::KeyValuePrefix(memory) = config.memory
+    {
+        section.key("memory").require(
+            "bias",
+            memory.bias.abs() <= MOST_BIAS,
+            format!("-{MOST_BIAS} to {MOST_BIAS}"),
+        );
     }
     if let brian::Initial::Scaled { std } = initial {
         let holds = *std > 0.0 && *std <= 1.0;
@@ -75,34 +89,63 @@ fn bounds(model: &ModelConfig) -> Vec<(&'static str, u64, u64)> {
             ("context", config.context, MOST),
         ],
         ModelConfig::BriLlm(config) => vec![("d_node", config.d_node, 4096)],
-        ModelConfig::Brian(config) => vec![
-            ("d_model", config.d_model, MOST),
-            ("n_heads", config.n_heads, MOST),
-            ("d_ff", config.d_ff, MOST),
-            ("n_pre", config.n_pre, MOST_BLOCKS),
-            ("n_pool", config.n_pool, MOST_BLOCKS),
-            ("d_ff_pool", config.d_ff_pool, MOST),
-            ("n_post", config.n_post, MOST_BLOCKS),
-            ("context", config.context, MOST),
-            ("position.d_position", config.position.d_position, MOST),
-            ("route.max_steps", config.route.max_steps, MOST_BLOCKS),
-            (
-                "route.top_k_first",
-                config.route.top_k_first,
-                MOST_BLOCKS + 1,
-            ),
-            ("route.top_k", config.route.top_k, MOST_BLOCKS + 1),
-            (
-                "route.parallel.width",
-                config.route.parallel.width(),
-                MOST_BRANCHES,
-            ),
-        ],
+        ModelConfig::Brian(config) => [
+            vec![
+                ("d_model", config.d_model, MOST),
+                ("n_heads", config.n_heads, MOST),
+                ("d_ff", config.d_ff, MOST),
+                ("n_pre", config.n_pre, MOST_BLOCKS),
+                ("n_pool", config.n_pool, MOST_BLOCKS),
+                ("d_ff_pool", config.d_ff_pool, MOST),
+                ("n_post", config.n_post, MOST_BLOCKS),
+                ("context", config.context, MOST),
+                ("position.d_position", config.position.d_position, MOST),
+                ("route.max_steps", config.route.max_steps, MOST_BLOCKS),
+                (
+                    "route.top_k_first",
+                    config.route.top_k_first,
+                    MOST_BLOCKS + 1,
+                ),
+                ("route.top_k", config.route.top_k, MOST_BLOCKS + 1),
+                (
+                    "route.parallel.width",
+                    config.route.parallel.width(),
+                    MOST_BRANCHES,
+                ),
+            ],
+            memory_bounds(&config.memory),
+        ]
+        .concat(),
     };
     sizes
         .into_iter()
         .map(|(key, size, most)| (key, size as u64, most))
         .collect()
+}
+
+/// Slots are steps: no walk has more.
+fn memory_bounds(memory: &MemoryConfig) -> Vec<(&'static str, usize, u64)> {
+    let (sink, window) = match memory {
+        MemoryConfig::None => return Vec::new(),
+        MemoryConfig::HiddenCode(config) => (config.sink, config.window),
+        MemoryConfig::KeyValuePrefix(config) => (config.sink, config.window),
+    };
+    let mut bounds = vec![
+        ("memory.sink", sink, MOST_BLOCKS),
+        ("memory.window", window, MOST_BLOCKS),
+    ];
+    match memory {
+        MemoryConfig::HiddenCode(config) => bounds.extend([
+            ("memory.d_code", config.d_code, MOST),
+            ("memory.head_rank", config.head_rank, MOST_RANK),
+        ]),
+        MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+            compression: Compression::Code { d_code },
+            ..
+        }) => bounds.push(("memory.compression.d_code", *d_code, MOST)),
+        _ => {}
+    }
+    bounds
 }
 
 fn own_rules(model: &ModelConfig) -> Vec<ConfigError> {

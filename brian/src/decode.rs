@@ -1,0 +1,207 @@
+//! Decoding token by token: what the earlier tokens left behind is kept, so that a new one costs one token and no sequence.
+//!
+//! A block before or after the pool keeps its keys and values; the pool keeps the walks ([`crate::route`]'s past). The logits
+//! are those of a whole pass, to rounding. Where a whole pass would not start with the same tokens, because the window has
+//! slid or the router sees the mean of the sequence, and where a model has a memory or its blocks attend to some tokens only, all
+//! is computed anew.
+
+use crate::baseline::{Baseline, head};
+use crate::block::cache::Cache;
+use crate::block::causal::{Causal, Rotary};
+use crate::block::transformer::TransformerBlock;
+use crate::model::Brian;
+use crate::route::past::Past;
+use crate::route::policy::Row;
+use crate::route::rules::Rules;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use std::cell::RefCell;
+
+/// A model in the middle of one sequence.
+#[derive(Debug)]
+pub struct Decoding<'a, B: Backend> {
+    model: Model<'a, B>,
+    /// What the kept belongs to.
+    tokens: Vec<u32>,
+}
+
+#[derive(Debug)]
+enum Model<'a, B: Backend> {
+    Baseline {
+        model: &'a Baseline<B>,
+        blocks: Vec<Cache<B>>,
+    },
+    Brian {
+        model: &'a Brian<B>,
+        rules: Box<Rules>,
+        row: Row,
+        pre: Vec<Cache<B>>,
+        past: RefCell<Past<B>>,
+        post: Vec<Cache<B>>,
+    },
+}
+
+impl<'a, B: Backend> Decoding<'a, B> {
+    /// Before the first token of a baseline.
+    pub fn baseline(model: &'a Baseline<B>) -> Self {
+        let blocks = fresh(&model.blocks);
+        Self {
+            model: Model::Baseline { model, blocks },
+            tokens: Vec::new(),
+        }
+    }
+
+    /// Before the first token of a routed model, which walks as it does in evaluation.
+    pub fn brian(model: &'a Brian<B>, rules: &Rules, row: Row) -> Self {
+        let model = Model::Brian {
+            model,
+            rules: Box::new(rules.evaluation()),
+            row,
+            pre: fresh(&model.pre),
+            past: RefCell::new(Past::new(&model.rotary, model.pool.len())),
+            post: fresh(&model.post),
+        };
+        Self {
+            model,
+            tokens: Vec::new(),
+        }
+    }
+
+    /// Forgets everything and reads a text of at least one token, of which the last `context` are seen: logits of the token
+    /// after it, `[vocabulary]`.
+    ///
+    /// # Panics
+    /// If there is no token.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Tensor<B, 1> {
+        self.forget();
+        let context = self.model.rotary().context();
+        self.follow(&tokens[tokens.len().saturating_sub(context)..])
+    }
+
+    /// Reads one more token; beyond the context the first one is no longer seen. Logits as in [`Self::prefill`].
+    pub fn advance(&mut self, token: u32) -> Tensor<B, 1> {
+        let from = usize::from(self.tokens.len() == self.model.rotary().context());
+        let mut seen = self.tokens[from..].to_vec();
+        seen.push(token);
+        self.follow(&seen)
+    }
+
+    /// Logits of the token after `seen`, `[vocabulary]`: what was read before is used if `seen` goes on from there.
+    ///
+    /// # Panics
+    /// If `seen` is empty or longer than the context.
+    pub fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
+        let goes_on = seen.len() > self.tokens.len() && seen.starts_with(&self.tokens);
+        if !goes_on || !self.model.goes_on() {
+            self.forget();
+        }
+        let new = &seen[self.tokens.len()..];
+        assert!(!new.is_empty(), "a text needs a token to start from");
+        let ids: Vec<i32> = new.iter().map(|&token| token as i32).collect();
+        let data = TensorData::new(ids, [1, new.len()]);
+        let causal = self
+            .model
+            .rotary()
+            .causal_after(self.tokens.len(), new.len());
+        let logits = self.model.pass(data, &causal);
+        self.tokens.extend_from_slice(new);
+        logits
+    }
+
+    fn forget(&mut self) {
+        self.tokens.clear();
+        match &mut self.model {
+            Model::Baseline { model, blocks } => *blocks = fresh(&model.blocks),
+            Model::Brian {
+                model,
+                pre,
+                past,
+                post,
+                ..
+            } => {
+                *pre = fresh(&model.pre);
+                *past = RefCell::new(Past::new(&model.rotary, model.pool.len()));
+                *post = fresh(&model.post);
+            }
+        }
+    }
+}
+
+impl<'a, B: Backend> Model<'a, B> {
+    fn rotary(&self) -> &'a Rotary<B> {
+        match self {
+            Self::Baseline { model, .. } => &model.rotary,
+            Self::Brian { model, .. } => &model.rotary,
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        match self {
+            Self::Baseline { .. } => true,
+            Self::Brian { model, .. } => model.goes_on(),
+        }
+    }
+
+    /// Executes the model on tokens `[1, n_new]` that follow those kept; logits after the last of them, `[vocabulary]`.
+    fn pass(&mut self, tokens: TensorData, causal: &Causal<B>) -> Tensor<B, 1> {
+        match self {
+            Self::Baseline { model, blocks } => {
+                let tokens =
+                    Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
+                let embedded = model.embedding.forward(tokens);
+                let hidden = execute(&model.blocks, blocks, embedded, causal);
+                head(&model.norm, &model.embedding, last(hidden)).squeeze_dims(&[0, 1])
+            }
+            Self::Brian {
+                model,
+                rules,
+                row,
+                pre,
+                past,
+                post,
+            } => {
+                let tokens =
+                    Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
+                if !model.goes_on() {
+                    let (logits, _) = model.forward(tokens, rules, &[*row]);
+                    return last(logits).squeeze_dims(&[0, 1]);
+                }
+                let embedded = model.embedding.forward(tokens);
+                let entered = execute(&model.pre, pre, embedded, causal);
+                let ground = model.ground(&entered, causal, rules, Some(past));
+                let (state, trace) = ground.walk(entered, rules, &[*row]);
+                let position = model.told(&state);
+                let n_steps = trace.walks.max_steps;
+                past.borrow_mut()
+                    .end(n_steps, state.hidden.clone(), position.clone());
+                let left = model.exit.forward(state.hidden, position);
+                let hidden = execute(&model.post, post, left, causal);
+                head(&model.norm, &model.embedding, last(hidden)).squeeze_dims(&[0, 1])
+            }
+        }
+    }
+}
+
+fn fresh<B: Backend>(blocks: &[TransformerBlock<B>]) -> Vec<Cache<B>> {
+    vec![Cache::default(); blocks.len()]
+}
+
+/// Blocks in a row, each on the tokens that follow those it keeps: `[1, n_new, d_model]` to the same.
+fn execute<B: Backend>(
+    blocks: &[TransformerBlock<B>],
+    caches: &mut [Cache<B>],
+    entered: Tensor<B, 3>,
+    causal: &Causal<B>,
+) -> Tensor<B, 3> {
+    let [_, n_new, _] = entered.dims();
+    let pairs = blocks.iter().zip(caches);
+    pairs.fold(entered, |hidden, (block, cache)| {
+        cache.execute(block, hidden, causal, n_new)
+    })
+}
+
+/// `[1, n_new, d_model]` to `[1, 1, d_model]`.
+fn last<B: Backend>(hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    let [_, n_new, _] = hidden.dims();
+    hidden.slice_dim(1, n_new - 1..n_new)
+}

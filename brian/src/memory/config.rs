@@ -1,0 +1,160 @@
+//! Which memory a model has.
+
+use super::window::Window;
+use crate::error::ConfigError;
+use crate::random;
+use serde::Deserialize;
+
+/// A gate that lets 1.8 % through.
+const CLOSED: f64 = -4.0;
+/// Standard deviation of the first map of a head in the beginning; the second is zero.
+const HEAD_STD: f64 = 0.02;
+
+/// The kinds of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryConfig {
+    /// No memory.
+    None,
+    /// Codes of hidden states.
+    HiddenCode(HiddenCodeConfig),
+    /// Keys and values of executed blocks.
+    KeyValuePrefix(KeyValuePrefixConfig),
+}
+
+/// A memory of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct HiddenCodeConfig {
+    /// Width of a code.
+    pub d_code: usize,
+    /// First slots, which stay.
+    pub sink: usize,
+    /// Last slots of the others.
+    pub window: usize,
+    /// Whose maps write and read.
+    pub adapters: Adapters,
+    /// Rank of what every head adds to the maps on its own; 0 adds nothing.
+    pub head_rank: usize,
+    /// What exists of a token that has left.
+    pub lifecycle: Lifecycle,
+}
+
+/// A memory of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct KeyValuePrefixConfig {
+    /// First slots, which stay.
+    pub sink: usize,
+    /// Last slots of the others.
+    pub window: usize,
+    /// What each block adds to the scores of the memory in the beginning; far below 0 the memory starts silent.
+    pub bias: f64,
+    /// Whether codes of keys and values are kept in their place.
+    pub compression: Compression,
+    /// What exists of a token that has left.
+    pub lifecycle: Lifecycle,
+}
+
+/// Whose maps write and read codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adapters {
+    /// One pair for all.
+    Shared,
+    /// One pair for every action: that of the action a token took last, which is OUT before the first.
+    PerBlock,
+}
+
+/// What is kept of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Everything.
+    None,
+    /// Codes, made with maps of the block that writes and undone with maps of the block that reads.
+    Code {
+        /// Width of the code of a head's key or value.
+        d_code: usize,
+    },
+}
+
+/// What exists of a token that has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// It neither reads nor writes nor moves again, and every step makes a slot: no token can tell how long others walk.
+    Frozen,
+    /// As in the reference: who has left is read for and written too, and keys and values get a slot only if somebody in
+    /// the batch executed a block. With a hard exit this depends on later tokens and on the rest of the batch.
+    Reference,
+}
+
+impl MemoryConfig {
+    /// Every field that no memory can be built from.
+    pub(crate) fn check(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        let window = match self {
+            Self::None => return errors,
+            Self::HiddenCode(config) => {
+                if config.d_code == 0 {
+                    errors.push(ConfigError::new("memory.d_code", 0, "at least 1"));
+                }
+                config.retention()
+            }
+            Self::KeyValuePrefix(config) => {
+                if config.compression == (Compression::Code { d_code: 0 }) {
+                    let field = "memory.compression.d_code";
+                    errors.push(ConfigError::new(field, 0, "at least 1"));
+                }
+                if !config.bias.is_finite() {
+                    errors.push(ConfigError::new("memory.bias", config.bias, "a number"));
+                }
+                config.retention()
+            }
+        };
+        if window.sink == 0 && window.window == 0 {
+            let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
+            errors.push(ConfigError::new("memory.window", 0, expected));
+        }
+        errors
+    }
+
+    /// What a parameter starts with where that is not the model's matter; `path` is below the memory's.
+    pub(crate) fn initial(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
+        let n: usize = shape.iter().product();
+        let bias = match self {
+            Self::KeyValuePrefix(config) => config.bias,
+            _ => CLOSED,
+        };
+        match path.rsplit('.').next()? {
+            "gate" => Some(vec![CLOSED as f32; n]),
+            "bias" => Some(vec![bias as f32; n]),
+            "up" => Some(vec![0.0; n]),
+            "down" => {
+                let key = random::key(seed, &format!("memory.{path}"), 0);
+                let value = |place: u64| (HEAD_STD * random::normal(key, place)) as f32;
+                Some((0..n as u64).map(value).collect())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl HiddenCodeConfig {
+    /// Which slots are kept.
+    pub fn retention(&self) -> Window {
+        Window {
+            sink: self.sink,
+            window: self.window,
+        }
+    }
+}
+
+impl KeyValuePrefixConfig {
+    /// Which slots are kept.
+    pub fn retention(&self) -> Window {
+        Window {
+            sink: self.sink,
+            window: self.window,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The parameters of a memory of keys and values, one set for every block of the pool.
+//!
+//! A block attends with its ordinary queries to the kept keys, which know their position, and to its own. All scores of
+//! the memory get the block's bias, one number, and one softmax goes over both. With a compression, all heads of a block
+//! share four maps: keys and values to codes where it writes, codes to keys and values where it reads.
+
+use super::config::{Compression, KeyValuePrefixConfig};
+use crate::block::BlockSizes;
+use crate::block::attention::KeysValues;
+use crate::block::matrix::matrix;
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, Linear};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// What the blocks of the pool have beside their attention.
+#[derive(Module, Debug)]
+pub struct KeyValuePrefix<B: Backend> {
+    /// As many as blocks.
+    pub blocks: Vec<PrefixOfBlock<B>>,
+    pub(super) n_heads: usize,
+    /// Width of what is kept of a head's key or value.
+    pub(super) d_kept: usize,
+    #[module(skip)]
+    pub(super) config: KeyValuePrefixConfig,
+}
+
+/// What one block has.
+#[derive(Module, Debug)]
+pub struct PrefixOfBlock<B: Backend> {
+    /// Added to the scores of the memory, `[1]`.
+    pub bias: Param<Tensor<B, 1>>,
+    /// The maps of a compression.
+    pub maps: Option<CodeMaps<B>>,
+}
+
+/// To codes and back.
+#[derive(Module, Debug)]
+pub struct CodeMaps<B: Backend> {
+    /// `[d_head, d_code]`.
+    pub key_write: Linear<B>,
+    /// `[d_head, d_code]`.
+    pub value_write: Linear<B>,
+    /// `[d_code, d_head]`.
+    pub key_read: Linear<B>,
+    /// `[d_code, d_head]`.
+    pub value_read: Linear<B>,
+}
+
+impl<B: Backend> KeyValuePrefix<B> {
+    pub(crate) fn new(
+        config: KeyValuePrefixConfig,
+        sizes: &BlockSizes,
+        n_pool: usize,
+        device: &B::Device,
+    ) -> Self {
+        let d_head = sizes.d_model / sizes.n_heads;
+        let maps = || match config.compression {
+            Compression::None => None,
+            Compression::Code { d_code } => Some(CodeMaps {
+                key_write: matrix(d_head, d_code, device),
+                value_write: matrix(d_head, d_code, device),
+                key_read: matrix(d_code, d_head, device),
+                value_read: matrix(d_code, d_head, device),
+            }),
+        };
+        let block = |_| PrefixOfBlock {
+            bias: Initializer::Zeros.init([1], device),
+            maps: maps(),
+        };
+        Self {
+            blocks: (0..n_pool).map(block).collect(),
+            n_heads: sizes.n_heads,
+            d_kept: match config.compression {
+                Compression::None => d_head,
+                Compression::Code { d_code } => d_code,
+            },
+            config,
+        }
+    }
+}
+
+impl<B: Backend> PrefixOfBlock<B> {
+    /// What is kept of the keys and values that this block made.
+    ///
+    /// # Shapes
+    /// `[batch, n_heads, seq, d_head]` to `[batch, n_heads, seq, d_code]`, or the same without a compression
+    pub fn written(&self, own: KeysValues<B>) -> KeysValues<B> {
+        match &self.maps {
+            None => own,
+            Some(maps) => KeysValues {
+                keys: per_head(&maps.key_write, own.keys),
+                values: per_head(&maps.value_write, own.values),
+            },
+        }
+    }
+
+    /// What this block attends to of that which was kept; the inverse shapes of [`Self::written`].
+    pub fn read(&self, kept: KeysValues<B>) -> KeysValues<B> {
+        match &self.maps {
+            None => kept,
+            Some(maps) => KeysValues {
+                keys: per_head(&maps.key_read, kept.keys),
+                values: per_head(&maps.value_read, kept.values),
+            },
+        }
+    }
+}
+
+/// # Shapes
+/// `[batch, n_heads, n_keys, d_in]` to `[batch, n_heads, n_keys, d_out]`
+fn per_head<B: Backend>(map: &Linear<B>, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let [batch, n_heads, n_keys, d_in] = x.dims();
+    let y = map.forward(x.reshape([batch * n_heads * n_keys, d_in]));
+    let [_, d_out] = y.dims();
+    y.reshape([batch, n_heads, n_keys, d_out])
+}

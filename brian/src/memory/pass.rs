@@ -1,0 +1,125 @@
+//! Whichever memory a model has, as the walk sees it during one pass.
+
+use super::codes::Codes;
+use super::hidden_code::HiddenCode;
+use super::key_value_prefix::KeyValuePrefix;
+use super::prefix::Prefix;
+use super::usage::{MemoryUse, Reads};
+use crate::block::causal::Causal;
+use crate::block::routed::RoutedBlock;
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use std::cell::RefCell;
+
+/// The parameters of a memory.
+#[derive(Module, Debug)]
+pub enum Memory<B: Backend> {
+    /// Of codes.
+    HiddenCode(HiddenCode<B>),
+    /// Of keys and values.
+    KeyValuePrefix(KeyValuePrefix<B>),
+}
+
+/// What a pass begins with.
+pub(crate) struct Start<'a, B: Backend> {
+    /// Before the walk, `[batch, seq, d_model]`.
+    pub entered: &'a Tensor<B, 3>,
+    pub causal: &'a Causal<B>,
+    /// The action that leaves.
+    pub out: usize,
+    /// Whether to count what is read.
+    pub measures: bool,
+}
+
+/// What a step did; tokens in the order `[batch * seq]`.
+pub(crate) struct Written<'a, B: Backend> {
+    /// After the step, `[batch, seq, d_model]`.
+    pub hidden: &'a Tensor<B, 3>,
+    pub causal: &'a Causal<B>,
+    pub actions: Vec<usize>,
+    /// Who goes on.
+    pub walking: Vec<bool>,
+    /// How the outputs of blocks were mixed, `[batch * seq, n_pool]`, if any were.
+    pub weights: Option<&'a Tensor<B, 2>>,
+}
+
+/// A memory during one pass. The walk holds it by reference while it grows.
+pub(crate) struct Pass<'a, B: Backend>(RefCell<Kind<'a, B>>);
+
+enum Kind<'a, B: Backend> {
+    Nothing,
+    Codes(Codes<'a, B>),
+    Prefix(Prefix<'a, B>),
+}
+
+impl<'a, B: Backend> Pass<'a, B> {
+    pub fn start(memory: Option<&'a Memory<B>>, start: Start<'_, B>) -> Self {
+        Self(RefCell::new(match memory {
+            None => Kind::Nothing,
+            Some(Memory::HiddenCode(memory)) => Kind::Codes(Codes::new(memory, start)),
+            Some(Memory::KeyValuePrefix(memory)) => Kind::Prefix(Prefix::new(memory, start)),
+        }))
+    }
+
+    /// Whether a token that has left stays what it is, and blocks attend to no more than the states of tokens.
+    pub fn rests(&self) -> bool {
+        match &*self.0.borrow() {
+            Kind::Nothing => true,
+            Kind::Codes(codes) => codes.rests(),
+            Kind::Prefix(_) => false,
+        }
+    }
+
+    /// Before a step is scored: the hidden states with what was read.
+    pub fn read(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        match &mut *self.0.borrow_mut() {
+            Kind::Codes(codes) => codes.read(hidden),
+            _ => hidden,
+        }
+    }
+
+    /// A block of the pool on every token.
+    pub fn execute(
+        &self,
+        block: usize,
+        routed: &RoutedBlock<B>,
+        hidden: Tensor<B, 3>,
+        position: Tensor<B, 3>,
+        causal: &Causal<B>,
+    ) -> Tensor<B, 3> {
+        match &mut *self.0.borrow_mut() {
+            Kind::Prefix(prefix) => {
+                prefix.execute(block, routed, routed.place(hidden, position), causal)
+            }
+            _ => routed.forward(hidden, position, causal),
+        }
+    }
+
+    /// After a step.
+    pub fn write(&self, step: &Written<'_, B>) {
+        match &mut *self.0.borrow_mut() {
+            Kind::Nothing => {}
+            Kind::Codes(codes) => codes.write(step),
+            Kind::Prefix(prefix) => prefix.write(step),
+        }
+    }
+
+    /// Behind the exit: what left the walk, with what was read.
+    pub fn read_last(&self, left: Tensor<B, 3>) -> Tensor<B, 3> {
+        match &mut *self.0.borrow_mut() {
+            Kind::Codes(codes) => codes.read_last(left),
+            _ => left,
+        }
+    }
+
+    /// What was read, as numbers, if that was wanted.
+    pub fn usage(&self) -> Option<MemoryUse> {
+        let reads = match &mut *self.0.borrow_mut() {
+            Kind::Nothing => None,
+            Kind::Codes(codes) => codes.usage(),
+            Kind::Prefix(prefix) => prefix.usage(),
+        };
+        reads.and_then(Reads::finish)
+    }
+}

@@ -1,0 +1,206 @@
+//! The keys and values that one pass kept, and how blocks attend to them.
+
+use super::config::Lifecycle;
+use super::key_value_prefix::KeyValuePrefix;
+use super::pass::{Start, Written};
+use super::usage::{Read, Reads};
+use crate::block::attention::KeysValues;
+use crate::block::causal::{Causal, MASKED};
+use crate::block::routed::RoutedBlock;
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+/// A memory of keys and values during a pass.
+pub(super) struct Prefix<'a, B: Backend> {
+    memory: &'a KeyValuePrefix<B>,
+    /// Those that are kept, oldest first.
+    slots: Vec<Slot<B>>,
+    n_written: usize,
+    /// The slots as one, until the next is written.
+    columns: Option<Columns<B>>,
+    /// What the blocks of this step made.
+    projected: Vec<Projected<B>>,
+    reads: Option<Reads<B>>,
+}
+
+struct Slot<B: Backend> {
+    /// Counted over all that were written.
+    index: usize,
+    kept: KeysValues<B>,
+    /// Added to scores, `[batch, 1, seq, seq]`.
+    mask: Tensor<B, 4>,
+}
+
+struct Columns<B: Backend> {
+    kept: KeysValues<B>,
+    /// `[batch, 1, seq, n_slots * seq]`.
+    mask: Tensor<B, 4>,
+}
+
+struct Projected<B: Backend> {
+    block: usize,
+    own: KeysValues<B>,
+    /// Attention to each slot, `[batch, seq, n_slots]`, where it is measured.
+    mass: Option<Tensor<B, 3>>,
+}
+
+impl<'a, B: Backend> Prefix<'a, B> {
+    pub fn new(memory: &'a KeyValuePrefix<B>, start: Start<'_, B>) -> Self {
+        Self {
+            memory,
+            slots: Vec::new(),
+            n_written: 0,
+            columns: None,
+            projected: Vec::new(),
+            reads: start.measures.then(Reads::new),
+        }
+    }
+
+    /// Executes a block of the pool on every token.
+    ///
+    /// # Shapes
+    /// As [`RoutedBlock::forward`].
+    pub fn execute(
+        &mut self,
+        block: usize,
+        routed: &RoutedBlock<B>,
+        placed: Tensor<B, 3>,
+        causal: &Causal<B>,
+    ) -> Tensor<B, 3> {
+        let (queries, own) = routed.block.project(placed.clone(), causal);
+        let (among, mask) = self.among(block, own.clone(), causal.mask());
+        let mass = self
+            .reads
+            .is_some()
+            .then(|| self.mass(&queries, &among.keys, &mask));
+        self.projected.push(Projected { block, own, mass });
+        routed.block.finish(placed, queries, among, mask)
+    }
+
+    /// What a block attends to, the memory first: the keys and values with the mask of their scores.
+    fn among(
+        &self,
+        block: usize,
+        own: KeysValues<B>,
+        causal: Tensor<B, 4>,
+    ) -> (KeysValues<B>, Tensor<B, 4>) {
+        let Some(columns) = &self.columns else {
+            return (own, causal);
+        };
+        let of_block = &self.memory.blocks[block];
+        let kept = of_block.read(columns.kept.clone());
+        let [batch, _, seq, _] = columns.mask.dims();
+        let bias = of_block.bias.val().reshape([1, 1, 1, 1]);
+        let causal = causal.expand([batch, 1, seq, seq]);
+        let among = KeysValues {
+            keys: Tensor::cat(vec![kept.keys, own.keys], 2),
+            values: Tensor::cat(vec![kept.values, own.values], 2),
+        };
+        let mask = Tensor::cat(vec![columns.mask.clone() + bias, causal], 3);
+        (among, mask)
+    }
+
+    /// Makes a slot of what the blocks of this step made of each token. Under the reference's rule a step at which nobody
+    /// in the batch executed a block makes none.
+    pub fn write(&mut self, step: &Written<'_, B>) {
+        let [batch, seq, _] = step.hidden.dims();
+        let device = step.hidden.device();
+        let n_pool = self.memory.blocks.len();
+        let projected = std::mem::take(&mut self.projected);
+        let column = |of: &dyn Fn(usize) -> f32| -> Tensor<B, 2> {
+            let values: Vec<f32> = step.actions.iter().map(|&action| of(action)).collect();
+            Tensor::from_data(TensorData::new(values, [batch * seq, 1]), &device)
+        };
+        let executed = column(&|action| f32::from(action < n_pool));
+        let share = |block: usize| match step.weights {
+            Some(weights) => weights.clone().slice_dim(1, block..block + 1) * executed.clone(),
+            None => column(&|action| f32::from(action == block)),
+        };
+        self.measure(&projected, |block| share(block).reshape([batch, seq, 1]));
+        let nobody = step.actions.iter().all(|&action| action >= n_pool);
+        if nobody && self.memory.config.lifecycle == Lifecycle::Reference {
+            return;
+        }
+        let shape = [batch, self.memory.n_heads, seq, self.memory.d_kept];
+        let nothing = Tensor::zeros(shape, &device);
+        let mut kept = KeysValues {
+            keys: nothing.clone(),
+            values: nothing,
+        };
+        for Projected { block, own, .. } in projected {
+            let written = self.memory.blocks[block].written(own);
+            let share = share(block).reshape([batch, 1, seq, 1]);
+            kept = KeysValues {
+                keys: kept.keys + written.keys * share.clone(),
+                values: kept.values + written.values * share,
+            };
+        }
+        let gone = column(&|action| if action < n_pool { 0.0 } else { MASKED });
+        let causal = step.causal.mask().expand([batch, 1, seq, seq]);
+        self.append(kept, causal + gone.reshape([batch, 1, 1, seq]));
+    }
+
+    fn append(&mut self, kept: KeysValues<B>, mask: Tensor<B, 4>) {
+        let index = self.n_written;
+        self.n_written += 1;
+        self.slots.push(Slot { index, kept, mask });
+        let window = self.memory.config.retention();
+        self.slots
+            .retain(|slot| window.keeps(slot.index, self.n_written));
+        let join = |of: &dyn Fn(&Slot<B>) -> Tensor<B, 4>, dim: usize| {
+            Tensor::cat(self.slots.iter().map(of).collect(), dim)
+        };
+        self.columns = Some(Columns {
+            kept: KeysValues {
+                keys: join(&|slot| slot.kept.keys.clone(), 2),
+                values: join(&|slot| slot.kept.values.clone(), 2),
+            },
+            mask: join(&|slot| slot.mask.clone(), 3),
+        });
+    }
+
+    /// What was read, as numbers.
+    pub fn usage(&mut self) -> Option<Reads<B>> {
+        self.reads.take()
+    }
+
+    /// The attention of every token to every slot, the mean over heads, `[batch, seq, n_slots]`.
+    fn mass(
+        &self,
+        queries: &Tensor<B, 4>,
+        keys: &Tensor<B, 4>,
+        mask: &Tensor<B, 4>,
+    ) -> Tensor<B, 3> {
+        let [batch, _, seq, _] = queries.dims();
+        let n_slots = self.slots.len();
+        if n_slots == 0 {
+            return Tensor::zeros([batch, seq, 1], &queries.device());
+        }
+        let scores = queries.clone().matmul(keys.clone().swap_dims(2, 3)) + mask.clone();
+        let of_memory = softmax(scores, 3).slice_dim(3, 0..n_slots * seq);
+        let by_slot = of_memory.mean_dim(1).reshape([batch, seq, n_slots, seq]);
+        by_slot.sum_dim(3).reshape([batch, seq, n_slots])
+    }
+
+    fn measure(&mut self, projected: &[Projected<B>], readers: impl Fn(usize) -> Tensor<B, 3>) {
+        let Some(reads) = &mut self.reads else {
+            return;
+        };
+        let newest = self.n_written.saturating_sub(1);
+        let mut ages: Vec<usize> = self.slots.iter().map(|slot| newest - slot.index).collect();
+        if ages.is_empty() {
+            ages.push(0);
+        }
+        for Projected { block, mass, .. } in projected {
+            let Some(mass) = mass else { continue };
+            reads.add(Read {
+                mass: mass.clone(),
+                ages: ages.clone(),
+                share: None,
+                open: self.memory.blocks[*block].bias.val().exp(),
+                readers: readers(*block),
+            });
+        }
+    }
+}

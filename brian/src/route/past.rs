@@ -1,0 +1,85 @@
+//! What a walk needs to know of the tokens before its own, so that they need not walk again.
+//!
+//! A block that runs at step `s` attends to the states that all earlier tokens had at step `s`; a token that has left keeps its
+//! last one. So the states of every step are kept, and the keys and values of a (step, block) are made of them when a token
+//! first runs the block there: tokens that came since are caught up with at once.
+
+use crate::block::cache::Cache;
+use crate::block::causal::Rotary;
+use crate::block::routed::RoutedBlock;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// All walks so far of one sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct Past<B: Backend> {
+    rotary: Rotary<B>,
+    n_pool: usize,
+    n_tokens: usize,
+    steps: Vec<PastStep<B>>,
+}
+
+/// The tokens at one step.
+#[derive(Clone, Debug)]
+struct PastStep<B: Backend> {
+    /// Of every pass the states `[batch, seq, d_model]` and the positions `[batch, seq, d_position]` it came with.
+    passes: Vec<[Tensor<B, 3>; 2]>,
+    /// Of every block what it keeps, and of how many passes.
+    blocks: Vec<(Cache<B>, usize)>,
+}
+
+impl<B: Backend> Past<B> {
+    /// Before the first token.
+    pub fn new(rotary: &Rotary<B>, n_pool: usize) -> Self {
+        Self {
+            rotary: rotary.clone(),
+            n_pool,
+            n_tokens: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    /// How many tokens have walked.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Remembers with what the tokens of a pass come to a step; `position` is what the blocks are told of it.
+    pub fn enter(&mut self, step: usize, hidden: Tensor<B, 3>, position: Tensor<B, 3>) {
+        if step == self.steps.len() {
+            self.steps.push(PastStep {
+                passes: Vec::new(),
+                blocks: vec![(Cache::default(), 0); self.n_pool],
+            });
+        }
+        self.steps[step].passes.push([hidden, position]);
+    }
+
+    /// Ends a pass of `n_steps` steps at most; at those it did not come to, its tokens are as they left.
+    pub fn end(&mut self, n_steps: usize, hidden: Tensor<B, 3>, position: Tensor<B, 3>) {
+        let n_passes = self.steps.first().map_or(0, |step| step.passes.len());
+        for step in 0..n_steps {
+            let seen = self.steps.get(step).map_or(0, |step| step.passes.len());
+            if seen < n_passes {
+                self.enter(step, hidden.clone(), position.clone());
+            }
+        }
+        self.n_tokens += hidden.dims()[1];
+    }
+
+    /// The output of a block for all tokens that came to the step last, `[batch, seq, d_model]`.
+    pub fn output(&mut self, step: usize, block: usize, routed: &RoutedBlock<B>) -> Tensor<B, 3> {
+        let PastStep { passes, blocks } = &mut self.steps[step];
+        let (cache, n_kept) = &mut blocks[block];
+        let missing = &passes[*n_kept..];
+        *n_kept = passes.len();
+        let [hidden, position] = [0, 1].map(|part| {
+            let tensors = missing.iter().map(|pass| pass[part].clone()).collect();
+            Tensor::cat(tensors, 1)
+        });
+        let [_, n_new, _] = hidden.dims();
+        let [_, seq, _] = passes[passes.len() - 1][0].dims();
+        let causal = self.rotary.causal_after(cache.n_tokens(), n_new);
+        cache.execute(&routed.block, routed.place(hidden, position), &causal, seq)
+    }
+}
