@@ -32,7 +32,7 @@ enum Model<'a, B: Backend> {
     },
     Brian {
         model: &'a Brian<B>,
-        rules: Rules,
+        rules: Box<Rules>,
         row: Row,
         pre: Vec<Cache<B>>,
         past: RefCell<Past<B>>,
@@ -54,7 +54,7 @@ impl<'a, B: Backend> Decoding<'a, B> {
     pub fn brian(model: &'a Brian<B>, rules: &Rules, row: Row) -> Self {
         let model = Model::Brian {
             model,
-            rules: rules.evaluation(),
+            rules: Box::new(rules.evaluation()),
             row,
             pre: fresh(&model.pre),
             past: RefCell::new(Past::new(&model.rotary, model.pool.len())),
