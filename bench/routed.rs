@@ -4,7 +4,7 @@
 //! in both, less where routing costs time that it does not count. Rounds are interleaved; the table shows medians.
 #![allow(missing_docs)]
 
-use bench::{BenchAutodiff, BenchBackend, Shape, VOCABULARY};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY};
 use brian::loss::language;
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
@@ -13,7 +13,7 @@ use brian::{Brian, BrianConfig, Rules, parameter};
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use std::time::Instant;
-use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
+use train::learner::GroupedAdamW;
 use train::task::Decoder;
 
 const MAX_STEPS: usize = 8;
@@ -25,14 +25,6 @@ const SHAPE: Shape = Shape {
     batch: 8,
     seq: 128,
 };
-const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
-    betas: [0.9, 0.95],
-    epsilon: 1e-8,
-    weight_decay: 0.1,
-    decay: Decay::Matrices,
-    clip_norm: 1.0,
-};
-
 /// A model with the rules of its walks.
 struct Subject<B: Backend> {
     name: String,

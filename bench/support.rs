@@ -11,6 +11,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use criterion::Bencher;
 use std::time::{Duration, Instant};
+use train::learner::{Decay, OptimizerConfig};
 
 /// What is measured: the GPU if it was compiled in.
 #[cfg(feature = "cuda")]
@@ -23,6 +24,15 @@ pub type BenchAutodiff = Autodiff<BenchBackend>;
 
 /// The vocabulary of every bench.
 pub const VOCABULARY: usize = 512;
+
+/// What every training step of a bench is updated by.
+pub const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
+    betas: [0.9, 0.95],
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    decay: Decay::Matrices,
+    clip_norm: 1.0,
+};
 
 /// One shape to measure.
 #[derive(Clone, Copy)]

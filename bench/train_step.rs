@@ -1,22 +1,14 @@
 //! How many tokens per second are learned: forward, backward and AdamW, baseline and fixed route over the same blocks.
 #![allow(missing_docs)]
 
-use bench::{BenchAutodiff, BenchBackend, Shape, VOCABULARY, timed};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, timed};
 use brian::Rules;
 use brian::loss::language;
 use brian::route::policy::Row;
 use burn::optim::{GradientsParams, Optimizer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
+use train::learner::GroupedAdamW;
 use train::task::Decoder;
-
-const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
-    betas: [0.9, 0.95],
-    epsilon: 1e-8,
-    weight_decay: 0.1,
-    decay: Decay::Matrices,
-    clip_norm: 1.0,
-};
 
 fn train_step(criterion: &mut Criterion) {
     let device = Default::default();

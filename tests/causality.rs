@@ -147,15 +147,7 @@ fn cases() -> Vec<Case> {
             }
         }
     }
-    let constraint = Constraint {
-        early_exit_penalty: 1.0,
-        min_exit_step: 2,
-        exit_ramp_bias: 1.0,
-        exit_ramp_start: 2,
-        final_exit_bias: 2.0,
-        force_final_exit: true,
-        self_recurrence_cap: 1,
-    };
+    let constraint = bounded();
     for exit_objective in exits() {
         let rules = Rules {
             constraint,
@@ -242,6 +234,19 @@ pub(crate) fn policies() -> Vec<(&'static str, Policy)> {
         ("router", router(Select::Argmax)),
         ("sampling router", router(drawn)),
     ]
+}
+
+/// Every bound on a walk at once.
+pub(crate) fn bounded() -> Constraint {
+    Constraint {
+        early_exit_penalty: 1.0,
+        min_exit_step: 2,
+        exit_ramp_bias: 1.0,
+        exit_ramp_start: 2,
+        final_exit_bias: 2.0,
+        force_final_exit: true,
+        self_recurrence_cap: 1,
+    }
 }
 
 pub(crate) fn exits() -> [ExitObjective; 4] {
