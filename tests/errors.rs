@@ -29,11 +29,11 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "stage.fixed.learning_rate.peak=nan",
-            "line 93, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
+            "line 94, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
         ),
         (
             "batch.sequences=-1",
-            "line 74, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
+            "line 75, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
         ),
         (
             "model.position.layout=ring",
@@ -42,7 +42,7 @@ fn mistakes_in_a_recipe() {
         ),
         (
             "stage.baseline.gate.metric=valid/loss",
-            "line 85, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
+            "line 86, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
              \"valid/loss/lm\", \"valid/loss/total\", \"valid/bits_per_byte\", \"valid/route/imitation_accuracy\", \
              \"valid/route/steps_mean\", \"valid/route/load_entropy\", \"valid/route/load_max\", \
              \"valid/route/entropy\", \"valid/route/out_probability\", \"valid/route/exit_first\", \

@@ -22,6 +22,11 @@ use burn_ndarray::NdArray;
 pub type TestBackend = NdArray;
 /// The same with gradients.
 pub type TestAutodiff = Autodiff<TestBackend>;
+/// Where two ways to one number are compared and no rounding may hide, or feign, a difference: layer after layer makes a rounding
+/// of float32 larger.
+pub type ExactBackend = NdArray<f64>;
+/// The same with gradients.
+pub type ExactAutodiff = Autodiff<ExactBackend>;
 
 /// Logits and losses against values computed in float64 and stored as float32: the bar of the golden cases.
 pub const GOLDEN: f32 = 1e-4;
@@ -29,6 +34,8 @@ pub const GOLDEN: f32 = 1e-4;
 pub const GOLDEN_GRADIENT: f32 = 1e-3;
 /// Two ways to the same number in float32 that sum in another order.
 pub const REORDERED: f32 = 1e-5;
+/// Two ways to the same numbers in float64, against the largest of them: what is left is that both are read as float32.
+pub const EXACT: f32 = 1e-6;
 
 /// A baseline with sizes that are no powers of two, and weights large enough for every part to matter.
 pub fn small_baseline() -> BaselineConfig {
@@ -139,4 +146,10 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter()
         .zip(b)
         .fold(0.0, |largest, (a, b)| f32::max(largest, (a - b).abs()))
+}
+
+/// The same against the largest value expected.
+pub fn relative(found: &[f32], expected: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0.0, |a, b| f32::max(a, b.abs()));
+    difference(found, expected) / largest
 }
