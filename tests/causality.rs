@@ -2,8 +2,8 @@
 //! for every way in which a walk can be led and left.
 
 use crate::support::{
-    EXACT, ExactBackend, REORDERED, TestAutodiff, TestBackend, difference, relative,
-    small_baseline, small_brian, small_memories, tokens, values,
+    EXACT, REORDERED, TestAutodiff, TestBackend, difference, in_float64, relative, small_baseline,
+    small_brian, small_memories, tokens, values,
 };
 use brian::memory::{HiddenCodeConfig, Lifecycle, MemoryConfig};
 use brian::random;
@@ -23,21 +23,21 @@ pub(crate) const VOCABULARY: usize = 31;
 pub(crate) const SEQ: usize = 29;
 
 /// A model and how its walks are led.
-struct Case<B: Backend> {
+struct Case {
     name: String,
-    model: Decoder<B>,
+    model: Decoder<TestBackend>,
     rules: Rules,
 }
 
-impl<B: Backend> Case<B> {
+impl Case {
     fn logits(&self, sequences: &[Vec<i64>], rows: &[Row]) -> Vec<f32> {
         values(self.model.forward(tokens(sequences), &self.rules, rows).0)
     }
 }
 
 /// Every model on the fixed route, and the routed one under every policy and exit.
-fn cases<B: Backend>() -> Vec<Case<B>> {
-    let device = B::Device::default();
+fn cases() -> Vec<Case> {
+    let device = Default::default();
     let baseline = Decoder::Baseline(small_baseline().init(VOCABULARY, 3, &device));
     let mut cases = vec![Case {
         name: "baseline".to_string(),
@@ -176,7 +176,12 @@ fn cases<B: Backend>() -> Vec<Case<B>> {
                     ..walk(router(Select::Argmax), ExitObjective::Legacy { hard: true })
                 };
                 let name = format!("beam of {width} {attends:?} {bounds}");
-                add(name, &config, rules);
+                add(name, &config, rules.clone());
+                for memory in memories_of_codes() {
+                    config.memory = memory;
+                    let name = format!("beam of {width} {attends:?} {bounds} {memory:?}");
+                    add(name, &config, rules.clone());
+                }
             }
         }
     }
@@ -199,6 +204,14 @@ pub(crate) fn beam(width: usize) -> BrianConfig {
         score_decay: 0.9,
     };
     config
+}
+
+/// Those that a beam may have.
+pub(crate) fn memories_of_codes() -> Vec<MemoryConfig> {
+    let memories = small_memories().into_iter();
+    memories
+        .filter(|memory| matches!(memory, MemoryConfig::HiddenCode(_)))
+        .collect()
 }
 
 fn with_memory(memory: MemoryConfig) -> BrianConfig {
@@ -312,7 +325,7 @@ pub(crate) fn row(sequence: u64) -> Row {
 #[test]
 fn the_walks_of_the_cases_differ() {
     let mut lengths = BTreeSet::new();
-    for case in cases::<TestBackend>() {
+    for case in cases() {
         let input = tokens(&[sequence(1, SEQ)]);
         let (_, trace) = case.model.forward(input, &case.rules, &[row(1)]);
         let Some(trace) = trace else { continue };
@@ -325,7 +338,7 @@ fn the_walks_of_the_cases_differ() {
 /// tokens, and after some tokens left.
 #[test]
 fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
-    let cases = cases::<TestBackend>();
+    let cases = cases();
     let with_memory = cases.iter().filter(|case| case.name.contains("lifecycle"));
     let mut n = 0;
     for case in with_memory {
@@ -348,7 +361,8 @@ fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
         }
         n += 1;
     }
-    assert_eq!(n, small_memories().len() * (2 * 2 + 2 * 4 + 1));
+    let of_beams = memories_of_codes().len() * 2 * 2 * 3;
+    assert_eq!(n, small_memories().len() * (2 * 2 + 2 * 4 + 1) + of_beams);
 }
 
 /// The reference's lifecycle is not causal with a hard exit, and these tests would have found it.
@@ -357,7 +371,7 @@ fn the_lifecycle_of_the_reference_lets_a_token_see_how_long_others_walk() {
     let changed = |memory: MemoryConfig| {
         let case = Case {
             name: format!("{memory:?}"),
-            model: Decoder::Brian(loud(with_memory(memory).init::<TestBackend>(
+            model: Decoder::Brian(loud(with_memory(memory).init(
                 VOCABULARY,
                 3,
                 &Default::default(),
@@ -387,7 +401,7 @@ fn the_lifecycle_of_the_reference_lets_a_token_see_how_long_others_walk() {
 
 #[test]
 fn a_changed_suffix_leaves_every_earlier_logit_the_same_to_the_bit() {
-    for case in cases::<TestBackend>() {
+    for case in cases() {
         let name = &case.name;
         let original = sequence(1, SEQ);
         let expected = case.logits(std::slice::from_ref(&original), &[row(1)]);
@@ -432,11 +446,7 @@ fn what_looks_at_the_whole_sequence_sees_the_future() {
     for (name, config) in [("sequence mean", mean), ("sequence beam", sequence_beam)] {
         let case = Case {
             name: name.to_string(),
-            model: Decoder::Brian(loud(config.init::<TestBackend>(
-                VOCABULARY,
-                3,
-                &Default::default(),
-            ))),
+            model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default()))),
             rules: walk(router(Select::Argmax), ExitObjective::Legacy { hard: true }),
         };
         let original = sequence(1, SEQ);
@@ -455,40 +465,44 @@ fn what_looks_at_the_whole_sequence_sees_the_future() {
 
 #[test]
 fn a_prefix_has_the_logits_of_the_whole_sequence() {
-    for case in cases::<ExactBackend>() {
-        let whole = sequence(1, SEQ);
-        let expected = case.logits(std::slice::from_ref(&whole), &[row(1)]);
-        for length in 1..SEQ {
-            let found = case.logits(&[whole[..length].to_vec()], &[row(1)]);
-            let difference = relative(&found, &expected[..length * VOCABULARY]);
-            assert!(
-                difference < EXACT,
-                "{}, {length} tokens: {difference:e}",
-                case.name
-            );
+    in_float64(|| {
+        for case in cases() {
+            let whole = sequence(1, SEQ);
+            let expected = case.logits(std::slice::from_ref(&whole), &[row(1)]);
+            for length in 1..SEQ {
+                let found = case.logits(&[whole[..length].to_vec()], &[row(1)]);
+                let difference = relative(&found, &expected[..length * VOCABULARY]);
+                assert!(
+                    difference < EXACT,
+                    "{}, {length} tokens: {difference:e}",
+                    case.name
+                );
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_sequence_does_not_see_the_other_rows_of_its_batch() {
-    for case in cases::<ExactBackend>() {
-        let sequences: Vec<_> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
-        let rows: Vec<_> = (0..3).map(row).collect();
-        let together = case.logits(&sequences, &rows);
-        for (index, alone) in sequences.iter().enumerate() {
-            let alone = case.logits(std::slice::from_ref(alone), &rows[index..=index]);
-            let size = SEQ * VOCABULARY;
-            let difference = relative(&alone, &together[index * size..][..size]);
-            let name = &case.name;
-            assert!(difference < EXACT, "{name}, row {index}: {difference:e}");
+    in_float64(|| {
+        for case in cases() {
+            let sequences: Vec<_> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
+            let rows: Vec<_> = (0..3).map(row).collect();
+            let together = case.logits(&sequences, &rows);
+            for (index, alone) in sequences.iter().enumerate() {
+                let alone = case.logits(std::slice::from_ref(alone), &rows[index..=index]);
+                let size = SEQ * VOCABULARY;
+                let difference = relative(&alone, &together[index * size..][..size]);
+                let name = &case.name;
+                assert!(difference < EXACT, "{name}, row {index}: {difference:e}");
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn padding_behind_a_sequence_changes_nothing() {
-    for case in cases::<TestBackend>() {
+    for case in cases() {
         let sequences = [sequence(1, SEQ), sequence(2, SEQ)];
         let short = SEQ - 9;
         let mut padded = sequences.clone();
@@ -523,8 +537,10 @@ fn no_gradient_flows_from_a_logit_to_a_later_token() {
         };
         (Decoder::Brian(model), rules)
     }))
-    .chain([2, 3].map(|width| {
-        let model = loud(beam(width).init(VOCABULARY, 3, &device));
+    .chain([MemoryConfig::None, memories_of_codes()[1]].map(|memory| {
+        let mut config = beam(3);
+        config.memory = memory;
+        let model = loud(config.init(VOCABULARY, 3, &device));
         let rules = walk(router(Select::Argmax), ExitObjective::Legacy { hard: true });
         (Decoder::Brian(model), rules)
     }))

@@ -2,7 +2,7 @@
 
 use crate::causality::{bounded, exits, loud, policies, router, walk};
 use crate::support::{
-    EXACT, ExactBackend, REORDERED, TestBackend, difference, relative, small_baseline, small_brian,
+    EXACT, REORDERED, TestBackend, difference, in_float64, relative, small_baseline, small_brian,
     tokens, values,
 };
 use brian::generate::{Sampling, generate};
@@ -13,12 +13,11 @@ use brian::route::position::{Injection, Reach};
 use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
 use brian::{BrianConfig, Exit, Initial, Layout, Rules};
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use train::task::Decoder;
 
 const VOCABULARY: usize = 31;
 const CONTEXT: usize = 200;
-fn baseline<B: Backend>(context: usize) -> Decoder<B> {
+fn baseline(context: usize) -> Decoder<TestBackend> {
     let mut config = small_baseline();
     config.context = context;
     Decoder::Baseline(config.init(VOCABULARY, 3, &Default::default()))
@@ -31,7 +30,7 @@ fn pool_of_three() -> BrianConfig {
     config
 }
 
-fn routed<B: Backend>(config: &BrianConfig) -> Decoder<B> {
+fn routed(config: &BrianConfig) -> Decoder<TestBackend> {
     Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default())))
 }
 
@@ -42,13 +41,13 @@ fn text(seed: u64, length: usize) -> Vec<u32> {
 }
 
 /// Logits after every token of a text, by one pass.
-fn whole<B: Backend>(model: &Decoder<B>, rules: &Rules, text: &[u32]) -> Vec<f32> {
+fn whole(model: &Decoder<TestBackend>, rules: &Rules, text: &[u32]) -> Vec<f32> {
     let text = text.iter().map(|&token| i64::from(token)).collect();
     values(model.forward(tokens(&[text]), rules, &[Row::default()]).0)
 }
 
 /// Reads some of a text at once and the rest token by token: what was found after each of those, and what a whole pass finds.
-fn decode<B: Backend>(model: &Decoder<B>, rules: &Rules, seed: u64) -> [Vec<f32>; 2] {
+fn decode(model: &Decoder<TestBackend>, rules: &Rules, seed: u64) -> [Vec<f32>; 2] {
     let rules = rules.evaluation();
     let text = text(seed, CONTEXT);
     let key = random::key(seed, "prefill", 0);
@@ -62,7 +61,7 @@ fn decode<B: Backend>(model: &Decoder<B>, rules: &Rules, seed: u64) -> [Vec<f32>
     [found, expected[(prefill - 1) * VOCABULARY..].to_vec()]
 }
 
-fn assert_decodes(name: &str, model: &Decoder<ExactBackend>, rules: &Rules, seed: u64) {
+fn assert_decodes(name: &str, model: &Decoder<TestBackend>, rules: &Rules, seed: u64) {
     let [found, expected] = decode(model, rules, seed);
     let difference = relative(&found, &expected);
     assert!(difference < EXACT, "{name}: {difference:e}");
@@ -98,58 +97,64 @@ fn float32_decodes_to_the_logits_of_a_whole_pass_too() {
 
 #[test]
 fn a_baseline_decodes_to_the_logits_of_a_whole_pass() {
-    for seed in 0..3 {
-        let model = baseline(CONTEXT);
-        assert_decodes("baseline", &model, &Rules::sequential(), seed);
-    }
+    in_float64(|| {
+        for seed in 0..3 {
+            let model = baseline(CONTEXT);
+            assert_decodes("baseline", &model, &Rules::sequential(), seed);
+        }
+    });
 }
 
 #[test]
 fn a_routed_model_decodes_to_the_logits_of_a_whole_pass() {
-    let mut seed = 0;
-    for (policy_name, policy) in policies() {
-        for exit_objective in exits() {
-            for top_k in [1, 2] {
-                seed += 1;
-                let mut config = pool_of_three();
-                config.route.top_k = top_k;
-                let rules = walk(policy.clone(), exit_objective);
-                let name = format!("{policy_name} {exit_objective:?} top {top_k}");
-                assert_decodes(&name, &routed(&config), &rules, seed);
+    in_float64(|| {
+        let mut seed = 0;
+        for (policy_name, policy) in policies() {
+            for exit_objective in exits() {
+                for top_k in [1, 2] {
+                    seed += 1;
+                    let mut config = pool_of_three();
+                    config.route.top_k = top_k;
+                    let rules = walk(policy.clone(), exit_objective);
+                    let name = format!("{policy_name} {exit_objective:?} top {top_k}");
+                    assert_decodes(&name, &routed(&config), &rules, seed);
+                }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn what_bounds_a_walk_or_tells_it_where_it_is_decodes_too() {
-    let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
-    let config = pool_of_three();
-    for constraint in [bounded(), Constraint::NONE] {
-        for choice_gradient in [ChoiceGradient::Gated, ChoiceGradient::StraightThrough] {
-            let rules = Rules {
-                constraint,
-                choice_gradient,
-                ..rules.clone()
-            };
-            let name = format!("{choice_gradient:?} {constraint:?}");
-            assert_decodes(&name, &routed(&config), &rules, 1);
+    in_float64(|| {
+        let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+        let config = pool_of_three();
+        for constraint in [bounded(), Constraint::NONE] {
+            for choice_gradient in [ChoiceGradient::Gated, ChoiceGradient::StraightThrough] {
+                let rules = Rules {
+                    constraint,
+                    choice_gradient,
+                    ..rules.clone()
+                };
+                let name = format!("{choice_gradient:?} {constraint:?}");
+                assert_decodes(&name, &routed(&config), &rules, 1);
+            }
         }
-    }
-    for into in [Reach::Router, Reach::Blocks, Reach::Neither] {
-        let mut config = config;
-        config.position.into = into;
-        assert_decodes(&format!("{into:?}"), &routed(&config), &rules, 2);
-    }
-    let mut direct = config;
-    direct.position.injection = Injection::Direct;
-    direct.position.d_position = direct.d_model;
-    assert_decodes("direct", &routed(&direct), &rules, 3);
-    let path = brian::route::policy::Policy::Teacher(Teacher::Path {
-        blocks: vec![2, 2, 0, 1, 2, 0],
+        for into in [Reach::Router, Reach::Blocks, Reach::Neither] {
+            let mut config = config;
+            config.position.into = into;
+            assert_decodes(&format!("{into:?}"), &routed(&config), &rules, 2);
+        }
+        let mut direct = config;
+        direct.position.injection = Injection::Direct;
+        direct.position.d_position = direct.d_model;
+        assert_decodes("direct", &routed(&direct), &rules, 3);
+        let path = brian::route::policy::Policy::Teacher(Teacher::Path {
+            blocks: vec![2, 2, 0, 1, 2, 0],
+        });
+        let rules = walk(path, ExitObjective::Legacy { hard: true });
+        assert_decodes("path", &routed(&config), &rules, 4);
     });
-    let rules = walk(path, ExitObjective::Legacy { hard: true });
-    assert_decodes("path", &routed(&config), &rules, 4);
 }
 
 /// Also where the window slides, and where the router sees the mean of the sequence and nothing can be kept.
@@ -161,11 +166,7 @@ fn a_continuation_is_the_same_with_and_without_what_is_kept() {
     let mut mean = config;
     mean.route.sees = Sees::SequenceMean;
     let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough).evaluation();
-    for model in [
-        baseline::<TestBackend>(context),
-        routed(&config),
-        routed(&mean),
-    ] {
+    for model in [baseline(context), routed(&config), routed(&mean)] {
         for (length, temperature) in [(3, 0.0), (20, 1.0), (40, 1.0)] {
             let sampling = Sampling {
                 temperature,
@@ -191,7 +192,7 @@ fn a_continuation_is_the_same_with_and_without_what_is_kept() {
 
 #[test]
 fn beyond_the_context_the_first_token_is_no_longer_seen() {
-    let model = baseline::<TestBackend>(8);
+    let model = baseline(8);
     let text = text(1, 12);
     let mut decoding = model.decoding(&Rules::sequential());
     decoding.prefill(&text[..6]);

@@ -4,8 +4,8 @@ use crate::causality::{
     SEQ, VOCABULARY, exits, loud, policies, pool_of_three, router, row, sequence, walk,
 };
 use crate::support::{
-    EXACT, ExactAutodiff, REORDERED, TestAutodiff, difference, relative, small_memories, tokens,
-    values,
+    EXACT, REORDERED, TestAutodiff, TestBackend, difference, in_float64, relative, small_memories,
+    tokens, values,
 };
 use brian::loss::language;
 use brian::route::policy::Select;
@@ -15,7 +15,6 @@ use brian::{Brian, BrianConfig, Initial, Rules};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
 
 /// What a pass gives.
 struct Pass {
@@ -25,7 +24,7 @@ struct Pass {
     gradients: Vec<f32>,
 }
 
-fn pass<B: AutodiffBackend>(model: &Brian<B>, rules: &Rules) -> Pass {
+fn pass(model: &Brian<TestAutodiff>, rules: &Rules) -> Pass {
     let sequences: Vec<Vec<i64>> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
     let rows: Vec<_> = (0..3).map(row).collect();
     let input = tokens(&sequences);
@@ -44,7 +43,7 @@ fn pass<B: AutodiffBackend>(model: &Brian<B>, rules: &Rules) -> Pass {
     }
 }
 
-fn model<B: AutodiffBackend>(config: &BrianConfig, execution: Execution) -> Brian<B> {
+fn model(config: &BrianConfig, execution: Execution) -> Brian<TestAutodiff> {
     let mut config = *config;
     config.route.execution = execution;
     config.init(VOCABULARY, 3, &Default::default())
@@ -55,10 +54,10 @@ struct Gradients<'a> {
     values: Vec<f32>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Gradients<'_> {
-    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+impl ModuleVisitor<TestAutodiff> for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<TestAutodiff, D>>) {
         let zeros = || vec![0.0; parameter.shape().num_elements()];
-        let gradient = self.gradients.get::<B::InnerBackend, D>(parameter.id);
+        let gradient = self.gradients.get::<TestBackend, D>(parameter.id);
         self.values.extend(gradient.map_or_else(zeros, values));
     }
 }
@@ -70,53 +69,56 @@ fn actions(walks: &Walks) -> Vec<&[usize]> {
 
 #[test]
 fn grouped_execution_is_dense_execution() {
-    let mut lengths = std::collections::BTreeSet::new();
-    let mut check = |name: String, config: &BrianConfig, rules: &Rules| {
-        let loudly = |execution| pass(&loud(model::<ExactAutodiff>(config, execution)), rules);
-        let [dense, grouped] = [Execution::Dense, Execution::Grouped].map(loudly);
-        assert_eq!(actions(&grouped.walks), actions(&dense.walks), "{name}");
-        let logits = relative(&grouped.logits, &dense.logits);
-        assert!(logits < EXACT, "{name}: logits differ by {logits:e}");
-        let gradients = relative(&grouped.gradients, &dense.gradients);
-        assert!(
-            gradients < EXACT,
-            "{name}: gradients differ by {gradients:e}"
-        );
-        lengths.extend((0..3 * SEQ).map(|token| dense.walks.n_executed(token)));
-    };
-    for attends in [Attends::All, Attends::Selected] {
-        for exit_objective in exits() {
-            for top_k in [1, 2] {
-                let mut config = pool_of_three();
-                config.route.attends = attends;
-                config.route.top_k = top_k;
-                for (policy_name, policy) in policies() {
-                    let rules = Rules {
-                        choice_gradient: ChoiceGradient::StraightThrough,
-                        ..walk(policy, exit_objective)
+    in_float64(|| {
+        let mut lengths = std::collections::BTreeSet::new();
+        let mut check = |name: String, config: &BrianConfig, rules: &Rules| {
+            let loudly = |execution| pass(&loud(model(config, execution)), rules);
+            let [dense, grouped] = [Execution::Dense, Execution::Grouped].map(loudly);
+            assert_eq!(actions(&grouped.walks), actions(&dense.walks), "{name}");
+            let logits = relative(&grouped.logits, &dense.logits);
+            assert!(logits < EXACT, "{name}: logits differ by {logits:e}");
+            let gradients = relative(&grouped.gradients, &dense.gradients);
+            assert!(
+                gradients < EXACT,
+                "{name}: gradients differ by {gradients:e}"
+            );
+            lengths.extend((0..3 * SEQ).map(|token| dense.walks.n_executed(token)));
+        };
+        for attends in [Attends::All, Attends::Selected] {
+            for exit_objective in exits() {
+                for top_k in [1, 2] {
+                    let mut config = pool_of_three();
+                    config.route.attends = attends;
+                    config.route.top_k = top_k;
+                    for (policy_name, policy) in policies() {
+                        let rules = Rules {
+                            choice_gradient: ChoiceGradient::StraightThrough,
+                            ..walk(policy, exit_objective)
+                        };
+                        let name =
+                            format!("{attends:?} {policy_name} {exit_objective:?} top {top_k}");
+                        check(name, &config, &rules);
+                    }
+                    let gated = Rules {
+                        choice_gradient: ChoiceGradient::Gated,
+                        learning: false,
+                        ..walk(router(Select::Argmax), exit_objective)
                     };
-                    let name = format!("{attends:?} {policy_name} {exit_objective:?} top {top_k}");
-                    check(name, &config, &rules);
+                    let name = format!("{attends:?} gated {exit_objective:?} top {top_k}");
+                    check(name, &config, &gated);
                 }
-                let gated = Rules {
-                    choice_gradient: ChoiceGradient::Gated,
-                    learning: false,
-                    ..walk(router(Select::Argmax), exit_objective)
-                };
-                let name = format!("{attends:?} gated {exit_objective:?} top {top_k}");
-                check(name, &config, &gated);
             }
         }
-    }
-    for memory in small_memories() {
-        for exit_objective in exits() {
-            let mut config = pool_of_three();
-            config.memory = memory;
-            let rules = walk(router(Select::Argmax), exit_objective);
-            check(format!("{memory:?} {exit_objective:?}"), &config, &rules);
+        for memory in small_memories() {
+            for exit_objective in exits() {
+                let mut config = pool_of_three();
+                config.memory = memory;
+                let rules = walk(router(Select::Argmax), exit_objective);
+                check(format!("{memory:?} {exit_objective:?}"), &config, &rules);
+            }
         }
-    }
-    assert!(lengths.len() >= 4, "walks of {lengths:?} blocks");
+        assert!(lengths.len() >= 4, "walks of {lengths:?} blocks");
+    });
 }
 
 /// With weights as training starts with, and in the precision that it has.
@@ -128,7 +130,7 @@ fn in_float32_grouped_execution_is_dense_execution_too() {
             config.initial = Initial::Scaled { std: 0.02 };
             config.route.top_k = top_k;
             let rules = walk(router(Select::Argmax), exit_objective);
-            let quietly = |execution| pass(&model::<TestAutodiff>(&config, execution), &rules);
+            let quietly = |execution| pass(&model(&config, execution), &rules);
             let [dense, grouped] = [Execution::Dense, Execution::Grouped].map(quietly);
             assert_eq!(actions(&grouped.walks), actions(&dense.walks));
             let logits = difference(&grouped.logits, &dense.logits);
@@ -148,7 +150,7 @@ fn whom_a_block_attends_to_matters() {
     let rules = walk(router(Select::Argmax), exits()[1]);
     let mut config = pool_of_three();
     let grouped = |config: &BrianConfig| {
-        let model = loud(model::<TestAutodiff>(config, Execution::Grouped));
+        let model = loud(model(config, Execution::Grouped));
         pass(&model, &rules).logits
     };
     let all = grouped(&config);

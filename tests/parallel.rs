@@ -1,6 +1,8 @@
 //! Several paths at once: what a beam of one branch is, what branches change, and how the task reaches the router.
 
-use crate::causality::{SEQ, VOCABULARY, beam, loud, pool_of_three, router, row, sequence, walk};
+use crate::causality::{
+    SEQ, VOCABULARY, beam, loud, memories_of_codes, pool_of_three, router, row, sequence, walk,
+};
 use crate::support::{REORDERED, TestAutodiff, TestBackend, difference, tokens, values};
 use brian::loss::language;
 use brian::route::constraint::Constraint;
@@ -8,7 +10,7 @@ use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Select, Teacher};
 use brian::route::rules::{Attends, Execution, ExitObjective};
 use brian::route::trace::{Origin, Trace};
-use brian::{Brian, BrianConfig, Rules, parameter};
+use brian::{Brian, BrianConfig, MemoryConfig, Rules, parameter};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -55,14 +57,20 @@ fn a_beam_of_one_branch_is_the_greedy_walk_with_a_hard_exit() {
         self_recurrence_cap: 1,
         ..Constraint::NONE
     };
-    for (attends, execution) in [
+    let plain = [
         (Attends::All, Execution::Grouped),
         (Attends::All, Execution::Dense),
         (Attends::Selected, Execution::Grouped),
-    ] {
+    ]
+    .map(|(attends, execution)| (attends, execution, MemoryConfig::None));
+    let with_memory = memories_of_codes()
+        .into_iter()
+        .map(|memory| (Attends::All, Execution::Grouped, memory));
+    for (attends, execution, memory) in plain.into_iter().chain(with_memory) {
         for constraint in [Constraint::NONE, constraint] {
             let mut config = pool_of_three();
             (config.route.attends, config.route.execution) = (attends, execution);
+            config.memory = memory;
             let rules = Rules {
                 constraint,
                 noise_std: 0.3,
@@ -71,7 +79,7 @@ fn a_beam_of_one_branch_is_the_greedy_walk_with_a_hard_exit() {
             let (expected, walk) = pass::<TestBackend>(&model(&config), &sequences(SEQ), &rules);
             config.route.parallel = without_cost(1);
             let (found, trace) = pass::<TestBackend>(&model(&config), &sequences(SEQ), &rules);
-            let name = format!("{attends:?} {execution:?} {constraint:?}");
+            let name = format!("{attends:?} {execution:?} {memory:?} {constraint:?}");
             assert_eq!(actions(&trace), actions(&walk), "{name}");
             let near = |found: &[f32], expected: &[f32]| {
                 let difference = difference(found, expected);

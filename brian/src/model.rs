@@ -9,7 +9,7 @@ use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::memory::pass::{Pass, Start as Begin};
-use crate::memory::{HiddenCode, KeyValuePrefix, Memory, MemoryConfig};
+use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
 use crate::route::parallel::Parallel;
 use crate::route::past::Past;
 use crate::route::policy::Row;
@@ -106,8 +106,17 @@ impl BrianConfig {
             }
         }
         errors.extend(self.memory.check());
-        if self.route.parallel != Parallel::None && self.memory != MemoryConfig::None {
-            let expected = "none with a memory, which knows no branches";
+        let expected = match (self.route.parallel, self.memory) {
+            (Parallel::None, _) | (_, MemoryConfig::None) => None,
+            (_, MemoryConfig::KeyValuePrefix(_)) => Some("none with a memory of keys and values"),
+            (Parallel::Beam { .. }, MemoryConfig::HiddenCode(memory)) => (memory.lifecycle
+                != Lifecycle::Frozen)
+                .then_some("none, or a memory whose lifecycle is frozen"),
+            (Parallel::SequenceBeam { .. }, MemoryConfig::HiddenCode(memory)) => (memory.lifecycle
+                != Lifecycle::Reference)
+                .then_some("none, or a memory whose lifecycle is reference"),
+        };
+        if let Some(expected) = expected {
             errors.push(ConfigError::new("route.parallel", "a beam", expected));
         }
         let selected = self.route.attends == Attends::Selected;

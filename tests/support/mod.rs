@@ -1,8 +1,10 @@
 //! What the tests share: the backend, tolerances with their reasons, small models, and the program itself.
 
+mod precision;
 mod program;
 mod torch;
 
+pub use precision::in_float64;
 pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
@@ -22,11 +24,6 @@ use burn_ndarray::NdArray;
 pub type TestBackend = NdArray;
 /// The same with gradients.
 pub type TestAutodiff = Autodiff<TestBackend>;
-/// Where two ways to one number are compared and no rounding may hide, or feign, a difference: layer after layer makes a rounding
-/// of float32 larger.
-pub type ExactBackend = NdArray<f64>;
-/// The same with gradients.
-pub type ExactAutodiff = Autodiff<ExactBackend>;
 
 /// Logits and losses against values computed in float64 and stored as float32: the bar of the golden cases.
 pub const GOLDEN: f32 = 1e-4;
@@ -34,7 +31,8 @@ pub const GOLDEN: f32 = 1e-4;
 pub const GOLDEN_GRADIENT: f32 = 1e-3;
 /// Two ways to the same number in float32 that sum in another order.
 pub const REORDERED: f32 = 1e-5;
-/// Two ways to the same numbers in float64, against the largest of them: what is left is that both are read as float32.
+/// Two ways to the same numbers in float64, against the largest of them: what is left is that norms take their means, and tests
+/// read, in float32.
 pub const EXACT: f32 = 1e-6;
 
 /// A baseline with sizes that are no powers of two, and weights large enough for every part to matter.

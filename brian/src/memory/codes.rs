@@ -3,19 +3,27 @@
 //! A token that leaves at a step has read the slots before that step and writes no more. Its read behind the exit looks at
 //! just these slots once again, whatever was written while others walked on: one group of columns for each number of
 //! slots, so that not even the order of a sum depends on others.
+//!
+//! Branches of a beam are further sequences, as they are to blocks: each finds the codes of the best branch of every earlier token,
+//! and of its own token those along the way that led to it.
 
 use super::config::{Adapters, Lifecycle};
 use super::hidden_code::{Found, HiddenCode};
 use super::pass::{Start, Written};
 use super::usage::{Read, Reads};
+use super::window::Window;
 use crate::block::causal::MASKED;
+use crate::block::matrix::rows;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::collections::BTreeSet;
 
-/// A memory of codes during a pass.
-pub(super) struct Codes<'a, B: Backend> {
+/// A memory of codes during a pass. What there is of every token there is of every branch, the best ones first.
+pub(crate) struct Codes<'a, B: Backend> {
     memory: &'a HiddenCode<B>,
+    window: Window,
+    /// How many sequences there are, branches aside, and of how many tokens.
+    dims: [usize; 2],
     /// Added to scores, `[1, seq, seq]`.
     causal: Tensor<B, 3>,
     /// All that were written, for tokens that left long ago too.
@@ -30,6 +38,16 @@ pub(super) struct Codes<'a, B: Backend> {
 }
 
 struct Slot<B: Backend> {
+    /// What later tokens find.
+    found: Columns<B>,
+    /// Of every branch, along the way that led to it, `[n_branches * batch * seq, d_code]`.
+    own: Tensor<B, 2>,
+    /// Which of those were walking.
+    walking: Vec<bool>,
+}
+
+#[derive(Clone)]
+struct Columns<B: Backend> {
     /// `[batch, seq, d_code]`.
     codes: Tensor<B, 3>,
     /// Lowers the scores of tokens that had left, `[batch, 1, seq]`.
@@ -43,6 +61,8 @@ impl<'a, B: Backend> Codes<'a, B> {
         let n_tokens = batch * seq;
         let mut codes = Self {
             memory,
+            window: memory.config.retention(),
+            dims: [batch, seq],
             causal: start.causal.mask().reshape([1, seq, seq]),
             slots: Vec::new(),
             last: vec![start.out; n_tokens],
@@ -51,6 +71,33 @@ impl<'a, B: Backend> Codes<'a, B> {
             reads: start.measures.then(Reads::new),
         };
         codes.append(start.entered);
+        codes
+    }
+
+    /// The reference's for a beam of sequences: one code for the mean of each, of which the first stays, and so do the last `window`
+    /// others, or all if that is 0.
+    ///
+    /// # Shapes
+    /// `entered`: `[batch, d_model]`
+    pub fn instead_of_tokens(self, entered: Tensor<B, 2>, out: usize) -> Self {
+        let memory = self.memory;
+        let [batch, _] = entered.dims();
+        let window = match memory.config.window {
+            0 => usize::MAX / 2,
+            window => window,
+        };
+        let mut codes = Self {
+            memory,
+            window: Window { sink: 1, window },
+            dims: [batch, 1],
+            causal: Tensor::zeros([1, 1, 1], &entered.device()),
+            slots: Vec::new(),
+            last: vec![out; batch],
+            walking: vec![true; batch],
+            seen: vec![0; batch],
+            reads: None,
+        };
+        codes.append(&entered.unsqueeze_dim(1));
         codes
     }
 
@@ -74,6 +121,29 @@ impl<'a, B: Backend> Codes<'a, B> {
         self.append(step.hidden);
     }
 
+    /// Goes on with other branches: those that had these rows, `[n_branches * batch * seq]`.
+    pub fn follow(&mut self, parents: &[usize]) {
+        fn of<T: Copy>(all: &[T], parents: &[usize]) -> Vec<T> {
+            parents.iter().map(|&parent| all[parent]).collect()
+        }
+        self.last = of(&self.last, parents);
+        self.walking = of(&self.walking, parents);
+        self.seen = of(&self.seen, parents);
+        for slot in &mut self.slots {
+            slot.own = rows(slot.own.clone(), parents);
+            slot.walking = of(&slot.walking, parents);
+        }
+    }
+
+    /// Ends a beam: what is left is the best branch of every token and its walk.
+    pub fn settle(&mut self) {
+        let [batch, seq] = self.dims;
+        self.follow(&(0..batch * seq).collect::<Vec<_>>());
+        for slot in &mut self.slots {
+            slot.found = Columns::new(slot.own.clone(), &slot.walking, self.dims);
+        }
+    }
+
     /// The read behind the exit, of all tokens.
     pub fn read_last(&mut self, left: Tensor<B, 3>) -> Tensor<B, 3> {
         let numbers: BTreeSet<usize> = self.seen.iter().copied().collect();
@@ -84,15 +154,14 @@ impl<'a, B: Backend> Codes<'a, B> {
     }
 
     /// What was read, as numbers.
-    pub fn usage(&mut self) -> Option<Reads<B>> {
+    pub(super) fn usage(&mut self) -> Option<Reads<B>> {
         self.reads.take()
     }
 
     fn append(&mut self, hidden: &Tensor<B, 3>) {
-        let [batch, seq, _] = hidden.dims();
-        let device = hidden.device();
+        let [n_sequences, seq, _] = hidden.dims();
         let write = |adapter: usize| self.memory.write[adapter].forward(hidden.clone());
-        let everybody = vec![true; batch * seq];
+        let everybody = vec![true; n_sequences * seq];
         let mut codes: Option<Tensor<B, 3>> = None;
         for (adapter, here) in self.by_adapter(&everybody) {
             let written = write(adapter);
@@ -101,15 +170,13 @@ impl<'a, B: Backend> Codes<'a, B> {
                 None => written,
             });
         }
-        let all_walk = self.walking.iter().all(|&walking| walking);
-        let lowered = |&walking: &bool| if walking { 0.0 } else { MASKED };
-        let gone = (!all_walk).then(|| {
-            let values: Vec<f32> = self.walking.iter().map(lowered).collect();
-            Tensor::from_data(TensorData::new(values, [batch, 1, seq]), &device)
-        });
+        let codes = codes.expect("every token has an adapter");
+        let [_, _, d_code] = codes.dims();
+        let own = codes.reshape([n_sequences * seq, d_code]);
         self.slots.push(Slot {
-            codes: codes.expect("every token has an adapter"),
-            gone,
+            found: Columns::new(own.clone(), &self.walking, self.dims),
+            own,
+            walking: self.walking.clone(),
         });
         let written = self.slots.len();
         for (seen, _) in self.seen.iter_mut().zip(&self.walking).filter(|of| *of.1) {
@@ -136,25 +203,46 @@ impl<'a, B: Backend> Codes<'a, B> {
         after
     }
 
-    /// Codes `[batch, n_kept * seq, d_code]` and their mask `[batch or 1, seq, n_kept * seq]`.
+    /// Codes `[batch, n_kept * seq, d_code]` and their mask `[batch or 1, seq, n_kept * seq]`; for branches `n_branches * batch`
+    /// and twice as many columns, behind those of others their own.
     fn columns(&self, n_slots: usize) -> (Tensor<B, 3>, Tensor<B, 3>) {
-        let window = self.memory.config.retention();
-        let kept: Vec<&Slot<B>> = window
-            .kept(n_slots)
-            .map(|index| &self.slots[index])
-            .collect();
-        let codes = kept.iter().map(|slot| slot.codes.clone()).collect();
-        let [batch, seq, _] = kept[0].codes.dims();
-        let alike = kept.iter().all(|slot| slot.gone.is_none());
+        let kept = self.window.kept(n_slots);
+        let kept: Vec<&Slot<B>> = kept.map(|index| &self.slots[index]).collect();
+        let [batch, seq] = self.dims;
+        let n_branches = self.last.len() / (batch * seq);
+        if n_branches > 1 {
+            return self.columns_of_branches(&kept, n_branches);
+        }
+        let codes = kept.iter().map(|slot| slot.found.codes.clone()).collect();
+        let alike = kept.iter().all(|slot| slot.found.gone.is_none());
         let causal = match alike {
             true => self.causal.clone(),
             false => self.causal.clone().expand([batch, seq, seq]),
         };
-        let mask = kept.iter().map(|slot| match &slot.gone {
-            Some(gone) => causal.clone() + gone.clone(),
-            None => causal.clone(),
-        });
+        let mask = kept.iter().map(|slot| slot.found.hide(causal.clone()));
         (Tensor::cat(codes, 1), Tensor::cat(mask.collect(), 2))
+    }
+
+    fn columns_of_branches(
+        &self,
+        kept: &[&Slot<B>],
+        n_branches: usize,
+    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+        let [batch, seq] = self.dims;
+        let n_sequences = n_branches * batch;
+        let itself = Tensor::<B, 2>::eye(seq, &self.causal.device()).unsqueeze::<3>();
+        let earlier = self.causal.clone() + itself.clone() * MASKED;
+        let earlier = earlier.expand([batch, seq, seq]);
+        let others = ((itself.neg() + 1.0) * MASKED).expand([n_sequences, seq, seq]);
+        let (mut codes, mut mask) = (Vec::new(), Vec::new());
+        for slot in kept {
+            let [_, _, d_code] = slot.found.codes.dims();
+            codes.push(slot.found.codes.clone().repeat_dim(0, n_branches));
+            codes.push(slot.own.clone().reshape([n_sequences, seq, d_code]));
+            mask.push(slot.found.hide(earlier.clone()).repeat_dim(0, n_branches));
+            mask.push(others.clone());
+        }
+        (Tensor::cat(codes, 1), Tensor::cat(mask, 2))
     }
 
     /// The adapters in use, and which of some tokens use them.
@@ -181,12 +269,14 @@ impl<'a, B: Backend> Codes<'a, B> {
         here: &[bool],
     ) -> Read<B> {
         let [batch, seq, _] = hidden.dims();
-        let kept = self.memory.config.retention().kept(n_slots);
+        let kept = self.window.kept(n_slots);
         let ages: Vec<usize> = kept.map(|slot| n_slots - 1 - slot).collect();
+        let [_, _, n_columns] = found.attention.dims();
+        let of_slot = n_columns / ages.len();
         let by_slot = found
             .attention
             .clone()
-            .reshape([batch, seq, ages.len(), seq]);
+            .reshape([batch, seq, ages.len(), of_slot]);
         let length = |x: Tensor<B, 3>| x.square().sum_dim(2).sqrt();
         let readers: Vec<f32> = here.iter().map(|&here| f32::from(here)).collect();
         Read {
@@ -195,6 +285,34 @@ impl<'a, B: Backend> Codes<'a, B> {
             share: Some(length(found.change.clone()) / length(hidden.clone()).clamp_min(1e-12)),
             open,
             readers: Tensor::from_data(TensorData::new(readers, [batch, seq, 1]), &hidden.device()),
+        }
+    }
+}
+
+impl<B: Backend> Columns<B> {
+    /// Of the best branches: the first rows.
+    fn new(own: Tensor<B, 2>, walking: &[bool], [batch, seq]: [usize; 2]) -> Self {
+        let [_, d_code] = own.dims();
+        let n_tokens = batch * seq;
+        let walking = &walking[..n_tokens];
+        let all_walk = walking.iter().all(|&walking| walking);
+        let lowered = |&walking: &bool| if walking { 0.0 } else { MASKED };
+        let gone = (!all_walk).then(|| {
+            let values: Vec<f32> = walking.iter().map(lowered).collect();
+            Tensor::from_data(TensorData::new(values, [batch, 1, seq]), &own.device())
+        });
+        let best = own.slice_dim(0, 0..n_tokens);
+        Self {
+            codes: best.reshape([batch, seq, d_code]),
+            gone,
+        }
+    }
+
+    /// A mask that also hides who had left.
+    fn hide(&self, mask: Tensor<B, 3>) -> Tensor<B, 3> {
+        match &self.gone {
+            Some(gone) => mask + gone.clone(),
+            None => mask,
         }
     }
 }

@@ -19,7 +19,7 @@
 //! | `pass` | whichever memory there is, as the walk sees it |
 //! | `usage` | what was read, as numbers |
 
-mod codes;
+pub(crate) mod codes;
 pub mod config;
 pub mod hidden_code;
 pub mod key_value_prefix;

@@ -105,6 +105,28 @@ impl<'a, B: Backend> Pass<'a, B> {
         }
     }
 
+    /// Goes on with other branches of a beam: those that had these rows.
+    pub fn follow(&self, parents: &[usize]) {
+        if let Kind::Codes(codes) = &mut *self.0.borrow_mut() {
+            codes.follow(parents);
+        }
+    }
+
+    /// Ends a beam: what is left is the best branch of every token.
+    pub fn settle(&self) {
+        if let Kind::Codes(codes) = &mut *self.0.borrow_mut() {
+            codes.settle();
+        }
+    }
+
+    /// For a beam of sequences a memory of those, if there is one: nothing is kept of their tokens any more.
+    pub fn of_sequences(&self, entered: Tensor<B, 2>, out: usize) -> Option<Codes<'a, B>> {
+        match self.0.replace(Kind::Nothing) {
+            Kind::Codes(codes) => Some(codes.instead_of_tokens(entered, out)),
+            _ => None,
+        }
+    }
+
     /// Behind the exit: what left the walk, with what was read.
     pub fn read_last(&self, left: Tensor<B, 3>) -> Tensor<B, 3> {
         match &mut *self.0.borrow_mut() {

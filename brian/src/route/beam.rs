@@ -11,6 +11,9 @@
 //! to every branch as they do to a walk; `select` and the random override do not, a beam being exploration of its own, nor do
 //! `exit_objective` and `choice_gradient`: the weights of the mixture are what has a gradient, and OUT is an action among others.
 //!
+//! A memory of codes knows branches: each reads, and writes, on the way that leads to it, and finds the best branch of every earlier
+//! token. Behind the exit the mixture reads what the best branch saw.
+//!
 //! What is recorded is one walk: the one that led to the branch that is best in the end, from its first step.
 
 use super::branch::{Child, Parent, Search};
@@ -24,6 +27,7 @@ use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, TraceStep, Walks};
 use super::walk::{Asked, Ground, State, record};
 use crate::block::matrix::rows as rows_of;
+use crate::memory::pass::Written;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -88,6 +92,7 @@ impl<B: Backend> Ground<'_, B> {
                 break;
             }
         }
+        self.memory.settle();
         let trace = Trace {
             walks: Walks {
                 batch,
@@ -115,6 +120,7 @@ impl<B: Backend> Ground<'_, B> {
         [batch, seq, d_model]: [usize; 3],
     ) -> Passed<B> {
         let n_tokens = batch * seq;
+        branches.state.hidden = self.memory.read(branches.state.hidden.clone());
         // Branches change places, so nothing is kept by place from step to step.
         let mut resting = Resting::new(branches.tokens.len());
         let asked = self.score(
@@ -127,6 +133,7 @@ impl<B: Backend> Ground<'_, B> {
         );
         let children = branches.follow(search, step, &asked, n_tokens);
         let parents = parent_rows(&children, n_tokens);
+        self.memory.follow(&parents);
         let chosen = branches.choose(step, &children, &parents);
         branches.scores = branches.scores.follow(asked.logits.clone(), &children);
         branches.host_scores = children.iter().map(|child| child.score).collect();
@@ -186,6 +193,13 @@ impl<B: Backend> Ground<'_, B> {
         let runs = Runs::new(chosen, n_pool);
         let hidden = executor.execute(step.index, &hidden, told, &runs, None, &Gains::default());
         let device = hidden.device();
+        self.memory.write(&Written {
+            hidden: &hidden,
+            causal: self.causal,
+            actions: chosen.iter().map(|chosen| chosen.action).collect(),
+            walking: chosen.iter().map(|c| c.action != n_pool).collect(),
+            weights: None,
+        });
         State {
             hidden,
             position: self.arrive(chosen, None, n_pool, table, &device),

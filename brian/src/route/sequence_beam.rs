@@ -6,7 +6,8 @@
 //! same places, a mis-pairing of the reference's that is kept for its losses (where the two differ in number it has no value
 //! there, and each branch is paired with its parent here); as logits `max(ln p, −50)`.
 //!
-//! A memory would meet a branch in two places, both marked below: what the router sees of it, and the codes it leaves behind.
+//! A memory of codes is one of sequences here: what a branch reads reaches the router only, never the state, and nothing is read
+//! behind the exit.
 
 use super::branch::{Child, Parent, Search};
 use super::choose::{Chosen, by_logit};
@@ -19,6 +20,8 @@ use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, TraceStep, Walks};
 use super::walk::{Asked, Ground, State, record};
 use crate::block::matrix::rows as rows_of;
+use crate::memory::codes::Codes;
+use crate::memory::pass::Written;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -71,16 +74,26 @@ impl<B: Backend> Ground<'_, B> {
             },
             steps: Vec::new(),
         };
+        let mean = branches.mean();
+        let mut memory = self.memory.of_sequences(mean, n_pool);
         for index in 0..n_steps {
-            let logits = self.logits(&branches, &table, rules);
+            let logits = self.logits(&branches, memory.as_mut(), &table, rules);
             let children = branches.follow(search, &logits, self.top_k(index), batch);
             let parents = parent_rows(&children, batch);
             let chosen = chosen(&children, &parents, &branches.left);
             branches.scores = branches.scores.follow(logits.clone(), &children);
             branches.host_scores = children.iter().map(|child| child.score).collect();
             self.move_on(index, &mut branches, &chosen, &parents, &table);
-            // A memory would write a code per branch here, and the codes so far would follow `parents`.
-
+            if let Some(memory) = &mut memory {
+                memory.follow(&parents);
+                memory.write(&Written {
+                    hidden: &branches.mean().unsqueeze_dim(1),
+                    causal: self.causal,
+                    actions: chosen.iter().map(|chosen| chosen.action).collect(),
+                    walking: branches.left.iter().map(|left| !left).collect(),
+                    weights: None,
+                });
+            }
             let asked = asked(&branches.scores, logits, &children);
             let position = branches.position.clone().slice_dim(0, 0..batch);
             let location = asked.probabilities.clone() * table.distances(position);
@@ -105,9 +118,18 @@ impl<B: Backend> Ground<'_, B> {
     }
 
     /// Action logits of all branches, `[n_branches * batch, n_actions]`.
-    fn logits(&self, branches: &Branches<B>, table: &Table<B>, rules: &Rules) -> Tensor<B, 2> {
-        // A memory would add here what a branch reads in it: for the router only.
-        let seen = branches.hidden.clone().mean_dim(1).squeeze_dim(1);
+    fn logits(
+        &self,
+        branches: &Branches<B>,
+        memory: Option<&mut Codes<'_, B>>,
+        table: &Table<B>,
+        rules: &Rules,
+    ) -> Tensor<B, 2> {
+        let mean = branches.mean();
+        let seen = match memory {
+            Some(memory) => memory.read(mean.unsqueeze_dim(1)).squeeze_dim(1),
+            None => mean,
+        };
         let position = match self.into.router() {
             true => branches.position.clone(),
             false => branches.position.zeros_like(),
@@ -162,6 +184,11 @@ impl<B: Backend> Ground<'_, B> {
 }
 
 impl<B: Backend> Branches<B> {
+    /// What there is of a sequence as a whole, `[n_branches * batch, d_model]`.
+    fn mean(&self) -> Tensor<B, 2> {
+        self.hidden.clone().mean_dim(1).squeeze_dim(1)
+    }
+
     /// The branches after a step, `[n_branches * batch]`.
     fn follow(
         &self,
