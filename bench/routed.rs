@@ -8,7 +8,7 @@ use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY};
 use brian::loss::language;
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
-use brian::route::trace::{Origin, Walks};
+use brian::route::trace::Walks;
 use brian::{Brian, BrianConfig, Rules, parameter};
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
@@ -115,56 +115,6 @@ fn out_logit(live: f64, n_pool: usize) -> f32 {
     (n_pool as f64 * (1.0 - low) / low).ln().max(-30.0) as f32
 }
 
-/// What a pass multiplies and adds, forward, by the tokens that each block was run on.
-fn flops(walks: &Walks) -> f64 {
-    let config = config();
-    let (d, seq) = (config.d_model as f64, SHAPE.seq as f64);
-    let d_position = config.position.d_position as f64;
-    let n_tokens = SHAPE.tokens() as usize;
-    let place = 2.0 * d_position * d;
-    let keys_values = 4.0 * d * d;
-    let rest = 4.0 * d * d + 6.0 * d * config.d_ff as f64 + 4.0 * seq * d;
-    let n_actions = config.n_pool as f64 + 1.0;
-    let ask = 2.0 * (d + d_position) * d + 2.0 * d * n_actions;
-    let fixed = (config.n_pre + config.n_post) as f64 * (keys_values + rest)
-        + 2.0 * d * d
-        + place
-        + 2.0 * d * VOCABULARY as f64;
-    let mut total = fixed * n_tokens as f64;
-    let mut resting = vec![vec![false; n_tokens]; config.n_pool];
-    let mut asked = vec![false; n_tokens];
-    for step in &walks.steps {
-        let left = |token: usize| step.origins[token] == Origin::Left;
-        for (token, asked) in asked.iter_mut().enumerate() {
-            if !step.probabilities.is_empty() && !*asked {
-                total += ask;
-                *asked = left(token);
-            }
-        }
-        for (block, resting) in resting.iter_mut().enumerate() {
-            let runs = |token: &usize| step.actions[*token] == block;
-            let mut here = [false; SHAPE.batch];
-            for token in (0..n_tokens).filter(runs) {
-                total += rest;
-                here[token / SHAPE.seq] = true;
-            }
-            let everywhere = (0..n_tokens).all(|token| runs(&token));
-            for token in (0..n_tokens).filter(|token| here[token / SHAPE.seq]) {
-                total += if runs(&token) && !everywhere {
-                    place
-                } else {
-                    0.0
-                };
-                if !resting[token] {
-                    total += keys_values + place;
-                    resting[token] = left(token);
-                }
-            }
-        }
-    }
-    total
-}
-
 fn measure<B: Backend>(
     title: &str,
     n: usize,
@@ -183,7 +133,7 @@ fn measure<B: Backend>(
             if round > 0 {
                 times[index].push(start.elapsed().as_secs_f64() * 1e3);
             }
-            counted[index] = flops(&walks);
+            counted[index] = config().flops(VOCABULARY, &walks).expect("one path");
             let tokens = 0..SHAPE.tokens() as usize;
             let executed: usize = tokens.map(|token| walks.n_executed(token)).sum();
             lengths[index] = executed as f64 / SHAPE.tokens() as f64;

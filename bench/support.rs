@@ -17,7 +17,10 @@ use train::learner::{Decay, OptimizerConfig};
 #[cfg(feature = "cuda")]
 pub type BenchBackend = burn::backend::Cuda;
 /// What is measured: the GPU if it was compiled in.
-#[cfg(all(feature = "ndarray", not(feature = "cuda")))]
+#[cfg(all(feature = "flex", not(feature = "cuda")))]
+pub type BenchBackend = burn::backend::Flex;
+/// What is measured: the GPU if it was compiled in.
+#[cfg(all(feature = "ndarray", not(any(feature = "cuda", feature = "flex"))))]
 pub type BenchBackend = burn_ndarray::NdArray;
 /// The same with gradients.
 pub type BenchAutodiff = Autodiff<BenchBackend>;

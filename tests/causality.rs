@@ -197,9 +197,9 @@ pub(crate) fn pool_of_three() -> BrianConfig {
 /// Every token on several paths.
 pub(crate) fn beam(width: usize) -> BrianConfig {
     let mut config = pool_of_three();
-    (config.route.top_k_first, config.route.top_k) = (3, 2);
     config.route.parallel = Parallel::Beam {
         width,
+        children: 2,
         branch_cost: 0.01,
         score_decay: 0.9,
     };
@@ -436,7 +436,8 @@ fn with_other_end(original: &[i64], kept: usize) -> Vec<i64> {
 fn what_looks_at_the_whole_sequence_sees_the_future() {
     let mut mean = pool_of_three();
     mean.route.sees = Sees::SequenceMean;
-    let mut sequence_beam = beam(2);
+    let mut sequence_beam = pool_of_three();
+    (sequence_beam.route.top_k_first, sequence_beam.route.top_k) = (2, 2);
     sequence_beam.route.parallel = Parallel::SequenceBeam {
         width: 2,
         branch_cost: 0.01,

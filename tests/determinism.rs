@@ -119,6 +119,34 @@ fn a_routed_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stoppe
 }
 
 #[test]
+fn a_run_with_a_memory_and_several_paths_resumed_is_the_run_that_never_stopped() {
+    let workplace = Workplace::with_parallel_routes();
+    let codes = "{kind='hidden_code',d_code=6,sink=1,window=2,adapters='per_block',head_rank=2,lifecycle='frozen'}";
+    let prefix = "{kind='key_value_prefix',sink=1,window=1,bias=-1.0,compression={kind='code',d_code=3},lifecycle='frozen'}";
+    let cases = [
+        vec![format!("model.memory={codes}")],
+        vec![
+            format!("model.memory={prefix}"),
+            "model.route.parallel=none".to_string(),
+        ],
+        vec![
+            "model.memory=none".to_string(),
+            "model.route.parallel.width=3".to_string(),
+            "model.route.attends=selected".to_string(),
+            "model.route.execution=dense".to_string(),
+        ],
+    ];
+    for (index, sets) in cases.iter().enumerate() {
+        let mut line = format!("fit routes.toml --render none --set run.name=parallel{index}");
+        for set in sets {
+            line += &format!(" --set {set}");
+        }
+        let finished = workplace.nerve(&line).expect(0);
+        check_every_resume(&workplace, finished.answer());
+    }
+}
+
+#[test]
 fn validation_changes_no_weight() {
     let workplace = Workplace::with_few_stories();
     let with = fit(&workplace, "with", &[]).expect(0);

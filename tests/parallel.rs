@@ -21,6 +21,7 @@ fn greedy() -> Rules {
 fn without_cost(width: usize) -> Parallel {
     Parallel::Beam {
         width,
+        children: width,
         branch_cost: 0.0,
         score_decay: 1.0,
     }
@@ -126,6 +127,8 @@ fn on_a_single_token_it_is_the_beam_of_the_reference() {
     for width in [2, 3, 4] {
         let mut config = beam(width);
         config.n_pool = 4;
+        let children = 3;
+        (config.route.top_k_first, config.route.top_k) = (children, children);
         let run = |parallel| {
             let mut config = config;
             config.route.parallel = parallel;
@@ -147,6 +150,7 @@ fn on_a_single_token_it_is_the_beam_of_the_reference() {
         let (branch_cost, score_decay) = (0.05, 0.9);
         let ours = run(Parallel::Beam {
             width,
+            children,
             branch_cost,
             score_decay,
         });
@@ -224,9 +228,14 @@ fn a_teacher_leads_one_path_also_where_there_is_a_beam() {
 
 #[test]
 fn a_beam_that_cannot_be_is_refused() {
-    let width_of = |width, top_k| {
-        let mut config = beam(width);
-        (config.route.top_k_first, config.route.top_k) = (top_k, top_k);
+    let width_of = |width, children| {
+        let mut config = pool_of_three();
+        config.route.parallel = Parallel::Beam {
+            width,
+            children,
+            branch_cost: 0.0,
+            score_decay: 1.0,
+        };
         let errors = config.check();
         errors.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -236,9 +245,11 @@ fn a_beam_that_cannot_be_is_refused() {
     );
     assert_eq!(
         width_of(2, 1),
-        [
-            "route.parallel.width: found 2, expected 1, or a top_k above 1: no branch has two children"
-        ]
+        ["route.parallel.width: found 2, expected 1, or more children: no branch has two"]
+    );
+    assert_eq!(
+        width_of(2, 5),
+        ["route.parallel.children: found 5, expected at least 1 and at most n_pool + 1, 4"]
     );
     assert!(width_of(1, 1).is_empty());
     assert!(width_of(3, 2).is_empty());

@@ -37,6 +37,7 @@ pub mod collapse;
 pub mod compat;
 pub mod decode;
 pub mod error;
+pub mod flops;
 pub mod generate;
 pub mod initial;
 pub mod loss;

@@ -85,16 +85,28 @@ impl BrianConfig {
         for (field, count) in counts.into_iter().filter(|(_, count)| *count == 0) {
             errors.push(ConfigError::new(field, count, "at least 1"));
         }
-        let RouteConfig {
-            top_k_first, top_k, ..
-        } = self.route;
-        match self.route.parallel.width() {
-            0 => errors.push(ConfigError::new("route.parallel.width", 0, "at least 1")),
-            width if width > 1 && top_k_first.max(top_k) <= 1 => {
-                let expected = "1, or a top_k above 1: no branch has two children";
-                errors.push(ConfigError::new("route.parallel.width", width, expected));
+        if let Some(search) = self.route.parallel.search() {
+            let RouteConfig {
+                top_k_first, top_k, ..
+            } = self.route;
+            let children = search.children.unwrap_or(top_k_first.max(top_k));
+            match search.width {
+                0 => errors.push(ConfigError::new("route.parallel.width", 0, "at least 1")),
+                width if width > 1 && children <= 1 => {
+                    let expected = "1, or more children: no branch has two";
+                    errors.push(ConfigError::new("route.parallel.width", width, expected));
+                }
+                _ => {}
             }
-            _ => {}
+            let most = self.n_pool + 1;
+            if search.children.is_some() && !(1..=most).contains(&children) {
+                let expected = format!("at least 1 and at most n_pool + 1, {most}");
+                errors.push(ConfigError::new(
+                    "route.parallel.children",
+                    children,
+                    expected,
+                ));
+            }
         }
         for (field, top_k) in [
             ("route.top_k_first", self.route.top_k_first),

@@ -45,15 +45,35 @@ impl Workplace {
         workplace
     }
 
-    /// A workplace with a few graded tasks. `routes.toml` is the whole ladder on them, with few steps and without its gate.
+    /// A workplace with a few graded tasks. `routes.toml` is the ladder on them, with few steps and without its gate.
     pub fn with_routes() -> Self {
+        let stages = ["baseline", "fixed", "imitation", "scheduled", "exit"];
+        Self::with_ladder("ladder", &stages)
+    }
+
+    /// The same with a memory and several paths at its end.
+    pub fn with_parallel_routes() -> Self {
+        let stages = [
+            "baseline",
+            "fixed",
+            "imitation",
+            "scheduled",
+            "exit",
+            "memory",
+            "parallel",
+        ];
+        Self::with_ladder("ladder_parallel", &stages)
+    }
+
+    fn with_ladder(recipe: &str, stages: &[&str]) -> Self {
         let workplace = Self::new();
         workplace
             .nerve("data synth routing --samples 40 --seed 5 --output few.jsonl")
             .expect(0);
         let prepare = "data prepare few.jsonl --output data/routing --valid 0.3 --tokenizer assets/tokenizers/byte.json";
         workplace.nerve(prepare).expect(0);
-        let ladder = fs::read_to_string(workplace.path("assets/recipes/brian/ladder.toml"));
+        let recipe = format!("assets/recipes/brian/{recipe}.toml");
+        let ladder = fs::read_to_string(workplace.path(&recipe));
         let lines = ladder.as_ref().unwrap().lines();
         let without_gate = lines.filter(|line| !line.starts_with("gate = "));
         workplace.write("long.toml", without_gate.collect::<Vec<_>>().join("\n"));
@@ -61,7 +81,7 @@ impl Workplace {
                         --set watch.valid_every_steps=2 --set watch.valid_tokens=300 --set checkpoint.every_steps=2 \
                         --set checkpoint.keep_last=100"
             .to_string();
-        for stage in ["baseline", "fixed", "imitation", "scheduled", "exit"] {
+        for stage in stages {
             line += &format!(
                 " --set stage.{stage}.steps=4 --set stage.{stage}.learning_rate.warmup_steps=1"
             );

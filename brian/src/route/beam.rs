@@ -84,7 +84,10 @@ impl<B: Backend> Ground<'_, B> {
                 index,
                 is_last: index + 1 == n_steps,
                 n_pool: self.pool.len(),
-                top_k: self.top_k(index),
+                top_k: search
+                    .children
+                    .unwrap_or_else(|| self.top_k(index))
+                    .min(self.pool.len() + 1),
             };
             let passed = self.step(search, step, &mut branches, &table, dims);
             walked.push(passed);

@@ -12,6 +12,8 @@ use super::parallel::ParentExit;
 pub(crate) struct Search {
     /// The most branches.
     pub width: usize,
+    /// The most children of a branch, if not as many as a walk would mix.
+    pub children: Option<usize>,
     pub branch_cost: f64,
     pub score_decay: f64,
     pub finished: Finished,
@@ -167,6 +169,7 @@ mod tests {
     fn search(width: usize, finished: Finished) -> Search {
         Search {
             width,
+            children: None,
             branch_cost: 0.25,
             score_decay: 0.5,
             finished,

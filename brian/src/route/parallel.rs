@@ -1,8 +1,8 @@
 //! Parallel passing: several paths at once, and what they come to is mixed by how likely the router finds each.
 //!
 //! A beam of branches replaces the single walk wherever the router alone decides; a teacher, or a lot between teacher and
-//! router, leads one path only. A branch has a state, a score and whether it has left. At every step each branch has the
-//! `top_k` likeliest actions as children (nothing is fused), the best `width` of them go on, and in the end
+//! router, leads one path only. A branch has a state, a score and whether it has left. At every step each branch has its
+//! likeliest actions as children (nothing is fused), the best `width` of them go on, and in the end
 //! `H = Σ w H_i`, `P = norm(Σ w P_i)` with `w = softmax(scores)`: the task reaches the router through the scores.
 
 use super::branch::{Finished, Search};
@@ -18,13 +18,16 @@ pub enum Parallel {
     Beam {
         /// The most branches of a token.
         width: usize,
+        /// How many of its likeliest actions a branch tries.
+        children: usize,
         /// Subtracted from a branch's score per block.
         branch_cost: f64,
         /// What a score is multiplied by per step.
         score_decay: f64,
     },
     /// Every sequence has branches, see `sequence_beam`: the reference's, for parity only. The router sees the mean over the
-    /// sequence, so every logit depends on later tokens, and its loss is no loss of a language model.
+    /// sequence, so every logit depends on later tokens, and its loss is no loss of a language model. A branch tries as many
+    /// actions as a walk would mix.
     SequenceBeam {
         /// The most branches of a sequence.
         width: usize,
@@ -64,10 +67,12 @@ impl Parallel {
             Self::None => None,
             Self::Beam {
                 width,
+                children,
                 branch_cost,
                 score_decay,
             } => Some(Search {
                 width,
+                children: Some(children),
                 branch_cost,
                 score_decay,
                 finished: Finished::Rests,
@@ -79,6 +84,7 @@ impl Parallel {
                 parent_exit,
             } => Some(Search {
                 width,
+                children: None,
                 branch_cost,
                 score_decay,
                 finished: Finished::Repeats(parent_exit),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub struct RouteConfig {
     /// Steps of a walk that the router leads.
     pub max_steps: usize,
-    /// How many of the likeliest actions are mixed at the first step; 1 executes one block. Of a beam: the children of a branch.
+    /// How many of the likeliest actions are mixed at the first step; 1 executes one block.
     pub top_k_first: usize,
     /// The same at all later steps.
     pub top_k: usize,
@@ -115,6 +115,8 @@ pub struct Rules {
     pub learning: bool,
     /// Whether the model's memory is left out: what it is worth is the difference.
     pub without_memory: bool,
+    /// Whether one path is walked where the model has a beam.
+    pub without_beam: bool,
 }
 
 impl Rules {
@@ -132,6 +134,7 @@ impl Rules {
             draws: Draws::new(0, 0),
             learning: false,
             without_memory: false,
+            without_beam: false,
         }
     }
 

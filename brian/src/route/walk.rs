@@ -54,8 +54,9 @@ impl<B: Backend> Ground<'_, B> {
         let [batch, seq, _] = entered.dims();
         assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
         // A teacher knows one path; only a router can say which others are worth a try.
-        if let (Policy::Router { .. }, Some(search)) = (&rules.policy, self.route.parallel.search())
-        {
+        let search = self.route.parallel.search();
+        let search = search.filter(|_| !rules.without_beam);
+        if let (Policy::Router { .. }, Some(search)) = (&rules.policy, search) {
             return match search.finished {
                 Finished::Rests => self.beam(&search, entered, rules, rows),
                 Finished::Repeats(_) => self.sequence_beam(&search, entered, rules, rows),

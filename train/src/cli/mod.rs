@@ -44,6 +44,8 @@ pub enum Verb {
     Tokenizer(tokenizer::TokenizerArgs),
     /// Write, check and show recipes
     Config(config::Args),
+    /// Tell what a recipe will cost: parameters, operations, memory, time
+    Estimate(Estimate),
     /// List, show and verify runs
     Runs(runs::Args),
     /// Report backends, devices, memory and speed of this machine
@@ -77,6 +79,22 @@ pub struct Fit {
     /// Check everything and print the plan, but write nothing
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
+}
+
+/// Arguments of `nerve estimate`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Estimate {
+    /// The recipe
+    pub recipe: PathBuf,
+    /// Change a value of the recipe; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// The size of the vocabulary, if the tokenizer does not exist yet
+    #[arg(long, value_name = "N")]
+    pub vocabulary: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `nerve sweep`.

@@ -107,7 +107,7 @@ fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Erro
         &trained.tokenizer,
     )?;
     let mut route = trained.route();
-    route.rules.without_memory = arguments.without_memory;
+    route.rules.without_memory |= arguments.without_memory;
     Ok(data.on(route))
 }
 

@@ -133,7 +133,7 @@ fn plan(recipe: &Checked, needs: &Needs) -> Result<(), Error> {
             )
         })
         .collect();
-    let memory = readable_bytes(needs.bytes);
+    let memory = readable_bytes(needs.bytes());
     lines.push(format!(
         "{} parameters, at least {memory} of memory",
         needs.parameters

@@ -5,6 +5,7 @@ pub mod config;
 pub mod data;
 mod difficulty;
 pub mod doctor;
+pub mod estimate;
 pub mod evaluate;
 pub mod fit;
 pub mod import;
@@ -38,6 +39,7 @@ pub fn run(verb: &Verb) -> Result<(), Error> {
         Verb::Tokenizer(arguments) => tokenizer::run(arguments),
         Verb::Config(arguments) => config::run(arguments),
         Verb::Runs(arguments) => runs::run(arguments),
+        Verb::Estimate(arguments) => estimate::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),
     }
 }

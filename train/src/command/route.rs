@@ -12,11 +12,16 @@ use crate::cli;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::learner::ValidationData;
+use crate::recipe::ModelConfig;
 use crate::task::Decoder;
+use brian::MemoryConfig;
+use brian::loss::language;
+use brian::route::parallel::Parallel;
 use brian::route::policy::Row;
+use brian::route::trace::Walks;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
-use report::RouteReport;
+use report::{Passes, RouteReport};
 use std::fs;
 use std::path::Path;
 
@@ -106,8 +111,11 @@ impl Walk<'_> {
         let data = ValidationData::open(&splits, &recipe.data, sequences, self.tokens, tokenizer)?;
         for batch in data.batches() {
             let rules = self.trained.route().rules;
-            let (_, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
+            let (logits, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
             let Some(trace) = trace else { continue };
+            let nats = language::nats(logits, batch.target_tokens(device)) * batch.counted(device);
+            let nats = nats.sum().into_data().iter::<f64>().sum();
+            self.count(&mut report.passes, &trace.walks, nats, batch.targets());
             let host = &batch.host;
             report
                 .counts
@@ -151,6 +159,7 @@ impl Walk<'_> {
             };
             let (_, trace) = model.forward(input, &rules, &[row]);
             let Some(trace) = trace else { continue };
+            self.count(&mut report.passes, &trace.walks, 0.0, 0);
             report
                 .counts
                 .add(&trace.walks, &vec![true; ids.len()], &[None]);
@@ -159,6 +168,30 @@ impl Walk<'_> {
                 report.show(&trace.walks, 0, texts);
             }
         }
+    }
+
+    fn count(&self, passes: &mut Passes, walks: &Walks, nats: f64, targets: u64) {
+        let ModelConfig::Brian(mut config) = self.trained.recipe.model.clone() else {
+            return;
+        };
+        let rules = self.trained.route().rules;
+        if rules.without_memory {
+            config.memory = MemoryConfig::None;
+        }
+        if rules.without_beam {
+            config.route.parallel = Parallel::None;
+        }
+        let vocabulary = self.trained.tokenizer.vocabulary_size();
+        let tokens = (walks.batch * walks.seq) as u64;
+        let flops = config.flops(vocabulary, walks);
+        passes.flops = match passes.tokens {
+            0 => flops,
+            _ => passes.flops.zip(flops).map(|(sum, flops)| sum + flops),
+        };
+        passes.baseline_flops += config.baseline().flops(vocabulary, walks.seq) * tokens as f64;
+        passes.tokens += tokens;
+        passes.nats += nats;
+        passes.targets += targets;
     }
 
     fn shown(&self, id: u32) -> String {

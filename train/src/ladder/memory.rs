@@ -9,20 +9,14 @@ use brian::BaselineConfig;
 use burn::tensor::backend::AutodiffBackend;
 use std::io;
 
-/// A weight, its gradient and two moments; a graph has no gradient of its table's size.
-fn bytes_per_parameter(model: &ModelConfig) -> u64 {
-    match model {
-        ModelConfig::BriLlm(config) => 3 * config.storage.bytes(),
-        _ => 16,
-    }
-}
-
 /// The size of a training.
 pub struct Needs {
     /// Parameters of the largest stage.
     pub parameters: u64,
-    /// Bytes it cannot do without: weights, optimizer, and what the backward pass keeps. The truth is higher.
-    pub bytes: u64,
+    weights: u64,
+    gradients: u64,
+    moments: u64,
+    activations: u64,
 }
 
 impl Needs {
@@ -37,11 +31,41 @@ impl Needs {
             vocabulary,
             counts: inputs.counts.as_ref(),
         };
-        let count = Count { blueprint };
-        let parameters = device::run(&recipe.device, count)?;
-        let bytes = bytes_per_parameter(&recipe.model) * parameters;
-        let bytes = bytes.saturating_add(activation_bytes(recipe, vocabulary));
-        Ok(Self { parameters, bytes })
+        let parameters = device::run(&recipe.device, Count { blueprint })?;
+        Ok(Self::of_sizes(recipe, vocabulary, parameters))
+    }
+
+    /// With so many parameters in the largest stage.
+    pub fn of_sizes(recipe: &Recipe, vocabulary: usize, parameters: u64) -> Self {
+        let (per_parameter, has_gradient) = match &recipe.model {
+            // No gradient of the table's size is ever made.
+            ModelConfig::BriLlm(config) => (config.storage.bytes(), false),
+            _ => (4, true),
+        };
+        let weights = per_parameter * parameters;
+        Self {
+            parameters,
+            weights,
+            gradients: if has_gradient { weights } else { 0 },
+            moments: 2 * weights,
+            activations: activation_bytes(recipe, vocabulary),
+        }
+    }
+
+    /// Bytes it cannot do without, by what they are for.
+    pub fn by_kind(&self) -> [(&'static str, u64); 4] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("moments of the optimizer", self.moments),
+            ("activations", self.activations),
+        ]
+    }
+
+    /// Bytes it cannot do without. The truth is higher.
+    pub fn bytes(&self) -> u64 {
+        let bytes = self.by_kind().map(|(_, bytes)| bytes);
+        bytes.into_iter().fold(0, u64::saturating_add)
     }
 
     /// Compares with the memory of this machine; a device with a memory of its own is not asked.
@@ -50,13 +74,13 @@ impl Needs {
     /// `Resource` with both numbers and what to lower.
     pub fn check(&self, recipe: &Recipe) -> Result<(), Error> {
         let free = device::free_memory_bytes(&recipe.device);
-        let Some(free) = free.filter(|free| *free < self.bytes) else {
+        let Some(free) = free.filter(|free| *free < self.bytes()) else {
             return Ok(());
         };
         let cause = format!(
             "it needs at least {} MB and {} MB are free; lower batch.sequences (and raise batch.accumulate) or the \
              sizes in [model]",
-            self.bytes / 1_000_000,
+            self.bytes() / 1_000_000,
             free / 1_000_000
         );
         Err(Error::resource(

@@ -28,7 +28,8 @@ pub fn route(stage: &Stage, seed: u64) -> RoutePlan {
             override_probability: 0.0,
             draws: Draws::new(stage.seed(seed), 0),
             learning: true,
-            without_memory: false,
+            without_memory: !walk.memory,
+            without_beam: !walk.parallel,
         },
         losses,
     }

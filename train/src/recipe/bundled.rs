@@ -22,7 +22,7 @@ macro_rules! bundled {
 }
 
 /// All of them, the smallest of a kind first.
-pub const BUNDLED: [Bundled; 16] = bundled![
+pub const BUNDLED: [Bundled; 18] = bundled![
     "baseline" / "tiny",
     "baseline" / "graded",
     "baseline" / "shakespeare_char",
@@ -32,7 +32,9 @@ pub const BUNDLED: [Bundled; 16] = bundled![
     "baseline" / "r1b",
     "brian" / "tiny",
     "brian" / "ladder",
+    "brian" / "ladder_parallel",
     "brian" / "r125",
+    "brian" / "r125_parallel",
     "brian" / "r350",
     "brian" / "r1b",
     "brillm" / "tiny",

@@ -269,34 +269,34 @@ fn a_number_out_of_range_is_named() {
         ),
         (
             "parallel = \"none\"",
-            "parallel = { kind = \"beam\", width = 0, branch_cost = 0.01, score_decay = 0.99 }",
+            "parallel = { kind = \"beam\", width = 0, children = 2, branch_cost = 0.01, score_decay = 0.99 }",
             "model.route.parallel.width: found integer 0, expected at least 1",
         ),
         (
             "parallel = \"none\"",
-            "parallel = { kind = \"beam\", width = 257, branch_cost = 0.01, score_decay = 0.99 }",
+            "parallel = { kind = \"beam\", width = 257, children = 2, branch_cost = 0.01, score_decay = 0.99 }",
             "model.route.parallel.width: found integer 257, expected at most 256",
         ),
         (
             "parallel = \"none\"",
-            "parallel = { kind = \"beam\", width = 2, branch_cost = 0.01, score_decay = 0.99 }",
-            "model.route.parallel.width: found integer 2, expected 1, or a top_k above 1: no branch has two children",
+            "parallel = { kind = \"beam\", width = 2, children = 1, branch_cost = 0.01, score_decay = 0.99 }",
+            "model.route.parallel.width: found integer 2, expected 1, or more children: no branch has two",
         ),
         (
             "parallel = \"none\"",
-            "parallel = { kind = \"beam\", width = 1, branch_cost = -1, score_decay = 0.99 }",
+            "parallel = { kind = \"beam\", width = 1, children = 2, branch_cost = -1, score_decay = 0.99 }",
             "model.route.parallel.branch_cost: found integer -1, expected at least 0",
         ),
         (
             "parallel = \"none\"",
-            "parallel = { kind = \"beam\", width = 1, branch_cost = 0, score_decay = 1.5 }",
+            "parallel = { kind = \"beam\", width = 1, children = 2, branch_cost = 0, score_decay = 1.5 }",
             "model.route.parallel.score_decay: found float 1.5, expected more than 0 and at most 1",
         ),
         (
             "parallel = \"none\"",
             "parallel = \"beam\"",
-            "model.route.parallel: found string \"beam\", expected a table { kind = \"beam\", width, branch_cost, \
-             score_decay }",
+            "model.route.parallel: found string \"beam\", expected a table { kind = \"beam\", width, children, \
+             branch_cost, score_decay }",
         ),
         (
             "weight = 1.0",

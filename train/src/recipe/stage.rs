@@ -89,6 +89,10 @@ pub struct Row {
 /// How the router walks and what it learns from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Walk {
+    /// Whether the model's memory, if it has one, is written and read; else it rests.
+    pub memory: bool,
+    /// Whether the model's beam, if it has one, is walked; else the router leads one path.
+    pub parallel: bool,
     /// Subtracted from an action's logit per squared distance to it.
     pub location_bias: f64,
     /// How the task reaches the decision to leave.

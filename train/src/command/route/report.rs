@@ -17,8 +17,46 @@ pub struct RouteReport {
     pub title: String,
     /// Counts over all sequences.
     pub counts: RouteCounts,
+    /// What the passes cost and gave.
+    pub passes: Passes,
     /// A few sequences, token by token.
     pub sequences: Vec<Vec<ShownToken>>,
+}
+
+/// Sums over passes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Passes {
+    /// Sum of `−ln p(target)`.
+    pub nats: f64,
+    /// Over so many tokens.
+    pub targets: u64,
+    /// Multiplications and additions by the walks that were walked; not known where several paths are walked at once.
+    pub flops: Option<f64>,
+    /// Over so many tokens, those of padding included.
+    pub tokens: u64,
+    /// What a decoder of as many blocks in a row would have needed.
+    pub baseline_flops: f64,
+}
+
+impl Passes {
+    /// Means by name.
+    pub fn named(&self) -> Vec<(&'static str, f64)> {
+        let per = |sum: f64, n: u64| (n > 0).then(|| sum / n as f64);
+        [
+            ("loss/lm", per(self.nats, self.targets)),
+            (
+                "flops_per_token",
+                self.flops.and_then(|flops| per(flops, self.tokens)),
+            ),
+            (
+                "flops_per_token_of_all_blocks_in_a_row",
+                per(self.baseline_flops, self.tokens),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
 }
 
 /// A token and its walk.
@@ -84,6 +122,7 @@ impl RouteReport {
             "n_pool": self.counts.n_pool,
             "tokens": self.counts.tokens,
             "numbers": self.counts.named(true),
+            "passes": self.passes.named().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             "paths": paths,
             "collapses": self.warnings(),
             "sequences": sequences,

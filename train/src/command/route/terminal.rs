@@ -34,8 +34,19 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
     };
     let rates: Vec<[String; 2]> = RATES.iter().filter_map(|name| row(name)).collect();
     let title = printable(&report.title);
+    let passes = report.passes.named().into_iter();
+    let passes: Vec<[String; 2]> = passes
+        .map(|(name, value)| {
+            let value = match name.starts_with("flops") {
+                true => format!("{value:.4e}"),
+                false => format!("{value:.4}"),
+            };
+            [name.to_string(), value]
+        })
+        .collect();
     let mut parts = vec![
         format!("{title}, {} tokens\n", counts.tokens),
+        aligned(&passes),
         aligned(&rates),
     ];
     parts.push("executions per block\n".to_string() + &bars(0, &counts.load));

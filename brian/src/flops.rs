@@ -1,0 +1,330 @@
+//! What a pass multiplies and adds, forward: two FLOPs for every product. Of a routed model it is counted from the walks that were
+//! walked, by the tokens that each block was really run on, keys, values and the router included. Norms, softmax and whatever else
+//! is done number by number are left out. A step of training costs three times as much.
+
+use crate::baseline::BaselineConfig;
+use crate::memory::{Adapters, Compression, HiddenCodeConfig, Lifecycle, MemoryConfig};
+use crate::model::BrianConfig;
+use crate::route::parallel::Parallel;
+use crate::route::position::Injection;
+use crate::route::rules::{Attends, Execution, Sees};
+use crate::route::trace::{Decisions, Origin, Walks};
+use std::collections::BTreeSet;
+
+/// What a block costs a token.
+#[derive(Clone, Copy, Debug)]
+struct BlockFlops {
+    keys_values: f64,
+    /// Queries, output and feed-forward.
+    rest: f64,
+    /// Attention to one key.
+    per_key: f64,
+}
+
+impl BlockFlops {
+    fn new(d_model: usize, d_ff: usize) -> Self {
+        let (d_model, d_ff) = (d_model as f64, d_ff as f64);
+        Self {
+            keys_values: 4.0 * d_model * d_model,
+            rest: 4.0 * d_model * d_model + 6.0 * d_model * d_ff,
+            per_key: 4.0 * d_model,
+        }
+    }
+
+    fn whole(&self, n_keys: usize) -> f64 {
+        self.keys_values + self.rest + self.per_key * n_keys as f64
+    }
+}
+
+impl BaselineConfig {
+    /// FLOPs of one token in sequences of `seq` tokens.
+    pub fn flops(&self, vocabulary: usize, seq: usize) -> f64 {
+        let block = BlockFlops::new(self.d_model, self.d_ff);
+        self.n_layers as f64 * block.whole(seq) + head(self.d_model, vocabulary)
+    }
+}
+
+fn head(d_model: usize, vocabulary: usize) -> f64 {
+    2.0 * d_model as f64 * vocabulary as f64
+}
+
+impl BrianConfig {
+    /// FLOPs of a pass by its walks; none for several paths at once, of which the walks tell one only.
+    pub fn flops(&self, vocabulary: usize, walks: &Walks) -> Option<f64> {
+        if self.route.parallel != Parallel::None {
+            return None;
+        }
+        let n_tokens = walks.batch * walks.seq;
+        let around = BlockFlops::new(self.d_model, self.d_ff).whole(walks.seq);
+        let exit = 2.0 * (self.d_model * self.d_model) as f64 + self.place();
+        let fixed =
+            (self.n_pre + self.n_post) as f64 * around + exit + head(self.d_model, vocabulary);
+        let mut total = fixed * n_tokens as f64;
+        let mut rests = Rests::new(n_tokens, self.n_pool);
+        for (index, step) in walks.steps.iter().enumerate() {
+            total += self.asking(step, &mut rests);
+            for block in 0..self.n_pool {
+                total += self.block(index, step, block, walks.seq, &mut rests);
+            }
+        }
+        Some(total + self.codes(walks))
+    }
+
+    /// Walks as long as can be: at every step all tokens run the same block, or each another than its neighbour.
+    pub fn longest_walks(&self, seq: usize, together: bool) -> Walks {
+        let step = |index: usize| Decisions {
+            actions: (0..seq)
+                .map(|token| (index + if together { 0 } else { token }) % self.n_pool)
+                .collect(),
+            origins: vec![Origin::Router; seq],
+            fused: vec![false; seq],
+            probabilities: vec![0.0; seq * (self.n_pool + 1)],
+            ..Decisions::default()
+        };
+        Walks {
+            batch: 1,
+            seq,
+            n_pool: self.n_pool,
+            max_steps: self.route.max_steps,
+            steps: (0..self.route.max_steps).map(step).collect(),
+            ..Walks::default()
+        }
+    }
+
+    /// Telling a block where a token stands.
+    fn place(&self) -> f64 {
+        match self.position.injection {
+            Injection::Adapter => 2.0 * (self.position.d_position * self.d_model) as f64,
+            Injection::Direct => 0.0,
+        }
+    }
+
+    fn execution(&self) -> Execution {
+        let rests = match self.memory {
+            MemoryConfig::None => true,
+            MemoryConfig::HiddenCode(memory) => memory.lifecycle == Lifecycle::Frozen,
+            MemoryConfig::KeyValuePrefix(_) => false,
+        };
+        match rests {
+            true => self.route.execution,
+            false => Execution::Dense,
+        }
+    }
+
+    fn asking(&self, step: &Decisions, rests: &mut Rests) -> f64 {
+        if step.probabilities.is_empty() {
+            return 0.0;
+        }
+        let (d_model, d_position) = (self.d_model, self.position.d_position);
+        let ask = 2 * (d_model + d_position) * d_model + 2 * d_model * (self.n_pool + 1);
+        let grouped = self.execution() == Execution::Grouped && self.route.sees == Sees::Token;
+        let mut n_asked = 0;
+        for (token, rests) in rests.asked.iter_mut().enumerate() {
+            n_asked += usize::from(!(grouped && *rests));
+            *rests = step.origins[token] == Origin::Left;
+        }
+        (n_asked * ask) as f64
+    }
+
+    /// One block at one step.
+    fn block(
+        &self,
+        index: usize,
+        step: &Decisions,
+        block: usize,
+        seq: usize,
+        rests: &mut Rests,
+    ) -> f64 {
+        let n_tokens = step.actions.len();
+        let top_k = step.likeliest.len() / n_tokens;
+        let runs = |token: usize| match step.fused[token] {
+            true => step.likeliest[token * top_k..][..top_k].contains(&block),
+            false => step.actions[token] == block,
+        };
+        let runners: Vec<usize> = (0..n_tokens).filter(|&token| runs(token)).collect();
+        if runners.is_empty() {
+            return 0.0;
+        }
+        let cost = BlockFlops::new(self.d_model, self.d_ff_pool);
+        let place = self.place();
+        let everywhere = runners.len() == n_tokens;
+        match (self.execution(), self.route.attends) {
+            (Execution::Dense, _) => {
+                n_tokens as f64 * (cost.whole(seq + self.prefix_keys(index, seq)) + place)
+            }
+            (Execution::Grouped, Attends::All) if everywhere => {
+                n_tokens as f64 * (cost.whole(seq) + place)
+            }
+            (Execution::Grouped, Attends::Selected) => {
+                let of_sequences = runners.chunk_by(|a, b| a / seq == b / seq);
+                let of = |runners: &[usize]| runners.len() as f64 * cost.whole(runners.len());
+                runners.len() as f64 * place + of_sequences.map(of).sum::<f64>()
+            }
+            (Execution::Grouped, Attends::All) => {
+                let here: BTreeSet<usize> = runners.iter().map(|token| token / seq).collect();
+                let attended = here.into_iter().flat_map(|row| row * seq..(row + 1) * seq);
+                let resting = &mut rests.blocks[block];
+                let mut n_made = 0;
+                for token in attended {
+                    n_made += usize::from(!resting[token]);
+                    resting[token] = step.origins[token] == Origin::Left;
+                }
+                runners.len() as f64 * (cost.rest + cost.per_key * seq as f64 + place)
+                    + n_made as f64 * (cost.keys_values + place)
+            }
+        }
+    }
+
+    /// How many keys of a memory a block finds beside its own; uncoding them is part of attention to them.
+    fn prefix_keys(&self, index: usize, seq: usize) -> usize {
+        let MemoryConfig::KeyValuePrefix(memory) = self.memory else {
+            return 0;
+        };
+        let n_keys = memory.retention().kept(index).count() * seq;
+        match memory.compression {
+            Compression::None => n_keys,
+            // Two maps of d_head x d_code for each of a head's keys and values, spread over the queries.
+            Compression::Code { d_code } => n_keys + n_keys * d_code / seq,
+        }
+    }
+
+    /// What a memory of codes writes and reads: at every step, and once more behind the exit.
+    fn codes(&self, walks: &Walks) -> f64 {
+        let MemoryConfig::HiddenCode(memory) = self.memory else {
+            return 0.0;
+        };
+        let n_tokens = (walks.batch * walks.seq) as f64;
+        let mut total = 0.0;
+        for index in 0..=walks.steps.len() {
+            let last = index.checked_sub(1).map(|before| &walks.steps[before]);
+            let used: BTreeSet<usize> = match (memory.adapters, last) {
+                (Adapters::PerBlock, Some(step)) => step.actions.iter().copied().collect(),
+                _ => [0].into(),
+            };
+            let n_columns = memory.retention().kept(index + 1).count() * walks.seq;
+            total += used.len() as f64 * n_tokens * self.code(&memory, n_columns);
+        }
+        total
+    }
+
+    /// Writing a code, and reading among so many.
+    fn code(&self, memory: &HiddenCodeConfig, n_columns: usize) -> f64 {
+        let (d_model, d_code) = (self.d_model, memory.d_code);
+        let heads = 2 * memory.head_rank * (d_model + self.n_heads * d_code);
+        (3 * 2 * d_model * d_code + 2 * heads + 4 * d_code * n_columns) as f64
+    }
+}
+
+/// Of which tokens everything is known already, since they had left.
+struct Rests {
+    asked: Vec<bool>,
+    /// Per block, their keys and values.
+    blocks: Vec<Vec<bool>>,
+}
+
+impl Rests {
+    fn new(n_tokens: usize, n_pool: usize) -> Self {
+        Self {
+            asked: vec![false; n_tokens],
+            blocks: vec![vec![false; n_tokens]; n_pool],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compat;
+    use crate::initial::Initial;
+
+    const VOCABULARY: usize = 50;
+    const SEQ: usize = 12;
+
+    fn config() -> BrianConfig {
+        let baseline = BaselineConfig {
+            d_model: 16,
+            n_heads: 2,
+            d_ff: 40,
+            n_layers: 5,
+            context: SEQ,
+            rope_base: 10_000.0,
+            norm_epsilon: 1e-6,
+            initial: Initial::Scaled { std: 0.02 },
+        };
+        let mut config = compat::brian(baseline, 1, 3, 4, 3);
+        config.route.top_k = 1;
+        config.route.execution = Execution::Grouped;
+        config
+    }
+
+    fn counted(config: &BrianConfig, walks: &Walks) -> f64 {
+        config.flops(VOCABULARY, walks).expect("one path")
+    }
+
+    #[test]
+    fn a_path_that_all_tokens_walk_costs_its_blocks_the_exit_and_the_router() {
+        let config = config();
+        let walks = config.longest_walks(SEQ, true);
+        let baseline = config.baseline().flops(VOCABULARY, SEQ);
+        let (d_model, d_position) = (16.0, 4.0);
+        let place = 2.0 * d_position * d_model;
+        let router = 2.0 * (d_model + d_position) * d_model + 2.0 * d_model * 4.0;
+        let exit = 2.0 * d_model * d_model + place;
+        let expected = baseline + exit + 3.0 * (router + place);
+        let found = counted(&config, &walks) / SEQ as f64;
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+
+    #[test]
+    fn tokens_apart_cost_keys_and_values_of_every_block_and_dense_execution_every_block() {
+        let mut config = config();
+        let together = counted(&config, &config.longest_walks(SEQ, true));
+        let walks = config.longest_walks(SEQ, false);
+        let apart = counted(&config, &walks);
+        let (d_model, place) = (16.0, 128.0);
+        // Two blocks more at each of three steps; who runs a block is placed there twice.
+        let more = 3.0 * SEQ as f64 * (2.0 * (4.0 * d_model * d_model + place) + place);
+        assert!((apart - together - more).abs() < 1e-6, "{apart} {together}");
+        config.route.execution = Execution::Dense;
+        let whole =
+            4.0 * d_model * d_model * 2.0 + 6.0 * d_model * 40.0 + 4.0 * d_model * SEQ as f64;
+        let more = 3.0 * SEQ as f64 * 2.0 * (whole + place);
+        let dense = counted(&config, &walks);
+        assert!((dense - together - more).abs() < 1e-6, "{dense} {together}");
+        config.route.execution = Execution::Grouped;
+        config.route.attends = Attends::Selected;
+        assert!(counted(&config, &walks) < together);
+    }
+
+    #[test]
+    fn who_has_left_costs_no_more() {
+        let config = config();
+        let mut walks = config.longest_walks(SEQ, false);
+        let all = counted(&config, &walks);
+        for step in &mut walks.steps {
+            step.actions[5] = config.n_pool;
+            step.origins[5] = Origin::Left;
+        }
+        let without = counted(&config, &walks);
+        assert!(without < all);
+        walks.steps.push(Decisions {
+            actions: vec![config.n_pool; SEQ],
+            origins: vec![Origin::Left; SEQ],
+            fused: vec![false; SEQ],
+            ..Decisions::default()
+        });
+        assert_eq!(counted(&config, &walks), without);
+    }
+
+    #[test]
+    fn several_paths_are_not_counted() {
+        let mut config = config();
+        config.route.parallel = Parallel::Beam {
+            width: 2,
+            children: 2,
+            branch_cost: 0.0,
+            score_decay: 1.0,
+        };
+        assert_eq!(config.flops(VOCABULARY, &Walks::default()), None);
+    }
+}

@@ -1,0 +1,288 @@
+//! `nerve estimate`: what a recipe will cost, before any data exist.
+
+use super::answer::{self, aligned, readable_bytes};
+use crate::cli;
+use crate::data::Tokenizer;
+use crate::device::{self, MatrixProduct, Task};
+use crate::error::{Error, Problem};
+use crate::ladder::{Blueprint, Needs};
+use crate::recipe::{Checked, ModelConfig, Recipe, Stage, load};
+use crate::task::Decoder;
+use brian::route::rules::Rules;
+use brian::{BrianConfig, parameter};
+use burn::tensor::backend::AutodiffBackend;
+use serde_json::{Value, json};
+
+/// Backward costs twice what forward costs.
+const TRAINING: f64 = 3.0;
+
+/// Prints sizes, operations, memory and time.
+///
+/// # Errors
+/// `Config` for the recipe, and for a graph, whose size its counts decide; `Invalid` for the tokenizer; `Resource` if the device
+/// does not start.
+pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
+    let recipe = load(&arguments.recipe, &arguments.sets)?;
+    device::check_compiled(
+        &arguments.recipe.display().to_string(),
+        &recipe.device.backend,
+    )?;
+    if let ModelConfig::BriLlm(_) = recipe.model {
+        let found = "a graph, whose size its counts decide";
+        let expected = "a model of blocks";
+        let problem = Problem::new(&arguments.recipe, "model.kind", found, expected);
+        return Err(Error::config(
+            problem.advise("nerve fit --dry-run counts a graph"),
+        ));
+    }
+    let vocabulary = match arguments.vocabulary {
+        Some(vocabulary) => vocabulary,
+        None => Tokenizer::load(&recipe.tokenizer.file)?.vocabulary_size(),
+    };
+    let sizes = device::run(
+        &recipe.device,
+        Sizes {
+            recipe: &recipe,
+            vocabulary,
+        },
+    )?;
+    let largest = sizes.iter().map(|size| size.parameters).max();
+    let speed = device::run(&recipe.device, MatrixProduct)? * 1e9;
+    let estimate = Estimate {
+        needs: Needs::of_sizes(&recipe, vocabulary, largest.unwrap_or(0)),
+        stages: recipe
+            .stage
+            .iter()
+            .zip(sizes)
+            .map(|(stage, size)| StageCost::new(&recipe, stage, size, vocabulary))
+            .collect(),
+        vocabulary,
+        speed,
+    };
+    match arguments.json {
+        true => answer::print_json(&estimate.json(&recipe)),
+        false => answer::print(&estimate.text(&recipe)),
+    }
+}
+
+/// Parameters of a stage.
+struct Size {
+    parameters: u64,
+    /// Those that a token can use on its walk.
+    active: u64,
+}
+
+struct Sizes<'a> {
+    recipe: &'a Recipe,
+    vocabulary: usize,
+}
+
+impl Task for Sizes<'_> {
+    type Output = Vec<Size>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Size>, Error> {
+        let blueprint = Blueprint {
+            recipe: self.recipe,
+            vocabulary: self.vocabulary,
+            counts: None,
+        };
+        let size = |stage: &Stage| {
+            let decoder = blueprint.skeleton::<B::InnerBackend>(&stage.policy, &device);
+            let parameters = decoder.n_parameters();
+            let unused = match (&decoder, &self.recipe.model) {
+                (Decoder::Brian(model), ModelConfig::Brian(config)) => {
+                    let spare = config.n_pool.saturating_sub(n_steps(stage, config));
+                    spare as u64 * model.pool.first().map_or(0, parameter::count)
+                }
+                _ => 0,
+            };
+            Size {
+                parameters,
+                active: parameters - unused,
+            }
+        };
+        Ok(self.recipe.stage.iter().map(size).collect())
+    }
+}
+
+/// The most blocks of the pool that a token runs.
+fn n_steps(stage: &Stage, config: &BrianConfig) -> usize {
+    match stage.policy.knows_router() {
+        true => config.route.max_steps * config.route.top_k.max(1),
+        false => config.n_pool,
+    }
+}
+
+/// What a stage costs.
+struct StageCost {
+    name: String,
+    size: Size,
+    tokens: u64,
+    /// Forward FLOPs per token: of one path that all tokens walk, and where neighbours run different blocks at every step. None
+    /// where several paths are walked at once.
+    flops: Option<[f64; 2]>,
+}
+
+impl StageCost {
+    fn new(recipe: &Recipe, stage: &Stage, size: Size, vocabulary: usize) -> Self {
+        let window = recipe.data.window;
+        let per_step = recipe.batch.sequences * recipe.batch.accumulate * window;
+        Self {
+            name: stage.name.clone(),
+            size,
+            tokens: stage.steps * per_step as u64,
+            flops: flops(recipe, stage, vocabulary, window),
+        }
+    }
+
+    fn seconds(&self, speed: f64) -> Option<f64> {
+        let [_, most] = self.flops?;
+        Some(TRAINING * most * self.tokens as f64 / speed)
+    }
+}
+
+fn flops(recipe: &Recipe, stage: &Stage, vocabulary: usize, seq: usize) -> Option<[f64; 2]> {
+    let mut config = match recipe.model.under(&stage.policy) {
+        ModelConfig::Baseline(config) => return Some([config.flops(vocabulary, seq); 2]),
+        ModelConfig::Brian(config) => config,
+        ModelConfig::BriLlm(_) => return None,
+    };
+    let mut n_paths = config.route.parallel;
+    if let Some(walk) = &stage.walk {
+        if !walk.memory {
+            config.memory = brian::MemoryConfig::None;
+        }
+        if !walk.parallel {
+            n_paths = brian::route::parallel::Parallel::None;
+        }
+    }
+    let leads = stage.policy.decides() != Rules::sequential().policy;
+    if !leads {
+        // One step per block, and nobody asks.
+        config.route.max_steps = config.n_pool;
+        config.memory = brian::MemoryConfig::None;
+        n_paths = brian::route::parallel::Parallel::None;
+    }
+    config.route.parallel = n_paths;
+    let per_token = |together: bool| {
+        let mut walks = config.longest_walks(seq, together);
+        if !stage.policy.knows_router() {
+            walks
+                .steps
+                .iter_mut()
+                .for_each(|step| step.probabilities.clear());
+        }
+        Some(config.flops(vocabulary, &walks)? / seq as f64)
+    };
+    let together = per_token(true)?;
+    Some([together, if leads { per_token(false)? } else { together }])
+}
+
+/// What a recipe costs.
+struct Estimate {
+    stages: Vec<StageCost>,
+    needs: Needs,
+    vocabulary: usize,
+    /// FLOP/s of a large product of matrices.
+    speed: f64,
+}
+
+impl Estimate {
+    fn seconds(&self) -> Option<f64> {
+        self.stages
+            .iter()
+            .map(|stage| stage.seconds(self.speed))
+            .sum()
+    }
+
+    fn text(&self, recipe: &Checked) -> String {
+        let mut stages = vec![
+            [
+                "stage",
+                "parameters",
+                "active",
+                "tokens",
+                "forward FLOPs per token",
+                "time",
+            ]
+            .map(str::to_string),
+        ];
+        stages.extend(self.stages.iter().map(|stage| {
+            let of = |flops: Option<[f64; 2]>| match flops {
+                Some([path, most]) if path == most => format!("{path:.3e}"),
+                Some([path, most]) => format!("{path:.3e} to {most:.3e}"),
+                None => "not counted: several paths".to_string(),
+            };
+            [
+                stage.name.clone(),
+                stage.size.parameters.to_string(),
+                stage.size.active.to_string(),
+                stage.tokens.to_string(),
+                of(stage.flops),
+                stage
+                    .seconds(self.speed)
+                    .map_or("-".to_string(), readable_seconds),
+            ]
+        }));
+        let memory = self
+            .needs
+            .by_kind()
+            .map(|(kind, bytes)| [kind.to_string(), readable_bytes(bytes)]);
+        let head = [
+            ["recipe".to_string(), recipe.run.name.clone()],
+            ["vocabulary".to_string(), self.vocabulary.to_string()],
+            [
+                "device".to_string(),
+                format!("{}, {:.0} GFLOP/s", recipe.device.backend, self.speed / 1e9),
+            ],
+        ];
+        format!(
+            "{}\n{}\nmemory, at least\n{}\nA walk that leaves early costs less: nerve route RUN counts the FLOPs of real walks. \
+             Times are those of the products alone, at the speed of a large one: the truth is longer.\n",
+            aligned(&head),
+            aligned(&stages),
+            aligned(&memory)
+        )
+    }
+
+    fn json(&self, recipe: &Checked) -> Value {
+        let stages: Vec<Value> = self
+            .stages
+            .iter()
+            .map(|stage| {
+                json!({
+                    "name": stage.name,
+                    "parameters": stage.size.parameters,
+                    "active_parameters": stage.size.active,
+                    "tokens": stage.tokens,
+                    "flops_per_token": stage.flops.map(|[path, _]| path),
+                    "flops_per_token_most": stage.flops.map(|[_, most]| most),
+                    "seconds": stage.seconds(self.speed),
+                })
+            })
+            .collect();
+        let memory: serde_json::Map<String, Value> = self
+            .needs
+            .by_kind()
+            .map(|(kind, bytes)| (kind.to_string(), bytes.into()))
+            .into_iter()
+            .collect();
+        json!({
+            "schema": 1,
+            "recipe": recipe.run.name,
+            "vocabulary": self.vocabulary,
+            "gflops": self.speed / 1e9,
+            "stages": stages,
+            "memory_bytes": memory,
+            "seconds": self.seconds(),
+        })
+    }
+}
+
+fn readable_seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
