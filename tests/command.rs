@@ -266,3 +266,39 @@ fn a_checkpoint_of_the_reference_becomes_a_run() {
         refused.stderr
     );
 }
+
+#[test]
+fn what_a_recipe_will_cost_is_told_without_data_and_without_its_device() {
+    let workplace = Workplace::new();
+    let line =
+        "estimate assets/recipes/brian/r125_parallel.toml --vocabulary 32000 --gflops 100000";
+    let text = workplace.nerve(line).expect(0).stdout;
+    assert!(text.contains("not counted: several paths"), "{text}");
+    let cost = |line: &str| -> Value {
+        let finished = workplace
+            .nerve(&format!("estimate {line} --json"))
+            .expect(0);
+        serde_json::from_str(&finished.stdout).unwrap()
+    };
+    let line = "assets/recipes/brian/r125.toml --vocabulary 32000 --gflops 100000";
+    let estimate = cost(line);
+    let stages = estimate["stages"].as_array().unwrap();
+    let of = |stage: usize, key: &str| stages[stage][key].as_f64().unwrap();
+    assert_eq!(of(0, "parameters"), 137_841_408.0);
+    assert_eq!(of(4, "parameters"), 139_521_609.0);
+    assert!(of(4, "active_parameters") <= of(4, "parameters"));
+    // By hand: 12 blocks of 4 d² for keys and values, 4 d² + 6 d d_ff else and 4 d per key, and the head.
+    let (d_model, d_ff, seq, vocabulary) = (768.0, 3072.0, 2048.0, 32_000.0);
+    let block = 8.0 * d_model * d_model + 6.0 * d_model * d_ff + 4.0 * d_model * seq;
+    let expected = 12.0 * block + 2.0 * d_model * vocabulary;
+    assert_eq!(of(0, "flops_per_token"), expected);
+    let seconds = 3.0 * expected * of(0, "tokens") / 1e14;
+    assert!((of(0, "seconds") / seconds - 1.0).abs() < 1e-9);
+    assert!(of(4, "flops_per_token") < of(4, "flops_per_token_most"));
+    let unknown = "estimate assets/recipes/brian/r125.toml --vocabulary 32000 --json";
+    let unknown: Value = serde_json::from_str(&workplace.nerve(unknown).expect(0).stdout).unwrap();
+    assert!(unknown["seconds"].is_null());
+    workplace
+        .nerve("estimate assets/recipes/brillm/tiny.toml")
+        .expect(2);
+}

@@ -32,6 +32,21 @@ pub struct DeviceConfig {
     pub dtype: Dtype,
 }
 
+impl DeviceConfig {
+    /// The first backend that is compiled in, for what is the same on all.
+    pub fn any() -> Self {
+        let mut compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
+        let (name, _) = compiled
+            .next()
+            .expect("a program without a backend cannot be built");
+        Self {
+            backend: name.to_string(),
+            index: 0,
+            dtype: Dtype::F32,
+        }
+    }
+}
+
 /// The type of numbers on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

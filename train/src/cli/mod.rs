@@ -92,6 +92,9 @@ pub struct Estimate {
     /// The size of the vocabulary, if the tokenizer does not exist yet
     #[arg(long, value_name = "N")]
     pub vocabulary: Option<usize>,
+    /// The speed of the device, if it is not the one measured here
+    #[arg(long, value_name = "GFLOP/s")]
+    pub gflops: Option<f64>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

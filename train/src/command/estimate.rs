@@ -3,7 +3,7 @@
 use super::answer::{self, aligned, readable_bytes};
 use crate::cli;
 use crate::data::Tokenizer;
-use crate::device::{self, MatrixProduct, Task};
+use crate::device::{self, DeviceConfig, MatrixProduct, Task};
 use crate::error::{Error, Problem};
 use crate::ladder::{Blueprint, Needs};
 use crate::recipe::{Checked, ModelConfig, Recipe, Stage, load};
@@ -23,10 +23,6 @@ const TRAINING: f64 = 3.0;
 /// does not start.
 pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
     let recipe = load(&arguments.recipe, &arguments.sets)?;
-    device::check_compiled(
-        &arguments.recipe.display().to_string(),
-        &recipe.device.backend,
-    )?;
     if let ModelConfig::BriLlm(_) = recipe.model {
         let found = "a graph, whose size its counts decide";
         let expected = "a model of blocks";
@@ -39,15 +35,23 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
         Some(vocabulary) => vocabulary,
         None => Tokenizer::load(&recipe.tokenizer.file)?.vocabulary_size(),
     };
-    let sizes = device::run(
-        &recipe.device,
-        Sizes {
-            recipe: &recipe,
-            vocabulary,
-        },
-    )?;
+    // Shapes are the same everywhere; only the speed needs the recipe's own device.
+    let here = device::check_compiled("", &recipe.device.backend).is_ok();
+    let counting = match here {
+        true => recipe.device.clone(),
+        false => DeviceConfig::any(),
+    };
+    let sizes = Sizes {
+        recipe: &recipe,
+        vocabulary,
+    };
+    let sizes = device::run(&counting, sizes)?;
     let largest = sizes.iter().map(|size| size.parameters).max();
-    let speed = device::run(&recipe.device, MatrixProduct)? * 1e9;
+    let speed = match (arguments.gflops, here) {
+        (Some(gflops), _) => Some(gflops),
+        (None, true) => Some(device::run(&recipe.device, MatrixProduct)?),
+        (None, false) => None,
+    };
     let estimate = Estimate {
         needs: Needs::of_sizes(&recipe, vocabulary, largest.unwrap_or(0)),
         stages: recipe
@@ -57,7 +61,7 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
             .map(|(stage, size)| StageCost::new(&recipe, stage, size, vocabulary))
             .collect(),
         vocabulary,
-        speed,
+        gflops: speed,
     };
     match arguments.json {
         true => answer::print_json(&estimate.json(&recipe)),
@@ -135,9 +139,9 @@ impl StageCost {
         }
     }
 
-    fn seconds(&self, speed: f64) -> Option<f64> {
+    fn seconds(&self, gflops: Option<f64>) -> Option<f64> {
         let [_, most] = self.flops?;
-        Some(TRAINING * most * self.tokens as f64 / speed)
+        Some(TRAINING * most * self.tokens as f64 / (gflops? * 1e9))
     }
 }
 
@@ -183,15 +187,15 @@ struct Estimate {
     stages: Vec<StageCost>,
     needs: Needs,
     vocabulary: usize,
-    /// FLOP/s of a large product of matrices.
-    speed: f64,
+    /// GFLOP/s of a large product of matrices; unknown where the device is not.
+    gflops: Option<f64>,
 }
 
 impl Estimate {
     fn seconds(&self) -> Option<f64> {
         self.stages
             .iter()
-            .map(|stage| stage.seconds(self.speed))
+            .map(|stage| stage.seconds(self.gflops))
             .sum()
     }
 
@@ -220,7 +224,7 @@ impl Estimate {
                 stage.tokens.to_string(),
                 of(stage.flops),
                 stage
-                    .seconds(self.speed)
+                    .seconds(self.gflops)
                     .map_or("-".to_string(), readable_seconds),
             ]
         }));
@@ -233,7 +237,13 @@ impl Estimate {
             ["vocabulary".to_string(), self.vocabulary.to_string()],
             [
                 "device".to_string(),
-                format!("{}, {:.0} GFLOP/s", recipe.device.backend, self.speed / 1e9),
+                match self.gflops {
+                    Some(gflops) => format!("{}, {gflops:.0} GFLOP/s", recipe.device.backend),
+                    None => format!(
+                        "{}, which is not here: --gflops gives times",
+                        recipe.device.backend
+                    ),
+                },
             ],
         ];
         format!(
@@ -257,7 +267,7 @@ impl Estimate {
                     "tokens": stage.tokens,
                     "flops_per_token": stage.flops.map(|[path, _]| path),
                     "flops_per_token_most": stage.flops.map(|[_, most]| most),
-                    "seconds": stage.seconds(self.speed),
+                    "seconds": stage.seconds(self.gflops),
                 })
             })
             .collect();
@@ -271,7 +281,7 @@ impl Estimate {
             "schema": 1,
             "recipe": recipe.run.name,
             "vocabulary": self.vocabulary,
-            "gflops": self.speed / 1e9,
+            "gflops": self.gflops,
             "stages": stages,
             "memory_bytes": memory,
             "seconds": self.seconds(),
