@@ -175,7 +175,7 @@ impl BrianConfig {
         }
     }
 
-    /// How many keys of a memory a block finds beside its own; uncoding them is part of attention to them.
+    /// How many keys of a memory a block finds beside its own; to undo their codes is part of attention to them.
     fn prefix_keys(&self, index: usize, seq: usize) -> usize {
         let MemoryConfig::KeyValuePrefix(memory) = self.memory else {
             return 0;
