@@ -1,6 +1,6 @@
 //! Decoding token by token gives the logits of a whole pass, for both models and for every way a walk is led and left.
 
-use crate::causality::{bounded, exits, loud, policies, router, walk};
+use crate::causality::{beam, bounded, exits, loud, memories_of_codes, policies, router, walk};
 use crate::support::{
     EXACT, REORDERED, TestBackend, difference, in_float64, relative, small_baseline, small_brian,
     tokens, values,
@@ -154,6 +154,24 @@ fn what_bounds_a_walk_or_tells_it_where_it_is_decodes_too() {
         });
         let rules = walk(path, ExitObjective::Legacy { hard: true });
         assert_decodes("path", &routed(&config), &rules, 4);
+    });
+}
+
+/// What a stage leaves out, decoding need not keep; what it walks with is computed anew.
+#[test]
+fn a_model_with_a_memory_and_several_paths_decodes_with_and_without_them() {
+    in_float64(|| {
+        let mut config = beam(2);
+        config.context = CONTEXT;
+        config.memory = memories_of_codes()[1];
+        for without in [true, false] {
+            let rules = Rules {
+                without_memory: without,
+                without_beam: without,
+                ..walk(router(Select::Argmax), ExitObjective::Legacy { hard: true })
+            };
+            assert_decodes(&format!("without {without}"), &routed(&config), &rules, 6);
+        }
     });
 }
 

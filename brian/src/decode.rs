@@ -138,7 +138,7 @@ impl<'a, B: Backend> Model<'a, B> {
     fn goes_on(&self) -> bool {
         match self {
             Self::Baseline { .. } => true,
-            Self::Brian { model, .. } => model.goes_on(),
+            Self::Brian { model, rules, .. } => model.goes_on(rules),
         }
     }
 
@@ -162,7 +162,7 @@ impl<'a, B: Backend> Model<'a, B> {
             } => {
                 let tokens =
                     Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
-                if !model.goes_on() {
+                if !model.goes_on(rules) {
                     let (logits, _) = model.forward(tokens, rules, &[*row]);
                     return last(logits).squeeze_dims(&[0, 1]);
                 }

@@ -357,11 +357,11 @@ impl<B: Backend> Brian<B> {
     }
 
     /// Whether a token's logits follow from what decoding keeps of the earlier tokens.
-    pub(crate) fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self, rules: &Rules) -> bool {
         let Self { route, memory, .. } = self;
-        memory.is_none()
+        (memory.is_none() || rules.without_memory)
             && route.sees == Sees::Token
             && route.attends == Attends::All
-            && route.parallel == Parallel::None
+            && (route.parallel == Parallel::None || rules.without_beam)
     }
 }

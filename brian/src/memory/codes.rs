@@ -46,7 +46,6 @@ struct Slot<B: Backend> {
     walking: Vec<bool>,
 }
 
-#[derive(Clone)]
 struct Columns<B: Backend> {
     /// `[batch, seq, d_code]`.
     codes: Tensor<B, 3>,

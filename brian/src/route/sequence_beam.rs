@@ -3,7 +3,7 @@
 //! The router sees the mean over the sequence, so that the path of every token depends on all later ones. Bounds on the walk,
 //! noise, override and cap do not apply. What is recorded for every token of a sequence: the action of the best branch at that
 //! step; as probabilities `Σ_i w_i p_i` with the weights of the *new* branches and the router's word about the *old* ones in the
-//! same places, a mis-pairing of the reference's that is kept for its losses (where the two differ in number it has no value
+//! same places, a wrong pairing of the reference's that is kept for its losses (where the two differ in number it has no value
 //! there, and each branch is paired with its parent here); as logits `max(ln p, −50)`.
 //!
 //! A memory of codes is one of sequences here: what a branch reads reaches the router only, never the state, and nothing is read
