@@ -145,7 +145,8 @@ mod tests {
         );
         assert_eq!(
             new("brian", "huge").unwrap_err().to_string(),
-            "command line: --size: found \"huge\", expected one of \"tiny\", \"ladder\", \"r125\", \"r350\", \"r1b\""
+            "command line: --size: found \"huge\", expected one of \"tiny\", \"ladder\", \"ladder_parallel\", \
+             \"r125\", \"r125_parallel\", \"r350\", \"r1b\""
         );
     }
 
