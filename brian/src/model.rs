@@ -139,6 +139,18 @@ impl BrianConfig {
         errors
     }
 
+    /// The same without what walks under these rules leave out.
+    pub fn under(&self, rules: &Rules) -> Self {
+        let mut config = *self;
+        if rules.without_memory {
+            config.memory = MemoryConfig::None;
+        }
+        if rules.without_beam {
+            config.route.parallel = Parallel::None;
+        }
+        config
+    }
+
     /// The plain decoder with the same blocks in a row; those of the pool have its width only if `d_ff_pool` is `d_ff`.
     pub fn baseline(&self) -> BaselineConfig {
         BaselineConfig {
@@ -349,10 +361,7 @@ impl<B: Backend> Brian<B> {
     pub(crate) fn told(&self, state: &State<B>) -> Tensor<B, 3> {
         let [batch, seq, _] = state.hidden.dims();
         let [_, d_position] = state.position.dims();
-        let position = match self.into.blocks() {
-            true => state.position.clone(),
-            false => state.position.zeros_like(),
-        };
+        let position = self.into.tell_blocks(state.position.clone());
         position.reshape([batch, seq, d_position])
     }
 

@@ -114,11 +114,19 @@ impl<B: Backend> Causal<B> {
     /// `[batch, 1, seq, 2 * seq]`
     pub fn mask_beside(&self, absent: Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, _, _, seq] = absent.dims();
-        let itself = Tensor::<B, 2>::eye(seq, &self.mask.device());
-        let earlier = (self.mask.clone() + itself.clone() * MASKED).unsqueeze::<4>();
-        let own = ((itself.neg() + 1.0) * MASKED).unsqueeze::<4>();
+        let [earlier, own] = beside(self.mask.clone()).map(|mask| mask.unsqueeze::<4>());
         Tensor::cat(vec![earlier + absent, own.expand([batch, 1, seq, seq])], 3)
     }
+}
+
+/// A mask `[seq, seq]` that hides later positions as two: what hides all but earlier ones, and all but the position itself.
+pub(crate) fn beside<B: Backend>(mask: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+    let [seq, _] = mask.dims();
+    let itself = Tensor::<B, 2>::eye(seq, &mask.device());
+    [
+        mask + itself.clone() * MASKED,
+        (itself.neg() + 1.0) * MASKED,
+    ]
 }
 
 /// The angles of tokens apart, `[n_tokens, d_head / 2]`.

@@ -12,7 +12,7 @@ use super::hidden_code::{Found, HiddenCode};
 use super::pass::{Start, Written};
 use super::usage::{Read, Reads};
 use super::window::Window;
-use crate::block::causal::MASKED;
+use crate::block::causal::{MASKED, beside};
 use crate::block::matrix::rows;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -229,10 +229,9 @@ impl<'a, B: Backend> Codes<'a, B> {
     ) -> (Tensor<B, 3>, Tensor<B, 3>) {
         let [batch, seq] = self.dims;
         let n_sequences = n_branches * batch;
-        let itself = Tensor::<B, 2>::eye(seq, &self.causal.device()).unsqueeze::<3>();
-        let earlier = self.causal.clone() + itself.clone() * MASKED;
-        let earlier = earlier.expand([batch, seq, seq]);
-        let others = ((itself.neg() + 1.0) * MASKED).expand([n_sequences, seq, seq]);
+        let [earlier, others] = beside(self.causal.clone().squeeze_dim(0));
+        let earlier = earlier.unsqueeze::<3>().expand([batch, seq, seq]);
+        let others = others.unsqueeze::<3>().expand([n_sequences, seq, seq]);
         let (mut codes, mut mask) = (Vec::new(), Vec::new());
         for slot in kept {
             let [_, _, d_code] = slot.found.codes.dims();
@@ -300,7 +299,11 @@ impl<B: Backend> Columns<B> {
             let values: Vec<f32> = walking.iter().map(lowered).collect();
             Tensor::from_data(TensorData::new(values, [batch, 1, seq]), &own.device())
         });
-        let best = own.slice_dim(0, 0..n_tokens);
+        // Without branches these are all.
+        let best = match own.dims()[0] == n_tokens {
+            true => own,
+            false => own.slice_dim(0, 0..n_tokens),
+        };
         Self {
             codes: best.reshape([batch, seq, d_code]),
             gone,

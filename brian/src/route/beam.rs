@@ -24,8 +24,8 @@ use super::position::{Table, normalize};
 use super::resting::{Resting, some};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
-use super::trace::{Origin, Trace, TraceStep, Walks};
-use super::walk::{Asked, Ground, State, record};
+use super::trace::{Origin, Trace, Walks};
+use super::walk::{Asked, Ground, State, record, targets_at};
 use crate::block::matrix::rows as rows_of;
 use crate::memory::pass::Written;
 use burn::tensor::Tensor;
@@ -96,18 +96,7 @@ impl<B: Backend> Ground<'_, B> {
             }
         }
         self.memory.settle();
-        let trace = Trace {
-            walks: Walks {
-                batch,
-                seq,
-                n_pool: self.pool.len(),
-                max_steps: n_steps,
-                hard_exit: true,
-                steps: Vec::new(),
-                memory: None,
-            },
-            steps: Vec::new(),
-        };
+        let trace = Trace::new([batch, seq], self.pool.len(), n_steps, true);
         let targets = self.targets(rules, rows);
         let trace = best_walks(trace, walked, &targets, &table);
         (branches.merge(dims), trace)
@@ -179,20 +168,8 @@ impl<B: Backend> Ground<'_, B> {
         let hidden = state.hidden.clone().reshape([n_before * seq, d_model]);
         let hidden = some(hidden, parents).reshape([n_branches * batch, seq, d_model]);
         let position = some(state.position.clone(), parents);
-        let told = match self.into.blocks() {
-            true => position,
-            false => position.zeros_like(),
-        };
-        let mut executor = Executor::new(
-            self.pool,
-            self.causal,
-            &self.memory,
-            None,
-            self.route.attends,
-            self.execution(),
-            [n_branches * batch, seq],
-        )
-        .of_branches(n_branches);
+        let told = self.into.tell_blocks(position);
+        let mut executor = Executor::new(self, [n_branches * batch, seq]).of_branches(n_branches);
         let runs = Runs::new(chosen, n_pool);
         let hidden = executor.execute(step.index, &hidden, told, &runs, None, &Gains::default());
         let device = hidden.device();
@@ -297,12 +274,7 @@ fn best_walks<B: Backend>(
         let starts: Vec<usize> = branch.iter().enumerate().map(row).collect();
         let asked = passed.asked.of_tokens(&starts);
         let distances = table.distances(some(passed.position, &ends));
-        trace.steps.push(TraceStep {
-            logits: asked.logits.clone(),
-            location: (asked.probabilities.clone() * distances)
-                .sum_dim(1)
-                .squeeze_dim(1),
-        });
+        trace.steps.push(asked.trace(distances));
         let chosen = ends.iter().enumerate().map(|(token, &end)| {
             let mut likeliest = by_logit(asked.of_token(token));
             let best = likeliest[0];
@@ -314,10 +286,7 @@ fn best_walks<B: Backend>(
             }
         });
         let chosen: Vec<Chosen> = chosen.collect();
-        let row_targets = (!targets.is_empty()).then(|| match targets.get(index) {
-            Some(targets) => targets.clone(),
-            None => vec![n_pool; batch],
-        });
+        let row_targets = (!targets.is_empty()).then(|| targets_at(targets, index, n_pool, batch));
         let decisions = record(&chosen, Some(asked), row_targets, seq);
         trace.walks.steps.push(decisions);
     }
@@ -327,11 +296,6 @@ fn best_walks<B: Backend>(
 }
 
 impl<B: Backend> Asked<B> {
-    /// The adjusted logits of a token.
-    fn of_token(&self, token: usize) -> &[f32] {
-        &self.host_logits[token * self.n_actions..][..self.n_actions]
-    }
-
     /// What the router said about some tokens.
     fn of_tokens(&self, tokens: &[usize]) -> Self {
         let on_host = |values: &[f32]| -> Vec<f32> {

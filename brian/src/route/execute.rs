@@ -11,6 +11,7 @@ use super::past::Past;
 use super::resting::{Resting, some};
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
+use super::walk::Ground;
 use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Causal, MASKED};
 use crate::block::matrix::{indices, rows};
@@ -141,23 +142,16 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// For `dims` sequences and tokens of each.
-    pub fn new(
-        pool: &'a [RoutedBlock<B>],
-        causal: &'a Causal<B>,
-        memory: &'a Pass<'m, B>,
-        past: Option<&'a RefCell<Past<B>>>,
-        attends: Attends,
-        execution: Execution,
-        dims: [usize; 2],
-    ) -> Self {
+    pub fn new(ground: &'a Ground<'m, B>, dims: [usize; 2]) -> Self {
+        let pool = ground.pool;
         let resting = |_| Some(Resting::new(dims[0] * dims[1]));
         Self {
             pool,
-            causal,
-            memory,
-            past,
-            attends,
-            execution,
+            causal: ground.causal,
+            memory: &ground.memory,
+            past: ground.past,
+            attends: ground.route.attends,
+            execution: ground.execution(),
             dims,
             n_branches: 1,
             resting: pool.iter().map(resting).collect(),

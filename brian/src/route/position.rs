@@ -66,14 +66,21 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Whether the router sees the position.
-    pub fn router(self) -> bool {
-        matches!(self, Self::Both | Self::Router)
+    /// What the router is told of a position: zeros where it is not to see it.
+    pub(crate) fn tell_router<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
+        told(matches!(self, Self::Both | Self::Router), position)
     }
 
-    /// Whether the blocks and the exit see it.
-    pub fn blocks(self) -> bool {
-        matches!(self, Self::Both | Self::Blocks)
+    /// What the blocks and the exit are told of it.
+    pub(crate) fn tell_blocks<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
+        told(matches!(self, Self::Both | Self::Blocks), position)
+    }
+}
+
+fn told<B: Backend>(sees: bool, position: Tensor<B, 2>) -> Tensor<B, 2> {
+    match sees {
+        true => position,
+        false => position.zeros_like(),
     }
 }
 

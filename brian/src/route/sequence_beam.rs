@@ -17,8 +17,8 @@ use super::position::{Table, normalize};
 use super::resting::some;
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
-use super::trace::{Origin, Trace, TraceStep, Walks};
-use super::walk::{Asked, Ground, State, record};
+use super::trace::{Origin, Trace, TraceStep};
+use super::walk::{Asked, Ground, State, record, targets_at};
 use crate::block::matrix::rows as rows_of;
 use crate::memory::codes::Codes;
 use crate::memory::pass::Written;
@@ -62,18 +62,7 @@ impl<B: Backend> Ground<'_, B> {
             left: vec![false; batch],
             host_scores: vec![0.0; batch],
         };
-        let mut trace = Trace {
-            walks: Walks {
-                batch,
-                seq,
-                n_pool,
-                max_steps: n_steps,
-                hard_exit,
-                steps: Vec::new(),
-                memory: None,
-            },
-            steps: Vec::new(),
-        };
+        let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
         let mean = branches.mean();
         let mut memory = self.memory.of_sequences(mean, n_pool);
         for index in 0..n_steps {
@@ -103,10 +92,8 @@ impl<B: Backend> Ground<'_, B> {
                 logits: asked.logits.clone(),
                 location: location.reshape([batch * seq]),
             });
-            let row_targets = rules.policy.teacher().map(|_| match targets.get(index) {
-                Some(targets) => targets.clone(),
-                None => vec![n_pool; batch],
-            });
+            let teacher = rules.policy.teacher();
+            let row_targets = teacher.map(|_| targets_at(&targets, index, n_pool, batch));
             let of_tokens = of_tokens(&chosen, &asked, [batch, seq]);
             let decisions = record(&of_tokens, Some(asked), row_targets, seq);
             trace.walks.steps.push(decisions);
@@ -130,10 +117,7 @@ impl<B: Backend> Ground<'_, B> {
             Some(memory) => memory.read(mean.unsqueeze_dim(1)).squeeze_dim(1),
             None => mean,
         };
-        let position = match self.into.router() {
-            true => branches.position.clone(),
-            false => branches.position.zeros_like(),
-        };
+        let position = self.into.tell_router(branches.position.clone());
         let logits = self.router.forward(seen, position);
         match rules.location_bias {
             0.0 => logits,
@@ -156,23 +140,12 @@ impl<B: Backend> Ground<'_, B> {
         let hidden = branches.hidden.clone().reshape([n_before, seq * d_model]);
         let hidden = some(hidden, parents).reshape([n_after, seq, d_model]);
         let position = some(branches.position.clone(), parents);
-        let told = match self.into.blocks() {
-            true => position,
-            false => position.zeros_like(),
-        };
+        let told = self.into.tell_blocks(position);
         let of_tokens: Vec<Chosen> = chosen
             .iter()
             .flat_map(|chosen| std::iter::repeat_n(chosen.clone(), seq))
             .collect();
-        let mut executor = Executor::new(
-            self.pool,
-            self.causal,
-            &self.memory,
-            None,
-            self.route.attends,
-            self.execution(),
-            [n_after, seq],
-        );
+        let mut executor = Executor::new(self, [n_after, seq]);
         let told = every_token(told, seq);
         let runs = Runs::new(&of_tokens, n_pool);
         let device = hidden.device();

@@ -78,6 +78,28 @@ impl Walks {
     }
 }
 
+impl<B: Backend> Trace<B> {
+    /// Before the first step.
+    pub(crate) fn new(
+        [batch, seq]: [usize; 2],
+        n_pool: usize,
+        max_steps: usize,
+        hard_exit: bool,
+    ) -> Self {
+        Self {
+            walks: Walks {
+                batch,
+                seq,
+                n_pool,
+                max_steps,
+                hard_exit,
+                ..Walks::default()
+            },
+            steps: Vec::new(),
+        }
+    }
+}
+
 /// One step on the device.
 #[derive(Clone, Debug)]
 pub struct TraceStep<B: Backend> {

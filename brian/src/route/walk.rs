@@ -14,7 +14,7 @@ use super::position::{Positions, Reach, Table};
 use super::resting::{Resting, some};
 use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
-use super::trace::{Decisions, Origin, Trace, TraceStep, Walks};
+use super::trace::{Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::memory::pass::{Pass, Written};
@@ -79,29 +79,11 @@ impl<B: Backend> Ground<'_, B> {
             hidden: entered,
             position: table.start(batch * seq),
         };
-        let mut trace = Trace {
-            walks: Walks {
-                batch,
-                seq,
-                n_pool,
-                max_steps: n_steps,
-                hard_exit: rules.exit_objective.hard(),
-                steps: Vec::new(),
-                memory: None,
-            },
-            steps: Vec::new(),
-        };
+        let hard_exit = rules.exit_objective.hard();
+        let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
         let mut resting = Resting::new(batch * seq);
         let mut underway = Underway {
-            executor: Executor::new(
-                self.pool,
-                self.causal,
-                &self.memory,
-                self.past,
-                self.route.attends,
-                self.execution(),
-                [batch, seq],
-            ),
+            executor: Executor::new(self, [batch, seq]),
             straight: StraightThrough::default(),
         };
         let mut mixture = rules.mixes_states().then(|| Mixture::new(&state.hidden));
@@ -117,14 +99,11 @@ impl<B: Backend> Ground<'_, B> {
             let asked = rules
                 .asks_router()
                 .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
-            // The target of a step beyond the teacher's path is OUT.
-            let row_targets = rules.policy.teacher().map(|_| match targets.get(index) {
-                Some(targets) => targets.clone(),
-                None => vec![n_pool; batch],
-            });
+            let teacher = rules.policy.teacher();
+            let row_targets = teacher.map(|_| targets_at(&targets, index, n_pool, batch));
             let chosen = choose_all(step, &tokens, asked.as_ref(), row_targets.as_deref(), seq);
             for (token, chosen) in tokens.iter_mut().zip(&chosen) {
-                token.go(chosen, n_pool, rules.exit_objective.hard());
+                token.go(chosen, n_pool, hard_exit);
             }
             if let (Some(mixture), Some(asked)) = (&mut mixture, &asked) {
                 mixture.leave(&state.hidden, asked.out_probability(), &chosen, n_pool);
@@ -132,12 +111,7 @@ impl<B: Backend> Ground<'_, B> {
             state = self.go(step, state, &chosen, asked.as_ref(), &mut underway, &table);
             if let Some(asked) = &asked {
                 let distances = table.distances(state.position.clone());
-                trace.steps.push(TraceStep {
-                    logits: asked.logits.clone(),
-                    location: (asked.probabilities.clone() * distances)
-                        .sum_dim(1)
-                        .squeeze_dim(1),
-                });
+                trace.steps.push(asked.trace(distances));
             }
             let decisions = record(&chosen, asked, row_targets, seq);
             trace.walks.steps.push(decisions);
@@ -204,10 +178,7 @@ impl<B: Backend> Ground<'_, B> {
                 .mean_dim(1)
                 .expand([batch, seq, d_model]),
         };
-        let position = match self.into.router() {
-            true => state.position.clone(),
-            false => state.position.zeros_like(),
-        };
+        let position = self.into.tell_router(state.position.clone());
         let seen = seen.reshape([n_tokens, d_model]);
         let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
@@ -285,10 +256,7 @@ impl<B: Backend> Ground<'_, B> {
             .filter(|_| mixes)
             .map(|asked| asked.fusion(chosen, step.n_pool));
         let runs = Runs::new(chosen, step.n_pool);
-        let seen = match self.into.blocks() {
-            true => position.clone(),
-            false => position.zeros_like(),
-        };
+        let seen = self.into.tell_blocks(position);
         let gains = self.gains(step, chosen, asked, underway);
         let moved =
             underway
@@ -409,6 +377,21 @@ pub(super) struct Asked<B: Backend> {
 }
 
 impl<B: Backend> Asked<B> {
+    /// The adjusted logits of a token.
+    pub fn of_token(&self, token: usize) -> &[f32] {
+        &self.host_logits[token * self.n_actions..][..self.n_actions]
+    }
+
+    /// The device's half of the record; `distances` from where the tokens stand after the step, `[n_tokens, n_actions]`.
+    pub fn trace(&self, distances: Tensor<B, 2>) -> TraceStep<B> {
+        TraceStep {
+            logits: self.logits.clone(),
+            location: (self.probabilities.clone() * distances)
+                .sum_dim(1)
+                .squeeze_dim(1),
+        }
+    }
+
     /// `[n_tokens, 1]`.
     fn out_probability(&self) -> Tensor<B, 2> {
         let out = self.n_actions - 1;
@@ -451,6 +434,19 @@ impl<B: Backend> Asked<B> {
     }
 }
 
+/// What the teacher says at a step, `[batch]`: beyond its path OUT.
+pub(super) fn targets_at(
+    targets: &[Vec<usize>],
+    index: usize,
+    n_pool: usize,
+    batch: usize,
+) -> Vec<usize> {
+    match targets.get(index) {
+        Some(targets) => targets.clone(),
+        None => vec![n_pool; batch],
+    }
+}
+
 fn choose_all<B: Backend>(
     step: Step<'_>,
     tokens: &[Token],
@@ -459,9 +455,7 @@ fn choose_all<B: Backend>(
     seq: usize,
 ) -> Vec<Chosen> {
     let choose_one = |(index, token): (usize, &Token)| {
-        let logits = asked.map_or(&[][..], |asked| {
-            &asked.host_logits[index * asked.n_actions..][..asked.n_actions]
-        });
+        let logits = asked.map_or(&[][..], |asked| asked.of_token(index));
         let target = targets.map(|targets| targets[index / seq]);
         choose(step, token, logits, target)
     };

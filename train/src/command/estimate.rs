@@ -5,7 +5,7 @@ use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig, MatrixProduct, Task};
 use crate::error::{Error, Problem};
-use crate::ladder::{Blueprint, Needs};
+use crate::ladder::{self, Blueprint, Needs};
 use crate::recipe::{Checked, ModelConfig, Recipe, Stage, load};
 use crate::task::Decoder;
 use brian::route::rules::Rules;
@@ -151,23 +151,14 @@ fn flops(recipe: &Recipe, stage: &Stage, vocabulary: usize, seq: usize) -> Optio
         ModelConfig::Brian(config) => config,
         ModelConfig::BriLlm(_) => return None,
     };
-    let mut n_paths = config.route.parallel;
-    if let Some(walk) = &stage.walk {
-        if !walk.memory {
-            config.memory = brian::MemoryConfig::None;
-        }
-        if !walk.parallel {
-            n_paths = brian::route::parallel::Parallel::None;
-        }
-    }
-    let leads = stage.policy.decides() != Rules::sequential().policy;
+    let mut rules = ladder::route(stage, recipe.run.seed).rules;
+    let leads = rules.policy != Rules::sequential().policy;
     if !leads {
         // One step per block, and nobody asks.
         config.route.max_steps = config.n_pool;
-        config.memory = brian::MemoryConfig::None;
-        n_paths = brian::route::parallel::Parallel::None;
+        (rules.without_memory, rules.without_beam) = (true, true);
     }
-    config.route.parallel = n_paths;
+    let config = config.under(&rules);
     let per_token = |together: bool| {
         let mut walks = config.longest_walks(seq, together);
         if !stage.policy.knows_router() {

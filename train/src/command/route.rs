@@ -14,9 +14,8 @@ use crate::error::{Error, Problem};
 use crate::learner::ValidationData;
 use crate::recipe::ModelConfig;
 use crate::task::Decoder;
-use brian::MemoryConfig;
+use brian::Rules;
 use brian::loss::language;
-use brian::route::parallel::Parallel;
 use brian::route::policy::Row;
 use brian::route::trace::Walks;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -115,7 +114,13 @@ impl Walk<'_> {
             let Some(trace) = trace else { continue };
             let nats = language::nats(logits, batch.target_tokens(device)) * batch.counted(device);
             let nats = nats.sum().into_data().iter::<f64>().sum();
-            self.count(&mut report.passes, &trace.walks, nats, batch.targets());
+            self.count(
+                &mut report.passes,
+                &rules,
+                &trace.walks,
+                nats,
+                batch.targets(),
+            );
             let host = &batch.host;
             report
                 .counts
@@ -159,7 +164,7 @@ impl Walk<'_> {
             };
             let (_, trace) = model.forward(input, &rules, &[row]);
             let Some(trace) = trace else { continue };
-            self.count(&mut report.passes, &trace.walks, 0.0, 0);
+            self.count(&mut report.passes, &rules, &trace.walks, 0.0, 0);
             report
                 .counts
                 .add(&trace.walks, &vec![true; ids.len()], &[None]);
@@ -170,17 +175,11 @@ impl Walk<'_> {
         }
     }
 
-    fn count(&self, passes: &mut Passes, walks: &Walks, nats: f64, targets: u64) {
-        let ModelConfig::Brian(mut config) = self.trained.recipe.model.clone() else {
+    fn count(&self, passes: &mut Passes, rules: &Rules, walks: &Walks, nats: f64, targets: u64) {
+        let ModelConfig::Brian(config) = &self.trained.recipe.model else {
             return;
         };
-        let rules = self.trained.route().rules;
-        if rules.without_memory {
-            config.memory = MemoryConfig::None;
-        }
-        if rules.without_beam {
-            config.route.parallel = Parallel::None;
-        }
+        let config = config.under(rules);
         let vocabulary = self.trained.tokenizer.vocabulary_size();
         let tokens = (walks.batch * walks.seq) as u64;
         let flops = config.flops(vocabulary, walks);
