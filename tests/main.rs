@@ -12,6 +12,7 @@ mod faults;
 mod graph;
 mod import;
 mod losses;
+mod optimizer;
 mod parallel;
 mod parameters;
 mod parity;

@@ -7,6 +7,7 @@ use crate::block::causal::Rotary;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
+use crate::kernel::product::times_transposed;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -134,8 +135,8 @@ pub(crate) fn head<B: Backend>(
     let [batch, seq, d_model] = hidden.dims();
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
-    norm.forward(hidden)
-        .reshape([batch * seq, d_model])
-        .matmul(weight.transpose())
+    let normed = norm.forward(hidden).reshape([batch * seq, d_model]);
+    times_transposed(&normed, &weight)
+        .unwrap_or_else(|| normed.matmul(weight.transpose()))
         .reshape([batch, seq, vocabulary])
 }

@@ -161,15 +161,19 @@ impl BrianConfig {
                 runners.len() as f64 * place + of_sequences.map(of).sum::<f64>()
             }
             (Execution::Grouped, Attends::All) => {
-                let here: BTreeSet<usize> = runners.iter().map(|token| token / seq).collect();
-                let attended = here.into_iter().flat_map(|row| row * seq..(row + 1) * seq);
                 let resting = &mut rests.blocks[block];
-                let mut n_made = 0;
-                for token in attended {
-                    n_made += usize::from(!resting[token]);
-                    resting[token] = step.origins[token] == Origin::Left;
+                let (mut n_made, mut n_scores) = (0, 0);
+                for of_sequence in runners.chunk_by(|a, b| a / seq == b / seq) {
+                    let last = of_sequence[of_sequence.len() - 1];
+                    let attended = last - last % seq..last + 1;
+                    n_scores += of_sequence.len() * attended.len();
+                    for token in attended {
+                        n_made += usize::from(!resting[token]);
+                        resting[token] = step.origins[token] == Origin::Left;
+                    }
                 }
-                runners.len() as f64 * (cost.rest + cost.per_key * seq as f64 + place)
+                runners.len() as f64 * (cost.rest + place)
+                    + n_scores as f64 * cost.per_key
                     + n_made as f64 * (cost.keys_values + place)
             }
         }

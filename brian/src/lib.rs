@@ -40,6 +40,7 @@ pub mod error;
 pub mod flops;
 pub mod generate;
 pub mod initial;
+mod kernel;
 pub mod loss;
 pub mod memory;
 pub mod model;

@@ -4,12 +4,17 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{matrix, per_token};
+use super::matrix::{Parts, add_times, matrix, per_token};
+use super::sight::Sight;
+use crate::kernel::attend::{attend, attend_all};
+use crate::kernel::project::{Columns, project};
 use burn::module::Module;
-use burn::nn::Linear;
+use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Attention over the earlier positions of the same sequence.
 #[derive(Module, Debug)]
@@ -28,15 +33,6 @@ impl<B: Backend> Attention<B> {
             output: matrix(sizes.d_model, sizes.d_model, device),
             n_heads: sizes.n_heads,
         }
-    }
-
-    /// Attends.
-    ///
-    /// # Shapes
-    /// `[batch, seq, d_model]` to the same
-    pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
-        let (queries, own) = self.project(x, causal);
-        self.output(self.find(queries, own, causal.mask()))
     }
 
     /// Queries, scaled, and keys and values of tokens, all turned to their positions.
@@ -58,19 +54,55 @@ impl<B: Backend> Attention<B> {
         (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
     }
 
-    /// The maps to queries, keys and values, cut apart.
-    pub fn maps(&self) -> Maps<B> {
+    /// What tokens of whole sequences find, where that is one pass; see [`crate::kernel`].
+    ///
+    /// # Shapes
+    /// `[batch * seq, d_model]` to the same
+    pub(crate) fn find_at_once(
+        &self,
+        x: &Tensor<B, 2>,
+        norm: &RmsNorm<B>,
+        causal: &Causal<B>,
+        batch: usize,
+    ) -> Option<Tensor<B, 2>> {
+        let [n_tokens, _] = x.dims();
+        let sight = Arc::new(Sight::whole(batch, n_tokens / batch));
+        let map = self.query_key_value.weight.val();
+        let packed = project(x, norm, &map, Columns::All, &causal.all_angles())?;
+        attend_all(&packed, self.n_heads, &sight)
+    }
+
+    /// What queries find among keys and values of other tokens.
+    ///
+    /// # Shapes
+    /// `[n_queries, d_model]` and `[n_keys, 2 * d_model]` to `[n_queries, d_model]`
+    pub(crate) fn find_rows(
+        &self,
+        queries: Tensor<B, 2>,
+        keys_values: Parts<B>,
+        sight: &Arc<Sight>,
+    ) -> Tensor<B, 2> {
+        attend(&queries, &keys_values, self.n_heads, sight).unwrap_or_else(|| {
+            let keys_values = keys_values.gather();
+            sight.on_rectangles(queries, keys_values, |queries, keys_values, mask| {
+                let d_model = queries.dims()[2];
+                let part = |part: Range<usize>| self.heads(keys_values.clone().slice_dim(2, part));
+                let among = KeysValues {
+                    keys: part(0..d_model),
+                    values: part(d_model..2 * d_model),
+                };
+                self.find(self.heads(queries), among, mask)
+            })
+        })
+    }
+
+    /// The maps to queries and to keys and values, cut apart.
+    pub(crate) fn maps(&self) -> Maps<B> {
         let packed = self.query_key_value.weight.val();
         let [d_model, _] = packed.dims();
-        let part = |index: usize| {
-            packed
-                .clone()
-                .slice_dim(1, index * d_model..(index + 1) * d_model)
-        };
         Maps {
-            queries: part(0),
-            keys: part(1),
-            values: part(2),
+            queries: packed.clone().slice_dim(1, 0..d_model),
+            keys_values: packed.slice_dim(1, d_model..3 * d_model),
             scale: ((d_model / self.n_heads) as f64).powf(-0.5),
         }
     }
@@ -104,37 +136,52 @@ impl<B: Backend> Attention<B> {
             .reshape([batch, seq, self.n_heads * d_head])
     }
 
-    /// What is added to the stream for what was found, `[batch, seq, d_model]` each.
-    pub fn output(&self, found: Tensor<B, 3>) -> Tensor<B, 3> {
-        per_token(&self.output, found)
+    /// The stream with what was found.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` each
+    pub fn add_output(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
+        add_times(x, found, &self.output)
     }
 }
 
-/// What makes queries, keys and values of tokens apart, `[d_model, d_model]` each.
+/// What makes queries, `[d_model, d_model]`, and keys and values, `[d_model, 2 * d_model]`, of tokens apart.
 #[derive(Clone, Debug)]
-pub struct Maps<B: Backend> {
+pub(crate) struct Maps<B: Backend> {
     queries: Tensor<B, 2>,
-    keys: Tensor<B, 2>,
-    values: Tensor<B, 2>,
+    keys_values: Tensor<B, 2>,
     scale: f64,
 }
 
 impl<B: Backend> Maps<B> {
-    /// Queries, scaled, of tokens apart.
+    /// Queries, scaled, of tokens apart, behind their norm.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
-    pub fn queries(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> Tensor<B, 2> {
-        angles.rotate(x.matmul(self.queries.clone())) * self.scale
+    pub fn queries(&self, x: &Tensor<B, 2>, norm: &RmsNorm<B>, angles: &Angles<B>) -> Tensor<B, 2> {
+        project(x, norm, &self.queries, Columns::Queries, angles).unwrap_or_else(|| {
+            let queries = norm.forward(x.clone()).matmul(self.queries.clone());
+            angles.rotate(queries) * self.scale
+        })
     }
 
-    /// Keys and values of tokens apart.
+    /// Keys and values of tokens apart, behind their norm.
     ///
     /// # Shapes
-    /// `[n_tokens, d_model]` to twice the same
-    pub fn keys_values(&self, x: Tensor<B, 2>, angles: &Angles<B>) -> [Tensor<B, 2>; 2] {
-        let keys = angles.rotate(x.clone().matmul(self.keys.clone()));
-        [keys, x.matmul(self.values.clone())]
+    /// `[n_tokens, d_model]` to `[n_tokens, 2 * d_model]`
+    pub fn keys_values(
+        &self,
+        x: &Tensor<B, 2>,
+        norm: &RmsNorm<B>,
+        angles: &Angles<B>,
+    ) -> Tensor<B, 2> {
+        project(x, norm, &self.keys_values, Columns::KeysValues, angles).unwrap_or_else(|| {
+            let [_, d_model] = x.dims();
+            let packed = norm.forward(x.clone()).matmul(self.keys_values.clone());
+            let keys = angles.rotate(packed.clone().slice_dim(1, 0..d_model));
+            let values = packed.slice_dim(1, d_model..2 * d_model);
+            Tensor::cat(vec![keys, values], 1)
+        })
     }
 }
 

@@ -101,6 +101,14 @@ impl<B: Backend> Causal<B> {
         }
     }
 
+    /// The angles of all positions, in order.
+    pub fn all_angles(&self) -> Angles<B> {
+        Angles {
+            cos: self.cos.clone(),
+            sin: self.sin.clone(),
+        }
+    }
+
     /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, before + seq]`:
     /// to be added.
     pub fn mask(&self) -> Tensor<B, 4> {
@@ -137,6 +145,11 @@ pub struct Angles<B: Backend> {
 }
 
 impl<B: Backend> Angles<B> {
+    /// Cosines and sines.
+    pub fn tables(&self) -> [Tensor<B, 2>; 2] {
+        [self.cos.clone(), self.sin.clone()]
+    }
+
     /// Turns queries or keys to their positions, head by head.
     ///
     /// # Shapes

@@ -5,7 +5,7 @@
 //! makes a wrapped baseline another model.
 
 use super::BlockSizes;
-use super::matrix::{inject, matrix, per_token};
+use super::matrix::{add_times, matrix, per_row, place, times};
 use super::transformer::norm;
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
@@ -58,11 +58,14 @@ impl<B: Backend> ExitBlock<B> {
     /// - `position`: `[batch, seq, d_position]`
     /// - returns `[batch, seq, d_model]`
     pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
-        let placed = hidden.clone() + inject(self.adapter.as_ref(), position);
-        let projected = per_token(&self.projection, self.norm.forward(placed));
-        match self.kind {
-            Exit::Residual => hidden + projected,
-            Exit::Projection => projected,
-        }
+        let dims = hidden.dims();
+        let (hidden, position) = (per_row(hidden), per_row(position));
+        let placed = place(hidden.clone(), self.adapter.as_ref(), position);
+        let normed = self.norm.forward(placed);
+        let left = match self.kind {
+            Exit::Residual => add_times(hidden, normed, &self.projection),
+            Exit::Projection => times(normed, &self.projection),
+        };
+        left.reshape(dims)
     }
 }

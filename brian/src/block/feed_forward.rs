@@ -1,7 +1,7 @@
 //! Gated feed-forward (SwiGLU, Shazeer 2020): `down( silu(gate x) ⊙ up x )`, no biases.
 
 use super::BlockSizes;
-use super::matrix::{matrix, per_token};
+use super::matrix::{matrix, times};
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -28,12 +28,12 @@ impl<B: Backend> FeedForward<B> {
         }
     }
 
-    /// Maps every position on its own.
+    /// Maps every token on its own.
     ///
     /// # Shapes
-    /// `[batch, seq, d_model]` to the same
-    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let gate = silu(per_token(&self.gate, x.clone()));
-        per_token(&self.down, gate * per_token(&self.up, x))
+    /// `[n_tokens, d_model]` to the same
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let gate = silu(times(x.clone(), &self.gate));
+        times(gate * times(x, &self.up), &self.down)
     }
 }

@@ -1,5 +1,6 @@
 //! The bias-free linear map that everything in a block is made of.
 
+use crate::kernel::{self, product};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -12,6 +13,14 @@ pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) 
         .init(device)
 }
 
+/// Applies a map to rows.
+///
+/// # Shapes
+/// `[n, d_in]` to `[n, d_out]`
+pub(crate) fn times<B: Backend>(x: Tensor<B, 2>, map: &Linear<B>) -> Tensor<B, 2> {
+    product::times(&x, &map.weight.val()).unwrap_or_else(|| map.forward(x))
+}
+
 /// Applies a map to every token as one matrix product.
 ///
 /// On `[batch, seq, d_in]` Burn makes one product and one weight gradient per sequence and then adds those up.
@@ -19,24 +28,43 @@ pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) 
 /// # Shapes
 /// `[batch, seq, d_in]` to `[batch, seq, d_out]`
 pub(crate) fn per_token<B: Backend>(map: &Linear<B>, x: Tensor<B, 3>) -> Tensor<B, 3> {
-    let [batch, seq, d_in] = x.dims();
-    let y = map.forward(x.reshape([batch * seq, d_in]));
+    let [batch, seq, _] = x.dims();
+    let y = times(per_row(x), map);
     let [_, d_out] = y.dims();
     y.reshape([batch, seq, d_out])
 }
 
-/// What a position adds to the stream: through an adapter, or as it is.
+/// The stream with a map of something added: `y + x W`.
 ///
 /// # Shapes
-/// `[batch, seq, d_position]` to `[batch, seq, d_model]`
-pub(crate) fn inject<B: Backend>(
+/// `[n, d_out]` and `[n, d_in]` to `[n, d_out]`
+pub(crate) fn add_times<B: Backend>(
+    y: Tensor<B, 2>,
+    x: Tensor<B, 2>,
+    map: &Linear<B>,
+) -> Tensor<B, 2> {
+    product::add_times(&y, &x, &map.weight.val()).unwrap_or_else(|| y + map.forward(x))
+}
+
+/// The stream with a position in it: through an adapter, or as it is.
+///
+/// # Shapes
+/// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[n_tokens, d_model]`
+pub(crate) fn place<B: Backend>(
+    hidden: Tensor<B, 2>,
     adapter: Option<&Linear<B>>,
-    position: Tensor<B, 3>,
-) -> Tensor<B, 3> {
+    position: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     match adapter {
-        Some(adapter) => per_token(adapter, position),
-        None => position,
+        Some(adapter) => add_times(hidden, position, adapter),
+        None => hidden + position,
     }
+}
+
+/// `[batch, seq, width]` token by token.
+pub(crate) fn per_row<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+    let [batch, seq, width] = x.dims();
+    x.reshape([batch * seq, width])
 }
 
 /// Indices on the device.
@@ -48,6 +76,39 @@ pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<
 
 /// Some rows, in the order given.
 pub(crate) fn rows<B: Backend>(from: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
-    let which = indices(which, &from.device());
-    from.select(0, which)
+    kernel::rows::rows(&from, which).unwrap_or_else(|| {
+        let which = indices(which, &from.device());
+        from.select(0, which)
+    })
+}
+
+/// Some rows; all of them as they are.
+pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
+    match which.iter().copied().eq(0..all.dims()[0]) {
+        true => all,
+        false => rows(all, which),
+    }
+}
+
+/// Rows that lie in one or two tensors `[…, width]`.
+pub(crate) struct Parts<B: Backend> {
+    pub parts: Vec<Tensor<B, 2>>,
+    /// Where each lies, counted through all parts; none twice.
+    pub rows: Vec<usize>,
+}
+
+impl<B: Backend> Parts<B> {
+    /// All of one tensor.
+    pub fn one(part: Tensor<B, 2>) -> Self {
+        let [n_rows, _] = part.dims();
+        Self {
+            parts: vec![part],
+            rows: (0..n_rows).collect(),
+        }
+    }
+
+    /// The rows in their order.
+    pub fn gather(self) -> Tensor<B, 2> {
+        some(Tensor::cat(self.parts, 0), &self.rows)
+    }
 }

@@ -7,6 +7,7 @@ pub mod exit;
 pub mod feed_forward;
 pub(crate) mod matrix;
 pub mod routed;
+pub(crate) mod sight;
 pub mod transformer;
 
 /// The sizes that every block of a model shares.

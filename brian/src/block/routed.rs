@@ -5,7 +5,7 @@
 
 use super::BlockSizes;
 use super::causal::Causal;
-use super::matrix::{inject, matrix};
+use super::matrix::{matrix, per_row, place};
 use super::transformer::TransformerBlock;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -50,6 +50,16 @@ impl<B: Backend> RoutedBlock<B> {
     /// # Shapes
     /// As [`Self::forward`]
     pub fn place(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
-        hidden + inject(self.adapter.as_ref(), position)
+        let dims = hidden.dims();
+        let placed = self.place_rows(per_row(hidden), per_row(position));
+        placed.reshape(dims)
+    }
+
+    /// The same of tokens apart.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[n_tokens, d_model]`
+    pub fn place_rows(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
+        place(hidden, self.adapter.as_ref(), position)
     }
 }

@@ -4,6 +4,8 @@ use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
+use super::matrix::per_row;
+use crate::kernel::feed_forward::feed_forward;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::Tensor;
@@ -37,8 +39,18 @@ impl<B: Backend> TransformerBlock<B> {
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
-        let (queries, own) = self.project(x.clone(), causal);
-        self.finish(x, queries, own, causal.mask())
+        let dims @ [batch, _, _] = x.dims();
+        let rows = per_row(x.clone());
+        match self
+            .attention
+            .find_at_once(&rows, &self.attention_norm, causal, batch)
+        {
+            Some(found) => self.end(rows, found).reshape(dims),
+            None => {
+                let (queries, own) = self.project(x.clone(), causal);
+                self.finish(x, queries, own, causal.mask())
+            }
+        }
     }
 
     /// What attention starts from; see [`Attention::project`].
@@ -55,16 +67,19 @@ impl<B: Backend> TransformerBlock<B> {
         among: KeysValues<B>,
         mask: Tensor<B, 4>,
     ) -> Tensor<B, 3> {
-        self.end(x, self.attention.find(queries, among, mask))
+        let dims = x.dims();
+        let found = self.attention.find(queries, among, mask);
+        self.end(per_row(x), per_row(found)).reshape(dims)
     }
 
-    /// The block's output for tokens with what their attention found, `[batch, seq, d_model]` each.
-    pub fn end(&self, x: Tensor<B, 3>, found: Tensor<B, 3>) -> Tensor<B, 3> {
-        let x = x + self.attention.output(found);
-        let fed = self
-            .feed_forward
-            .forward(self.feed_forward_norm.forward(x.clone()));
-        x + fed
+    /// The block's output for tokens with what their attention found.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` each
+    pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
+        let x = self.attention.add_output(x, found);
+        let (norm, maps) = (&self.feed_forward_norm, &self.feed_forward);
+        feed_forward(&x, norm, maps).unwrap_or_else(|| x.clone() + maps.forward(norm.forward(x)))
     }
 }
 

@@ -8,21 +8,21 @@
 
 use super::choose::Chosen;
 use super::past::Past;
-use super::resting::{Resting, some};
+use super::resting::Resting;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
 use super::walk::Ground;
 use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Causal, MASKED};
-use crate::block::matrix::{indices, rows};
+use crate::block::matrix::{Parts, indices, rows, some};
 use crate::block::routed::RoutedBlock;
+use crate::block::sight::Sight;
 use crate::memory::pass::Pass;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Bool, IndexingUpdateOp, Tensor, TensorData};
 use std::cell::RefCell;
-
-/// Sums over keys run in so many lanes: in whole ones, keys that are hidden change no bit of them, however many there are.
-const LANES: usize = 8;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Which tokens run which block; tokens count `[batch * seq]`.
 pub(crate) struct Runs {
@@ -134,7 +134,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     /// How many branches every token has: the sequences of the best ones come first.
     n_branches: usize,
     /// Per block, keys and values.
-    resting: Vec<Option<Resting<B, 2>>>,
+    resting: Vec<Option<Resting<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
     gathered: Option<(Vec<usize>, Tensor<B, 2>)>,
@@ -335,8 +335,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             .repeat_dim(0, self.n_branches);
         let found = block.block.attention.find(queries, among, mask);
         let [placed, found] = [placed, found].map(|x| some(x.reshape([n_tokens, d_model]), tokens));
-        let output = block.block.end(placed.unsqueeze(), found.unsqueeze());
-        output.reshape([tokens.len(), d_model])
+        block.block.end(placed, found)
     }
 
     /// What a block makes of some tokens, `[tokens, d_model]`.
@@ -349,41 +348,36 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         left: &[bool],
     ) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
-        let packed = Packed::new(tokens, seq);
         let placed = self.placed(index, before, &input.position, tokens);
-        let angles = self.causal.angles(&packed.places);
+        let places: Vec<usize> = tokens.iter().map(|token| token % seq).collect();
+        let angles = self.causal.angles(&places);
         let block = &self.pool[index].block;
-        let maps = self.maps(index);
-        let normed = block.attention_norm.forward(placed.clone());
-        let queries = packed.pack(maps.queries(normed.clone(), &angles));
-        let (among, places) = match self.attends {
+        let (norm, maps) = (&block.attention_norm, self.maps(index));
+        let queries = maps.queries(&placed, norm, &angles);
+        let Present { n_tokens, seen } = Present::new(tokens, seq);
+        let (keys_values, sight) = match self.attends {
             Attends::Selected => {
-                let own = maps.keys_values(normed, &angles);
-                (own.map(|x| packed.pack(x)), packed.key_places(seq))
+                let sight = Sight {
+                    visible: n_tokens.iter().flat_map(|&n| 1..=n).collect(),
+                    n_keys: n_tokens.clone(),
+                    n_queries: n_tokens,
+                };
+                (Parts::one(maps.keys_values(&placed, norm, &angles)), sight)
             }
             Attends::All => {
-                let sequences = packed.sequences.iter();
-                let keys = sequences.flat_map(|sequence| sequence * seq..(sequence + 1) * seq);
-                let rows = self.keys_values(index, &maps, input, &keys.collect::<Vec<_>>(), left);
-                let n_sequences = packed.sequences.len();
-                let places = (0..n_sequences).flat_map(|_| 0..seq).collect();
-                let split = |x: Tensor<B, 2>| {
-                    let [_, width] = x.dims();
-                    x.reshape([n_sequences, seq, width])
+                let sight = Sight {
+                    visible: places.iter().map(|place| place + 1).collect(),
+                    n_keys: seen.iter().map(Range::len).collect(),
+                    n_queries: n_tokens,
                 };
-                (rows.map(split), places)
+                let keys: Vec<usize> = seen.into_iter().flatten().collect();
+                (self.keys_values(index, &maps, input, &keys, left), sight)
             }
         };
-        let block = &self.pool[index].block;
-        let [keys, values] = among.map(|x| block.attention.heads(x));
-        let mask = packed.mask(places, &placed.device());
-        let queries = block.attention.heads(queries);
         let found = block
             .attention
-            .find(queries, KeysValues { keys, values }, mask);
-        let found = packed.unpack(found);
-        let output = block.end(placed.unsqueeze(), found.unsqueeze());
-        output.squeeze_dim(0)
+            .find_rows(queries, keys_values, &Arc::new(sight));
+        block.end(placed, found)
     }
 
     /// What a block's norm starts from, of some tokens with their hidden states.
@@ -394,9 +388,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         position: &Tensor<B, 2>,
         tokens: &[usize],
     ) -> Tensor<B, 2> {
-        let position = some(position.clone(), tokens).unsqueeze();
-        let placed = self.pool[block].place(hidden.unsqueeze(), position);
-        placed.squeeze_dim(0)
+        self.pool[block].place_rows(hidden, some(position.clone(), tokens))
     }
 
     /// The maps of a block's attention, cut apart once per walk.
@@ -405,7 +397,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         maps.clone()
     }
 
-    /// A block's keys and values of some tokens, `[tokens, d_model]` each.
+    /// A block's keys and values of some tokens, `[tokens, 2 * d_model]`.
     fn keys_values(
         &mut self,
         index: usize,
@@ -413,15 +405,15 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         input: &Input<B>,
         tokens: &[usize],
         left: &[bool],
-    ) -> [Tensor<B, 2>; 2] {
+    ) -> Parts<B> {
         let [_, seq] = self.dims;
         let mut resting = self.resting[index].take().expect("it is put back below");
         let rows = resting.rows(tokens, left, |fresh| {
             let hidden = self.gather(input, fresh);
             let placed = self.placed(index, hidden, &input.position, fresh);
-            let normed = self.pool[index].block.attention_norm.forward(placed);
             let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
-            maps.keys_values(normed, &self.causal.angles(&places))
+            let norm = &self.pool[index].block.attention_norm;
+            maps.keys_values(&placed, norm, &self.causal.angles(&places))
         });
         self.resting[index] = Some(resting);
         rows
@@ -440,94 +432,24 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     }
 }
 
-/// Some tokens, sequence by sequence, as a rectangle.
-struct Packed {
-    /// The sequences that have any.
-    sequences: Vec<usize>,
-    /// At least as long as the longest of them, in whole [`LANES`].
-    longest: usize,
-    /// The place of each token in its sequence.
-    places: Vec<usize>,
-    /// Which token each cell holds; a cell behind the last one of its sequence repeats that one.
-    cells: Vec<usize>,
-    /// The cell of each token.
-    cell_of: Vec<usize>,
+/// Tokens, rising, sequence by sequence.
+struct Present {
+    /// How many of each sequence that has any.
+    n_tokens: Vec<usize>,
+    /// Those that they see: of each such sequence all up to the last one.
+    seen: Vec<Range<usize>>,
 }
 
-impl Packed {
-    /// `tokens` rise.
+impl Present {
     fn new(tokens: &[usize], seq: usize) -> Self {
         let groups: Vec<&[usize]> = tokens.chunk_by(|a, b| a / seq == b / seq).collect();
-        let longest = groups.iter().map(|group| group.len()).max().unwrap_or(0);
-        let longest = longest.next_multiple_of(LANES);
-        let mut packed = Self {
-            sequences: groups.iter().map(|group| group[0] / seq).collect(),
-            longest,
-            places: tokens.iter().map(|token| token % seq).collect(),
-            cells: Vec::with_capacity(groups.len() * longest),
-            cell_of: Vec::with_capacity(tokens.len()),
-        };
-        let mut first = 0;
-        for group in groups {
-            for cell in 0..longest {
-                if cell < group.len() {
-                    packed.cell_of.push(packed.cells.len());
-                }
-                packed.cells.push(first + cell.min(group.len() - 1));
-            }
-            first += group.len();
+        Self {
+            n_tokens: groups.iter().map(|group| group.len()).collect(),
+            seen: groups
+                .iter()
+                .map(|group| group[0] / seq * seq..group[group.len() - 1] + 1)
+                .collect(),
         }
-        packed
-    }
-
-    fn is_full(&self) -> bool {
-        self.cells.len() == self.cell_of.len()
-    }
-
-    /// `[tokens, width]` to `[sequences, longest, width]`.
-    fn pack<B: Backend>(&self, x: Tensor<B, 2>) -> Tensor<B, 3> {
-        let [_, width] = x.dims();
-        let x = match self.is_full() {
-            true => x,
-            false => rows(x, &self.cells),
-        };
-        x.reshape([self.sequences.len(), self.longest, width])
-    }
-
-    /// `[sequences, longest, width]` to `[tokens, width]`.
-    fn unpack<B: Backend>(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
-        let [n_sequences, longest, width] = x.dims();
-        let x = x.reshape([n_sequences * longest, width]);
-        match self.is_full() {
-            true => x,
-            false => rows(x, &self.cell_of),
-        }
-    }
-
-    /// The places of the cells as keys, `[sequences * longest]`; a cell that repeats lies behind everything.
-    fn key_places(&self, seq: usize) -> Vec<usize> {
-        let mut places = vec![seq; self.cells.len()];
-        for (&cell, &place) in self.cell_of.iter().zip(&self.places) {
-            places[cell] = place;
-        }
-        places
-    }
-
-    /// What hides later keys from the cells, `[sequences, 1, longest, n_keys]`: to be added. `keys` are places,
-    /// `[sequences * n_keys]`.
-    fn mask<B: Backend>(&self, keys: Vec<usize>, device: &B::Device) -> Tensor<B, 4> {
-        let n_sequences = self.sequences.len();
-        let n_keys = keys.len() / n_sequences;
-        let queries = self.cells.iter().map(|&token| self.places[token]).collect();
-        let places = |places: Vec<usize>, dims: [usize; 4]| -> Tensor<B, 4, Int> {
-            let places: Vec<i64> = places.into_iter().map(|place| place as i64).collect();
-            Tensor::from_data(TensorData::new(places, dims), device)
-        };
-        let dims = [n_sequences, 1, self.longest, n_keys];
-        let queries = places(queries, [n_sequences, 1, self.longest, 1]).expand(dims);
-        let keys = places(keys, [n_sequences, 1, 1, n_keys]).expand(dims);
-        let later: Tensor<B, 4, Bool> = keys.greater(queries);
-        Tensor::zeros(dims, device).mask_fill(later, MASKED)
     }
 }
 
@@ -545,14 +467,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_packed_sequence_by_sequence() {
-        let packed = Packed::new(&[1, 2, 13, 15, 16, 33], 10);
-        assert_eq!(packed.sequences, [0, 1, 3]);
-        assert_eq!(packed.longest, LANES);
-        let cells = [[0, 1, 1, 1, 1, 1, 1, 1], [2, 3, 4, 4, 4, 4, 4, 4], [5; 8]];
-        assert_eq!(packed.cells, cells.concat());
-        assert_eq!(packed.cell_of, [0, 1, 8, 9, 10, 16]);
-        assert_eq!(packed.key_places(10)[..3], [1, 2, 10]);
+    fn tokens_are_counted_sequence_by_sequence() {
+        let present = Present::new(&[1, 2, 13, 15, 16, 33], 10);
+        assert_eq!(present.n_tokens, [2, 3, 1]);
+        assert_eq!(present.seen, [0..3, 10..17, 30..34]);
     }
 
     #[test]

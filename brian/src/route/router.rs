@@ -3,6 +3,7 @@
 //! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model`. It sees nothing pooled over the
 //! sequence: a mean over positions would show it the future.
 
+use crate::kernel::router::score;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::Tensor;
@@ -43,7 +44,9 @@ impl<B: Backend> Router<B> {
     /// - `position`: `[n_tokens, d_position]`
     /// - returns `[n_tokens, n_actions]`
     pub fn forward(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        let state = Tensor::cat(vec![hidden, position], 1);
-        self.output.forward(silu(self.input.forward(state)))
+        score(&hidden, &position, &self.input, &self.output).unwrap_or_else(|| {
+            let state = Tensor::cat(vec![hidden, position], 1);
+            self.output.forward(silu(self.input.forward(state)))
+        })
     }
 }

@@ -11,11 +11,12 @@ use super::leave::{Mixture, StraightThrough};
 use super::past::Past;
 use super::policy::{Policy, Row};
 use super::position::{Positions, Reach, Table};
-use super::resting::{Resting, some};
+use super::resting::Resting;
 use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use super::trace::{Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
+use crate::block::matrix::some;
 use crate::block::routed::RoutedBlock;
 use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
@@ -163,7 +164,7 @@ impl<B: Backend> Ground<'_, B> {
         state: &State<B>,
         tokens: &[Token],
         table: &Table<B>,
-        resting: &mut Resting<B, 1>,
+        resting: &mut Resting<B>,
     ) -> Asked<B> {
         let rules = step.rules;
         let [batch, seq, d_model] = state.hidden.dims();
@@ -184,11 +185,11 @@ impl<B: Backend> Ground<'_, B> {
             (Execution::Grouped, Sees::Token) => {
                 let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
                 let all: Vec<usize> = (0..n_tokens).collect();
-                let [logits] = resting.rows(&all, &left, |fresh| {
+                let logits = resting.rows(&all, &left, |fresh| {
                     let (seen, position) = (some(seen, fresh), some(position, fresh));
-                    [self.router.forward(seen, position)]
+                    self.router.forward(seen, position)
                 });
-                logits
+                logits.gather()
             }
             _ => self.router.forward(seen, position),
         };

@@ -19,6 +19,7 @@ mod freeze;
 mod gradient;
 mod hook;
 mod loader;
+mod one_pass;
 mod optimizer;
 mod schedule;
 mod session;

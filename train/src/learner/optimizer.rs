@@ -2,6 +2,7 @@
 //!
 //! Norm gains and biases are no maps: decay would only pull them off the scale they have to keep.
 
+use super::one_pass::OnePassAdamW;
 use crate::run::{HostTensor, TensorMap};
 use brian::parameter::Path;
 use brillm::row_adamw::{AdamW as RowSettings, Mode};
@@ -9,15 +10,14 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::record::AdaptorRecord;
 use burn::optim::{
-    AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, MultiGradientsParams,
-    Optimizer,
+    AdamWState, AdaptiveMomentumState, GradientsParams, MultiGradientsParams, Optimizer,
 };
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-type Adaptor<M, B> = OptimizerAdaptor<AdamW, M, B>;
+type Adaptor<M, B> = OptimizerAdaptor<OnePassAdamW, M, B>;
 type Records<M, B> = <Adaptor<M, B> as Optimizer<M, B>>::Record;
 
 const MOMENT_1: &str = ".moment_1";
@@ -128,12 +128,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
             OptimizerConfig::RowAdamw { .. } => Decay::All,
         };
         let adamw = |weight_decay: f64| {
-            AdamWConfig::new()
-                .with_beta_1(betas[0] as f32)
-                .with_beta_2(betas[1] as f32)
-                .with_epsilon(epsilon as f32)
-                .with_weight_decay(weight_decay as f32)
-                .init()
+            OptimizerAdaptor::from(OnePassAdamW::new(betas, epsilon, weight_decay))
         };
         Self {
             decayed: adamw(weight_decay),

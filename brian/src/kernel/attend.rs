@@ -1,0 +1,440 @@
+//! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
+//! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
+
+use super::node::{Pass, Rows, input, run};
+use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
+use crate::block::matrix::Parts;
+use crate::block::sight::Sight;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Queries that are scored at once.
+const QUERIES: usize = 64;
+
+/// What queries find; of one tensor with queries, keys and values.
+///
+/// # Shapes
+/// `[n, 3 * d_model]` to `[n, d_model]`
+pub(crate) fn attend_all<B: Backend>(
+    packed: &Tensor<B, 2>,
+    n_heads: usize,
+    sight: &Arc<Sight>,
+) -> Option<Tensor<B, 2>> {
+    run(All(Attend::new(n_heads, sight)), [input(packed)])
+}
+
+/// What queries find among keys and values of other tokens.
+///
+/// # Shapes
+/// `[n, d_model]` and `[n_keys, 2 * d_model]` to `[n, d_model]`
+pub(crate) fn attend<B: Backend>(
+    queries: &Tensor<B, 2>,
+    keys_values: &Parts<B>,
+    n_heads: usize,
+    sight: &Arc<Sight>,
+) -> Option<Tensor<B, 2>> {
+    let pass = Apart {
+        attend: Attend::new(n_heads, sight),
+        rows: keys_values.rows.clone(),
+    };
+    let queries = input(queries);
+    match keys_values.parts.as_slice() {
+        [only] => run(pass, [queries, input(only)]),
+        [first, second] => run(pass, [queries, input(first), input(second)]),
+        _ => None,
+    }
+}
+
+/// Queries, keys and values side by side.
+#[derive(Clone, Debug)]
+struct All(Attend);
+
+impl Pass<1> for All {
+    type Kept = Array2<f32>;
+
+    fn forward(&self, [packed]: &[Rows; 1]) -> (Array2<f32>, Array2<f32>) {
+        let (queries, keys_values) = packed.view().split_at(Axis(1), packed.ncols() / 3);
+        self.0.forward(queries, Lines::Whole(keys_values))
+    }
+
+    fn backward(
+        &self,
+        [packed]: &[Rows; 1],
+        sums: Array2<f32>,
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Rows>; 1] {
+        let d_model = packed.ncols() / 3;
+        let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
+        let mut found = Array2::zeros(packed.dim());
+        let (of_queries, of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
+        self.0.backward(
+            queries,
+            Lines::Whole(keys_values),
+            &sums,
+            gradient.view(),
+            [of_queries, of_keys_values],
+        );
+        [Some(found.into_shared())]
+    }
+}
+
+/// Keys and values of other tokens.
+#[derive(Clone, Debug)]
+struct Apart {
+    attend: Attend,
+    rows: Vec<usize>,
+}
+
+impl Apart {
+    fn is_whole(&self, parts: &[Rows]) -> bool {
+        matches!(parts, [only] if self.rows.iter().copied().eq(0..only.nrows()))
+    }
+
+    /// The queries with what says where keys and values lie.
+    fn lines<'a>(&'a self, inputs: &'a [Rows]) -> (&'a Rows, Lines<'a>) {
+        let (queries, parts) = inputs.split_first().expect("queries");
+        let lines = match self.is_whole(parts) {
+            true => Lines::Whole(parts[0].view()),
+            false => Lines::Some {
+                parts,
+                rows: &self.rows,
+            },
+        };
+        (queries, lines)
+    }
+
+    /// Their gradients, back where they lie.
+    fn scatter(&self, gradient: Array2<f32>, parts: &[Rows]) -> Vec<Array2<f32>> {
+        if self.is_whole(parts) {
+            return vec![gradient];
+        }
+        let width = gradient.ncols();
+        let n_first = parts[0].nrows();
+        let zeros = |part: &Rows| Array2::zeros(part.dim());
+        let mut scattered: Vec<Array2<f32>> = parts.iter().map(zeros).collect();
+        let from = flat(&gradient).chunks_exact(width);
+        for (from, &row) in from.zip(&self.rows) {
+            let (part, row) = match row < n_first {
+                true => (0, row),
+                false => (1, row - n_first),
+            };
+            flat_mut(&mut scattered[part])[row * width..][..width].copy_from_slice(from);
+        }
+        scattered
+    }
+}
+
+/// Queries, then one part or two.
+impl<const N: usize> Pass<N> for Apart {
+    type Kept = Array2<f32>;
+
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Array2<f32>) {
+        let (queries, lines) = self.lines(inputs);
+        self.attend.forward(queries.view(), lines)
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Rows; N],
+        sums: Array2<f32>,
+        gradient: Rows,
+        wanted: [bool; N],
+    ) -> [Option<Rows>; N] {
+        let (queries, lines) = self.lines(inputs);
+        let mut of_queries = Array2::zeros(queries.dim());
+        let mut of_keys_values = Array2::zeros([self.rows.len(), 2 * queries.ncols()]);
+        self.attend.backward(
+            queries.view(),
+            lines,
+            &sums,
+            gradient.view(),
+            [of_queries.view_mut(), of_keys_values.view_mut()],
+        );
+        let mut found = vec![of_queries];
+        found.extend(self.scatter(of_keys_values, &inputs[1..]));
+        let mut found = found.into_iter().zip(wanted);
+        std::array::from_fn(|_| {
+            let (found, wanted) = found.next().expect("one of each input");
+            wanted.then(|| found.into_shared())
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Attend {
+    n_heads: usize,
+    sight: Arc<Sight>,
+}
+
+impl Attend {
+    fn new(n_heads: usize, sight: &Arc<Sight>) -> Self {
+        Self {
+            n_heads,
+            sight: sight.clone(),
+        }
+    }
+
+    /// What is found, and per query and head the logarithm of the sum of its exponentials.
+    fn forward<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: Lines<'a>,
+    ) -> (Array2<f32>, Array2<f32>) {
+        let mut found = Array2::zeros(queries.dim());
+        let mut sums = Array2::zeros([queries.nrows(), self.n_heads]);
+        let heads = self.heads(queries, keys_values);
+        let out = self.cut(found.view_mut(), &self.sight.n_queries, self.n_heads);
+        let out_sums = self.cut(sums.view_mut(), &self.sight.n_queries, self.n_heads);
+        heads
+            .into_par_iter()
+            .zip(out.into_par_iter().zip(out_sums))
+            .for_each(|(head, (out, sums))| head.forward(out, sums));
+        (found, sums)
+    }
+
+    fn backward<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: Lines<'a>,
+        sums: &Array2<f32>,
+        gradient: ArrayView2<f32>,
+        [of_queries, of_keys_values]: [ArrayViewMut2<f32>; 2],
+    ) {
+        let heads = self.heads(queries, keys_values);
+        let Sight {
+            n_queries, n_keys, ..
+        } = &*self.sight;
+        let d_model = of_queries.ncols();
+        let (of_keys, of_values) = of_keys_values.split_at(Axis(1), d_model);
+        let of_queries = self.cut(of_queries, n_queries, self.n_heads);
+        let of_keys = self.cut(of_keys, n_keys, self.n_heads);
+        let of_values = self.cut(of_values, n_keys, self.n_heads);
+        let outputs = of_queries.into_par_iter().zip(of_keys).zip(of_values);
+        heads.into_par_iter().zip(outputs).for_each(
+            |(head, ((of_queries, of_keys), of_values))| {
+                let [first, column] = head.place;
+                let rows = first..first + head.queries.nrows();
+                let width = head.queries.ncols();
+                let gradient = part(gradient, 0, rows.clone());
+                let gradient = part(gradient, 1, column * width..(column + 1) * width);
+                let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
+                head.backward(&sums, gradient, of_queries, of_keys, of_values);
+            },
+        );
+    }
+
+    /// Sequence by sequence, head by head.
+    fn heads<'a>(&'a self, queries: ArrayView2<'a, f32>, keys_values: Lines<'a>) -> Vec<Head<'a>> {
+        let d_model = queries.ncols();
+        let width = d_model / self.n_heads;
+        let (mut first_query, mut first_key) = (0, 0);
+        let mut heads = Vec::with_capacity(self.sight.n_queries.len() * self.n_heads);
+        for (&n_queries, &n_keys) in self.sight.n_queries.iter().zip(&self.sight.n_keys) {
+            let rows = first_query..first_query + n_queries;
+            let keys = first_key..first_key + n_keys;
+            for head in 0..self.n_heads {
+                let columns = head * width..(head + 1) * width;
+                let behind = d_model + columns.start..d_model + columns.end;
+                heads.push(Head {
+                    queries: part(part(queries, 0, rows.clone()), 1, columns.clone()),
+                    keys: keys_values.part(keys.clone(), columns),
+                    values: keys_values.part(keys.clone(), behind),
+                    visible: &self.sight.visible[rows.clone()],
+                    place: [first_query, head],
+                });
+            }
+            first_query += n_queries;
+            first_key += n_keys;
+        }
+        heads
+    }
+
+    /// The same parts of rows that are to be written.
+    fn cut<'a>(
+        &self,
+        mut rows: ArrayViewMut2<'a, f32>,
+        sizes: &[usize],
+        n_heads: usize,
+    ) -> Vec<ArrayViewMut2<'a, f32>> {
+        let width = rows.ncols() / n_heads;
+        let mut parts = Vec::with_capacity(sizes.len() * n_heads);
+        for &size in sizes {
+            let (mut sequence, rest) = rows.split_at(Axis(0), size);
+            rows = rest;
+            for _ in 0..n_heads {
+                let (head, rest) = sequence.split_at(Axis(1), width);
+                sequence = rest;
+                parts.push(head);
+            }
+        }
+        parts
+    }
+}
+
+/// Where keys and values lie.
+#[derive(Clone, Copy)]
+enum Lines<'a> {
+    /// In their order.
+    Whole(ArrayView2<'a, f32>),
+    /// In these rows, counted through all parts.
+    Some {
+        parts: &'a [Rows],
+        rows: &'a [usize],
+    },
+}
+
+impl<'a> Lines<'a> {
+    fn part(self, rows: Range<usize>, columns: Range<usize>) -> Columns<'a> {
+        let lines = match self {
+            Self::Whole(lines) => Self::Whole(part(part(lines, 0, rows), 1, columns.clone())),
+            Self::Some { parts, rows: all } => Self::Some {
+                parts,
+                rows: &all[rows],
+            },
+        };
+        Columns { lines, columns }
+    }
+}
+
+/// Those of one head of one sequence.
+struct Columns<'a> {
+    lines: Lines<'a>,
+    columns: Range<usize>,
+}
+
+impl<'a> Columns<'a> {
+    /// Where nobody else writes, close together.
+    fn load(&self) -> CowArray<'a, f32, Ix2> {
+        let (parts, rows) = match self.lines {
+            Lines::Whole(view) => return view.into(),
+            Lines::Some { parts, rows } => (parts, rows),
+        };
+        let (n_first, width) = parts[0].dim();
+        let mut loaded = Vec::with_capacity(rows.len() * self.columns.len());
+        for &row in rows {
+            let (part, row) = match row < n_first {
+                true => (&parts[0], row),
+                false => (&parts[1], row - n_first),
+            };
+            let row = &flat(part)[row * width..][..width];
+            loaded.extend_from_slice(&row[self.columns.clone()]);
+        }
+        let loaded = Array2::from_shape_vec([rows.len(), self.columns.len()], loaded);
+        loaded.expect("so many rows").into()
+    }
+}
+
+/// One head of one sequence.
+struct Head<'a> {
+    queries: ArrayView2<'a, f32>,
+    keys: Columns<'a>,
+    values: Columns<'a>,
+    /// How many keys each query sees: the first ones.
+    visible: &'a [usize],
+    /// First row of the queries, and which head.
+    place: [usize; 2],
+}
+
+impl Head<'_> {
+    /// Blocks of queries, and how many keys any query of the block sees.
+    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let n_queries = self.visible.len();
+        (0..n_queries).step_by(QUERIES).map(move |start| {
+            let block = start..(start + QUERIES).min(n_queries);
+            let n_keys = self.visible[block.clone()].iter().copied().max();
+            (block, n_keys.unwrap_or(0))
+        })
+    }
+
+    /// Scores of a block, `[queries, n_keys]`.
+    fn scores(&self, block: &Range<usize>, keys: ArrayView2<f32>) -> Array2<f32> {
+        let mut scores = Array2::zeros([block.len(), keys.nrows()]);
+        let queries = part(self.queries, 0, block.clone());
+        general_mat_mul(1.0, &queries, &keys.t(), 0.0, &mut scores);
+        scores
+    }
+
+    fn forward(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
+        let (keys, values) = (self.keys.load(), self.values.load());
+        for (block, n_keys) in self.blocks() {
+            let mut scores = self.scores(&block, part(keys.view(), 0, 0..n_keys));
+            let visible = &self.visible[block.clone()];
+            let mut found = vec![0.0; block.len()];
+            vectorised!({
+                let rows = flat_mut(&mut scores).chunks_exact_mut(n_keys);
+                for ((row, &visible), found) in rows.zip(visible).zip(&mut found) {
+                    let (row, hidden) = row.split_at_mut(visible);
+                    let peak = largest(row);
+                    for score in row.iter_mut() {
+                        *score = exp(*score - peak);
+                    }
+                    let whole = sum(row);
+                    let share = 1.0 / whole;
+                    for score in row.iter_mut() {
+                        *score *= share;
+                    }
+                    hidden.fill(0.0);
+                    *found = peak + whole.ln();
+                }
+            });
+            for (row, found) in block.clone().zip(found) {
+                sums[[row, 0]] = found;
+            }
+            let values = part(values.view(), 0, 0..n_keys);
+            let mut out = part(out.view_mut(), 0, block);
+            general_mat_mul(1.0, &scores, &values, 0.0, &mut out);
+        }
+    }
+
+    fn backward(
+        &self,
+        sums: &[f32],
+        gradient: ArrayView2<f32>,
+        mut of_queries: ArrayViewMut2<f32>,
+        mut of_keys: ArrayViewMut2<f32>,
+        mut of_values: ArrayViewMut2<f32>,
+    ) {
+        let (keys, values) = (self.keys.load(), self.values.load());
+        for (block, n_keys) in self.blocks() {
+            let [keys, values] = [&keys, &values].map(|all| part(all.view(), 0, 0..n_keys));
+            // First scores, then probabilities.
+            let mut shares = self.scores(&block, keys);
+            let queries = part(self.queries, 0, block.clone());
+            let gradient = part(gradient, 0, block.clone());
+            // First the gradient of the probabilities, then that of the scores.
+            let mut of_scores = Array2::zeros([block.len(), n_keys]);
+            general_mat_mul(1.0, &gradient, &values.t(), 0.0, &mut of_scores);
+            let visible = &self.visible[block.clone()];
+            let sums = &sums[block.clone()];
+            vectorised!({
+                let rows = flat_mut(&mut shares).chunks_exact_mut(n_keys);
+                let rows = rows.zip(flat_mut(&mut of_scores).chunks_exact_mut(n_keys));
+                for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
+                    let (shares, hidden) = shares.split_at_mut(visible);
+                    hidden.fill(0.0);
+                    let (of_scores, hidden) = of_scores.split_at_mut(visible);
+                    hidden.fill(0.0);
+                    for share in shares.iter_mut() {
+                        *share = exp((*share - sum).min(0.0));
+                    }
+                    let mean = dot(shares, of_scores);
+                    for (of_score, share) in of_scores.iter_mut().zip(shares.iter()) {
+                        *of_score = share * (*of_score - mean);
+                    }
+                }
+            });
+            let mut of_queries = part(of_queries.view_mut(), 0, block);
+            general_mat_mul(1.0, &of_scores, &keys, 0.0, &mut of_queries);
+            let mut of_keys = part(of_keys.view_mut(), 0, 0..n_keys);
+            general_mat_mul(1.0, &of_scores.t(), &queries, 1.0, &mut of_keys);
+            let mut of_values = part(of_values.view_mut(), 0, 0..n_keys);
+            general_mat_mul(1.0, &shares.t(), &gradient, 1.0, &mut of_values);
+        }
+    }
+}

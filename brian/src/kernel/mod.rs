@@ -1,0 +1,30 @@
+//! What blocks compute, where tensors lie in the memory of the host: the same mathematics in few passes over it, with gradients
+//! written by hand.
+//!
+//! The blocks composed of tensor operations are the definition; a test holds both equal. Everything here answers `None` where it
+//! does not apply (another backend, another precision), and then the definition runs. No model knows which backend it has.
+//!
+//! | file | pass |
+//! |---|---|
+//! | `node` | how a pass becomes an operation of a backend that learns; the only file that names one |
+//! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
+//! | `norm` | `x / rms(x) ⊙ gain` and back |
+//! | `rows` | some rows |
+//! | `router` | `silu([h, P] W1 + b1) W2 + b2` |
+//! | `product` | `x W`, `x Wᵀ`, `y + x W` |
+//! | `project` | `norm(x) W`, queries scaled, queries and keys turned to their positions |
+//! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
+//! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
+#![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
+
+pub(crate) mod attend;
+pub(crate) mod feed_forward;
+mod node;
+mod norm;
+mod numeric;
+pub(crate) mod product;
+pub(crate) mod project;
+pub(crate) mod router;
+pub(crate) mod rows;
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;

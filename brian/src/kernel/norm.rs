@@ -1,0 +1,88 @@
+//! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`.
+
+use super::node::Rows;
+use super::numeric::{dot, flat, flat_mut, rows_per_task, vectorised};
+use ndarray::Array2;
+use rayon::prelude::*;
+
+/// `1 / sqrt(mean(x²) + ε)`.
+#[inline(always)]
+fn scale(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt()
+}
+
+/// Rows, normed.
+pub fn norm(x: &Rows, gain: &Rows, epsilon: f32) -> Array2<f32> {
+    let width = x.ncols();
+    let gain = flat(gain);
+    let mut normed = Array2::zeros(x.dim());
+    let task = rows_per_task(width) * width;
+    let from = flat(x).par_chunks(task);
+    let to = flat_mut(&mut normed).par_chunks_mut(task);
+    to.zip(from).for_each(|(to, from)| {
+        vectorised!({
+            let rows = to.chunks_exact_mut(width).zip(from.chunks_exact(width));
+            for (to, from) in rows {
+                let scale = scale(from, epsilon);
+                for ((to, from), gain) in to.iter_mut().zip(from).zip(gain) {
+                    *to = from * scale * gain;
+                }
+            }
+        });
+    });
+    normed
+}
+
+/// The gradients of `x` and of the gain; `gradient` is that of the normed rows, `beside` what else flows back to `x`.
+pub fn back(
+    x: &Rows,
+    gain: &Rows,
+    epsilon: f32,
+    mut gradient: Array2<f32>,
+    beside: Option<&Rows>,
+) -> [Rows; 2] {
+    let width = x.ncols();
+    let gain = flat(gain);
+    let task = rows_per_task(width) * width;
+    let from = flat(x).par_chunks(task);
+    let to = flat_mut(&mut gradient).par_chunks_mut(task);
+    let parts: Vec<Vec<f32>> = to
+        .zip(from)
+        .enumerate()
+        .map(|(chunk, (to, from))| {
+            let mut of_gain = vec![0.0; width];
+            let first = chunk * task;
+            vectorised!({
+                let rows = to.chunks_exact_mut(width).zip(from.chunks_exact(width));
+                for (index, (to, from)) in rows.enumerate() {
+                    let scale = scale(from, epsilon);
+                    for (((to, from), gain), sum) in
+                        to.iter_mut().zip(from).zip(gain).zip(&mut of_gain)
+                    {
+                        *sum += *to * from * scale;
+                        *to *= gain;
+                    }
+                    let along = dot(to, from) * scale * scale / width as f32;
+                    for (to, from) in to.iter_mut().zip(from) {
+                        *to = scale * (*to - from * along);
+                    }
+                    if let Some(beside) = beside {
+                        let beside = &flat(beside)[first + index * width..][..width];
+                        for (to, beside) in to.iter_mut().zip(beside) {
+                            *to += beside;
+                        }
+                    }
+                }
+            });
+            of_gain
+        })
+        .collect();
+    let mut of_gain = vec![0.0; width];
+    for part in parts {
+        for (sum, part) in of_gain.iter_mut().zip(part) {
+            *sum += part;
+        }
+    }
+    let of_gain = Array2::from_shape_vec([1, width], of_gain).expect("one row");
+    [gradient.into_shared(), of_gain.into_shared()]
+}

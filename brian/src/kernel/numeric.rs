@@ -1,0 +1,141 @@
+//! The arithmetic of rows, written so that compilers vectorise it.
+//!
+//! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
+
+use super::node::Rows;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
+use std::ops::Range;
+
+/// Sums run in so many lanes.
+const LANES: usize = 8;
+/// A task works on about so many numbers: less is not worth another thread.
+const TASK: usize = 1 << 16;
+
+/// How many rows of a width a task works on.
+pub fn rows_per_task(width: usize) -> usize {
+    (TASK / width.max(1)).max(1)
+}
+
+/// Runs an expression, and what is inlined into it, with the best vector instructions of this machine.
+///
+/// A macro, for only what is inlined gets them, and the compiler keeps a large closure apart, in the instructions that every
+/// machine has. `Once` makes the closure one that can be called once, and the call of those cannot be kept apart.
+macro_rules! vectorised {
+    ($work:expr) => {{
+        struct Once;
+        let once = Once;
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let _once = once;
+                $work
+            },
+        )
+    }};
+}
+pub(super) use vectorised;
+
+/// All numbers of rows without gaps.
+pub fn flat<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> &[f32] {
+    rows.as_slice().expect("rows without gaps")
+}
+
+/// The same, to be changed.
+pub fn flat_mut<S: DataMut<Elem = f32>>(rows: &mut ArrayBase<S, Ix2>) -> &mut [f32] {
+    rows.as_slice_mut().expect("rows without gaps")
+}
+
+/// Some rows (`axis` 0) or columns (1) of a view.
+pub fn part<S: RawData>(
+    mut view: ArrayBase<S, Ix2>,
+    axis: usize,
+    which: Range<usize>,
+) -> ArrayBase<S, Ix2> {
+    view.slice_axis_inplace(Axis(axis), which.into());
+    view
+}
+
+/// `a b`.
+pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
+    let mut out = Array2::zeros([a.nrows(), b.ncols()]);
+    general_mat_mul(1.0, &a, &b, 0.0, &mut out);
+    out
+}
+
+/// `a b` behind an `Option`, where it is wanted.
+pub fn product_if(wanted: bool, a: ArrayView2<f32>, b: ArrayView2<f32>) -> Option<Rows> {
+    wanted.then(|| product(a, b).into_shared())
+}
+
+/// Sum of the products of two rows.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Sum of a row.
+#[inline(always)]
+pub fn sum(row: &[f32]) -> f32 {
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            sums[lane] += block[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+/// Largest number of a row.
+#[inline(always)]
+pub fn largest(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (blocks, rest) = row.as_chunks::<LANES>();
+    let mut found = [f32::NEG_INFINITY; LANES];
+    for block in blocks {
+        for lane in 0..LANES {
+            found[lane] = larger(found[lane], block[lane]);
+        }
+    }
+    found
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, larger)
+}
+
+/// `e^x` for `x` of at most 0, to 2 units in the last place; below −87 what it is there.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Adding this number leaves the nearest integer in the last bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.max(-87.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let whole = shifted - ROUND;
+    let x = x - whole * 0.693_359_4 + whole * 2.121_944_4e-4;
+    let polynomial = 1.987_569_1e-4 * x + 1.398_199_9e-3;
+    let polynomial = polynomial * x + 8.333_452e-3;
+    let polynomial = polynomial * x + 4.166_579_6e-2;
+    let polynomial = polynomial * x + 1.666_666_5e-1;
+    let polynomial = polynomial * x + 0.5;
+    let fraction = polynomial * x * x + x + 1.0;
+    fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    let tail = exp(-x.abs());
+    let share = 1.0 / (1.0 + tail);
+    if x < 0.0 { tail * share } else { share }
+}

@@ -1,0 +1,112 @@
+//! Products of rows with a map, without a copy of what is transposed.
+
+use super::node::{Pass, Rows, input, run};
+use super::numeric::{product, product_if};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::Array2;
+use ndarray::linalg::general_mat_mul;
+
+/// `x W`.
+///
+/// # Shapes
+/// `[n, d_in]` and `[d_in, d_out]` to `[n, d_out]`
+pub(crate) fn times<B: Backend>(x: &Tensor<B, 2>, map: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    run(Times, [input(x), input(map)])
+}
+
+/// `x Wᵀ`.
+///
+/// # Shapes
+/// `[n, d_in]` and `[d_out, d_in]` to `[n, d_out]`
+pub(crate) fn times_transposed<B: Backend>(
+    x: &Tensor<B, 2>,
+    map: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    run(TimesTransposed, [input(x), input(map)])
+}
+
+/// `y + x W`.
+///
+/// # Shapes
+/// `[n, d_out]`, `[n, d_in]` and `[d_in, d_out]` to `[n, d_out]`
+pub(crate) fn add_times<B: Backend>(
+    y: &Tensor<B, 2>,
+    x: &Tensor<B, 2>,
+    map: &Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    run(AddTimes, [input(y), input(x), input(map)])
+}
+
+#[derive(Clone, Debug)]
+struct Times;
+
+impl Pass<2> for Times {
+    type Kept = ();
+
+    fn forward(&self, [x, map]: &[Rows; 2]) -> (Array2<f32>, ()) {
+        (product(x.view(), map.view()), ())
+    }
+
+    fn backward(
+        &self,
+        [x, map]: &[Rows; 2],
+        (): (),
+        gradient: Rows,
+        wanted: [bool; 2],
+    ) -> [Option<Rows>; 2] {
+        [
+            product_if(wanted[0], gradient.view(), map.t()),
+            product_if(wanted[1], x.t(), gradient.view()),
+        ]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct TimesTransposed;
+
+impl Pass<2> for TimesTransposed {
+    type Kept = ();
+
+    fn forward(&self, [x, map]: &[Rows; 2]) -> (Array2<f32>, ()) {
+        (product(x.view(), map.t()), ())
+    }
+
+    fn backward(
+        &self,
+        [x, map]: &[Rows; 2],
+        (): (),
+        gradient: Rows,
+        wanted: [bool; 2],
+    ) -> [Option<Rows>; 2] {
+        [
+            product_if(wanted[0], gradient.view(), map.view()),
+            product_if(wanted[1], gradient.t(), x.view()),
+        ]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct AddTimes;
+
+impl Pass<3> for AddTimes {
+    type Kept = ();
+
+    fn forward(&self, [y, x, map]: &[Rows; 3]) -> (Array2<f32>, ()) {
+        let mut sum = y.to_owned();
+        general_mat_mul(1.0, x, map, 1.0, &mut sum);
+        (sum, ())
+    }
+
+    fn backward(
+        &self,
+        [_, x, map]: &[Rows; 3],
+        (): (),
+        gradient: Rows,
+        wanted: [bool; 3],
+    ) -> [Option<Rows>; 3] {
+        let of_x = product_if(wanted[1], gradient.view(), map.t());
+        let of_map = product_if(wanted[2], x.t(), gradient.view());
+        [wanted[0].then_some(gradient), of_x, of_map]
+    }
+}

@@ -1,0 +1,275 @@
+//! Each pass is what its composition of tensor operations is, and so is its gradient.
+
+use super::attend::{attend, attend_all};
+use super::feed_forward::feed_forward;
+use super::product::{add_times, times, times_transposed};
+use super::project::{Columns, project};
+use crate::block::causal::Rotary;
+use crate::block::feed_forward::FeedForward;
+use crate::block::matrix::{Parts, rows};
+use crate::block::sight::Sight;
+use crate::block::{BlockSizes, transformer};
+use burn::backend::Autodiff;
+use burn::module::Param;
+use burn::nn::RmsNorm;
+use burn::tensor::activation::{silu, softmax};
+use burn::tensor::{Tensor, TensorData};
+use burn_ndarray::NdArray;
+use std::sync::Arc;
+
+type Learning = Autodiff<NdArray>;
+type Matrix = Tensor<Learning, 2>;
+
+const SIZES: BlockSizes = BlockSizes {
+    d_model: 24,
+    n_heads: 3,
+    d_ff: 40,
+    norm_epsilon: 1e-6,
+};
+
+fn values<const D: usize>(dims: [usize; D], seed: usize) -> Tensor<Learning, D> {
+    let value = |index: usize| ((index * 37 + seed * 101) as f32 * 0.61).sin() * 1.5;
+    let values: Vec<f32> = (0..dims.iter().product()).map(value).collect();
+    Tensor::from_data(TensorData::new(values, dims), &Default::default()).require_grad()
+}
+
+/// Holds outputs and the gradients of all inputs and of the norm equal, behind a sum with weights that differ.
+fn compare<const N: usize>(
+    inputs: [&Matrix; N],
+    pass: impl Fn([Matrix; N], &RmsNorm<Learning>) -> Option<Matrix>,
+    composed: impl Fn([Matrix; N], &RmsNorm<Learning>) -> Matrix,
+) {
+    let found = |output: &dyn Fn([Matrix; N], &RmsNorm<Learning>) -> Matrix| {
+        let fresh = |input: &Matrix| Tensor::from_inner(input.clone().inner()).require_grad();
+        let (inputs, norm) = (inputs.map(fresh), norm());
+        let output = output(inputs.clone(), &norm);
+        let weights = values(output.dims(), 99).set_require_grad(false);
+        let gradients = (output.clone() * weights).sum().backward();
+        let mut found = vec![output.into_data()];
+        for input in inputs {
+            found.push(input.grad(&gradients).expect("a gradient").into_data());
+        }
+        if let Some(gain) = norm.gamma.val().grad(&gradients) {
+            found.push(gain.into_data());
+        }
+        found
+    };
+    let fast = found(&|inputs, norm| pass(inputs, norm).expect("the host"));
+    let plain = found(&composed);
+    assert_eq!(fast.len(), plain.len());
+    for (fast, plain) in fast.iter().zip(&plain) {
+        assert_eq!(fast.shape, plain.shape);
+        let size =
+            |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, |a: f32, b| a.max(b.abs()));
+        let largest = size(&mut plain.iter::<f32>());
+        let difference = size(
+            &mut fast
+                .iter::<f32>()
+                .zip(plain.iter::<f32>())
+                .map(|(a, b)| a - b),
+        );
+        assert!(difference < 5e-6 * largest, "{difference} of {largest}");
+    }
+}
+
+fn norm() -> RmsNorm<Learning> {
+    let mut norm = transformer::norm(&SIZES, &Default::default());
+    norm.gamma = Param::from_tensor(values([SIZES.d_model], 7));
+    norm
+}
+
+/// 70 rows: more than one task works on, and no multiple of it.
+const N: usize = 70;
+
+#[test]
+fn products() {
+    let [x, y] = [values([N, 24], 1), values([N, 9], 2)];
+    let [map, transposed] = [values([24, 9], 3), values([9, 24], 4)];
+    compare(
+        [&x, &map],
+        |[x, map], _| times(&x, &map),
+        |[x, map], _| x.matmul(map),
+    );
+    compare(
+        [&x, &transposed],
+        |[x, map], _| times_transposed(&x, &map),
+        |[x, map], _| x.matmul(map.transpose()),
+    );
+    compare(
+        [&y, &x, &map],
+        |[y, x, map], _| add_times(&y, &x, &map),
+        |[y, x, map], _| y + x.matmul(map),
+    );
+}
+
+#[test]
+fn the_feed_forward_half() {
+    let (x, down) = (
+        values([N, SIZES.d_model], 1),
+        values([40, SIZES.d_model], 4),
+    );
+    let [gate, up] = [2, 3].map(|seed| values([SIZES.d_model, 40], seed) * 0.2);
+    compare(
+        [&x, &gate, &up, &down],
+        |[x, gate, up, down], norm| {
+            let mut maps = FeedForward::new(&SIZES, &Default::default());
+            maps.gate.weight = Param::from_tensor(gate);
+            maps.up.weight = Param::from_tensor(up);
+            maps.down.weight = Param::from_tensor(down);
+            feed_forward(&x, norm, &maps)
+        },
+        |[x, gate, up, down], norm| {
+            let normed = norm.forward(x.clone());
+            x + (silu(normed.clone().matmul(gate)) * normed.matmul(up)).matmul(down)
+        },
+    );
+}
+
+#[test]
+fn queries_keys_and_values() {
+    let x = values([N, SIZES.d_model], 1);
+    let rotary = Rotary::<Learning>::new(N, 8, 10_000.0, &Default::default());
+    let causal = rotary.causal(N / 2);
+    let every: Vec<usize> = (0..N).map(|row| row % (N / 2)).collect();
+    let some: Vec<usize> = (0..N).map(|row| row * 3 % (N / 2)).collect();
+    for (columns, n_parts, n_turned, n_scaled) in [
+        (Columns::All, 3, 2, 1),
+        (Columns::Queries, 1, 1, 1),
+        (Columns::KeysValues, 2, 1, 0),
+    ] {
+        let map = values([SIZES.d_model, n_parts * SIZES.d_model], 5);
+        for places in [&every, &some] {
+            let angles = match places == &every {
+                true => causal.all_angles(),
+                false => causal.angles(places),
+            };
+            compare(
+                [&x, &map],
+                |[x, map], norm| project(&x, norm, &map, columns, &angles),
+                |[x, map], norm| {
+                    let packed = norm.forward(x).matmul(map);
+                    let parts = packed.chunk(n_parts, 1).into_iter().enumerate();
+                    let turned = parts.map(|(index, part)| {
+                        let part = match index < n_turned {
+                            true => causal.angles(places).rotate(part),
+                            false => part,
+                        };
+                        match index < n_scaled {
+                            true => part / 8f32.sqrt(),
+                            false => part,
+                        }
+                    });
+                    Tensor::cat(turned.collect(), 1)
+                },
+            );
+        }
+    }
+}
+
+/// Attention query by query.
+fn seen(queries: &Matrix, keys_values: &Matrix, sight: &Sight) -> Matrix {
+    let width = SIZES.d_model / SIZES.n_heads;
+    let (mut first_query, mut first_key) = (0, 0);
+    let mut found = Vec::new();
+    for (&n_queries, &n_keys) in sight.n_queries.iter().zip(&sight.n_keys) {
+        for query in first_query..first_query + n_queries {
+            let keys: Vec<usize> = (first_key..first_key + sight.visible[query]).collect();
+            let among = rows(keys_values.clone(), &keys);
+            let query = queries.clone().slice_dim(0, query..query + 1);
+            let heads = (0..SIZES.n_heads).map(|head| {
+                let part = |x: &Matrix, first: usize| {
+                    let first = first + head * width;
+                    x.clone().slice_dim(1, first..first + width)
+                };
+                let scores = part(&query, 0).matmul(part(&among, 0).transpose());
+                softmax(scores, 1).matmul(part(&among, SIZES.d_model))
+            });
+            found.push(Tensor::cat(heads.collect(), 1));
+        }
+        first_query += n_queries;
+        first_key += n_keys;
+    }
+    Tensor::cat(found, 0)
+}
+
+#[test]
+fn attention_of_whole_sequences() {
+    // Longer than the queries scored at once.
+    let packed = values([140, 3 * SIZES.d_model], 1);
+    let sight = Arc::new(Sight::whole(2, 70));
+    compare(
+        [&packed],
+        |[packed], _| attend_all(&packed, SIZES.n_heads, &sight),
+        |[packed], _| {
+            let queries = packed.clone().slice_dim(1, 0..SIZES.d_model);
+            let keys_values = packed
+                .clone()
+                .slice_dim(1, SIZES.d_model..3 * SIZES.d_model);
+            seen(&queries, &keys_values, &sight)
+        },
+    );
+}
+
+#[test]
+fn attention_of_tokens_apart() {
+    let sight = Arc::new(Sight {
+        n_queries: vec![3, 1, 2],
+        n_keys: vec![9, 5, 2],
+        visible: vec![1, 4, 9, 5, 1, 2],
+    });
+    let queries = values([6, SIZES.d_model], 1);
+    let [first, second] = [(5, 2), (13, 3)].map(|(n, seed)| values([n, 2 * SIZES.d_model], seed));
+    // 16 of 18 rows, in an order of their own.
+    let order: Vec<usize> = (0..16).map(|key| (key * 7 + 3) % 18).collect();
+    let gather = |first: Matrix, second: Matrix| Parts {
+        parts: vec![first, second],
+        rows: order.clone(),
+    };
+    compare(
+        [&queries, &first, &second],
+        |[queries, first, second], _| {
+            attend(&queries, &gather(first, second), SIZES.n_heads, &sight)
+        },
+        |[queries, first, second], _| seen(&queries, &gather(first, second).gather(), &sight),
+    );
+    let keys_values = values([16, 2 * SIZES.d_model], 2);
+    let heads = |x: Tensor<Learning, 3>| {
+        let [n_sequences, n_rows, _] = x.dims();
+        let x = x.reshape([n_sequences, n_rows, SIZES.n_heads, 8]);
+        x.swap_dims(1, 2)
+    };
+    compare(
+        [&queries, &keys_values],
+        |[queries, keys_values], _| {
+            attend(&queries, &Parts::one(keys_values), SIZES.n_heads, &sight)
+        },
+        |[queries, keys_values], _| {
+            sight.on_rectangles(queries, keys_values, |queries, among, mask| {
+                let dims = queries.dims();
+                let keys = heads(among.clone().slice_dim(2, 0..SIZES.d_model));
+                let values = heads(among.slice_dim(2, SIZES.d_model..2 * SIZES.d_model));
+                let scores = heads(queries).matmul(keys.swap_dims(2, 3)) + mask;
+                softmax(scores, 3)
+                    .matmul(values)
+                    .swap_dims(1, 2)
+                    .reshape(dims)
+            })
+        },
+    );
+}
+
+#[test]
+fn what_is_not_wanted_gets_no_gradient_and_what_is_does() {
+    let (x, map) = (values([5, 4], 1).set_require_grad(false), values([4, 3], 2));
+    let gradients = times(&x, &map).expect("the host").sum().backward();
+    assert!(x.grad(&gradients).is_none());
+    assert!(map.grad(&gradients).is_some());
+}
+
+#[test]
+fn the_host_in_single_precision_only() {
+    let x = Tensor::<NdArray, 2>::ones([2, 2], &Default::default());
+    assert!(times(&x, &x).is_some());
+    let double = x.cast(burn::tensor::FloatDType::F64);
+    assert!(times(&double, &double).is_none());
+}
