@@ -56,8 +56,17 @@ fn forbid(files: &[(String, String)], words: &[&str], why: &str) {
 #[test]
 fn model_crates_are_mathematics() {
     for member in ["brian", "brillm"] {
-        // Vector instructions, threads and short numbers for the passes that run on the host.
-        let allowed = ["burn", "half", "pulp", "rayon", "serde", "thiserror"];
+        // Arrays, vector instructions, threads and short numbers are for the passes that run on the host.
+        let allowed = [
+            "burn",
+            "burn-ndarray",
+            "half",
+            "ndarray",
+            "pulp",
+            "rayon",
+            "serde",
+            "thiserror",
+        ];
         let allowed: BTreeSet<String> = allowed.map(String::from).into();
         let foreign: Vec<_> = dependencies(member).difference(&allowed).cloned().collect();
         assert_eq!(foreign, [""; 0], "dependencies of {member}");
@@ -129,6 +138,9 @@ fn arrows_inside_the_model_point_one_way() {
     for (folder, forbidden) in arrows {
         forbid(&sources(folder), &forbidden, "this arrow points back");
     }
+    let mut passes = sources("brian/src/kernel");
+    passes.retain(|(name, _)| !name.ends_with("tests.rs"));
+    forbid(&passes, &["crate::"], "passes know nothing but each other");
 }
 
 #[test]

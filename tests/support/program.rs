@@ -48,7 +48,12 @@ impl Workplace {
     /// A workplace with a few graded tasks. `routes.toml` is the ladder on them, with few steps and without its gate.
     pub fn with_routes() -> Self {
         let stages = ["baseline", "fixed", "imitation", "scheduled", "exit"];
-        Self::with_ladder("ladder", &stages)
+        let workplace = Self::new();
+        let graded = "data synth routing --samples 40 --seed 5 --output few.jsonl";
+        workplace.nerve(graded).expect(0);
+        let prepare = "data prepare few.jsonl --output data/routing --valid 0.3 --tokenizer assets/tokenizers/byte.json";
+        workplace.nerve(prepare).expect(0);
+        workplace.ladder("ladder", &stages)
     }
 
     /// The same with a memory and several paths at its end.
@@ -62,21 +67,15 @@ impl Workplace {
             "memory",
             "parallel",
         ];
-        Self::with_ladder("ladder_parallel", &stages)
+        Self::with_few_stories().ladder("ladder_parallel", &stages)
     }
 
-    fn with_ladder(recipe: &str, stages: &[&str]) -> Self {
-        let workplace = Self::new();
-        workplace
-            .nerve("data synth routing --samples 40 --seed 5 --output few.jsonl")
-            .expect(0);
-        let prepare = "data prepare few.jsonl --output data/routing --valid 0.3 --tokenizer assets/tokenizers/byte.json";
-        workplace.nerve(prepare).expect(0);
+    fn ladder(self, recipe: &str, stages: &[&str]) -> Self {
         let recipe = format!("assets/recipes/brian/{recipe}.toml");
-        let ladder = fs::read_to_string(workplace.path(&recipe));
+        let ladder = fs::read_to_string(self.path(&recipe));
         let lines = ladder.as_ref().unwrap().lines();
         let without_gate = lines.filter(|line| !line.starts_with("gate = "));
-        workplace.write("long.toml", without_gate.collect::<Vec<_>>().join("\n"));
+        self.write("long.toml", without_gate.collect::<Vec<_>>().join("\n"));
         let mut line = "config show long.toml --set batch.sequences=3 --set watch.log_every_steps=1 \
                         --set watch.valid_every_steps=2 --set watch.valid_tokens=300 --set checkpoint.every_steps=2 \
                         --set checkpoint.keep_last=100"
@@ -86,9 +85,9 @@ impl Workplace {
                 " --set stage.{stage}.steps=4 --set stage.{stage}.learning_rate.warmup_steps=1"
             );
         }
-        let shown = workplace.nerve(&line).expect(0);
-        workplace.write("routes.toml", shown.stdout);
-        workplace
+        let shown = self.nerve(&line).expect(0);
+        self.write("routes.toml", shown.stdout);
+        self
     }
 
     fn prepare(&self, stories: &str, valid: &str) {

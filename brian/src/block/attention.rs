@@ -4,10 +4,11 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{Parts, add_times, matrix, per_token};
-use super::sight::Sight;
+use super::matrix::{add_times, matrix, per_token};
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::project::{Columns, project};
+use crate::kernel::rows::Parts;
+use crate::kernel::sight::Sight;
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
@@ -68,7 +69,7 @@ impl<B: Backend> Attention<B> {
         let [n_tokens, _] = x.dims();
         let sight = Arc::new(Sight::whole(batch, n_tokens / batch));
         let map = self.query_key_value.weight.val();
-        let packed = project(x, norm, &map, Columns::All, &causal.all_angles())?;
+        let packed = project(x, norm, &map, Columns::All, causal.all_angles().tables())?;
         attend_all(&packed, self.n_heads, &sight)
     }
 
@@ -159,7 +160,7 @@ impl<B: Backend> Maps<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn queries(&self, x: &Tensor<B, 2>, norm: &RmsNorm<B>, angles: &Angles<B>) -> Tensor<B, 2> {
-        project(x, norm, &self.queries, Columns::Queries, angles).unwrap_or_else(|| {
+        project(x, norm, &self.queries, Columns::Queries, angles.tables()).unwrap_or_else(|| {
             let queries = norm.forward(x.clone()).matmul(self.queries.clone());
             angles.rotate(queries) * self.scale
         })
@@ -175,7 +176,14 @@ impl<B: Backend> Maps<B> {
         norm: &RmsNorm<B>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        project(x, norm, &self.keys_values, Columns::KeysValues, angles).unwrap_or_else(|| {
+        project(
+            x,
+            norm,
+            &self.keys_values,
+            Columns::KeysValues,
+            angles.tables(),
+        )
+        .unwrap_or_else(|| {
             let [_, d_model] = x.dims();
             let packed = norm.forward(x.clone()).matmul(self.keys_values.clone());
             let keys = angles.rotate(packed.clone().slice_dim(1, 0..d_model));

@@ -28,6 +28,11 @@ impl<B: Backend> FeedForward<B> {
         }
     }
 
+    /// Gate, up and down.
+    pub(crate) fn all(&self) -> [&Linear<B>; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+
     /// Maps every token on its own.
     ///
     /// # Shapes

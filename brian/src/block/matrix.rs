@@ -1,5 +1,6 @@
 //! The bias-free linear map that everything in a block is made of.
 
+use crate::kernel::rows::Parts;
 use crate::kernel::{self, product};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
@@ -90,23 +91,7 @@ pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 
     }
 }
 
-/// Rows that lie in one or two tensors `[…, width]`.
-pub(crate) struct Parts<B: Backend> {
-    pub parts: Vec<Tensor<B, 2>>,
-    /// Where each lies, counted through all parts; none twice.
-    pub rows: Vec<usize>,
-}
-
 impl<B: Backend> Parts<B> {
-    /// All of one tensor.
-    pub fn one(part: Tensor<B, 2>) -> Self {
-        let [n_rows, _] = part.dims();
-        Self {
-            parts: vec![part],
-            rows: (0..n_rows).collect(),
-        }
-    }
-
     /// The rows in their order.
     pub fn gather(self) -> Tensor<B, 2> {
         some(Tensor::cat(self.parts, 0), &self.rows)

@@ -6,8 +6,8 @@ pub mod causal;
 pub mod exit;
 pub mod feed_forward;
 pub(crate) mod matrix;
+pub(crate) mod rectangle;
 pub mod routed;
-pub(crate) mod sight;
 pub mod transformer;
 
 /// The sizes that every block of a model shares.

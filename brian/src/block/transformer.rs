@@ -79,7 +79,8 @@ impl<B: Backend> TransformerBlock<B> {
     pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
         let x = self.attention.add_output(x, found);
         let (norm, maps) = (&self.feed_forward_norm, &self.feed_forward);
-        feed_forward(&x, norm, maps).unwrap_or_else(|| x.clone() + maps.forward(norm.forward(x)))
+        feed_forward(&x, norm, maps.all())
+            .unwrap_or_else(|| x.clone() + maps.forward(norm.forward(x)))
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::node::{Pass, Rows, input, run};
 use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
-use crate::block::matrix::Parts;
-use crate::block::sight::Sight;
+use super::rows::Parts;
+use super::sight::Sight;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::linalg::general_mat_mul;

@@ -3,25 +3,24 @@
 use super::node::{Pass, Rows, input, run};
 use super::norm;
 use super::numeric::{flat, flat_mut, product, product_if, rows_per_task, sigmoid, vectorised};
-use crate::block::feed_forward::FeedForward;
-use burn::nn::RmsNorm;
+use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
 use rayon::prelude::*;
 
-/// Norm, feed-forward and the stream itself.
+/// Norm, feed-forward with `maps` gate, up and down, and the stream itself.
 ///
 /// # Shapes
 /// `[n, d_model]` to the same
 pub(crate) fn feed_forward<B: Backend>(
     x: &Tensor<B, 2>,
     norm: &RmsNorm<B>,
-    maps: &FeedForward<B>,
+    maps: [&Linear<B>; 3],
 ) -> Option<Tensor<B, 2>> {
     let epsilon = norm.epsilon as f32;
-    let [gate, up, down] = [&maps.gate, &maps.up, &maps.down].map(|map| input(&map.weight.val()));
+    let [gate, up, down] = maps.map(|map| input(&map.weight.val()));
     let inputs = [input(x), input(&norm.gamma.val()), gate, up, down];
     run(Fed { epsilon }, inputs)
 }

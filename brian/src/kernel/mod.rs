@@ -13,6 +13,7 @@
 //! | `router` | `silu([h, P] W1 + b1) W2 + b2` |
 //! | `product` | `x W`, `x Wᵀ`, `y + x W` |
 //! | `project` | `norm(x) W`, queries scaled, queries and keys turned to their positions |
+//! | `sight` | which keys each query sees |
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
@@ -26,5 +27,6 @@ pub(crate) mod product;
 pub(crate) mod project;
 pub(crate) mod router;
 pub(crate) mod rows;
+pub(crate) mod sight;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;

@@ -3,7 +3,6 @@
 use super::node::{Pass, Rows, input, run};
 use super::norm;
 use super::numeric::{flat, flat_mut, product, product_if, rows_per_task, vectorised};
-use crate::block::causal::Angles;
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -22,22 +21,22 @@ pub(crate) enum Columns {
     KeysValues,
 }
 
-/// Rows of queries, keys and values of tokens; `angles` has a row for each of them, or repeats with as many as it has.
+/// Rows of queries, keys and values of tokens. `angles` are cosines and sines, a row for each token, or fewer that repeat.
 ///
 /// # Shapes
-/// `[n, d_model]` and `[d_model, d_out]` to `[n, d_out]`
+/// `[n, d_model]`, `[d_model, d_out]` and `[n or fewer, d_head / 2]` to `[n, d_out]`
 pub(crate) fn project<B: Backend>(
     x: &Tensor<B, 2>,
     norm: &RmsNorm<B>,
     map: &Tensor<B, 2>,
     columns: Columns,
-    angles: &Angles<B>,
+    angles: [Tensor<B, 2>; 2],
 ) -> Option<Tensor<B, 2>> {
     let pass = Project {
         columns,
         epsilon: norm.epsilon as f32,
     };
-    let [cos, sin] = angles.tables().map(|table| input(&table));
+    let [cos, sin] = angles.map(|table| input(&table));
     let inputs = [input(x), input(&norm.gamma.val()), input(map), cos, sin];
     run(pass, inputs)
 }

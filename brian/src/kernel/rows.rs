@@ -15,6 +15,24 @@ pub(crate) fn rows<B: Backend>(from: &Tensor<B, 2>, which: &[usize]) -> Option<T
     run(Select { which }, [input(from)])
 }
 
+/// Rows that lie in one or two tensors `[…, width]`.
+pub(crate) struct Parts<B: Backend> {
+    pub parts: Vec<Tensor<B, 2>>,
+    /// Where each lies, counted through all parts; none twice.
+    pub rows: Vec<usize>,
+}
+
+impl<B: Backend> Parts<B> {
+    /// All of one tensor.
+    pub fn one(part: Tensor<B, 2>) -> Self {
+        let [n_rows, _] = part.dims();
+        Self {
+            parts: vec![part],
+            rows: (0..n_rows).collect(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Select {
     which: Vec<usize>,

@@ -4,10 +4,11 @@ use super::attend::{attend, attend_all};
 use super::feed_forward::feed_forward;
 use super::product::{add_times, times, times_transposed};
 use super::project::{Columns, project};
+use super::rows::Parts;
+use super::sight::Sight;
 use crate::block::causal::Rotary;
 use crate::block::feed_forward::FeedForward;
-use crate::block::matrix::{Parts, rows};
-use crate::block::sight::Sight;
+use crate::block::matrix::rows;
 use crate::block::{BlockSizes, transformer};
 use burn::backend::Autodiff;
 use burn::module::Param;
@@ -116,7 +117,7 @@ fn the_feed_forward_half() {
             maps.gate.weight = Param::from_tensor(gate);
             maps.up.weight = Param::from_tensor(up);
             maps.down.weight = Param::from_tensor(down);
-            feed_forward(&x, norm, &maps)
+            feed_forward(&x, norm, maps.all())
         },
         |[x, gate, up, down], norm| {
             let normed = norm.forward(x.clone());
@@ -145,7 +146,7 @@ fn queries_keys_and_values() {
             };
             compare(
                 [&x, &map],
-                |[x, map], norm| project(&x, norm, &map, columns, &angles),
+                |[x, map], norm| project(&x, norm, &map, columns, angles.tables()),
                 |[x, map], norm| {
                     let packed = norm.forward(x).matmul(map);
                     let parts = packed.chunk(n_parts, 1).into_iter().enumerate();

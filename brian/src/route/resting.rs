@@ -1,6 +1,7 @@
 //! What does not change any more: rows that were made of the state of a token that has left, once.
 
-use crate::block::matrix::{Parts, some};
+use crate::block::matrix::some;
+use crate::kernel::rows::Parts;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 

@@ -1,34 +1,15 @@
-//! Who sees whom, where attention runs on rows: sequence by sequence the first keys, so many of them for each query.
+//! Rows of sequences of any length as a rectangle: what attention composed of tensor operations needs.
 
 use super::causal::MASKED;
 use super::matrix::rows;
+use crate::kernel::sight::Sight;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 /// Sums over keys run in so many lanes: in whole ones, keys that are hidden change no bit of them, however many there are.
 const LANES: usize = 8;
 
-/// The queries and keys of some sequences, one after another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sight {
-    /// Per sequence.
-    pub n_queries: Vec<usize>,
-    /// Per sequence.
-    pub n_keys: Vec<usize>,
-    /// Per query, how many of its sequence's keys it sees, at least one.
-    pub visible: Vec<usize>,
-}
-
 impl Sight {
-    /// Every token sees those before it and itself.
-    pub fn whole(batch: usize, seq: usize) -> Self {
-        Self {
-            n_queries: vec![seq; batch],
-            n_keys: vec![seq; batch],
-            visible: (0..batch).flat_map(|_| 1..=seq).collect(),
-        }
-    }
-
     /// Runs attention on rectangles of queries and of keys, with what hides keys from queries, `[sequences, 1, n_queries, n_keys]`:
     /// to be added.
     ///
@@ -124,11 +105,5 @@ mod tests {
         assert_eq!(cells.row, row.concat());
         assert_eq!(cells.of_row, [0, 1, 8, 9, 10, 16]);
         assert!(Cells::new(&[8, 8]).is_full());
-    }
-
-    #[test]
-    fn tokens_of_whole_sequences_see_what_lies_before_them() {
-        let sight = Sight::whole(2, 3);
-        assert_eq!(sight.visible, [1, 2, 3, 1, 2, 3]);
     }
 }
