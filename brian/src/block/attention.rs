@@ -4,7 +4,7 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{add_times, matrix, per_token};
+use super::matrix::{add_times, matrix, per_row, per_token};
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::project::{Columns, project};
 use crate::kernel::rows::Parts;
@@ -55,22 +55,41 @@ impl<B: Backend> Attention<B> {
         (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
     }
 
-    /// What tokens of whole sequences find, where that is one pass; see [`crate::kernel`].
+    /// Queries, scaled, keys and values side by side, of sequences one after another, behind their norm.
     ///
     /// # Shapes
-    /// `[batch * seq, d_model]` to the same
-    pub(crate) fn find_at_once(
+    /// `[batch * seq, d_model]` to `[batch * seq, 3 * d_model]`
+    pub(crate) fn project_rows(
         &self,
         x: &Tensor<B, 2>,
         norm: &RmsNorm<B>,
         causal: &Causal<B>,
-        batch: usize,
-    ) -> Option<Tensor<B, 2>> {
-        let [n_tokens, _] = x.dims();
-        let sight = Arc::new(Sight::whole(batch, n_tokens / batch));
+    ) -> Tensor<B, 2> {
         let map = self.query_key_value.weight.val();
-        let packed = project(x, norm, &map, Columns::All, causal.all_angles().tables())?;
-        attend_all(&packed, self.n_heads, &sight)
+        project_rows(x, norm, &map, Columns::All, &causal.all_angles())
+    }
+
+    /// What the tokens of whole sequences find, from [`Self::project_rows`].
+    ///
+    /// # Shapes
+    /// `[batch * seq, 3 * d_model]` to `[batch * seq, d_model]`
+    pub(crate) fn find_all(
+        &self,
+        packed: Tensor<B, 2>,
+        batch: usize,
+        causal: &Causal<B>,
+    ) -> Tensor<B, 2> {
+        let [n_tokens, width] = packed.dims();
+        let (seq, d_model) = (n_tokens / batch, width / 3);
+        let sight = Arc::new(Sight::whole(batch, seq));
+        attend_all(&packed, self.n_heads, &sight).unwrap_or_else(|| {
+            let packed = packed.reshape([batch, seq, width]);
+            let [queries, keys, values] = [0, 1, 2].map(|index| {
+                let part = index * d_model..(index + 1) * d_model;
+                self.heads(packed.clone().slice_dim(2, part))
+            });
+            per_row(self.find(queries, KeysValues { keys, values }, causal.mask()))
+        })
     }
 
     /// What queries find among keys and values of other tokens.
@@ -104,7 +123,6 @@ impl<B: Backend> Attention<B> {
         Maps {
             queries: packed.clone().slice_dim(1, 0..d_model),
             keys_values: packed.slice_dim(1, d_model..3 * d_model),
-            scale: ((d_model / self.n_heads) as f64).powf(-0.5),
         }
     }
 
@@ -151,7 +169,6 @@ impl<B: Backend> Attention<B> {
 pub(crate) struct Maps<B: Backend> {
     queries: Tensor<B, 2>,
     keys_values: Tensor<B, 2>,
-    scale: f64,
 }
 
 impl<B: Backend> Maps<B> {
@@ -160,10 +177,7 @@ impl<B: Backend> Maps<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn queries(&self, x: &Tensor<B, 2>, norm: &RmsNorm<B>, angles: &Angles<B>) -> Tensor<B, 2> {
-        project(x, norm, &self.queries, Columns::Queries, angles.tables()).unwrap_or_else(|| {
-            let queries = norm.forward(x.clone()).matmul(self.queries.clone());
-            angles.rotate(queries) * self.scale
-        })
+        project_rows(x, norm, &self.queries, Columns::Queries, angles)
     }
 
     /// Keys and values of tokens apart, behind their norm.
@@ -176,21 +190,37 @@ impl<B: Backend> Maps<B> {
         norm: &RmsNorm<B>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        project(
-            x,
-            norm,
-            &self.keys_values,
-            Columns::KeysValues,
-            angles.tables(),
-        )
-        .unwrap_or_else(|| {
-            let [_, d_model] = x.dims();
-            let packed = norm.forward(x.clone()).matmul(self.keys_values.clone());
-            let keys = angles.rotate(packed.clone().slice_dim(1, 0..d_model));
-            let values = packed.slice_dim(1, d_model..2 * d_model);
-            Tensor::cat(vec![keys, values], 1)
-        })
+        project_rows(x, norm, &self.keys_values, Columns::KeysValues, angles)
     }
+}
+
+/// See [`project`]: the pass, or what it is composed of.
+fn project_rows<B: Backend>(
+    x: &Tensor<B, 2>,
+    norm: &RmsNorm<B>,
+    map: &Tensor<B, 2>,
+    columns: Columns,
+    angles: &Angles<B>,
+) -> Tensor<B, 2> {
+    project(x, norm, map, columns, angles.tables()).unwrap_or_else(|| {
+        let [n_tokens, d_model] = x.dims();
+        let [n_scaled, n_turned, n_parts] = columns.parts();
+        let packed = norm.forward(x.clone()).matmul(map.clone());
+        let angles = angles.repeat(n_tokens);
+        let parts = (0..n_parts).map(|index| {
+            let columns = index * d_model..(index + 1) * d_model;
+            let part = packed.clone().slice_dim(1, columns);
+            let part = match index < n_turned {
+                true => angles.rotate(part),
+                false => part,
+            };
+            match index < n_scaled {
+                true => part * (angles.d_head() as f64).powf(-0.5),
+                false => part,
+            }
+        });
+        Tensor::cat(parts.collect(), 1)
+    })
 }
 
 /// What can be attended to, `[batch, n_heads, n_keys, d_head]` each; keys know their position.

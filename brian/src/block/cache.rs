@@ -1,15 +1,19 @@
 //! What a block keeps of the tokens it has seen, so that later ones can attend to them without another pass.
 
-use super::attention::KeysValues;
 use super::causal::Causal;
+use super::matrix::per_row;
 use super::transformer::TransformerBlock;
+use crate::kernel::rows::Parts;
+use crate::kernel::sight::Sight;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use std::sync::Arc;
 
 /// Keys, turned to their positions, and values of all tokens so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache<B: Backend> {
-    kept: Option<KeysValues<B>>,
+    /// `[batch, n_tokens, 2 * d_model]`
+    kept: Option<Tensor<B, 3>>,
 }
 
 impl<B: Backend> Default for Cache<B> {
@@ -21,7 +25,7 @@ impl<B: Backend> Default for Cache<B> {
 impl<B: Backend> Cache<B> {
     /// How many tokens are kept.
     pub fn n_tokens(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.keys.dims()[2])
+        self.kept.as_ref().map_or(0, |kept| kept.dims()[1])
     }
 
     /// The block's output for the last `n_wanted` of the tokens that follow those kept; all of them are kept from now on.
@@ -35,23 +39,31 @@ impl<B: Backend> Cache<B> {
         causal: &Causal<B>,
         n_wanted: usize,
     ) -> Tensor<B, 3> {
-        let [_, n_new, _] = x.dims();
-        let (mut x, mut mask) = (x, causal.mask());
-        let (mut queries, own) = block.project(x.clone(), causal);
-        let among = match self.kept.take() {
-            None => own,
-            Some(kept) => KeysValues {
-                keys: Tensor::cat(vec![kept.keys, own.keys], 2),
-                values: Tensor::cat(vec![kept.values, own.values], 2),
-            },
+        let [batch, n_new, d_model] = x.dims();
+        let packed = block
+            .attention
+            .project_rows(&per_row(x.clone()), &block.attention_norm, causal)
+            .reshape([batch, n_new, 3 * d_model]);
+        let own = packed.clone().slice_dim(2, d_model..3 * d_model);
+        let kept = self.kept.take().into_iter().chain([own]);
+        let kept = Tensor::cat(kept.collect(), 1);
+        self.kept = Some(kept.clone());
+
+        let n_keys = self.n_tokens();
+        let sight = Sight {
+            n_queries: vec![n_wanted; batch],
+            n_keys: vec![n_keys; batch],
+            visible: (0..batch)
+                .flat_map(|_| n_keys - n_wanted + 1..=n_keys)
+                .collect(),
         };
-        self.kept = Some(among.clone());
-        if n_wanted < n_new {
-            let wanted = n_new - n_wanted..n_new;
-            x = x.slice_dim(1, wanted.clone());
-            queries = queries.slice_dim(2, wanted.clone());
-            mask = mask.slice_dim(2, wanted);
-        }
-        block.finish(x, queries, among, mask)
+        let wanted = n_new - n_wanted..n_new;
+        let queries = packed.slice_dim(1, wanted.clone()).slice_dim(2, 0..d_model);
+        let among = Parts::one(per_row(kept));
+        let found = block
+            .attention
+            .find_rows(per_row(queries), among, &Arc::new(sight));
+        let output = block.end(per_row(x.slice_dim(1, wanted)), found);
+        output.reshape([batch, n_wanted, d_model])
     }
 }

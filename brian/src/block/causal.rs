@@ -150,6 +150,19 @@ impl<B: Backend> Angles<B> {
         [self.cos.clone(), self.sin.clone()]
     }
 
+    /// The same again and again, for so many tokens.
+    pub fn repeat(&self, n_tokens: usize) -> Self {
+        let n_times = n_tokens / self.cos.dims()[0].max(1);
+        let [cos, sin] = self.tables().map(|table| table.repeat_dim(0, n_times));
+        Self { cos, sin }
+    }
+
+    /// Numbers per head.
+    pub fn d_head(&self) -> usize {
+        let [_, half] = self.cos.dims();
+        2 * half
+    }
+
     /// Turns queries or keys to their positions, head by head.
     ///
     /// # Shapes

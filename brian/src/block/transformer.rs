@@ -40,17 +40,11 @@ impl<B: Backend> TransformerBlock<B> {
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
         let dims @ [batch, _, _] = x.dims();
-        let rows = per_row(x.clone());
-        match self
-            .attention
-            .find_at_once(&rows, &self.attention_norm, causal, batch)
-        {
-            Some(found) => self.end(rows, found).reshape(dims),
-            None => {
-                let (queries, own) = self.project(x.clone(), causal);
-                self.finish(x, queries, own, causal.mask())
-            }
-        }
+        let x = per_row(x);
+        let attention = &self.attention;
+        let packed = attention.project_rows(&x, &self.attention_norm, causal);
+        let found = attention.find_all(packed, batch, causal);
+        self.end(x, found).reshape(dims)
     }
 
     /// What attention starts from; see [`Attention::project`].

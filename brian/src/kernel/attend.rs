@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Queries that are scored at once.
-const QUERIES: usize = 64;
+const QUERIES: usize = 32;
 
 /// What queries find; of one tensor with queries, keys and values.
 ///

@@ -2,12 +2,13 @@
 
 use super::node::{Pass, Rows, input, run};
 use super::norm;
-use super::numeric::{flat, flat_mut, product, product_if, rows_per_task, sigmoid, vectorised};
+use super::numeric::{
+    add_product, flat, flat_mut, product, product_if, rows_per_task, sigmoid, vectorised,
+};
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
-use ndarray::linalg::general_mat_mul;
 use rayon::prelude::*;
 
 /// Norm, feed-forward with `maps` gate, up and down, and the stream itself.
@@ -52,7 +53,7 @@ impl Pass<5> for Fed {
             });
         });
         let mut output = x.to_owned();
-        general_mat_mul(1.0, &hidden, down, 1.0, &mut output);
+        add_product(hidden.view(), down.view(), &mut output);
         (output, [gates, ups])
     }
 
@@ -91,7 +92,7 @@ impl Pass<5> for Fed {
         let [of_x, of_gain] = match wanted[0] || wanted[1] {
             true => {
                 let mut of_normed = product(gates.view(), gate.t());
-                general_mat_mul(1.0, &ups, &up.t(), 1.0, &mut of_normed);
+                add_product(ups.view(), up.t(), &mut of_normed);
                 norm::back(x, gain, self.epsilon, of_normed, Some(&gradient)).map(Some)
             }
             false => [None, None],

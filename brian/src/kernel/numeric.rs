@@ -5,10 +5,15 @@
 use super::node::Rows;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Sums run in so many lanes.
 const LANES: usize = 8;
+/// So many rows are few.
+const FEW: usize = 4;
+/// A task of a product with few rows works on so many columns.
+const COLUMNS: usize = 256;
 /// A task works on about so many numbers: less is not worth another thread.
 const TASK: usize = 1 << 16;
 
@@ -59,8 +64,64 @@ pub fn part<S: RawData>(
 /// `a b`.
 pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     let mut out = Array2::zeros([a.nrows(), b.ncols()]);
-    general_mat_mul(1.0, &a, &b, 0.0, &mut out);
+    match a.nrows() <= FEW {
+        true => add_product(a, b, &mut out),
+        false => general_mat_mul(1.0, &a, &b, 0.0, &mut out),
+    }
     out
+}
+
+/// `out + a b`. Of few rows, as in decoding, the map is read once and not packed before.
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) {
+    let few = a.nrows() <= FEW && !b.is_empty();
+    let (depth, width) = b.dim();
+    match (a.as_slice(), b.as_slice(), b.t().as_slice()) {
+        (Some(a), Some(b), _) if few => {
+            for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
+                let columns = out.par_chunks_mut(COLUMNS).enumerate();
+                columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
+            }
+        }
+        (Some(a), _, Some(b)) if few => {
+            for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
+                let columns = out.par_chunks_mut(COLUMNS);
+                let columns = columns.zip(b.par_chunks(COLUMNS * depth));
+                columns.for_each(|(out, b)| {
+                    vectorised!({
+                        for (out, b) in out.iter_mut().zip(b.chunks_exact(depth)) {
+                            *out += dot(row, b);
+                        }
+                    });
+                });
+            }
+        }
+        _ => general_mat_mul(1.0, &a, &b, 1.0, out),
+    }
+}
+
+/// `out + row b`, of the columns of `b` from `first` on.
+fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]) {
+    const AT_ONCE: usize = 4;
+    let n_columns = out.len();
+    vectorised!({
+        let blocks = row.chunks(AT_ONCE).zip(b.chunks(AT_ONCE * width));
+        for (factors, lines) in blocks {
+            let line = |index: usize| &lines[index * width + first..][..n_columns];
+            if let &[a, b, c, d] = factors {
+                let [of_a, of_b, of_c, of_d] = [line(0), line(1), line(2), line(3)];
+                for (index, out) in out.iter_mut().enumerate() {
+                    let first = a * of_a[index] + b * of_b[index];
+                    *out += first + (c * of_c[index] + d * of_d[index]);
+                }
+            } else {
+                for (index, factor) in factors.iter().enumerate() {
+                    for (out, value) in out.iter_mut().zip(line(index)) {
+                        *out += factor * value;
+                    }
+                }
+            }
+        }
+    });
 }
 
 /// `a b` behind an `Option`, where it is wanted.

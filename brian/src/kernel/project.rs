@@ -7,7 +7,6 @@ use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
-use ndarray::linalg::general_mat_mul;
 use rayon::prelude::*;
 
 /// What the columns of a map are: queries, then keys, then values, of `d_model` columns each where they are there.
@@ -19,6 +18,17 @@ pub(crate) enum Columns {
     Queries,
     /// Keys and values.
     KeysValues,
+}
+
+impl Columns {
+    /// How many parts of `d_model` columns are scaled, turned, and there at all: each the first ones.
+    pub fn parts(self) -> [usize; 3] {
+        match self {
+            Self::All => [1, 2, 3],
+            Self::Queries => [1, 1, 1],
+            Self::KeysValues => [0, 1, 2],
+        }
+    }
 }
 
 /// Rows of queries, keys and values of tokens. `angles` are cosines and sines, a row for each token, or fewer that repeat.
@@ -50,11 +60,7 @@ struct Project {
 impl Project {
     /// Turns and scales rows, or, with the gradient of what that gives, takes it back.
     fn turn(&self, rows: &mut Array2<f32>, d_model: usize, cos: &Rows, sin: &Rows, back: bool) {
-        let (n_scaled, n_turned) = match self.columns {
-            Columns::All => (d_model, 2 * d_model),
-            Columns::Queries => (d_model, d_model),
-            Columns::KeysValues => (0, d_model),
-        };
+        let [n_scaled, n_turned, _] = self.columns.parts().map(|parts| parts * d_model);
         let (width, n_angles, half) = (rows.ncols(), cos.nrows(), cos.ncols());
         let scale = (2.0 * half as f32).sqrt().recip();
         let sign = if back { -1.0 } else { 1.0 };
@@ -113,8 +119,7 @@ impl Pass<5> for Project {
         }
         let [of_x, of_gain] = match wanted[0] || wanted[1] {
             true => {
-                let mut of_normed = Array2::zeros(x.dim());
-                general_mat_mul(1.0, &gradient, &map.t(), 0.0, &mut of_normed);
+                let of_normed = product(gradient.view(), map.t());
                 norm::back(x, gain, self.epsilon, of_normed, None).map(Some)
             }
             false => [None, None],

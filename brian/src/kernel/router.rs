@@ -2,7 +2,7 @@
 
 use super::node::{Pass, Rows, input, run};
 use super::numeric::{
-    flat, flat_mut, part, product, product_if, rows_per_task, sigmoid, vectorised,
+    add_product, flat, flat_mut, part, product, product_if, rows_per_task, sigmoid, vectorised,
 };
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -74,10 +74,10 @@ impl Pass<6> for Score {
         let (n_tokens, d_model) = hidden.dim();
         let (of_hidden, of_position) = first.view().split_at(Axis(0), d_model);
         let mut between = repeat(first_bias, n_tokens);
-        general_mat_mul(1.0, hidden, &of_hidden, 1.0, &mut between);
-        general_mat_mul(1.0, position, &of_position, 1.0, &mut between);
+        add_product(hidden.view(), of_hidden, &mut between);
+        add_product(position.view(), of_position, &mut between);
         let mut logits = repeat(second_bias, n_tokens);
-        general_mat_mul(1.0, &Self::open(&between), second, 1.0, &mut logits);
+        add_product(Self::open(&between).view(), second.view(), &mut logits);
         (logits, between)
     }
 

@@ -11,8 +11,8 @@ use crate::block::feed_forward::FeedForward;
 use crate::block::matrix::rows;
 use crate::block::{BlockSizes, transformer};
 use burn::backend::Autodiff;
-use burn::module::Param;
-use burn::nn::RmsNorm;
+use burn::module::{Param, ParamId};
+use burn::nn::{LinearConfig, RmsNorm};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
@@ -84,8 +84,15 @@ const N: usize = 70;
 
 #[test]
 fn products() {
-    let [x, y] = [values([N, 24], 1), values([N, 9], 2)];
-    let [map, transposed] = [values([24, 9], 3), values([9, 24], 4)];
+    for n in [1, 3, N] {
+        products_of(n);
+    }
+}
+
+/// Few rows go another way, and 600 columns are more than one of its tasks works on.
+fn products_of(n: usize) {
+    let [x, y] = [values([n, 26], 1), values([n, 600], 2)];
+    let [map, transposed] = [values([26, 600], 3), values([600, 26], 4)];
     compare(
         [&x, &map],
         |[x, map], _| times(&x, &map),
@@ -100,6 +107,58 @@ fn products() {
         [&y, &x, &map],
         |[y, x, map], _| add_times(&y, &x, &map),
         |[y, x, map], _| y + x.matmul(map),
+    );
+}
+
+#[test]
+fn rows_once_twice_and_never() {
+    let x = values([7, 5], 1);
+    let which = [3, 0, 3, 6, 3, 1];
+    let one_hot = |row: usize| (0..7).map(move |column| f32::from(u8::from(row == column)));
+    let chosen: Vec<f32> = which.iter().flat_map(|&row| one_hot(row)).collect();
+    let chosen = Matrix::from_data(TensorData::new(chosen, [6, 7]), &Default::default());
+    compare(
+        [&x],
+        |[x], _| super::rows::rows(&x, &which),
+        |[x], _| chosen.clone().matmul(x),
+    );
+}
+
+#[test]
+fn the_router() {
+    let (hidden, position) = (values([N, 12], 1), values([N, 5], 2));
+    let [first, second] = [values([17, 12], 3), values([12, 4], 4)];
+    // Biases as a row, so that all inputs are of one kind.
+    let [first_bias, second_bias] = [values([1, 12], 5), values([1, 4], 6)];
+    compare(
+        [
+            &hidden,
+            &position,
+            &first,
+            &first_bias,
+            &second,
+            &second_bias,
+        ],
+        |[hidden, position, first, first_bias, second, second_bias], _| {
+            let linear = |weight: Matrix, bias: Matrix| {
+                let [d_in, d_out] = weight.dims();
+                let mut linear = LinearConfig::new(d_in, d_out).init(&Default::default());
+                linear.weight =
+                    Param::from_mapped_value(linear.weight.id, weight, Default::default());
+                linear.bias = Some(Param::from_mapped_value(
+                    ParamId::new(),
+                    bias.squeeze_dim(0),
+                    Default::default(),
+                ));
+                linear
+            };
+            let (first, second) = (linear(first, first_bias), linear(second, second_bias));
+            super::router::score(&hidden, &position, &first, &second)
+        },
+        |[hidden, position, first, first_bias, second, second_bias], _| {
+            let state = Tensor::cat(vec![hidden, position], 1);
+            silu(state.matmul(first) + first_bias).matmul(second) + second_bias
+        },
     );
 }
 
