@@ -72,53 +72,58 @@ pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
 }
 
 /// `out + a b`. Of few rows, as in decoding, the map is read once and not packed before.
+///
+/// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: few rows are
+/// multiplied in the order in which the product of many is. Where that is not known, few go the way of many.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) {
-    let few = a.nrows() <= FEW && !b.is_empty();
     let (depth, width) = b.dim();
-    match (a.as_slice(), b.as_slice(), b.t().as_slice()) {
-        (Some(a), Some(b), _) if few => {
+    match (a.as_slice(), b.as_slice()) {
+        (Some(a), Some(b)) if a.len() <= FEW * depth && !b.is_empty() && has_fused() => {
             for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
                 let columns = out.par_chunks_mut(COLUMNS).enumerate();
                 columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
-            }
-        }
-        (Some(a), _, Some(b)) if few => {
-            for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
-                let columns = out.par_chunks_mut(COLUMNS);
-                let columns = columns.zip(b.par_chunks(COLUMNS * depth));
-                columns.for_each(|(out, b)| {
-                    vectorised!({
-                        for (out, b) in out.iter_mut().zip(b.chunks_exact(depth)) {
-                            *out += dot(row, b);
-                        }
-                    });
-                });
             }
         }
         _ => general_mat_mul(1.0, &a, &b, 1.0, out),
     }
 }
 
+/// Whether products of many rows are sums of fused multiply-adds: matrixmultiply asks the same.
+fn has_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return pulp::x86::V3::try_new().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 /// `out + row b`, of the columns of `b` from `first` on.
 fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]) {
+    /// matrixmultiply adds up so many products before it adds them to what is there.
+    const DEPTH: usize = 256;
     const AT_ONCE: usize = 4;
     let n_columns = out.len();
     vectorised!({
-        let blocks = row.chunks(AT_ONCE).zip(b.chunks(AT_ONCE * width));
-        for (factors, lines) in blocks {
-            let line = |index: usize| &lines[index * width + first..][..n_columns];
-            if let &[a, b, c, d] = factors {
-                let [of_a, of_b, of_c, of_d] = [line(0), line(1), line(2), line(3)];
-                for (index, out) in out.iter_mut().enumerate() {
-                    let first = a * of_a[index] + b * of_b[index];
-                    *out += first + (c * of_c[index] + d * of_d[index]);
-                }
-            } else {
-                for (index, factor) in factors.iter().enumerate() {
-                    for (out, value) in out.iter_mut().zip(line(index)) {
-                        *out += factor * value;
+        for (row, b) in row.chunks(DEPTH).zip(b.chunks(DEPTH * width)) {
+            let mut sums = [0.0f32; COLUMNS];
+            let sums = &mut sums[..n_columns];
+            for (factors, lines) in row.chunks(AT_ONCE).zip(b.chunks(AT_ONCE * width)) {
+                let line = |index: usize| &lines[index * width + first..][..n_columns];
+                if let &[a, b, c, d] = factors {
+                    let [of_a, of_b, of_c, of_d] = [line(0), line(1), line(2), line(3)];
+                    for (index, sum) in sums.iter_mut().enumerate() {
+                        let two = b.mul_add(of_b[index], a.mul_add(of_a[index], *sum));
+                        *sum = d.mul_add(of_d[index], c.mul_add(of_c[index], two));
+                    }
+                } else {
+                    for (index, factor) in factors.iter().enumerate() {
+                        for (sum, value) in sums.iter_mut().zip(line(index)) {
+                            *sum = factor.mul_add(*value, *sum);
+                        }
                     }
                 }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += *sum;
             }
         }
     });

@@ -110,6 +110,25 @@ fn products_of(n: usize) {
     );
 }
 
+/// What a token gets may not depend, to the bit, on how many others ask with it.
+#[test]
+fn a_row_has_the_same_bits_among_few_and_among_many() {
+    for (depth, width) in [(16, 256), (256, 600), (300, 40), (1024, 256)] {
+        let inner = |x: Matrix| x.inner();
+        let [x, y] = [(depth, 1), (width, 2)].map(|(width, seed)| inner(values([N, width], seed)));
+        let map = inner(values([depth, width], 3));
+        let many = [times(&x, &map), add_times(&y, &x, &map)].map(|all| all.expect("the host"));
+        for n in 1..9 {
+            let [x, y] = [&x, &y].map(|all| all.clone().slice_dim(0, 5..5 + n));
+            let few = [times(&x, &map), add_times(&y, &x, &map)].map(|all| all.expect("the host"));
+            for (few, many) in few.into_iter().zip(many.clone()) {
+                let same = many.slice_dim(0, 5..5 + n).into_data();
+                assert_eq!(few.into_data(), same, "{n} rows, {depth} x {width}");
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_once_twice_and_never() {
     let x = values([7, 5], 1);
