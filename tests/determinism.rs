@@ -137,9 +137,17 @@ fn a_run_with_a_memory_and_several_paths_resumed_is_the_run_that_never_stopped()
         ],
     ];
     for (index, sets) in cases.iter().enumerate() {
-        let mut line = format!("fit routes.toml --render none --set run.name=parallel{index}");
+        let mut line = format!(
+            "fit routes.toml --render none --set run.name=parallel{index} --set data.window=64 --set model.context=64"
+        );
         for set in sets {
             line += &format!(" --set {set}");
+        }
+        // So briefly trained, all tokens would leave at once, and nothing would be remembered or branch.
+        for stage in ["exit", "memory", "parallel"] {
+            let constraint = format!("stage.{stage}.walk.constraint");
+            line += &format!(" --set {constraint}.early_exit_penalty=1000.0");
+            line += &format!(" --set {constraint}.min_exit_step=3");
         }
         let finished = workplace.nerve(&line).expect(0);
         check_every_resume(&workplace, finished.answer());
