@@ -286,8 +286,12 @@ mod tests {
         let walks = config.longest_walks(SEQ, false);
         let apart = counted(&config, &walks);
         let (d_model, place) = (16.0, 128.0);
-        // Two blocks more at each of three steps; who runs a block is placed there twice.
-        let more = 3.0 * SEQ as f64 * (2.0 * (4.0 * d_model * d_model + place) + place);
+        let (keys_values, per_key) = (4.0 * d_model * d_model, 4.0 * d_model);
+        // At each of three steps each block makes keys up to its last token, 12, 11 and 10 of them, not 12 once; who runs a block is
+        // placed there twice, and of twelve tokens four see each of these.
+        let seen = 12.0 + 11.0 + 10.0;
+        let more =
+            3.0 * ((seen - 12.0) * keys_values + seen * place + (4.0 * seen - 144.0) * per_key);
         assert!((apart - together - more).abs() < 1e-6, "{apart} {together}");
         config.route.execution = Execution::Dense;
         let whole =
