@@ -120,10 +120,7 @@ impl Apart {
         let mut scattered: Vec<Array2<f32>> = parts.iter().map(zeros).collect();
         let from = flat(&gradient).chunks_exact(width);
         for (from, &row) in from.zip(&self.rows) {
-            let (part, row) = match row < n_first {
-                true => (0, row),
-                false => (1, row - n_first),
-            };
+            let (part, row) = lies(row, n_first);
             flat_mut(&mut scattered[part])[row * width..][..width].copy_from_slice(from);
         }
         scattered
@@ -189,8 +186,8 @@ impl Attend {
         let mut found = Array2::zeros(queries.dim());
         let mut sums = Array2::zeros([queries.nrows(), self.n_heads]);
         let heads = self.heads(queries, keys_values);
-        let out = self.cut(found.view_mut(), &self.sight.n_queries, self.n_heads);
-        let out_sums = self.cut(sums.view_mut(), &self.sight.n_queries, self.n_heads);
+        let out = self.cut(found.view_mut(), &self.sight.n_queries);
+        let out_sums = self.cut(sums.view_mut(), &self.sight.n_queries);
         heads
             .into_par_iter()
             .zip(out.into_par_iter().zip(out_sums))
@@ -212,9 +209,9 @@ impl Attend {
         } = &*self.sight;
         let d_model = of_queries.ncols();
         let (of_keys, of_values) = of_keys_values.split_at(Axis(1), d_model);
-        let of_queries = self.cut(of_queries, n_queries, self.n_heads);
-        let of_keys = self.cut(of_keys, n_keys, self.n_heads);
-        let of_values = self.cut(of_values, n_keys, self.n_heads);
+        let of_queries = self.cut(of_queries, n_queries);
+        let of_keys = self.cut(of_keys, n_keys);
+        let of_values = self.cut(of_values, n_keys);
         let outputs = of_queries.into_par_iter().zip(of_keys).zip(of_values);
         heads.into_par_iter().zip(outputs).for_each(
             |(head, ((of_queries, of_keys), of_values))| {
@@ -260,20 +257,27 @@ impl Attend {
         &self,
         mut rows: ArrayViewMut2<'a, f32>,
         sizes: &[usize],
-        n_heads: usize,
     ) -> Vec<ArrayViewMut2<'a, f32>> {
-        let width = rows.ncols() / n_heads;
-        let mut parts = Vec::with_capacity(sizes.len() * n_heads);
+        let width = rows.ncols() / self.n_heads;
+        let mut parts = Vec::with_capacity(sizes.len() * self.n_heads);
         for &size in sizes {
             let (mut sequence, rest) = rows.split_at(Axis(0), size);
             rows = rest;
-            for _ in 0..n_heads {
+            for _ in 0..self.n_heads {
                 let (head, rest) = sequence.split_at(Axis(1), width);
                 sequence = rest;
                 parts.push(head);
             }
         }
         parts
+    }
+}
+
+/// The part of a row that is counted through both, and its place there.
+fn lies(row: usize, n_first: usize) -> (usize, usize) {
+    match row < n_first {
+        true => (0, row),
+        false => (1, row - n_first),
     }
 }
 
@@ -318,11 +322,8 @@ impl<'a> Columns<'a> {
         let (n_first, width) = parts[0].dim();
         let mut loaded = Vec::with_capacity(rows.len() * self.columns.len());
         for &row in rows {
-            let (part, row) = match row < n_first {
-                true => (&parts[0], row),
-                false => (&parts[1], row - n_first),
-            };
-            let row = &flat(part)[row * width..][..width];
+            let (part, row) = lies(row, n_first);
+            let row = &flat(&parts[part])[row * width..][..width];
             loaded.extend_from_slice(&row[self.columns.clone()]);
         }
         let loaded = Array2::from_shape_vec([rows.len(), self.columns.len()], loaded);

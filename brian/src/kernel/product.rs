@@ -11,7 +11,7 @@ use ndarray::Array2;
 /// # Shapes
 /// `[n, d_in]` and `[d_in, d_out]` to `[n, d_out]`
 pub(crate) fn times<B: Backend>(x: &Tensor<B, 2>, map: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-    run(Times, [input(x), input(map)])
+    run(Times { transposed: false }, [input(x), input(map)])
 }
 
 /// `x Wᵀ`.
@@ -22,7 +22,7 @@ pub(crate) fn times_transposed<B: Backend>(
     x: &Tensor<B, 2>,
     map: &Tensor<B, 2>,
 ) -> Option<Tensor<B, 2>> {
-    run(TimesTransposed, [input(x), input(map)])
+    run(Times { transposed: true }, [input(x), input(map)])
 }
 
 /// `y + x W`.
@@ -38,13 +38,19 @@ pub(crate) fn add_times<B: Backend>(
 }
 
 #[derive(Clone, Debug)]
-struct Times;
+struct Times {
+    transposed: bool,
+}
 
 impl Pass<2> for Times {
     type Kept = ();
 
     fn forward(&self, [x, map]: &[Rows; 2]) -> (Array2<f32>, ()) {
-        (product(x.view(), map.view()), ())
+        let map = match self.transposed {
+            true => map.t(),
+            false => map.view(),
+        };
+        (product(x.view(), map), ())
     }
 
     fn backward(
@@ -54,33 +60,13 @@ impl Pass<2> for Times {
         gradient: Rows,
         wanted: [bool; 2],
     ) -> [Option<Rows>; 2] {
+        let (back, [left, right]) = match self.transposed {
+            true => (map.view(), [gradient.t(), x.view()]),
+            false => (map.t(), [x.t(), gradient.view()]),
+        };
         [
-            product_if(wanted[0], gradient.view(), map.t()),
-            product_if(wanted[1], x.t(), gradient.view()),
-        ]
-    }
-}
-
-#[derive(Clone, Debug)]
-struct TimesTransposed;
-
-impl Pass<2> for TimesTransposed {
-    type Kept = ();
-
-    fn forward(&self, [x, map]: &[Rows; 2]) -> (Array2<f32>, ()) {
-        (product(x.view(), map.t()), ())
-    }
-
-    fn backward(
-        &self,
-        [x, map]: &[Rows; 2],
-        (): (),
-        gradient: Rows,
-        wanted: [bool; 2],
-    ) -> [Option<Rows>; 2] {
-        [
-            product_if(wanted[0], gradient.view(), map.view()),
-            product_if(wanted[1], gradient.t(), x.view()),
+            product_if(wanted[0], gradient.view(), back),
+            product_if(wanted[1], left, right),
         ]
     }
 }

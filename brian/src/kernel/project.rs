@@ -2,7 +2,7 @@
 
 use super::node::{Pass, Rows, input, run};
 use super::norm;
-use super::numeric::{flat, flat_mut, product, product_if, rows_per_task, vectorised};
+use super::numeric::{flat, flat_mut, product, rows_per_task, vectorised};
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -112,11 +112,10 @@ impl Pass<5> for Project {
     ) -> [Option<Rows>; 5] {
         let mut gradient = gradient.into_owned();
         self.turn(&mut gradient, x.ncols(), cos, sin, true);
-        let mut of_map = None;
-        if wanted[2] {
+        let of_map = wanted[2].then(|| {
             let normed = norm::norm(x, gain, self.epsilon);
-            of_map = product_if(true, normed.t(), gradient.view());
-        }
+            product(normed.t(), gradient.view()).into_shared()
+        });
         let [of_x, of_gain] = match wanted[0] || wanted[1] {
             true => {
                 let of_normed = product(gradient.view(), map.t());
