@@ -22,12 +22,7 @@ const GREEDY: Sampling = Sampling {
 
 /// A block before the pool, four in it, one after it, and eight steps.
 fn brian() -> Brian<BenchBackend> {
-    let shape = Shape {
-        d_model: 256,
-        n_layers: 6,
-        batch: 1,
-        seq: N_TOKENS,
-    };
+    let shape = Shape::small(256, 6, 1, N_TOKENS);
     let mut config = shape.brian();
     config.route.max_steps = 8;
     scattered(config.init(VOCABULARY, 1, &Default::default()))
@@ -91,12 +86,7 @@ fn decode(criterion: &mut Criterion) {
 
 /// Ten blocks in a row: as many as a token of the routed model executes at most.
 fn model_of_the_same_depth() -> brian::Baseline<BenchBackend> {
-    let shape = Shape {
-        d_model: 256,
-        n_layers: 10,
-        batch: 1,
-        seq: N_TOKENS,
-    };
+    let shape = Shape::small(256, 10, 1, N_TOKENS);
     shape.baseline().init(VOCABULARY, 1, &Default::default())
 }
 

@@ -1,7 +1,7 @@
 //! How many tokens per second go through a model: the baseline, and the fixed route over the same blocks.
 #![allow(missing_docs)]
 
-use bench::{BenchBackend, Shape, VOCABULARY, timed};
+use bench::{BenchBackend, Shape, timed};
 use brian::Rules;
 use brian::route::policy::Row;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -9,12 +9,12 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 fn forward(criterion: &mut Criterion) {
     let device = Default::default();
     let mut group = criterion.benchmark_group("forward");
-    for shape in Shape::ALL {
+    for shape in Shape::all() {
         group.throughput(Throughput::Elements(shape.tokens()));
         let input = shape.input::<BenchBackend>(&device);
         let baseline = shape
             .baseline()
-            .init::<BenchBackend>(VOCABULARY, 1, &device);
+            .init::<BenchBackend>(shape.vocabulary, 1, &device);
         group.bench_function(format!("baseline/{}", shape.name()), |bencher| {
             timed::<BenchBackend>(bencher, &device, || drop(baseline.forward(input.clone())));
         });

@@ -19,12 +19,8 @@ use train::task::Decoder;
 const MAX_STEPS: usize = 8;
 const LIVE: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
 const ROUNDS: usize = 9;
-const SHAPE: Shape = Shape {
-    d_model: 256,
-    n_layers: 6,
-    batch: 8,
-    seq: 128,
-};
+const SHAPE: Shape = Shape::small(256, 6, 8, 128);
+
 /// A model with the rules of its walks.
 struct Subject<B: Backend> {
     name: String,

@@ -17,15 +17,21 @@ use train::learner::{Decay, OptimizerConfig};
 #[cfg(feature = "cuda")]
 pub type BenchBackend = burn::backend::Cuda;
 /// What is measured: the GPU if it was compiled in.
-#[cfg(all(feature = "flex", not(feature = "cuda")))]
+#[cfg(all(feature = "vulkan", not(feature = "cuda")))]
+pub type BenchBackend = burn::backend::Vulkan;
+/// What is measured: the GPU if it was compiled in.
+#[cfg(all(feature = "flex", not(any(feature = "cuda", feature = "vulkan"))))]
 pub type BenchBackend = burn::backend::Flex;
 /// What is measured: the GPU if it was compiled in.
-#[cfg(all(feature = "ndarray", not(any(feature = "cuda", feature = "flex"))))]
+#[cfg(all(
+    feature = "ndarray",
+    not(any(feature = "cuda", feature = "vulkan", feature = "flex"))
+))]
 pub type BenchBackend = burn_ndarray::NdArray;
 /// The same with gradients.
 pub type BenchAutodiff = Autodiff<BenchBackend>;
 
-/// The vocabulary of every bench.
+/// The vocabulary of every bench that takes no shape from outside.
 pub const VOCABULARY: usize = 512;
 
 /// What every training step of a bench is updated by.
@@ -48,31 +54,74 @@ pub struct Shape {
     pub batch: usize,
     /// Tokens per sequence.
     pub seq: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Tokens there are.
+    pub vocabulary: usize,
 }
 
 impl Shape {
-    /// What every bench measures.
-    pub const ALL: [Self; 2] = [
+    /// A small shape, with 32 numbers per head.
+    pub const fn small(d_model: usize, n_layers: usize, batch: usize, seq: usize) -> Self {
         Self {
-            d_model: 128,
-            n_layers: 4,
-            batch: 8,
-            seq: 128,
-        },
-        Self {
-            d_model: 256,
-            n_layers: 4,
-            batch: 8,
-            seq: 128,
-        },
-    ];
+            d_model,
+            n_layers,
+            batch,
+            seq,
+            n_heads: d_model / 32,
+            vocabulary: VOCABULARY,
+        }
+    }
 
-    /// The shape in the names of benches.
+    /// What is measured: the shapes in `NERVE_BENCH_SHAPES`, names as [`Self::name`] gives them, or two small ones.
+    ///
+    /// # Panics
+    /// If a name is none.
+    pub fn all() -> Vec<Self> {
+        match std::env::var("NERVE_BENCH_SHAPES") {
+            Ok(names) => {
+                let named = |name: &str| {
+                    let expected = "as in NERVE_BENCH_SHAPES=\"d768x12_b1x2048_h12_v32000\"";
+                    Self::named(name).unwrap_or_else(|| panic!("{name:?} is no shape: {expected}"))
+                };
+                names.split_whitespace().map(named).collect()
+            }
+            Err(_) => vec![Self::small(128, 4, 8, 128), Self::small(256, 4, 8, 128)],
+        }
+    }
+
+    /// Reads a name.
+    fn named(name: &str) -> Option<Self> {
+        let mut parts = name.split('_');
+        let mut numbers = |begin: char| -> Option<Vec<usize>> {
+            let part = parts.next()?.strip_prefix(begin)?;
+            part.split('x').map(|number| number.parse().ok()).collect()
+        };
+        let [d_model, n_layers] = numbers('d')?.try_into().ok()?;
+        let [batch, seq] = numbers('b')?.try_into().ok()?;
+        let [n_heads] = numbers('h')?.try_into().ok()?;
+        let [vocabulary] = numbers('v')?.try_into().ok()?;
+        Some(Self {
+            d_model,
+            n_layers,
+            batch,
+            seq,
+            n_heads,
+            vocabulary,
+        })
+    }
+
+    /// The shape in the names of benches: width x blocks, sequences x tokens, heads, vocabulary.
     pub fn name(&self) -> String {
-        format!(
-            "d{}x{}_b{}x{}",
-            self.d_model, self.n_layers, self.batch, self.seq
-        )
+        let Self {
+            d_model,
+            n_layers,
+            batch,
+            seq,
+            n_heads,
+            vocabulary,
+        } = self;
+        format!("d{d_model}x{n_layers}_b{batch}x{seq}_h{n_heads}_v{vocabulary}")
     }
 
     /// Tokens per pass.
@@ -84,7 +133,7 @@ impl Shape {
     pub fn baseline(&self) -> BaselineConfig {
         BaselineConfig {
             d_model: self.d_model,
-            n_heads: self.d_model / 32,
+            n_heads: self.n_heads,
             d_ff: 4 * self.d_model,
             n_layers: self.n_layers,
             context: self.seq,
@@ -132,7 +181,7 @@ impl Shape {
 
     /// Tokens `[batch, seq]`.
     pub fn input<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2, Int> {
-        let token = |index: usize| (index * 7919 % VOCABULARY) as i32;
+        let token = |index: usize| (index * 7919 % self.vocabulary) as i32;
         let values: Vec<i32> = (0..self.batch * self.seq).map(token).collect();
         Tensor::from_data(TensorData::new(values, [self.batch, self.seq]), device)
     }

@@ -1,7 +1,7 @@
 //! How many tokens per second are learned: forward, backward and AdamW, baseline and fixed route over the same blocks.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, timed};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, timed};
 use brian::Rules;
 use brian::loss::language;
 use brian::route::policy::Row;
@@ -13,11 +13,11 @@ use train::task::Decoder;
 fn train_step(criterion: &mut Criterion) {
     let device = Default::default();
     let mut group = criterion.benchmark_group("train_step");
-    for shape in Shape::ALL {
+    for shape in Shape::all() {
         group.throughput(Throughput::Elements(shape.tokens()));
         let baseline = shape
             .baseline()
-            .init::<BenchAutodiff>(VOCABULARY, 1, &device);
+            .init::<BenchAutodiff>(shape.vocabulary, 1, &device);
         let fixed = shape.brian().wrap(baseline.clone(), 1);
         let models = [
             ("baseline", Decoder::Baseline(baseline)),

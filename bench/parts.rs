@@ -1,0 +1,162 @@
+//! What the parts of a train step cost, each alone, beside what the device can do at best: products of matrices and copies.
+#![allow(missing_docs)]
+
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, timed};
+use brian::block::attention::KeysValues;
+use brian::block::causal::{Causal, Rotary};
+use brian::loss::language;
+use brian::{Baseline, BaselineConfig};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{GradientsParams, Optimizer};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Distribution, Tensor};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use std::time::Duration;
+use train::learner::GroupedAdamW;
+
+type Device = <BenchBackend as Backend>::Device;
+
+/// Numbers that are not zero: some devices multiply zeros faster.
+fn drawn<B: Backend, const D: usize>(dims: [usize; D], device: &B::Device) -> Tensor<B, D> {
+    Tensor::random(dims, Distribution::Normal(0.0, 1.0), device)
+}
+
+/// What the device reaches: elements are FLOPs, bytes are read and written.
+fn peaks(group: &mut BenchmarkGroup<WallTime>, shape: &Shape, device: &Device) {
+    let rows = shape.batch * shape.seq;
+    let products = [
+        (shape.d_model, 3 * shape.d_model),
+        (shape.d_model, 4 * shape.d_model),
+        (shape.d_model, shape.vocabulary),
+    ];
+    for (inner, columns) in products {
+        group.throughput(Throughput::Elements((2 * rows * inner * columns) as u64));
+        let dtypes: &[DType] = match cfg!(feature = "cuda") {
+            true => &[DType::F32, DType::BF16],
+            false => &[DType::F32],
+        };
+        for &dtype in dtypes {
+            let a = drawn::<BenchBackend, 2>([rows, inner], device).cast(dtype);
+            let b = drawn::<BenchBackend, 2>([inner, columns], device).cast(dtype);
+            let name = format!("product_{dtype:?}/{rows}x{inner}x{columns}").to_lowercase();
+            group.bench_function(name, |bencher| {
+                timed::<BenchBackend>(bencher, device, || drop(a.clone().matmul(b.clone())));
+            });
+        }
+    }
+    let large = drawn::<BenchBackend, 2>([64, 1 << 20], device);
+    group.throughput(Throughput::Bytes(2 * 4 * 64 << 20));
+    group.bench_function("copy_and_add", |bencher| {
+        timed::<BenchBackend>(bencher, device, || drop(large.clone() + 1.0));
+    });
+}
+
+/// Gradients given once more, since a step takes them.
+struct Copied<'a> {
+    from: &'a GradientsParams,
+    to: GradientsParams,
+}
+
+impl ModuleVisitor<BenchAutodiff> for Copied<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<BenchAutodiff, D>>) {
+        if let Some(gradient) = self.from.get::<BenchBackend, D>(parameter.id) {
+            self.to.register::<BenchBackend, D>(parameter.id, gradient);
+        }
+    }
+}
+
+fn copied(from: &GradientsParams, model: &Baseline<BenchAutodiff>) -> GradientsParams {
+    let mut visitor = Copied {
+        from,
+        to: GradientsParams::new(),
+    };
+    model.visit(&mut visitor);
+    visitor.to
+}
+
+fn parts(criterion: &mut Criterion) {
+    let device = Default::default();
+    for shape in Shape::all() {
+        let mut group = criterion.benchmark_group(format!("parts/{}", shape.name()));
+        peaks(&mut group, &shape, &device);
+        group.throughput(Throughput::Elements(shape.tokens()));
+        let model: Baseline<BenchAutodiff> =
+            shape.baseline().init(shape.vocabulary, 1, &device);
+        let base = shape.baseline();
+        let d_head = base.d_model / base.n_heads;
+        let rotary = Rotary::new(base.context, d_head, base.rope_base, &device);
+        let causal: Causal<BenchAutodiff> = rotary.causal(shape.seq);
+        let stream = || {
+            drawn::<BenchAutodiff, 3>([shape.batch, shape.seq, shape.d_model], &device)
+                .require_grad()
+        };
+        let (block, x) = (&model.blocks[0], stream());
+        let backward = |loss: Tensor<BenchAutodiff, 1>| drop(loss.backward());
+        group.bench_function("block/forward", |bencher| {
+            let pass = || drop(block.forward(x.clone(), &causal));
+            timed::<BenchBackend>(bencher, &device, pass);
+        });
+        group.bench_function("block/and_backward", |bencher| {
+            let pass = || backward(block.forward(x.clone(), &causal).sum());
+            timed::<BenchBackend>(bencher, &device, pass);
+        });
+        let heads = [0, 1, 2].map(|_| block.attention.heads(stream()));
+        let attend = || {
+            let [queries, keys, values] = heads.clone();
+            let among = KeysValues { keys, values };
+            block.attention.find(queries, among, causal.mask())
+        };
+        group.bench_function("attention/forward", |bencher| {
+            timed::<BenchBackend>(bencher, &device, || drop(attend()));
+        });
+        group.bench_function("attention/and_backward", |bencher| {
+            timed::<BenchBackend>(bencher, &device, || backward(attend().sum()));
+        });
+        let rows = stream().reshape([shape.batch * shape.seq, shape.d_model]);
+        group.bench_function("feed_forward/and_backward", |bencher| {
+            let pass = || backward(block.feed_forward.forward(rows.clone()).sum());
+            timed::<BenchBackend>(bencher, &device, pass);
+        });
+        let targets = shape.input::<BenchAutodiff>(&device);
+        group.bench_function("embedding/and_backward", |bencher| {
+            let pass = || backward(model.embedding.forward(targets.clone()).sum());
+            timed::<BenchBackend>(bencher, &device, pass);
+        });
+        let without_blocks = BaselineConfig {
+            n_layers: 0,
+            ..base
+        };
+        let ends: Baseline<BenchAutodiff> = without_blocks.init(shape.vocabulary, 1, &device);
+        let nats = |model: &Baseline<BenchAutodiff>| {
+            language::nats(model.forward(targets.clone()), targets.clone()).mean()
+        };
+        group.bench_function("embedding_head_and_loss/and_backward", |bencher| {
+            timed::<BenchBackend>(bencher, &device, || backward(nats(&ends)));
+        });
+        group.bench_function("all/and_backward", |bencher| {
+            timed::<BenchBackend>(bencher, &device, || backward(nats(&model)));
+        });
+        let mut optimizer = GroupedAdamW::new(&ADAMW);
+        group.bench_function("adamw", |bencher| {
+            let gradients = GradientsParams::from_grads(nats(&model).backward(), &model);
+            let mut learner = Some(model.clone());
+            timed::<BenchBackend>(bencher, &device, || {
+                let before = learner.take().expect("it is put back below");
+                let given = copied(&gradients, &before);
+                learner = Some(optimizer.step(1e-9, before, given));
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1));
+    targets = parts
+}
+criterion_main!(benches);
