@@ -8,17 +8,20 @@ use brian::loss::language;
 use brian::{Baseline, BaselineConfig};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer};
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{Backend, BackendTypes};
 use burn::tensor::{DType, Distribution, Tensor};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 use train::learner::GroupedAdamW;
 
-type Device = <BenchBackend as Backend>::Device;
+type Device = burn::tensor::Device<BenchBackend>;
 
 /// Numbers that are not zero: some devices multiply zeros faster.
-fn drawn<B: Backend, const D: usize>(dims: [usize; D], device: &B::Device) -> Tensor<B, D> {
+fn drawn<B: Backend, const D: usize>(
+    dims: [usize; D],
+    device: &<B as BackendTypes>::Device,
+) -> Tensor<B, D> {
     Tensor::random(dims, Distribution::Normal(0.0, 1.0), device)
 }
 
@@ -81,8 +84,7 @@ fn parts(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("parts/{}", shape.name()));
         peaks(&mut group, &shape, &device);
         group.throughput(Throughput::Elements(shape.tokens()));
-        let model: Baseline<BenchAutodiff> =
-            shape.baseline().init(shape.vocabulary, 1, &device);
+        let model: Baseline<BenchAutodiff> = shape.baseline().init(shape.vocabulary, 1, &device);
         let base = shape.baseline();
         let d_head = base.d_model / base.n_heads;
         let rotary = Rotary::new(base.context, d_head, base.rope_base, &device);

@@ -4,6 +4,7 @@ use crate::baseline::{Baseline, BaselineConfig, embedding, head};
 use crate::block::BlockSizes;
 use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
+use crate::block::matrix::shared;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
@@ -23,6 +24,7 @@ use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// Sizes of a routed model; the vocabulary comes from the tokenizer.
@@ -347,7 +349,10 @@ impl<B: Backend> Brian<B> {
         };
         Ground {
             memory: Pass::start(memory, begin),
-            pool: &self.pool,
+            pool: match rules.learning {
+                true => Cow::Owned(self.pool.iter().cloned().map(shared).collect()),
+                false => Cow::Borrowed(&self.pool),
+            },
             positions: &self.position,
             router: &self.router,
             route: self.route,

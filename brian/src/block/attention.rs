@@ -5,6 +5,7 @@
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
 use super::matrix::{add_times, matrix, per_row, per_token};
+use crate::kernel;
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::project::{Columns, project};
 use crate::kernel::rows::Parts;
@@ -120,9 +121,10 @@ impl<B: Backend> Attention<B> {
     pub(crate) fn maps(&self) -> Maps<B> {
         let packed = self.query_key_value.weight.val();
         let [d_model, _] = packed.dims();
+        let part = |columns| kernel::node::shared(packed.clone().slice_dim(1, columns));
         Maps {
-            queries: packed.clone().slice_dim(1, 0..d_model),
-            keys_values: packed.slice_dim(1, d_model..3 * d_model),
+            queries: part(0..d_model),
+            keys_values: part(d_model..3 * d_model),
         }
     }
 

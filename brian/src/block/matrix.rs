@@ -2,6 +2,7 @@
 
 use crate::kernel::rows::Parts;
 use crate::kernel::{self, product};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -12,6 +13,24 @@ pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) 
         .with_bias(false)
         .with_initializer(Initializer::Zeros)
         .init(device)
+}
+
+/// A module that several passes of a walk use, as it is; see `kernel::sum`.
+pub(crate) fn shared<B: Backend, M: Module<B>>(module: M) -> M {
+    struct Share;
+
+    impl<B: Backend> ModuleMapper<B> for Share {
+        fn map_float<const D: usize>(&mut self, map: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            let (id, value, mapper) = map.consume();
+            let value = match D {
+                2 => kernel::node::shared(value),
+                _ => value,
+            };
+            Param::from_mapped_value(id, value, mapper)
+        }
+    }
+
+    module.map(&mut Share)
 }
 
 /// Applies a map to rows.

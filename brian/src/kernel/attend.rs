@@ -1,7 +1,7 @@
 //! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
 //! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
-use super::node::{Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
 use super::rows::Parts;
 use super::sight::Sight;
@@ -68,7 +68,7 @@ impl Pass<1> for All {
         sums: Array2<f32>,
         gradient: Rows,
         _: [bool; 1],
-    ) -> [Option<Rows>; 1] {
+    ) -> [Option<Gradient>; 1] {
         let d_model = packed.ncols() / 3;
         let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
         let mut found = Array2::zeros(packed.dim());
@@ -80,7 +80,7 @@ impl Pass<1> for All {
             gradient.view(),
             [of_queries, of_keys_values],
         );
-        [Some(found.into_shared())]
+        [Some(found.into())]
     }
 }
 
@@ -142,7 +142,7 @@ impl<const N: usize> Pass<N> for Apart {
         sums: Array2<f32>,
         gradient: Rows,
         wanted: [bool; N],
-    ) -> [Option<Rows>; N] {
+    ) -> [Option<Gradient>; N] {
         let (queries, lines) = self.lines(inputs);
         let mut of_queries = Array2::zeros(queries.dim());
         let mut of_keys_values = Array2::zeros([self.rows.len(), 2 * queries.ncols()]);
@@ -158,7 +158,7 @@ impl<const N: usize> Pass<N> for Apart {
         let mut found = found.into_iter().zip(wanted);
         std::array::from_fn(|_| {
             let (found, wanted) = found.next().expect("one of each input");
-            wanted.then(|| found.into_shared())
+            wanted.then(|| found.into())
         })
     }
 }

@@ -1,10 +1,8 @@
 //! The second half of a block: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
 
-use super::node::{Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::norm;
-use super::numeric::{
-    add_product, flat, flat_mut, product, product_if, rows_per_task, sigmoid, vectorised,
-};
+use super::numeric::{add_product, flat, flat_mut, product, rows_per_task, sigmoid, vectorised};
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -63,7 +61,7 @@ impl Pass<5> for Fed {
         [mut gates, mut ups]: Self::Kept,
         gradient: Rows,
         wanted: [bool; 5],
-    ) -> [Option<Rows>; 5] {
+    ) -> [Option<Gradient>; 5] {
         // From here on what was `gate n` and `up n` is their gradient, and `hidden` is first that of the hidden row.
         let mut hidden = product(gradient.view(), down.t());
         let chunk = rows_per_task(gates.ncols()) * gates.ncols();
@@ -82,18 +80,21 @@ impl Pass<5> for Fed {
                 }
             });
         });
-        let of_down = product_if(wanted[4], hidden.t(), gradient.view());
-        let (mut of_gate, mut of_up) = (None, None);
-        if wanted[2] || wanted[3] {
-            let normed = norm::norm(x, gain, self.epsilon);
-            of_gate = product_if(wanted[2], normed.t(), gates.view());
-            of_up = product_if(wanted[3], normed.t(), ups.view());
-        }
         let [of_x, of_gain] = match wanted[0] || wanted[1] {
             true => {
                 let mut of_normed = product(gates.view(), gate.t());
                 add_product(ups.view(), up.t(), &mut of_normed);
                 norm::back(x, gain, self.epsilon, of_normed, Some(&gradient)).map(Some)
+            }
+            false => [None, None],
+        };
+        let of_down = wanted[4].then(|| Gradient::Product(hidden.into_shared(), gradient));
+        let [of_gate, of_up] = match wanted[2] || wanted[3] {
+            true => {
+                let normed = norm::norm(x, gain, self.epsilon).into_shared();
+                [(wanted[2], gates), (wanted[3], ups)].map(|(wanted, right)| {
+                    wanted.then(|| Gradient::Product(normed.clone(), right.into_shared()))
+                })
             }
             false => [None, None],
         };

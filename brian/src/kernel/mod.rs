@@ -7,6 +7,7 @@
 //! | file | pass |
 //! |---|---|
 //! | `node` | how a pass becomes an operation of a backend that learns; the only file that names one |
+//! | `sum` | the gradient of a map that many passes use |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
 //! | `norm` | `x / rms(x) ⊙ gain` and back |
 //! | `rows` | some rows |
@@ -20,7 +21,7 @@
 
 pub(crate) mod attend;
 pub(crate) mod feed_forward;
-mod node;
+pub(crate) mod node;
 mod norm;
 mod numeric;
 pub(crate) mod product;
@@ -28,5 +29,6 @@ pub(crate) mod project;
 pub(crate) mod router;
 pub(crate) mod rows;
 pub(crate) mod sight;
+mod sum;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;

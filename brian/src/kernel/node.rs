@@ -1,8 +1,8 @@
 //! A pass as an operation of a backend: computed where tensors lie in the memory of the host, with its gradient where one is wanted.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorPrimitive};
 use ndarray::{ArcArray2, Array2};
 use std::fmt::Debug;
 
@@ -24,7 +24,21 @@ pub(super) trait Pass<const N: usize>: Clone + Debug + Send + 'static {
         kept: Self::Kept,
         gradient: Rows,
         wanted: [bool; N],
-    ) -> [Option<Rows>; N];
+    ) -> [Option<Gradient>; N];
+}
+
+/// The gradient of an input.
+pub(super) enum Gradient {
+    /// As it is.
+    Whole(Rows),
+    /// `leftᵀ right`, of a map: not multiplied out yet, for it may be one of many.
+    Product(Rows, Rows),
+}
+
+impl From<Array2<f32>> for Gradient {
+    fn from(whole: Array2<f32>) -> Self {
+        Self::Whole(whole.into_shared())
+    }
 }
 
 /// The primitive of an input.
@@ -38,14 +52,22 @@ pub(super) fn run<B: Backend, P: Pass<N>, const N: usize>(
     inputs: [FloatTensor<B>; N],
 ) -> Option<Tensor<B, 2>> {
     let output = host::run::<B, P, N>(pass, inputs)?;
-    Some(Tensor::from_primitive(
-        burn::tensor::TensorPrimitive::Float(output),
-    ))
+    Some(Tensor::from_primitive(TensorPrimitive::Float(output)))
+}
+
+/// A map for several passes: what its gradient is a sum of is added up in one place, see [`Sum`](super::sum::Sum).
+pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B, D> {
+    let shared = host::shared::<B>(map.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(shared))
 }
 
 #[cfg(not(feature = "ndarray"))]
 mod host {
     use super::{Backend, FloatTensor, Pass};
+
+    pub fn shared<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
+        map
+    }
 
     pub fn run<B: Backend, P: Pass<N>, const N: usize>(
         _: P,
@@ -57,16 +79,21 @@ mod host {
 
 #[cfg(feature = "ndarray")]
 mod host {
-    use super::{Backend, FloatTensor, Pass, Rows};
+    use super::super::numeric::product;
+    use super::super::sum::Sum;
+    use super::{Backend, FloatTensor, Gradient, Pass, Rows};
     use burn::backend::Autodiff;
+    use burn::backend::autodiff::NodeId;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
     use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn_ndarray::{NdArray, NdArrayTensor};
-    use ndarray::{ArrayD, Axis, Ix1, Ix2};
+    use ndarray::{Array2, ArrayD, Axis, Ix1, Ix2};
     use std::any::Any;
+    use std::collections::BTreeMap;
     use std::marker::PhantomData;
+    use std::sync::{Arc, Mutex, PoisonError, Weak};
 
     type Learning = FloatTensor<Autodiff<NdArray>>;
 
@@ -84,6 +111,7 @@ mod host {
         };
         let inputs = same::<_, [Learning; N]>(inputs).ok()?;
         let ranks = inputs.each_ref().map(|input| rank(&input.primitive));
+        let sums = inputs.each_ref().map(|input| sum_of(input.node.id));
         let nodes = inputs.each_ref().map(|input| input.node.clone());
         let inputs = all_rows(inputs.map(|input| input.primitive))?;
         let (output, kept) = pass.forward(&inputs);
@@ -96,6 +124,7 @@ mod host {
                     pass,
                     inputs,
                     ranks,
+                    sums,
                     kept,
                 };
                 prepared.finish(state, output)
@@ -110,6 +139,8 @@ mod host {
         pass: P,
         inputs: [Rows; N],
         ranks: [usize; N],
+        /// Where the gradients of shared maps are added up.
+        sums: [Option<Arc<Mutex<Sum>>>; N],
         kept: P::Kept,
     }
 
@@ -136,16 +167,102 @@ mod host {
             let found = state
                 .pass
                 .backward(&state.inputs, state.kept, gradient, wanted);
-            for ((parent, found), rank) in parents.into_iter().zip(found).zip(state.ranks) {
-                if let (Some(parent), Some(found)) = (parent, found) {
-                    let found = match rank {
-                        1 => found.index_axis_move(Axis(0), 0).into_dyn(),
-                        _ => found.into_dyn(),
-                    };
-                    let found = NdArrayTensor::from(found);
-                    gradients.register::<NdArray>(parent.id, found);
-                }
+            let places = state.ranks.into_iter().zip(state.sums);
+            for ((parent, found), (rank, sum)) in parents.into_iter().zip(found).zip(places) {
+                let (Some(parent), Some(found)) = (parent, found) else {
+                    continue;
+                };
+                let found = match (found, sum) {
+                    (Gradient::Product(left, right), Some(sum)) => {
+                        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                        // A gradient has to arrive for the sum to be taken: one number that stands for it.
+                        let is_first = sum.is_empty();
+                        sum.add(left, right);
+                        if !is_first {
+                            continue;
+                        }
+                        Array2::zeros([1, 1]).into_dyn()
+                    }
+                    (Gradient::Product(left, right), None) => {
+                        product(left.t(), right.view()).into_dyn()
+                    }
+                    (Gradient::Whole(whole), _) if rank == 1 => {
+                        whole.into_owned().index_axis_move(Axis(0), 0).into_dyn()
+                    }
+                    (Gradient::Whole(whole), _) => {
+                        gradients.register::<NdArray>(parent.id, whole.into_dyn().into());
+                        continue;
+                    }
+                };
+                gradients.register::<NdArray>(parent.id, tensor(found));
             }
+        }
+    }
+
+    /// The sums of all shared maps whose graph is there.
+    static SUMS: Mutex<BTreeMap<u64, Weak<Mutex<Sum>>>> = Mutex::new(BTreeMap::new());
+
+    fn sum_of(node: NodeId) -> Option<Arc<Mutex<Sum>>> {
+        let sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.get(&node.value)?.upgrade()
+    }
+
+    pub fn shared<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
+        match same::<_, Learning>(map) {
+            Ok(map) => same(shared_map(map)).unwrap_or_else(|_| unreachable!("as it came")),
+            Err(map) => map,
+        }
+    }
+
+    fn shared_map(map: Learning) -> Learning {
+        let NdArrayTensor::F32(_) = map.primitive else {
+            return map;
+        };
+        let prepared = Share.prepare::<NoCheckpointing>([map.node.clone()]);
+        match prepared.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(map.primitive),
+            OpsKind::Tracked(prepared) => {
+                let sum = Arc::new(Mutex::new(Sum::default()));
+                let shared = prepared.finish(sum.clone(), map.primitive);
+                let mut sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
+                sums.retain(|_, sum| sum.strong_count() > 0);
+                sums.insert(shared.node.id.value, Arc::downgrade(&sum));
+                shared
+            }
+        }
+    }
+
+    /// A map as it is, whose gradient is a [`Sum`].
+    #[derive(Debug)]
+    struct Share;
+
+    impl Backward<NdArray, 1> for Share {
+        type State = Arc<Mutex<Sum>>;
+
+        fn backward(
+            self,
+            ops: Ops<Arc<Mutex<Sum>>, 1>,
+            gradients: &mut Gradients,
+            _: &mut Checkpointer,
+        ) {
+            let [Some(parent)] = ops.parents else {
+                return;
+            };
+            let arrived = gradients.consume::<NdArray>(&ops.node);
+            let mut sum = ops.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let total = match std::mem::take(&mut *sum).total() {
+                Some(mut total) => {
+                    // What other operations made of the map, or the number that stands for the sum.
+                    if let Some(arrived) = rows(arrived)
+                        && arrived.dim() == total.dim()
+                    {
+                        total += &arrived;
+                    }
+                    tensor(total.into_dyn())
+                }
+                None => arrived,
+            };
+            gradients.register::<NdArray>(parent.id, total);
         }
     }
 

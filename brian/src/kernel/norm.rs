@@ -1,6 +1,6 @@
 //! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`.
 
-use super::node::Rows;
+use super::node::{Gradient, Rows};
 use super::numeric::{dot, flat, flat_mut, rows_per_task, vectorised};
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -40,7 +40,7 @@ pub fn back(
     epsilon: f32,
     mut gradient: Array2<f32>,
     beside: Option<&Rows>,
-) -> [Rows; 2] {
+) -> [Gradient; 2] {
     let width = x.ncols();
     let gain = flat(gain);
     let task = rows_per_task(width) * width;
@@ -84,5 +84,5 @@ pub fn back(
         }
     }
     let of_gain = Array2::from_shape_vec([1, width], of_gain).expect("one row");
-    [gradient.into_shared(), of_gain.into_shared()]
+    [gradient, of_gain].map(Gradient::from)
 }

@@ -2,7 +2,7 @@
 //!
 //! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
 
-use super::node::Rows;
+use super::node::Gradient;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
 use rayon::prelude::*;
@@ -129,9 +129,9 @@ fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]
     });
 }
 
-/// `a b` behind an `Option`, where it is wanted.
-pub fn product_if(wanted: bool, a: ArrayView2<f32>, b: ArrayView2<f32>) -> Option<Rows> {
-    wanted.then(|| product(a, b).into_shared())
+/// `a b`, where it is wanted.
+pub fn product_if(wanted: bool, a: ArrayView2<f32>, b: ArrayView2<f32>) -> Option<Gradient> {
+    wanted.then(|| product(a, b).into())
 }
 
 /// Sum of the products of two rows.

@@ -1,6 +1,6 @@
 //! Products of rows with a map, without a copy of what is transposed.
 
-use super::node::{Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{add_product, product, product_if};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -59,15 +59,17 @@ impl Pass<2> for Times {
         (): (),
         gradient: Rows,
         wanted: [bool; 2],
-    ) -> [Option<Rows>; 2] {
-        let (back, [left, right]) = match self.transposed {
-            true => (map.view(), [gradient.t(), x.view()]),
-            false => (map.t(), [x.t(), gradient.view()]),
+    ) -> [Option<Gradient>; 2] {
+        let back = match self.transposed {
+            true => map.view(),
+            false => map.t(),
         };
-        [
-            product_if(wanted[0], gradient.view(), back),
-            product_if(wanted[1], left, right),
-        ]
+        let of_x = product_if(wanted[0], gradient.view(), back);
+        let of_map = wanted[1].then(|| match self.transposed {
+            true => Gradient::Product(gradient, x.clone()),
+            false => Gradient::Product(x.clone(), gradient),
+        });
+        [of_x, of_map]
     }
 }
 
@@ -89,9 +91,9 @@ impl Pass<3> for AddTimes {
         (): (),
         gradient: Rows,
         wanted: [bool; 3],
-    ) -> [Option<Rows>; 3] {
+    ) -> [Option<Gradient>; 3] {
         let of_x = product_if(wanted[1], gradient.view(), map.t());
-        let of_map = product_if(wanted[2], x.t(), gradient.view());
-        [wanted[0].then_some(gradient), of_x, of_map]
+        let of_map = wanted[2].then(|| Gradient::Product(x.clone(), gradient.clone()));
+        [wanted[0].then_some(Gradient::Whole(gradient)), of_x, of_map]
     }
 }

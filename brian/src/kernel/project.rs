@@ -1,6 +1,6 @@
 //! What attention starts from: `norm(x) W`, queries scaled, queries and keys turned to their positions.
 
-use super::node::{Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::norm;
 use super::numeric::{flat, flat_mut, product, rows_per_task, vectorised};
 use burn::nn::RmsNorm;
@@ -109,12 +109,13 @@ impl Pass<5> for Project {
         (): (),
         gradient: Rows,
         wanted: [bool; 5],
-    ) -> [Option<Rows>; 5] {
+    ) -> [Option<Gradient>; 5] {
         let mut gradient = gradient.into_owned();
         self.turn(&mut gradient, x.ncols(), cos, sin, true);
+        let gradient = gradient.into_shared();
         let of_map = wanted[2].then(|| {
-            let normed = norm::norm(x, gain, self.epsilon);
-            product(normed.t(), gradient.view()).into_shared()
+            let normed = norm::norm(x, gain, self.epsilon).into_shared();
+            Gradient::Product(normed, gradient.clone())
         });
         let [of_x, of_gain] = match wanted[0] || wanted[1] {
             true => {

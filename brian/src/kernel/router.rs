@@ -1,6 +1,6 @@
 //! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`, without `[h, P]` in memory.
 
-use super::node::{Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{
     add_product, flat, flat_mut, part, product, product_if, rows_per_task, sigmoid, vectorised,
 };
@@ -8,7 +8,7 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 /// Action logits; `None` without biases too.
@@ -42,9 +42,9 @@ fn repeat(row: &Rows, n_rows: usize) -> Array2<f32> {
     wide.to_owned()
 }
 
-fn sum_rows(rows: &Array2<f32>) -> Rows {
+fn sum_rows(rows: ArrayView2<f32>) -> Gradient {
     let sum = rows.sum_axis(Axis(0));
-    sum.insert_axis(Axis(0)).into_shared()
+    sum.insert_axis(Axis(0)).into()
 }
 
 impl Score {
@@ -87,11 +87,11 @@ impl Pass<6> for Score {
         between: Array2<f32>,
         gradient: Rows,
         wanted: [bool; 6],
-    ) -> [Option<Rows>; 6] {
+    ) -> [Option<Gradient>; 6] {
         let d_model = hidden.ncols();
         let of_second = wanted[4].then(|| {
-            let opened = Self::open(&between);
-            product(opened.t(), gradient.view()).into_shared()
+            let opened = Self::open(&between).into_shared();
+            Gradient::Product(opened, gradient.clone())
         });
         let mut of_between = product(gradient.view(), second.t());
         let task = rows_per_task(between.ncols()) * between.ncols();
@@ -113,15 +113,15 @@ impl Pass<6> for Score {
                 let mut found = part(found.view_mut(), 0, rows);
                 general_mat_mul(1.0, &input.t(), &of_between, 0.0, &mut found);
             }
-            found.into_shared()
+            found.into()
         });
         [
             product_if(wanted[0], of_between.view(), above.t()),
             product_if(wanted[1], of_between.view(), below.t()),
             of_first,
-            wanted[3].then(|| sum_rows(&of_between)),
+            wanted[3].then(|| sum_rows(of_between.view())),
             of_second,
-            wanted[5].then(|| sum_rows(&gradient.to_owned())),
+            wanted[5].then(|| sum_rows(gradient.view())),
         ]
     }
 }

@@ -1,6 +1,6 @@
 //! Some rows of a tensor, any of them any number of times.
 
-use super::node::{Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{flat, flat_mut};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -58,7 +58,7 @@ impl Pass<1> for Select {
         (): (),
         gradient: Rows,
         _: [bool; 1],
-    ) -> [Option<Rows>; 1] {
+    ) -> [Option<Gradient>; 1] {
         let width = from.ncols();
         let mut sums = Array2::zeros(from.dim());
         let to = flat_mut(&mut sums);
@@ -67,6 +67,6 @@ impl Pass<1> for Select {
                 *sum += from;
             }
         }
-        [Some(sums.into_shared())]
+        [Some(sums.into())]
     }
 }

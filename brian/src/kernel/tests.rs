@@ -2,6 +2,7 @@
 
 use super::attend::{attend, attend_all};
 use super::feed_forward::feed_forward;
+use super::node::shared;
 use super::product::{add_times, times, times_transposed};
 use super::project::{Columns, project};
 use super::rows::Parts;
@@ -107,6 +108,33 @@ fn products_of(n: usize) {
         [&y, &x, &map],
         |[y, x, map], _| add_times(&y, &x, &map),
         |[y, x, map], _| y + x.matmul(map),
+    );
+}
+
+/// By passes on few rows and on many, and by an operation that knows nothing of shared maps.
+#[test]
+fn a_shared_map_has_the_gradient_of_all_its_uses() {
+    let [x, map] = [values([600, 26], 1), values([26, 30], 3)];
+    let parts = [0..5, 5..9, 9..300, 300..301, 301..600];
+    compare(
+        [&x, &map],
+        |[x, map], _| {
+            let map = shared(map);
+            let part = |rows| times(&x.clone().slice_dim(0, rows), &map).expect("the host");
+            let passes = Tensor::cat(parts.clone().map(part).to_vec(), 0);
+            Some(passes + x.matmul(map))
+        },
+        |[x, map], _| x.matmul(map) * 2.0,
+    );
+    compare(
+        [&x, &map],
+        |[x, map], _| times(&x, &shared(map)),
+        |[x, map], _| x.matmul(map),
+    );
+    compare(
+        [&x, &map],
+        |[x, map], _| Some(x.matmul(shared(map))),
+        |[x, map], _| x.matmul(map),
     );
 }
 

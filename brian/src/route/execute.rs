@@ -144,7 +144,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// For `dims` sequences and tokens of each.
     pub fn new(ground: &'a Ground<'m, B>, dims: [usize; 2]) -> Self {
-        let pool = ground.pool;
+        let pool: &[RoutedBlock<B>] = &ground.pool;
         let resting = |_| Some(Resting::new(dims[0] * dims[1]));
         Self {
             pool,

@@ -22,6 +22,7 @@ use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// Where a walk stands.
@@ -35,7 +36,7 @@ pub struct State<B: Backend> {
 
 /// What a walk goes through.
 pub(crate) struct Ground<'a, B: Backend> {
-    pub pool: &'a [RoutedBlock<B>],
+    pub pool: Cow<'a, [RoutedBlock<B>]>,
     pub positions: &'a Positions<B>,
     pub router: &'a Router<B>,
     pub route: RouteConfig,
