@@ -1,7 +1,7 @@
 //! How fast a text is continued: 256 greedy tokens, with what earlier tokens left behind and with a whole pass per token.
 #![allow(missing_docs)]
 
-use bench::{BenchBackend, Shape, VOCABULARY};
+use bench::{BenchBackend, Shape, VOCABULARY, in_place};
 use brian::generate::{Sampling, generate};
 use brian::random;
 use brian::route::draws::Draws;
@@ -73,12 +73,14 @@ fn decode(criterion: &mut Criterion) {
     for (name, model, rules) in &models {
         group.bench_function(format!("{name}/kept"), |bencher| {
             bencher.iter(|| {
-                let mut decoding = model.decoding(rules);
-                continued(|seen| decoding.follow(seen))
+                in_place(|| {
+                    let mut decoding = model.decoding(rules);
+                    continued(|seen| decoding.follow(seen))
+                })
             });
         });
         group.bench_function(format!("{name}/anew"), |bencher| {
-            bencher.iter(|| continued(|seen| anew(model, rules, seen)));
+            bencher.iter(|| in_place(|| continued(|seen| anew(model, rules, seen))));
         });
     }
     group.finish();

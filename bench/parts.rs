@@ -139,11 +139,11 @@ fn parts(criterion: &mut Criterion) {
         group.bench_function("all/and_backward", |bencher| {
             timed::<BenchBackend>(bencher, &device, || backward(nats(&model)));
         });
-        let mut optimizer = GroupedAdamW::new(&ADAMW);
         group.bench_function("adamw", |bencher| {
+            let mut optimizer = GroupedAdamW::new(&ADAMW);
             let gradients = GradientsParams::from_grads(nats(&model).backward(), &model);
             let mut learner = Some(model.clone());
-            timed::<BenchBackend>(bencher, &device, || {
+            timed::<BenchBackend>(bencher, &device, move || {
                 let before = learner.take().expect("it is put back below");
                 let given = copied(&gradients, &before);
                 learner = Some(optimizer.step(1e-9, before, given));

@@ -4,7 +4,7 @@
 //! in both, less where routing costs time that it does not count. Rounds are interleaved; the table shows medians.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, in_place};
 use brian::loss::language;
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
@@ -165,6 +165,10 @@ fn measure<B: Backend>(
 }
 
 fn main() {
+    in_place(measured);
+}
+
+fn measured() {
     let device = Default::default();
     let rows: Vec<Row> = (0..SHAPE.batch as u64)
         .map(|sequence| Row {

@@ -187,16 +187,30 @@ impl Shape {
     }
 }
 
+/// Does something where `nerve` does: on a thread of the pool, or, for a GPU whose queues belong to threads, on this one.
+pub fn in_place<R: Send>(action: impl FnOnce() -> R + Send) -> R {
+    match cfg!(any(feature = "cuda", feature = "vulkan")) {
+        true => action(),
+        false => rayon::scope(|_| action()),
+    }
+}
+
 /// Times an action, the device's queue drained before the clock stops.
-pub fn timed<B: Backend>(bencher: &mut Bencher, device: &B::Device, mut action: impl FnMut()) {
-    action();
+pub fn timed<B: Backend>(
+    bencher: &mut Bencher,
+    device: &B::Device,
+    mut action: impl FnMut() + Send,
+) {
+    in_place(&mut action);
     bencher.iter_custom(|iterations| {
-        B::sync(device).expect("the device answers");
-        let start = Instant::now();
-        for _ in 0..iterations {
-            action();
-        }
-        B::sync(device).expect("the device answers");
-        Duration::max(start.elapsed(), Duration::from_nanos(1))
+        in_place(|| {
+            B::sync(device).expect("the device answers");
+            let start = Instant::now();
+            for _ in 0..iterations {
+                action();
+            }
+            B::sync(device).expect("the device answers");
+            Duration::max(start.elapsed(), Duration::from_nanos(1))
+        })
     });
 }

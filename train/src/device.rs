@@ -71,11 +71,17 @@ pub trait Task {
 ///
 /// # Errors
 /// `Config` if the backend was not compiled in, `Resource` if the machine has no such device; else what the task meets.
-pub fn run<T: Task>(config: &DeviceConfig, task: T) -> Result<T::Output, Error> {
+pub fn run<T: Task<Output: Send> + Send>(
+    config: &DeviceConfig,
+    task: T,
+) -> Result<T::Output, Error> {
     check_compiled("device.backend", &config.backend)?;
     match config.backend.as_str() {
         #[cfg(feature = "ndarray")]
-        "ndarray" => on::<burn_ndarray::NdArray, T>(Default::default(), config, task),
+        // On a thread of the pool: a pass shares its work with the others there, and need not wake them from outside.
+        "ndarray" => {
+            rayon::scope(|_| on::<burn_ndarray::NdArray, T>(Default::default(), config, task))
+        }
         #[cfg(feature = "flex")]
         "flex" => on::<burn::backend::Flex, T>(Default::default(), config, task),
         #[cfg(feature = "wgpu")]

@@ -65,11 +65,11 @@ impl Probe<'_> {
     ///
     /// # Errors
     /// `Invalid` if the text has no line of two tokens; else what `then` meets.
-    pub fn run<T>(
+    pub fn run<T: Send>(
         &self,
         tensors: TensorMap,
         checkpoint: &Path,
-        then: impl FnOnce(TensorMap) -> Result<T, Error>,
+        then: impl FnOnce(TensorMap) -> Result<T, Error> + Send,
     ) -> Result<(Probed, T), Error> {
         let lines = self.lines()?;
         // The graph of the run that will be, not of the file that the recipe names.
