@@ -49,7 +49,7 @@ fn peaks(group: &mut BenchmarkGroup<WallTime>, shape: &Shape, device: &Device) {
         }
     }
     let large = drawn::<BenchBackend, 2>([64, 1 << 20], device);
-    group.throughput(Throughput::Bytes(2 * 4 * 64 << 20));
+    group.throughput(Throughput::Bytes((2 * 4 * 64) << 20));
     group.bench_function("copy_and_add", |bencher| {
         timed::<BenchBackend>(bencher, device, || drop(large.clone() + 1.0));
     });
