@@ -7,6 +7,7 @@ use super::matrix::indices;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use std::sync::OnceLock;
 
 /// A score this low has probability exactly zero after the softmax, and stays finite where an infinity would not.
 pub(crate) const MASKED: f32 = -1e30;
@@ -60,12 +61,11 @@ impl<B: Backend> Rotary<B> {
             end <= context,
             "a sequence of {end} in a context of {context}"
         );
-        let device = self.cos.device();
-        let future = Tensor::<B, 2, Bool>::tril_mask([seq, end], before as i64, &device);
         Causal {
             cos: self.cos.clone().slice_dim(0, before..end),
             sin: self.sin.clone().slice_dim(0, before..end),
-            mask: Tensor::zeros([seq, end], &device).mask_fill(future, MASKED),
+            before,
+            mask: OnceLock::new(),
         }
     }
 }
@@ -75,7 +75,9 @@ impl<B: Backend> Rotary<B> {
 pub struct Causal<B: Backend> {
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
-    mask: Tensor<B, 2>,
+    before: usize,
+    /// Made when it is asked for: passes on the host need none, and it grows with the square of the length.
+    mask: OnceLock<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Causal<B> {
@@ -112,7 +114,17 @@ impl<B: Backend> Causal<B> {
     /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, before + seq]`:
     /// to be added.
     pub fn mask(&self) -> Tensor<B, 4> {
-        self.mask.clone().unsqueeze()
+        self.scores().clone().unsqueeze()
+    }
+
+    /// [`Self::mask`], `[seq, before + seq]`.
+    fn scores(&self) -> &Tensor<B, 2> {
+        self.mask.get_or_init(|| {
+            let ([seq, _], device) = (self.cos.dims(), self.cos.device());
+            let dims = [seq, self.before + seq];
+            let future = Tensor::<B, 2, Bool>::tril_mask(dims, self.before as i64, &device);
+            Tensor::zeros(dims, &device).mask_fill(future, MASKED)
+        })
     }
 
     /// The same for tokens that attend to earlier ones of another sequence and, as if it lay behind that, to themselves in their
@@ -122,7 +134,7 @@ impl<B: Backend> Causal<B> {
     /// `[batch, 1, seq, 2 * seq]`
     pub fn mask_beside(&self, absent: Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, _, _, seq] = absent.dims();
-        let [earlier, own] = beside(self.mask.clone()).map(|mask| mask.unsqueeze::<4>());
+        let [earlier, own] = beside(self.scores().clone()).map(|mask| mask.unsqueeze::<4>());
         Tensor::cat(vec![earlier + absent, own.expand([batch, 1, seq, seq])], 3)
     }
 }
