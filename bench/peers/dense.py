@@ -11,6 +11,7 @@ import sys
 import time
 
 import torch
+from block import Block
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,31 +25,18 @@ def turn(x, cos, sin):
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.RMSNorm(D_MODEL, eps=1e-6), nn.RMSNorm(D_MODEL, eps=1e-6)
-        self.qkv = nn.Linear(D_MODEL, 3 * D_MODEL, bias=False)
-        self.out = nn.Linear(D_MODEL, D_MODEL, bias=False)
-        self.gate = nn.Linear(D_MODEL, 4 * D_MODEL, bias=False)
-        self.up = nn.Linear(D_MODEL, 4 * D_MODEL, bias=False)
-        self.down = nn.Linear(4 * D_MODEL, D_MODEL, bias=False)
-
+class Layer(Block):
     def forward(self, x, cos, sin):
-        batch, seq, _ = x.shape
-        q, k, v = self.qkv(self.first(x)).view(batch, seq, 3, N_HEADS, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.heads(x)
         q, k = turn(q, cos, sin).to(v.dtype), turn(k, cos, sin).to(v.dtype)
-        found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(found.transpose(1, 2).reshape(batch, seq, D_MODEL))
-        y = self.second(x)
-        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+        return self.end(x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
 class Decoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, D_MODEL)
-        self.blocks = nn.ModuleList(Block() for _ in range(N_LAYERS))
+        self.blocks = nn.ModuleList(Layer(D_MODEL, N_HEADS, 4 * D_MODEL) for _ in range(N_LAYERS))
         self.norm = nn.RMSNorm(D_MODEL, eps=1e-6)
         half = D_MODEL // N_HEADS // 2
         angle = torch.arange(SEQ)[:, None] * 10_000.0 ** (-torch.arange(half) / half)

@@ -12,6 +12,7 @@ import sys
 import time
 
 import torch
+from block import Block
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,22 +29,16 @@ def rotary(seq):
     return angle.cos(), angle.sin()
 
 
-class Block(nn.Module):
+class Layer(Block):
     def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.RMSNorm(D_MODEL, eps=1e-6), nn.RMSNorm(D_MODEL, eps=1e-6)
-        self.qkv = nn.Linear(D_MODEL, 3 * D_MODEL, bias=False)
-        self.out = nn.Linear(D_MODEL, D_MODEL, bias=False)
-        self.gate = nn.Linear(D_MODEL, D_FF, bias=False)
-        self.up = nn.Linear(D_MODEL, D_FF, bias=False)
-        self.down = nn.Linear(D_FF, D_MODEL, bias=False)
+        super().__init__(D_MODEL, N_HEADS, D_FF)
         self.place = nn.Linear(D_POSITION, D_MODEL, bias=False)
 
     def forward(self, x, position=None, kept=None):
         if position is not None:
             x = x + self.place(position)
-        batch, seq, _ = x.shape
-        q, k, v = self.qkv(self.first(x)).view(batch, seq, 3, N_HEADS, -1).permute(2, 0, 3, 1, 4)
+        seq = x.shape[1]
+        q, k, v = self.heads(x)
         start = 0 if kept is None or not kept else kept[0].shape[2]
         cos, sin = (part[start:] for part in rotary(start + seq))
         turn = lambda a: torch.cat(
@@ -55,17 +50,15 @@ class Block(nn.Module):
                 k, v = torch.cat([kept[0], k], 2), torch.cat([kept[1], v], 2)
             kept[:] = [k, v]
         found = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0 and seq > 1)
-        x = x + self.out(found.transpose(1, 2).reshape(batch, seq, D_MODEL))
-        y = self.second(x)
-        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+        return self.end(x, found)
 
 
 class Routed(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, D_MODEL)
-        self.pre, self.post = Block(), Block()
-        self.pool = nn.ModuleList(Block() for _ in range(N_POOL))
+        self.pre, self.post = Layer(), Layer()
+        self.pool = nn.ModuleList(Layer() for _ in range(N_POOL))
         self.positions = nn.Parameter(torch.randn(N_POOL, D_POSITION))
         self.start = nn.Parameter(torch.randn(D_POSITION))
         self.router = nn.Sequential(
@@ -97,7 +90,7 @@ class Baseline(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, D_MODEL)
-        self.blocks = nn.ModuleList(Block() for _ in range(2 + MAX_STEPS))
+        self.blocks = nn.ModuleList(Layer() for _ in range(2 + MAX_STEPS))
         self.norm = nn.RMSNorm(D_MODEL, eps=1e-6)
 
     def forward(self, tokens, kept=None):
