@@ -1,8 +1,9 @@
 //! How many tokens per second go through a model: the baseline, and the fixed route over the same blocks.
 #![allow(missing_docs)]
 
-use bench::{BenchBackend, Shape, timed};
+use bench::{BenchBackend, Shape, Work, measured, products};
 use brian::Rules;
+use brian::precision::multiplying_in;
 use brian::route::policy::Row;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -15,14 +16,17 @@ fn forward(criterion: &mut Criterion) {
         let baseline = shape
             .baseline()
             .init::<BenchBackend>(shape.vocabulary, 1, &device);
-        group.bench_function(format!("baseline/{}", shape.name()), |bencher| {
-            timed::<BenchBackend>(bencher, &device, || drop(baseline.forward(input.clone())));
+        let brian = multiplying_in(shape.brian().wrap(baseline.clone(), 1), products().into());
+        let baseline = multiplying_in(baseline, products().into());
+        let work = Work::Flops(shape.flops());
+        let name = format!("baseline/{}", shape.name());
+        measured::<BenchBackend>(&mut group, name, &device, work, || {
+            drop(baseline.forward(input.clone()));
         });
         let (rules, rows) = (Rules::sequential(), vec![Row::default(); shape.batch]);
-        let brian = shape.brian().wrap(baseline.clone(), 1);
-        group.bench_function(format!("fixed_route/{}", shape.name()), |bencher| {
-            let pass = || drop(brian.forward(input.clone(), &rules, &rows));
-            timed::<BenchBackend>(bencher, &device, pass);
+        let name = format!("fixed_route/{}", shape.name());
+        measured::<BenchBackend>(&mut group, name, &device, work, || {
+            drop(brian.forward(input.clone(), &rules, &rows));
         });
     }
     group.finish();

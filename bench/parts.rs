@@ -1,30 +1,18 @@
 //! What the parts of a train step cost, each alone, beside what the device can do at best: products of matrices and copies.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, timed};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, drawn, timed};
 use brian::block::attention::KeysValues;
 use brian::block::causal::{Causal, Rotary};
 use brian::loss::language;
-use brian::{Baseline, BaselineConfig, random};
+use brian::{Baseline, BaselineConfig};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer};
-use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 use train::learner::GroupedAdamW;
-
-/// Numbers that are not zero, the same again after a while: some devices multiply zeros faster.
-fn drawn<B: Backend, const D: usize>(dims: [usize; D], device: &Device<B>) -> Tensor<B, D> {
-    const PERIOD: u64 = (1 << 16) + 1;
-    let key = random::key(1, "bench", 0);
-    let period = (0..PERIOD).map(|place| random::normal(key, place) as f32);
-    let n_numbers: usize = dims.iter().product();
-    let numbers = period.collect::<Vec<f32>>().into_iter().cycle();
-    let data = TensorData::new(numbers.take(n_numbers).collect::<Vec<f32>>(), dims);
-    Tensor::from_data(data, device)
-}
 
 /// What the device reaches: elements are FLOPs, bytes are read and written.
 fn peaks(group: &mut BenchmarkGroup<WallTime>, shape: &Shape, device: &Device<BenchBackend>) {

@@ -4,9 +4,11 @@
 //! 20 positions per second, and 1.6 and 5.6 ms per decoded token; the positions per second here are to be divided by them.
 #![allow(missing_docs)]
 
+use bench::{BenchAutodiff, BenchBackend, Work};
 use brian::random;
 use brillm::candidate::{Candidates, Competition, Group, Paths};
 use brillm::compat;
+use brillm::composed::rows_of;
 use brillm::counts::PairCounts;
 use brillm::generate::{Decoding, State, strongest};
 use brillm::graph::{BackOff, Graph};
@@ -133,10 +135,10 @@ fn steps(
     let mut optimizer = RowAdamW::new(&model, mode, ADAMW, None);
     let mut group = criterion.benchmark_group("signal_step");
     group.throughput(Throughput::Elements((BATCH * EDGES) as u64));
-    let mut index = 0;
+    let device = Default::default();
+    let (mut index, mut rows) = (0, 0);
     let mut step = || {
         let (sources, targets) = &batches[index % batches.len()];
-        index += 1;
         let paths = Paths {
             sources,
             targets,
@@ -144,17 +146,61 @@ fn steps(
             seq: EDGES,
         };
         let groups: Vec<Group> = competition.groups(&model.graph, &paths, &|_| 0.0);
-        optimizer.step(&mut model, &paths, &groups, 1e-3)
+        if index < batches.len() {
+            rows += rows_of(&model.graph, &paths, &groups).len();
+        }
+        index += 1;
+        match cfg!(any(feature = "cuda", feature = "vulkan")) {
+            true => {
+                optimizer.step_on::<BenchAutodiff>(&mut model, &paths, &groups, 1e-3, &device);
+            }
+            false => drop(optimizer.step(&mut model, &paths, &groups, 1e-3)),
+        }
     };
     // The first use of a row of moments is a page fault.
     for _ in 0..4 * batches.len() {
         step();
     }
-    group.bench_function(name, |bencher| bencher.iter(&mut step));
+    let mut samples = Vec::new();
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|steps| {
+            let clock = Instant::now();
+            (0..steps).for_each(|_| step());
+            samples.push(clock.elapsed().as_secs_f64() / steps as f64);
+            clock.elapsed()
+        });
+    });
+    samples.sort_by(f64::total_cmp);
+    if let Some(&median) = samples.get(samples.len() / 2) {
+        // A row's values and its two moments, read and written.
+        let numbers = 6 * rows / batches.len() * model.config.row_len();
+        Work::Bytes(4.0 * numbers as f64).report::<BenchBackend>(&device, median);
+    }
     group.finish();
 }
 
+/// A graph of another size than the published ones: `NERVE_BENCH_GRAPH="v4000_13%/k400"`.
+fn asked() -> Option<(usize, f64, usize)> {
+    let name = std::env::var("NERVE_BENCH_GRAPH").ok()?;
+    let read = || {
+        let (nodes, rest) = name.strip_prefix('v')?.split_once('_')?;
+        let (percent, n) = rest.split_once("%/k")?;
+        let share = percent.parse::<f64>().ok()? / 100.0;
+        Some((nodes.parse().ok()?, share, n.parse().ok()?))
+    };
+    let expected = "as in NERVE_BENCH_GRAPH=\"v4000_13%/k400\"";
+    Some(read().unwrap_or_else(|| panic!("{name:?} is no graph: {expected}")))
+}
+
 fn training(criterion: &mut Criterion) {
+    if let Some((nodes, share, n)) = asked() {
+        let world = World::new(nodes, share);
+        let candidates = Candidates::Frequent { n };
+        for (name, mode) in [("exact", Mode::Exact), ("touched", Mode::Touched)] {
+            steps(criterion, name, &world, candidates, mode, world.nodes);
+        }
+        return;
+    }
     let (small, large) = (World::new(256, 1.0), World::new(1000, 0.2));
     let exact = Mode::Exact;
     steps(

@@ -5,12 +5,16 @@ use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, Execution, Sees};
 use brian::{
     BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
+    random,
 };
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use criterion::Bencher;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use criterion::measurement::WallTime;
+use criterion::{Bencher, BenchmarkGroup};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use train::device::Dtype;
 use train::learner::{Decay, OptimizerConfig};
 
 /// What is measured: the GPU if it was compiled in.
@@ -129,6 +133,11 @@ impl Shape {
         (self.batch * self.seq) as u64
     }
 
+    /// FLOPs of a forward pass through all blocks in a row.
+    pub fn flops(&self) -> f64 {
+        self.baseline().flops(self.vocabulary, self.seq) * self.tokens() as f64
+    }
+
     /// The plain decoder.
     pub fn baseline(&self) -> BaselineConfig {
         BaselineConfig {
@@ -202,15 +211,124 @@ pub fn timed<B: Backend>(
     mut action: impl FnMut() + Send,
 ) {
     in_place(&mut action);
-    bencher.iter_custom(|iterations| {
-        in_place(|| {
-            B::sync(device).expect("the device answers");
-            let start = Instant::now();
-            for _ in 0..iterations {
-                action();
-            }
-            B::sync(device).expect("the device answers");
-            Duration::max(start.elapsed(), Duration::from_nanos(1))
-        })
+    bencher.iter_custom(|iterations| clocked::<B>(device, iterations, &mut action));
+}
+
+fn clocked<B: Backend>(
+    device: &B::Device,
+    iterations: u64,
+    action: &mut (impl FnMut() + Send),
+) -> Duration {
+    in_place(|| {
+        B::sync(device).expect("the device answers");
+        let start = Instant::now();
+        for _ in 0..iterations {
+            action();
+        }
+        B::sync(device).expect("the device answers");
+        Duration::max(start.elapsed(), Duration::from_nanos(1))
+    })
+}
+
+/// What an action does at least, to be compared with what the device does at best.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// Additions and multiplications in products.
+    Flops(f64),
+    /// Bytes of memory that are read and written.
+    Bytes(f64),
+}
+
+impl Work {
+    /// So much per second, and which share that is of a large product or of a large copy.
+    pub fn report<B: Backend>(self, device: &B::Device, seconds: f64) {
+        let best = Best::of::<B>(device);
+        match self {
+            Self::Flops(flops) => println!(
+                "                        {:.1} GFLOP/s, {:.0} % of a large product",
+                flops / seconds / 1e9,
+                100.0 * flops / seconds / best.flops
+            ),
+            Self::Bytes(bytes) => println!(
+                "                        {:.1} GB/s, {:.0} % of a large copy",
+                bytes / seconds / 1e9,
+                100.0 * bytes / seconds / best.bytes
+            ),
+        }
+    }
+}
+
+/// Times an action as [`timed`] does, and says what it reached in its median sample.
+pub fn measured<B: Backend>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: String,
+    device: &B::Device,
+    work: Work,
+    mut action: impl FnMut() + Send,
+) {
+    in_place(&mut action);
+    let mut samples = Vec::new();
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let taken = clocked::<B>(device, iterations, &mut action);
+            samples.push(taken.as_secs_f64() / iterations as f64);
+            taken
+        });
     });
+    samples.sort_by(f64::total_cmp);
+    if let Some(&median) = samples.get(samples.len() / 2) {
+        work.report::<B>(device, median);
+    }
+}
+
+/// What the device reaches in a large product of the same type, FLOP/s, and in a large copy, bytes/s: the fastest of a few, measured once.
+struct Best {
+    flops: f64,
+    bytes: f64,
+}
+
+impl Best {
+    fn of<B: Backend>(device: &B::Device) -> &'static Self {
+        static BEST: OnceLock<Best> = OnceLock::new();
+        BEST.get_or_init(|| {
+            const SIDE: usize = 2048;
+            const TRIES: usize = 5;
+            let square = drawn::<B, 2>([SIDE, SIDE], device).cast(DType::from(products()));
+            let large = drawn::<B, 2>([16, 1 << 20], device);
+            let fastest = |action: &mut (dyn FnMut() + Send)| {
+                let mut action = action;
+                let times = (0..TRIES).map(|_| clocked::<B>(device, 1, &mut action));
+                times.min().expect("some tries").as_secs_f64()
+            };
+            let multiply = fastest(&mut || drop(square.clone().matmul(square.clone())));
+            let copy = fastest(&mut || drop(large.clone() + 1.0));
+            Self {
+                flops: 2.0 * (SIDE as f64).powi(3) / multiply,
+                bytes: f64::from((2 * 4 * 16) << 20) / copy,
+            }
+        })
+    }
+}
+
+/// Numbers that are not zero, the same again after a while: some devices multiply zeros faster.
+pub fn drawn<B: Backend, const D: usize>(dims: [usize; D], device: &B::Device) -> Tensor<B, D> {
+    const PERIOD: u64 = (1 << 16) + 1;
+    let key = random::key(1, "bench", 0);
+    let period = (0..PERIOD).map(|place| random::normal(key, place) as f32);
+    let n_numbers: usize = dims.iter().product();
+    let numbers = period.collect::<Vec<f32>>().into_iter().cycle();
+    let data = TensorData::new(numbers.take(n_numbers).collect::<Vec<f32>>(), dims);
+    Tensor::from_data(data, device)
+}
+
+/// The type that products run in: `NERVE_BENCH_DTYPE=bf16` asks for that one.
+///
+/// # Panics
+/// If it is none.
+pub fn products() -> Dtype {
+    match std::env::var("NERVE_BENCH_DTYPE").as_deref() {
+        Err(_) | Ok("f32") => Dtype::F32,
+        Ok("bf16") => Dtype::Bf16,
+        Ok(other) => panic!("NERVE_BENCH_DTYPE is {other:?}, expected f32 or bf16"),
+    }
 }

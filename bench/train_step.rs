@@ -1,7 +1,7 @@
 //! How many tokens per second are learned: forward, backward and AdamW, baseline and fixed route over the same blocks.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, timed};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, Work, measured, products};
 use brian::Rules;
 use brian::loss::language;
 use brian::route::policy::Row;
@@ -30,14 +30,15 @@ fn train_step(criterion: &mut Criterion) {
             let mut model = Some(model);
             let mut step = || {
                 let before = model.take().expect("it is put back below");
-                let logits = before.forward(input.clone(), &rules, &rows).0;
+                let computing = before.multiplying_in(products());
+                let logits = computing.forward(input.clone(), &rules, &rows).0;
                 let loss = language::nats(logits, input.clone()).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &before);
                 model = Some(optimizer.step(1e-4, before, gradients));
             };
-            group.bench_function(format!("{name}/{}", shape.name()), |bencher| {
-                timed::<BenchBackend>(bencher, &device, &mut step);
-            });
+            let name = format!("{name}/{}", shape.name());
+            let work = Work::Flops(3.0 * shape.flops());
+            measured::<BenchBackend>(&mut group, name, &device, work, &mut step);
         }
     }
     group.finish();

@@ -45,6 +45,27 @@ fn the_ladder_learns_and_its_second_stage_starts_where_the_first_ended() {
     assert_eq!(sample("--seed 7").expect(0).stdout, first);
     assert_ne!(sample("--seed 8").expect(0).stdout, first);
 
+    let bench = format!("bench {run} --rounds 2 --warm-up 0 --tokens 8 --json");
+    let bench = workplace.nerve(&bench).expect(0).json();
+    let speeds = bench["speeds"].as_array().unwrap();
+    let names: Vec<_> = speeds
+        .iter()
+        .map(|speed| speed["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["evaluate", "sample", "train"]);
+    for speed in speeds {
+        assert!(
+            speed["tokens_per_second"].as_f64().unwrap() > 0.0,
+            "{bench}"
+        );
+    }
+    // Backward costs twice what forward costs.
+    let flops = |speed: &Value| {
+        speed["gflops"].as_f64().unwrap() / speed["tokens_per_second"].as_f64().unwrap()
+    };
+    let ratio = flops(&speeds[2]) / flops(&speeds[0]);
+    assert!((ratio - 3.0).abs() < 1e-9, "{ratio}");
+
     let list = workplace.nerve("runs list --json").expect(0).json();
     assert_eq!(list["runs"][0]["status"], "done", "{list}");
     workplace.nerve(&format!("runs verify {run}")).expect(0);
@@ -124,9 +145,20 @@ fn asking_for_a_backend_that_is_not_compiled_in_names_the_feature() {
         "{}",
         refused.stderr
     );
+    let refused = workplace
+        .nerve("fit assets/recipes/brian/tiny.toml --set device.dtype=bf16")
+        .expect(2);
+    let expected = "device.dtype: found products in bf16 on ndarray, expected \"f32\"";
+    assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+    assert!(
+        !workplace.path("runs").exists(),
+        "a refused run writes nothing"
+    );
     let doctor = workplace.nerve("doctor").expect(0);
     assert!(
-        doctor.stdout.contains("ndarray") && doctor.stdout.contains("GFLOP/s"),
+        ["ndarray", "GFLOP/s", "autotune cache", "free"]
+            .iter()
+            .all(|word| doctor.stdout.contains(word)),
         "{}",
         doctor.stdout
     );

@@ -4,7 +4,7 @@ use crate::causality::{
     SEQ, VOCABULARY, exits, loud, policies, pool_of_three, router, row, sequence, walk,
 };
 use crate::support::{
-    EXACT, REORDERED, TestAutodiff, TestBackend, difference, in_float64, relative, small_memories,
+    EXACT, REORDERED, TestAutodiff, difference, gradients, in_float64, relative, small_memories,
     tokens, values,
 };
 use brian::loss::language;
@@ -12,9 +12,6 @@ use brian::route::policy::Select;
 use brian::route::rules::{Attends, ChoiceGradient, Execution};
 use brian::route::trace::Walks;
 use brian::{Brian, BrianConfig, Initial, Rules};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
 
 /// What a pass gives.
 struct Pass {
@@ -30,16 +27,10 @@ fn pass(model: &Brian<TestAutodiff>, rules: &Rules) -> Pass {
     let input = tokens(&sequences);
     let (logits, trace) = model.forward(input.clone(), rules, &rows);
     let loss = language::nats(logits.clone(), input).mean();
-    let gradients = GradientsParams::from_grads(loss.backward(), model);
-    let mut all = Gradients {
-        gradients: &gradients,
-        values: Vec::new(),
-    };
-    model.visit(&mut all);
     Pass {
         logits: values(logits),
         walks: trace.walks,
-        gradients: all.values,
+        gradients: gradients(model, &loss.backward()),
     }
 }
 
@@ -47,19 +38,6 @@ fn model(config: &BrianConfig, execution: Execution) -> Brian<TestAutodiff> {
     let mut config = *config;
     config.route.execution = execution;
     config.init(VOCABULARY, 3, &Default::default())
-}
-
-struct Gradients<'a> {
-    gradients: &'a GradientsParams,
-    values: Vec<f32>,
-}
-
-impl ModuleVisitor<TestAutodiff> for Gradients<'_> {
-    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<TestAutodiff, D>>) {
-        let zeros = || vec![0.0; parameter.shape().num_elements()];
-        let gradient = self.gradients.get::<TestBackend, D>(parameter.id);
-        self.values.extend(gradient.map_or_else(zeros, values));
-    }
 }
 
 fn actions(walks: &Walks) -> Vec<&[usize]> {

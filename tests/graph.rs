@@ -94,6 +94,9 @@ fn evaluation_knows_how_often_a_pair_was_seen_and_samples_are_repeatable() {
         .map(|part| part["loss/lm"].as_f64().unwrap() * part["tokens"].as_f64().unwrap())
         .sum();
     assert!((nats / tokens as f64 - split["loss/lm"].as_f64().unwrap()).abs() < 1e-5);
+    let bench = format!("bench {run} --rounds 1 --warm-up 0 --tokens 4 --json");
+    let bench = workplace.nerve(&bench).expect(0).json();
+    assert_eq!(bench["speeds"].as_array().unwrap().len(), 3, "{bench}");
     let sample =
         format!("sample {run} --prompt Once --tokens 12 --seed 3 --temperature 0.7 --top-p 0.9");
     let text = workplace.nerve(&sample).expect(0).stdout;

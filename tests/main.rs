@@ -2,6 +2,13 @@
 
 #![recursion_limit = "256"]
 
+#[cfg(any(
+    feature = "flex",
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "cuda"
+))]
+mod agreement;
 mod causality;
 mod command;
 mod decode;

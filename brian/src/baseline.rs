@@ -4,6 +4,7 @@
 
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;
+use crate::block::matrix::multiply;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
@@ -11,7 +12,7 @@ use crate::kernel::product::times_transposed;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use serde::Deserialize;
 
 /// Sizes of a baseline; the vocabulary comes from the tokenizer.
@@ -108,7 +109,13 @@ impl<B: Backend> Baseline<B> {
         let embedded = self.embedding.forward(tokens);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let hidden = self.blocks.iter().fold(embedded, execute);
-        head(&self.norm, &self.embedding, hidden)
+        head(&self.norm, &self.embedding, hidden, self.products())
+    }
+
+    /// The type that products run in.
+    pub(crate) fn products(&self) -> DType {
+        let first = self.blocks.first();
+        first.map_or(DType::F32, TransformerBlock::products)
     }
 }
 
@@ -123,7 +130,7 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
-/// The tied head: `norm(hidden) Eᵀ`.
+/// The tied head: `norm(hidden) Eᵀ`, multiplied in a type.
 ///
 /// # Shapes
 /// `[batch, seq, d_model]` to `[batch, seq, vocabulary]`
@@ -131,12 +138,13 @@ pub(crate) fn head<B: Backend>(
     norm: &RmsNorm<B>,
     embedding: &Embedding<B>,
     hidden: Tensor<B, 3>,
+    products: DType,
 ) -> Tensor<B, 3> {
     let [batch, seq, d_model] = hidden.dims();
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
     let normed = norm.forward(hidden).reshape([batch * seq, d_model]);
     times_transposed(&normed, &weight)
-        .unwrap_or_else(|| normed.matmul(weight.transpose()))
+        .unwrap_or_else(|| multiply(normed, weight.cast(products).transpose()))
         .reshape([batch, seq, vocabulary])
 }

@@ -150,7 +150,13 @@ impl<'a, B: Backend> Model<'a, B> {
                     Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
                 let embedded = model.embedding.forward(tokens);
                 let hidden = execute(&model.blocks, blocks, embedded, causal);
-                head(&model.norm, &model.embedding, last(hidden)).squeeze_dims(&[0, 1])
+                head(
+                    &model.norm,
+                    &model.embedding,
+                    last(hidden),
+                    model.products(),
+                )
+                .squeeze_dims(&[0, 1])
             }
             Self::Brian {
                 model,
@@ -176,7 +182,13 @@ impl<'a, B: Backend> Model<'a, B> {
                     .end(n_steps, state.hidden.clone(), position.clone());
                 let left = model.exit.forward(state.hidden, position);
                 let hidden = execute(&model.post, post, left, causal);
-                head(&model.norm, &model.embedding, last(hidden)).squeeze_dims(&[0, 1])
+                head(
+                    &model.norm,
+                    &model.embedding,
+                    last(hidden),
+                    model.products(),
+                )
+                .squeeze_dims(&[0, 1])
             }
         }
     }

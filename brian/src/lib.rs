@@ -45,6 +45,7 @@ pub mod loss;
 pub mod memory;
 pub mod model;
 pub mod parameter;
+pub mod precision;
 pub mod random;
 pub mod route;
 pub mod stats;

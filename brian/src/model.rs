@@ -22,7 +22,7 @@ use crate::route::walk::{Ground, State};
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -329,7 +329,15 @@ impl<B: Backend> Brian<B> {
         let left = ground.memory.read_last(left);
         trace.walks.memory = ground.memory.usage();
         let hidden = self.post.iter().fold(left, execute);
-        (head(&self.norm, &self.embedding, hidden), trace)
+        (
+            head(&self.norm, &self.embedding, hidden, self.products()),
+            trace,
+        )
+    }
+
+    /// The type that products run in.
+    pub(crate) fn products(&self) -> DType {
+        self.pool[0].block.products()
     }
 
     /// What a walk goes through from the state it enters with, after the tokens of a past if there is one.

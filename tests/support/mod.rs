@@ -16,7 +16,8 @@ use brian::{
     BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
 };
 use burn::backend::Autodiff;
-use burn::tensor::backend::Backend;
+use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_ndarray::NdArray;
 
@@ -133,6 +134,30 @@ pub fn tokens<B: Backend>(rows: &[Vec<i64>]) -> Tensor<B, 2, Int> {
 /// All values of a tensor, in order.
 pub fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter().collect()
+}
+
+/// The gradients of all parameters, one after the other; zeros where there is none.
+pub fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
+    model: &M,
+    gradients: &B::Gradients,
+) -> Vec<f32> {
+    struct All<'a, B: AutodiffBackend> {
+        gradients: &'a B::Gradients,
+        values: Vec<f32>,
+    }
+
+    impl<B: AutodiffBackend> ModuleVisitor<B> for All<'_, B> {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+            let zeros = || vec![0.0; parameter.shape().num_elements()];
+            let gradient = parameter.val().grad(self.gradients);
+            self.values.extend(gradient.map_or_else(zeros, values));
+        }
+    }
+
+    let values = Vec::new();
+    let mut all = All { gradients, values };
+    model.visit(&mut all);
+    all.values
 }
 
 /// The largest absolute difference.

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Problem};
 use burn::backend::Autodiff;
-use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{DType, Tensor};
 use serde::Deserialize;
 use std::io;
 use std::panic;
@@ -28,7 +28,7 @@ pub struct DeviceConfig {
     pub backend: String,
     /// Which of several devices, from 0.
     pub index: usize,
-    /// The type of weights and activations.
+    /// The type that products of matrices run in; weights and sums are f32.
     pub dtype: Dtype,
 }
 
@@ -47,12 +47,24 @@ impl DeviceConfig {
     }
 }
 
-/// The type of numbers on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// The type that products run in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
-    /// 32 bits.
+    /// 32 bits; on NVIDIA's tensor cores 10 of them count in a product (tf32).
+    #[default]
     F32,
+    /// 16 bits, 8 of which count: see [`brian::precision`].
+    Bf16,
+}
+
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
 }
 
 /// Something to be done on a backend that is known only at run time.
@@ -96,6 +108,24 @@ pub fn run<T: Task<Output: Send> + Send>(
         ),
         _ => unreachable!("it is compiled in"),
     }
+}
+
+/// Whether a device starts and can compute in the type that is asked for.
+///
+/// # Errors
+/// As [`run`].
+pub fn check(config: &DeviceConfig) -> Result<(), Error> {
+    struct Start;
+
+    impl Task for Start {
+        type Output = ();
+
+        fn run<B: AutodiffBackend>(self, _: B::Device) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    run(config, Start)
 }
 
 /// Whether a backend exists and was compiled in; `asked` says where it was asked for.
@@ -170,6 +200,13 @@ fn on<B: Backend, T: Task>(
     if let Err(cause) = quietly(start) {
         let place = format!("device {} {}", config.backend, config.index);
         return Err(Error::resource(place, "start", io::Error::other(cause)));
+    }
+    if !B::supports_dtype(&device, config.dtype.into()) {
+        let found = format!("products in {:?} on {}", config.dtype, config.backend).to_lowercase();
+        let problem = Problem::new("device.dtype", "", found, "\"f32\"");
+        return Err(Error::config(
+            problem.advise("bf16 is for cuda, and to try it on a CPU, flex"),
+        ));
     }
     task.run::<Autodiff<B>>(device)
 }

@@ -4,7 +4,7 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{add_times, matrix, per_row, per_token};
+use super::matrix::{add_times, matrix, multiply, per_row, per_token};
 use crate::kernel;
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::project::{Columns, project};
@@ -150,8 +150,9 @@ impl<B: Backend> Attention<B> {
         mask: Tensor<B, 4>,
     ) -> Tensor<B, 3> {
         let [batch, _, seq, d_head] = queries.dims();
-        let scores = queries.matmul(among.keys.swap_dims(2, 3)) + mask;
-        let found = softmax(scores, 3).matmul(among.values);
+        let dtype = self.output.weight.val().dtype();
+        let scores = multiply(queries, among.keys.cast(dtype).swap_dims(2, 3)) + mask;
+        let found = multiply(softmax(scores, 3), among.values.cast(dtype));
         found
             .swap_dims(1, 2)
             .reshape([batch, seq, self.n_heads * d_head])
@@ -207,7 +208,7 @@ fn project_rows<B: Backend>(
     project(x, norm, map, columns, angles.tables()).unwrap_or_else(|| {
         let [n_tokens, d_model] = x.dims();
         let [n_scaled, n_turned, n_parts] = columns.parts();
-        let packed = norm.forward(x.clone()).matmul(map.clone());
+        let packed = multiply(norm.forward(x.clone()), map.clone());
         let angles = angles.repeat(n_tokens);
         let parts = (0..n_parts).map(|index| {
             let columns = index * d_model..(index + 1) * d_model;

@@ -33,12 +33,22 @@ pub(crate) fn shared<B: Backend, M: Module<B>>(module: M) -> M {
     module.map(&mut Share)
 }
 
+/// `a b` in the type of `b`, given back in that of `a`; see [`crate::precision`].
+pub(crate) fn multiply<B: Backend, const D: usize>(
+    a: Tensor<B, D>,
+    b: Tensor<B, D>,
+) -> Tensor<B, D> {
+    let dtype = a.dtype();
+    a.cast(b.dtype()).matmul(b).cast(dtype)
+}
+
 /// Applies a map to rows.
 ///
 /// # Shapes
 /// `[n, d_in]` to `[n, d_out]`
 pub(crate) fn times<B: Backend>(x: Tensor<B, 2>, map: &Linear<B>) -> Tensor<B, 2> {
-    product::times(&x, &map.weight.val()).unwrap_or_else(|| map.forward(x))
+    let map = map.weight.val();
+    product::times(&x, &map).unwrap_or_else(|| multiply(x, map))
 }
 
 /// Applies a map to every token as one matrix product.
@@ -63,7 +73,8 @@ pub(crate) fn add_times<B: Backend>(
     x: Tensor<B, 2>,
     map: &Linear<B>,
 ) -> Tensor<B, 2> {
-    product::add_times(&y, &x, &map.weight.val()).unwrap_or_else(|| y + map.forward(x))
+    let map = map.weight.val();
+    product::add_times(&y, &x, &map).unwrap_or_else(|| y + multiply(x, map))
 }
 
 /// The stream with a position in it: through an adapter, or as it is.

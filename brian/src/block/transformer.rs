@@ -8,8 +8,8 @@ use super::matrix::per_row;
 use crate::kernel::feed_forward::feed_forward;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
 
 /// One layer of the baseline, and the body of every routed block.
 #[derive(Module, Debug)]
@@ -32,6 +32,11 @@ impl<B: Backend> TransformerBlock<B> {
             feed_forward_norm: norm(sizes, device),
             feed_forward: FeedForward::new(sizes, device),
         }
+    }
+
+    /// The type that products run in; see [`crate::precision`].
+    pub fn products(&self) -> DType {
+        self.attention.output.weight.val().dtype()
     }
 
     /// Executes the block on every position.

@@ -9,6 +9,7 @@
 //! | `node` | how a pass becomes an operation of a backend that learns; the only file that names one |
 //! | `sum` | the gradient of a map that many passes use |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
+//! | `panels` | products of some rows with a map that all threads pack |
 //! | `norm` | `x / rms(x) ⊙ gain` and back |
 //! | `rows` | some rows |
 //! | `router` | `silu([h, P] W1 + b1) W2 + b2` |
@@ -24,6 +25,8 @@ pub(crate) mod feed_forward;
 pub(crate) mod node;
 mod norm;
 mod numeric;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 pub(crate) mod product;
 pub(crate) mod project;
 pub(crate) mod router;

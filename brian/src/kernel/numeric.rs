@@ -3,6 +3,8 @@
 //! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
 
 use super::node::Gradient;
+#[cfg(target_arch = "x86_64")]
+use super::panels;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
 use rayon::prelude::*;
@@ -64,17 +66,14 @@ pub fn part<S: RawData>(
 /// `a b`.
 pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     let mut out = Array2::zeros([a.nrows(), b.ncols()]);
-    match a.nrows() <= FEW {
-        true => add_product(a, b, &mut out),
-        false => general_mat_mul(1.0, &a, &b, 0.0, &mut out),
-    }
+    add_product(a, b, &mut out);
     out
 }
 
-/// `out + a b`. Of few rows, as in decoding, the map is read once and not packed before.
+/// `out + a b`. Of few rows, as in decoding, the map is read once and not packed before; of some, it is packed here.
 ///
-/// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: few rows are
-/// multiplied in the order in which the product of many is. Where that is not known, few go the way of many.
+/// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: all
+/// are multiplied in the order in which matrixmultiply multiplies many. Where that is not known, all go its way.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) {
     let (depth, width) = b.dim();
     match (a.as_slice(), b.as_slice()) {
@@ -84,6 +83,8 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
                 columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
             }
         }
+        #[cfg(target_arch = "x86_64")]
+        _ if panels::add_product(a, b, out) => {}
         _ => general_mat_mul(1.0, &a, &b, 1.0, out),
     }
 }

@@ -140,16 +140,26 @@ fn a_shared_map_has_the_gradient_of_all_its_uses() {
 
 /// What a token gets may not depend, to the bit, on how many others ask with it.
 #[test]
-fn a_row_has_the_same_bits_among_few_and_among_many() {
-    for (depth, width) in [(16, 256), (256, 600), (300, 40), (1024, 256)] {
+fn a_row_has_the_same_bits_among_few_some_and_many() {
+    const MANY: usize = 700;
+    for (depth, width) in [(16, 256), (256, 600), (300, 40), (1024, 256), (1, 17)] {
         let inner = |x: Matrix| x.inner();
-        let [x, y] = [(depth, 1), (width, 2)].map(|(width, seed)| inner(values([N, width], seed)));
+        let [x, y] =
+            [(depth, 1), (width, 2)].map(|(width, seed)| inner(values([MANY, width], seed)));
         let map = inner(values([depth, width], 3));
-        let many = [times(&x, &map), add_times(&y, &x, &map)].map(|all| all.expect("the host"));
-        for n in 1..9 {
+        let turned = inner(values([width, depth], 4));
+        let products = |x: &_, y: &_| {
+            let all = [
+                times(x, &map),
+                add_times(y, x, &map),
+                times_transposed(x, &turned),
+            ];
+            all.map(|product| product.expect("the host"))
+        };
+        let many = products(&x, &y);
+        for n in (1..9).chain([30, 49, 100, 383, 384, 600]) {
             let [x, y] = [&x, &y].map(|all| all.clone().slice_dim(0, 5..5 + n));
-            let few = [times(&x, &map), add_times(&y, &x, &map)].map(|all| all.expect("the host"));
-            for (few, many) in few.into_iter().zip(many.clone()) {
+            for (few, many) in products(&x, &y).into_iter().zip(many.clone()) {
                 let same = many.slice_dim(0, 5..5 + n).into_data();
                 assert_eq!(few.into_data(), same, "{n} rows, {depth} x {width}");
             }

@@ -46,6 +46,8 @@ pub enum Verb {
     Config(config::Args),
     /// Tell what a recipe will cost: parameters, operations, memory, time
     Estimate(Estimate),
+    /// Time a run's training, evaluation and continuation of text on its own data
+    Bench(Bench),
     /// List, show and verify runs
     Runs(runs::Args),
     /// Report backends, devices, memory and speed of this machine
@@ -252,6 +254,23 @@ pub struct Import {
     /// Print the table of names and shapes, but write nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Arguments of `nerve bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Bench {
+    /// The run
+    #[command(flatten)]
+    pub source: Source,
+    /// How often each is timed; the median counts
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
+    /// Rounds before that, in which a GPU builds its kernels
+    #[arg(long, default_value_t = 2)]
+    pub warm_up: u64,
+    /// Tokens of a continuation
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub tokens: u64,
 }
 
 /// Arguments of `nerve doctor`.

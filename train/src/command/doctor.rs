@@ -5,7 +5,9 @@ use crate::cli;
 use crate::device::{self, BACKENDS, DeviceConfig, Dtype, MatrixProduct};
 use crate::error::Error;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Reports; a backend that does not start is a line of the report and no error.
 ///
@@ -16,16 +18,22 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
         .iter()
         .map(|(name, compiled)| look(name, *compiled))
         .collect();
-    let memory = device::memory_bytes("/proc/meminfo", "MemTotal:");
+    let memory =
+        ["MemTotal:", "MemAvailable:"].map(|which| device::memory_bytes("/proc/meminfo", which));
     let burn_toml = burn_configuration();
+    let autotune = autotune(burn_toml.as_deref());
+    let drivers = drivers();
     if arguments.json {
         let backends: Vec<Value> = backends.iter().map(Backend::json).collect();
         return answer::print_json(&json!({
             "schema": 1,
             "nerve": env!("CARGO_PKG_VERSION"),
             "threads": device::threads(),
-            "memory_bytes": memory,
+            "memory_bytes": memory[0],
+            "free_memory_bytes": memory[1],
             "burn_toml": burn_toml,
+            "autotune_cache": autotune,
+            "drivers": drivers,
             "backends": backends,
         }));
     }
@@ -34,7 +42,9 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
         ["threads".to_string(), device::threads().to_string()],
         [
             "memory".to_string(),
-            memory.map_or("unknown".to_string(), readable_bytes),
+            match memory.map(|bytes| bytes.map_or("unknown".to_string(), readable_bytes)) {
+                [all, free] => format!("{all}, {free} of it free"),
+            },
         ],
         [
             "burn.toml".to_string(),
@@ -42,7 +52,12 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
                 path.display().to_string()
             }),
         ],
+        ["autotune cache".to_string(), autotune],
     ];
+    let named = drivers
+        .into_iter()
+        .map(|driver| ["driver".to_string(), driver]);
+    table.extend(named);
     table.extend(backends.iter().map(Backend::row));
     answer::print(&aligned(&table))
 }
@@ -90,4 +105,59 @@ fn burn_configuration() -> Option<PathBuf> {
         .ancestors()
         .flat_map(|place| ["burn.toml", "cubecl.toml"].map(|name| place.join(name)));
     files.into_iter().find(|file| file.is_file())
+}
+
+/// Where Burn's GPU backends remember which of their kernels are fast here: the first run of a shape tries them all.
+fn autotune(burn_toml: Option<&Path>) -> String {
+    if let Some(burn_toml) = burn_toml {
+        return format!("as {} says", burn_toml.display());
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let project = here
+        .ancestors()
+        .find(|place| place.join("Cargo.toml").is_file())
+        .map(|project| project.join("target"));
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/cubecl"));
+    let users = std::env::var_os("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("cubecl"));
+    let Some(place) = project.or(users).or(home) else {
+        return "unknown".to_string();
+    };
+    let place = place.join("autotune");
+    let found = if place.is_dir() { "" } else { ", nothing yet" };
+    format!("{}{found}", place.display())
+}
+
+/// The drivers of GPUs that this system says it has.
+fn drivers() -> Vec<String> {
+    let query = "--query-gpu=name,driver_version,memory.total,memory.free";
+    let nvidia = Command::new("nvidia-smi")
+        .args([query, "--format=csv,noheader"])
+        .output();
+    let nvidia = nvidia.map_or(String::new(), |output| {
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    });
+    let cards = nvidia
+        .lines()
+        .filter_map(|line| match line.split(", ").collect::<Vec<_>>()[..] {
+            [name, driver, total, free] => Some(format!(
+                "cuda: {name}, driver {driver}, {total}, {free} of it free"
+            )),
+            _ => None,
+        });
+    let chosen = std::env::var_os("VK_DRIVER_FILES").or(std::env::var_os("VK_ICD_FILENAMES"));
+    let files: Vec<PathBuf> = match chosen {
+        Some(chosen) => std::env::split_paths(&chosen).collect(),
+        None => ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"]
+            .iter()
+            .filter_map(|folder| fs::read_dir(folder).ok())
+            .flat_map(|files| files.flatten().map(|file| file.path()))
+            .collect(),
+    };
+    let vulkan = files
+        .iter()
+        .filter(|file| file.is_file())
+        .map(|file| format!("vulkan: {}", file.display()));
+    let mut drivers: Vec<String> = cards.chain(vulkan).collect();
+    drivers.sort();
+    drivers
 }

@@ -151,7 +151,7 @@ fn flops(recipe: &Recipe, stage: &Stage, vocabulary: usize, seq: usize) -> Optio
         ModelConfig::Brian(config) => config,
         ModelConfig::BriLlm(_) => return None,
     };
-    let mut rules = ladder::route(stage, recipe.run.seed).rules;
+    let mut rules = ladder::route(stage, recipe).rules;
     let leads = rules.policy != Rules::sequential().policy;
     if !leads {
         // One step per block, and nobody asks.

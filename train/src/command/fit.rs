@@ -56,6 +56,7 @@ pub fn train(
     // Before anything is made: what cannot be opened shall leave no run behind.
     let inputs = Inputs::open(&recipe)?;
     Needs::of(&recipe, &inputs)?.check(&recipe)?;
+    device::check(&recipe.device)?;
     let run = match existing {
         Some(run) => run,
         None => {

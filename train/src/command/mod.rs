@@ -1,6 +1,7 @@
 //! The verbs: one file each, composition only.
 
 pub mod answer;
+pub mod bench;
 pub mod config;
 pub mod data;
 mod difficulty;
@@ -40,6 +41,7 @@ pub fn run(verb: &Verb) -> Result<(), Error> {
         Verb::Config(arguments) => config::run(arguments),
         Verb::Runs(arguments) => runs::run(arguments),
         Verb::Estimate(arguments) => estimate::run(arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),
     }
 }

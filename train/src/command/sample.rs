@@ -91,12 +91,13 @@ impl Task for Continue<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<String>, Error> {
         let Self { trained, arguments } = self;
         let model = trained.model::<B::InnerBackend>(&device)?;
+        let model = model.multiplying_in(trained.device.dtype);
         let rules = trained.route().rules;
         let context = trained.recipe.model.context();
         let sample = |index: u64| {
             let sampling = sampling(arguments, index);
             continue_text(&trained.tokenizer, &arguments.prompt, |tokens| {
-                if let Decoder::BriLlm(signal) = &model {
+                if let Decoder::BriLlm(signal) = &*model {
                     return signal.continue_tokens(tokens, arguments.tokens, sampling);
                 }
                 let mut decoding = model.decoding(&rules);

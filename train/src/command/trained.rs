@@ -35,7 +35,7 @@ impl Trained {
     /// `Invalid` if there is no such run, no checkpoint that verifies, or the tokenizer is another one by now.
     pub fn open(source: &cli::Source) -> Result<Self, Error> {
         let run = find(&source.run, &source.root)?;
-        let recipe = load(&run.recipe(), &[])?;
+        let recipe = recipe_of(&run, source)?;
         let mut loaded = newest(&run)?;
         for problem in &loaded.skipped {
             note(&format!("{problem}; it is passed over"));
@@ -56,18 +56,12 @@ impl Trained {
             return Err(Error::Invalid(problem.advise("put the old tokenizer back")));
         }
         let counted = ladder::counts(&recipe, &tokenizer)?;
-        let mut device = recipe.device.clone();
-        if let Some(backend) = &source.device {
-            device.backend.clone_from(backend);
-            device.index = 0;
-        }
-        device::check_compiled("command line: --device", &device.backend)?;
         Ok(Self {
+            device: recipe.device.clone(),
             recipe,
             tokenizer,
             counts: counted.map(|(_, bigrams)| Arc::new(bigrams.counts)),
             loaded,
-            device,
         })
     }
 
@@ -78,7 +72,7 @@ impl Trained {
 
     /// Who leads its walks, when nothing is learned.
     pub fn route(&self) -> RoutePlan {
-        ladder::route(self.stage(), self.recipe.run.seed).evaluation()
+        ladder::route(self.stage(), &self.recipe).evaluation()
     }
 
     /// The model on a device.
@@ -95,6 +89,26 @@ impl Trained {
         let tensors = self.loaded.snapshot.model.clone();
         load_into(skeleton, tensors, &self.loaded.path)
     }
+}
+
+/// The recipe of a run, for another backend if one is asked for: in f32 then, which all can.
+///
+/// # Errors
+/// `Config` if the backend was not compiled in; `Invalid` if the recipe is not there any more.
+pub fn recipe_of(run: &RunDirectory, source: &cli::Source) -> Result<Checked, Error> {
+    let recipe = load(&run.recipe(), &[])?;
+    let asked = source.device.as_ref();
+    let Some(backend) = asked.filter(|backend| **backend != recipe.device.backend) else {
+        device::check_compiled("device.backend", &recipe.device.backend)?;
+        return Ok(recipe);
+    };
+    device::check_compiled("command line: --device", backend)?;
+    let sets = [
+        format!("device.backend={backend}"),
+        "device.index=0".to_string(),
+        "device.dtype=f32".to_string(),
+    ];
+    load(&run.recipe(), &sets)
 }
 
 fn newest(run: &RunDirectory) -> Result<Loaded, Error> {

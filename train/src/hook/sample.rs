@@ -56,6 +56,7 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
 
     fn after_step(&mut self, step: &mut StepInfo<Decoder<B>>) -> Result<Verdict, Error> {
         let model = step.model.valid();
+        let model = model.multiplying_in(step.plan.route.products);
         let rules = step.plan.route.rules.evaluation();
         for (index, prompt) in self.prompts.iter().enumerate() {
             let sampling = Sampling {
@@ -64,7 +65,7 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
                 seed: random::bits(random::key(self.seed, "sample", step.step), index as u64),
             };
             let text = continue_text(&self.tokenizer, prompt, |tokens| {
-                if let Decoder::BriLlm(signal) = &model {
+                if let Decoder::BriLlm(signal) = &*model {
                     return signal.continue_tokens(tokens, self.n_tokens, sampling);
                 }
                 let mut decoding = model.decoding(&rules);

@@ -80,7 +80,7 @@ impl Ladder {
     ) -> Result<(Option<Decoder<B>>, State), Error> {
         let recipe = &*self.recipe;
         let steps_left = stage.steps - state.stage_step;
-        let route = route(stage, recipe.run.seed);
+        let route = route(stage, recipe);
         let valid = self.inputs.valid.on(route.evaluation());
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
@@ -88,20 +88,11 @@ impl Ladder {
             positions: state.micro_batches..state.micro_batches + steps_left * accumulate,
             route,
         };
-        let settings = self.settings(stage, valid.names());
-        let rounds = match settings.valid_every_steps {
+        let hooks = self.hooks::<B>(stage, &state)?;
+        let session = self.session(stage, state, ready.optimizer, hooks);
+        let rounds = match session.settings.valid_every_steps {
             0 => 1,
             every => 1 + stage.steps.div_ceil(every),
-        };
-        let session = Session {
-            hooks: self.hooks::<B>(stage, &state)?,
-            clock: Clock::after(state.wall_s),
-            settings,
-            run: self.run.clone(),
-            stop: self.stop.clone(),
-            state,
-            model: None,
-            optimizer: ready.optimizer,
         };
         let strategy = Arc::new(HookedStrategy::new(session));
         let interrupter = Interrupter::new();
@@ -122,16 +113,36 @@ impl Ladder {
         Ok((Some(model), state?))
     }
 
-    fn settings(&self, stage: &Stage, valid: &[String]) -> StageSettings {
+    /// A stage at work, still without its model.
+    pub fn session<B: AutodiffBackend>(
+        &self,
+        stage: &Stage,
+        state: State,
+        optimizer: GroupedAdamW<Decoder<B>, B>,
+        hooks: Hooks<B, Decoder<B>>,
+    ) -> Session<B, Decoder<B>> {
+        Session {
+            hooks,
+            clock: Clock::after(state.wall_s),
+            settings: self.settings(stage),
+            run: self.run.clone(),
+            stop: self.stop.clone(),
+            state,
+            model: None,
+            optimizer,
+        }
+    }
+
+    fn settings(&self, stage: &Stage) -> StageSettings {
         let recipe = &*self.recipe;
         StageSettings {
             name: stage.name.clone(),
             steps: stage.steps,
             accumulate: recipe.batch.accumulate,
             learning_rate: stage.learning_rate.clone(),
-            route: route(stage, recipe.run.seed),
+            route: route(stage, recipe),
             clip_norm: recipe.optimizer.clip_norm(),
-            valid: valid.to_vec(),
+            valid: self.inputs.valid.names().to_vec(),
             valid_every_steps: recipe.watch.valid_every_steps,
             checkpoint_every_steps: recipe.checkpoint.every_steps,
             keep_last: recipe.checkpoint.keep_last,

@@ -1,14 +1,18 @@
 //! Who leads the walks of a stage, and what they cost; where there is a schedule, as at its end.
 
-use crate::recipe::{Policy, Stage};
+use crate::recipe::{Policy, Recipe, Stage};
 use crate::task::RoutePlan;
 use brian::route::draws::Draws;
 use brian::route::rules::Rules;
 
-/// The route of a stage in training; `seed` is the run's.
-pub fn route(stage: &Stage, seed: u64) -> RoutePlan {
+/// The route of a stage in training.
+pub fn route(stage: &Stage, recipe: &Recipe) -> RoutePlan {
+    let products = recipe.device.dtype;
     let Some(walk) = &stage.walk else {
-        return RoutePlan::sequential();
+        return RoutePlan {
+            products,
+            ..RoutePlan::sequential()
+        };
     };
     let mut losses = walk.loss;
     if let Policy::Scheduled { schedule, .. } = &stage.policy {
@@ -26,11 +30,12 @@ pub fn route(stage: &Stage, seed: u64) -> RoutePlan {
             choice_gradient: walk.choice_gradient,
             noise_std: 0.0,
             override_probability: 0.0,
-            draws: Draws::new(stage.seed(seed), 0),
+            draws: Draws::new(stage.seed(recipe.run.seed), 0),
             learning: true,
             without_memory: !walk.memory,
             without_beam: !walk.parallel,
         },
         losses,
+        products,
     }
 }

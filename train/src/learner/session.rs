@@ -134,6 +134,16 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         Ok(())
     }
 
+    /// One optimizer step that no hook sees and nothing saves: what `nerve bench` times.
+    ///
+    /// # Errors
+    /// `Numerical` if a loss or gradient is not finite.
+    pub fn bare_step(&mut self, micro_batches: Vec<Batch>) -> Result<(), Error> {
+        let mut plan = self.plan();
+        plan.targets = micro_batches.iter().map(Batch::targets).sum();
+        self.step(&plan, micro_batches).map(drop)
+    }
+
     fn model(&self) -> &M {
         self.model.as_ref().expect(MODEL)
     }

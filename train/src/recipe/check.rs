@@ -6,11 +6,11 @@ mod model;
 mod stage;
 mod walk;
 
-use crate::device::{BACKENDS, ON_THE_CPU};
-use crate::recipe::Recipe;
+use crate::device::{BACKENDS, Dtype, ON_THE_CPU};
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
+use crate::recipe::{ModelConfig, Recipe};
 use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
@@ -67,6 +67,13 @@ fn device(recipe: &Recipe, section: &Section<'_>) {
         &[section.path.key("backend")],
         recipe.device.index == 0 || !ON_THE_CPU.contains(&backend.as_str()),
         format!("0: {backend} knows one device, the CPU"),
+    );
+    let signals = matches!(recipe.model, ModelConfig::BriLlm(_));
+    section.relate(
+        "dtype",
+        &[KeyPath::default().key("model").key("kind")],
+        recipe.device.dtype == Dtype::F32 || !signals,
+        "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
     );
 }
 

@@ -342,7 +342,9 @@ fn an_unknown_kind_is_named_with_the_known_ones_and_its_table_is_left_alone() {
     );
     assert_eq!(
         after("dtype = \"f32\"", "dtype = \"fp32\""),
-        ["device.dtype: found string \"fp32\", expected \"f32\"; did you mean \"f32\"?"]
+        [
+            "device.dtype: found string \"fp32\", expected one of \"f32\", \"bf16\"; did you mean \"f32\"?"
+        ]
     );
     assert_eq!(
         after(

@@ -2,17 +2,19 @@
 
 use super::{Batch, Learnt, Measured, Signal};
 use crate::data::HostBatch;
+use crate::device::Dtype;
 use brian::loss::language;
 use brian::loss::route::Term;
-use brian::parameter;
 use brian::route::policy::Row;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
 use brian::{Baseline, Brian, Decoding};
+use brian::{parameter, precision};
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use std::borrow::Cow;
 
 /// A decoder: tokens in, logits of the next token out.
 // A newtype per model would make every caller generic once more; a run has exactly one decoder, so its size is no matter.
@@ -93,17 +95,27 @@ impl<B: Backend> Decoder<B> {
         if let Self::BriLlm(signal) = self {
             return signal.nats_of_sequences(batch);
         }
-        let rules = &batch.plan.route.rules;
-        let (logits, _) = self.forward(batch.inputs(&device), rules, &batch.rows());
+        let route = &batch.plan.route;
+        let computing = self.multiplying_in(route.products);
+        let (logits, _) = computing.forward(batch.inputs(&device), &route.rules, &batch.rows());
         let nats = language::nats(logits, batch.target_tokens(&device));
         let sums = (nats * batch.counted(&device)).sum_dim(1);
         sums.into_data().iter::<f64>().collect()
     }
 
+    /// The model with products in a type; see [`brian::precision`].
+    pub fn multiplying_in(&self, dtype: Dtype) -> Cow<'_, Self> {
+        match dtype {
+            Dtype::F32 => Cow::Borrowed(self),
+            dtype => Cow::Owned(precision::multiplying_in(self.clone(), dtype.into())),
+        }
+    }
+
     fn pass(&self, batch: &Batch) -> Pass<B> {
         let device = self.device();
         let route = &batch.plan.route;
-        let (logits, trace) = self.forward(batch.inputs(&device), &route.rules, &batch.rows());
+        let computing = self.multiplying_in(route.products);
+        let (logits, trace) = computing.forward(batch.inputs(&device), &route.rules, &batch.rows());
         let nats = language::nats(logits, batch.target_tokens(&device));
         let terms = match (self, &trace) {
             (Self::Brian(model), Some(trace)) => {

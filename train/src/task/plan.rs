@@ -1,16 +1,19 @@
 //! What a step shall do, as a plain value that travels with its batch.
 
+use crate::device::Dtype;
 use brian::loss::route::RouteLosses;
 use brian::route::rules::Rules;
 use std::collections::BTreeSet;
 
-/// Who leads the walks of a pass, and what their route costs.
+/// Who leads the walks of a pass, what their route costs, and what is multiplied in which type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoutePlan {
     /// What decides a walk.
     pub rules: Rules,
     /// What is added to the language-model loss.
     pub losses: RouteLosses,
+    /// The type that products run in.
+    pub products: Dtype,
 }
 
 impl RoutePlan {
@@ -19,6 +22,7 @@ impl RoutePlan {
         Self {
             rules: Rules::sequential(),
             losses: RouteLosses::NONE,
+            products: Dtype::F32,
         }
     }
 
@@ -26,7 +30,7 @@ impl RoutePlan {
     pub fn evaluation(&self) -> Self {
         Self {
             rules: self.rules.evaluation(),
-            losses: self.losses,
+            ..self.clone()
         }
     }
 }

@@ -1,0 +1,176 @@
+//! Products of some rows with a map, to the bit those of matrixmultiply.
+//!
+//! A walk multiplies groups of some tens of rows. matrixmultiply packs both sides of every product on one thread, which takes
+//! longer than such a product itself, and shares out what is left on threads of its own. Here a map is packed by all threads
+//! of the pool, rows are read where they lie, and columns are shared out. For many rows packing those too pays.
+
+use super::numeric::flat_mut;
+use ndarray::{Array2, ArrayView2};
+use pulp::x86::V3;
+use pulp::{NullaryFnOnce, cast, f32x8};
+use rayon::prelude::*;
+
+/// From so many rows on matrixmultiply is faster.
+const MANY: usize = 256;
+/// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
+const COLUMNS: usize = 16;
+/// So many products are added up before they are added to what is there: a panel of them fits the first cache.
+const DEPTH: usize = 256;
+/// A task works on so many rows,
+const ROWS: usize = 48;
+/// and on so many panels.
+const PANELS: usize = 4;
+
+type Line = [f32; COLUMNS];
+
+/// A map cut into panels of columns, each line by line, and its last one filled up with zeros.
+struct Packed {
+    depth: usize,
+    lines: Vec<Line>,
+}
+
+impl Packed {
+    /// Nothing for a map that lies neither row by row nor column by column.
+    fn new(map: ArrayView2<f32>) -> Option<Self> {
+        let (depth, width) = map.dim();
+        let transposed = map.t();
+        let (by_row, by_column) = (map.as_slice(), transposed.as_slice());
+        let mut lines = vec![[0.0; COLUMNS]; width.div_ceil(COLUMNS) * depth];
+        let fill = |panel: usize, lines: &mut [Line]| {
+            let first = panel * COLUMNS;
+            let n = COLUMNS.min(width - first);
+            if let Some(map) = by_row {
+                for (line, row) in lines.iter_mut().zip(map.chunks_exact(width)) {
+                    line[..n].copy_from_slice(&row[first..first + n]);
+                }
+            } else if let Some(map) = by_column {
+                let columns = map[first * depth..].chunks_exact(depth);
+                for (column, values) in columns.take(n).enumerate() {
+                    let line = lines.iter_mut().zip(values);
+                    line.for_each(|(line, value)| line[column] = *value);
+                }
+            }
+        };
+        by_row.or(by_column)?;
+        let panels = lines.par_chunks_mut(depth).enumerate();
+        panels.for_each(|(panel, lines)| fill(panel, lines));
+        Some(Self { depth, lines })
+    }
+}
+
+/// `out + a b`; says no, and does nothing, where it does not apply.
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
+    let (Some(simd), Some(rows)) = (V3::try_new(), a.as_slice()) else {
+        return false;
+    };
+    let width = b.ncols();
+    if a.nrows() >= MANY || rows.is_empty() || width == 0 {
+        return false;
+    }
+    let Some(map) = Packed::new(b) else {
+        return false;
+    };
+    let mut tasks = Vec::new();
+    let chunks = rows.chunks(ROWS * map.depth);
+    for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(ROWS * width)) {
+        let panels = map.lines.chunks(PANELS * map.depth);
+        let first = tasks.len();
+        tasks.extend(panels.map(|panels| Task {
+            rows,
+            panels,
+            depth: map.depth,
+            out: Vec::with_capacity(ROWS),
+        }));
+        for row in out.chunks_mut(width) {
+            let pieces = row.chunks_mut(PANELS * COLUMNS);
+            let tasks = tasks[first..].iter_mut();
+            tasks
+                .zip(pieces)
+                .for_each(|(task, piece)| task.out.push(piece));
+        }
+    }
+    tasks.into_par_iter().for_each(|task| task.run(simd));
+    true
+}
+
+/// Some rows times some panels.
+struct Task<'a> {
+    rows: &'a [f32],
+    panels: &'a [Line],
+    depth: usize,
+    /// A piece of every row of the result.
+    out: Vec<&'a mut [f32]>,
+}
+
+impl Task<'_> {
+    fn run(self, simd: V3) {
+        struct Vectorised<'a>(Task<'a>, V3);
+
+        impl NullaryFnOnce for Vectorised<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn call(self) {
+                self.0.multiply(self.1);
+            }
+        }
+
+        simd.vectorize(Vectorised(self, simd));
+    }
+
+    #[inline(always)]
+    fn multiply(mut self, simd: V3) {
+        for from in (0..self.depth).step_by(DEPTH) {
+            let part = from..(from + DEPTH).min(self.depth);
+            for (panel, lines) in self.panels.chunks_exact(self.depth).enumerate() {
+                let lines = &lines[part.clone()];
+                let mut rows = self
+                    .rows
+                    .chunks_exact(self.depth)
+                    .map(|row| &row[part.clone()]);
+                let mut out = self.out.iter_mut().map(|row| {
+                    let first = panel * COLUMNS;
+                    let end = row.len().min(first + COLUMNS);
+                    &mut row[first..end]
+                });
+                let mut left = rows.len();
+                while left > 0 {
+                    left -= match left {
+                        1 => strip::<1>(simd, lines, &mut rows, &mut out),
+                        2 => strip::<2>(simd, lines, &mut rows, &mut out),
+                        3 => strip::<3>(simd, lines, &mut rows, &mut out),
+                        4 => strip::<4>(simd, lines, &mut rows, &mut out),
+                        5 => strip::<5>(simd, lines, &mut rows, &mut out),
+                        _ => strip::<6>(simd, lines, &mut rows, &mut out),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The next `N` rows times a panel, added to what is there: `N`.
+#[inline(always)]
+fn strip<'a, 'b, const N: usize>(
+    simd: V3,
+    lines: &[Line],
+    rows: &mut impl Iterator<Item = &'a [f32]>,
+    out: &mut impl Iterator<Item = &'b mut [f32]>,
+) -> usize {
+    let depth = lines.len();
+    let rows: [&[f32]; N] = [(); N].map(|()| &rows.next().expect("counted")[..depth]);
+    let mut sums = [[simd.splat_f32x8(0.0); 2]; N];
+    for (place, line) in lines.iter().enumerate() {
+        let [low, high]: [f32x8; 2] = cast(*line);
+        for (row, [sum_low, sum_high]) in rows.iter().zip(&mut sums) {
+            let factor = simd.splat_f32x8(row[place]);
+            *sum_low = simd.mul_add_f32x8(factor, low, *sum_low);
+            *sum_high = simd.mul_add_f32x8(factor, high, *sum_high);
+        }
+    }
+    for (sums, out) in sums.into_iter().zip(out) {
+        let sums: Line = cast(sums);
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+    }
+    N
+}

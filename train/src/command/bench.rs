@@ -1,0 +1,292 @@
+//! `nerve bench`: how fast a run trains, evaluates and continues a text, on its own data, beside what its device multiplies.
+
+use super::answer::{self, aligned, readable_bytes};
+use super::trained::{Trained, recipe_of};
+use crate::cli;
+use crate::device::{self, MatrixProduct, Task};
+use crate::error::Error;
+use crate::ladder::{self, Inputs, Ladder};
+use crate::learner::{GroupedAdamW, TrainingLoader};
+use crate::recipe::{ModelConfig, Recipe, Stage};
+use crate::render::Render;
+use crate::run::find;
+use crate::signal::Stop;
+use crate::task::{Batch, Decoder};
+use brian::generate::{Sampling, generate};
+use burn::data::dataloader::DataLoader;
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::train::InferenceStep;
+use serde_json::{Value, json};
+use std::io;
+use std::time::Instant;
+
+/// Backward costs twice what forward costs.
+const TRAINING: f64 = 3.0;
+
+/// Times and prints. Nothing is written.
+///
+/// # Errors
+/// `Invalid` for the run or its data; `Resource` if the device does not start; `Numerical` if a loss is not finite.
+pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
+    let trained = Trained::open(&arguments.source)?;
+    let run = find(&arguments.source.run, &arguments.source.root)?;
+    let recipe = recipe_of(&run, &arguments.source)?;
+    let inputs = Inputs::open(&recipe)?;
+    let device = trained.device.clone();
+    let gflops = device::run(&device, MatrixProduct)?;
+    let ladder = Ladder {
+        recipe,
+        inputs,
+        run,
+        stop: Stop::new(),
+        render: Render::None,
+        fail_on_collapse: false,
+    };
+    let bench = Bench {
+        trained,
+        ladder,
+        arguments,
+    };
+    let speeds = device::run(&device, bench)?;
+    let memory = device::memory_bytes("/proc/self/status", "VmHWM:");
+    if arguments.source.json {
+        let speeds: Vec<Value> = speeds.iter().map(|speed| speed.json(gflops)).collect();
+        return answer::print_json(&json!({
+            "schema": 1,
+            "backend": device.backend,
+            "threads": device::threads(),
+            "product_gflops": gflops,
+            "peak_memory_bytes": memory,
+            "rounds": arguments.rounds,
+            "speeds": speeds,
+        }));
+    }
+    let mut table = vec![
+        [
+            "what",
+            "tokens",
+            "ms",
+            "tokens/s",
+            "GFLOP/s",
+            "of a large product",
+        ]
+        .map(str::to_string),
+    ];
+    table.extend(speeds.iter().map(|speed| speed.row(gflops)));
+    answer::print(&format!(
+        "{}\nMedians of {} rounds on {}, {} threads; a large product runs at {gflops:.0} GFLOP/s. Peak memory of the host: {}.\n",
+        aligned(&table),
+        arguments.rounds,
+        device.backend,
+        device::threads(),
+        memory.map_or("unknown".to_string(), readable_bytes),
+    ))
+}
+
+/// How fast one thing is.
+struct Speed {
+    what: &'static str,
+    /// Per round.
+    tokens: u64,
+    /// The median round.
+    seconds: f64,
+    /// Of a round, where they are counted.
+    flops: Option<f64>,
+}
+
+impl Speed {
+    fn gflops(&self) -> Option<f64> {
+        Some(self.flops? / self.seconds / 1e9)
+    }
+
+    fn row(&self, peak: f64) -> [String; 6] {
+        let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
+        [
+            self.what.to_string(),
+            self.tokens.to_string(),
+            format!("{:.2}", self.seconds * 1e3),
+            format!("{:.0}", self.tokens as f64 / self.seconds),
+            or_dash(self.gflops().map(|speed| format!("{speed:.1}"))),
+            or_dash(
+                self.gflops()
+                    .map(|speed| format!("{:.0} %", 100.0 * speed / peak)),
+            ),
+        ]
+    }
+
+    fn json(&self, peak: f64) -> Value {
+        json!({
+            "what": self.what,
+            "tokens": self.tokens,
+            "milliseconds": self.seconds * 1e3,
+            "tokens_per_second": self.tokens as f64 / self.seconds,
+            "gflops": self.gflops(),
+            "share_of_product": self.gflops().map(|speed| speed / peak),
+        })
+    }
+}
+
+struct Bench<'a> {
+    trained: Trained,
+    ladder: Ladder,
+    arguments: &'a cli::Bench,
+}
+
+impl Task for Bench<'_> {
+    type Output = Vec<Speed>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Speed>, Error> {
+        let learner: Decoder<B> = self.trained.model(&device)?;
+        let model = learner.valid();
+        Ok(vec![
+            self.evaluate(&model, &device)?,
+            self.sample(&model, &device)?,
+            // Last, for it changes a graph's weights, which all clones share.
+            self.train(learner, &device)?,
+        ])
+    }
+}
+
+impl Bench<'_> {
+    fn stage(&self) -> &Stage {
+        self.trained.stage()
+    }
+
+    fn recipe(&self) -> &Recipe {
+        &self.trained.recipe
+    }
+
+    /// The median time of a round, the device's queue drained before the clock stops.
+    fn median<B: Backend>(
+        &self,
+        device: &B::Device,
+        mut round: impl FnMut() -> Result<(), Error>,
+    ) -> Result<f64, Error> {
+        let sync = || {
+            let refused = |cause| Error::resource("device", "wait", io::Error::other(cause));
+            B::sync(device).map_err(refused)
+        };
+        let mut times = Vec::new();
+        for index in 0..self.arguments.warm_up + self.arguments.rounds {
+            sync()?;
+            let start = Instant::now();
+            round()?;
+            sync()?;
+            if index >= self.arguments.warm_up {
+                times.push(start.elapsed().as_secs_f64());
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+
+    /// Forward passes over the first batch of the first validation split.
+    fn evaluate<B: Backend>(&self, model: &Decoder<B>, device: &B::Device) -> Result<Speed, Error> {
+        let batch = self.first_batch();
+        let tokens = (batch.host.batch * batch.host.seq) as u64;
+        let seconds = self.median::<B>(device, || {
+            let _ = model.step(batch.clone());
+            Ok(())
+        })?;
+        Ok(Speed {
+            what: "evaluate",
+            tokens,
+            seconds,
+            flops: self
+                .flops_per_token(model, &batch, device)
+                .map(|flops| flops * tokens as f64),
+        })
+    }
+
+    /// Continues one text, as `nerve sample` does.
+    fn sample<B: Backend>(&self, model: &Decoder<B>, device: &B::Device) -> Result<Speed, Error> {
+        let start = [self.trained.tokenizer.start()];
+        let context = self.recipe().model.context();
+        let rules = self.trained.route().rules;
+        let model = &*model.multiplying_in(self.trained.device.dtype);
+        let tokens = (self.arguments.tokens as usize).min(context - 1);
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_p: 1.0,
+            seed: 1,
+        };
+        let seconds = self.median::<B>(device, || {
+            match model {
+                Decoder::BriLlm(signal) => drop(signal.continue_tokens(&start, tokens, sampling)),
+                _ => {
+                    let mut decoding = model.decoding(&rules);
+                    let logits = |seen: &[u32]| decoding.follow(seen);
+                    drop(generate(logits, &start, tokens, context, sampling));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Speed {
+            what: "sample",
+            tokens: tokens as u64,
+            seconds,
+            flops: None,
+        })
+    }
+
+    /// Optimizer steps, as at the beginning of the stage that the checkpoint was saved in.
+    fn train<B: AutodiffBackend>(
+        &self,
+        learner: Decoder<B>,
+        device: &B::Device,
+    ) -> Result<Speed, Error> {
+        let (recipe, stage) = (self.recipe(), self.stage());
+        let flops = self.flops_per_token(&learner.valid(), &self.first_batch(), device);
+        let accumulate = recipe.batch.accumulate;
+        let rounds = self.arguments.warm_up + self.arguments.rounds;
+        let loader = TrainingLoader {
+            data: self.ladder.inputs.train.clone(),
+            positions: 0..rounds * accumulate as u64,
+            route: ladder::route(stage, recipe),
+        };
+        let mut batches = DataLoader::<B, Batch>::iter(&loader);
+        let optimizer = GroupedAdamW::new(&recipe.optimizer);
+        let mut state = self.trained.loaded.snapshot.state.clone();
+        state.stage_step = 0;
+        let mut session = self.ladder.session(stage, state, optimizer, Vec::new());
+        session.model = Some(learner);
+        let seconds = self.median::<B>(device, || {
+            session.bare_step(batches.by_ref().take(accumulate).collect())
+        })?;
+        let tokens = (recipe.batch.sequences * recipe.data.window * accumulate) as u64;
+        Ok(Speed {
+            what: "train",
+            tokens,
+            seconds,
+            flops: flops.map(|flops| TRAINING * flops * tokens as f64),
+        })
+    }
+
+    fn first_batch(&self) -> Batch {
+        let valid = self.ladder.inputs.valid.on(self.trained.route());
+        let first = valid.batches().next();
+        first.expect("a split without a window was refused when it was opened")
+    }
+
+    /// FLOPs of a token in a forward pass, by the walks of a batch.
+    fn flops_per_token<B: Backend>(
+        &self,
+        model: &Decoder<B>,
+        batch: &Batch,
+        device: &B::Device,
+    ) -> Option<f64> {
+        let vocabulary = self.trained.tokenizer.vocabulary_size();
+        let rules = self.trained.route().rules;
+        let seq = batch.host.seq;
+        match self.recipe().model.under(&self.stage().policy) {
+            ModelConfig::Baseline(config) => Some(config.flops(vocabulary, seq)),
+            ModelConfig::Brian(config) => {
+                let (_, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
+                let flops = config.under(&rules).flops(vocabulary, &trace?.walks)?;
+                Some(flops / (batch.host.batch * seq) as f64)
+            }
+            ModelConfig::BriLlm(_) => None,
+        }
+    }
+}
