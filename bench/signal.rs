@@ -95,6 +95,23 @@ impl World {
         (from, to)
     }
 
+    /// A batch as a step wants it, with who competes.
+    fn prepared<'a>(
+        &self,
+        competition: &Competition,
+        (sources, targets): &'a (Vec<u32>, Vec<u32>),
+        valid: &'a [bool],
+    ) -> (Paths<'a>, Vec<Group>) {
+        let paths = Paths {
+            sources,
+            targets,
+            valid,
+            seq: EDGES,
+        };
+        let groups = competition.groups(&self.graph, &paths, &|_| 0.0);
+        (paths, groups)
+    }
+
     fn model(&self, d: usize) -> BriLlm {
         let config = BriLlmConfig {
             d_node: d,
@@ -136,19 +153,15 @@ fn steps(
     let mut group = criterion.benchmark_group("signal_step");
     group.throughput(Throughput::Elements((BATCH * EDGES) as u64));
     let device = Default::default();
-    let (mut index, mut rows) = (0, 0);
+    let rows = batches.iter().map(|batch| {
+        let (paths, groups) = world.prepared(&competition, batch, &valid);
+        rows_of(&world.graph, &paths, &groups).len()
+    });
+    let rows: usize = rows.sum();
+    let mut index = 0;
     let mut step = || {
-        let (sources, targets) = &batches[index % batches.len()];
-        let paths = Paths {
-            sources,
-            targets,
-            valid: &valid,
-            seq: EDGES,
-        };
-        let groups: Vec<Group> = competition.groups(&model.graph, &paths, &|_| 0.0);
-        if index < batches.len() {
-            rows += rows_of(&model.graph, &paths, &groups).len();
-        }
+        let batch = &batches[index % batches.len()];
+        let (paths, groups) = world.prepared(&competition, batch, &valid);
         index += 1;
         match cfg!(any(feature = "cuda", feature = "vulkan")) {
             true => {

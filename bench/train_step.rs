@@ -3,6 +3,7 @@
 
 use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, Work, measured, products};
 use brian::Rules;
+use brian::flops::TRAINING;
 use brian::loss::language;
 use brian::route::policy::Row;
 use burn::optim::{GradientsParams, Optimizer};
@@ -37,7 +38,7 @@ fn train_step(criterion: &mut Criterion) {
                 model = Some(optimizer.step(1e-4, before, gradients));
             };
             let name = format!("{name}/{}", shape.name());
-            let work = Work::Flops(3.0 * shape.flops());
+            let work = Work::Flops(TRAINING * shape.flops());
             measured::<BenchBackend>(&mut group, name, &device, work, &mut step);
         }
     }

@@ -109,13 +109,14 @@ impl<B: Backend> Baseline<B> {
         let embedded = self.embedding.forward(tokens);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let hidden = self.blocks.iter().fold(embedded, execute);
-        head(&self.norm, &self.embedding, hidden, self.products())
+        self.head(hidden)
     }
 
-    /// The type that products run in.
-    pub(crate) fn products(&self) -> DType {
+    /// Logits of what left the last block; see [`head`].
+    pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let first = self.blocks.first();
-        first.map_or(DType::F32, TransformerBlock::products)
+        let products = first.map_or(DType::F32, TransformerBlock::products);
+        head(&self.norm, &self.embedding, hidden, products)
     }
 }
 

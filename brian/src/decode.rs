@@ -5,7 +5,7 @@
 //! slid or the router sees the mean of the sequence, and where a model has a memory or its blocks attend to some tokens only, all
 //! is computed anew.
 
-use crate::baseline::{Baseline, head};
+use crate::baseline::Baseline;
 use crate::block::cache::Cache;
 use crate::block::causal::{Causal, Rotary};
 use crate::block::transformer::TransformerBlock;
@@ -150,13 +150,7 @@ impl<'a, B: Backend> Model<'a, B> {
                     Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
                 let embedded = model.embedding.forward(tokens);
                 let hidden = execute(&model.blocks, blocks, embedded, causal);
-                head(
-                    &model.norm,
-                    &model.embedding,
-                    last(hidden),
-                    model.products(),
-                )
-                .squeeze_dims(&[0, 1])
+                model.head(last(hidden)).squeeze_dims(&[0, 1])
             }
             Self::Brian {
                 model,
@@ -182,13 +176,7 @@ impl<'a, B: Backend> Model<'a, B> {
                     .end(n_steps, state.hidden.clone(), position.clone());
                 let left = model.exit.forward(state.hidden, position);
                 let hidden = execute(&model.post, post, left, causal);
-                head(
-                    &model.norm,
-                    &model.embedding,
-                    last(hidden),
-                    model.products(),
-                )
-                .squeeze_dims(&[0, 1])
+                model.head(last(hidden)).squeeze_dims(&[0, 1])
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a pass multiplies and adds, forward: two FLOPs for every product. Of a routed model it is counted from the walks that were
 //! walked, by the tokens that each block was really run on, keys, values and the router included. Norms, softmax and whatever else
-//! is done number by number are left out. A step of training costs three times as much.
+//! is done number by number are left out. A step of training costs [`TRAINING`] times as much.
 
 use crate::baseline::BaselineConfig;
 use crate::memory::{Adapters, Compression, HiddenCodeConfig, Lifecycle, MemoryConfig};
@@ -10,6 +10,9 @@ use crate::route::position::Injection;
 use crate::route::rules::{Attends, Execution, Sees};
 use crate::route::trace::{Decisions, Origin, Walks};
 use std::collections::BTreeSet;
+
+/// Forward and backward beside forward: backward costs twice what forward costs.
+pub const TRAINING: f64 = 3.0;
 
 /// What a block costs a token.
 #[derive(Clone, Copy, Debug)]

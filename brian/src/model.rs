@@ -22,7 +22,7 @@ use crate::route::walk::{Ground, State};
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -329,15 +329,13 @@ impl<B: Backend> Brian<B> {
         let left = ground.memory.read_last(left);
         trace.walks.memory = ground.memory.usage();
         let hidden = self.post.iter().fold(left, execute);
-        (
-            head(&self.norm, &self.embedding, hidden, self.products()),
-            trace,
-        )
+        (self.head(hidden), trace)
     }
 
-    /// The type that products run in.
-    pub(crate) fn products(&self) -> DType {
-        self.pool[0].block.products()
+    /// Logits of what left the last block; see [`head`].
+    pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let products = self.pool[0].block.products();
+        head(&self.norm, &self.embedding, hidden, products)
     }
 
     /// What a walk goes through from the state it enters with, after the tokens of a past if there is one.

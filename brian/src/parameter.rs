@@ -21,15 +21,28 @@ where
     M: Module<B>,
     F: FnMut(&str, &[usize]) -> Vec<f32>,
 {
-    module.map(&mut Assign {
-        path: Path::default(),
-        value,
-    })
+    change(module, Assign(value))
 }
 
 /// Gives every float parameter the id of its path again, after modules were moved from one model into another.
 pub fn identify<B: Backend, M: Module<B>>(module: M) -> M {
-    module.map(&mut Identify::default())
+    change(module, Identify)
+}
+
+/// What becomes of a float parameter.
+pub trait Change<B: Backend> {
+    /// The parameter in place of the one at a path.
+    fn change<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<B, D>>,
+    ) -> Param<Tensor<B, D>>;
+}
+
+/// Changes every float parameter by its path.
+pub fn change<B: Backend, M: Module<B>>(module: M, change: impl Change<B>) -> M {
+    let path = Path::default();
+    module.map(&mut ByPath { path, change })
 }
 
 /// All float parameters on the host, by path.
@@ -88,12 +101,12 @@ fn is_variant(container: &str) -> bool {
     container.starts_with("Enum:")
 }
 
-struct Assign<F> {
+struct ByPath<C> {
     path: Path,
-    value: F,
+    change: C,
 }
 
-impl<B: Backend, F: FnMut(&str, &[usize]) -> Vec<f32>> ModuleMapper<B> for Assign<F> {
+impl<B: Backend, C: Change<B>> ModuleMapper<B> for ByPath<C> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -103,9 +116,20 @@ impl<B: Backend, F: FnMut(&str, &[usize]) -> Vec<f32>> ModuleMapper<B> for Assig
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let path = self.path.join();
+        self.change.change(&self.path.join(), param)
+    }
+}
+
+struct Assign<F>(F);
+
+impl<B: Backend, F: FnMut(&str, &[usize]) -> Vec<f32>> Change<B> for Assign<F> {
+    fn change<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<B, D>>,
+    ) -> Param<Tensor<B, D>> {
         let shape = param.lazy_shape();
-        let values = (self.value)(&path, shape.as_slice());
+        let values = (self.0)(path, shape.as_slice());
         assert_eq!(
             values.len(),
             shape.num_elements(),
@@ -113,27 +137,20 @@ impl<B: Backend, F: FnMut(&str, &[usize]) -> Vec<f32>> ModuleMapper<B> for Assig
         );
         let data = TensorData::new(values, shape);
         let tensor = Tensor::from_data(data, &param.lazy_device());
-        Param::initialized(id(&path), tensor.require_grad())
+        Param::initialized(id(path), tensor.require_grad())
     }
 }
 
-#[derive(Default)]
-struct Identify {
-    path: Path,
-}
+struct Identify;
 
-impl<B: Backend> ModuleMapper<B> for Identify {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+impl<B: Backend> Change<B> for Identify {
+    fn change<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<B, D>>,
+    ) -> Param<Tensor<B, D>> {
         let (_, value, mapper) = param.consume();
-        Param::from_mapped_value(id(&self.path.join()), value, mapper)
+        Param::from_mapped_value(id(path), value, mapper)
     }
 }
 

@@ -48,11 +48,10 @@ impl DeviceConfig {
 }
 
 /// The type that products run in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
     /// 32 bits; on NVIDIA's tensor cores 10 of them count in a product (tf32).
-    #[default]
     F32,
     /// 16 bits, 8 of which count: see [`brian::precision`].
     Bf16,

@@ -12,7 +12,8 @@ use crate::render::Render;
 use crate::run::find;
 use crate::signal::Stop;
 use crate::task::{Batch, Decoder};
-use brian::generate::{Sampling, generate};
+use brian::flops::TRAINING;
+use brian::generate::Sampling;
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -21,23 +22,18 @@ use serde_json::{Value, json};
 use std::io;
 use std::time::Instant;
 
-/// Backward costs twice what forward costs.
-const TRAINING: f64 = 3.0;
-
 /// Times and prints. Nothing is written.
 ///
 /// # Errors
 /// `Invalid` for the run or its data; `Resource` if the device does not start; `Numerical` if a loss is not finite.
 pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
-    let run = find(&arguments.source.run, &arguments.source.root)?;
-    let recipe = recipe_of(&run, &arguments.source)?;
-    let inputs = Inputs::open(&recipe)?;
     let device = trained.device.clone();
     let gflops = device::run(&device, MatrixProduct)?;
+    let run = find(&arguments.source.run, &arguments.source.root)?;
     let ladder = Ladder {
-        recipe,
-        inputs,
+        inputs: Inputs::open(&trained.recipe)?,
+        recipe: recipe_of(&run, &arguments.source)?,
         run,
         stop: Stop::new(),
         render: Render::None,
@@ -204,7 +200,7 @@ impl Bench<'_> {
         let start = [self.trained.tokenizer.start()];
         let context = self.recipe().model.context();
         let rules = self.trained.route().rules;
-        let model = &*model.multiplying_in(self.trained.device.dtype);
+        let model = model.multiplying_in(self.trained.device.dtype);
         let tokens = (self.arguments.tokens as usize).min(context - 1);
         let sampling = Sampling {
             temperature: 1.0,
@@ -212,14 +208,7 @@ impl Bench<'_> {
             seed: 1,
         };
         let seconds = self.median::<B>(device, || {
-            match model {
-                Decoder::BriLlm(signal) => drop(signal.continue_tokens(&start, tokens, sampling)),
-                _ => {
-                    let mut decoding = model.decoding(&rules);
-                    let logits = |seen: &[u32]| decoding.follow(seen);
-                    drop(generate(logits, &start, tokens, context, sampling));
-                }
-            }
+            model.continue_tokens(&start, tokens, context, &rules, sampling);
             Ok(())
         })?;
         Ok(Speed {

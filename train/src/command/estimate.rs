@@ -8,13 +8,11 @@ use crate::error::{Error, Problem};
 use crate::ladder::{self, Blueprint, Needs};
 use crate::recipe::{Checked, ModelConfig, Recipe, Stage, load};
 use crate::task::Decoder;
+use brian::flops::TRAINING;
 use brian::route::rules::Rules;
 use brian::{BrianConfig, parameter};
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Value, json};
-
-/// Backward costs twice what forward costs.
-const TRAINING: f64 = 3.0;
 
 /// Prints sizes, operations, memory and time.
 ///

@@ -7,8 +7,7 @@ use crate::cli;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::hook::continue_text;
-use crate::task::Decoder;
-use brian::generate::{Sampling, generate};
+use brian::generate::Sampling;
 use brian::random;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::json;
@@ -97,12 +96,7 @@ impl Task for Continue<'_> {
         let sample = |index: u64| {
             let sampling = sampling(arguments, index);
             continue_text(&trained.tokenizer, &arguments.prompt, |tokens| {
-                if let Decoder::BriLlm(signal) = &*model {
-                    return signal.continue_tokens(tokens, arguments.tokens, sampling);
-                }
-                let mut decoding = model.decoding(&rules);
-                let logits = |seen: &[u32]| decoding.follow(seen);
-                generate(logits, tokens, arguments.tokens, context, sampling)
+                model.continue_tokens(tokens, arguments.tokens, context, &rules, sampling)
             })
         };
         Ok((0..arguments.n).map(sample).collect())

@@ -7,7 +7,7 @@ use crate::learner::{Hook, StepInfo, Verdict};
 use crate::recipe::Recipe;
 use crate::run::{AppendLog, RunDirectory};
 use crate::task::Decoder;
-use brian::generate::{Sampling, generate};
+use brian::generate::Sampling;
 use brian::random;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -65,12 +65,7 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
                 seed: random::bits(random::key(self.seed, "sample", step.step), index as u64),
             };
             let text = continue_text(&self.tokenizer, prompt, |tokens| {
-                if let Decoder::BriLlm(signal) = &*model {
-                    return signal.continue_tokens(tokens, self.n_tokens, sampling);
-                }
-                let mut decoding = model.decoding(&rules);
-                let logits = |seen: &[u32]| decoding.follow(seen);
-                generate(logits, tokens, self.n_tokens, self.context, sampling)
+                model.continue_tokens(tokens, self.n_tokens, self.context, &rules, sampling)
             });
             let mut line = Map::new();
             line.insert("schema".to_string(), json!(1));

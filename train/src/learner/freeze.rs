@@ -3,8 +3,8 @@
 //! A frozen parameter needs no gradient, so autodiff does not track what depends on frozen parameters and data alone:
 //! the work of its backward pass is not done, not only thrown away.
 
-use brian::parameter::Path;
-use burn::module::{Module, ModuleMapper, Param};
+use brian::parameter::{Change, change};
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::collections::BTreeSet;
@@ -32,28 +32,17 @@ pub fn group_of(path: &str) -> &str {
 
 /// Lets exactly the groups learn that are not in `frozen`.
 pub fn freeze<B: Backend, M: Module<B>>(model: M, frozen: &BTreeSet<String>) -> M {
-    model.map(&mut Freeze {
-        path: Path::default(),
-        frozen,
-    })
+    change(model, Freeze(frozen))
 }
 
-struct Freeze<'a> {
-    path: Path,
-    frozen: &'a BTreeSet<String>,
-}
+struct Freeze<'a>(&'a BTreeSet<String>);
 
-impl<B: Backend> ModuleMapper<B> for Freeze<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let path = self.path.join();
-        param.set_require_grad(!self.frozen.contains(group_of(&path)))
+impl<B: Backend> Change<B> for Freeze<'_> {
+    fn change<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<B, D>>,
+    ) -> Param<Tensor<B, D>> {
+        param.set_require_grad(!self.0.contains(group_of(path)))
     }
 }

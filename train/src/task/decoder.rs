@@ -3,6 +3,7 @@
 use super::{Batch, Learnt, Measured, Signal};
 use crate::data::HostBatch;
 use crate::device::Dtype;
+use brian::generate::{Sampling, generate};
 use brian::loss::language;
 use brian::loss::route::Term;
 use brian::route::policy::Row;
@@ -59,6 +60,22 @@ impl<B: Backend> Decoder<B> {
             Self::Brian(model) => Decoding::brian(model, rules, Row::default()),
             Self::BriLlm(_) => unreachable!("a graph decodes by itself; see `Signal`"),
         }
+    }
+
+    /// Continues a prompt of at least one token by `n` tokens, walking as in evaluation.
+    pub fn continue_tokens(
+        &self,
+        prompt: &[u32],
+        n: usize,
+        context: usize,
+        rules: &Rules,
+        sampling: Sampling,
+    ) -> Vec<u32> {
+        if let Self::BriLlm(signal) = self {
+            return signal.continue_tokens(prompt, n, sampling);
+        }
+        let mut decoding = self.decoding(rules);
+        generate(|seen| decoding.follow(seen), prompt, n, context, sampling)
     }
 
     /// One optimizer step of a model that brings its own optimizer; nothing for one that leaves it to the learner.
