@@ -98,6 +98,13 @@ pub struct Group {
     pub truth_ln_weight: Vec<f32>,
 }
 
+impl Group {
+    /// How many pairs of a position and a row there are.
+    pub fn pairs(&self) -> usize {
+        self.places.len() * self.rows.len()
+    }
+}
+
 /// Everything that decides a competition, prepared once.
 #[derive(Clone, Debug)]
 pub struct Competition {

@@ -14,6 +14,7 @@
 //! | `model` | sizes and parameters |
 //! | `composed` | the passes as tensor operations, on any backend: the specification of the next |
 //! | `kernel` | the passes, fast, on the host |
+//! | `resident` | the passes on a GPU, where the table stays between steps |
 //! | `row_adamw` | AdamW that touches only the rows a batch used |
 //! | `training` | one step: groups, pass, AdamW for what is not in the table |
 //! | `generate` | the next token after a prompt, in constant memory |
@@ -32,6 +33,7 @@ pub mod kernel;
 pub mod model;
 pub mod position;
 pub mod prior;
+mod resident;
 pub mod row_adamw;
 pub mod table;
 pub mod training;

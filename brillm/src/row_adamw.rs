@@ -70,7 +70,7 @@ impl AdamW {
     }
 
     /// A step for moments of which `fades` is left.
-    fn step(&self, rate: f64, corrections: [f64; 2], fades: [f64; 2]) -> Step {
+    pub(crate) fn step(&self, rate: f64, corrections: [f64; 2], fades: [f64; 2]) -> Step {
         Step {
             keep: (1.0 - rate * self.weight_decay) as f32,
             rate: (rate * corrections[0] * fades[0]) as f32,
@@ -82,11 +82,15 @@ impl AdamW {
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    keep: f32,
-    rate: f32,
-    root: f32,
-    epsilon: f32,
+pub(crate) struct Step {
+    /// What weight decay keeps of a value.
+    pub keep: f32,
+    /// The learning rate, with what corrects the first moment.
+    pub rate: f32,
+    /// The root of what corrects the second moment.
+    pub root: f32,
+    /// Keeps the division finite.
+    pub epsilon: f32,
 }
 
 impl Step {

@@ -5,10 +5,12 @@ use crate::composed;
 use crate::kernel::numeric::vectorised;
 use crate::kernel::pass::{self, Learnt};
 use crate::model::{BriLlm, Gradients};
+use crate::resident::{Resident, What};
 use crate::row_adamw::{AdamW, Clock, FADED, Mode, Moments, Replay, Rows};
 use crate::table::Storage;
 use burn::tensor::backend::AutodiffBackend;
 use rayon::prelude::*;
+use std::any::Any;
 
 /// AdamW over a BriLLM: row by row for the edge table, at every step for the rest.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,9 @@ pub struct RowAdamW {
     corrections: Vec<[f64; 2]>,
     /// [`AdamW::fades`] of every number of steps that moves anything.
     fades: Vec<[f64; 2]>,
+    /// The table on a GPU, where [`Self::step_on`] brought it there; what lies on the host is old then, until
+    /// [`Self::catch_up`].
+    resident: Resident,
 }
 
 impl RowAdamW {
@@ -58,6 +63,7 @@ impl RowAdamW {
             rates: Vec::new(),
             corrections: Vec::new(),
             fades: (0..=FADED).map(|steps| adamw.fades(steps)).collect(),
+            resident: Resident::default(),
         }
     }
 
@@ -69,6 +75,7 @@ impl RowAdamW {
         groups: &[Group],
         rate: f64,
     ) -> Learnt {
+        self.leave_device(model);
         self.rates.push(rate as f32);
         self.correct();
         let clock = Clock {
@@ -101,7 +108,8 @@ impl RowAdamW {
         learnt
     }
 
-    /// The same step composed of tensor operations on a device.
+    /// The same step on a device: by kernels on a table that stays there, where there are any for it, and otherwise
+    /// composed of tensor operations.
     pub fn step_on<B: AutodiffBackend>(
         &mut self,
         model: &mut BriLlm,
@@ -112,6 +120,9 @@ impl RowAdamW {
     ) -> Learnt {
         self.rates.push(rate as f32);
         self.correct();
+        if let Some(learnt) = self.step_there(model, paths, groups, rate, device) {
+            return learnt;
+        }
         let clock = Clock {
             mode: self.mode,
             adamw: self.adamw,
@@ -154,9 +165,71 @@ impl RowAdamW {
         }
     }
 
+    /// A step on a table that stays on a device; nothing where there is none, and what is learnt is then not to be used.
+    #[cfg(all(test, any(feature = "wgpu", feature = "cuda")))]
+    pub(crate) fn step_by_kernels(
+        &mut self,
+        model: &mut BriLlm,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        rate: f64,
+        device: &dyn Any,
+    ) -> Option<Learnt> {
+        self.rates.push(rate as f32);
+        self.correct();
+        self.step_there(model, paths, groups, rate, device)
+    }
+
+    /// The last step of the rates on a table that stays on a device, if it can.
+    fn step_there(
+        &mut self,
+        model: &mut BriLlm,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        rate: f64,
+        device: &dyn Any,
+    ) -> Option<Learnt> {
+        let clock = Clock {
+            mode: self.mode,
+            adamw: self.adamw,
+            rates: &self.rates,
+            corrections: &self.corrections,
+            fades: &self.fades,
+            clip: self.clip,
+            frozen: model.frozen_rows(),
+        };
+        let (resident, moments) = (&mut self.resident, &mut self.edges);
+        let table = resident.on(device, model, moments)?;
+        let Some((learnt, gradients)) = table.learn(model, moments, paths, groups, &clock) else {
+            table.download(model, moments);
+            self.resident = Resident::Nowhere;
+            return None;
+        };
+        if self.mode == Mode::Dense {
+            table.catch_up(moments, &clock);
+        }
+        self.update_rest(model, &gradients, rate);
+        Some(learnt)
+    }
+
+    /// Gives up the copy of the table on a device, if there is one, after the host has got what changed: for whoever
+    /// changes the host's by other means than steps.
+    pub fn leave_device(&mut self, model: &mut BriLlm) {
+        self.resident.leave(model, &mut self.edges);
+    }
+
     /// Brings every row to what dense AdamW would have made of it by now. To the bit, whenever it is called, the run
     /// goes on as if it had not been.
     pub fn catch_up(&mut self, model: &mut BriLlm) {
+        self.settle(What::All, model);
+    }
+
+    /// The same for somebody who looks at the model alone: what AdamW remembers may stay on a device.
+    pub fn catch_up_values(&mut self, model: &mut BriLlm) {
+        self.settle(What::Values, model);
+    }
+
+    fn settle(&mut self, what: What, model: &mut BriLlm) {
         self.correct();
         let time = self.rates.len() as u32;
         let clock = Clock {
@@ -168,6 +241,9 @@ impl RowAdamW {
             clip: self.clip,
             frozen: model.frozen_rows(),
         };
+        if self.resident.settle(what, model, &mut self.edges, &clock) {
+            return;
+        }
         const ROWS_AT_ONCE: usize = 1024;
         let n = model.graph.rows();
         let pieces = (0..n)

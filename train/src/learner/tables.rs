@@ -31,11 +31,11 @@ impl Lent {
 
 /// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory.
 pub fn lend<B: Backend, T>(signal: &Signal<B>, to: impl FnOnce(TensorMap, TensorMap) -> T) -> T {
-    drop(signal.settled());
     let mut core = signal.write();
     let Core {
         model, optimizer, ..
     } = &mut *core;
+    optimizer.catch_up(model);
     let shapes = shapes_of(model);
     let shape = |name: &str| shapes[name].clone();
     let parameters = &mut model.parameters;
@@ -148,7 +148,11 @@ pub fn set_parameters<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) {
     };
     let edges = take("edges");
     let mut list = |name: &str| list_of(take(name));
-    let model = &mut signal.write().model;
+    let mut core = signal.write();
+    let Core {
+        model, optimizer, ..
+    } = &mut *core;
+    optimizer.leave_device(model);
     model.parameters = Parameters {
         edges: edges.stored_as(model.config.storage),
         mix: list("mix"),
@@ -163,6 +167,7 @@ pub fn set_moments<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) -> Re
     let Core {
         model, optimizer, ..
     } = &mut *core;
+    optimizer.leave_device(model);
     let mut take = |name: &str, length: Option<usize>| {
         let tensor = tensors
             .remove(name)

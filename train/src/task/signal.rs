@@ -2,7 +2,8 @@
 //! may be larger than the memory of any device.
 //!
 //! The table lies on the host, behind a lock, and clones share it. Where the backend computes on the CPU a step is done
-//! in place; elsewhere the rows that it uses travel to the device and back.
+//! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it
+//! ([`Signal::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
 use super::{Batch, Coverage, Measured};
 use crate::data::HostBatch;
@@ -84,24 +85,24 @@ impl<B: Backend> Signal<B> {
         self.place.device()
     }
 
-    /// The model as it is; rows may have steps to catch up with.
+    /// The model as it is; rows may have steps to catch up with, or be newer on a device.
     pub fn read(&self) -> RwLockReadGuard<'_, Core> {
         self.core.read().expect("no panic while it was held")
     }
 
-    /// The model, to change it.
+    /// The model, to change it: [`RowAdamW::leave_device`] comes before a change of the table.
     pub fn write(&self) -> RwLockWriteGuard<'_, Core> {
         self.core.write().expect("no panic while it was held")
     }
 
-    /// The model with every row brought to the last step.
+    /// The model with every row brought to the last step; what its optimizer remembers may be newer on a device.
     pub fn settled(&self) -> RwLockReadGuard<'_, Core> {
         {
             let mut core = self.write();
             let Core {
                 model, optimizer, ..
             } = &mut *core;
-            optimizer.catch_up(model);
+            optimizer.catch_up_values(model);
         }
         self.read()
     }

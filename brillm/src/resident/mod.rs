@@ -1,0 +1,202 @@
+//! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::kernel`] does on
+//! the host.
+//!
+//! Only numbers travel that have the size of a step's pairs or less. The times of rows stay on the host, which therefore
+//! always knows who has to catch up; its own values and moments are old until [`Resident::settle`] brings them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan` | a step as lists of numbers: pairs, uses of rows, weights |
+//! | `mix` | the weights of the mix, and their gradient, on the host |
+//! | `arithmetic` | what kernels share |
+//! | `trail` | the true path, a cube per sequence |
+//! | `score` | energies, a cube per pair; softmax, a cube per token |
+//! | `rows` | catching up, gradient and AdamW, a cube per row |
+//! | `table` | the table, and the kernels in their order |
+//! | `runtime` | the runtimes it can lie on |
+//!
+//! What is not done here is done by [`crate::composed`]: biases of nodes, tables of bf16, rows wider than a cube, tables
+//! larger than a device allows.
+
+#[cfg(feature = "cube")]
+mod arithmetic;
+#[cfg(feature = "cube")]
+mod mix;
+#[cfg(feature = "cube")]
+mod plan;
+#[cfg(feature = "cube")]
+mod rows;
+#[cfg(feature = "cube")]
+mod runtime;
+#[cfg(feature = "cube")]
+mod score;
+#[cfg(feature = "cube")]
+mod table;
+#[cfg(all(test, any(feature = "wgpu", feature = "cuda")))]
+mod tests;
+#[cfg(feature = "cube")]
+mod trail;
+
+use crate::candidate::{Group, Paths};
+use crate::kernel::pass::Learnt;
+use crate::model::{BriLlm, Gradients};
+use crate::row_adamw::{Clock, Moments};
+use std::any::Any;
+use std::fmt;
+
+/// A table and its moments on some device.
+#[cfg_attr(not(feature = "cube"), allow(dead_code))]
+pub(crate) trait OnDevice: Send + Sync {
+    /// One step on the table; the gradients of the rest. Nothing if this step needs more room than there is.
+    fn learn(
+        &mut self,
+        model: &BriLlm,
+        moments: &mut Moments,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        clock: &Clock<'_>,
+    ) -> Option<(Learnt, Gradients)>;
+
+    /// Brings every row to the last step, there.
+    fn catch_up(&mut self, moments: &mut Moments, clock: &Clock<'_>);
+
+    /// Brings values that have changed to the host.
+    fn download_values(&mut self, model: &mut BriLlm);
+
+    /// Brings everything that has changed to the host.
+    fn download(&mut self, model: &mut BriLlm, moments: &mut Moments);
+
+    /// Whether the host's values are older than the device's.
+    fn is_ahead(&self) -> bool;
+
+    /// Whether this is the device.
+    fn lies_on(&self, device: &dyn Any) -> bool;
+}
+
+/// What the host wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The values of rows.
+    Values,
+    /// Their moments as well.
+    All,
+}
+
+/// The table on a device, if it lies on one.
+///
+/// A copy of an optimizer has none, and takes the host's numbers; so they have to be settled.
+#[derive(Default)]
+pub(crate) enum Resident {
+    /// Nobody has asked.
+    #[default]
+    Unknown,
+    /// There is no device that could hold it.
+    Nowhere,
+    /// It does.
+    There(Box<dyn OnDevice>),
+}
+
+impl Resident {
+    /// The table on a device, brought there if it is not yet and can be.
+    pub fn on(
+        &mut self,
+        device: &dyn Any,
+        model: &mut BriLlm,
+        moments: &mut Moments,
+    ) -> Option<&mut dyn OnDevice> {
+        if self.there().is_some_and(|table| !table.lies_on(device)) {
+            self.leave(model, moments);
+        }
+        if let Self::Unknown = self {
+            *self = match open(device, model, moments) {
+                Some(table) => Self::There(table),
+                None => Self::Nowhere,
+            };
+        }
+        self.there()
+    }
+
+    /// The table on a device, if it lies there.
+    pub fn there(&mut self) -> Option<&mut dyn OnDevice> {
+        match self {
+            Self::There(table) => Some(&mut **table),
+            _ => None,
+        }
+    }
+
+    /// Brings what has changed to the host and gives the device's copy up.
+    pub fn leave(&mut self, model: &mut BriLlm, moments: &mut Moments) {
+        if let Some(table) = self.there() {
+            if table.is_ahead() {
+                table.download(model, moments);
+            }
+            *self = Self::Unknown;
+        }
+    }
+
+    /// Brings every row to the last step, and its values and maybe its moments to the host; says whether that was done.
+    pub fn settle(
+        &mut self,
+        what: What,
+        model: &mut BriLlm,
+        moments: &mut Moments,
+        clock: &Clock<'_>,
+    ) -> bool {
+        let Some(table) = self.there() else {
+            return false;
+        };
+        if table.is_ahead() {
+            table.catch_up(moments, clock);
+            match what {
+                What::Values => table.download_values(model),
+                What::All => table.download(model, moments),
+            }
+        }
+        true
+    }
+
+    /// # Panics
+    /// If the host's numbers are old.
+    fn assert_settled(&self) {
+        if let Self::There(table) = self {
+            assert!(
+                !table.is_ahead(),
+                "`catch_up` comes before a copy or a comparison"
+            );
+        }
+    }
+}
+
+#[cfg(feature = "cube")]
+use runtime::open;
+
+#[cfg(not(feature = "cube"))]
+fn open(_: &dyn Any, _: &BriLlm, _: &Moments) -> Option<Box<dyn OnDevice>> {
+    None
+}
+
+impl Clone for Resident {
+    fn clone(&self) -> Self {
+        self.assert_settled();
+        Self::Unknown
+    }
+}
+
+impl PartialEq for Resident {
+    fn eq(&self, other: &Self) -> bool {
+        self.assert_settled();
+        other.assert_settled();
+        true
+    }
+}
+
+impl fmt::Debug for Resident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Unknown => "unknown",
+            Self::Nowhere => "nowhere",
+            Self::There(_) => "on a device",
+        };
+        f.write_str(name)
+    }
+}

@@ -1,0 +1,465 @@
+//! What a step does, as two lists that go to the device: whole numbers and others, each part from some place on.
+
+use super::mix::Shares;
+use super::rows::SQUARES;
+use crate::candidate::{Group, Paths};
+use crate::flow::Hop;
+use crate::model::BriLlm;
+use crate::position;
+use crate::row_adamw::{Clock, FADED};
+use burn_cubecl::cubecl::{self, prelude::*};
+use rayon::prelude::*;
+
+/// Sizes of a step, and where the parts of its lists begin.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub struct Parts {
+    /// How many pairs of a token and a row compete, token by token.
+    pub pairs: u32,
+    /// How many tokens are predicted, group by group.
+    pub tokens: u32,
+    /// How many places the paths have.
+    pub places: u32,
+    /// How many sequences.
+    pub sequences: u32,
+    /// Places per sequence.
+    pub seq: u32,
+    /// The position whose code the first hop adds.
+    pub first_hop: u32,
+    /// How many rows are updated.
+    pub rows: u32,
+
+    /// Whole numbers. `[pairs]`: the row of a pair.
+    pub pair_rows: u32,
+    /// `[pairs + places]`: the signal that goes along a row, of pairs and of edges on paths; those are its uses.
+    pub use_signals: u32,
+    /// `[places]`: the row of an edge on a path.
+    pub path_rows: u32,
+    /// `[places]`: one more than the token that is predicted at a place, or 0.
+    pub token_of: u32,
+    /// `[sequences]`: edges of a path.
+    pub lengths: u32,
+    /// `[tokens, 3]`: the first pair, how many, and which of them is the truth.
+    pub token_parts: u32,
+    /// `[rows]`: the rows that are updated.
+    pub row_list: u32,
+    /// `[rows + 1]`: where the uses of a row begin.
+    pub use_starts: u32,
+    /// The uses, row by row.
+    pub uses: u32,
+    /// `[rows]`: which of the steps a row makes.
+    pub row_steps: u32,
+
+    /// Other numbers. `[positions, d]`: the codes of positions.
+    pub codes: u32,
+    /// `[sequences, d]`: the first signals.
+    pub firsts: u32,
+    /// `[seq]`: the shares of the mix.
+    pub shares: u32,
+    /// `[pairs]`: the weights with which rows compete.
+    pub weights: u32,
+    /// `[tokens]`: `ln` of the weight of the truth alone.
+    pub truth_ln_weights: u32,
+    /// `[steps, 4]`: what is left of the moments, the rate, the root of the second correction.
+    pub steps: u32,
+
+    /// The report. `[tokens]`.
+    pub nats: u32,
+    /// `[places]`: gradients of the shares of the mix.
+    pub of_shares: u32,
+    /// `[sequences, d]`: gradients of the first signals.
+    pub of_firsts: u32,
+    /// `[SQUARES]`.
+    pub squares: u32,
+    /// `[tokens, d]`, if codes are learnt: gradients of the code that a token meets.
+    pub of_codes: u32,
+    /// `[places, d]`, likewise: gradients of the code that a path meets.
+    pub of_hops: u32,
+    /// Its end.
+    pub report: u32,
+}
+
+/// A step.
+pub struct Plan {
+    /// Where what begins.
+    pub parts: Parts,
+    /// Whole numbers.
+    pub plan: Vec<u32>,
+    /// Other numbers.
+    pub numbers: Vec<f32>,
+    /// The shares of the mix.
+    pub shares: Shares,
+    /// Per sequence the derivative of its first signal by its node's bias.
+    pub first_slopes: Vec<Vec<f32>>,
+}
+
+/// Hands out one part of a list after the other.
+struct Split<'a, T>(&'a mut [T]);
+
+impl<'a, T> Split<'a, T> {
+    fn next(&mut self, n: usize) -> &'a mut [T] {
+        let (part, rest) = std::mem::take(&mut self.0).split_at_mut(n);
+        self.0 = rest;
+        part
+    }
+}
+
+/// Where parts of given lengths begin in a list, which grows by them.
+struct Places(usize);
+
+impl Places {
+    fn add(&mut self, n: usize) -> u32 {
+        let start = self.0;
+        self.0 += n;
+        start as u32
+    }
+}
+
+/// Which rows a step updates, in this order: back-off rows, own rows group by group, and those that only lie on a path.
+struct Used {
+    /// All but the own rows of groups, which follow from those.
+    shared: Vec<usize>,
+    only_on_paths: Vec<usize>,
+    /// Per group, the place of its first own row.
+    first_own: Vec<usize>,
+    /// Per row, the number of its uses.
+    counts: Vec<u32>,
+    /// Edges of paths: the place of their row, and theirs on the paths; rising.
+    edges: Vec<(usize, usize)>,
+}
+
+impl Used {
+    /// Those of groups, and of the edges of paths with their rows.
+    fn new(groups: &[Group], edges: &[(usize, usize, u32)], frozen: usize) -> Self {
+        let trained = |group: &Group| {
+            let back_off = group.rows[..group.shared].iter().copied();
+            back_off
+                .filter(|&row| row >= frozen)
+                .collect::<Vec<usize>>()
+        };
+        let mut shared: Vec<usize> = groups.iter().flat_map(trained).collect();
+        shared.sort_unstable();
+        shared.dedup();
+        let mut counts = vec![0; shared.len()];
+        let place = |row: usize| shared.binary_search(&row).expect("it was found before");
+        for group in groups {
+            for row in trained(group) {
+                counts[place(row)] += group.places.len() as u32;
+            }
+        }
+        let mut first_own = Vec::new();
+        for group in groups {
+            first_own.push(counts.len());
+            let own = group.rows.len() - group.shared;
+            counts.extend(std::iter::repeat_n(group.places.len() as u32, own));
+        }
+        let mut used = Self {
+            shared,
+            only_on_paths: Vec::new(),
+            first_own,
+            counts,
+            edges: Vec::new(),
+        };
+        for &(place, row, source) in edges.iter().filter(|(_, row, _)| *row >= frozen) {
+            let at = used.place(groups, row, source);
+            used.counts[at] += 1;
+            used.edges.push((at, place));
+        }
+        used.edges.sort_unstable();
+        used
+    }
+
+    /// Where a row of a path is, which is added if it is nowhere yet.
+    fn place(&mut self, groups: &[Group], row: usize, source: u32) -> usize {
+        if let Ok(place) = self.shared.binary_search(&row) {
+            return place;
+        }
+        if let Ok(group) = groups.binary_search_by_key(&source, |group| group.source) {
+            let own = &groups[group].rows[groups[group].shared..];
+            if let Ok(index) = own.binary_search(&row) {
+                return self.first_own[group] + index;
+            }
+        }
+        let others = self.counts.len() - self.only_on_paths.len();
+        let place = self.only_on_paths.iter().position(|&other| other == row);
+        others
+            + place.unwrap_or_else(|| {
+                self.only_on_paths.push(row);
+                self.counts.push(0);
+                self.only_on_paths.len() - 1
+            })
+    }
+
+    /// Where each row's uses begin, and their end.
+    fn starts(&self) -> Vec<u32> {
+        let mut sum = 0;
+        let ends = self.counts.iter().map(|n| {
+            sum += n;
+            sum
+        });
+        std::iter::once(0).chain(ends).collect()
+    }
+}
+
+/// What a group writes into the lists.
+struct Job<'a> {
+    group: &'a Group,
+    /// Its first pair.
+    begin: usize,
+    pair_rows: &'a mut [u32],
+    signals: &'a mut [u32],
+    weights: &'a mut [f32],
+    /// Of its own rows: their numbers, where the uses of each begin, and the uses.
+    rows: &'a mut [u32],
+    starts: &'a [u32],
+    uses: &'a mut [u32],
+}
+
+impl Job<'_> {
+    fn write(self) {
+        let group = self.group;
+        let (n, r) = (group.places.len(), group.rows.len());
+        let own = self.rows.iter_mut().zip(&group.rows[group.shared..]);
+        own.for_each(|(to, &row)| *to = row as u32);
+        for (index, start) in (group.shared..r).zip(self.starts) {
+            let uses = &mut self.uses[(start - self.starts[0]) as usize..][..n];
+            let pairs = (self.begin + index..).step_by(r);
+            uses.iter_mut()
+                .zip(pairs)
+                .for_each(|(to, pair)| *to = pair as u32);
+        }
+        for (token, &place) in group.places.iter().enumerate() {
+            let of_token = token * r..(token + 1) * r;
+            let rows = self.pair_rows[of_token.clone()].iter_mut().zip(&group.rows);
+            rows.for_each(|(to, &row)| *to = row as u32);
+            self.signals[of_token.clone()].fill(place as u32);
+            self.weights[of_token].copy_from_slice(&group.weights);
+        }
+        for &(token, row, weight) in &group.corrections {
+            self.weights[token as usize * r + row as usize] += weight;
+        }
+    }
+}
+
+impl Plan {
+    /// Prepares a step; rows before `frozen` are not updated, and groups rise by their sources.
+    pub fn new(model: &BriLlm, paths: &Paths<'_>, groups: &[Group], frozen: usize) -> Self {
+        assert!(
+            groups.is_sorted_by_key(|group| group.source),
+            "groups rise by their sources"
+        );
+        let d = model.config.d_node;
+        let flow = model.config.flow;
+        let (batch, seq) = (paths.batch(), paths.seq);
+        let n_places = batch * seq;
+        let lengths: Vec<usize> = (0..batch).map(|sequence| paths.length(sequence)).collect();
+        let edges = (0..n_places).filter(|place| place % seq < lengths[place / seq]);
+        let edge = |place: usize| {
+            let source = paths.sources[place];
+            (place, model.graph.row(source, paths.targets[place]), source)
+        };
+        let edges: Vec<(usize, usize, u32)> = edges.map(edge).collect();
+        let used = Used::new(groups, &edges, frozen);
+        let use_starts = used.starts();
+        let n_rows = used.counts.len();
+        let n_uses = use_starts[n_rows] as usize;
+        let pairs: usize = groups.iter().map(Group::pairs).sum();
+        let tokens: usize = groups.iter().map(|group| group.places.len()).sum();
+
+        let shares = Shares::new(flow.mix, &model.parameters.mix, seq);
+        let first = |sequence: usize| {
+            let node = paths.sources[sequence * seq];
+            let bias = model.parameters.node_bias_of(node, d);
+            flow.first_signal(bias, &model.parameters.codes)
+        };
+        let (firsts, first_slopes): (Vec<Vec<f32>>, _) = (0..batch).map(first).unzip();
+        let learnt_codes = &model.parameters.codes;
+        let codes = position::table(flow.encoding, learnt_codes, seq + flow.first_hop, d);
+        let d_codes = if learnt_codes.is_empty() { 0 } else { d };
+
+        let (mut whole, mut others, mut report) = (Places(0), Places(0), Places(0));
+        let parts = Parts {
+            pairs: pairs as u32,
+            tokens: tokens as u32,
+            places: n_places as u32,
+            sequences: batch as u32,
+            seq: seq as u32,
+            first_hop: flow.first_hop as u32,
+            rows: n_rows as u32,
+            pair_rows: whole.add(pairs),
+            use_signals: whole.add(pairs + n_places),
+            row_list: whole.add(n_rows),
+            uses: whole.add(n_uses),
+            use_starts: whole.add(n_rows + 1),
+            path_rows: whole.add(n_places),
+            token_of: whole.add(n_places),
+            lengths: whole.add(batch),
+            token_parts: whole.add(3 * tokens),
+            row_steps: whole.add(n_rows),
+            weights: others.add(pairs),
+            codes: others.add(codes.len()),
+            firsts: others.add(batch * d),
+            shares: others.add(seq),
+            truth_ln_weights: others.add(tokens),
+            steps: others.add(0),
+            nats: report.add(tokens),
+            of_shares: report.add(n_places),
+            of_firsts: report.add(batch * d),
+            squares: report.add(SQUARES),
+            of_codes: report.add(tokens * d_codes),
+            of_hops: report.add(n_places * d_codes),
+            report: report.add(0),
+        };
+        let mut plan = vec![0; whole.0];
+        let mut numbers = vec![0.0; others.0];
+        let mut rest = Split(&mut plan);
+        let pair_rows = rest.next(pairs);
+        let signals = rest.next(pairs);
+        let path_signals = rest.next(n_places);
+        let rows = rest.next(n_rows);
+        let uses = rest.next(n_uses);
+        rest.next(n_rows + 1).copy_from_slice(&use_starts);
+        let path_rows = rest.next(n_places);
+        let token_of = rest.next(n_places);
+        let whole_lengths = rest.next(batch).iter_mut().zip(&lengths);
+        whole_lengths.for_each(|(to, &length)| *to = length as u32);
+        let token_parts = rest.next(3 * tokens);
+
+        for &(place, row, _) in &edges {
+            path_rows[place] = row as u32;
+            path_signals[place] = match (flow.hop, place % seq) {
+                (Hop::Previous, 1..) => n_places + place - 1,
+                _ => place,
+            } as u32;
+        }
+        let mut truth_ln_weights = Vec::with_capacity(tokens);
+        let mut begin = 0;
+        let mut entries = token_parts.chunks_exact_mut(3);
+        for group in groups {
+            for (token, &place) in group.places.iter().enumerate() {
+                let r = group.rows.len();
+                let entry = [begin as u32, r as u32, group.truth[token]];
+                entries
+                    .next()
+                    .expect("one per token")
+                    .copy_from_slice(&entry);
+                begin += r;
+                truth_ln_weights.push(group.truth_ln_weight[token]);
+                token_of[place] = truth_ln_weights.len() as u32;
+            }
+        }
+
+        // Rows that groups share, and edges of paths, which come behind the pairs that use their row.
+        let n_shared = used.shared.len();
+        let mut next = use_starts[..n_shared].to_vec();
+        let mut begin = 0;
+        for group in groups {
+            let (n, r) = (group.places.len(), group.rows.len());
+            for (index, row) in group.rows[..group.shared].iter().enumerate() {
+                if let Ok(place) = used.shared.binary_search(row) {
+                    for token in 0..n {
+                        uses[next[place] as usize] = (begin + token * r + index) as u32;
+                        next[place] += 1;
+                    }
+                }
+            }
+            begin += n * r;
+        }
+        for of_row in used.edges.chunk_by(|a, b| a.0 == b.0) {
+            let end = use_starts[of_row[0].0 + 1] as usize;
+            let places = uses[end - of_row.len()..end].iter_mut().zip(of_row);
+            places.for_each(|(to, (_, place))| *to = (pairs + place) as u32);
+        }
+        let mut rest = Split(rows);
+        let to = rest.next(n_shared).iter_mut().zip(&used.shared);
+        to.for_each(|(to, &row)| *to = row as u32);
+        let first_on_paths = n_rows - used.only_on_paths.len();
+        let mut own_rows = Split(rest.next(first_on_paths - n_shared));
+        let to = rest.0.iter_mut().zip(&used.only_on_paths);
+        to.for_each(|(to, &row)| *to = row as u32);
+
+        let mut others = Split(&mut numbers);
+        let mut weights = Split(others.next(pairs));
+        others.next(codes.len()).copy_from_slice(&codes);
+        others.next(batch * d).copy_from_slice(&firsts.concat());
+        let to = others.next(seq).iter_mut().zip(shares.narrow());
+        to.for_each(|(to, share)| *to = share);
+        others.next(tokens).copy_from_slice(&truth_ln_weights);
+
+        let (mut pair_rows, mut signals) = (Split(pair_rows), Split(signals));
+        let mut own_uses = Split(uses);
+        own_uses.next(use_starts[n_shared] as usize);
+        let mut begin = 0;
+        let mut jobs = Vec::with_capacity(groups.len());
+        for (group, &first) in groups.iter().zip(&used.first_own) {
+            let n = group.pairs();
+            let own = group.rows.len() - group.shared;
+            let starts = &use_starts[first..=first + own];
+            jobs.push(Job {
+                group,
+                begin,
+                pair_rows: pair_rows.next(n),
+                signals: signals.next(n),
+                weights: weights.next(n),
+                rows: own_rows.next(own),
+                starts,
+                uses: own_uses.next((starts[own] - starts[0]) as usize),
+            });
+            begin += n;
+        }
+        jobs.into_par_iter().for_each(Job::write);
+        Self {
+            parts,
+            plan,
+            numbers,
+            shares,
+            first_slopes,
+        }
+    }
+
+    /// The rows that are updated.
+    pub fn rows(&self) -> impl Iterator<Item = usize> + Clone {
+        let rows = &self.plan[self.parts.row_list as usize..][..self.parts.rows as usize];
+        rows.iter().map(|&row| row as usize)
+    }
+
+    /// Adds the steps of the rows that are updated: rows of one key, which is at most `last`, make the same.
+    pub fn add_steps(
+        &mut self,
+        last: u32,
+        key: impl Fn(usize) -> u32,
+        step: impl Fn(u32) -> [f32; 4],
+    ) {
+        let mut known = vec![0u32; last as usize + 1];
+        let mut n = 0;
+        let (row_list, row_steps) = (self.parts.row_list as usize, self.parts.row_steps as usize);
+        for index in 0..self.parts.rows as usize {
+            let key = key(self.plan[row_list + index] as usize);
+            let known = &mut known[key as usize];
+            if *known == 0 {
+                n += 1;
+                *known = n;
+                self.numbers.extend(step(key));
+            }
+            self.plan[row_steps + index] = *known - 1;
+        }
+    }
+}
+
+/// The rows of a list that have to catch up with step `time`, `[rows, 3]`: see [`fade`](super::rows::fade).
+pub fn behind(
+    rows: impl Iterator<Item = usize>,
+    touched: &[u32],
+    current: &[u32],
+    time: u32,
+    clock: &Clock<'_>,
+) -> Vec<u32> {
+    let mut list = Vec::new();
+    for row in rows.filter(|&row| row >= clock.frozen && current[row] < time) {
+        let after = current[row];
+        let moves = touched[row] > 0 && after < touched[row] + FADED;
+        if moves || clock.adamw.weight_decay != 0.0 {
+            list.extend([row as u32, after, touched[row]]);
+        }
+    }
+    list
+}
