@@ -8,7 +8,7 @@ use brian::loss::language;
 use brian::route::policy::Row;
 use burn::optim::{GradientsParams, Optimizer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use train::learner::GroupedAdamW;
+use train::learner::{GroupedAdamW, gradient};
 use train::task::Decoder;
 
 fn train_step(criterion: &mut Criterion) {
@@ -35,6 +35,11 @@ fn train_step(criterion: &mut Criterion) {
                 let logits = computing.forward(input.clone(), &rules, &rows).0;
                 let loss = language::nats(logits, input.clone()).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &before);
+                let norm = gradient::norm(&before, &gradients).length;
+                let gradients = match norm > ADAMW.clip_norm() {
+                    true => gradient::scale(&before, gradients, ADAMW.clip_norm() / norm),
+                    false => gradients,
+                };
                 model = Some(optimizer.step(1e-4, before, gradients));
             };
             let name = format!("{name}/{}", shape.name());

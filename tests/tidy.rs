@@ -59,6 +59,7 @@ fn model_crates_are_mathematics() {
         // Arrays, vector instructions, threads and short numbers are for the passes that run on the host.
         let allowed = [
             "burn",
+            "burn-cubecl",
             "burn-ndarray",
             "half",
             "ndarray",
@@ -80,11 +81,10 @@ fn model_crates_are_mathematics() {
             "clap",
             "train::",
         ];
-        forbid(
-            &sources(&format!("{member}/src")),
-            &words,
-            "a model crate touches no world",
-        );
+        let mut files = sources(&format!("{member}/src"));
+        // A test says what it did not run.
+        files.retain(|(name, _)| !name.ends_with("/tests.rs"));
+        forbid(&files, &words, "a model crate touches no world");
     }
     forbid(
         &sources("brian/src"),
@@ -217,7 +217,14 @@ fn backends_are_named_in_one_file_and_the_support_files_only() {
     let allowed = [
         "train/src/device.rs",
         "brian/src/kernel/node.rs",
+        "brian/src/kernel/gpu/node.rs",
+        "brian/src/kernel/gpu/tests.rs",
+        "brillm/src/resident/runtime.rs",
+        "brillm/src/resident/tests.rs",
+        "train/src/learner/gpu/mod.rs",
         "brian/src/kernel/tests.rs",
+        "brillm/src/resident/runtime.rs",
+        "brillm/src/resident/tests.rs",
         "tests/support/mod.rs",
         "bench/support.rs",
         "tests/tidy.rs",

@@ -4,10 +4,11 @@
 
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;
-use crate::block::matrix::multiply;
+use crate::block::matrix::{multiply, normed};
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
+use crate::kernel::gpu;
 use crate::kernel::product::times_transposed;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
@@ -106,7 +107,7 @@ impl<B: Backend> Baseline<B> {
     /// If `seq` exceeds the context.
     pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let causal = self.rotary.causal(tokens.dims()[1]);
-        let embedded = self.embedding.forward(tokens);
+        let embedded = embed(&self.embedding, tokens);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
         let hidden = self.blocks.iter().fold(embedded, execute);
         self.head(hidden)
@@ -131,6 +132,23 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
+/// The rows of tokens.
+///
+/// # Shapes
+/// `[batch, seq]` to `[batch, seq, d_model]`
+pub(crate) fn embed<B: Backend>(
+    embedding: &Embedding<B>,
+    tokens: Tensor<B, 2, Int>,
+) -> Tensor<B, 3> {
+    let [batch, seq] = tokens.dims();
+    let table = embedding.weight.val();
+    let [_, d_model] = table.dims();
+    gpu::rows(&table, &tokens.clone().reshape([batch * seq])).map_or_else(
+        || embedding.forward(tokens),
+        |rows| rows.reshape([batch, seq, d_model]),
+    )
+}
+
 /// The tied head: `norm(hidden) Eᵀ`, multiplied in a type.
 ///
 /// # Shapes
@@ -144,8 +162,9 @@ pub(crate) fn head<B: Backend>(
     let [batch, seq, d_model] = hidden.dims();
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
-    let normed = norm.forward(hidden).reshape([batch * seq, d_model]);
+    let normed = normed(norm, &hidden.reshape([batch * seq, d_model]), products);
     times_transposed(&normed, &weight)
         .unwrap_or_else(|| multiply(normed, weight.cast(products).transpose()))
+        .cast(DType::F32)
         .reshape([batch, seq, vocabulary])
 }

@@ -1,6 +1,6 @@
 //! The routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`.
 
-use crate::baseline::{Baseline, BaselineConfig, embedding, head};
+use crate::baseline::{Baseline, BaselineConfig, embed, embedding, head};
 use crate::block::BlockSizes;
 use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
@@ -320,7 +320,7 @@ impl<B: Backend> Brian<B> {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
-        let embedded = self.embedding.forward(tokens);
+        let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
         let ground = self.ground(&entered, &causal, rules, None);
         let (state, mut trace) = ground.walk(entered, rules, rows);

@@ -4,17 +4,17 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{add_times, matrix, multiply, per_row, per_token};
-use crate::kernel;
+use super::matrix::{add_times, matrix, multiply, normed, per_row, per_token};
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::project::{Columns, project};
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
+use crate::kernel::{self, gpu};
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
-use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -83,8 +83,10 @@ impl<B: Backend> Attention<B> {
         let [n_tokens, width] = packed.dims();
         let (seq, d_model) = (n_tokens / batch, width / 3);
         let sight = Arc::new(Sight::whole(batch, seq));
-        attend_all(&packed, self.n_heads, &sight).unwrap_or_else(|| {
-            let packed = packed.reshape([batch, seq, width]);
+        let found = attend_all(&packed, self.n_heads, &sight)
+            .or_else(|| gpu::attend_all(&packed, self.n_heads, batch));
+        found.unwrap_or_else(|| {
+            let packed = packed.cast(DType::F32).reshape([batch, seq, width]);
             let [queries, keys, values] = [0, 1, 2].map(|index| {
                 let part = index * d_model..(index + 1) * d_model;
                 self.heads(packed.clone().slice_dim(2, part))
@@ -180,7 +182,7 @@ impl<B: Backend> Maps<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn queries(&self, x: &Tensor<B, 2>, norm: &RmsNorm<B>, angles: &Angles<B>) -> Tensor<B, 2> {
-        project_rows(x, norm, &self.queries, Columns::Queries, angles)
+        project_rows(x, norm, &self.queries, Columns::Queries, angles).cast(DType::F32)
     }
 
     /// Keys and values of tokens apart, behind their norm.
@@ -193,11 +195,11 @@ impl<B: Backend> Maps<B> {
         norm: &RmsNorm<B>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        project_rows(x, norm, &self.keys_values, Columns::KeysValues, angles)
+        project_rows(x, norm, &self.keys_values, Columns::KeysValues, angles).cast(DType::F32)
     }
 }
 
-/// See [`project`]: the pass, or what it is composed of.
+/// See [`project`]: the pass, or what it is composed of. On a GPU in the type of the map, else in single precision.
 fn project_rows<B: Backend>(
     x: &Tensor<B, 2>,
     norm: &RmsNorm<B>,
@@ -208,7 +210,11 @@ fn project_rows<B: Backend>(
     project(x, norm, map, columns, angles.tables()).unwrap_or_else(|| {
         let [n_tokens, d_model] = x.dims();
         let [n_scaled, n_turned, n_parts] = columns.parts();
-        let packed = multiply(norm.forward(x.clone()), map.clone());
+        let packed = multiply(normed(norm, x, map.dtype()), map.clone());
+        if let Some(turned) = gpu::turn(&packed, angles.tables(), columns.parts()) {
+            return turned;
+        }
+        let packed = packed.cast(DType::F32);
         let angles = angles.repeat(n_tokens);
         let parts = (0..n_parts).map(|index| {
             let columns = index * d_model..(index + 1) * d_model;

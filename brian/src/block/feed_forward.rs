@@ -2,11 +2,12 @@
 
 use super::BlockSizes;
 use super::matrix::{matrix, times};
+use crate::kernel::gpu;
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
 
 /// The feed-forward half of a block.
 #[derive(Module, Debug)]
@@ -38,7 +39,15 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let gate = silu(times(x.clone(), &self.gate));
-        times(gate * times(x, &self.up), &self.down)
+        let (gate, up) = (times(x.clone(), &self.gate), times(x, &self.up));
+        times(gated(gate, up), &self.down)
     }
+}
+
+/// `silu(gate) ⊙ up`, computed in single precision.
+pub(crate) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+    gpu::gated(&gate, &up).unwrap_or_else(|| {
+        let dtype = gate.dtype();
+        (silu(gate.cast(DType::F32)) * up.cast(DType::F32)).cast(dtype)
+    })
 }

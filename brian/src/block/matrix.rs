@@ -1,11 +1,11 @@
 //! The bias-free linear map that everything in a block is made of.
 
 use crate::kernel::rows::Parts;
-use crate::kernel::{self, product};
+use crate::kernel::{self, gpu, product};
 use burn::module::{Module, ModuleMapper, Param};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
 /// A map `[d_in, d_out]`; its values come from [`crate::initial`].
 pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) -> Linear<B> {
@@ -42,6 +42,23 @@ pub(crate) fn multiply<B: Backend, const D: usize>(
     a.cast(b.dtype()).matmul(b).cast(dtype)
 }
 
+/// Rows behind a norm, in the type of the product that they go into.
+pub(crate) fn normed<B: Backend, const D: usize>(
+    norm: &RmsNorm<B>,
+    x: &Tensor<B, D>,
+    products: DType,
+) -> Tensor<B, D> {
+    gpu::norm(x, norm, products).unwrap_or_else(|| norm.forward(x.clone()).cast(products))
+}
+
+/// The stream with what a product gave, in the type of the stream.
+pub(crate) fn plus<B: Backend>(y: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    gpu::added(&y, &x).unwrap_or_else(|| {
+        let dtype = y.dtype();
+        y + x.cast(dtype)
+    })
+}
+
 /// Applies a map to rows.
 ///
 /// # Shapes
@@ -74,7 +91,7 @@ pub(crate) fn add_times<B: Backend>(
     map: &Linear<B>,
 ) -> Tensor<B, 2> {
     let map = map.weight.val();
-    product::add_times(&y, &x, &map).unwrap_or_else(|| y + multiply(x, map))
+    product::add_times(&y, &x, &map).unwrap_or_else(|| plus(y, x.cast(map.dtype()).matmul(map)))
 }
 
 /// The stream with a position in it: through an adapter, or as it is.
@@ -109,7 +126,7 @@ pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<
 pub(crate) fn rows<B: Backend>(from: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
     kernel::rows::rows(&from, which).unwrap_or_else(|| {
         let which = indices(which, &from.device());
-        from.select(0, which)
+        gpu::rows(&from, &which).unwrap_or_else(|| from.select(0, which))
     })
 }
 

@@ -4,7 +4,7 @@ use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
-use super::matrix::per_row;
+use super::matrix::{normed, per_row, plus};
 use crate::kernel::feed_forward::feed_forward;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
@@ -78,8 +78,10 @@ impl<B: Backend> TransformerBlock<B> {
     pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
         let x = self.attention.add_output(x, found);
         let (norm, maps) = (&self.feed_forward_norm, &self.feed_forward);
-        feed_forward(&x, norm, maps.all())
-            .unwrap_or_else(|| x.clone() + maps.forward(norm.forward(x)))
+        feed_forward(&x, norm, maps.all()).unwrap_or_else(|| {
+            let normed = normed(norm, &x, self.products());
+            plus(x, maps.forward(normed))
+        })
     }
 }
 

@@ -18,10 +18,16 @@
 //! | `sight` | which keys each query sees |
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
+//! | `gpu` | the same where tensors lie in the memory of a GPU |
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
 
 pub(crate) mod attend;
 pub(crate) mod feed_forward;
+#[cfg(feature = "cube")]
+pub(crate) mod gpu;
+#[cfg(not(feature = "cube"))]
+#[path = "no_gpu.rs"]
+pub(crate) mod gpu;
 pub(crate) mod node;
 mod norm;
 mod numeric;

@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use ndarray::{ArcArray2, Array2};
+use std::any::Any;
 use std::fmt::Debug;
 
 /// Numbers row by row, without gaps; a vector is one row.
@@ -61,6 +62,15 @@ pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B,
     Tensor::from_primitive(TensorPrimitive::Float(shared))
 }
 
+/// A value under the type that it has.
+pub(super) fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> {
+    let mut value = Some(value);
+    match (&mut value as &mut dyn Any).downcast_mut::<Option<To>>() {
+        Some(found) => Ok(found.take().expect("it was put in above")),
+        None => Err(value.expect("it was put in above")),
+    }
+}
+
 #[cfg(not(feature = "ndarray"))]
 mod host {
     use super::{Backend, FloatTensor, Pass};
@@ -81,7 +91,7 @@ mod host {
 mod host {
     use super::super::numeric::product;
     use super::super::sum::Sum;
-    use super::{Backend, FloatTensor, Gradient, Pass, Rows};
+    use super::{Backend, FloatTensor, Gradient, Pass, Rows, same};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::NodeId;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -90,7 +100,6 @@ mod host {
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn_ndarray::{NdArray, NdArrayTensor};
     use ndarray::{Array2, ArrayD, Axis, Ix1, Ix2};
-    use std::any::Any;
     use std::collections::BTreeMap;
     use std::marker::PhantomData;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -263,15 +272,6 @@ mod host {
                 None => arrived,
             };
             gradients.register::<NdArray>(parent.id, total);
-        }
-    }
-
-    /// A value under the type that it has.
-    fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> {
-        let mut value = Some(value);
-        match (&mut value as &mut dyn Any).downcast_mut::<Option<To>>() {
-            Some(found) => Ok(found.take().expect("it was put in above")),
-            None => Err(value.expect("it was put in above")),
         }
     }
 

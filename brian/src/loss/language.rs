@@ -1,5 +1,6 @@
 //! The language-model loss: `−ln softmax(logits)[target]`.
 
+use crate::kernel::gpu;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
@@ -12,7 +13,11 @@ use burn::tensor::{Int, Tensor};
 /// - returns `[batch, seq]`
 pub fn nats<B: Backend>(logits: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
     let [batch, seq, vocabulary] = logits.dims();
-    let log_probabilities = log_softmax(logits.reshape([batch * seq, vocabulary]), 1);
+    let logits = logits.reshape([batch * seq, vocabulary]);
+    if let Some(nats) = gpu::nats(&logits, &targets.clone().reshape([batch * seq])) {
+        return nats.reshape([batch, seq]);
+    }
+    let log_probabilities = log_softmax(logits, 1);
     let of_target = log_probabilities.gather(1, targets.reshape([batch * seq, 1]));
     of_target.neg().reshape([batch, seq])
 }

@@ -2,6 +2,7 @@
 //!
 //! Burn clips every tensor by its own norm, which changes the direction of the step.
 
+use super::gpu;
 use brian::parameter::Path;
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -21,20 +22,29 @@ pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     model: &M,
     gradients: &GradientsParams,
 ) -> Norm {
-    let mut visitor = Squares::<B> {
+    let mut visitor = All::<B> {
         path: Path::default(),
         gradients,
         paths: Vec::new(),
-        squares: Vec::new(),
+        all: Vec::new(),
     };
     model.visit(&mut visitor);
-    if visitor.squares.is_empty() {
+    if visitor.all.is_empty() {
         return Norm {
             length: 0.0,
             not_finite: None,
         };
     }
-    let squares: Vec<f64> = Tensor::cat(visitor.squares, 0).into_data().iter().collect();
+    let squares = gpu::squares(&visitor.all).unwrap_or_else(|| {
+        let squares = visitor
+            .all
+            .into_iter()
+            .map(|gradient| gradient.square().sum());
+        Tensor::cat(squares.collect(), 0)
+            .into_data()
+            .iter()
+            .collect()
+    });
     let bad = squares.iter().position(|square| !square.is_finite());
     Norm {
         length: squares.iter().sum::<f64>().sqrt(),
@@ -57,14 +67,14 @@ pub fn scale<B: AutodiffBackend, M: AutodiffModule<B>>(
     visitor.to
 }
 
-struct Squares<'a, B: AutodiffBackend> {
+struct All<'a, B: AutodiffBackend> {
     path: Path,
     gradients: &'a GradientsParams,
     paths: Vec<String>,
-    squares: Vec<Tensor<B::InnerBackend, 1>>,
+    all: Vec<Tensor<B::InnerBackend, 1>>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for All<'_, B> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -76,7 +86,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         if let Some(gradient) = self.gradients.get::<B::InnerBackend, D>(param.id) {
             self.paths.push(self.path.join());
-            self.squares.push(gradient.square().sum());
+            let n = gradient.shape().num_elements();
+            self.all.push(gradient.reshape([n]));
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `loader` | position in the data → micro-batch |
 //! | `schedule` | step → learning rate |
 //! | `gradient` | global norm and clipping |
+//! | `gpu` | update and norm as kernels |
 //! | `optimizer` | AdamW that decays matrices only; its state by parameter path |
 //! | `freeze` | parameter groups, and which of them learn |
 //! | `tables` | the tables of a graph ↔ the tensors of a checkpoint |
@@ -16,7 +17,12 @@
 
 mod events;
 mod freeze;
-mod gradient;
+#[cfg(feature = "cube")]
+mod gpu;
+#[cfg(not(feature = "cube"))]
+#[path = "no_gpu.rs"]
+mod gpu;
+pub mod gradient;
 mod hook;
 mod loader;
 mod one_pass;

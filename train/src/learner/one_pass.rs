@@ -1,8 +1,10 @@
-//! AdamW in one pass over memory where tensors lie in the host's; elsewhere Burn's own, which is the definition: the same bits.
+//! AdamW in one pass over memory: on the host with the bits of Burn's own, which is the definition, on a GPU in one kernel for a
+//! tensor; elsewhere Burn's.
 
+use super::gpu;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 /// So many numbers are worth a task.
@@ -35,23 +37,48 @@ impl OnePassAdamW {
         }
     }
 
-    /// Updates weights and moments.
-    fn update(
-        &self,
-        rate: f64,
-        time: i32,
-        weights: &mut [f32],
-        gradient: &[f32],
-        moments: [&mut [f32]; 2],
-    ) {
+    /// The numbers of a tensor's step, its `time`-th.
+    fn at(&self, rate: f64, time: usize) -> Step {
         let [beta_1, beta_2] = self.betas;
-        let [from_1, from_2] = [1.0 - beta_1, 1.0 - beta_2];
-        let [whole_1, whole_2] = self.betas.map(|beta| 1.0 - beta.powi(time));
-        let (epsilon, stays) = (
-            self.epsilon,
-            (1.0 - rate * f64::from(self.weight_decay)) as f32,
-        );
-        let rate = rate as f32;
+        Step {
+            betas: self.betas,
+            from: [1.0 - beta_1, 1.0 - beta_2],
+            whole: self.betas.map(|beta| 1.0 - beta.powi(time as i32)),
+            epsilon: self.epsilon,
+            keep: (1.0 - rate * f64::from(self.weight_decay)) as f32,
+            rate: rate as f32,
+        }
+    }
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Decay of the moments.
+    pub betas: [f32; 2],
+    /// What a gradient adds to them.
+    pub from: [f32; 2],
+    /// What the moments of a constant gradient have reached of it.
+    pub whole: [f32; 2],
+    /// Keeps the division finite.
+    pub epsilon: f32,
+    /// What weight decay leaves of a weight.
+    pub keep: f32,
+    /// Learning rate.
+    pub rate: f32,
+}
+
+impl Step {
+    /// Updates weights and moments on the host.
+    fn update(&self, weights: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2]) {
+        let Self {
+            betas: [beta_1, beta_2],
+            from: [from_1, from_2],
+            whole: [whole_1, whole_2],
+            epsilon,
+            keep,
+            rate,
+        } = *self;
         let [first, second] = moments;
         let chunks = weights.par_chunks_mut(TASK).zip(gradient.par_chunks(TASK));
         let moments = first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK));
@@ -64,9 +91,24 @@ impl OnePassAdamW {
                     *first = *first * beta_1 + gradient * from_1;
                     *second = *second * beta_2 + gradient * gradient * from_2;
                     let change = *first / whole_1 / ((*second / whole_2).sqrt() + epsilon);
-                    *weight = *weight * stays - change * rate;
+                    *weight = *weight * keep - change * rate;
                 }
             });
+    }
+
+    /// The same for a tensor whose memory the host has: what has one owner moves out and back in.
+    fn update_on_host<B: Backend, const D: usize>(
+        &self,
+        given: [Tensor<B, D>; 4],
+    ) -> [Tensor<B, D>; 3] {
+        let device = given[0].device();
+        let [mut weights, gradient, mut first, mut second] = given.map(Tensor::into_data);
+        self.update(
+            weights.as_mut_slice().expect("single precision"),
+            gradient.as_slice().expect("single precision"),
+            [&mut first, &mut second].map(|moment| moment.as_mut_slice().expect("as weights")),
+        );
+        [weights, first, second].map(|data| Tensor::from_data(data, &device))
     }
 }
 
@@ -80,40 +122,32 @@ impl<B: Backend> SimpleOptimizer<B> for OnePassAdamW {
         gradient: Tensor<B, D>,
         state: Option<AdamWState<B, D>>,
     ) -> (Tensor<B, D>, Option<AdamWState<B, D>>) {
-        let device = weights.device();
-        let on_host = B::name(&device) == "ndarray";
-        if !(on_host && weights.dtype() == DType::F32) {
+        if weights.dtype() != DType::F32 {
             return self.composed.step(rate, weights, gradient, state);
         }
-        let (time, moments) = match state {
+        let (before, [first, second]) = match state {
             Some(AdamWState { momentum }) => {
-                let moments = [momentum.moment_1, momentum.moment_2];
-                (momentum.time + 1, moments.map(Tensor::into_data))
+                (momentum.time, [momentum.moment_1, momentum.moment_2])
             }
-            None => {
-                let zeros = || vec![0.0f32; gradient.shape().num_elements()];
-                let shape = gradient.shape();
-                let moments = [zeros(), zeros()];
-                (
-                    1,
-                    moments.map(|zeros| TensorData::new(zeros, shape.clone())),
-                )
-            }
+            None => (0, [(); 2].map(|()| gradient.zeros_like())),
         };
-        // Memory that has one owner moves out and back in.
-        let [mut first, mut second] = moments;
-        let (mut weights, gradient) = (weights.into_data(), gradient.into_data());
-        self.update(
-            rate,
-            time as i32,
-            weights.as_mut_slice().expect("single precision"),
-            gradient.as_slice().expect("single precision"),
-            [&mut first, &mut second].map(|moment| moment.as_mut_slice().expect("as weights")),
-        );
-        let [weights, first, second] =
-            [weights, first, second].map(|data| Tensor::from_data(data, &device));
-        let momentum = AdaptiveMomentumState::new(time, first, second);
-        (weights, Some(AdamWState::new(momentum)))
+        let step = self.at(rate, before + 1);
+        let given = [weights, gradient, first, second];
+        let updated = match B::name(&given[0].device()) == "ndarray" {
+            true => Ok(step.update_on_host(given)),
+            false => gpu::update(step, given),
+        };
+        match updated {
+            Ok([weights, first, second]) => {
+                let momentum = AdaptiveMomentumState::new(before + 1, first, second);
+                (weights, Some(AdamWState::new(momentum)))
+            }
+            Err([weights, gradient, first, second]) => {
+                let momentum = AdaptiveMomentumState::new(before, first, second);
+                let state = (before > 0).then(|| AdamWState::new(momentum));
+                self.composed.step(rate, weights, gradient, state)
+            }
+        }
     }
 
     fn to_device<const D: usize>(state: AdamWState<B, D>, device: &B::Device) -> AdamWState<B, D> {
