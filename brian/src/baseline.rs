@@ -159,12 +159,12 @@ pub(crate) fn head<B: Backend>(
     hidden: Tensor<B, 3>,
     products: DType,
 ) -> Tensor<B, 3> {
-    let [batch, seq, d_model] = hidden.dims();
+    let ([batch, seq, d_model], dtype) = (hidden.dims(), hidden.dtype());
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
     let normed = normed(norm, &hidden.reshape([batch * seq, d_model]), products);
     times_transposed(&normed, &weight)
         .unwrap_or_else(|| multiply(normed, weight.cast(products).transpose()))
-        .cast(DType::F32)
+        .cast(dtype)
         .reshape([batch, seq, vocabulary])
 }

@@ -4,7 +4,7 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{add_times, matrix, multiply, normed, per_row, per_token};
+use super::matrix::{add_times, exact, matrix, multiply, normed, per_row, per_token};
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::project::{Columns, project};
 use crate::kernel::rows::Parts;
@@ -12,9 +12,9 @@ use crate::kernel::sight::Sight;
 use crate::kernel::{self, gpu};
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -86,7 +86,8 @@ impl<B: Backend> Attention<B> {
         let found = attend_all(&packed, self.n_heads, &sight)
             .or_else(|| gpu::attend_all(&packed, self.n_heads, batch));
         found.unwrap_or_else(|| {
-            let packed = packed.cast(DType::F32).reshape([batch, seq, width]);
+            let dtype = exact(packed.dtype());
+            let packed = packed.cast(dtype).reshape([batch, seq, width]);
             let [queries, keys, values] = [0, 1, 2].map(|index| {
                 let part = index * d_model..(index + 1) * d_model;
                 self.heads(packed.clone().slice_dim(2, part))
@@ -182,7 +183,7 @@ impl<B: Backend> Maps<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn queries(&self, x: &Tensor<B, 2>, norm: &RmsNorm<B>, angles: &Angles<B>) -> Tensor<B, 2> {
-        project_rows(x, norm, &self.queries, Columns::Queries, angles).cast(DType::F32)
+        project_rows(x, norm, &self.queries, Columns::Queries, angles).cast(x.dtype())
     }
 
     /// Keys and values of tokens apart, behind their norm.
@@ -195,11 +196,11 @@ impl<B: Backend> Maps<B> {
         norm: &RmsNorm<B>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        project_rows(x, norm, &self.keys_values, Columns::KeysValues, angles).cast(DType::F32)
+        project_rows(x, norm, &self.keys_values, Columns::KeysValues, angles).cast(x.dtype())
     }
 }
 
-/// See [`project`]: the pass, or what it is composed of. On a GPU in the type of the map, else in single precision.
+/// See [`project`]: the pass, or what it is composed of. On a GPU in the type of the map, else in that of `x`.
 fn project_rows<B: Backend>(
     x: &Tensor<B, 2>,
     norm: &RmsNorm<B>,
@@ -214,7 +215,7 @@ fn project_rows<B: Backend>(
         if let Some(turned) = gpu::turn(&packed, angles.tables(), columns.parts()) {
             return turned;
         }
-        let packed = packed.cast(DType::F32);
+        let packed = packed.cast(x.dtype());
         let angles = angles.repeat(n_tokens);
         let parts = (0..n_parts).map(|index| {
             let columns = index * d_model..(index + 1) * d_model;

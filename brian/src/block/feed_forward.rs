@@ -1,13 +1,13 @@
 //! Gated feed-forward (SwiGLU, Shazeer 2020): `down( silu(gate x) ⊙ up x )`, no biases.
 
 use super::BlockSizes;
-use super::matrix::{matrix, times};
+use super::matrix::{exact, matrix, times};
 use crate::kernel::gpu;
 use burn::module::Module;
 use burn::nn::Linear;
+use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
 
 /// The feed-forward half of a block.
 #[derive(Module, Debug)]
@@ -44,10 +44,11 @@ impl<B: Backend> FeedForward<B> {
     }
 }
 
-/// `silu(gate) ⊙ up`, computed in single precision.
+/// `silu(gate) ⊙ up`, computed in single precision or better.
 pub(crate) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     gpu::gated(&gate, &up).unwrap_or_else(|| {
         let dtype = gate.dtype();
-        (silu(gate.cast(DType::F32)) * up.cast(DType::F32)).cast(dtype)
+        let inside = exact(dtype);
+        (silu(gate.cast(inside)) * up.cast(inside)).cast(dtype)
     })
 }

@@ -42,6 +42,14 @@ pub(crate) fn multiply<B: Backend, const D: usize>(
     a.cast(b.dtype()).matmul(b).cast(dtype)
 }
 
+/// The type in which what is no product is computed, beside products in a type.
+pub(crate) fn exact(products: DType) -> DType {
+    match products {
+        DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
 /// Rows behind a norm, in the type of the product that they go into.
 pub(crate) fn normed<B: Backend, const D: usize>(
     norm: &RmsNorm<B>,

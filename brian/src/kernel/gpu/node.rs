@@ -1,7 +1,7 @@
 //! A kernel as an operation of a backend: computed where tensors lie in the memory of a GPU, with its gradient where one is wanted.
 
-pub(super) use crate::kernel::node::input;
-use crate::kernel::node::same;
+pub(super) use super::super::node::input;
+use super::super::node::same;
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
