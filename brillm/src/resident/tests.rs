@@ -324,7 +324,7 @@ fn steps_on_a_device_are_those_of_the_host() {
         let note = format!("{case:?}\n  nats and norm {worst:.1e}, {found:?}\n");
         print!("{note}");
         // The kernels sum in another order, and every step carries the difference on.
-        assert!(worst < BAND, "{case:?}: {worst}");
+        assert!(worst < f64::from(BAND), "{case:?}: {worst}");
         for (name, distance) in found {
             assert!(distance < BAND, "{case:?}, {name}: {distance}");
         }
