@@ -47,7 +47,7 @@ pub fn address<R: CubeRuntime, const N: usize>(tensors: [&CubeTensor<R>; N]) -> 
     all.into_iter().max().unwrap_or_default()
 }
 
-/// One cube for each of `n`, at [`place`].
+/// One cube for each of `n`, at `CUBE_POS`.
 pub fn cubes(n: usize) -> CubeCount {
     let across = n.clamp(1, 1 << 15);
     CubeCount::Static(across as u32, n.div_ceil(across) as u32, 1)
@@ -55,18 +55,12 @@ pub fn cubes(n: usize) -> CubeCount {
 
 /// One unit for each of `n`, at `ABSOLUTE_POS`.
 pub fn units<R: CubeRuntime>(beside: &CubeTensor<R>, n: usize) -> (CubeCount, CubeDim) {
-    let dim = CubeDim {
-        x: UNITS,
-        y: 1,
-        z: 1,
-    };
-    (
-        cubecl::calculate_cube_count_elemwise(&beside.client, n, dim),
-        dim,
-    )
+    let dim = row_dim();
+    let count = cubecl::calculate_cube_count_elemwise(&beside.client, n, dim);
+    (count, dim)
 }
 
-/// The units of a cube that works on a row.
+/// The units of a cube that works on a row, or number by number.
 pub fn row_dim() -> CubeDim {
     CubeDim {
         x: UNITS,
