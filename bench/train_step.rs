@@ -36,10 +36,7 @@ fn train_step(criterion: &mut Criterion) {
                 let loss = language::nats(logits, input.clone()).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &before);
                 let norm = gradient::norm(&before, &gradients).length;
-                let gradients = match norm > ADAMW.clip_norm() {
-                    true => gradient::scale(&before, gradients, ADAMW.clip_norm() / norm),
-                    false => gradients,
-                };
+                let gradients = gradient::clip(&before, gradients, norm, ADAMW.clip_norm());
                 model = Some(optimizer.step(1e-4, before, gradients));
             };
             let name = format!("{name}/{}", shape.name());

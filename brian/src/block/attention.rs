@@ -82,9 +82,10 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 2> {
         let [n_tokens, width] = packed.dims();
         let (seq, d_model) = (n_tokens / batch, width / 3);
-        let sight = Arc::new(Sight::whole(batch, seq));
-        let found = attend_all(&packed, self.n_heads, &sight)
-            .or_else(|| gpu::attend_all(&packed, self.n_heads, batch));
+        let found = gpu::attend_all(&packed, self.n_heads, batch).or_else(|| {
+            let sight = Arc::new(Sight::whole(batch, seq));
+            attend_all(&packed, self.n_heads, &sight)
+        });
         found.unwrap_or_else(|| {
             let dtype = exact(packed.dtype());
             let packed = packed.cast(dtype).reshape([batch, seq, width]);

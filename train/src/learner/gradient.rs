@@ -52,8 +52,21 @@ pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     }
 }
 
+/// A gradient of some length, scaled down to the longest that is allowed.
+pub fn clip<B: AutodiffBackend, M: AutodiffModule<B>>(
+    model: &M,
+    gradients: GradientsParams,
+    length: f64,
+    longest: f64,
+) -> GradientsParams {
+    match length > longest {
+        true => scale(model, gradients, longest / length),
+        false => gradients,
+    }
+}
+
 /// Multiplies a gradient by a number.
-pub fn scale<B: AutodiffBackend, M: AutodiffModule<B>>(
+fn scale<B: AutodiffBackend, M: AutodiffModule<B>>(
     model: &M,
     gradients: GradientsParams,
     factor: f64,

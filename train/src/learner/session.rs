@@ -182,13 +182,11 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             )?;
             return Ok(self.stepped(learnt.measured, rate, learnt.gradient_norm));
         }
-        let (measured, mut gradients) = accumulate(self.model(), plan, micro_batches);
+        let (measured, gradients) = accumulate(self.model(), plan, micro_batches);
         let norm = gradient::norm(self.model(), &gradients);
         self.check_finite(&measured, norm.not_finite, &windows)?;
-        if norm.length > self.settings.clip_norm {
-            let factor = self.settings.clip_norm / norm.length;
-            gradients = gradient::scale(self.model(), gradients, factor);
-        }
+        let longest = self.settings.clip_norm;
+        let gradients = gradient::clip(self.model(), gradients, norm.length, longest);
         self.change_model(|model, optimizer| optimizer.step(rate, model, gradients));
         Ok(self.stepped(measured, rate, norm.length))
     }
