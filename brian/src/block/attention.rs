@@ -6,6 +6,7 @@ use super::BlockSizes;
 use super::causal::{Angles, Causal};
 use super::matrix::{add_times, exact, matrix, multiply, normed, per_row, per_token};
 use crate::kernel::attend::{attend, attend_all};
+use crate::kernel::pin::{Pinned, pin};
 use crate::kernel::project::{Columns, project};
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
@@ -126,9 +127,11 @@ impl<B: Backend> Attention<B> {
         let packed = self.query_key_value.weight.val();
         let [d_model, _] = packed.dims();
         let part = |columns| kernel::node::shared(packed.clone().slice_dim(1, columns));
+        let [queries, keys_values] = [0..d_model, d_model..3 * d_model].map(part);
         Maps {
-            queries: part(0..d_model),
-            keys_values: part(d_model..3 * d_model),
+            pinned: [&queries, &keys_values].map(pin),
+            queries,
+            keys_values,
         }
     }
 
@@ -176,6 +179,8 @@ impl<B: Backend> Attention<B> {
 pub(crate) struct Maps<B: Backend> {
     queries: Tensor<B, 2>,
     keys_values: Tensor<B, 2>,
+    #[expect(dead_code, reason = "is held, for whoever multiplies to find")]
+    pinned: [Option<Arc<Pinned>>; 2],
 }
 
 impl<B: Backend> Maps<B> {
@@ -209,15 +214,14 @@ fn project_rows<B: Backend>(
     columns: Columns,
     angles: &Angles<B>,
 ) -> Tensor<B, 2> {
-    project(x, norm, map, columns, angles.tables()).unwrap_or_else(|| {
-        let [n_tokens, d_model] = x.dims();
+    project(x, norm, map, columns, angles).unwrap_or_else(|| {
+        let [_, d_model] = x.dims();
         let [n_scaled, n_turned, n_parts] = columns.parts();
         let packed = multiply(normed(norm, x, map.dtype()), map.clone());
         if let Some(turned) = gpu::turn(&packed, angles.tables(), columns.parts()) {
             return turned;
         }
         let packed = packed.cast(x.dtype());
-        let angles = angles.repeat(n_tokens);
         let parts = (0..n_parts).map(|index| {
             let columns = index * d_model..(index + 1) * d_model;
             let part = packed.clone().slice_dim(1, columns);

@@ -94,12 +94,11 @@ impl<B: Backend> Causal<B> {
         )
     }
 
-    /// The angles of some positions, for tokens apart.
-    pub fn angles(&self, places: &[usize]) -> Angles<B> {
-        let places = indices(places, &self.cos.device());
+    /// The angles of tokens apart, each at one of the positions.
+    pub fn angles(&self, places: Vec<usize>) -> Angles<B> {
         Angles {
-            cos: self.cos.clone().select(0, places.clone()),
-            sin: self.sin.clone().select(0, places),
+            places: Some(places),
+            ..self.all_angles()
         }
     }
 
@@ -108,6 +107,7 @@ impl<B: Backend> Causal<B> {
         Angles {
             cos: self.cos.clone(),
             sin: self.sin.clone(),
+            places: None,
         }
     }
 
@@ -149,24 +149,30 @@ pub(crate) fn beside<B: Backend>(mask: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
     ]
 }
 
-/// The angles of tokens apart, `[n_tokens, d_head / 2]`.
+/// The angles of tokens.
 #[derive(Clone, Debug)]
 pub struct Angles<B: Backend> {
+    /// Of all positions, `[seq, d_head / 2]`.
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
+    /// Where each token stands; if nothing is said, at all positions in order, again and again.
+    places: Option<Vec<usize>>,
 }
 
 impl<B: Backend> Angles<B> {
-    /// Cosines and sines.
-    pub fn tables(&self) -> [Tensor<B, 2>; 2] {
-        [self.cos.clone(), self.sin.clone()]
+    /// Cosines and sines of all positions, and where each token stands among them.
+    pub(crate) fn parts(&self) -> ([Tensor<B, 2>; 2], Option<&[usize]>) {
+        ([self.cos.clone(), self.sin.clone()], self.places.as_deref())
     }
 
-    /// The same again and again, for so many tokens.
-    pub fn repeat(&self, n_tokens: usize) -> Self {
-        let n_times = n_tokens / self.cos.dims()[0].max(1);
-        let [cos, sin] = self.tables().map(|table| table.repeat_dim(0, n_times));
-        Self { cos, sin }
+    /// Cosines and sines of the tokens; of whole sequences those of the first one.
+    pub fn tables(&self) -> [Tensor<B, 2>; 2] {
+        let tables = [self.cos.clone(), self.sin.clone()];
+        let Some(places) = &self.places else {
+            return tables;
+        };
+        let places = indices(places, &self.cos.device());
+        tables.map(|table| table.select(0, places.clone()))
     }
 
     /// Numbers per head.
@@ -181,15 +187,13 @@ impl<B: Backend> Angles<B> {
     /// `[n_tokens, n_heads * d_head]` to the same
     pub fn rotate(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let [n_tokens, d_model] = x.dims();
-        let [_, half] = self.cos.dims();
-        let x = x.reshape([n_tokens, d_model / (2 * half), 2 * half]);
-        let turned = turn(
-            x,
-            2,
-            self.cos.clone().unsqueeze_dim(1),
-            self.sin.clone().unsqueeze_dim(1),
-        );
-        turned.reshape([n_tokens, d_model])
+        let d_head = self.d_head();
+        let [cos, sin] = self.tables().map(|table| {
+            let n_times = n_tokens / table.dims()[0].max(1);
+            table.repeat_dim(0, n_times).unsqueeze_dim(1)
+        });
+        let x = x.reshape([n_tokens, d_model / d_head, d_head]);
+        turn(x, 2, cos, sin).reshape([n_tokens, d_model])
     }
 }
 

@@ -1,11 +1,13 @@
 //! The bias-free linear map that everything in a block is made of.
 
+use crate::kernel::pin::{Pinned, pin};
 use crate::kernel::rows::Parts;
 use crate::kernel::{self, gpu, product};
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+use std::sync::Arc;
 
 /// A map `[d_in, d_out]`; its values come from [`crate::initial`].
 pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) -> Linear<B> {
@@ -31,6 +33,21 @@ pub(crate) fn shared<B: Backend, M: Module<B>>(module: M) -> M {
     }
 
     module.map(&mut Share)
+}
+
+/// Keeps the maps of a module packed, for as long as what this gives is held; see `kernel::pin`.
+pub(crate) fn pins<B: Backend, M: Module<B>>(module: &M) -> Vec<Arc<Pinned>> {
+    struct Pins(Vec<Arc<Pinned>>);
+
+    impl<B: Backend> ModuleVisitor<B> for Pins {
+        fn visit_float<const D: usize>(&mut self, map: &Param<Tensor<B, D>>) {
+            self.0.extend(pin(&map.val()));
+        }
+    }
+
+    let mut pins = Pins(Vec::new());
+    module.visit(&mut pins);
+    pins.0
 }
 
 /// `a b` in the type of `b`, given back in that of `a`; see [`crate::precision`].
@@ -144,6 +161,26 @@ pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 
         true => all,
         false => rows(all, which),
     }
+}
+
+/// A tensor with other rows in some places; where one place gets several, with their sum.
+pub(crate) fn replace<B: Backend>(
+    into: Tensor<B, 2>,
+    which: &[usize],
+    rows: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let [n_rows, _] = into.dims();
+    if which.iter().copied().eq(0..n_rows) {
+        return rows;
+    }
+    kernel::rows::replace(&into, which, &rows).unwrap_or_else(|| {
+        let device = into.device();
+        let mut stays = vec![1.0; n_rows];
+        which.iter().for_each(|&row| stays[row] = 0.0);
+        let stays = Tensor::from_data(TensorData::new::<f32, _>(stays, [n_rows, 1]), &device);
+        let which = indices(which, &device);
+        (into * stays).select_assign(0, which, rows, IndexingUpdateOp::Add)
+    })
 }
 
 impl<B: Backend> Parts<B> {

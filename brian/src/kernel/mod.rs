@@ -10,14 +10,16 @@
 //! | `sum` | the gradient of a map that many passes use |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
 //! | `panels` | products of some rows with a map that all threads pack |
+//! | `pin` | maps that stay packed while a walk is underway |
 //! | `norm` | `x / rms(x) ⊙ gain` and back |
-//! | `rows` | some rows |
+//! | `rows` | some rows, and others in their place |
 //! | `router` | `silu([h, P] W1 + b1) W2 + b2` |
 //! | `product` | `x W`, `x Wᵀ`, `y + x W` |
 //! | `project` | `norm(x) W`, queries scaled, queries and keys turned to their positions |
 //! | `sight` | which keys each query sees |
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
+//! | `straight` | a gain of value zero, with its gradient |
 //! | `gpu` | the same where tensors lie in the memory of a GPU |
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
 
@@ -31,13 +33,15 @@ pub(crate) mod gpu;
 pub(crate) mod node;
 mod norm;
 mod numeric;
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_panels.rs")]
 mod panels;
+pub(crate) mod pin;
 pub(crate) mod product;
 pub(crate) mod project;
 pub(crate) mod router;
 pub(crate) mod rows;
 pub(crate) mod sight;
+pub(crate) mod straight;
 mod sum;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;

@@ -56,6 +56,11 @@ pub(super) fn run<B: Backend, P: Pass<N>, const N: usize>(
     Some(Tensor::from_primitive(TensorPrimitive::Float(output)))
 }
 
+/// The numbers of a tensor, if they lie in the memory of the host in single precision.
+pub(super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
+    host::rows_of::<B>(tensor)
+}
+
 /// A map for several passes: what its gradient is a sum of is added up in one place, see [`Sum`](super::sum::Sum).
 pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B, D> {
     let shared = host::shared::<B>(map.into_primitive().tensor());
@@ -73,7 +78,11 @@ pub(super) fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> 
 
 #[cfg(not(feature = "ndarray"))]
 mod host {
-    use super::{Backend, FloatTensor, Pass};
+    use super::{Backend, FloatTensor, Pass, Rows};
+
+    pub fn rows_of<B: Backend>(_: FloatTensor<B>) -> Option<Rows> {
+        None
+    }
 
     pub fn shared<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
         map
@@ -90,6 +99,7 @@ mod host {
 #[cfg(feature = "ndarray")]
 mod host {
     use super::super::numeric::product;
+    use super::super::pin::{self, Pinned};
     use super::super::sum::Sum;
     use super::{Backend, FloatTensor, Gradient, Pass, Rows, same};
     use burn::backend::Autodiff;
@@ -131,6 +141,7 @@ mod host {
             OpsKind::Tracked(prepared) => {
                 let state = State {
                     pass,
+                    pinned: inputs.each_ref().map(|input| pin::find(input.view())),
                     inputs,
                     ranks,
                     sums,
@@ -147,6 +158,9 @@ mod host {
     struct State<P: Pass<N>, const N: usize> {
         pass: P,
         inputs: [Rows; N],
+        /// What the gradient multiplies with again.
+        #[expect(dead_code, reason = "is held, for whoever multiplies to find")]
+        pinned: [Option<Arc<Pinned>>; N],
         ranks: [usize; N],
         /// Where the gradients of shared maps are added up.
         sums: [Option<Arc<Mutex<Sum>>>; N],
@@ -272,6 +286,13 @@ mod host {
                 None => arrived,
             };
             gradients.register::<NdArray>(parent.id, total);
+        }
+    }
+
+    pub fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
+        match same::<_, Learning>(tensor) {
+            Ok(tensor) => rows(tensor.primitive),
+            Err(tensor) => rows(same::<_, NdArrayTensor>(tensor).ok()?),
         }
     }
 

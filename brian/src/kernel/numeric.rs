@@ -3,7 +3,6 @@
 //! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
 
 use super::node::Gradient;
-#[cfg(target_arch = "x86_64")]
 use super::panels;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
@@ -83,7 +82,6 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
                 columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
             }
         }
-        #[cfg(target_arch = "x86_64")]
         _ if panels::add_product(a, b, out) => {}
         _ => general_mat_mul(1.0, &a, &b, 1.0, out),
     }

@@ -5,12 +5,13 @@
 //! of the pool, rows are read where they lie, and columns are shared out. For many rows packing those too pays.
 
 use super::numeric::flat_mut;
+use super::pin;
 use ndarray::{Array2, ArrayView2};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, f32x8};
 use rayon::prelude::*;
 
-/// From so many rows on matrixmultiply is faster.
+/// From so many rows on matrixmultiply is as fast, where the map is not packed yet.
 const MANY: usize = 256;
 /// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
 const COLUMNS: usize = 16;
@@ -24,14 +25,15 @@ const PANELS: usize = 4;
 type Line = [f32; COLUMNS];
 
 /// A map cut into panels of columns, each line by line, and its last one filled up with zeros.
-struct Packed {
+#[derive(Debug)]
+pub struct Packed {
     depth: usize,
     lines: Vec<Line>,
 }
 
 impl Packed {
     /// Nothing for a map that lies neither row by row nor column by column.
-    fn new(map: ArrayView2<f32>) -> Option<Self> {
+    pub fn new(map: ArrayView2<f32>) -> Option<Self> {
         let (depth, width) = map.dim();
         let transposed = map.t();
         let (by_row, by_column) = (map.as_slice(), transposed.as_slice());
@@ -41,14 +43,14 @@ impl Packed {
             let n = COLUMNS.min(width - first);
             if let Some(map) = by_row {
                 for (line, row) in lines.iter_mut().zip(map.chunks_exact(width)) {
-                    line[..n].copy_from_slice(&row[first..first + n]);
+                    let row = &row[first..first + n];
+                    match row.first_chunk() {
+                        Some(whole) => *line = *whole,
+                        None => line[..n].copy_from_slice(row),
+                    }
                 }
             } else if let Some(map) = by_column {
-                let columns = map[first * depth..].chunks_exact(depth);
-                for (column, values) in columns.take(n).enumerate() {
-                    let line = lines.iter_mut().zip(values);
-                    line.for_each(|(line, value)| line[column] = *value);
-                }
+                turn(&map[first * depth..][..n * depth], lines);
             }
         };
         by_row.or(by_column)?;
@@ -58,18 +60,52 @@ impl Packed {
     }
 }
 
+/// Columns one after another, side by side.
+fn turn(columns: &[f32], lines: &mut [Line]) {
+    let depth = lines.len();
+    if columns.len() == COLUMNS * depth {
+        // All at once: a line is written once, as a whole.
+        let columns: [&[f32]; COLUMNS] =
+            std::array::from_fn(|column| &columns[column * depth..][..depth]);
+        for (place, line) in lines.iter_mut().enumerate() {
+            for (value, column) in line.iter_mut().zip(columns) {
+                *value = column[place];
+            }
+        }
+        return;
+    }
+    for (column, values) in columns.chunks_exact(depth.max(1)).enumerate() {
+        let lines = lines.iter_mut().zip(values);
+        lines.for_each(|(line, value)| line[column] = *value);
+    }
+}
+
 /// `out + a b`; says no, and does nothing, where it does not apply.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
     let (Some(simd), Some(rows)) = (V3::try_new(), a.as_slice()) else {
         return false;
     };
-    let width = b.ncols();
-    if a.nrows() >= MANY || rows.is_empty() || width == 0 {
+    if rows.is_empty() || b.is_empty() {
+        return false;
+    }
+    if let Some(pinned) = pin::find(b)
+        && let Some(map) = pinned.packed(b)
+    {
+        multiply(simd, rows, map, out);
+        return true;
+    }
+    if a.nrows() >= MANY {
         return false;
     }
     let Some(map) = Packed::new(b) else {
         return false;
     };
+    multiply(simd, rows, &map, out);
+    true
+}
+
+fn multiply(simd: V3, rows: &[f32], map: &Packed, out: &mut Array2<f32>) {
+    let width = out.ncols();
     let mut tasks = Vec::new();
     let chunks = rows.chunks(ROWS * map.depth);
     for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(ROWS * width)) {
@@ -90,7 +126,6 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
         }
     }
     tasks.into_par_iter().for_each(|task| task.run(simd));
-    true
 }
 
 /// Some rows times some panels.

@@ -3,11 +3,13 @@
 use super::node::{Gradient, Pass, Rows, input, run};
 use super::norm;
 use super::numeric::{flat, flat_mut, product, rows_per_task, vectorised};
+use crate::block::causal::Angles;
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// What the columns of a map are: queries, then keys, then values, of `d_model` columns each where they are there.
 #[derive(Clone, Copy, Debug)]
@@ -31,22 +33,24 @@ impl Columns {
     }
 }
 
-/// Rows of queries, keys and values of tokens. `angles` are cosines and sines, a row for each token, or fewer that repeat.
+/// Rows of queries, keys and values of tokens.
 ///
 /// # Shapes
-/// `[n, d_model]`, `[d_model, d_out]` and `[n or fewer, d_head / 2]` to `[n, d_out]`
+/// `[n, d_model]` and `[d_model, d_out]` to `[n, d_out]`
 pub(crate) fn project<B: Backend>(
     x: &Tensor<B, 2>,
     norm: &RmsNorm<B>,
     map: &Tensor<B, 2>,
     columns: Columns,
-    angles: [Tensor<B, 2>; 2],
+    angles: &Angles<B>,
 ) -> Option<Tensor<B, 2>> {
+    let (tables, places) = angles.parts();
     let pass = Project {
         columns,
         epsilon: norm.epsilon as f32,
+        places: places.map(Arc::from),
     };
-    let [cos, sin] = angles.map(|table| input(&table));
+    let [cos, sin] = tables.map(|table| input(&table));
     let inputs = [input(x), input(&norm.gamma.val()), input(map), cos, sin];
     run(pass, inputs)
 }
@@ -55,6 +59,8 @@ pub(crate) fn project<B: Backend>(
 struct Project {
     columns: Columns,
     epsilon: f32,
+    /// See [`Angles::parts`].
+    places: Option<Arc<[usize]>>,
 }
 
 impl Project {
@@ -70,7 +76,11 @@ impl Project {
         chunks.enumerate().for_each(|(chunk, rows)| {
             vectorised!({
                 for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                    let angle = (chunk * n_rows + index) % n_angles * half;
+                    let token = chunk * n_rows + index;
+                    let angle = match &self.places {
+                        Some(places) => places[token],
+                        None => token % n_angles,
+                    } * half;
                     let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
                     let heads = row[..n_turned].chunks_exact_mut(2 * half);
                     for (head, values) in heads.enumerate() {

@@ -258,17 +258,17 @@ fn queries_keys_and_values() {
         for places in [&every, &some] {
             let angles = match places == &every {
                 true => causal.all_angles(),
-                false => causal.angles(places),
+                false => causal.angles(places.clone()),
             };
             compare(
                 [&x, &map],
-                |[x, map], norm| project(&x, norm, &map, columns, angles.tables()),
+                |[x, map], norm| project(&x, norm, &map, columns, &angles),
                 |[x, map], norm| {
                     let packed = norm.forward(x).matmul(map);
                     let parts = packed.chunk(n_parts, 1).into_iter().enumerate();
                     let turned = parts.map(|(index, part)| {
                         let part = match index < n_turned {
-                            true => causal.angles(places).rotate(part),
+                            true => causal.angles(places.clone()).rotate(part),
                             false => part,
                         };
                         match index < n_scaled {

@@ -13,14 +13,16 @@ use super::rules::{Attends, Execution};
 use super::trace::Origin;
 use super::walk::Ground;
 use crate::block::attention::{KeysValues, Maps};
-use crate::block::causal::{Causal, MASKED};
-use crate::block::matrix::{indices, rows, some};
+use crate::block::causal::{Angles, Causal, MASKED};
+use crate::block::matrix::{pins, replace, rows, some};
 use crate::block::routed::RoutedBlock;
+use crate::kernel::pin::Pinned;
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
+use crate::kernel::straight::straight;
 use crate::memory::pass::Pass;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, IndexingUpdateOp, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor, TensorData};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,27 +93,31 @@ impl<B: Backend> Default for Gains<B> {
 }
 
 impl<B: Backend> Gains<B> {
-    /// The states of some tokens behind a block, `[tokens, d_model]`.
+    /// The states of some tokens behind a block, `[tokens, d_model]`; `hidden` are those of all before it.
     fn states(
         &self,
-        before: Tensor<B, 2>,
+        hidden: &Tensor<B, 2>,
         after: Tensor<B, 2>,
         tokens: &[usize],
         leaves: &[bool],
     ) -> Tensor<B, 2> {
-        let change = || after.clone() - before.clone();
+        let before = || some(hidden.clone(), tokens);
         let mut states = after.clone();
         if tokens.iter().any(|&token| leaves[token]) {
             let leaves: Vec<bool> = tokens.iter().map(|&token| leaves[token]).collect();
             let leaves = TensorData::new(leaves, [tokens.len(), 1]);
             let leaves = Tensor::<B, 2, Bool>::from_data(leaves, &states.device());
-            states = states.mask_where(leaves.expand(before.dims()), before.clone());
+            states = states.mask_where(leaves.expand(after.dims()), before());
         }
         if let Some(whole) = &self.whole {
-            states = states + change() * some(whole.clone(), tokens);
+            states = states + (after.clone() - before()) * some(whole.clone(), tokens);
         }
-        if let Some(straight) = &self.straight {
-            states = states + change().detach() * some(straight.clone(), tokens);
+        if let Some(gain) = &self.straight {
+            let change = [after.clone(), hidden.clone()];
+            states = straight(&states, change, gain, tokens).unwrap_or_else(|| {
+                let change = (after - before()).detach();
+                states + change * some(gain.clone(), tokens)
+            });
         }
         states
     }
@@ -138,7 +144,10 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     resting: Vec<Option<Resting<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
-    gathered: Option<(Vec<usize>, Tensor<B, 2>)>,
+    /// All others of the blocks that have those.
+    pinned: Vec<Arc<Pinned>>,
+    /// Of some tokens hidden states and positions.
+    gathered: Option<(Vec<usize>, [Tensor<B, 2>; 2])>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
@@ -157,6 +166,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             n_branches: 1,
             resting: pool.iter().map(resting).collect(),
             maps: pool.iter().map(|_| None).collect(),
+            pinned: Vec::new(),
             gathered: None,
         }
     }
@@ -194,29 +204,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             let position = input.position.clone().reshape([batch, seq, d_position]);
             past.borrow_mut().enter(index, hidden.clone(), position);
         }
-        // Where nothing else is said, tokens that have left are not touched: not in memory, not by a gradient.
-        let dense = self.execution == Execution::Dense;
-        let walks = |token: &usize| dense || !runs.left[*token];
-        let walking: Vec<usize> = (0..batch * seq).filter(walks).collect();
-        let mut place = vec![0; batch * seq];
-        for (index, &token) in walking.iter().enumerate() {
-            place[token] = index;
-        }
-        let among = |tokens: &[usize]| -> Vec<usize> {
-            let walking = tokens.iter().filter(|token| walks(token));
-            walking.map(|&token| place[token]).collect()
-        };
-        let before = some(input.hidden.clone(), &walking);
-        let mut order = among(&runs.idle);
-        let mut outputs = match order.is_empty() {
-            true => Vec::new(),
-            false => vec![rows(before.clone(), &order)],
-        };
+        let (mut order, mut outputs) = (Vec::new(), Vec::new());
         self.gathered = None;
         for block in runs.used() {
             let tokens = &runs.of[block];
-            let places = among(tokens);
-            let before = some(before.clone(), &places);
             let everywhere = self.runs_everywhere(tokens);
             let output = match (self.execution, self.attends) {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
@@ -227,12 +218,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 (Execution::Grouped, Attends::All) if everywhere => {
                     self.everywhere(block, &input, tokens)
                 }
-                (Execution::Grouped, _) => {
-                    self.apart(block, &input, before.clone(), tokens, &runs.left)
-                }
+                (Execution::Grouped, _) => self.apart(block, &input, tokens, &runs.left),
                 (Execution::Dense, _) => some(self.everywhere(block, &input, tokens), tokens),
             };
-            let output = gains.states(before, output, tokens, &runs.leaves);
+            let output = gains.states(&input.hidden, output, tokens, &runs.leaves);
             outputs.push(match weights {
                 Some(weights) => {
                     let column = weights.clone().slice_dim(1, block..block + 1);
@@ -240,33 +229,14 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 }
                 None => output,
             });
-            order.extend(places);
+            order.extend(tokens);
         }
         if outputs.is_empty() {
             return hidden.clone();
         }
-        let outputs = Tensor::cat(outputs, 0);
-        let device = outputs.device();
-        let add = |to: Tensor<B, 2>, at: &[usize], rows: Tensor<B, 2>| {
-            to.select_assign(0, indices(at, &device), rows, IndexingUpdateOp::Add)
-        };
-        let moved = match weights {
-            // A token that is fused has several outputs.
-            Some(_) => add(before.zeros_like(), &order, outputs),
-            None if order.is_sorted() => outputs,
-            None => rows(outputs, &inverse(&order)),
-        };
-        let moved = match walking.len() == batch * seq {
-            true => moved,
-            false => {
-                // Not the change: a state plus a change is not to the bit the state that it leads to.
-                let stays = runs.left.iter().map(|&left| f32::from(left)).collect();
-                let stays =
-                    Tensor::from_data(TensorData::new::<f32, _>(stays, [batch * seq, 1]), &device);
-                add(input.hidden * stays, &walking, moved)
-            }
-        };
-        moved.reshape(dims)
+        // Not the change: a state plus a change is not to the bit the state that it leads to. A token that is fused has several
+        // outputs; one that runs no block is not touched: not in memory, not by a gradient.
+        replace(input.hidden, &order, Tensor::cat(outputs, 0)).reshape(dims)
     }
 
     fn runs_everywhere(&self, tokens: &[usize]) -> bool {
@@ -344,92 +314,103 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         &mut self,
         index: usize,
         input: &Input<B>,
-        before: Tensor<B, 2>,
         tokens: &[usize],
         left: &[bool],
     ) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
-        let placed = self.placed(index, before, &input.position, tokens);
-        let places: Vec<usize> = tokens.iter().map(|token| token % seq).collect();
-        let angles = self.causal.angles(&places);
-        let block = &self.pool[index].block;
-        let (norm, maps) = (&block.attention_norm, self.maps(index));
-        let queries = maps.queries(&placed, norm, &angles);
         let Present { n_tokens, seen } = Present::new(tokens, seq);
-        let (keys_values, sight) = match self.attends {
+        let norm = &self.pool[index].block.attention_norm;
+        let (maps, angles) = (self.maps(index), self.angles(tokens));
+        let (placed, keys_values, sight) = match self.attends {
             Attends::Selected => {
                 let sight = Sight {
                     visible: n_tokens.iter().flat_map(|&n| 1..=n).collect(),
                     n_keys: n_tokens.clone(),
                     n_queries: n_tokens,
                 };
-                (Parts::one(maps.keys_values(&placed, norm, &angles)), sight)
+                let placed = self.placed(index, input, tokens);
+                let keys_values = Parts::one(maps.keys_values(&placed, norm, &angles));
+                (placed, keys_values, sight)
             }
             Attends::All => {
                 let sight = Sight {
-                    visible: places.iter().map(|place| place + 1).collect(),
+                    visible: tokens.iter().map(|token| token % seq + 1).collect(),
                     n_keys: seen.iter().map(Range::len).collect(),
                     n_queries: n_tokens,
                 };
                 let keys: Vec<usize> = seen.into_iter().flatten().collect();
-                (self.keys_values(index, &maps, input, &keys, left), sight)
+                let (placed, keys_values) =
+                    self.keys_values(index, &maps, input, &keys, tokens, left);
+                (placed, keys_values, sight)
             }
         };
+        let queries = maps.queries(&placed, norm, &angles);
+        let block = &self.pool[index].block;
         let found = block
             .attention
             .find_rows(queries, keys_values, &Arc::new(sight));
         block.end(placed, found)
     }
 
-    /// What a block's norm starts from, of some tokens with their hidden states.
-    fn placed(
-        &self,
-        block: usize,
-        hidden: Tensor<B, 2>,
-        position: &Tensor<B, 2>,
-        tokens: &[usize],
-    ) -> Tensor<B, 2> {
-        self.pool[block].place_rows(hidden, some(position.clone(), tokens))
+    fn angles(&self, tokens: &[usize]) -> Angles<B> {
+        let [_, seq] = self.dims;
+        self.causal
+            .angles(tokens.iter().map(|token| token % seq).collect())
+    }
+
+    /// What a block's norm starts from, of some tokens.
+    fn placed(&mut self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        let [hidden, position] = self.gather(input, tokens);
+        self.pool[block].place_rows(hidden, position)
     }
 
     /// The maps of a block's attention, cut apart once per walk.
     fn maps(&mut self, block: usize) -> Maps<B> {
-        let maps = self.maps[block].get_or_insert_with(|| self.pool[block].block.attention.maps());
+        let maps = self.maps[block].get_or_insert_with(|| {
+            let block = &self.pool[block];
+            self.pinned.extend(pins(block));
+            block.block.attention.maps()
+        });
         maps.clone()
     }
 
-    /// A block's keys and values of some tokens, `[tokens, 2 * d_model]`.
+    /// A block's keys and values of some tokens, `[keys, 2 * d_model]`, and of those among them that run it what its norm starts
+    /// from.
     fn keys_values(
         &mut self,
         index: usize,
         maps: &Maps<B>,
         input: &Input<B>,
+        keys: &[usize],
         tokens: &[usize],
         left: &[bool],
-    ) -> Parts<B> {
-        let [_, seq] = self.dims;
+    ) -> (Tensor<B, 2>, Parts<B>) {
         let mut resting = self.resting[index].take().expect("it is put back below");
-        let rows = resting.rows(tokens, left, |fresh| {
-            let hidden = self.gather(input, fresh);
-            let placed = self.placed(index, hidden, &input.position, fresh);
-            let places: Vec<usize> = fresh.iter().map(|token| token % seq).collect();
+        let mut of_tokens = None;
+        let rows = resting.rows(keys, left, |fresh| {
+            let placed = self.placed(index, input, fresh);
             let norm = &self.pool[index].block.attention_norm;
-            maps.keys_values(&placed, norm, &self.causal.angles(&places))
+            let made = maps.keys_values(&placed, norm, &self.angles(fresh));
+            let at = |token| fresh.binary_search(token).expect("what runs is fresh");
+            let places: Vec<usize> = tokens.iter().map(at).collect();
+            of_tokens = Some(some(placed, &places));
+            made
         });
         self.resting[index] = Some(resting);
-        rows
+        (of_tokens.expect("what runs is fresh"), rows)
     }
 
-    /// The hidden states of some tokens; mostly all blocks of a step want those of the same ones.
-    fn gather(&mut self, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
-        if let Some((which, hidden)) = &self.gathered
+    /// Hidden states and positions of some tokens; mostly all blocks of a step want those of the same ones.
+    fn gather(&mut self, input: &Input<B>, tokens: &[usize]) -> [Tensor<B, 2>; 2] {
+        if let Some((which, gathered)) = &self.gathered
             && which == tokens
         {
-            return hidden.clone();
+            return gathered.clone();
         }
-        let hidden = some(input.hidden.clone(), tokens);
-        self.gathered = Some((tokens.to_vec(), hidden.clone()));
-        hidden
+        let Input { hidden, position } = input;
+        let gathered = [hidden, position].map(|all| some(all.clone(), tokens));
+        self.gathered = Some((tokens.to_vec(), gathered.clone()));
+        gathered
     }
 }
 
@@ -454,15 +435,6 @@ impl Present {
     }
 }
 
-/// Where each number stands in an order of `0..n`.
-fn inverse(order: &[usize]) -> Vec<usize> {
-    let mut inverse = vec![0; order.len()];
-    for (place, &index) in order.iter().enumerate() {
-        inverse[index] = place;
-    }
-    inverse
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,10 +444,5 @@ mod tests {
         let present = Present::new(&[1, 2, 13, 15, 16, 33], 10);
         assert_eq!(present.n_tokens, [2, 3, 1]);
         assert_eq!(present.seen, [0..3, 10..17, 30..34]);
-    }
-
-    #[test]
-    fn an_order_is_undone_by_its_inverse() {
-        assert_eq!(inverse(&[2, 0, 3, 1]), [1, 3, 0, 2]);
     }
 }
