@@ -140,6 +140,12 @@ pub(crate) fn per_row<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
     x.reshape([batch * seq, width])
 }
 
+/// What a tensor holds, on the host.
+pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Vec<f32> {
+    let on_host = kernel::node::values(tensor);
+    on_host.unwrap_or_else(|| tensor.clone().into_data().iter::<f32>().collect())
+}
+
 /// Indices on the device.
 pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
     let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
@@ -186,6 +192,11 @@ pub(crate) fn replace<B: Backend>(
 impl<B: Backend> Parts<B> {
     /// The rows in their order.
     pub fn gather(self) -> Tensor<B, 2> {
-        some(Tensor::cat(self.parts, 0), &self.rows)
+        let lengths = self.parts.iter().map(|part| part.dims()[0]);
+        let begin = |begin: &mut usize, length| Some(std::mem::replace(begin, *begin + length));
+        let begins: Vec<usize> = lengths.scan(0, begin).collect();
+        let places = self.places.iter();
+        let which: Vec<usize> = places.map(|at| begins[at.part] + at.row).collect();
+        some(Tensor::cat(self.parts, 0), &which)
     }
 }

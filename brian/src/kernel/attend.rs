@@ -1,9 +1,9 @@
 //! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
 //! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
-use super::node::{Gradient, Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, SomeRows, input, run};
 use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
-use super::rows::Parts;
+use super::rows::{Parts, Place};
 use super::sight::Sight;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -38,16 +38,38 @@ pub(crate) fn attend<B: Backend>(
     n_heads: usize,
     sight: &Arc<Sight>,
 ) -> Option<Tensor<B, 2>> {
+    let most = keys_values.parts.len();
+    if most > 8 {
+        let one = Parts::one(keys_values.clone().gather());
+        return attend(queries, &one, n_heads, sight);
+    }
     let pass = Apart {
         attend: Attend::new(n_heads, sight),
-        rows: keys_values.rows.clone(),
+        places: keys_values.places.clone(),
     };
-    let queries = input(queries);
-    match keys_values.parts.as_slice() {
-        [only] => run(pass, [queries, input(only)]),
-        [first, second] => run(pass, [queries, input(first), input(second)]),
-        _ => None,
+    match most {
+        1 => apart::<B, 2>(pass, queries, &keys_values.parts),
+        2 => apart::<B, 3>(pass, queries, &keys_values.parts),
+        3 | 4 => apart::<B, 5>(pass, queries, &keys_values.parts),
+        _ => apart::<B, 9>(pass, queries, &keys_values.parts),
     }
+}
+
+/// With so many inputs: the last part fills up what is left.
+fn apart<B: Backend, const N: usize>(
+    pass: Apart,
+    queries: &Tensor<B, 2>,
+    parts: &[Tensor<B, 2>],
+) -> Option<Tensor<B, 2>>
+where
+    Apart: Pass<N>,
+{
+    let last = parts.last()?;
+    let inputs = std::array::from_fn(|index| match index {
+        0 => input(queries),
+        _ => input(parts.get(index - 1).unwrap_or(last)),
+    });
+    run(pass, inputs)
 }
 
 /// Queries, keys and values side by side.
@@ -88,12 +110,13 @@ impl Pass<1> for All {
 #[derive(Clone, Debug)]
 struct Apart {
     attend: Attend,
-    rows: Vec<usize>,
+    places: Vec<Place>,
 }
 
 impl Apart {
     fn is_whole(&self, parts: &[Rows]) -> bool {
-        matches!(parts, [only] if self.rows.iter().copied().eq(0..only.nrows()))
+        let in_order = |(row, at): (usize, &Place)| *at == Place { part: 0, row };
+        parts[0].nrows() == self.places.len() && self.places.iter().enumerate().all(in_order)
     }
 
     /// The queries with what says where keys and values lie.
@@ -103,31 +126,33 @@ impl Apart {
             true => Lines::Whole(parts[0].view()),
             false => Lines::Some {
                 parts,
-                rows: &self.rows,
+                places: &self.places,
             },
         };
         (queries, lines)
     }
 
     /// Their gradients, back where they lie.
-    fn scatter(&self, gradient: Array2<f32>, parts: &[Rows]) -> Vec<Array2<f32>> {
+    fn scatter(&self, gradient: Array2<f32>, parts: &[Rows]) -> Vec<Gradient> {
         if self.is_whole(parts) {
-            return vec![gradient];
+            return vec![gradient.into()];
         }
-        let width = gradient.ncols();
-        let n_first = parts[0].nrows();
-        let zeros = |part: &Rows| Array2::zeros(part.dim());
-        let mut scattered: Vec<Array2<f32>> = parts.iter().map(zeros).collect();
-        let from = flat(&gradient).chunks_exact(width);
-        for (from, &row) in from.zip(&self.rows) {
-            let (part, row) = lies(row, n_first);
-            flat_mut(&mut scattered[part])[row * width..][..width].copy_from_slice(from);
+        let mut places = vec![Vec::new(); parts.len()];
+        for (which, at) in self.places.iter().enumerate() {
+            places[at.part].push([which, at.row]);
         }
-        scattered
+        let rows = gradient.into_shared();
+        let of_part = |places| {
+            Gradient::Some(SomeRows {
+                rows: rows.clone(),
+                places,
+            })
+        };
+        places.into_iter().map(of_part).collect()
     }
 }
 
-/// Queries, then one part or two.
+/// Queries, then parts.
 impl<const N: usize> Pass<N> for Apart {
     type Kept = Array2<f32>;
 
@@ -145,7 +170,7 @@ impl<const N: usize> Pass<N> for Apart {
     ) -> [Option<Gradient>; N] {
         let (queries, lines) = self.lines(inputs);
         let mut of_queries = Array2::zeros(queries.dim());
-        let mut of_keys_values = Array2::zeros([self.rows.len(), 2 * queries.ncols()]);
+        let mut of_keys_values = Array2::zeros([self.places.len(), 2 * queries.ncols()]);
         self.attend.backward(
             queries.view(),
             lines,
@@ -153,13 +178,10 @@ impl<const N: usize> Pass<N> for Apart {
             gradient.view(),
             [of_queries.view_mut(), of_keys_values.view_mut()],
         );
-        let mut found = vec![of_queries];
+        let mut found = vec![Gradient::from(of_queries)];
         found.extend(self.scatter(of_keys_values, &inputs[1..]));
-        let mut found = found.into_iter().zip(wanted);
-        std::array::from_fn(|_| {
-            let (found, wanted) = found.next().expect("one of each input");
-            wanted.then(|| found.into())
-        })
+        let mut found = found.into_iter();
+        wanted.map(|wanted| found.next().filter(|_| wanted))
     }
 }
 
@@ -273,23 +295,15 @@ impl Attend {
     }
 }
 
-/// The part of a row that is counted through both, and its place there.
-fn lies(row: usize, n_first: usize) -> (usize, usize) {
-    match row < n_first {
-        true => (0, row),
-        false => (1, row - n_first),
-    }
-}
-
 /// Where keys and values lie.
 #[derive(Clone, Copy)]
 enum Lines<'a> {
     /// In their order.
     Whole(ArrayView2<'a, f32>),
-    /// In these rows, counted through all parts.
+    /// In these places.
     Some {
         parts: &'a [Rows],
-        rows: &'a [usize],
+        places: &'a [Place],
     },
 }
 
@@ -297,9 +311,9 @@ impl<'a> Lines<'a> {
     fn part(self, rows: Range<usize>, columns: Range<usize>) -> Columns<'a> {
         let lines = match self {
             Self::Whole(lines) => Self::Whole(part(part(lines, 0, rows), 1, columns.clone())),
-            Self::Some { parts, rows: all } => Self::Some {
+            Self::Some { parts, places } => Self::Some {
                 parts,
-                rows: &all[rows],
+                places: &places[rows],
             },
         };
         Columns { lines, columns }
@@ -315,18 +329,18 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     /// Where nobody else writes, close together.
     fn load(&self) -> CowArray<'a, f32, Ix2> {
-        let (parts, rows) = match self.lines {
+        let (parts, places) = match self.lines {
             Lines::Whole(view) => return view.into(),
-            Lines::Some { parts, rows } => (parts, rows),
+            Lines::Some { parts, places } => (parts, places),
         };
-        let (n_first, width) = parts[0].dim();
-        let mut loaded = Vec::with_capacity(rows.len() * self.columns.len());
-        for &row in rows {
-            let (part, row) = lies(row, n_first);
-            let row = &flat(&parts[part])[row * width..][..width];
+        let width = parts[0].ncols();
+        let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
+        let mut loaded = Vec::with_capacity(places.len() * self.columns.len());
+        for at in places {
+            let row = &parts[at.part][at.row * width..][..width];
             loaded.extend_from_slice(&row[self.columns.clone()]);
         }
-        let loaded = Array2::from_shape_vec([rows.len(), self.columns.len()], loaded);
+        let loaded = Array2::from_shape_vec([places.len(), self.columns.len()], loaded);
         loaded.expect("so many rows").into()
     }
 }

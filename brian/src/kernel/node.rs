@@ -1,5 +1,6 @@
 //! A pass as an operation of a backend: computed where tensors lie in the memory of the host, with its gradient where one is wanted.
 
+use super::numeric::{flat, flat_mut};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
@@ -34,6 +35,26 @@ pub(super) enum Gradient {
     Whole(Rows),
     /// `leftᵀ right`, of a map: not multiplied out yet, for it may be one of many.
     Product(Rows, Rows),
+    /// Of some rows; that of all others is zero.
+    Some(SomeRows),
+}
+
+/// Rows that are added to others: of each which it is, and to which.
+pub(super) struct SomeRows {
+    pub rows: Rows,
+    pub places: Vec<[usize; 2]>,
+}
+
+impl SomeRows {
+    pub fn add_to(&self, sum: &mut Array2<f32>) {
+        let width = sum.ncols();
+        let (from, to) = (flat(&self.rows), flat_mut(sum));
+        for &[which, place] in &self.places {
+            let row = &from[which * width..][..width];
+            let sums = to[place * width..][..width].iter_mut();
+            sums.zip(row).for_each(|(sum, value)| *sum += value);
+        }
+    }
 }
 
 impl From<Array2<f32>> for Gradient {
@@ -61,7 +82,12 @@ pub(super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
     host::rows_of::<B>(tensor)
 }
 
-/// A map for several passes: what its gradient is a sum of is added up in one place, see [`Sum`](super::sum::Sum).
+/// A copy of [`rows_of`] a tensor.
+pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Option<Vec<f32>> {
+    Some(flat(&rows_of::<B>(input(tensor))?).to_vec())
+}
+
+/// A map, or rows, for several passes: what the gradient is a sum of is added up in one place, see [`Sum`](super::sum::Sum).
 pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B, D> {
     let shared = host::shared::<B>(map.into_primitive().tensor());
     Tensor::from_primitive(TensorPrimitive::Float(shared))
@@ -190,29 +216,35 @@ mod host {
             let found = state
                 .pass
                 .backward(&state.inputs, state.kept, gradient, wanted);
-            let places = state.ranks.into_iter().zip(state.sums);
-            for ((parent, found), (rank, sum)) in parents.into_iter().zip(found).zip(places) {
+            let dims = state.inputs.iter().map(|input| input.dim());
+            let places = state.ranks.into_iter().zip(state.sums).zip(dims);
+            for ((parent, found), ((rank, sum), dims)) in parents.into_iter().zip(found).zip(places)
+            {
                 let (Some(parent), Some(found)) = (parent, found) else {
                     continue;
                 };
-                let found = match (found, sum) {
-                    (Gradient::Product(left, right), Some(sum)) => {
-                        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                        // A gradient has to arrive for the sum to be taken: one number that stands for it.
-                        let is_first = sum.is_empty();
-                        sum.add(left, right);
-                        if !is_first {
-                            continue;
-                        }
-                        Array2::zeros([1, 1]).into_dyn()
+                if let Some(sum) = sum {
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    let is_first = sum.is_empty();
+                    sum.add(found, dims);
+                    // A gradient has to arrive for the sum to be taken: one number that stands for it.
+                    if is_first {
+                        let one = tensor(Array2::zeros([1, 1]).into_dyn());
+                        gradients.register::<NdArray>(parent.id, one);
                     }
-                    (Gradient::Product(left, right), None) => {
-                        product(left.t(), right.view()).into_dyn()
+                    continue;
+                }
+                let found = match found {
+                    Gradient::Product(left, right) => product(left.t(), right.view()).into_dyn(),
+                    Gradient::Some(some) => {
+                        let mut whole = Array2::zeros(dims);
+                        some.add_to(&mut whole);
+                        whole.into_dyn()
                     }
-                    (Gradient::Whole(whole), _) if rank == 1 => {
+                    Gradient::Whole(whole) if rank == 1 => {
                         whole.into_owned().index_axis_move(Axis(0), 0).into_dyn()
                     }
-                    (Gradient::Whole(whole), _) => {
+                    Gradient::Whole(whole) => {
                         gradients.register::<NdArray>(parent.id, whole.into_dyn().into());
                         continue;
                     }

@@ -2,7 +2,7 @@
 //!
 //! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
 
-use super::node::Gradient;
+use super::node::{Gradient, Rows};
 use super::panels;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
@@ -126,6 +126,17 @@ fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]
             }
         }
     });
+}
+
+/// `sum + rows`.
+pub fn add(sum: &mut Array2<f32>, rows: &Rows) {
+    let sums = flat_mut(sum).par_chunks_mut(TASK);
+    sums.zip(flat(rows).par_chunks(TASK))
+        .for_each(|(sum, rows)| {
+            sum.iter_mut()
+                .zip(rows)
+                .for_each(|(sum, value)| *sum += value);
+        });
 }
 
 /// `a b`, where it is wanted.

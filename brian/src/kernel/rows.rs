@@ -1,6 +1,6 @@
 //! Some rows of a tensor, any of them any number of times, and others in their place.
 
-use super::node::{Gradient, Pass, Rows, input, run};
+use super::node::{Gradient, Pass, Rows, SomeRows, input, run};
 use super::numeric::{flat, flat_mut};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -28,11 +28,19 @@ pub(crate) fn replace<B: Backend>(
     run(Replace { which }, [input(into), input(rows)])
 }
 
-/// Rows that lie in one or two tensors `[…, width]`.
+/// Rows that lie in several tensors `[…, width]`.
+#[derive(Clone, Debug)]
 pub(crate) struct Parts<B: Backend> {
     pub parts: Vec<Tensor<B, 2>>,
-    /// Where each lies, counted through all parts; none twice.
-    pub rows: Vec<usize>,
+    /// Where each lies; no two in one place.
+    pub places: Vec<Place>,
+}
+
+/// A row of one of several tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub part: usize,
+    pub row: usize,
 }
 
 impl<B: Backend> Parts<B> {
@@ -41,7 +49,7 @@ impl<B: Backend> Parts<B> {
         let [n_rows, _] = part.dims();
         Self {
             parts: vec![part],
-            rows: (0..n_rows).collect(),
+            places: (0..n_rows).map(|row| Place { part: 0, row }).collect(),
         }
     }
 }
@@ -70,20 +78,16 @@ impl Pass<1> for Select {
 
     fn backward(
         &self,
-        [from]: &[Rows; 1],
+        _: &[Rows; 1],
         (): (),
         gradient: Rows,
         _: [bool; 1],
     ) -> [Option<Gradient>; 1] {
-        let width = from.ncols();
-        let mut sums = Array2::zeros(from.dim());
-        let to = flat_mut(&mut sums);
-        for (from, &row) in flat(&gradient).chunks_exact(width.max(1)).zip(&self.which) {
-            for (sum, from) in to[row * width..][..width].iter_mut().zip(from) {
-                *sum += from;
-            }
-        }
-        [Some(sums.into())]
+        let places = self.which.iter().enumerate();
+        [Some(Gradient::Some(SomeRows {
+            rows: gradient,
+            places: places.map(|(which, &place)| [which, place]).collect(),
+        }))]
     }
 }
 

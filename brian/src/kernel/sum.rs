@@ -1,10 +1,11 @@
-//! The gradient of a map that many passes use: `Σ leftᵀ right`, in one place.
+//! The gradient of what many passes use, in one place.
 //!
-//! A walk runs a block again and again on few tokens each time. Multiplied out each time, its maps' gradients would be written,
-//! read and added as whole matrices; here few rows wait until they are many, and what they make is added to what is there.
+//! A walk runs a block again and again on few tokens each time. Multiplied out each time, its maps' gradients `leftᵀ right` would
+//! be written, read and added as whole matrices; here few rows wait until they are many, and what they make is added to what is
+//! there. What only some rows get is added to these alone.
 
-use super::node::Rows;
-use super::numeric::add_product;
+use super::node::{Gradient, Rows};
+use super::numeric::{add, add_product};
 use ndarray::{Array2, Axis, concatenate};
 
 /// So many rows are worth the reading and writing of the whole sum.
@@ -23,12 +24,23 @@ impl Sum {
         self.sum.is_none() && self.waiting.is_empty()
     }
 
-    /// Adds `leftᵀ right`.
-    pub fn add(&mut self, left: Rows, right: Rows) {
-        self.waiting.push([left, right]);
-        let n_rows: usize = self.waiting.iter().map(|[left, _]| left.nrows()).sum();
-        if n_rows >= MANY {
-            self.multiply();
+    /// Adds a part; `dims` are those of the whole.
+    pub fn add(&mut self, part: Gradient, dims: (usize, usize)) {
+        match part {
+            Gradient::Whole(whole) => match &mut self.sum {
+                Some(sum) => add(sum, &whole),
+                None => self.sum = Some(whole.into_owned()),
+            },
+            Gradient::Product(left, right) => {
+                self.waiting.push([left, right]);
+                let n_rows: usize = self.waiting.iter().map(|[left, _]| left.nrows()).sum();
+                if n_rows >= MANY {
+                    self.multiply();
+                }
+            }
+            Gradient::Some(some) => {
+                some.add_to(self.sum.get_or_insert_with(|| Array2::zeros(dims)));
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use super::feed_forward::feed_forward;
 use super::node::shared;
 use super::product::{add_times, times, times_transposed};
 use super::project::{Columns, project};
-use super::rows::Parts;
+use super::rows::{Parts, Place};
 use super::sight::Sight;
 use crate::block::causal::Rotary;
 use crate::block::feed_forward::FeedForward;
@@ -338,9 +338,13 @@ fn attention_of_tokens_apart() {
     let [first, second] = [(5, 2), (13, 3)].map(|(n, seed)| values([n, 2 * SIZES.d_model], seed));
     // 16 of 18 rows, in an order of their own.
     let order: Vec<usize> = (0..16).map(|key| (key * 7 + 3) % 18).collect();
+    let place = |row: &usize| match row.checked_sub(5) {
+        Some(row) => Place { part: 1, row },
+        None => Place { part: 0, row: *row },
+    };
     let gather = |first: Matrix, second: Matrix| Parts {
         parts: vec![first, second],
-        rows: order.clone(),
+        places: order.iter().map(place).collect(),
     };
     compare(
         [&queries, &first, &second],

@@ -16,6 +16,7 @@ use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Angles, Causal, MASKED};
 use crate::block::matrix::{pins, replace, rows, some};
 use crate::block::routed::RoutedBlock;
+use crate::kernel::node::shared;
 use crate::kernel::pin::Pinned;
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
@@ -196,7 +197,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     ) -> Tensor<B, 3> {
         let dims @ [batch, seq, d_model] = hidden.dims();
         let input = Input {
-            hidden: hidden.clone().reshape([batch * seq, d_model]),
+            hidden: shared(hidden.clone().reshape([batch * seq, d_model])),
             position,
         };
         if let Some(past) = self.past {
@@ -388,7 +389,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let mut resting = self.resting[index].take().expect("it is put back below");
         let mut of_tokens = None;
         let rows = resting.rows(keys, left, |fresh| {
-            let placed = self.placed(index, input, fresh);
+            let placed = shared(self.placed(index, input, fresh));
             let norm = &self.pool[index].block.attention_norm;
             let made = maps.keys_values(&placed, norm, &self.angles(fresh));
             let at = |token| fresh.binary_search(token).expect("what runs is fresh");
@@ -408,7 +409,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             return gathered.clone();
         }
         let Input { hidden, position } = input;
-        let gathered = [hidden, position].map(|all| some(all.clone(), tokens));
+        let gathered = [hidden, position].map(|all| shared(some(all.clone(), tokens)));
         self.gathered = Some((tokens.to_vec(), gathered.clone()));
         gathered
     }

@@ -1,23 +1,24 @@
 //! What does not change any more: rows that were made of the state of a token that has left, once.
 
 use crate::block::matrix::some;
-use crate::kernel::rows::Parts;
+use crate::kernel::node::shared;
+use crate::kernel::rows::{Parts, Place};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 /// Rows of tokens that have left.
 pub(crate) struct Resting<B: Backend> {
-    /// The row of each token that has one.
-    row: Vec<Option<usize>>,
-    /// `[n_rows, width]`
-    kept: Option<Tensor<B, 2>>,
+    /// Where the row of each token lies that has one.
+    places: Vec<Option<Place>>,
+    /// Of each step those that were made, `[…, width]`.
+    kept: Vec<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Resting<B> {
     pub fn new(n_tokens: usize) -> Self {
         Self {
-            row: vec![None; n_tokens],
-            kept: None,
+            places: vec![None; n_tokens],
+            kept: Vec::new(),
         }
     }
 
@@ -29,28 +30,37 @@ impl<B: Backend> Resting<B> {
         left: &[bool],
         make: impl FnOnce(&[usize]) -> Tensor<B, 2>,
     ) -> Parts<B> {
-        let without = |token: &usize| self.row[*token].is_none();
+        let without = |token: &usize| self.places[*token].is_none();
         let fresh: Vec<usize> = tokens.iter().copied().filter(without).collect();
-        let mut parts: Vec<Tensor<B, 2>> = self.kept.iter().cloned().collect();
-        let n_kept = parts.first().map_or(0, |kept| kept.dims()[0]);
-        let mut row = self.row.clone();
+        let mut parts = self.kept.clone();
+        let mut places = self.places.clone();
         if !fresh.is_empty() {
-            let made = make(&fresh);
-            for (index, &token) in fresh.iter().enumerate() {
-                row[token] = Some(n_kept + index);
+            let (part, made) = (parts.len(), shared(make(&fresh)));
+            for (row, &token) in fresh.iter().enumerate() {
+                places[token] = Some(Place { part, row });
             }
-            let stay: Vec<usize> = (0..fresh.len()).filter(|&at| left[fresh[at]]).collect();
-            for (index, &at) in stay.iter().enumerate() {
-                self.row[fresh[at]] = Some(n_kept + index);
-            }
-            if !stay.is_empty() {
-                let kept = self.kept.iter().cloned();
-                let kept = kept.chain([some(made.clone(), &stay)]).collect();
-                self.kept = Some(Tensor::cat(kept, 0));
-            }
+            self.keep(&fresh, left, &made);
             parts.push(made);
         }
-        let rows = tokens.iter().filter_map(|&token| row[token]).collect();
-        Parts { parts, rows }
+        let places = tokens.iter().filter_map(|&token| places[token]).collect();
+        Parts { parts, places }
+    }
+
+    /// Keeps rows of those that have left, or, where these are most, all.
+    fn keep(&mut self, fresh: &[usize], left: &[bool], made: &Tensor<B, 2>) {
+        let stay: Vec<usize> = (0..fresh.len()).filter(|&at| left[fresh[at]]).collect();
+        if stay.is_empty() {
+            return;
+        }
+        let part = self.kept.len();
+        let all = 2 * stay.len() > fresh.len();
+        for (index, &at) in stay.iter().enumerate() {
+            let row = if all { at } else { index };
+            self.places[fresh[at]] = Some(Place { part, row });
+        }
+        self.kept.push(match all {
+            true => made.clone(),
+            false => shared(some(made.clone(), &stay)),
+        });
     }
 }

@@ -16,7 +16,7 @@ use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use super::trace::{Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
-use crate::block::matrix::some;
+use crate::block::matrix::{some, values};
 use crate::block::routed::RoutedBlock;
 use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
@@ -234,8 +234,8 @@ impl<B: Backend> Ground<'_, B> {
         let probabilities = softmax(logits.clone(), 1);
         Asked {
             // The walk waits here for the device: who decides sits on the host.
-            host_logits: logits.clone().into_data().iter::<f32>().collect(),
-            host_probabilities: probabilities.clone().into_data().iter::<f32>().collect(),
+            host_logits: values(&logits),
+            host_probabilities: values(&probabilities),
             n_actions,
             probabilities,
             logits,
