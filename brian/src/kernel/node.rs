@@ -189,7 +189,7 @@ mod host {
         pinned: [Option<Arc<Pinned>>; N],
         ranks: [usize; N],
         /// Where the gradients of shared maps are added up.
-        sums: [Option<Arc<Mutex<Sum>>>; N],
+        sums: [Option<Arc<Sum>>; N],
         kept: P::Kept,
     }
 
@@ -224,11 +224,8 @@ mod host {
                     continue;
                 };
                 if let Some(sum) = sum {
-                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                    let is_first = sum.is_empty();
-                    sum.add(found, dims);
                     // A gradient has to arrive for the sum to be taken: one number that stands for it.
-                    if is_first {
+                    if sum.add(found, dims) {
                         let one = tensor(Array2::zeros([1, 1]).into_dyn());
                         gradients.register::<NdArray>(parent.id, one);
                     }
@@ -255,9 +252,9 @@ mod host {
     }
 
     /// The sums of all shared maps whose graph is there.
-    static SUMS: Mutex<BTreeMap<u64, Weak<Mutex<Sum>>>> = Mutex::new(BTreeMap::new());
+    static SUMS: Mutex<BTreeMap<u64, Weak<Sum>>> = Mutex::new(BTreeMap::new());
 
-    fn sum_of(node: NodeId) -> Option<Arc<Mutex<Sum>>> {
+    fn sum_of(node: NodeId) -> Option<Arc<Sum>> {
         let sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
         sums.get(&node.value)?.upgrade()
     }
@@ -277,7 +274,7 @@ mod host {
         match prepared.compute_bound().stateful() {
             OpsKind::UnTracked(prepared) => prepared.finish(map.primitive),
             OpsKind::Tracked(prepared) => {
-                let sum = Arc::new(Mutex::new(Sum::default()));
+                let sum = Arc::new(Sum::default());
                 let shared = prepared.finish(sum.clone(), map.primitive);
                 let mut sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
                 sums.retain(|_, sum| sum.strong_count() > 0);
@@ -292,20 +289,14 @@ mod host {
     struct Share;
 
     impl Backward<NdArray, 1> for Share {
-        type State = Arc<Mutex<Sum>>;
+        type State = Arc<Sum>;
 
-        fn backward(
-            self,
-            ops: Ops<Arc<Mutex<Sum>>, 1>,
-            gradients: &mut Gradients,
-            _: &mut Checkpointer,
-        ) {
+        fn backward(self, ops: Ops<Arc<Sum>, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
             let [Some(parent)] = ops.parents else {
                 return;
             };
             let arrived = gradients.consume::<NdArray>(&ops.node);
-            let mut sum = ops.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let total = match std::mem::take(&mut *sum).total() {
+            let total = match ops.state.total() {
                 Some(mut total) => {
                     // What other operations made of the map, or the number that stands for the sum.
                     if let Some(arrived) = rows(arrived)

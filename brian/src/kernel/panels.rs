@@ -1,8 +1,9 @@
 //! Products of some rows with a map, to the bit those of matrixmultiply.
 //!
 //! A walk multiplies groups of some tens of rows. matrixmultiply packs both sides of every product on one thread, which takes
-//! longer than such a product itself, and shares out what is left on threads of its own. Here a map is packed by all threads
-//! of the pool, rows are read where they lie, and columns are shared out. For many rows packing those too pays.
+//! longer than such a product itself, and shares out what is left on threads of its own, which then compete with those of the
+//! pool. Here a map is packed by all threads of the pool, or stays packed for a whole walk, rows are read where they lie, and
+//! rows and columns are shared out.
 
 use super::numeric::flat_mut;
 use super::pin;
@@ -10,9 +11,8 @@ use ndarray::{Array2, ArrayView2};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, f32x8};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
-/// From so many rows on matrixmultiply is as fast, where the map is not packed yet.
-const MANY: usize = 256;
 /// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
 const COLUMNS: usize = 16;
 /// So many products are added up before they are added to what is there: a panel of them fits the first cache.
@@ -82,26 +82,50 @@ fn turn(columns: &[f32], lines: &mut [Line]) {
 
 /// `out + a b`; says no, and does nothing, where it does not apply.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
-    let (Some(simd), Some(rows)) = (V3::try_new(), a.as_slice()) else {
+    let Some(simd) = V3::try_new() else {
         return false;
     };
-    if rows.is_empty() || b.is_empty() {
+    if a.is_empty() || b.is_empty() {
         return false;
     }
-    if let Some(pinned) = pin::find(b)
-        && let Some(map) = pinned.packed(b)
-    {
-        multiply(simd, rows, map, out);
+    let Some(rows) = by_row(a) else {
+        return false;
+    };
+    let pinned = pin::find(b);
+    if let Some(map) = pinned.as_ref().and_then(|pinned| pinned.packed(b)) {
+        multiply(simd, &rows, map, out);
         return true;
-    }
-    if a.nrows() >= MANY {
-        return false;
     }
     let Some(map) = Packed::new(b) else {
         return false;
     };
-    multiply(simd, rows, &map, out);
+    multiply(simd, &rows, &map, out);
     true
+}
+
+/// All numbers row by row; nothing of what lies neither row by row nor column by column.
+fn by_row(a: ArrayView2<'_, f32>) -> Option<Cow<'_, [f32]>> {
+    /// So many lines are turned at once.
+    const LINES: usize = 16;
+    if let Some(rows) = a.to_slice() {
+        return Some(rows.into());
+    }
+    let (height, depth) = a.dim();
+    let transposed = a.t();
+    let lines = transposed.as_slice()?;
+    let mut rows = vec![0.0; height * depth];
+    let chunks = rows.par_chunks_mut(COLUMNS * depth).enumerate();
+    chunks.for_each(|(chunk, rows)| {
+        for (part, lines) in lines.chunks(LINES * height).enumerate() {
+            for (row, values) in rows.chunks_exact_mut(depth).enumerate() {
+                let column = chunk * COLUMNS + row;
+                let lines = lines.chunks_exact(height);
+                let values = values[part * LINES..].iter_mut().zip(lines);
+                values.for_each(|(value, line)| *value = line[column]);
+            }
+        }
+    });
+    Some(rows.into())
 }
 
 fn multiply(simd: V3, rows: &[f32], map: &Packed, out: &mut Array2<f32>) {
