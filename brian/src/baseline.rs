@@ -4,7 +4,7 @@
 
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;
-use crate::block::matrix::{multiply, normed};
+use crate::block::matrix::{multiply, normed, shared};
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
@@ -108,7 +108,8 @@ impl<B: Backend> Baseline<B> {
     pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let causal = self.rotary.causal(tokens.dims()[1]);
         let embedded = embed(&self.embedding, tokens);
-        let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
+        let execute =
+            |hidden, block: &TransformerBlock<B>| shared(block.clone()).forward(hidden, &causal);
         let hidden = self.blocks.iter().fold(embedded, execute);
         self.head(hidden)
     }

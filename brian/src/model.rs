@@ -319,7 +319,10 @@ impl<B: Backend> Brian<B> {
     ) -> (Tensor<B, 3>, Trace<B>) {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
-        let execute = |hidden, block: &TransformerBlock<B>| block.forward(hidden, &causal);
+        let execute = |hidden, block: &TransformerBlock<B>| match rules.learning {
+            true => shared(block.clone()).forward(hidden, &causal),
+            false => block.forward(hidden, &causal),
+        };
         let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
         let ground = self.ground(&entered, &causal, rules, None);

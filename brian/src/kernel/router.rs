@@ -2,13 +2,12 @@
 
 use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{
-    add_product, flat, flat_mut, part, product, product_if, rows_per_task, sigmoid, vectorised,
+    add_product, flat, flat_mut, product, product_if, rows_per_task, sigmoid, vectorised,
 };
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use rayon::prelude::*;
 
 /// Action logits; `None` without biases too.
@@ -107,12 +106,9 @@ impl Pass<6> for Score {
         });
         let (above, below) = first.view().split_at(Axis(0), d_model);
         let of_first = wanted[2].then(|| {
-            let mut found = Array2::zeros(first.dim());
-            let rows = [(hidden, 0..d_model), (position, d_model..first.nrows())];
-            for (input, rows) in rows {
-                let mut found = part(found.view_mut(), 0, rows);
-                general_mat_mul(1.0, &input.t(), &of_between, 0.0, &mut found);
-            }
+            let found = [hidden, position].map(|input| product(input.t(), of_between.view()));
+            let [above, below] = found.each_ref().map(|part| part.view());
+            let found = concatenate(Axis(0), &[above, below]).expect("one width");
             found.into()
         });
         [
