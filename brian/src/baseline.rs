@@ -9,6 +9,7 @@ use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::kernel::gpu;
+use crate::kernel::node::reshape;
 use crate::kernel::product::times_transposed;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
@@ -163,9 +164,9 @@ pub(crate) fn head<B: Backend>(
     let ([batch, seq, d_model], dtype) = (hidden.dims(), hidden.dtype());
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
-    let normed = normed(norm, &hidden.reshape([batch * seq, d_model]), products);
-    times_transposed(&normed, &weight)
+    let normed = normed(norm, &reshape(hidden, [batch * seq, d_model]), products);
+    let logits = times_transposed(&normed, &weight)
         .unwrap_or_else(|| multiply(normed, weight.cast(products).transpose()))
-        .cast(dtype)
-        .reshape([batch, seq, vocabulary])
+        .cast(dtype);
+    reshape(logits, [batch, seq, vocabulary])
 }

@@ -7,6 +7,7 @@
 use super::BlockSizes;
 use super::matrix::{add_times, matrix, per_row, place, times};
 use super::transformer::norm;
+use crate::kernel::node::reshape;
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
@@ -66,6 +67,6 @@ impl<B: Backend> ExitBlock<B> {
             Exit::Residual => add_times(hidden, normed, &self.projection),
             Exit::Projection => times(normed, &self.projection),
         };
-        left.reshape(dims)
+        reshape(left, dims)
     }
 }

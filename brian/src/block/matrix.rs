@@ -1,5 +1,6 @@
 //! The bias-free linear map that everything in a block is made of.
 
+use crate::kernel::node::reshape;
 use crate::kernel::pin::{Pinned, pin};
 use crate::kernel::rows::Parts;
 use crate::kernel::{self, gpu, product};
@@ -103,7 +104,7 @@ pub(crate) fn per_token<B: Backend>(map: &Linear<B>, x: Tensor<B, 3>) -> Tensor<
     let [batch, seq, _] = x.dims();
     let y = times(per_row(x), map);
     let [_, d_out] = y.dims();
-    y.reshape([batch, seq, d_out])
+    reshape(y, [batch, seq, d_out])
 }
 
 /// The stream with a map of something added: `y + x W`.
@@ -137,7 +138,7 @@ pub(crate) fn place<B: Backend>(
 /// `[batch, seq, width]` token by token.
 pub(crate) fn per_row<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
     let [batch, seq, width] = x.dims();
-    x.reshape([batch * seq, width])
+    reshape(x, [batch * seq, width])
 }
 
 /// What a tensor holds, on the host.

@@ -7,6 +7,7 @@ use super::BlockSizes;
 use super::causal::Causal;
 use super::matrix::{matrix, per_row, place};
 use super::transformer::TransformerBlock;
+use crate::kernel::node::reshape;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -52,7 +53,7 @@ impl<B: Backend> RoutedBlock<B> {
     pub fn place(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
         let dims = hidden.dims();
         let placed = self.place_rows(per_row(hidden), per_row(position));
-        placed.reshape(dims)
+        reshape(placed, dims)
     }
 
     /// The same of tokens apart.

@@ -6,6 +6,7 @@ use super::causal::Causal;
 use super::feed_forward::FeedForward;
 use super::matrix::{normed, per_row, plus};
 use crate::kernel::feed_forward::feed_forward;
+use crate::kernel::node::reshape;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::backend::Backend;
@@ -49,7 +50,7 @@ impl<B: Backend> TransformerBlock<B> {
         let attention = &self.attention;
         let packed = attention.project_rows(&x, &self.attention_norm, causal);
         let found = attention.find_all(packed, batch, causal);
-        self.end(x, found).reshape(dims)
+        reshape(self.end(x, found), dims)
     }
 
     /// What attention starts from; see [`Attention::project`].
@@ -68,7 +69,7 @@ impl<B: Backend> TransformerBlock<B> {
     ) -> Tensor<B, 3> {
         let dims = x.dims();
         let found = self.attention.find(queries, among, mask);
-        self.end(per_row(x), per_row(found)).reshape(dims)
+        reshape(self.end(per_row(x), per_row(found)), dims)
     }
 
     /// The block's output for tokens with what their attention found.

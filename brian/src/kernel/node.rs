@@ -87,6 +87,20 @@ pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Option<Vec<f32>> {
     Some(flat(&rows_of::<B>(input(tensor))?).to_vec())
 }
 
+/// The same numbers in another shape. Burn's own on the host copies them.
+pub(crate) fn reshape<B: Backend, const D: usize, const E: usize>(
+    tensor: Tensor<B, D>,
+    dims: [usize; E],
+) -> Tensor<B, E> {
+    match host::reshape::<B>(tensor.into_primitive().tensor(), &dims) {
+        Ok(reshaped) => Tensor::from_primitive(TensorPrimitive::Float(reshaped)),
+        Err(tensor) => {
+            let tensor = Tensor::<B, D>::from_primitive(TensorPrimitive::Float(tensor));
+            tensor.reshape(dims)
+        }
+    }
+}
+
 /// A map, or rows, for several passes: what the gradient is a sum of is added up in one place, see [`Sum`](super::sum::Sum).
 pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B, D> {
     let shared = host::shared::<B>(map.into_primitive().tensor());
@@ -108,6 +122,13 @@ mod host {
 
     pub fn rows_of<B: Backend>(_: FloatTensor<B>) -> Option<Rows> {
         None
+    }
+
+    pub fn reshape<B: Backend>(
+        tensor: FloatTensor<B>,
+        _: &[usize],
+    ) -> Result<FloatTensor<B>, FloatTensor<B>> {
+        Err(tensor)
     }
 
     pub fn shared<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
@@ -135,7 +156,7 @@ mod host {
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn_ndarray::{NdArray, NdArrayTensor};
-    use ndarray::{Array2, ArrayD, Axis, Ix1, Ix2};
+    use ndarray::{ArcArray, Array2, ArrayD, Axis, Ix1, Ix2, IxDyn};
     use std::collections::BTreeMap;
     use std::marker::PhantomData;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -261,7 +282,7 @@ mod host {
 
     pub fn shared<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
         match same::<_, Learning>(map) {
-            Ok(map) => same(shared_map(map)).unwrap_or_else(|_| unreachable!("as it came")),
+            Ok(map) => same(shared_map(map)).unwrap_or_else(as_it_came),
             Err(map) => map,
         }
     }
@@ -309,6 +330,66 @@ mod host {
                 None => arrived,
             };
             gradients.register::<NdArray>(parent.id, total);
+        }
+    }
+
+    pub fn reshape<B: Backend>(
+        tensor: FloatTensor<B>,
+        dims: &[usize],
+    ) -> Result<FloatTensor<B>, FloatTensor<B>> {
+        let tensor = match same::<_, NdArrayTensor>(tensor) {
+            Ok(NdArrayTensor::F32(storage)) => {
+                return same(reshaped(storage.into_shared(), dims)).map_err(as_it_came);
+            }
+            Ok(tensor) => return Err(same(tensor).unwrap_or_else(as_it_came)),
+            Err(tensor) => same::<_, Learning>(tensor)?,
+        };
+        let NdArrayTensor::F32(storage) = tensor.primitive else {
+            return Err(same(tensor).unwrap_or_else(as_it_came));
+        };
+        let from = storage.shape().to_vec();
+        let output = reshaped(storage.into_shared(), dims);
+        let prepared = Reshape.prepare::<NoCheckpointing>([tensor.node]);
+        let output = match prepared.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+            OpsKind::Tracked(prepared) => prepared.finish(from, output),
+        };
+        same(output).map_err(as_it_came)
+    }
+
+    fn as_it_came<From, To>(_: From) -> To {
+        unreachable!("what comes as a type goes as that type")
+    }
+
+    fn reshaped(array: ArcArray<f32, IxDyn>, dims: &[usize]) -> NdArrayTensor {
+        let array = match array.is_standard_layout() {
+            true => array,
+            false => array.as_standard_layout().into_owned().into_shared(),
+        };
+        let reshaped = array.into_shape_with_order(dims);
+        reshaped.expect("as many numbers").into()
+    }
+
+    #[derive(Debug)]
+    struct Reshape;
+
+    impl Backward<NdArray, 1> for Reshape {
+        /// The shape that it had.
+        type State = Vec<usize>;
+
+        fn backward(
+            self,
+            ops: Ops<Vec<usize>, 1>,
+            gradients: &mut Gradients,
+            _: &mut Checkpointer,
+        ) {
+            let [Some(parent)] = ops.parents else {
+                return;
+            };
+            if let NdArrayTensor::F32(gradient) = gradients.consume::<NdArray>(&ops.node) {
+                gradients
+                    .register::<NdArray>(parent.id, reshaped(gradient.into_shared(), &ops.state));
+            }
         }
     }
 

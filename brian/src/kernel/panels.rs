@@ -19,8 +19,9 @@ const COLUMNS: usize = 16;
 const DEPTH: usize = 256;
 /// A task works on so many rows,
 const ROWS: usize = 48;
-/// and on so many panels.
+/// and on so many panels at least: on more where there are so many tasks for each thread.
 const PANELS: usize = 4;
+const TASKS: usize = 8;
 
 type Line = [f32; COLUMNS];
 
@@ -132,8 +133,10 @@ fn multiply(simd: V3, rows: &[f32], map: &Packed, out: &mut Array2<f32>) {
     let width = out.ncols();
     let mut tasks = Vec::new();
     let chunks = rows.chunks(ROWS * map.depth);
+    let n_tasks = TASKS * rayon::current_num_threads();
+    let n_panels = (width.div_ceil(COLUMNS) * chunks.len() / n_tasks).max(PANELS);
     for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(ROWS * width)) {
-        let panels = map.lines.chunks(PANELS * map.depth);
+        let panels = map.lines.chunks(n_panels * map.depth);
         let first = tasks.len();
         tasks.extend(panels.map(|panels| Task {
             rows,
@@ -142,7 +145,7 @@ fn multiply(simd: V3, rows: &[f32], map: &Packed, out: &mut Array2<f32>) {
             out: Vec::with_capacity(ROWS),
         }));
         for row in out.chunks_mut(width) {
-            let pieces = row.chunks_mut(PANELS * COLUMNS);
+            let pieces = row.chunks_mut(n_panels * COLUMNS);
             let tasks = tasks[first..].iter_mut();
             tasks
                 .zip(pieces)

@@ -16,7 +16,7 @@ use crate::block::attention::{KeysValues, Maps};
 use crate::block::causal::{Angles, Causal, MASKED};
 use crate::block::matrix::{pins, replace, rows, some};
 use crate::block::routed::RoutedBlock;
-use crate::kernel::node::shared;
+use crate::kernel::node::{reshape, shared};
 use crate::kernel::pin::Pinned;
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
@@ -197,7 +197,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     ) -> Tensor<B, 3> {
         let dims @ [batch, seq, d_model] = hidden.dims();
         let input = Input {
-            hidden: shared(hidden.clone().reshape([batch * seq, d_model])),
+            hidden: shared(reshape(hidden.clone(), [batch * seq, d_model])),
             position,
         };
         if let Some(past) = self.past {
@@ -214,7 +214,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
                 _ if let Some(past) = self.past => {
                     let output = past.borrow_mut().output(index, block, &self.pool[block]);
-                    some(output.reshape([batch * seq, d_model]), tokens)
+                    some(reshape(output, [batch * seq, d_model]), tokens)
                 }
                 (Execution::Grouped, Attends::All) if everywhere => {
                     self.everywhere(block, &input, tokens)
@@ -237,7 +237,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         }
         // Not the change: a state plus a change is not to the bit the state that it leads to. A token that is fused has several
         // outputs; one that runs no block is not touched: not in memory, not by a gradient.
-        replace(input.hidden, &order, Tensor::cat(outputs, 0)).reshape(dims)
+        let moved = replace(input.hidden, &order, Tensor::cat(outputs, 0));
+        reshape(moved, dims)
     }
 
     fn runs_everywhere(&self, tokens: &[usize]) -> bool {
@@ -251,7 +252,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let block = &self.pool[index];
         let split = |x: &Tensor<B, 2>| {
             let [_, width] = x.dims();
-            x.clone().reshape([batch, seq, width])
+            reshape(x.clone(), [batch, seq, width])
         };
         let (hidden, position) = (split(&input.hidden), split(&input.position));
         let output = match self.attends {
@@ -269,7 +270,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 .memory
                 .execute(index, block, hidden, position, self.causal),
         };
-        output.reshape([n_tokens, d_model])
+        reshape(output, [n_tokens, d_model])
     }
 
     /// What a block makes of some branches, `[tokens, d_model]`: only what follows attention runs on these alone.

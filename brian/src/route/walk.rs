@@ -18,6 +18,7 @@ use super::trace::{Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
 use crate::block::matrix::{some, values};
 use crate::block::routed::RoutedBlock;
+use crate::kernel::node::reshape;
 use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -181,7 +182,7 @@ impl<B: Backend> Ground<'_, B> {
                 .expand([batch, seq, d_model]),
         };
         let position = self.into.tell_router(state.position.clone());
-        let seen = seen.reshape([n_tokens, d_model]);
+        let seen = reshape(seen, [n_tokens, d_model]);
         let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
                 let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
