@@ -4,13 +4,14 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{add_times, exact, matrix, multiply, normed, per_row, per_token};
+use super::matrix::{add_times, columns, exact, matrix, multiply, normed, per_row, per_token};
 use crate::kernel::attend::{attend, attend_all};
+use crate::kernel::gpu;
+use crate::kernel::node::shared;
 use crate::kernel::pin::{Pinned, pin};
 use crate::kernel::project::{Columns, project};
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
-use crate::kernel::{self, gpu};
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
@@ -126,7 +127,7 @@ impl<B: Backend> Attention<B> {
     pub(crate) fn maps(&self) -> Maps<B> {
         let packed = self.query_key_value.weight.val();
         let [d_model, _] = packed.dims();
-        let part = |columns| kernel::node::shared(packed.clone().slice_dim(1, columns));
+        let part = |which| shared(columns(&packed, which));
         let [queries, keys_values] = [0..d_model, d_model..3 * d_model].map(part);
         Maps {
             pinned: [&queries, &keys_values].map(pin),

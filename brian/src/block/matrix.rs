@@ -8,6 +8,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A map `[d_in, d_out]`; its values come from [`crate::initial`].
@@ -170,24 +171,31 @@ pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 
     }
 }
 
-/// A tensor with other rows in some places; where one place gets several, with their sum.
+/// A tensor with the rows of some parts in some places; where one place gets several, with their sum.
 pub(crate) fn replace<B: Backend>(
     into: Tensor<B, 2>,
     which: &[usize],
-    rows: Tensor<B, 2>,
+    parts: Vec<Tensor<B, 2>>,
 ) -> Tensor<B, 2> {
     let [n_rows, _] = into.dims();
     if which.iter().copied().eq(0..n_rows) {
-        return rows;
+        return Tensor::cat(parts, 0);
     }
-    kernel::rows::replace(&into, which, &rows).unwrap_or_else(|| {
+    kernel::rows::replace(&into, which, &parts).unwrap_or_else(|| {
         let device = into.device();
         let mut stays = vec![1.0; n_rows];
         which.iter().for_each(|&row| stays[row] = 0.0);
         let stays = Tensor::from_data(TensorData::new::<f32, _>(stays, [n_rows, 1]), &device);
         let which = indices(which, &device);
+        let rows = Tensor::cat(parts, 0);
         (into * stays).select_assign(0, which, rows, IndexingUpdateOp::Add)
     })
+}
+
+/// Some columns of a map.
+pub(crate) fn columns<B: Backend>(map: &Tensor<B, 2>, which: Range<usize>) -> Tensor<B, 2> {
+    kernel::rows::columns(map, which.start, which.len())
+        .unwrap_or_else(|| map.clone().slice_dim(1, which))
 }
 
 impl<B: Backend> Parts<B> {

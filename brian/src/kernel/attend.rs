@@ -1,7 +1,7 @@
 //! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
 //! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
-use super::node::{Gradient, Pass, Rows, SomeRows, input, run};
+use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
 use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
 use super::rows::{Parts, Place};
 use super::sight::Sight;
@@ -38,8 +38,7 @@ pub(crate) fn attend<B: Backend>(
     n_heads: usize,
     sight: &Arc<Sight>,
 ) -> Option<Tensor<B, 2>> {
-    let most = keys_values.parts.len();
-    if most > 8 {
+    if keys_values.parts.len() > MOST_PARTS {
         let one = Parts::one(keys_values.clone().gather());
         return attend(queries, &one, n_heads, sight);
     }
@@ -47,29 +46,7 @@ pub(crate) fn attend<B: Backend>(
         attend: Attend::new(n_heads, sight),
         places: keys_values.places.clone(),
     };
-    match most {
-        1 => apart::<B, 2>(pass, queries, &keys_values.parts),
-        2 => apart::<B, 3>(pass, queries, &keys_values.parts),
-        3 | 4 => apart::<B, 5>(pass, queries, &keys_values.parts),
-        _ => apart::<B, 9>(pass, queries, &keys_values.parts),
-    }
-}
-
-/// With so many inputs: the last part fills up what is left.
-fn apart<B: Backend, const N: usize>(
-    pass: Apart,
-    queries: &Tensor<B, 2>,
-    parts: &[Tensor<B, 2>],
-) -> Option<Tensor<B, 2>>
-where
-    Apart: Pass<N>,
-{
-    let last = parts.last()?;
-    let inputs = std::array::from_fn(|index| match index {
-        0 => input(queries),
-        _ => input(parts.get(index - 1).unwrap_or(last)),
-    });
-    run(pass, inputs)
+    run_parts(pass, queries, &keys_values.parts)
 }
 
 /// Queries, keys and values side by side.

@@ -12,7 +12,7 @@
 //! | `panels` | products of some rows with a map that all threads pack |
 //! | `pin` | maps that stay packed while a walk is underway |
 //! | `norm` | `x / rms(x) ⊙ gain` and back |
-//! | `rows` | some rows, and others in their place |
+//! | `rows` | some rows, others in their place, some columns |
 //! | `router` | `silu([h, P] W1 + b1) W2 + b2` |
 //! | `product` | `x W`, `x Wᵀ`, `y + x W` |
 //! | `project` | `norm(x) W`, queries scaled, queries and keys turned to their positions |

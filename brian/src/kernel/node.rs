@@ -1,6 +1,6 @@
 //! A pass as an operation of a backend: computed where tensors lie in the memory of the host, with its gradient where one is wanted.
 
-use super::numeric::{flat, flat_mut};
+use super::numeric::{add, add_product, flat, flat_mut, part};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
@@ -37,6 +37,24 @@ pub(super) enum Gradient {
     Product(Rows, Rows),
     /// Of some rows; that of all others is zero.
     Some(SomeRows),
+    /// Of the columns from one on; that of all others is zero.
+    Columns(Rows, usize),
+}
+
+impl Gradient {
+    /// Adds it to a sum.
+    pub fn add_to(self, sum: &mut Array2<f32>) {
+        match self {
+            Self::Whole(whole) => add(sum, &whole),
+            Self::Product(left, right) => add_product(left.t(), right.view(), sum),
+            Self::Some(some) => some.add_to(sum),
+            Self::Columns(columns, first) => {
+                let which = first..first + columns.ncols();
+                let mut sum = part(sum.view_mut(), 1, which);
+                sum += &columns;
+            }
+        }
+    }
 }
 
 /// Rows that are added to others: of each which it is, and to which.
@@ -46,7 +64,7 @@ pub(super) struct SomeRows {
 }
 
 impl SomeRows {
-    pub fn add_to(&self, sum: &mut Array2<f32>) {
+    fn add_to(&self, sum: &mut Array2<f32>) {
         let width = sum.ncols();
         let (from, to) = (flat(&self.rows), flat_mut(sum));
         for &[which, place] in &self.places {
@@ -66,6 +84,37 @@ impl From<Array2<f32>> for Gradient {
 /// The primitive of an input.
 pub(super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatTensor<B> {
     tensor.clone().into_primitive().tensor()
+}
+
+/// Of so many parts a pass can be made.
+pub(super) const MOST_PARTS: usize = 8;
+
+/// What a pass makes of one input and of some parts, at most [`MOST_PARTS`]: the last one fills up what is left of the inputs.
+pub(super) fn run_parts<B: Backend, P>(
+    pass: P,
+    first: &Tensor<B, 2>,
+    parts: &[Tensor<B, 2>],
+) -> Option<Tensor<B, 2>>
+where
+    P: Pass<2> + Pass<3> + Pass<5> + Pass<9>,
+{
+    fn filled<B: Backend, const N: usize>(
+        first: &Tensor<B, 2>,
+        parts: &[Tensor<B, 2>],
+    ) -> [FloatTensor<B>; N] {
+        let last = parts.len() - 1;
+        std::array::from_fn(|index| match index {
+            0 => input(first),
+            _ => input(&parts[last.min(index - 1)]),
+        })
+    }
+    match parts.len() {
+        1 => run(pass, filled::<B, 2>(first, parts)),
+        2 => run(pass, filled::<B, 3>(first, parts)),
+        3 | 4 => run(pass, filled::<B, 5>(first, parts)),
+        5..=MOST_PARTS => run(pass, filled::<B, 9>(first, parts)),
+        _ => None,
+    }
 }
 
 /// What a pass makes of its inputs, if they lie in the memory of the host in single precision.
@@ -145,7 +194,6 @@ mod host {
 
 #[cfg(feature = "ndarray")]
 mod host {
-    use super::super::numeric::product;
     use super::super::pin::{self, Pinned};
     use super::super::sum::Sum;
     use super::{Backend, FloatTensor, Gradient, Pass, Rows, same};
@@ -252,22 +300,19 @@ mod host {
                     }
                     continue;
                 }
-                let found = match found {
-                    Gradient::Product(left, right) => product(left.t(), right.view()).into_dyn(),
-                    Gradient::Some(some) => {
+                let whole = match found {
+                    Gradient::Whole(whole) => whole,
+                    found => {
                         let mut whole = Array2::zeros(dims);
-                        some.add_to(&mut whole);
-                        whole.into_dyn()
-                    }
-                    Gradient::Whole(whole) if rank == 1 => {
-                        whole.into_owned().index_axis_move(Axis(0), 0).into_dyn()
-                    }
-                    Gradient::Whole(whole) => {
-                        gradients.register::<NdArray>(parent.id, whole.into_dyn().into());
-                        continue;
+                        found.add_to(&mut whole);
+                        whole.into_shared()
                     }
                 };
-                gradients.register::<NdArray>(parent.id, tensor(found));
+                let whole = match rank {
+                    1 => whole.index_axis_move(Axis(0), 0).into_dyn(),
+                    _ => whole.into_dyn(),
+                };
+                gradients.register::<NdArray>(parent.id, whole.into());
             }
         }
     }

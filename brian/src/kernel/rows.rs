@@ -1,7 +1,7 @@
-//! Some rows of a tensor, any of them any number of times, and others in their place.
+//! Some rows of a tensor, any of them any number of times, others in their place, and some columns.
 
-use super::node::{Gradient, Pass, Rows, SomeRows, input, run};
-use super::numeric::{flat, flat_mut};
+use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
+use super::numeric::{flat, flat_mut, part};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
@@ -15,17 +15,21 @@ pub(crate) fn rows<B: Backend>(from: &Tensor<B, 2>, which: &[usize]) -> Option<T
     run(Select { which }, [input(from)])
 }
 
-/// `into` with `rows` in the places `which`; where one place gets several, with their sum.
+/// `into` with the rows of some parts, one part after another, in the places `which`; where one place gets several, with their
+/// sum.
 ///
 /// # Shapes
-/// `[n, width]` and `[which, width]` to `[n, width]`
+/// `[n, width]` and `[…, width]`, `which` in all, to `[n, width]`
 pub(crate) fn replace<B: Backend>(
     into: &Tensor<B, 2>,
     which: &[usize],
-    rows: &Tensor<B, 2>,
+    parts: &[Tensor<B, 2>],
 ) -> Option<Tensor<B, 2>> {
     let which = which.to_vec();
-    run(Replace { which }, [input(into), input(rows)])
+    match parts.len() > MOST_PARTS {
+        true => run_parts(Replace { which }, into, &[Tensor::cat(parts.to_vec(), 0)]),
+        false => run_parts(Replace { which }, into, parts),
+    }
 }
 
 /// Rows that lie in several tensors `[…, width]`.
@@ -91,20 +95,23 @@ impl Pass<1> for Select {
     }
 }
 
+/// A tensor, then parts of what replaces its rows.
 #[derive(Clone, Debug)]
 struct Replace {
     which: Vec<usize>,
 }
 
-impl Pass<2> for Replace {
+impl<const N: usize> Pass<N> for Replace {
     type Kept = ();
 
-    fn forward(&self, [into, rows]: &[Rows; 2]) -> (Array2<f32>, ()) {
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
+        let (into, parts) = inputs.split_first().expect("a tensor");
         let width = into.ncols();
         let mut replaced = into.to_owned();
         let mut is_first = vec![true; into.nrows()];
         let to = flat_mut(&mut replaced);
-        for (from, &row) in flat(rows).chunks_exact(width.max(1)).zip(&self.which) {
+        let rows = parts.iter().flat_map(|part| flat(part).chunks_exact(width));
+        for (from, &row) in rows.zip(&self.which) {
             let to = &mut to[row * width..][..width];
             match std::mem::take(&mut is_first[row]) {
                 true => to.copy_from_slice(from),
@@ -116,20 +123,66 @@ impl Pass<2> for Replace {
 
     fn backward(
         &self,
-        _: &[Rows; 2],
+        inputs: &[Rows; N],
         (): (),
         gradient: Rows,
-        wanted: [bool; 2],
-    ) -> [Option<Gradient>; 2] {
-        let of_rows = wanted[1].then(|| pick(&gradient, &self.which).into());
-        let of_into = wanted[0].then(|| {
+        wanted: [bool; N],
+    ) -> [Option<Gradient>; N] {
+        let mut left = self.which.as_slice();
+        let mut found: [Option<Gradient>; N] = std::array::from_fn(|index| {
+            let n_rows = match index {
+                0 => 0,
+                _ => inputs[index].nrows().min(left.len()),
+            };
+            let (which, others) = left.split_at(n_rows);
+            left = others;
+            (n_rows > 0 && wanted[index]).then(|| pick(&gradient, which).into())
+        });
+        if wanted[0] {
             let width = gradient.ncols();
             let mut gradient = gradient.into_owned();
             let of_into = flat_mut(&mut gradient);
             let rows = self.which.iter();
             rows.for_each(|row| of_into[row * width..][..width].fill(0.0));
-            gradient.into()
-        });
-        [of_into, of_rows]
+            found[0] = Some(gradient.into());
+        }
+        found
+    }
+}
+
+/// Columns of a map from `first` on.
+///
+/// # Shapes
+/// `[d_in, d_out]` to `[d_in, n]`
+pub(crate) fn columns<B: Backend>(
+    map: &Tensor<B, 2>,
+    first: usize,
+    n: usize,
+) -> Option<Tensor<B, 2>> {
+    run(Columns { first, n }, [input(map)])
+}
+
+#[derive(Clone, Debug)]
+struct Columns {
+    first: usize,
+    n: usize,
+}
+
+impl Pass<1> for Columns {
+    type Kept = ();
+
+    fn forward(&self, [map]: &[Rows; 1]) -> (Array2<f32>, ()) {
+        let columns = part(map.view(), 1, self.first..self.first + self.n);
+        (columns.as_standard_layout().into_owned(), ())
+    }
+
+    fn backward(
+        &self,
+        _: &[Rows; 1],
+        (): (),
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        [Some(Gradient::Columns(gradient, self.first))]
     }
 }

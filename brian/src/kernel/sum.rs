@@ -9,7 +9,7 @@
 //! who does it when.
 
 use super::node::{Gradient, Rows};
-use super::numeric::{add, add_product};
+use super::numeric::add_product;
 use ndarray::{Array2, Axis, concatenate};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,16 +65,12 @@ impl Sum {
                     rayon::spawn(move || sum.multiply());
                 }
             }
-            Gradient::Whole(whole) => {
+            part => {
                 let mut sum = self.settled();
-                match &mut *sum {
-                    Some(sum) => add(sum, &whole),
-                    None => *sum = Some(whole.into_owned()),
+                match (&mut *sum, part) {
+                    (None, Gradient::Whole(whole)) => *sum = Some(whole.into_owned()),
+                    (_, part) => part.add_to(sum.get_or_insert_with(|| Array2::zeros(dims))),
                 }
-            }
-            Gradient::Some(some) => {
-                let mut sum = self.settled();
-                some.add_to(sum.get_or_insert_with(|| Array2::zeros(dims)));
             }
         }
         !self.has_any.swap(true, Ordering::Relaxed)

@@ -237,7 +237,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         }
         // Not the change: a state plus a change is not to the bit the state that it leads to. A token that is fused has several
         // outputs; one that runs no block is not touched: not in memory, not by a gradient.
-        let moved = replace(input.hidden, &order, Tensor::cat(outputs, 0));
+        let moved = replace(input.hidden, &order, outputs);
         reshape(moved, dims)
     }
 
