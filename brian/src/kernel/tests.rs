@@ -2,11 +2,13 @@
 
 use super::attend::{attend, attend_all};
 use super::feed_forward::feed_forward;
-use super::node::shared;
+use super::node::{reshape, shared};
+use super::pin::pin;
 use super::product::{add_times, times, times_transposed};
 use super::project::{Columns, project};
 use super::rows::{Parts, Place};
 use super::sight::Sight;
+use super::straight::straight;
 use crate::block::causal::Rotary;
 use crate::block::feed_forward::FeedForward;
 use crate::block::matrix::rows;
@@ -178,6 +180,159 @@ fn rows_once_twice_and_never() {
         [&x],
         |[x], _| super::rows::rows(&x, &which),
         |[x], _| chosen.clone().matmul(x),
+    );
+}
+
+/// By passes that use all of them and by passes that use some, and by an operation that knows nothing of shared rows.
+#[test]
+fn shared_rows_have_the_gradient_of_all_their_uses() {
+    let which = [3, 0, 3, 6];
+    compare(
+        [&values([7, 26], 1), &values([26, 30], 3)],
+        |[x, map], _| {
+            let x = shared(x);
+            let some = super::rows::rows(&x, &which)?;
+            let parts = [times(&some, &map)?, times(&x, &map)?, x.clone().matmul(map)];
+            Some(Tensor::cat(parts.to_vec(), 0))
+        },
+        |[x, map], _| {
+            let all = x.matmul(map);
+            let some = which.map(|row| all.clone().slice_dim(0, row..row + 1));
+            Tensor::cat([some.to_vec(), vec![all.clone(), all]].concat(), 0)
+        },
+    );
+}
+
+/// The gradient of a map is made by whichever thread is free; its bits do not tell by which.
+#[test]
+fn a_shared_map_has_the_same_gradient_for_every_number_of_threads() {
+    let gradient = |n_threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+        pool.build().expect("threads").install(|| {
+            let [x, map] = [values([3000, 26], 1), values([26, 90], 3)];
+            let shared = shared(map.clone());
+            let uses =
+                (0..10).flat_map(|part| [part * 300..part * 300 + 7, part * 300..part * 300 + 300]);
+            let sum = uses
+                .map(|rows| {
+                    let y = times(&x.clone().slice_dim(0, rows), &shared).expect("the host");
+                    (y.clone() * y).sum()
+                })
+                .reduce(|a, b| a + b);
+            let gradients = sum.expect("some").backward();
+            map.grad(&gradients).expect("a gradient").into_data()
+        })
+    };
+    let alone = gradient(1);
+    for n_threads in [2, 3, 8] {
+        assert_eq!(gradient(n_threads), alone, "{n_threads} threads");
+    }
+}
+
+/// Another map in its place, and views that are neither it nor its transpose, are not taken for it.
+#[test]
+fn a_map_that_stays_packed_gives_the_same_bits() {
+    for n in [1, 30, 700] {
+        let [x, y] = [values([n, 300], 1), values([n, 40], 2)];
+        let map = values([300, 40], 3);
+        let products = || {
+            let [right, back] = [times(&x, &map), times_transposed(&y, &map)];
+            let parts = (0..2).map(|part| {
+                let rows = part * 150..part * 150 + 150;
+                let [x, map] = [
+                    x.clone().slice_dim(1, rows.clone()),
+                    map.clone().slice_dim(0, rows),
+                ];
+                times(&x, &map)
+            });
+            let all: Vec<_> = [right, back].into_iter().chain(parts).collect();
+            all.into_iter()
+                .map(|found| found.expect("the host").into_data())
+                .collect::<Vec<_>>()
+        };
+        let plain = products();
+        let pinned = pin(&map).expect("the host");
+        assert_eq!(products(), plain, "{n} rows");
+        assert_eq!(products(), plain, "{n} rows, once more");
+        drop(pinned);
+        assert_eq!(products(), plain, "{n} rows, behind");
+    }
+    assert!(pin(&values([300], 1)).is_none(), "a vector is no map");
+}
+
+#[test]
+fn other_rows_in_some_places() {
+    for n_parts in [1, 2, 3, 5, 10] {
+        // The second part has a place of the first one too.
+        let which: Vec<usize> = (0..2 * n_parts)
+            .map(|row| (row * 7 + row / 3) % 26)
+            .collect();
+        let rows = |parts: Matrix| parts.chunk(n_parts, 0);
+        compare(
+            [&values([26, 5], 1), &values([2 * n_parts, 5], 2)],
+            |[into, parts], _| super::rows::replace(&into, &which, &rows(parts)),
+            |[into, parts], _| {
+                let stays = (0..26).map(|row| f32::from(u8::from(!which.contains(&row))));
+                let stays = TensorData::new(stays.collect::<Vec<_>>(), [26, 1]);
+                let one_hot = (0..26).flat_map(|row| which.iter().map(move |&at| at == row));
+                let one_hot: Vec<f32> = one_hot.map(|is| f32::from(u8::from(is))).collect();
+                let one_hot = TensorData::new(one_hot, [26, which.len()]);
+                let [stays, one_hot] =
+                    [stays, one_hot].map(|data| Matrix::from_data(data, &Default::default()));
+                into * stays + one_hot.matmul(parts)
+            },
+        );
+    }
+}
+
+#[test]
+fn columns_of_a_map() {
+    let twice = |map: &Matrix, [first, second]: [Matrix; 2]| {
+        Tensor::cat(vec![first, second, map.clone()], 1)
+    };
+    for is_shared in [false, true] {
+        compare(
+            [&values([7, 12], 1)],
+            |[map], _| {
+                let map = if is_shared { shared(map) } else { map };
+                let parts = [
+                    super::rows::columns(&map, 2, 5)?,
+                    super::rows::columns(&map, 4, 8)?,
+                ];
+                Some(twice(&map, parts))
+            },
+            |[map], _| {
+                let parts = [2..7, 4..12].map(|columns| map.clone().slice_dim(1, columns));
+                twice(&map, parts)
+            },
+        );
+    }
+}
+
+#[test]
+fn a_gain_of_zero_with_its_gradient() {
+    let which = [3, 0, 6, 5];
+    let gains = |gain: Matrix| gain.clone() - gain.detach();
+    compare(
+        [&values([4, 24], 1), &values([7, 1], 3)],
+        |[after, gain], _| {
+            let change = [after.clone(), values([7, 24], 2)];
+            straight(&after, change, &gains(gain), &which)
+        },
+        |[after, gain], _| {
+            let before = rows(values([7, 24], 2), &which);
+            let change = (after.clone() - before).detach();
+            after + change * rows(gains(gain), &which)
+        },
+    );
+}
+
+#[test]
+fn another_shape() {
+    compare(
+        [&values([6, 4], 1)],
+        |[x], _| Some(reshape(reshape(x.transpose(), [2, 3, 4]), [8, 3])),
+        |[x], _| x.transpose().reshape([8, 3]),
     );
 }
 
@@ -353,6 +508,26 @@ fn attention_of_tokens_apart() {
         },
         |[queries, first, second], _| seen(&queries, &gather(first, second).gather(), &sight),
     );
+    // In more parts, and in more than one pass takes.
+    for n_parts in [3, 5, 8, 12] {
+        let place = |key: usize| Place {
+            part: key % n_parts,
+            row: key / n_parts,
+        };
+        let gather = |parts: Matrix| Parts {
+            parts: parts.chunk(n_parts, 0).into_iter().map(shared).collect(),
+            places: (0..16).map(place).collect(),
+        };
+        let rows_of_part = 16usize.div_ceil(n_parts);
+        compare(
+            [
+                &queries,
+                &values([n_parts * rows_of_part, 2 * SIZES.d_model], 4),
+            ],
+            |[queries, parts], _| attend(&queries, &gather(parts), SIZES.n_heads, &sight),
+            |[queries, parts], _| seen(&queries, &gather(parts).gather(), &sight),
+        );
+    }
     let keys_values = values([16, 2 * SIZES.d_model], 2);
     let heads = |x: Tensor<Learning, 3>| {
         let [n_sequences, n_rows, _] = x.dims();
