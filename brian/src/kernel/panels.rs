@@ -11,12 +11,14 @@ use ndarray::{Array2, ArrayView2};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, f32x8};
 use rayon::prelude::*;
-use std::borrow::Cow;
+use std::ops::Range;
 
 /// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
 const COLUMNS: usize = 16;
 /// So many products are added up before they are added to what is there: a panel of them fits the first cache.
 const DEPTH: usize = 256;
+/// So many panels of that depth are packed at once, if they need not stay.
+const AT_ONCE: usize = 64;
 /// A task works on so many rows,
 const ROWS: usize = 48;
 /// and on so many panels at least: on more where there are so many tasks for each thread.
@@ -25,7 +27,7 @@ const TASKS: usize = 8;
 
 type Line = [f32; COLUMNS];
 
-/// A map cut into panels of columns, each line by line, and its last one filled up with zeros.
+/// A map cut into panels of columns, each line by line, and its last one filled up.
 #[derive(Debug)]
 pub struct Packed {
     depth: usize,
@@ -36,38 +38,60 @@ impl Packed {
     /// Nothing for a map that lies neither row by row nor column by column.
     pub fn new(map: ArrayView2<f32>) -> Option<Self> {
         let (depth, width) = map.dim();
-        let transposed = map.t();
-        let (by_row, by_column) = (map.as_slice(), transposed.as_slice());
         let mut lines = vec![[0.0; COLUMNS]; width.div_ceil(COLUMNS) * depth];
-        let fill = |panel: usize, lines: &mut [Line]| {
-            let first = panel * COLUMNS;
-            let n = COLUMNS.min(width - first);
-            if let Some(map) = by_row {
-                for (line, row) in lines.iter_mut().zip(map.chunks_exact(width)) {
-                    let row = &row[first..first + n];
-                    match row.first_chunk() {
-                        Some(whole) => *line = *whole,
-                        None => line[..n].copy_from_slice(row),
-                    }
-                }
-            } else if let Some(map) = by_column {
-                turn(&map[first * depth..][..n * depth], lines);
-            }
-        };
-        by_row.or(by_column)?;
-        let panels = lines.par_chunks_mut(depth).enumerate();
-        panels.for_each(|(panel, lines)| fill(panel, lines));
+        Map::new(map)?.pack(0..depth, 0..width, &mut lines);
         Some(Self { depth, lines })
     }
 }
 
-/// Columns one after another, side by side.
-fn turn(columns: &[f32], lines: &mut [Line]) {
-    let depth = lines.len();
-    if columns.len() == COLUMNS * depth {
+/// How the numbers of a map lie.
+enum Map<'a> {
+    ByRow { numbers: &'a [f32], width: usize },
+    ByColumn { numbers: &'a [f32], depth: usize },
+}
+
+impl<'a> Map<'a> {
+    fn new(map: ArrayView2<'a, f32>) -> Option<Self> {
+        let (depth, width) = map.dim();
+        let by_row = map.to_slice();
+        let by_row = by_row.map(|numbers| Self::ByRow { numbers, width });
+        by_row.or_else(|| {
+            let numbers = map.reversed_axes().to_slice()?;
+            Some(Self::ByColumn { numbers, depth })
+        })
+    }
+
+    /// Some rows of some columns, panel after panel.
+    fn pack(&self, rows: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
+        let panels = lines.par_chunks_mut(rows.len()).enumerate();
+        panels.for_each(|(panel, lines)| {
+            let first = columns.start + panel * COLUMNS;
+            let n = COLUMNS.min(columns.end - first);
+            match *self {
+                Self::ByRow { numbers, width } => {
+                    let rows = numbers[rows.start * width..].chunks_exact(width);
+                    for (line, row) in lines.iter_mut().zip(rows) {
+                        let row = &row[first..first + n];
+                        match row.first_chunk() {
+                            Some(whole) => *line = *whole,
+                            None => line[..n].copy_from_slice(row),
+                        }
+                    }
+                }
+                Self::ByColumn { numbers, depth } => {
+                    let column = |index| &numbers[(first + index) * depth..][rows.clone()];
+                    turn(column, n, lines);
+                }
+            }
+        });
+    }
+}
+
+/// Columns, side by side.
+fn turn<'a>(column: impl Fn(usize) -> &'a [f32], n: usize, lines: &mut [Line]) {
+    if n == COLUMNS {
         // All at once: a line is written once, as a whole.
-        let columns: [&[f32]; COLUMNS] =
-            std::array::from_fn(|column| &columns[column * depth..][..depth]);
+        let columns: [&[f32]; COLUMNS] = std::array::from_fn(|index| &column(index)[..lines.len()]);
         for (place, line) in lines.iter_mut().enumerate() {
             for (value, column) in line.iter_mut().zip(columns) {
                 *value = column[place];
@@ -75,9 +99,9 @@ fn turn(columns: &[f32], lines: &mut [Line]) {
         }
         return;
     }
-    for (column, values) in columns.chunks_exact(depth.max(1)).enumerate() {
-        let lines = lines.iter_mut().zip(values);
-        lines.for_each(|(line, value)| line[column] = *value);
+    for index in 0..n {
+        let lines = lines.iter_mut().zip(column(index));
+        lines.for_each(|(line, value)| line[index] = *value);
     }
 }
 
@@ -86,78 +110,123 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
     let Some(simd) = V3::try_new() else {
         return false;
     };
+    let (Some(left), Some(right)) = (Map::new(a), Map::new(b)) else {
+        return false;
+    };
+    let (depth, width) = b.dim();
     if a.is_empty() || b.is_empty() {
         return false;
     }
-    let Some(rows) = by_row(a) else {
-        return false;
-    };
     let pinned = pin::find(b);
-    if let Some(map) = pinned.as_ref().and_then(|pinned| pinned.packed(b)) {
-        multiply(simd, &rows, map, out);
+    if let Map::ByRow { numbers, .. } = left
+        && let Some(map) = pinned.as_ref().and_then(|pinned| pinned.packed(b))
+    {
+        let left = Left {
+            rows: numbers,
+            stride: depth,
+            first: 0,
+        };
+        left.multiply(simd, &map.lines, map.depth, out, 0..width);
         return true;
     }
-    let Some(map) = Packed::new(b) else {
-        return false;
-    };
-    multiply(simd, &rows, &map, out);
+    let most = AT_ONCE.min(width.div_ceil(COLUMNS)) * DEPTH.min(depth);
+    let mut lines = vec![[0.0; COLUMNS]; most];
+    let mut turned = Vec::new();
+    for first in (0..depth).step_by(DEPTH) {
+        let part = first..(first + DEPTH).min(depth);
+        let left = match left {
+            Map::ByRow { numbers, .. } => Left {
+                rows: numbers,
+                stride: depth,
+                first,
+            },
+            Map::ByColumn { numbers, .. } => {
+                turned.resize(a.nrows() * part.len(), 0.0);
+                by_row(&numbers[part.start * a.nrows()..], a.nrows(), &mut turned);
+                Left {
+                    rows: &turned,
+                    stride: part.len(),
+                    first: 0,
+                }
+            }
+        };
+        for first in (0..width).step_by(AT_ONCE * COLUMNS) {
+            let columns = first..(first + AT_ONCE * COLUMNS).min(width);
+            let lines = &mut lines[..columns.len().div_ceil(COLUMNS) * part.len()];
+            right.pack(part.clone(), columns.clone(), lines);
+            left.multiply(simd, lines, part.len(), out, columns);
+        }
+    }
     true
 }
 
-/// All numbers row by row; nothing of what lies neither row by row nor column by column.
-fn by_row(a: ArrayView2<'_, f32>) -> Option<Cow<'_, [f32]>> {
+/// Row by row what lies column by column, in lines of `height`.
+fn by_row(numbers: &[f32], height: usize, rows: &mut [f32]) {
     /// So many lines are turned at once.
     const LINES: usize = 16;
-    if let Some(rows) = a.to_slice() {
-        return Some(rows.into());
-    }
-    let (height, depth) = a.dim();
-    let transposed = a.t();
-    let lines = transposed.as_slice()?;
-    let mut rows = vec![0.0; height * depth];
+    let depth = rows.len() / height;
     let chunks = rows.par_chunks_mut(COLUMNS * depth).enumerate();
     chunks.for_each(|(chunk, rows)| {
-        for (part, lines) in lines.chunks(LINES * height).enumerate() {
+        for first in (0..depth).step_by(LINES) {
+            let lines = &numbers[first * height..];
             for (row, values) in rows.chunks_exact_mut(depth).enumerate() {
                 let column = chunk * COLUMNS + row;
-                let lines = lines.chunks_exact(height);
-                let values = values[part * LINES..].iter_mut().zip(lines);
+                let lines = lines.chunks_exact(height).take(LINES);
+                let values = values[first..].iter_mut().zip(lines);
                 values.for_each(|(value, line)| *value = line[column]);
             }
         }
     });
-    Some(rows.into())
 }
 
-fn multiply(simd: V3, rows: &[f32], map: &Packed, out: &mut Array2<f32>) {
-    let width = out.ncols();
-    let mut tasks = Vec::new();
-    let chunks = rows.chunks(ROWS * map.depth);
-    let n_tasks = TASKS * rayon::current_num_threads();
-    let n_panels = (width.div_ceil(COLUMNS) * chunks.len() / n_tasks).max(PANELS);
-    for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(ROWS * width)) {
-        let panels = map.lines.chunks(n_panels * map.depth);
-        let first = tasks.len();
-        tasks.extend(panels.map(|panels| Task {
-            rows,
-            panels,
-            depth: map.depth,
-            out: Vec::with_capacity(ROWS),
-        }));
-        for row in out.chunks_mut(width) {
-            let pieces = row.chunks_mut(n_panels * COLUMNS);
-            let tasks = tasks[first..].iter_mut();
-            tasks
-                .zip(pieces)
-                .for_each(|(task, piece)| task.out.push(piece));
+/// Rows of which each is multiplied from one place on.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    rows: &'a [f32],
+    stride: usize,
+    first: usize,
+}
+
+impl Left<'_> {
+    /// Adds the product with panels to some columns.
+    fn multiply(
+        self,
+        simd: V3,
+        lines: &[Line],
+        depth: usize,
+        out: &mut Array2<f32>,
+        columns: Range<usize>,
+    ) {
+        let width = out.ncols();
+        let mut tasks = Vec::new();
+        let chunks = self.rows.chunks(ROWS * self.stride);
+        let n_tasks = TASKS * rayon::current_num_threads();
+        let n_panels = columns.len().div_ceil(COLUMNS);
+        let n_panels = (n_panels * chunks.len() / n_tasks).max(PANELS);
+        for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(ROWS * width)) {
+            let first = tasks.len();
+            let panels = lines.chunks(n_panels * depth);
+            tasks.extend(panels.map(|panels| Task {
+                left: Left { rows, ..self },
+                panels,
+                depth,
+                out: Vec::with_capacity(ROWS),
+            }));
+            for row in out.chunks_mut(width) {
+                let pieces = row[columns.clone()].chunks_mut(n_panels * COLUMNS);
+                let tasks = tasks[first..].iter_mut();
+                tasks
+                    .zip(pieces)
+                    .for_each(|(task, piece)| task.out.push(piece));
+            }
         }
+        tasks.into_par_iter().for_each(|task| task.run(simd));
     }
-    tasks.into_par_iter().for_each(|task| task.run(simd));
 }
 
 /// Some rows times some panels.
 struct Task<'a> {
-    rows: &'a [f32],
+    left: Left<'a>,
     panels: &'a [Line],
     depth: usize,
     /// A piece of every row of the result.
@@ -186,10 +255,9 @@ impl Task<'_> {
             let part = from..(from + DEPTH).min(self.depth);
             for (panel, lines) in self.panels.chunks_exact(self.depth).enumerate() {
                 let lines = &lines[part.clone()];
-                let mut rows = self
-                    .rows
-                    .chunks_exact(self.depth)
-                    .map(|row| &row[part.clone()]);
+                let first = self.left.first + part.start;
+                let rows = self.left.rows.chunks_exact(self.left.stride);
+                let mut rows = rows.map(|row| &row[first..][..part.len()]);
                 let mut out = self.out.iter_mut().map(|row| {
                     let first = panel * COLUMNS;
                     let end = row.len().min(first + COLUMNS);
