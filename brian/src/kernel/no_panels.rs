@@ -2,6 +2,8 @@
 
 use ndarray::{Array2, ArrayView2};
 
+pub const NARROW: usize = usize::MAX;
+
 #[derive(Debug)]
 pub struct Packed;
 

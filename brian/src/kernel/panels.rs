@@ -19,6 +19,8 @@ const COLUMNS: usize = 16;
 const DEPTH: usize = 256;
 /// So many panels of that depth are packed at once, if they need not stay.
 const AT_ONCE: usize = 64;
+/// Fewer columns than this are not worth turning into rows.
+pub const NARROW: usize = 256;
 /// A task works on so many rows,
 const ROWS: usize = 48;
 /// and on so many panels at least: on more where there are so many tasks for each thread.
@@ -114,7 +116,8 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
         return false;
     };
     let (depth, width) = b.dim();
-    if a.is_empty() || b.is_empty() {
+    let is_narrow = matches!(left, Map::ByColumn { .. }) && a.nrows() < NARROW;
+    if a.is_empty() || b.is_empty() || is_narrow {
         return false;
     }
     let pinned = pin::find(b);

@@ -10,6 +10,7 @@
 
 use super::node::{Gradient, Rows};
 use super::numeric::add_product;
+use super::panels::NARROW;
 use ndarray::{Array2, Axis, concatenate};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,10 +56,12 @@ impl Sum {
         match part {
             Gradient::Product(left, right) => {
                 let mut waiting = self.waiting();
+                // What is multiplied by threads of its own is not done beside something else.
+                let is_apart = left.ncols() < NARROW;
                 let is_batch = waiting.push(left, right);
                 let backlog = waiting.many.len();
                 drop(waiting);
-                if is_batch && backlog > BACKLOG {
+                if is_batch && (is_apart || backlog > BACKLOG) {
                     self.multiply();
                 } else if is_batch {
                     let sum = self.clone();
