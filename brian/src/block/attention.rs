@@ -215,7 +215,7 @@ fn project_rows<B: Backend>(
     columns: Columns,
     angles: &Angles<B>,
 ) -> Tensor<B, 2> {
-    project(x, norm, map, columns, angles).unwrap_or_else(|| {
+    project(x, norm, map, columns, angles.parts()).unwrap_or_else(|| {
         let [_, d_model] = x.dims();
         let [n_scaled, n_turned, n_parts] = columns.parts();
         let packed = multiply(normed(norm, x, map.dtype()), map.clone());

@@ -3,7 +3,6 @@
 use super::node::{Gradient, Pass, Rows, input, run};
 use super::norm;
 use super::numeric::{flat, flat_mut, product, rows_per_task, vectorised};
-use crate::block::causal::Angles;
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -33,18 +32,18 @@ impl Columns {
     }
 }
 
-/// Rows of queries, keys and values of tokens.
+/// Rows of queries, keys and values of tokens. `angles` are cosines and sines of all positions, and where each token stands among
+/// them; if nothing is said, at all positions in order, again and again.
 ///
 /// # Shapes
-/// `[n, d_model]` and `[d_model, d_out]` to `[n, d_out]`
+/// `[n, d_model]`, `[d_model, d_out]` and `[n_positions, d_head / 2]` to `[n, d_out]`
 pub(crate) fn project<B: Backend>(
     x: &Tensor<B, 2>,
     norm: &RmsNorm<B>,
     map: &Tensor<B, 2>,
     columns: Columns,
-    angles: &Angles<B>,
+    (tables, places): ([Tensor<B, 2>; 2], Option<&[usize]>),
 ) -> Option<Tensor<B, 2>> {
-    let (tables, places) = angles.parts();
     let pass = Project {
         columns,
         epsilon: norm.epsilon as f32,
@@ -59,7 +58,7 @@ pub(crate) fn project<B: Backend>(
 struct Project {
     columns: Columns,
     epsilon: f32,
-    /// See [`Angles::parts`].
+    /// Where each token stands; see [`project`].
     places: Option<Arc<[usize]>>,
 }
 

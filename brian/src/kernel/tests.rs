@@ -417,7 +417,7 @@ fn queries_keys_and_values() {
             };
             compare(
                 [&x, &map],
-                |[x, map], norm| project(&x, norm, &map, columns, &angles),
+                |[x, map], norm| project(&x, norm, &map, columns, angles.parts()),
                 |[x, map], norm| {
                     let packed = norm.forward(x).matmul(map);
                     let parts = packed.chunk(n_parts, 1).into_iter().enumerate();
