@@ -7,7 +7,7 @@
 //! | file | pass |
 //! |---|---|
 //! | `node` | how a pass becomes an operation of a backend that learns; the only file that names one |
-//! | `sum` | the gradient of a map that many passes use |
+//! | `sum` | the gradient of a map, or of rows, that many passes use |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
 //! | `panels` | products of some rows with a map that all threads pack |
 //! | `pin` | maps that stay packed while a walk is underway |

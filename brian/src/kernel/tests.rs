@@ -209,7 +209,8 @@ fn a_shared_map_has_the_same_gradient_for_every_number_of_threads() {
     let gradient = |n_threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
         pool.build().expect("threads").install(|| {
-            let [x, map] = [values([3000, 26], 1), values([26, 90], 3)];
+            // So wide that it is made beside the way back.
+            let [x, map] = [values([3000, 300], 1), values([300, 90], 3)];
             let shared = shared(map.clone());
             let uses =
                 (0..10).flat_map(|part| [part * 300..part * 300 + 7, part * 300..part * 300 + 300]);
