@@ -1,18 +1,15 @@
 //! What the parts of a train step cost, each alone, beside what the device can do at best: products of matrices and copies.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, drawn, timed};
+use bench::{BenchAutodiff, BenchBackend, Shape, drawn, timed};
 use brian::block::attention::KeysValues;
 use brian::block::causal::{Causal, Rotary};
 use brian::loss::language;
 use brian::{Baseline, BaselineConfig};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::{DType, Device, Tensor};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
-use train::learner::GroupedAdamW;
 
 /// What the device reaches: elements are FLOPs, bytes are read and written.
 fn peaks(group: &mut BenchmarkGroup<WallTime>, shape: &Shape, device: &Device<BenchBackend>) {
@@ -42,29 +39,6 @@ fn peaks(group: &mut BenchmarkGroup<WallTime>, shape: &Shape, device: &Device<Be
     group.bench_function("copy_and_add", |bencher| {
         timed::<BenchBackend>(bencher, device, || drop(large.clone() + 1.0));
     });
-}
-
-/// Gradients given once more, since a step takes them.
-struct Copied<'a> {
-    from: &'a GradientsParams,
-    to: GradientsParams,
-}
-
-impl ModuleVisitor<BenchAutodiff> for Copied<'_> {
-    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<BenchAutodiff, D>>) {
-        if let Some(gradient) = self.from.get::<BenchBackend, D>(parameter.id) {
-            self.to.register::<BenchBackend, D>(parameter.id, gradient);
-        }
-    }
-}
-
-fn copied(from: &GradientsParams, model: &Baseline<BenchAutodiff>) -> GradientsParams {
-    let mut visitor = Copied {
-        from,
-        to: GradientsParams::new(),
-    };
-    model.visit(&mut visitor);
-    visitor.to
 }
 
 fn parts(criterion: &mut Criterion) {
@@ -127,16 +101,6 @@ fn parts(criterion: &mut Criterion) {
         });
         group.bench_function("all/and_backward", |bencher| {
             timed::<BenchBackend>(bencher, &device, || backward(nats(&model)));
-        });
-        group.bench_function("adamw", |bencher| {
-            let mut optimizer = GroupedAdamW::new(&ADAMW);
-            let gradients = GradientsParams::from_grads(nats(&model).backward(), &model);
-            let mut learner = Some(model.clone());
-            timed::<BenchBackend>(bencher, &device, move || {
-                let before = learner.take().expect("it is put back below");
-                let given = copied(&gradients, &before);
-                learner = Some(optimizer.step(1e-9, before, given));
-            });
         });
         group.finish();
     }

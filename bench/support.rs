@@ -36,6 +36,22 @@ pub type BenchBackend = burn_ndarray::NdArray;
 /// The same with gradients.
 pub type BenchAutodiff = Autodiff<BenchBackend>;
 
+/// The same under another type of integers: no pass or kernel of ours knows it, so that all is composed of Burn's operations.
+#[cfg(feature = "cuda")]
+pub type Composed = Autodiff<burn::backend::Cuda<f32, i64>>;
+/// The same under another type of truths: no kernel of ours knows it, so that all is composed of Burn's operations.
+#[cfg(all(feature = "vulkan", not(feature = "cuda")))]
+pub type Composed = Autodiff<burn::backend::Vulkan<f32, i32, u32>>;
+/// The same: no pass or kernel of ours knows it, so that all is composed of Burn's operations.
+#[cfg(all(feature = "flex", not(any(feature = "cuda", feature = "vulkan"))))]
+pub type Composed = BenchAutodiff;
+/// The same under another type of integers: no pass of ours knows it, so that all is composed of Burn's operations.
+#[cfg(all(
+    feature = "ndarray",
+    not(any(feature = "cuda", feature = "vulkan", feature = "flex"))
+))]
+pub type Composed = Autodiff<burn_ndarray::NdArray<f32, i32>>;
+
 /// The vocabulary of every bench that takes no shape from outside.
 pub const VOCABULARY: usize = 512;
 

@@ -35,6 +35,7 @@ fn train_step(criterion: &mut Criterion) {
                 let logits = computing.forward(input.clone(), &rules, &rows).0;
                 let loss = language::nats(logits, input.clone()).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &before);
+                drop(computing);
                 let norm = gradient::norm(&before, &gradients).length;
                 let gradients = gradient::clip(&before, gradients, norm, ADAMW.clip_norm());
                 model = Some(optimizer.step(1e-4, before, gradients));

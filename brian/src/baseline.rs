@@ -138,10 +138,7 @@ pub(crate) fn embedding<B: Backend>(
 ///
 /// # Shapes
 /// `[batch, seq]` to `[batch, seq, d_model]`
-pub(crate) fn embed<B: Backend>(
-    embedding: &Embedding<B>,
-    tokens: Tensor<B, 2, Int>,
-) -> Tensor<B, 3> {
+pub fn embed<B: Backend>(embedding: &Embedding<B>, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
     let [batch, seq] = tokens.dims();
     let table = embedding.weight.val();
     let [_, d_model] = table.dims();

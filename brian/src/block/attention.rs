@@ -62,7 +62,7 @@ impl<B: Backend> Attention<B> {
     ///
     /// # Shapes
     /// `[batch * seq, d_model]` to `[batch * seq, 3 * d_model]`
-    pub(crate) fn project_rows(
+    pub fn project_rows(
         &self,
         x: &Tensor<B, 2>,
         norm: &RmsNorm<B>,
@@ -76,12 +76,7 @@ impl<B: Backend> Attention<B> {
     ///
     /// # Shapes
     /// `[batch * seq, 3 * d_model]` to `[batch * seq, d_model]`
-    pub(crate) fn find_all(
-        &self,
-        packed: Tensor<B, 2>,
-        batch: usize,
-        causal: &Causal<B>,
-    ) -> Tensor<B, 2> {
+    pub fn find_all(&self, packed: Tensor<B, 2>, batch: usize, causal: &Causal<B>) -> Tensor<B, 2> {
         let [n_tokens, width] = packed.dims();
         let (seq, d_model) = (n_tokens / batch, width / 3);
         let found = gpu::attend_all(&packed, self.n_heads, batch).or_else(|| {

@@ -45,7 +45,7 @@ impl<B: Backend> FeedForward<B> {
 }
 
 /// `silu(gate) ⊙ up`, computed in single precision or better.
-pub(crate) fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     gpu::gated(&gate, &up).unwrap_or_else(|| {
         let dtype = gate.dtype();
         let inside = exact(dtype);

@@ -70,7 +70,7 @@ pub(crate) fn exact(products: DType) -> DType {
 }
 
 /// Rows behind a norm, in the type of the product that they go into.
-pub(crate) fn normed<B: Backend, const D: usize>(
+pub fn normed<B: Backend, const D: usize>(
     norm: &RmsNorm<B>,
     x: &Tensor<B, D>,
     products: DType,
@@ -79,7 +79,7 @@ pub(crate) fn normed<B: Backend, const D: usize>(
 }
 
 /// The stream with what a product gave, in the type of the stream.
-pub(crate) fn plus<B: Backend>(y: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn plus<B: Backend>(y: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
     gpu::added(&y, &x).unwrap_or_else(|| {
         let dtype = y.dtype();
         y + x.cast(dtype)

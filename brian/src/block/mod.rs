@@ -5,7 +5,7 @@ pub(crate) mod cache;
 pub mod causal;
 pub mod exit;
 pub mod feed_forward;
-pub(crate) mod matrix;
+pub mod matrix;
 pub(crate) mod rectangle;
 pub mod routed;
 pub mod transformer;

@@ -52,7 +52,7 @@ impl OnePassAdamW {
 }
 
 /// The numbers of one step.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Step {
     /// Decay of the moments.
     pub betas: [f32; 2],

@@ -2,6 +2,7 @@
 //!
 //! Norm gains and biases are no maps: decay would only pull them off the scale they have to keep.
 
+use super::gpu;
 use super::one_pass::OnePassAdamW;
 use crate::run::{HostTensor, TensorMap};
 use brian::parameter::Path;
@@ -178,8 +179,10 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<
             from: grads,
         };
         module.visit(&mut split);
-        let module = self.decayed.step(lr, module, split.decayed);
-        self.plain.step(lr, module, split.plain)
+        gpu::together(|| {
+            let module = self.decayed.step(lr, module, split.decayed);
+            self.plain.step(lr, module, split.plain)
+        })
     }
 
     fn step_multi(&mut self, _lr: f64, _module: M, _grads: MultiGradientsParams) -> M {

@@ -11,7 +11,6 @@
 //! | `norm` | `x / rms(x) ⊙ gain` |
 //! | `turn` | queries scaled, queries and keys turned to their positions |
 //! | `attend` | causal `softmax(q kᵀ) v` without the matrix of scores in memory, on tensor cores where there are |
-//! | `tile` | the products of `attend` |
 //! | `gated` | `silu(gate) ⊙ up` |
 //! | `added` | a stream with what a product gave |
 //! | `nats` | `−ln softmax(logits)[target]` |
@@ -27,7 +26,6 @@ mod norm;
 mod rows;
 #[cfg(all(test, feature = "ndarray", any(feature = "wgpu", feature = "cuda")))]
 mod tests;
-mod tile;
 mod turn;
 
 pub(crate) use added::added;

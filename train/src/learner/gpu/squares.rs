@@ -1,6 +1,6 @@
-//! Sums of squares of many tensors, with one launch each and one read-back for all.
+//! Sums of squares of many tensors, with few launches and one read-back for all.
 
-use super::{OnGpu, anywhere};
+use super::{OnGpu, UNITS, anywhere, cubes, in_turn};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Shape, Tensor, TensorPrimitive};
 use burn_cubecl::CubeRuntime;
@@ -11,8 +11,6 @@ use burn_cubecl::tensor::CubeTensor;
 
 /// Sums per tensor that the host adds up, each made by a cube.
 const PARTS: usize = 128;
-/// Units of a cube.
-const UNITS: usize = 256;
 
 /// The sum of the squares of each; nothing where no kernel applies.
 pub fn squares<B: Backend>(tensors: &[Tensor<B, 1>]) -> Option<Vec<f64>> {
@@ -41,36 +39,54 @@ impl OnGpu for Squares {
             Shape::new([given.len() * PARTS]),
             DType::F32,
         );
-        for (index, tensor) in given.into_iter().enumerate() {
-            let n = tensor.meta.shape().num_elements();
-            let tensor = into_contiguous(tensor);
-            add_up::launch::<R>(
-                &sums.client,
-                CubeCount::Static(PARTS as u32, 1, 1),
-                CubeDim {
-                    x: UNITS as u32,
-                    y: 1,
-                    z: 1,
-                },
-                tensor.required_address_type(),
-                tensor.into_array_arg(),
-                sums.clone().into_array_arg(),
-                n,
-                index * PARTS,
-            );
-        }
+        let given: Vec<_> = given.into_iter().map(into_contiguous).collect();
+        let mut begin = 0;
+        in_turn(
+            &given,
+            1,
+            |tensor| tensor,
+            |client, address, some| {
+                let (count, dim) = cubes(some.len() * PARTS);
+                add_up::launch::<R>(
+                    client,
+                    count,
+                    dim,
+                    address,
+                    some.iter()
+                        .map(|tensor| tensor.clone().into_array_arg())
+                        .collect(),
+                    some.iter()
+                        .map(|tensor| tensor.meta.num_elements())
+                        .collect(),
+                    sums.clone().into_array_arg(),
+                    begin * PARTS,
+                );
+                begin += some.len();
+            },
+        );
         vec![sums]
     }
 }
 
 #[cube(launch, address_type = "dynamic")]
-fn add_up(values: &Array<f32>, sums: &mut Array<f32>, n: usize, begin: usize) {
+fn add_up(
+    values: &Sequence<Array<f32>>,
+    lengths: &Sequence<usize>,
+    sums: &mut Array<f32>,
+    begin: usize,
+) {
     let unit = UNIT_POS as usize;
     let mut sum = 0.0f32;
-    let mut place = CUBE_POS_X as usize * UNITS + unit;
-    while place < n {
-        sum += values[place] * values[place];
-        place += comptime!(PARTS * UNITS);
+    #[unroll]
+    for index in 0..values.len() {
+        if CUBE_POS / PARTS == index {
+            let values = values.index(index);
+            let mut place = CUBE_POS % PARTS * UNITS + unit;
+            while place < *lengths.index(index) {
+                sum += values[place] * values[place];
+                place += comptime!(PARTS * UNITS);
+            }
+        }
     }
     let mut shared = SharedMemory::<f32>::new(UNITS);
     shared[unit] = sum;
@@ -84,7 +100,7 @@ fn add_up(values: &Array<f32>, sums: &mut Array<f32>, n: usize, begin: usize) {
         sync_cube();
         half /= 2;
     }
-    if unit == 0 {
-        sums[begin + CUBE_POS_X as usize] = shared[0];
+    if unit == 0 && CUBE_POS < values.len() * PARTS {
+        sums[begin + CUBE_POS] = shared[0];
     }
 }

@@ -1,0 +1,67 @@
+//! Where rows of a head lie in memory.
+
+use burn_cubecl::cubecl::{self, prelude::*};
+
+/// Two numbers side by side.
+pub type Pair<F> = Vector<F, Const<2>>;
+
+/// Where a matrix begins in memory, how far its rows lie apart, and how many there are; counted in pairs.
+#[derive(CubeType, Clone, Copy)]
+pub struct Place {
+    pub at: usize,
+    pub stride: usize,
+    pub rows: usize,
+}
+
+/// One head of one sequence.
+#[derive(CubeType, Clone, Copy)]
+pub struct Head {
+    /// The sequence's first row in the batch.
+    base: usize,
+    seq: usize,
+    n_heads: usize,
+    head: usize,
+    /// Pairs of a head.
+    #[cube(comptime)]
+    pairs: usize,
+}
+
+/// The head of this cube.
+#[cube]
+pub fn head(seq: usize, n_heads: usize, #[comptime] pairs: usize) -> Head {
+    Head {
+        base: CUBE_POS_Z as usize * seq,
+        seq,
+        n_heads,
+        head: CUBE_POS_X as usize,
+        pairs,
+    }
+}
+
+#[cube]
+impl Head {
+    /// Rows of queries, keys or values (0, 1, 2), from one of the sequence on.
+    pub fn packed(&self, part: usize, row: usize) -> Place {
+        let width = self.n_heads * comptime!(self.pairs);
+        Place {
+            at: (self.base + row) * 3 * width + part * width + self.head * comptime!(self.pairs),
+            stride: 3 * width,
+            rows: self.seq - min(row, self.seq),
+        }
+    }
+
+    /// Rows of what was found, or of its gradient.
+    pub fn found(&self, row: usize) -> Place {
+        let width = self.n_heads * comptime!(self.pairs);
+        Place {
+            at: (self.base + row) * width + self.head * comptime!(self.pairs),
+            stride: width,
+            rows: self.seq - min(row, self.seq),
+        }
+    }
+
+    /// Where a row has its one number of this head.
+    pub fn number(&self, row: usize) -> usize {
+        (self.base + row) * self.n_heads + self.head
+    }
+}
