@@ -10,6 +10,7 @@
 //! | `sum` | the gradient of a map, or of rows, that many passes use |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
 //! | `panels` | products of some rows with a map that all threads pack |
+//! | `slim` | gradients of maps with few rows |
 //! | `pin` | maps that stay packed while a walk is underway |
 //! | `norm` | `x / rms(x) ⊙ gain` and back |
 //! | `rows` | some rows, others in their place, some columns |
@@ -41,6 +42,7 @@ pub(crate) mod project;
 pub(crate) mod router;
 pub(crate) mod rows;
 pub(crate) mod sight;
+mod slim;
 pub(crate) mod straight;
 mod sum;
 #[cfg(all(test, feature = "ndarray"))]

@@ -11,6 +11,7 @@
 use super::node::{Gradient, Rows};
 use super::numeric::add_product;
 use super::panels::NARROW;
+use super::slim;
 use ndarray::{Array2, Axis, concatenate};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +58,8 @@ impl Sum {
             Gradient::Product(left, right) => {
                 let mut waiting = self.waiting();
                 // What is multiplied by threads of its own is not done beside something else.
-                let is_apart = left.ncols() < NARROW;
+                let n_columns = left.ncols();
+                let is_apart = n_columns < NARROW && !slim::applies(n_columns);
                 let is_batch = waiting.push(left, right);
                 let backlog = waiting.many.len();
                 drop(waiting);

@@ -3,6 +3,7 @@
 use super::attend::{attend, attend_all};
 use super::feed_forward::feed_forward;
 use super::node::{reshape, shared};
+use super::numeric;
 use super::pin::pin;
 use super::product::{add_times, times, times_transposed};
 use super::project::{Columns, project};
@@ -19,6 +20,8 @@ use burn::nn::{LinearConfig, RmsNorm};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
+use ndarray::Array2;
+use ndarray::linalg::general_mat_mul;
 use std::sync::Arc;
 
 type Learning = Autodiff<NdArray>;
@@ -166,6 +169,27 @@ fn a_row_has_the_same_bits_among_few_some_and_many() {
                 assert_eq!(few.into_data(), same, "{n} rows, {depth} x {width}");
             }
         }
+    }
+}
+
+#[test]
+fn gradients_of_maps_with_few_rows_have_the_bits_of_matrixmultiply() {
+    for (n, height, width) in [
+        (1, 1, 1),
+        (5, 3, 15),
+        (256, 4, 16),
+        (300, 16, 257),
+        (700, 31, 48),
+    ] {
+        let number =
+            |(row, column): (usize, usize)| ((row * 37 + column * 101) as f32 * 0.61).sin();
+        let [left, right] =
+            [(n, height), (n, width)].map(|dims| Array2::from_shape_fn(dims, number));
+        let mut expected = Array2::from_shape_fn((height, width), number);
+        let mut found = expected.clone();
+        general_mat_mul(1.0, &left.t(), &right, 1.0, &mut expected);
+        numeric::add_product(left.t(), right.view(), &mut found);
+        assert_eq!(found, expected, "{n} x {height} x {width}");
     }
 }
 

@@ -1,0 +1,81 @@
+//! Gradients of maps with few rows, to the bit those of matrixmultiply.
+//!
+//! Matrixmultiply packs the long side for a few rows of sums, and wakes threads of its own for work of some microseconds. Here the
+//! sums stay in registers while both sides are read once, where they lie.
+
+use super::numeric::{has_fused, vectorised};
+use rayon::prelude::*;
+
+/// A map of more rows is better packed.
+const SLIM: usize = 32;
+
+/// Sums in registers: so many rows of so many columns.
+const ROWS: usize = 4;
+const COLUMNS: usize = 16;
+/// So many products are added up before they are added to what is there, as matrixmultiply does.
+const DEPTH: usize = 256;
+
+/// Whether a map of so many rows is meant.
+pub fn applies(height: usize) -> bool {
+    height <= SLIM && has_fused()
+}
+
+/// `out + leftᵀ right`, `left` of a few columns.
+///
+/// # Shapes
+/// `[n, height]` and `[n, width]` to `[height, width]`
+pub fn add_product(left: &[f32], height: usize, right: &[f32], width: usize, out: &mut [f32]) {
+    let groups = out.par_chunks_mut(ROWS * width).enumerate();
+    groups.for_each(|(group, out)| {
+        let first = group * ROWS;
+        vectorised!({
+            let sides = left.chunks(DEPTH * height).zip(right.chunks(DEPTH * width));
+            for (left, right) in sides {
+                if out.len() == ROWS * width {
+                    add::<ROWS>(left, [first, height], right, width, out);
+                } else {
+                    for (row, out) in out.chunks_mut(width).enumerate() {
+                        add::<1>(left, [first + row, height], right, width, out);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// `N` rows of sums, those of columns of `left` from one on.
+#[inline(always)]
+fn add<const N: usize>(
+    left: &[f32],
+    [first, height]: [usize; 2],
+    right: &[f32],
+    width: usize,
+    out: &mut [f32],
+) {
+    let whole = width - width % COLUMNS;
+    for column in (0..whole).step_by(COLUMNS) {
+        let mut sums = [[0.0f32; COLUMNS]; N];
+        for (left, right) in left.chunks_exact(height).zip(right.chunks_exact(width)) {
+            let factors: &[f32; N] = left[first..].first_chunk().expect("so many rows");
+            let right: &[f32; COLUMNS] = right[column..].first_chunk().expect("a whole one");
+            for (sums, factor) in sums.iter_mut().zip(factors) {
+                for (sum, value) in sums.iter_mut().zip(right) {
+                    *sum = factor.mul_add(*value, *sum);
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let out = &mut out[row * width + column..][..COLUMNS];
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+        }
+    }
+    for column in whole..width {
+        for row in 0..N {
+            let pairs = left.chunks_exact(height).zip(right.chunks_exact(width));
+            let sum = pairs.fold(0.0f32, |sum, (left, right)| {
+                left[first + row].mul_add(right[column], sum)
+            });
+            out[row * width + column] += sum;
+        }
+    }
+}
