@@ -1,6 +1,7 @@
 //! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
 //! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
+use super::lines::{self, Products};
 use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
 use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
 use super::rows::{Parts, Place};
@@ -8,7 +9,7 @@ use super::sight::Sight;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl Pass<1> for All {
 
     fn forward(&self, [packed]: &[Rows; 1]) -> (Array2<f32>, Array2<f32>) {
         let (queries, keys_values) = packed.view().split_at(Axis(1), packed.ncols() / 3);
-        self.0.forward(queries, Lines::Whole(keys_values))
+        self.0.forward(queries, KeysValues::Whole(keys_values))
     }
 
     fn backward(
@@ -74,7 +75,7 @@ impl Pass<1> for All {
         let (of_queries, of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
         self.0.backward(
             queries,
-            Lines::Whole(keys_values),
+            KeysValues::Whole(keys_values),
             &sums,
             gradient.view(),
             [of_queries, of_keys_values],
@@ -96,17 +97,13 @@ impl Apart {
         parts[0].nrows() == self.places.len() && self.places.iter().enumerate().all(in_order)
     }
 
-    /// The queries with what says where keys and values lie.
-    fn lines<'a>(&'a self, inputs: &'a [Rows]) -> (&'a Rows, Lines<'a>) {
+    /// The queries, and keys and values where they lie.
+    fn lines<'a>(&self, inputs: &'a [Rows]) -> (&'a Rows, Vec<&'a [f32]>) {
         let (queries, parts) = inputs.split_first().expect("queries");
-        let lines = match self.is_whole(parts) {
-            true => Lines::Whole(parts[0].view()),
-            false => Lines::Some {
-                parts,
-                places: &self.places,
-            },
-        };
-        (queries, lines)
+        let width = 2 * queries.ncols();
+        let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
+        let row = |at: &Place| &parts[at.part][at.row * width..][..width];
+        (queries, self.places.iter().map(row).collect())
     }
 
     /// Their gradients, back where they lie.
@@ -135,7 +132,8 @@ impl<const N: usize> Pass<N> for Apart {
 
     fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Array2<f32>) {
         let (queries, lines) = self.lines(inputs);
-        self.attend.forward(queries.view(), lines)
+        self.attend
+            .forward(queries.view(), KeysValues::Apart(&lines))
     }
 
     fn backward(
@@ -150,7 +148,7 @@ impl<const N: usize> Pass<N> for Apart {
         let mut of_keys_values = Array2::zeros([self.places.len(), 2 * queries.ncols()]);
         self.attend.backward(
             queries.view(),
-            lines,
+            KeysValues::Apart(&lines),
             &sums,
             gradient.view(),
             [of_queries.view_mut(), of_keys_values.view_mut()],
@@ -180,7 +178,7 @@ impl Attend {
     fn forward<'a>(
         &'a self,
         queries: ArrayView2<'a, f32>,
-        keys_values: Lines<'a>,
+        keys_values: KeysValues<'a>,
     ) -> (Array2<f32>, Array2<f32>) {
         let mut found = Array2::zeros(queries.dim());
         let mut sums = Array2::zeros([queries.nrows(), self.n_heads]);
@@ -197,7 +195,7 @@ impl Attend {
     fn backward<'a>(
         &'a self,
         queries: ArrayView2<'a, f32>,
-        keys_values: Lines<'a>,
+        keys_values: KeysValues<'a>,
         sums: &Array2<f32>,
         gradient: ArrayView2<f32>,
         [of_queries, of_keys_values]: [ArrayViewMut2<f32>; 2],
@@ -220,13 +218,17 @@ impl Attend {
                 let gradient = part(gradient, 0, rows.clone());
                 let gradient = part(gradient, 1, column * width..(column + 1) * width);
                 let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
-                head.backward(&sums, gradient, of_queries, of_keys, of_values);
+                head.backward(&sums, gradient, [of_queries, of_keys, of_values]);
             },
         );
     }
 
     /// Sequence by sequence, head by head.
-    fn heads<'a>(&'a self, queries: ArrayView2<'a, f32>, keys_values: Lines<'a>) -> Vec<Head<'a>> {
+    fn heads<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: KeysValues<'a>,
+    ) -> Vec<Head<'a>> {
         let d_model = queries.ncols();
         let width = d_model / self.n_heads;
         let (mut first_query, mut first_key) = (0, 0);
@@ -272,26 +274,20 @@ impl Attend {
     }
 }
 
-/// Where keys and values lie.
+/// Keys and values, side by side.
 #[derive(Clone, Copy)]
-enum Lines<'a> {
-    /// In their order.
+enum KeysValues<'a> {
+    /// Row after row.
     Whole(ArrayView2<'a, f32>),
-    /// In these places.
-    Some {
-        parts: &'a [Rows],
-        places: &'a [Place],
-    },
+    /// Rows that lie apart.
+    Apart(&'a [&'a [f32]]),
 }
 
-impl<'a> Lines<'a> {
+impl<'a> KeysValues<'a> {
     fn part(self, rows: Range<usize>, columns: Range<usize>) -> Columns<'a> {
         let lines = match self {
             Self::Whole(lines) => Self::Whole(part(part(lines, 0, rows), 1, columns.clone())),
-            Self::Some { parts, places } => Self::Some {
-                parts,
-                places: &places[rows],
-            },
+            Self::Apart(lines) => Self::Apart(&lines[rows]),
         };
         Columns { lines, columns }
     }
@@ -299,26 +295,34 @@ impl<'a> Lines<'a> {
 
 /// Those of one head of one sequence.
 struct Columns<'a> {
-    lines: Lines<'a>,
+    lines: KeysValues<'a>,
     columns: Range<usize>,
 }
 
 impl<'a> Columns<'a> {
-    /// Where nobody else writes, close together.
+    /// As one matrix.
     fn load(&self) -> CowArray<'a, f32, Ix2> {
-        let (parts, places) = match self.lines {
-            Lines::Whole(view) => return view.into(),
-            Lines::Some { parts, places } => (parts, places),
+        let lines = match self.lines {
+            KeysValues::Whole(view) => return view.into(),
+            KeysValues::Apart(lines) => lines,
         };
-        let width = parts[0].ncols();
-        let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
-        let mut loaded = Vec::with_capacity(places.len() * self.columns.len());
-        for at in places {
-            let row = &parts[at.part][at.row * width..][..width];
-            loaded.extend_from_slice(&row[self.columns.clone()]);
+        let mut loaded = Vec::with_capacity(lines.len() * self.columns.len());
+        for line in lines {
+            loaded.extend_from_slice(&line[self.columns.clone()]);
         }
-        let loaded = Array2::from_shape_vec([places.len(), self.columns.len()], loaded);
+        let loaded = Array2::from_shape_vec([lines.len(), self.columns.len()], loaded);
         loaded.expect("so many rows").into()
+    }
+
+    /// Where they lie, if that is apart.
+    fn apart<const N: usize>(&self) -> Option<Vec<&'a lines::Row<N>>> {
+        match self.lines {
+            KeysValues::Whole(_) => None,
+            KeysValues::Apart(rows) => {
+                let own = rows.iter().map(|row| &row[self.columns.clone()]);
+                Some(lines::rows(own))
+            }
+        }
     }
 }
 
@@ -353,6 +357,89 @@ impl Head<'_> {
     }
 
     fn forward(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
+        let done = match self.queries.ncols() {
+            8 => self.forward_apart::<1>(&mut out, &mut sums),
+            16 => self.forward_apart::<2>(&mut out, &mut sums),
+            32 => self.forward_apart::<4>(&mut out, &mut sums),
+            64 => self.forward_apart::<8>(&mut out, &mut sums),
+            _ => None,
+        };
+        done.unwrap_or_else(|| self.forward_whole(out, sums));
+    }
+
+    fn backward(&self, sums: &[f32], gradient: ArrayView2<f32>, mut of: [ArrayViewMut2<f32>; 3]) {
+        let done = match self.queries.ncols() {
+            8 => self.backward_apart::<1>(sums, gradient, &mut of),
+            16 => self.backward_apart::<2>(sums, gradient, &mut of),
+            32 => self.backward_apart::<4>(sums, gradient, &mut of),
+            64 => self.backward_apart::<8>(sums, gradient, &mut of),
+            _ => None,
+        };
+        done.unwrap_or_else(|| self.backward_whole(sums, gradient, of));
+    }
+
+    /// With keys and values where they lie; nothing where they lie together, or this machine does not know how.
+    fn forward_apart<const N: usize>(
+        &self,
+        out: &mut ArrayViewMut2<f32>,
+        sums: &mut ArrayViewMut2<f32>,
+    ) -> Option<()> {
+        let products = Products::new()?;
+        let [keys, values] = [self.keys.apart::<N>()?, self.values.apart()?];
+        let queries = rows_of(&self.queries);
+        let stride = keys.len().next_multiple_of(lines::COMPARED);
+        let mut scores = vec![0.0; stride * queries.len()];
+        let mut found = vec![[[0.0; 8]; N]; queries.len()];
+        let mut ends = vec![0.0; queries.len()];
+        vectorised!({
+            products.compare(&queries, &keys, self.visible, stride, &mut scores);
+            let rows = scores.chunks_exact_mut(stride);
+            for ((row, &visible), end) in rows.zip(self.visible).zip(&mut ends) {
+                *end = softmax(row, visible);
+            }
+            products.gather(&scores, &values, self.visible, stride, &mut found);
+        });
+        for (row, (found, end)) in found.iter().zip(ends).enumerate() {
+            whole_row(out.row_mut(row)).copy_from_slice(found.as_flattened());
+            sums[[row, 0]] = end;
+        }
+        Some(())
+    }
+
+    fn backward_apart<const N: usize>(
+        &self,
+        sums: &[f32],
+        gradient: ArrayView2<f32>,
+        [of_queries, of_keys, of_values]: &mut [ArrayViewMut2<f32>; 3],
+    ) -> Option<()> {
+        let products = Products::new()?;
+        let [keys, values] = [self.keys.apart::<N>()?, self.values.apart()?];
+        let (queries, gradient) = (rows_of(&self.queries), rows_of(&gradient));
+        let stride = keys.len().next_multiple_of(lines::COMPARED);
+        // First scores, then probabilities; first the gradient of those, then that of scores.
+        let mut shares = vec![0.0; stride * queries.len()];
+        let mut of_scores = shares.clone();
+        let mut found = vec![[[0.0; 8]; N]; queries.len()];
+        let (mut of_keys, mut of_values) = (rows_to(of_keys), rows_to(of_values));
+        vectorised!({
+            products.compare(&queries, &keys, self.visible, stride, &mut shares);
+            products.compare(&gradient, &values, self.visible, stride, &mut of_scores);
+            let rows = shares.chunks_exact_mut(stride);
+            let rows = rows.zip(of_scores.chunks_exact_mut(stride));
+            for (((shares, of_scores), &visible), &sum) in rows.zip(self.visible).zip(sums) {
+                softmax_back(shares, of_scores, visible, sum);
+            }
+            products.gather(&of_scores, &keys, self.visible, stride, &mut found);
+            products.scatter(&of_scores, &queries, self.visible, stride, &mut of_keys);
+            products.scatter(&shares, &gradient, self.visible, stride, &mut of_values);
+        });
+        for (row, found) in found.iter().enumerate() {
+            whole_row(of_queries.row_mut(row)).copy_from_slice(found.as_flattened());
+        }
+        Some(())
+    }
+
+    fn forward_whole(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
         let (keys, values) = (self.keys.load(), self.values.load());
         for (block, n_keys) in self.blocks() {
             let mut scores = self.scores(&block, part(keys.view(), 0, 0..n_keys));
@@ -361,18 +448,7 @@ impl Head<'_> {
             vectorised!({
                 let rows = flat_mut(&mut scores).chunks_exact_mut(n_keys);
                 for ((row, &visible), found) in rows.zip(visible).zip(&mut found) {
-                    let (row, hidden) = row.split_at_mut(visible);
-                    let peak = largest(row);
-                    for score in row.iter_mut() {
-                        *score = exp(*score - peak);
-                    }
-                    let whole = sum(row);
-                    let share = 1.0 / whole;
-                    for score in row.iter_mut() {
-                        *score *= share;
-                    }
-                    hidden.fill(0.0);
-                    *found = peak + whole.ln();
+                    *found = softmax(row, visible);
                 }
             });
             for (row, found) in block.clone().zip(found) {
@@ -384,13 +460,11 @@ impl Head<'_> {
         }
     }
 
-    fn backward(
+    fn backward_whole(
         &self,
         sums: &[f32],
         gradient: ArrayView2<f32>,
-        mut of_queries: ArrayViewMut2<f32>,
-        mut of_keys: ArrayViewMut2<f32>,
-        mut of_values: ArrayViewMut2<f32>,
+        [mut of_queries, mut of_keys, mut of_values]: [ArrayViewMut2<f32>; 3],
     ) {
         let (keys, values) = (self.keys.load(), self.values.load());
         for (block, n_keys) in self.blocks() {
@@ -408,17 +482,7 @@ impl Head<'_> {
                 let rows = flat_mut(&mut shares).chunks_exact_mut(n_keys);
                 let rows = rows.zip(flat_mut(&mut of_scores).chunks_exact_mut(n_keys));
                 for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
-                    let (shares, hidden) = shares.split_at_mut(visible);
-                    hidden.fill(0.0);
-                    let (of_scores, hidden) = of_scores.split_at_mut(visible);
-                    hidden.fill(0.0);
-                    for share in shares.iter_mut() {
-                        *share = exp((*share - sum).min(0.0));
-                    }
-                    let mean = dot(shares, of_scores);
-                    for (of_score, share) in of_scores.iter_mut().zip(shares.iter()) {
-                        *of_score = share * (*of_score - mean);
-                    }
+                    softmax_back(shares, of_scores, visible, sum);
                 }
             });
             let mut of_queries = part(of_queries.view_mut(), 0, block);
@@ -429,4 +493,53 @@ impl Head<'_> {
             general_mat_mul(1.0, &shares.t(), &gradient, 1.0, &mut of_values);
         }
     }
+}
+
+/// Scores to probabilities of the first ones, zero behind; gives the logarithm of the sum of their exponentials.
+#[inline(always)]
+fn softmax(row: &mut [f32], visible: usize) -> f32 {
+    let (row, hidden) = row.split_at_mut(visible);
+    hidden.fill(0.0);
+    let peak = largest(row);
+    for score in row.iter_mut() {
+        *score = exp(*score - peak);
+    }
+    let whole = sum(row);
+    let share = 1.0 / whole;
+    for score in row.iter_mut() {
+        *score *= share;
+    }
+    peak + whole.ln()
+}
+
+/// Scores to probabilities, by that logarithm, and the gradient of these to that of scores.
+#[inline(always)]
+fn softmax_back(shares: &mut [f32], of_scores: &mut [f32], visible: usize, sum: f32) {
+    let (shares, hidden) = shares.split_at_mut(visible);
+    hidden.fill(0.0);
+    let (of_scores, hidden) = of_scores.split_at_mut(visible);
+    hidden.fill(0.0);
+    for share in shares.iter_mut() {
+        *share = exp((*share - sum).min(0.0));
+    }
+    let mean = dot(shares, of_scores);
+    for (of_score, share) in of_scores.iter_mut().zip(shares.iter()) {
+        *of_score = share * (*of_score - mean);
+    }
+}
+
+fn rows_of<'a, const N: usize>(view: &'a ArrayView2<'_, f32>) -> Vec<&'a lines::Row<N>> {
+    let rows = view.outer_iter();
+    lines::rows(rows.map(|row| row.to_slice().expect("a row without gaps")))
+}
+
+fn rows_to<'a, const N: usize>(view: &'a mut ArrayViewMut2<f32>) -> Vec<&'a mut lines::Row<N>> {
+    let lanes = |row: &'a mut [f32]| row.as_chunks_mut().0.first_chunk_mut();
+    let rows = view.rows_mut().into_iter();
+    rows.map(|row| lanes(whole_row(row)).expect("a head's numbers"))
+        .collect()
+}
+
+fn whole_row(row: ArrayViewMut1<'_, f32>) -> &mut [f32] {
+    row.into_slice().expect("a row without gaps")
 }

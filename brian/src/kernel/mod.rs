@@ -19,6 +19,7 @@
 //! | `project` | `norm(x) W`, queries scaled, queries and keys turned to their positions |
 //! | `sight` | which keys each query sees |
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
+//! | `lines` | the products of few queries with keys and values where they lie |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
 //! | `straight` | a gain of value zero, with its gradient |
 //! | `gpu` | the same where tensors lie in the memory of a GPU |
@@ -31,6 +32,8 @@ pub(crate) mod gpu;
 #[cfg(not(feature = "cube"))]
 #[path = "no_gpu.rs"]
 pub(crate) mod gpu;
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_lines.rs")]
+mod lines;
 pub(crate) mod node;
 mod norm;
 mod numeric;
