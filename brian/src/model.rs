@@ -363,7 +363,10 @@ impl<B: Backend> Brian<B> {
                 false => Cow::Borrowed(&self.pool),
             },
             positions: &self.position,
-            router: &self.router,
+            router: match rules.learning {
+                true => Cow::Owned(shared(self.router.clone())),
+                false => Cow::Borrowed(&self.router),
+            },
             route: self.route,
             into: self.into,
             causal,

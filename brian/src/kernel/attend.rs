@@ -3,9 +3,10 @@
 
 use super::lines::{self, Products};
 use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
-use super::numeric::{dot, exp, flat, flat_mut, largest, part, sum, vectorised};
+use super::numeric::{exp, flat, flat_mut, part, vectorised};
 use super::rows::{Parts, Place};
 use super::sight::Sight;
+use super::softmax::{to_probabilities, to_scores};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::linalg::general_mat_mul;
@@ -495,21 +496,12 @@ impl Head<'_> {
     }
 }
 
-/// Scores to probabilities of the first ones, zero behind; gives the logarithm of the sum of their exponentials.
+/// Scores of the first keys to probabilities, zero behind; gives the logarithm of the sum of their exponentials.
 #[inline(always)]
 fn softmax(row: &mut [f32], visible: usize) -> f32 {
     let (row, hidden) = row.split_at_mut(visible);
     hidden.fill(0.0);
-    let peak = largest(row);
-    for score in row.iter_mut() {
-        *score = exp(*score - peak);
-    }
-    let whole = sum(row);
-    let share = 1.0 / whole;
-    for score in row.iter_mut() {
-        *score *= share;
-    }
-    peak + whole.ln()
+    to_probabilities(row)
 }
 
 /// Scores to probabilities, by that logarithm, and the gradient of these to that of scores.
@@ -522,10 +514,7 @@ fn softmax_back(shares: &mut [f32], of_scores: &mut [f32], visible: usize, sum: 
     for share in shares.iter_mut() {
         *share = exp((*share - sum).min(0.0));
     }
-    let mean = dot(shares, of_scores);
-    for (of_score, share) in of_scores.iter_mut().zip(shares.iter()) {
-        *of_score = share * (*of_score - mean);
-    }
+    to_scores(shares, of_scores);
 }
 
 fn rows_of<'a, const N: usize>(view: &'a ArrayView2<'_, f32>) -> Vec<&'a lines::Row<N>> {

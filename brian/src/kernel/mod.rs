@@ -21,6 +21,7 @@
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
 //! | `lines` | the products of few queries with keys and values where they lie |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
+//! | `softmax` | `softmax` of rows, `−ln softmax(logits)[target]` |
 //! | `straight` | a gain of value zero, with its gradient |
 //! | `gpu` | the same where tensors lie in the memory of a GPU |
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
@@ -46,6 +47,7 @@ pub(crate) mod router;
 pub(crate) mod rows;
 pub(crate) mod sight;
 mod slim;
+pub(crate) mod softmax;
 pub(crate) mod straight;
 mod sum;
 #[cfg(all(test, feature = "ndarray"))]

@@ -1,14 +1,15 @@
-//! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`, without `[h, P]` in memory.
+//! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`.
 
 use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{
-    add_product, flat, flat_mut, product, product_if, rows_per_task, sigmoid, vectorised,
+    add_product, flat, flat_mut, part, product, rows_per_task, sigmoid, vectorised,
 };
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, Ix2};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Action logits; `None` without biases too.
 ///
@@ -37,8 +38,20 @@ struct Score;
 
 /// Rows that are all the same one.
 fn repeat(row: &Rows, n_rows: usize) -> Array2<f32> {
-    let wide = row.broadcast([n_rows, row.ncols()]).expect("one row");
-    wide.to_owned()
+    let rows = flat(row).repeat(n_rows);
+    Array2::from_shape_vec([n_rows, row.ncols()], rows).expect("so many rows")
+}
+
+fn side_by_side(left: &Rows, right: &Rows) -> Array2<f32> {
+    let widths = [left.ncols(), right.ncols()];
+    let mut both = Vec::with_capacity(left.len() + right.len());
+    let left_rows = flat(left).chunks_exact(widths[0]);
+    for (left, right) in left_rows.zip(flat(right).chunks_exact(widths[1])) {
+        both.extend_from_slice(left);
+        both.extend_from_slice(right);
+    }
+    let dims = [left.nrows(), widths[0] + widths[1]];
+    Array2::from_shape_vec(dims, both).expect("as many rows")
 }
 
 fn sum_rows(rows: ArrayView2<f32>) -> Gradient {
@@ -48,8 +61,8 @@ fn sum_rows(rows: ArrayView2<f32>) -> Gradient {
 
 impl Score {
     /// `silu` of what the first layer gives.
-    fn open(between: &Array2<f32>) -> Array2<f32> {
-        let mut opened = between.clone();
+    fn open(between: &ArrayBase<impl Data<Elem = f32>, Ix2>) -> Array2<f32> {
+        let mut opened = between.to_owned();
         let task = rows_per_task(between.ncols()) * between.ncols();
         flat_mut(&mut opened).par_chunks_mut(task).for_each(|rows| {
             vectorised!({
@@ -63,35 +76,28 @@ impl Score {
 }
 
 impl Pass<6> for Score {
-    /// What the first layer gives.
-    type Kept = Array2<f32>;
+    /// What the first layer takes, and what it gives.
+    type Kept = [Rows; 2];
 
     fn forward(
         &self,
         [hidden, position, first, first_bias, second, second_bias]: &[Rows; 6],
-    ) -> (Array2<f32>, Array2<f32>) {
-        let (n_tokens, d_model) = hidden.dim();
-        let (of_hidden, of_position) = first.view().split_at(Axis(0), d_model);
-        let mut between = repeat(first_bias, n_tokens);
-        add_product(hidden.view(), of_hidden, &mut between);
-        add_product(position.view(), of_position, &mut between);
-        let mut logits = repeat(second_bias, n_tokens);
+    ) -> (Array2<f32>, [Rows; 2]) {
+        let state = side_by_side(hidden, position);
+        let mut between = repeat(first_bias, state.nrows());
+        add_product(state.view(), first.view(), &mut between);
+        let mut logits = repeat(second_bias, state.nrows());
         add_product(Self::open(&between).view(), second.view(), &mut logits);
-        (logits, between)
+        (logits, [state, between].map(Array2::into_shared))
     }
 
     fn backward(
         &self,
-        [hidden, position, first, _, second, _]: &[Rows; 6],
-        between: Array2<f32>,
+        [hidden, _, first, _, second, _]: &[Rows; 6],
+        [state, between]: [Rows; 2],
         gradient: Rows,
         wanted: [bool; 6],
     ) -> [Option<Gradient>; 6] {
-        let d_model = hidden.ncols();
-        let of_second = wanted[4].then(|| {
-            let opened = Self::open(&between).into_shared();
-            Gradient::Product(opened, gradient.clone())
-        });
         let mut of_between = product(gradient.view(), second.t());
         let task = rows_per_task(between.ncols()) * between.ncols();
         let from = flat(&between).par_chunks(task);
@@ -104,19 +110,20 @@ impl Pass<6> for Score {
                 }
             });
         });
-        let (above, below) = first.view().split_at(Axis(0), d_model);
-        let of_first = wanted[2].then(|| {
-            let found = [hidden, position].map(|input| product(input.t(), of_between.view()));
-            let [above, below] = found.each_ref().map(|part| part.view());
-            let found = concatenate(Axis(0), &[above, below]).expect("one width");
-            found.into()
-        });
+        let of_between = of_between.into_shared();
+        let of_state = (wanted[0] || wanted[1]).then(|| product(of_between.view(), first.t()));
+        let of_columns = |columns: Range<usize>| {
+            let of_state = of_state.as_ref()?;
+            Some(part(of_state.view(), 1, columns).to_owned().into())
+        };
+        let (d_model, width) = (hidden.ncols(), state.ncols());
         [
-            product_if(wanted[0], of_between.view(), above.t()),
-            product_if(wanted[1], of_between.view(), below.t()),
-            of_first,
+            of_columns(0..d_model).filter(|_| wanted[0]),
+            of_columns(d_model..width).filter(|_| wanted[1]),
+            wanted[2].then(|| Gradient::Product(state, of_between.clone())),
             wanted[3].then(|| sum_rows(of_between.view())),
-            of_second,
+            wanted[4]
+                .then(|| Gradient::Product(Self::open(&between).into_shared(), gradient.clone())),
             wanted[5].then(|| sum_rows(gradient.view())),
         ]
     }

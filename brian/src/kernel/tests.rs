@@ -9,6 +9,7 @@ use super::product::{add_times, times, times_transposed};
 use super::project::{Columns, project};
 use super::rows::{Parts, Place};
 use super::sight::Sight;
+use super::softmax;
 use super::straight::straight;
 use crate::block::causal::Rotary;
 use crate::block::feed_forward::FeedForward;
@@ -17,7 +18,7 @@ use crate::block::{BlockSizes, transformer};
 use burn::backend::Autodiff;
 use burn::module::{Param, ParamId};
 use burn::nn::{LinearConfig, RmsNorm};
-use burn::tensor::activation::{silu, softmax};
+use burn::tensor::activation::{log_softmax, silu, softmax as burn_softmax};
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use ndarray::Array2;
@@ -353,6 +354,28 @@ fn a_gain_of_zero_with_its_gradient() {
 }
 
 #[test]
+fn probabilities_and_nats() {
+    for width in [2, 5, 300] {
+        let scores = values([7, width], 3);
+        compare(
+            [&scores],
+            |[scores], _| softmax::softmax(&(scores * 4.0)),
+            |[scores], _| burn_softmax(scores * 4.0, 1),
+        );
+        let targets: Vec<i64> = (0..7).map(|row| row * 5 % width as i64).collect();
+        let targets = Tensor::from_data(TensorData::new(targets, [7]), &Default::default());
+        compare(
+            [&scores],
+            |[scores], _| softmax::nats(&(scores * 4.0), &targets),
+            |[scores], _| {
+                let of_targets = targets.clone().reshape([7, 1]);
+                log_softmax(scores * 4.0, 1).gather(1, of_targets).neg()
+            },
+        );
+    }
+}
+
+#[test]
 fn another_shape() {
     compare(
         [&values([6, 4], 1)],
@@ -479,7 +502,7 @@ fn seen(queries: &Matrix, keys_values: &Matrix, sight: &Sight) -> Matrix {
                     x.clone().slice_dim(1, first..first + width)
                 };
                 let scores = part(&query, 0).matmul(part(&among, 0).transpose());
-                softmax(scores, 1).matmul(part(&among, SIZES.d_model))
+                burn_softmax(scores, 1).matmul(part(&among, SIZES.d_model))
             });
             found.push(Tensor::cat(heads.collect(), 1));
         }
@@ -570,7 +593,7 @@ fn attention_of_tokens_apart() {
                 let keys = heads(among.clone().slice_dim(2, 0..SIZES.d_model));
                 let values = heads(among.slice_dim(2, SIZES.d_model..2 * SIZES.d_model));
                 let scores = heads(queries).matmul(keys.swap_dims(2, 3)) + mask;
-                softmax(scores, 3)
+                burn_softmax(scores, 3)
                     .matmul(values)
                     .swap_dims(1, 2)
                     .reshape(dims)

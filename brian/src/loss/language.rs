@@ -1,6 +1,6 @@
 //! The language-model loss: `−ln softmax(logits)[target]`.
 
-use crate::kernel::gpu;
+use crate::kernel::{gpu, softmax};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
@@ -14,7 +14,11 @@ use burn::tensor::{Int, Tensor};
 pub fn nats<B: Backend>(logits: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
     let [batch, seq, vocabulary] = logits.dims();
     let logits = logits.reshape([batch * seq, vocabulary]);
-    if let Some(nats) = gpu::nats(&logits, &targets.clone().reshape([batch * seq])) {
+    let of_rows = targets.clone().reshape([batch * seq]);
+    if let Some(nats) = gpu::nats(&logits, &of_rows) {
+        return nats.reshape([batch, seq]);
+    }
+    if let Some(nats) = softmax::nats(&logits, &of_rows) {
         return nats.reshape([batch, seq]);
     }
     let log_probabilities = log_softmax(logits, 1);

@@ -16,9 +16,9 @@ use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use super::trace::{Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
-use crate::block::matrix::{some, values};
+use crate::block::matrix::{pins, some, values};
 use crate::block::routed::RoutedBlock;
-use crate::kernel::node::reshape;
+use crate::kernel::{self, node::reshape};
 use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -39,7 +39,7 @@ pub struct State<B: Backend> {
 pub(crate) struct Ground<'a, B: Backend> {
     pub pool: Cow<'a, [RoutedBlock<B>]>,
     pub positions: &'a Positions<B>,
-    pub router: &'a Router<B>,
+    pub router: Cow<'a, Router<B>>,
     pub route: RouteConfig,
     pub into: Reach,
     pub causal: &'a Causal<B>,
@@ -82,6 +82,7 @@ impl<B: Backend> Ground<'_, B> {
             hidden: entered,
             position: table.start(batch * seq),
         };
+        let _pinned = rules.asks_router().then(|| pins(&*self.router));
         let hard_exit = rules.exit_objective.hard();
         let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
         let mut resting = Resting::new(batch * seq);
@@ -232,7 +233,8 @@ impl<B: Backend> Ground<'_, B> {
             );
             logits = logits.mask_fill(mask, CAPPED);
         }
-        let probabilities = softmax(logits.clone(), 1);
+        let probabilities = kernel::softmax::softmax(&logits);
+        let probabilities = probabilities.unwrap_or_else(|| softmax(logits.clone(), 1));
         Asked {
             // The walk waits here for the device: who decides sits on the host.
             host_logits: values(&logits),

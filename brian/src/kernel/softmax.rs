@@ -1,0 +1,148 @@
+//! Scores to probabilities, row by row, and the loss of a token: `−ln softmax(logits)[target]`.
+
+use super::node::{Gradient, Pass, Rows, input, rows_of, run};
+use super::numeric::{dot, exp, flat, flat_mut, largest, rows_per_task, sum, vectorised};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+use ndarray::Array2;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Scores to probabilities; gives the logarithm of the sum of their exponentials.
+#[inline(always)]
+pub fn to_probabilities(row: &mut [f32]) -> f32 {
+    let peak = largest(row);
+    for score in row.iter_mut() {
+        *score = exp(*score - peak);
+    }
+    let whole = sum(row);
+    let share = 1.0 / whole;
+    for score in row.iter_mut() {
+        *score *= share;
+    }
+    peak + whole.ln()
+}
+
+/// The gradient of probabilities to that of scores.
+#[inline(always)]
+pub fn to_scores(probabilities: &[f32], gradient: &mut [f32]) {
+    let mean = dot(probabilities, gradient);
+    for (gradient, share) in gradient.iter_mut().zip(probabilities) {
+        *gradient = share * (*gradient - mean);
+    }
+}
+
+/// Does something with every row of one matrix beside the same row of another.
+fn each_row(
+    rows: &mut Array2<f32>,
+    beside: &Rows,
+    each: impl Fn(usize, &mut [f32], &[f32]) + Sync,
+) {
+    let widths = [rows.ncols(), beside.ncols()];
+    let n_rows = rows_per_task(widths[0].max(widths[1]));
+    let chunks = flat_mut(rows).par_chunks_mut(n_rows * widths[0]);
+    let beside = flat(beside).par_chunks(n_rows * widths[1]);
+    let chunks = chunks.zip(beside).enumerate();
+    chunks.for_each(|(chunk, (rows, beside))| {
+        let rows = rows.chunks_exact_mut(widths[0]);
+        let pairs = rows.zip(beside.chunks_exact(widths[1])).enumerate();
+        pairs.for_each(|(row, (own, beside))| each(chunk * n_rows + row, own, beside));
+    });
+}
+
+/// `softmax` of every row.
+///
+/// # Shapes
+/// `[n, width]` to the same
+pub(crate) fn softmax<B: Backend>(scores: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    run(Softmax, [input(scores)])
+}
+
+#[derive(Clone, Debug)]
+struct Softmax;
+
+impl Pass<1> for Softmax {
+    /// The probabilities.
+    type Kept = Rows;
+
+    fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, Rows) {
+        let mut found = scores.to_owned();
+        each_row(&mut found, scores, |_, row, _| {
+            vectorised!(to_probabilities(row));
+        });
+        (found.clone(), found.into_shared())
+    }
+
+    fn backward(
+        &self,
+        _: &[Rows; 1],
+        probabilities: Rows,
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        let mut found = gradient.into_owned();
+        each_row(&mut found, &probabilities, |_, row, shares| {
+            vectorised!(to_scores(shares, row));
+        });
+        [Some(found.into())]
+    }
+}
+
+/// The nats of every row's target.
+///
+/// # Shapes
+/// `[n, vocabulary]` and `[n]` to `[n, 1]`
+pub(crate) fn nats<B: Backend>(
+    logits: &Tensor<B, 2>,
+    targets: &Tensor<B, 1, Int>,
+) -> Option<Tensor<B, 2>> {
+    // On another backend targets would have to be waited for.
+    rows_of::<B>(input(logits))?;
+    let targets = targets.clone().into_data();
+    let targets = targets
+        .iter::<i64>()
+        .map(|target| target as usize)
+        .collect();
+    run(Nats(targets), [input(logits)])
+}
+
+#[derive(Clone, Debug)]
+struct Nats(Arc<[usize]>);
+
+impl Pass<1> for Nats {
+    /// The logarithm of every row's sum of exponentials.
+    type Kept = Array2<f32>;
+
+    fn forward(&self, [logits]: &[Rows; 1]) -> (Array2<f32>, Array2<f32>) {
+        let mut ends = Array2::zeros([logits.nrows(), 1]);
+        each_row(&mut ends, logits, |_, end, logits| {
+            let mut logits = logits.to_vec();
+            end[0] = vectorised!(to_probabilities(&mut logits));
+        });
+        let mut nats = ends.clone();
+        for ((row, nats), &target) in nats.indexed_iter_mut().zip(&*self.0) {
+            *nats -= logits[[row.0, target]];
+        }
+        (nats, ends)
+    }
+
+    fn backward(
+        &self,
+        [logits]: &[Rows; 1],
+        ends: Array2<f32>,
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        let mut found = logits.to_owned();
+        each_row(&mut found, &gradient, |row, found, gradient| {
+            let (end, gradient) = (ends[[row, 0]], gradient[0]);
+            vectorised!({
+                for value in found.iter_mut() {
+                    *value = gradient * exp((*value - end).min(0.0));
+                }
+            });
+            found[self.0[row]] -= gradient;
+        });
+        [Some(found.into())]
+    }
+}
