@@ -1,10 +1,11 @@
 //! Some rows of a tensor, any of them any number of times, others in their place, and some columns.
 
 use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
-use super::numeric::{flat, flat_mut, part};
+use super::numeric::{flat, flat_mut, rows_per_task};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
+use rayon::prelude::*;
 
 /// The rows `which`.
 ///
@@ -172,8 +173,17 @@ impl Pass<1> for Columns {
     type Kept = ();
 
     fn forward(&self, [map]: &[Rows; 1]) -> (Array2<f32>, ()) {
-        let columns = part(map.view(), 1, self.first..self.first + self.n);
-        (columns.as_standard_layout().into_owned(), ())
+        let mut columns = Array2::zeros([map.nrows(), self.n]);
+        let n_rows = rows_per_task(map.ncols());
+        let to = flat_mut(&mut columns).par_chunks_mut(n_rows * self.n);
+        let from = flat(map).par_chunks(n_rows * map.ncols());
+        to.zip(from).for_each(|(to, from)| {
+            let from = from.chunks_exact(map.ncols());
+            let from = from.map(|row| &row[self.first..self.first + self.n]);
+            let rows = to.chunks_exact_mut(self.n).zip(from);
+            rows.for_each(|(to, from)| to.copy_from_slice(from));
+        });
+        (columns, ())
     }
 
     fn backward(

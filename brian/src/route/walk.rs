@@ -23,6 +23,7 @@ use crate::memory::pass::{Pass, Written};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::cell::RefCell;
 
@@ -34,6 +35,9 @@ pub struct State<B: Backend> {
     /// `[batch * seq, d_position]`.
     pub position: Tensor<B, 2>,
 }
+
+/// So many tokens choose on one thread.
+const TASK: usize = 128;
 
 /// What a walk goes through.
 pub(crate) struct Ground<'a, B: Backend> {
@@ -452,6 +456,7 @@ pub(super) fn targets_at(
     }
 }
 
+/// What every token does.
 fn choose_all<B: Backend>(
     step: Step<'_>,
     tokens: &[Token],
@@ -459,12 +464,16 @@ fn choose_all<B: Backend>(
     targets: Option<&[usize]>,
     seq: usize,
 ) -> Vec<Chosen> {
+    let (logits, n_actions) = asked.map_or((&[][..], 0), |asked| {
+        (&asked.host_logits[..], asked.n_actions)
+    });
     let choose_one = |(index, token): (usize, &Token)| {
-        let logits = asked.map_or(&[][..], |asked| asked.of_token(index));
+        let logits = &logits[index * n_actions..][..n_actions];
         let target = targets.map(|targets| targets[index / seq]);
         choose(step, token, logits, target)
     };
-    tokens.iter().enumerate().map(choose_one).collect()
+    let tokens = tokens.par_iter().enumerate().with_min_len(TASK);
+    tokens.map(choose_one).collect()
 }
 
 pub(super) fn record<B: Backend>(
