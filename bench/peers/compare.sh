@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Ours and the PyTorch equivalent in turns: ours, theirs, theirs, ours. On two threads of the CPU, or on a GPU.
+# Ours and the PyTorch equivalent in turns: ours, theirs, theirs, ours. On two threads of the CPU, or on a GPU, where theirs always
+# uses CUDA.
 #
-# usage: bench/peers/compare.sh PYTHON [cpu|cuda]
+# usage: bench/peers/compare.sh PYTHON [cpu|cuda|vulkan]
 # PYTHON has torch: python3 -m venv peers && peers/bin/pip install -r bench/peers/requirements.txt, then peers/bin/python
 set -euo pipefail
 python=${1:?which Python has torch}
@@ -12,7 +13,7 @@ features=()
 [ "$device" = cpu ] || features=(--no-default-features --features "$device")
 
 ours() { # BENCH ARGUMENT…
-    local shown='^\| (path|[0-9])|time: +\[[0-9]|GFLOP/s|GB/s|^(decode|signal)'
+    local shown='^\| (path|[0-9])|time: +\[[0-9]|GFLOP/s|GB/s|^(decode|signal|kernels)'
     cargo bench -q -p bench ${features[@]+"${features[@]}"} --bench "$@" 2> /dev/null | grep -E "$shown" || true
 }
 theirs() { "$python" "bench/peers/$1.py" "${@:2}"; }
@@ -31,16 +32,20 @@ watched() {
 
 on_gpu() {
     local shape=d768x12_b1x2048_h12_v32000 graph=v4000_13%/k400 dtype
-    for dtype in f32 bf16; do
+    local dtypes="f32 bf16"
+    [ "$device" = cuda ] || dtypes=f32
+    for dtype in $dtypes; do
         dense() { NERVE_BENCH_SHAPES=$shape NERVE_BENCH_DTYPE=$dtype watched ours train_step -- baseline; }
         echo "baseline's train step, $shape, $dtype, ours (the first step tries kernels for minutes):" && dense
-        echo "theirs:" && theirs dense $shape "$device" $dtype eager && theirs dense $shape "$device" $dtype compile
+        echo "theirs:" && theirs dense $shape cuda $dtype eager && theirs dense $shape cuda $dtype compile
         echo "ours:" && dense
     done
     signal() { NERVE_BENCH_GRAPH=$graph watched ours signal -- signal_step; }
     echo "BriLLM's step, $graph, ours:" && signal
-    echo "theirs:" && theirs graph $graph "$device" dense && theirs graph $graph "$device" sparse
+    echo "theirs:" && theirs graph $graph cuda dense && theirs graph $graph cuda sparse
     echo "ours:" && signal
+    echo "kernels, and the same composed of Burn's operations:"
+    NERVE_BENCH_SHAPES=$shape NERVE_BENCH_DTYPE=$dtype ours kernels
 }
 
 on_cpu() {
