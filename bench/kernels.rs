@@ -20,15 +20,12 @@ use train::learner::{GroupedAdamW, gradient};
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 /// What blocks and losses are made of.
-fn passes<B: AutodiffBackend>(
+fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
     group: &mut Group,
     whose: &str,
     shape: &Shape,
     device: &Device<BenchBackend>,
-) where
-    B::InnerBackend: Backend<Device = Device<BenchBackend>>,
-    B: Backend<Device = Device<BenchBackend>>,
-{
+) {
     let products = DType::from(products());
     let base = shape.baseline();
     let (n, d_head) = (shape.batch * shape.seq, base.d_model / base.n_heads);

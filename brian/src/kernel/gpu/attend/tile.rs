@@ -62,7 +62,7 @@ impl Tile {
         let properties = packed.client.properties();
         let fits = properties.features.matmul.mma.contains(&config)
             && properties.hardware.plane_size_max as usize == LANES
-            && d_head % 16 == 0
+            && d_head.is_multiple_of(16)
             && d_head <= 128
             && tile.shared_bytes(size) <= properties.hardware.max_shared_memory_size;
         fits.then_some((tile, core))
