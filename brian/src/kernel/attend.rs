@@ -315,13 +315,12 @@ impl<'a> Columns<'a> {
         loaded.expect("so many rows").into()
     }
 
-    /// Where they lie, if that is apart.
-    fn apart<const N: usize>(&self) -> Option<Vec<&'a lines::Row<N>>> {
-        match self.lines {
-            KeysValues::Whole(_) => None,
+    /// Row by row, where they lie.
+    fn rows<const N: usize>(&self) -> Vec<&lines::Row<N>> {
+        match &self.lines {
+            KeysValues::Whole(view) => rows_of(view),
             KeysValues::Apart(rows) => {
-                let own = rows.iter().map(|row| &row[self.columns.clone()]);
-                Some(lines::rows(own))
+                lines::rows(rows.iter().map(|row| &row[self.columns.clone()]))
             }
         }
     }
@@ -359,88 +358,101 @@ impl Head<'_> {
 
     fn forward(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
         let done = match self.queries.ncols() {
-            8 => self.forward_apart::<1>(&mut out, &mut sums),
-            16 => self.forward_apart::<2>(&mut out, &mut sums),
-            32 => self.forward_apart::<4>(&mut out, &mut sums),
-            64 => self.forward_apart::<8>(&mut out, &mut sums),
+            8 => self.forward_lines::<1>(&mut out, &mut sums),
+            16 => self.forward_lines::<2>(&mut out, &mut sums),
+            32 => self.forward_lines::<4>(&mut out, &mut sums),
+            64 => self.forward_lines::<8>(&mut out, &mut sums),
             _ => None,
         };
-        done.unwrap_or_else(|| self.forward_whole(out, sums));
+        done.unwrap_or_else(|| self.forward_packed(out, sums));
     }
 
     fn backward(&self, sums: &[f32], gradient: ArrayView2<f32>, mut of: [ArrayViewMut2<f32>; 3]) {
         let done = match self.queries.ncols() {
-            8 => self.backward_apart::<1>(sums, gradient, &mut of),
-            16 => self.backward_apart::<2>(sums, gradient, &mut of),
-            32 => self.backward_apart::<4>(sums, gradient, &mut of),
-            64 => self.backward_apart::<8>(sums, gradient, &mut of),
+            8 => self.backward_lines::<1>(sums, gradient, &mut of),
+            16 => self.backward_lines::<2>(sums, gradient, &mut of),
+            32 => self.backward_lines::<4>(sums, gradient, &mut of),
+            64 => self.backward_lines::<8>(sums, gradient, &mut of),
             _ => None,
         };
-        done.unwrap_or_else(|| self.backward_whole(sums, gradient, of));
+        done.unwrap_or_else(|| self.backward_packed(sums, gradient, of));
     }
 
-    /// With keys and values where they lie; nothing where they lie together, or this machine does not know how.
-    fn forward_apart<const N: usize>(
+    /// With keys and values where they lie; nothing where this machine does not know how.
+    fn forward_lines<const N: usize>(
         &self,
         out: &mut ArrayViewMut2<f32>,
         sums: &mut ArrayViewMut2<f32>,
     ) -> Option<()> {
         let products = Products::new()?;
-        let [keys, values] = [self.keys.apart::<N>()?, self.values.apart()?];
+        let (keys, values) = (self.keys.rows::<N>(), self.values.rows());
         let queries = rows_of(&self.queries);
-        let stride = keys.len().next_multiple_of(lines::COMPARED);
-        let mut scores = vec![0.0; stride * queries.len()];
-        let mut found = vec![[[0.0; 8]; N]; queries.len()];
-        let mut ends = vec![0.0; queries.len()];
-        vectorised!({
-            products.compare(&queries, &keys, self.visible, stride, &mut scores);
-            let rows = scores.chunks_exact_mut(stride);
-            for ((row, &visible), end) in rows.zip(self.visible).zip(&mut ends) {
-                *end = softmax(row, visible);
+        for (block, n_keys) in self.blocks() {
+            let (queries, visible) = (&queries[block.clone()], &self.visible[block.clone()]);
+            let stride = n_keys.next_multiple_of(lines::COMPARED);
+            let mut scores = vec![0.0; stride * queries.len()];
+            let mut found = [[[0.0; 8]; N]; QUERIES];
+            let mut ends = [0.0; QUERIES];
+            vectorised!({
+                products.compare(queries, &keys[..n_keys], visible, stride, &mut scores);
+                let rows = scores.chunks_exact_mut(stride);
+                for ((row, &visible), end) in rows.zip(visible).zip(&mut ends) {
+                    *end = softmax(row, visible);
+                }
+                let found = &mut found[..queries.len()];
+                products.gather(&scores, &values[..n_keys], visible, stride, found);
+            });
+            for (row, (found, end)) in block.zip(found.iter().zip(ends)) {
+                whole_row(out.row_mut(row)).copy_from_slice(found.as_flattened());
+                sums[[row, 0]] = end;
             }
-            products.gather(&scores, &values, self.visible, stride, &mut found);
-        });
-        for (row, (found, end)) in found.iter().zip(ends).enumerate() {
-            whole_row(out.row_mut(row)).copy_from_slice(found.as_flattened());
-            sums[[row, 0]] = end;
         }
         Some(())
     }
 
-    fn backward_apart<const N: usize>(
+    fn backward_lines<const N: usize>(
         &self,
         sums: &[f32],
         gradient: ArrayView2<f32>,
         [of_queries, of_keys, of_values]: &mut [ArrayViewMut2<f32>; 3],
     ) -> Option<()> {
         let products = Products::new()?;
-        let [keys, values] = [self.keys.apart::<N>()?, self.values.apart()?];
+        let (keys, values) = (self.keys.rows::<N>(), self.values.rows());
         let (queries, gradient) = (rows_of(&self.queries), rows_of(&gradient));
-        let stride = keys.len().next_multiple_of(lines::COMPARED);
-        // First scores, then probabilities; first the gradient of those, then that of scores.
-        let mut shares = vec![0.0; stride * queries.len()];
-        let mut of_scores = shares.clone();
-        let mut found = vec![[[0.0; 8]; N]; queries.len()];
         let (mut of_keys, mut of_values) = (rows_to(of_keys), rows_to(of_values));
-        vectorised!({
-            products.compare(&queries, &keys, self.visible, stride, &mut shares);
-            products.compare(&gradient, &values, self.visible, stride, &mut of_scores);
-            let rows = shares.chunks_exact_mut(stride);
-            let rows = rows.zip(of_scores.chunks_exact_mut(stride));
-            for (((shares, of_scores), &visible), &sum) in rows.zip(self.visible).zip(sums) {
-                softmax_back(shares, of_scores, visible, sum);
+        for (block, n_keys) in self.blocks() {
+            let [keys, values] = [&keys, &values].map(|rows| &rows[..n_keys]);
+            let [queries, gradient] = [&queries, &gradient].map(|rows| &rows[block.clone()]);
+            let visible = &self.visible[block.clone()];
+            let stride = n_keys.next_multiple_of(lines::COMPARED);
+            // First scores, then probabilities; first the gradient of those, then that of scores.
+            let mut shares = vec![0.0; stride * queries.len()];
+            let mut of_scores = shares.clone();
+            let mut found = [[[0.0; 8]; N]; QUERIES];
+            vectorised!({
+                products.compare(queries, keys, visible, stride, &mut shares);
+                products.compare(gradient, values, visible, stride, &mut of_scores);
+                let rows = shares.chunks_exact_mut(stride);
+                let rows = rows.zip(of_scores.chunks_exact_mut(stride));
+                let sums = &sums[block.clone()];
+                for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
+                    softmax_back(shares, of_scores, visible, sum);
+                }
+                let found = &mut found[..queries.len()];
+                products.gather(&of_scores, keys, visible, stride, found);
+                let of_keys = &mut of_keys[..n_keys];
+                products.scatter(&of_scores, queries, visible, stride, of_keys);
+                let of_values = &mut of_values[..n_keys];
+                products.scatter(&shares, gradient, visible, stride, of_values);
+            });
+            for (row, found) in block.zip(&found) {
+                whole_row(of_queries.row_mut(row)).copy_from_slice(found.as_flattened());
             }
-            products.gather(&of_scores, &keys, self.visible, stride, &mut found);
-            products.scatter(&of_scores, &queries, self.visible, stride, &mut of_keys);
-            products.scatter(&shares, &gradient, self.visible, stride, &mut of_values);
-        });
-        for (row, found) in found.iter().enumerate() {
-            whole_row(of_queries.row_mut(row)).copy_from_slice(found.as_flattened());
         }
         Some(())
     }
 
-    fn forward_whole(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
+    fn forward_packed(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
         let (keys, values) = (self.keys.load(), self.values.load());
         for (block, n_keys) in self.blocks() {
             let mut scores = self.scores(&block, part(keys.view(), 0, 0..n_keys));
@@ -461,7 +473,7 @@ impl Head<'_> {
         }
     }
 
-    fn backward_whole(
+    fn backward_packed(
         &self,
         sums: &[f32],
         gradient: ArrayView2<f32>,

@@ -1,4 +1,4 @@
-//! Products of attention with keys and values that lie apart, where they lie: few queries are not worth packing them.
+//! Products of attention with keys and values where they lie: few queries are not worth packing them, and many lose nothing.
 //!
 //! A row's sums have an order of their own, whatever is computed beside it.
 

@@ -19,7 +19,7 @@
 //! | `project` | `norm(x) W`, queries scaled, queries and keys turned to their positions |
 //! | `sight` | which keys each query sees |
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
-//! | `lines` | the products of few queries with keys and values where they lie |
+//! | `lines` | the products of attention, with keys and values where they lie |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
 //! | `softmax` | `softmax` of rows, `−ln softmax(logits)[target]` |
 //! | `straight` | a gain of value zero, with its gradient |
