@@ -1,7 +1,9 @@
 //! What each kernel saves, or each pass on the host: forward and backward, ours and the same composed of Burn's operations.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Composed, Shape, drawn, products, timed};
+use bench::{
+    ADAMW, BenchAutodiff, BenchBackend, Composed, Shape, clocked_here, drawn, products, timed,
+};
 use brian::Baseline;
 use brian::baseline::embed;
 use brian::block::causal::Rotary;
@@ -10,11 +12,11 @@ use brian::block::matrix::{normed, plus};
 use brian::loss::language;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, Device, Tensor};
 use criterion::measurement::WallTime;
 use criterion::{Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use train::learner::{GroupedAdamW, gradient};
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
@@ -78,12 +80,10 @@ fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
 /// What a step does with gradients.
 fn steps(group: &mut Group, shape: &Shape, device: &Device<BenchBackend>) {
     let model: Baseline<BenchAutodiff> = shape.baseline().init(shape.vocabulary, 1, device);
-    let squares = |model: &Baseline<BenchAutodiff>| {
-        let mut all = Squares(None);
-        model.visit(&mut all);
-        GradientsParams::from_grads(all.0.expect("parameters").backward(), model)
-    };
-    let gradients = squares(&model);
+    let mut squares = Squares(None);
+    model.visit(&mut squares);
+    let backward = squares.0.expect("parameters").backward();
+    let gradients = GradientsParams::from_grads(backward, &model);
     group.bench_function("global_norm/ours", |bencher| {
         let norm = || drop(gradient::norm(&model, &gradients));
         timed_here(bencher, device, norm);
@@ -120,16 +120,7 @@ fn steps(group: &mut Group, shape: &Shape, device: &Device<BenchBackend>) {
 /// Times an action on this thread: gradients stay where they were made.
 fn timed_here(bencher: &mut Bencher, device: &Device<BenchBackend>, mut action: impl FnMut()) {
     action();
-    let wait = || BenchBackend::sync(device).expect("the device answers");
-    bencher.iter_custom(|iterations| {
-        wait();
-        let start = Instant::now();
-        for _ in 0..iterations {
-            action();
-        }
-        wait();
-        start.elapsed()
-    });
+    bencher.iter_custom(|iterations| clocked_here::<BenchBackend>(device, iterations, &mut action));
 }
 
 /// The sum of the squares of all parameters: a loss with a gradient everywhere.

@@ -236,15 +236,22 @@ fn clocked<B: Backend>(
     iterations: u64,
     action: &mut (impl FnMut() + Send),
 ) -> Duration {
-    in_place(|| {
-        B::sync(device).expect("the device answers");
-        let start = Instant::now();
-        for _ in 0..iterations {
-            action();
-        }
-        B::sync(device).expect("the device answers");
-        Duration::max(start.elapsed(), Duration::from_nanos(1))
-    })
+    in_place(|| clocked_here::<B>(device, iterations, action))
+}
+
+/// The same on this thread, for what no other thread may have.
+pub fn clocked_here<B: Backend>(
+    device: &B::Device,
+    iterations: u64,
+    mut action: impl FnMut(),
+) -> Duration {
+    B::sync(device).expect("the device answers");
+    let start = Instant::now();
+    for _ in 0..iterations {
+        action();
+    }
+    B::sync(device).expect("the device answers");
+    Duration::max(start.elapsed(), Duration::from_nanos(1))
 }
 
 /// What an action does at least, to be compared with what the device does at best.

@@ -83,19 +83,10 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
                 columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
             }
         }
-        _ if slim::applies(a.nrows()) && !b.is_empty() && is_turned(a, b) => {
-            let [left, right] = [a.reversed_axes(), b].map(|side| side.to_slice());
-            let [left, right] = [left, right].map(|side| side.expect("rows without gaps"));
-            slim::add_product(left, a.nrows(), right, width, flat_mut(out));
-        }
+        _ if slim::add_product(a, b, out) => {}
         _ if panels::add_product(a, b, out) => {}
         _ => general_mat_mul(1.0, &a, &b, 1.0, out),
     }
-}
-
-/// Whether a left side lies column by column and a right one row by row: a gradient of a map.
-fn is_turned(a: ArrayView2<f32>, b: ArrayView2<f32>) -> bool {
-    a.reversed_axes().is_standard_layout() && b.is_standard_layout()
 }
 
 /// Whether products of many rows are sums of fused multiply-adds: matrixmultiply asks the same.

@@ -112,14 +112,14 @@ impl Pass<6> for Score {
         });
         let of_between = of_between.into_shared();
         let of_state = (wanted[0] || wanted[1]).then(|| product(of_between.view(), first.t()));
-        let of_columns = |columns: Range<usize>| {
-            let of_state = of_state.as_ref()?;
+        let of_columns = |wanted: bool, columns: Range<usize>| {
+            let of_state = of_state.as_ref().filter(|_| wanted)?;
             Some(part(of_state.view(), 1, columns).to_owned().into())
         };
         let (d_model, width) = (hidden.ncols(), state.ncols());
         [
-            of_columns(0..d_model).filter(|_| wanted[0]),
-            of_columns(d_model..width).filter(|_| wanted[1]),
+            of_columns(wanted[0], 0..d_model),
+            of_columns(wanted[1], d_model..width),
             wanted[2].then(|| Gradient::Product(state, of_between.clone())),
             wanted[3].then(|| sum_rows(of_between.view())),
             wanted[4]

@@ -3,7 +3,8 @@
 //! Matrixmultiply packs the long side for a few rows of sums, and wakes threads of its own for work of some microseconds. Here the
 //! sums stay in registers while both sides are read once, where they lie.
 
-use super::numeric::{has_fused, vectorised};
+use super::numeric::{flat_mut, has_fused, vectorised};
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 /// A map of more rows is better packed.
@@ -20,11 +21,16 @@ pub fn applies(height: usize) -> bool {
     height <= SLIM && has_fused()
 }
 
-/// `out + leftᵀ right`, `left` of a few columns.
-///
-/// # Shapes
-/// `[n, height]` and `[n, width]` to `[height, width]`
-pub fn add_product(left: &[f32], height: usize, right: &[f32], width: usize, out: &mut [f32]) {
+/// `out + a b`; says no, and does nothing, unless `a` has a few rows and lies column by column, as in a gradient of a map.
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
+    let (height, width) = (a.nrows(), b.ncols());
+    let (Some(left), Some(right)) = (a.reversed_axes().to_slice(), b.to_slice()) else {
+        return false;
+    };
+    if !applies(height) || b.is_empty() {
+        return false;
+    }
+    let out = flat_mut(out);
     let groups = out.par_chunks_mut(ROWS * width).enumerate();
     groups.for_each(|(group, out)| {
         let first = group * ROWS;
@@ -41,6 +47,7 @@ pub fn add_product(left: &[f32], height: usize, right: &[f32], width: usize, out
             }
         });
     });
+    true
 }
 
 /// `N` rows of sums, those of columns of `left` from one on.
