@@ -11,7 +11,7 @@ use brian::loss::transition::transition_diversity;
 use brian::loss::view::{Scope, View};
 use brian::route::policy::{Policy, Row, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
-use brian::route::trace::{Decisions, Origin, Trace, TraceStep, Walks};
+use brian::route::trace::{Arrival, Decisions, Origin, Trace, TraceStep, Walks};
 use brian::{Brian, Exit, Layout, Rules, parameter, random};
 use burn::tensor::{Tensor, TensorData};
 
@@ -31,7 +31,11 @@ fn trace(probabilities: &[&[[f32; 3]]], actions: &[&[usize]], target: usize) -> 
             .collect();
         steps.push(TraceStep {
             logits: Tensor::from_data(TensorData::new(logits, [n, 3]), &Default::default()),
-            location: Tensor::zeros([n], &Default::default()),
+            arrival: Arrival {
+                probabilities: Tensor::zeros([n, 3], &Default::default()),
+                position: Tensor::zeros([n, 1], &Default::default()),
+                places: Tensor::zeros([3, 1], &Default::default()),
+            },
         });
         decisions.push(Decisions {
             actions: (0..n).map(|token| actions[token][step]).collect(),

@@ -100,8 +100,8 @@ fn a_beam_of_one_branch_is_the_greedy_walk_with_a_hard_exit() {
                     &values(expected.logits.clone()),
                 );
                 near(
-                    &values(found.location.clone()),
-                    &values(expected.location.clone()),
+                    &values(found.arrival.location()),
+                    &values(expected.arrival.location()),
                 );
             }
         }

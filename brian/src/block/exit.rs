@@ -5,7 +5,7 @@
 //! makes a wrapped baseline another model.
 
 use super::BlockSizes;
-use super::matrix::{add_times, matrix, per_row, place, times};
+use super::matrix::{add_times, matrix, normed, per_row, place, times};
 use super::transformer::norm;
 use crate::kernel::node::reshape;
 use burn::module::Module;
@@ -62,7 +62,7 @@ impl<B: Backend> ExitBlock<B> {
         let dims = hidden.dims();
         let (hidden, position) = (per_row(hidden), per_row(position));
         let placed = place(hidden.clone(), self.adapter.as_ref(), position);
-        let normed = self.norm.forward(placed);
+        let normed = normed(&self.norm, &placed, placed.dtype());
         let left = match self.kind {
             Exit::Residual => add_times(hidden, normed, &self.projection),
             Exit::Projection => times(normed, &self.projection),

@@ -70,12 +70,10 @@ pub(crate) fn exact(products: DType) -> DType {
 }
 
 /// Rows behind a norm, in the type of the product that they go into.
-pub fn normed<B: Backend, const D: usize>(
-    norm: &RmsNorm<B>,
-    x: &Tensor<B, D>,
-    products: DType,
-) -> Tensor<B, D> {
-    gpu::norm(x, norm, products).unwrap_or_else(|| norm.forward(x.clone()).cast(products))
+pub fn normed<B: Backend>(norm: &RmsNorm<B>, x: &Tensor<B, 2>, products: DType) -> Tensor<B, 2> {
+    let on_host = || kernel::norm::normed(x, norm);
+    let found = gpu::norm(x, norm, products).or_else(on_host);
+    found.unwrap_or_else(|| norm.forward(x.clone()).cast(products))
 }
 
 /// The stream with what a product gave, in the type of the stream.

@@ -21,7 +21,7 @@
 //! | `attend` | `softmax(q kᵀ) v` over the keys each query sees, without the matrix of scores in memory |
 //! | `lines` | the products of attention, with keys and values where they lie |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
-//! | `softmax` | `softmax` of rows, `−ln softmax(logits)[target]` |
+//! | `softmax` | `softmax` of rows, one share of it, `−ln softmax(logits)[target]` |
 //! | `straight` | a gain of value zero, with its gradient |
 //! | `gpu` | the same where tensors lie in the memory of a GPU |
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
@@ -36,7 +36,7 @@ pub(crate) mod gpu;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_lines.rs")]
 mod lines;
 pub(crate) mod node;
-mod norm;
+pub(crate) mod norm;
 mod numeric;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_panels.rs")]
 mod panels;

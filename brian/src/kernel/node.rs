@@ -1,10 +1,11 @@
 //! A pass as an operation of a backend: computed where tensors lie in the memory of the host, with its gradient where one is wanted.
 
-use super::numeric::{add, add_product, flat, flat_mut, part};
+use super::numeric::{add, add_product, flat, flat_mut, part, rows_per_task};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use ndarray::{ArcArray2, Array2};
+use rayon::prelude::*;
 use std::any::Any;
 use std::fmt::Debug;
 
@@ -45,7 +46,7 @@ impl Gradient {
     /// Adds it to a sum.
     pub fn add_to(self, sum: &mut Array2<f32>) {
         match self {
-            Self::Whole(whole) => add(sum, &whole),
+            Self::Whole(whole) => add(flat_mut(sum), flat(&whole)),
             Self::Product(left, right) => add_product(left.t(), right.view(), sum),
             Self::Some(some) => some.add_to(sum),
             Self::Columns(columns, first) => {
@@ -66,12 +67,20 @@ pub(super) struct SomeRows {
 impl SomeRows {
     fn add_to(&self, sum: &mut Array2<f32>) {
         let width = sum.ncols();
-        let (from, to) = (flat(&self.rows), flat_mut(sum));
-        for &[which, place] in &self.places {
-            let row = &from[which * width..][..width];
-            let sums = to[place * width..][..width].iter_mut();
-            sums.zip(row).for_each(|(sum, value)| *sum += value);
-        }
+        let n_rows = rows_per_task(width);
+        let from = flat(&self.rows);
+        let tasks = flat_mut(sum).par_chunks_mut(n_rows * width).enumerate();
+        tasks.for_each(|(task, to)| {
+            let own = self
+                .places
+                .iter()
+                .filter(|[_, place]| place / n_rows == task);
+            for &[which, place] in own {
+                let row = &from[which * width..][..width];
+                let sums = to[place % n_rows * width..][..width].iter_mut();
+                sums.zip(row).for_each(|(sum, value)| *sum += value);
+            }
+        });
     }
 }
 
@@ -196,7 +205,7 @@ mod host {
 mod host {
     use super::super::pin::{self, Pinned};
     use super::super::sum::Sum;
-    use super::{Backend, FloatTensor, Gradient, Pass, Rows, same};
+    use super::{Backend, FloatTensor, Gradient, Pass, Rows, add, same};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::NodeId;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -204,7 +213,7 @@ mod host {
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn_ndarray::{NdArray, NdArrayTensor};
-    use ndarray::{ArcArray, Array2, ArrayD, Axis, Ix1, Ix2, IxDyn};
+    use ndarray::{ArcArray, Array2, ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn};
     use std::collections::BTreeMap;
     use std::marker::PhantomData;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -312,9 +321,28 @@ mod host {
                     1 => whole.index_axis_move(Axis(0), 0).into_dyn(),
                     _ => whole.into_dyn(),
                 };
-                gradients.register::<NdArray>(parent.id, whole.into());
+                let parent = Learning {
+                    primitive: tensor(ArrayD::zeros(IxDyn(&[0]))),
+                    rc: Arc::new(parent.id),
+                    node: parent,
+                };
+                register(gradients, &parent, whole);
             }
         }
+    }
+
+    /// Registers what flows back to a tensor. Burn would add it to what has come before in a third place.
+    fn register(gradients: &mut Gradients, to: &Learning, mut gradient: ArcArray<f32, IxDyn>) {
+        match gradients.remove(to) {
+            Some(NdArrayTensor::F32(before)) => {
+                let before = without_gaps(before.into_shared());
+                let sums = gradient.as_slice_mut().expect("rows without gaps");
+                add(sums, before.as_slice().expect("rows without gaps"));
+            }
+            Some(before) => gradients.register::<NdArray>(to.node.id, before),
+            None => {}
+        }
+        gradients.register::<NdArray>(to.node.id, gradient.into());
     }
 
     /// The sums of all shared maps whose graph is there.
@@ -407,12 +435,15 @@ mod host {
     }
 
     fn reshaped(array: ArcArray<f32, IxDyn>, dims: &[usize]) -> NdArrayTensor {
-        let array = match array.is_standard_layout() {
+        let reshaped = without_gaps(array).into_shape_with_order(dims);
+        reshaped.expect("as many numbers").into()
+    }
+
+    fn without_gaps<D: Dimension>(array: ArcArray<f32, D>) -> ArcArray<f32, D> {
+        match array.is_standard_layout() {
             true => array,
             false => array.as_standard_layout().into_owned().into_shared(),
-        };
-        let reshaped = array.into_shape_with_order(dims);
-        reshaped.expect("as many numbers").into()
+        }
     }
 
     #[derive(Debug)]
@@ -469,10 +500,7 @@ mod host {
             }
             _ => array.into_dimensionality::<Ix2>().ok()?,
         };
-        Some(match array.is_standard_layout() {
-            true => array,
-            false => array.as_standard_layout().into_owned().into_shared(),
-        })
+        Some(without_gaps(array))
     }
 
     fn tensor(array: ArrayD<f32>) -> NdArrayTensor {

@@ -1,9 +1,46 @@
 //! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`.
 
-use super::node::{Gradient, Rows};
+use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{dot, flat, flat_mut, rows_per_task, vectorised};
+use burn::nn::RmsNorm;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use rayon::prelude::*;
+
+/// Rows behind a norm.
+///
+/// # Shapes
+/// `[n, width]` to the same
+pub(crate) fn normed<B: Backend>(x: &Tensor<B, 2>, norm: &RmsNorm<B>) -> Option<Tensor<B, 2>> {
+    let epsilon = norm.epsilon as f32;
+    run(Norm { epsilon }, [input(x), input(&norm.gamma.val())])
+}
+
+#[derive(Clone, Debug)]
+struct Norm {
+    epsilon: f32,
+}
+
+impl Pass<2> for Norm {
+    type Kept = ();
+
+    fn forward(&self, [x, gain]: &[Rows; 2]) -> (Array2<f32>, ()) {
+        (norm(x, gain, self.epsilon), ())
+    }
+
+    fn backward(
+        &self,
+        [x, gain]: &[Rows; 2],
+        (): (),
+        gradient: Rows,
+        wanted: [bool; 2],
+    ) -> [Option<Gradient>; 2] {
+        let found = back(x, gain, self.epsilon, gradient.into_owned(), None);
+        let mut found = found.into_iter();
+        wanted.map(|wanted| found.next().filter(|_| wanted))
+    }
+}
 
 /// `1 / sqrt(mean(x²) + ε)`.
 #[inline(always)]
@@ -12,7 +49,7 @@ fn scale(x: &[f32], epsilon: f32) -> f32 {
 }
 
 /// Rows, normed.
-pub fn norm(x: &Rows, gain: &Rows, epsilon: f32) -> Array2<f32> {
+pub(super) fn norm(x: &Rows, gain: &Rows, epsilon: f32) -> Array2<f32> {
     let width = x.ncols();
     let gain = flat(gain);
     let mut normed = Array2::zeros(x.dim());
@@ -34,7 +71,7 @@ pub fn norm(x: &Rows, gain: &Rows, epsilon: f32) -> Array2<f32> {
 }
 
 /// The gradients of `x` and of the gain; `gradient` is that of the normed rows, `beside` what else flows back to `x`.
-pub fn back(
+pub(super) fn back(
     x: &Rows,
     gain: &Rows,
     epsilon: f32,

@@ -2,7 +2,7 @@
 //!
 //! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
 
-use super::node::{Gradient, Rows};
+use super::node::Gradient;
 use super::panels;
 use super::slim;
 use ndarray::linalg::general_mat_mul;
@@ -53,6 +53,18 @@ pub fn flat_mut<S: DataMut<Elem = f32>>(rows: &mut ArrayBase<S, Ix2>) -> &mut [f
     rows.as_slice_mut().expect("rows without gaps")
 }
 
+/// Rows, filled one by one.
+pub fn filled([n_rows, width]: [usize; 2], fill: impl Fn(usize, &mut [f32]) + Sync) -> Array2<f32> {
+    let mut rows = Array2::zeros([n_rows, width]);
+    let at_once = rows_per_task(width);
+    let tasks = flat_mut(&mut rows).par_chunks_mut(at_once * width);
+    tasks.enumerate().for_each(|(task, rows)| {
+        let rows = rows.chunks_exact_mut(width).enumerate();
+        rows.for_each(|(row, to)| fill(task * at_once + row, to));
+    });
+    rows
+}
+
 /// Some rows (`axis` 0) or columns (1) of a view.
 pub fn part<S: RawData>(
     mut view: ArrayBase<S, Ix2>,
@@ -77,6 +89,7 @@ pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) {
     let (depth, width) = b.dim();
     match (a.as_slice(), b.as_slice()) {
+        _ if panels::add_pinned(a, b, out) => {}
         (Some(a), Some(b)) if a.len() <= FEW * depth && !b.is_empty() && has_fused() => {
             for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
                 let columns = out.par_chunks_mut(COLUMNS).enumerate();
@@ -130,15 +143,13 @@ fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]
     });
 }
 
-/// `sum + rows`.
-pub fn add(sum: &mut Array2<f32>, rows: &Rows) {
-    let sums = flat_mut(sum).par_chunks_mut(TASK);
-    sums.zip(flat(rows).par_chunks(TASK))
-        .for_each(|(sum, rows)| {
-            sum.iter_mut()
-                .zip(rows)
-                .for_each(|(sum, value)| *sum += value);
-        });
+/// Adds numbers to as many.
+pub fn add(sums: &mut [f32], numbers: &[f32]) {
+    let tasks = sums.par_chunks_mut(TASK).zip(numbers.par_chunks(TASK));
+    tasks.for_each(|(sums, numbers)| {
+        let pairs = sums.iter_mut().zip(numbers);
+        pairs.for_each(|(sum, number)| *sum += number);
+    });
 }
 
 /// `a b`, where it is wanted.

@@ -21,10 +21,13 @@ const DEPTH: usize = 256;
 const AT_ONCE: usize = 64;
 /// Fewer columns than this are not worth turning into rows.
 pub const NARROW: usize = 256;
-/// A task works on so many rows,
-const ROWS: usize = 48;
-/// and on so many panels at least: on more where there are so many tasks for each thread.
+/// Rows that are multiplied at once: their sums stay in registers.
+const STRIP: usize = 6;
+/// A task works on so many rows at most,
+const ROWS: usize = 8 * STRIP;
+/// and on so many panels at least: on more where rows are few, or where there are so many tasks for each thread.
 const PANELS: usize = 4;
+const LEAST: usize = 96;
 const TASKS: usize = 8;
 
 type Line = [f32; COLUMNS];
@@ -107,6 +110,23 @@ fn turn<'a>(column: impl Fn(usize) -> &'a [f32], n: usize, lines: &mut [Line]) {
     }
 }
 
+/// `out + a b`; says no, and does nothing, unless `b` stays packed.
+pub fn add_pinned(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
+    let (Some(simd), Some(rows), Some(pinned)) = (V3::try_new(), a.to_slice(), pin::find(b)) else {
+        return false;
+    };
+    let Some(map) = pinned.packed(b).filter(|_| !a.is_empty()) else {
+        return false;
+    };
+    let left = Left {
+        rows,
+        stride: map.depth,
+        first: 0,
+    };
+    left.multiply(simd, &map.lines, map.depth, out, 0..b.ncols());
+    true
+}
+
 /// `out + a b`; says no, and does nothing, where it does not apply.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
     let Some(simd) = V3::try_new() else {
@@ -119,18 +139,6 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
     let is_narrow = matches!(left, Map::ByColumn { .. }) && a.nrows() < NARROW;
     if a.is_empty() || b.is_empty() || is_narrow {
         return false;
-    }
-    let pinned = pin::find(b);
-    if let Map::ByRow { numbers, .. } = left
-        && let Some(map) = pinned.as_ref().and_then(|pinned| pinned.packed(b))
-    {
-        let left = Left {
-            rows: numbers,
-            stride: depth,
-            first: 0,
-        };
-        left.multiply(simd, &map.lines, map.depth, out, 0..width);
-        return true;
     }
     let most = AT_ONCE.min(width.div_ceil(COLUMNS)) * DEPTH.min(depth);
     let mut lines = vec![[0.0; COLUMNS]; most];
@@ -202,11 +210,17 @@ impl Left<'_> {
     ) {
         let width = out.ncols();
         let mut tasks = Vec::new();
-        let chunks = self.rows.chunks(ROWS * self.stride);
+        let n_rows = self.rows.len().div_ceil(self.stride);
+        let at_once = n_rows
+            .div_ceil(n_rows.div_ceil(ROWS))
+            .next_multiple_of(STRIP);
+        let chunks = self.rows.chunks(at_once * self.stride);
         let n_tasks = TASKS * rayon::current_num_threads();
-        let n_panels = columns.len().div_ceil(COLUMNS);
-        let n_panels = (n_panels * chunks.len() / n_tasks).max(PANELS);
-        for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(ROWS * width)) {
+        let all_panels = columns.len().div_ceil(COLUMNS);
+        let n_panels = all_panels * chunks.len() / n_tasks;
+        let n_panels = n_panels.max(PANELS).max(LEAST / at_once);
+        let n_panels = all_panels.div_ceil(all_panels.div_ceil(n_panels));
+        for (rows, out) in chunks.zip(flat_mut(out).chunks_mut(at_once * width)) {
             let first = tasks.len();
             let panels = lines.chunks(n_panels * depth);
             tasks.extend(panels.map(|panels| Task {
@@ -268,7 +282,13 @@ impl Task<'_> {
                 });
                 let mut left = rows.len();
                 while left > 0 {
-                    left -= match left {
+                    // Not six and few: few rows wait for each other's sums.
+                    let next = if (7..=9).contains(&left) {
+                        left.div_ceil(2)
+                    } else {
+                        left
+                    };
+                    left -= match next {
                         1 => strip::<1>(simd, lines, &mut rows, &mut out),
                         2 => strip::<2>(simd, lines, &mut rows, &mut out),
                         3 => strip::<3>(simd, lines, &mut rows, &mut out),

@@ -2,7 +2,7 @@
 
 use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{
-    add_product, flat, flat_mut, part, product, rows_per_task, sigmoid, vectorised,
+    add_product, filled, flat, flat_mut, part, product, rows_per_task, sigmoid, vectorised,
 };
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -38,20 +38,17 @@ struct Score;
 
 /// Rows that are all the same one.
 fn repeat(row: &Rows, n_rows: usize) -> Array2<f32> {
-    let rows = flat(row).repeat(n_rows);
-    Array2::from_shape_vec([n_rows, row.ncols()], rows).expect("so many rows")
+    let dims = [n_rows, row.ncols()];
+    filled(dims, |_, to| to.copy_from_slice(flat(row)))
 }
 
 fn side_by_side(left: &Rows, right: &Rows) -> Array2<f32> {
-    let widths = [left.ncols(), right.ncols()];
-    let mut both = Vec::with_capacity(left.len() + right.len());
-    let left_rows = flat(left).chunks_exact(widths[0]);
-    for (left, right) in left_rows.zip(flat(right).chunks_exact(widths[1])) {
-        both.extend_from_slice(left);
-        both.extend_from_slice(right);
-    }
-    let dims = [left.nrows(), widths[0] + widths[1]];
-    Array2::from_shape_vec(dims, both).expect("as many rows")
+    let [first, second] = [left.ncols(), right.ncols()];
+    let (left_rows, right_rows) = (flat(left), flat(right));
+    filled([left.nrows(), first + second], |row, to| {
+        to[..first].copy_from_slice(&left_rows[row * first..][..first]);
+        to[first..].copy_from_slice(&right_rows[row * second..][..second]);
+    })
 }
 
 fn sum_rows(rows: ArrayView2<f32>) -> Gradient {

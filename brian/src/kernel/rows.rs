@@ -1,11 +1,10 @@
 //! Some rows of a tensor, any of them any number of times, others in their place, and some columns.
 
 use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
-use super::numeric::{flat, flat_mut, rows_per_task};
+use super::numeric::{filled, flat, flat_mut};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
-use rayon::prelude::*;
 
 /// The rows `which`.
 ///
@@ -60,13 +59,10 @@ impl<B: Backend> Parts<B> {
 }
 
 fn pick(from: &Rows, which: &[usize]) -> Array2<f32> {
-    let width = from.ncols();
-    let from = flat(from);
-    let mut rows = Vec::with_capacity(which.len() * width);
-    for &row in which {
-        rows.extend_from_slice(&from[row * width..][..width]);
-    }
-    Array2::from_shape_vec([which.len(), width], rows).expect("so many rows")
+    let (width, from) = (from.ncols(), flat(from));
+    filled([which.len(), width], |row, to| {
+        to.copy_from_slice(&from[which[row] * width..][..width]);
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -173,15 +169,9 @@ impl Pass<1> for Columns {
     type Kept = ();
 
     fn forward(&self, [map]: &[Rows; 1]) -> (Array2<f32>, ()) {
-        let mut columns = Array2::zeros([map.nrows(), self.n]);
-        let n_rows = rows_per_task(map.ncols());
-        let to = flat_mut(&mut columns).par_chunks_mut(n_rows * self.n);
-        let from = flat(map).par_chunks(n_rows * map.ncols());
-        to.zip(from).for_each(|(to, from)| {
-            let from = from.chunks_exact(map.ncols());
-            let from = from.map(|row| &row[self.first..self.first + self.n]);
-            let rows = to.chunks_exact_mut(self.n).zip(from);
-            rows.for_each(|(to, from)| to.copy_from_slice(from));
+        let from = flat(map);
+        let columns = filled([map.nrows(), self.n], |row, to| {
+            to.copy_from_slice(&from[row * map.ncols() + self.first..][..self.n]);
         });
         (columns, ())
     }

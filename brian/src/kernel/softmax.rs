@@ -1,4 +1,4 @@
-//! Scores to probabilities, row by row, and the loss of a token: `−ln softmax(logits)[target]`.
+//! Scores to probabilities, row by row, one of them, and the loss of a token: `−ln softmax(logits)[target]`.
 
 use super::node::{Gradient, Pass, Rows, input, rows_of, run};
 use super::numeric::{dot, exp, flat, flat_mut, largest, rows_per_task, sum, vectorised};
@@ -83,6 +83,63 @@ impl Pass<1> for Softmax {
         let mut found = gradient.into_owned();
         each_row(&mut found, &probabilities, |_, row, shares| {
             vectorised!(to_scores(shares, row));
+        });
+        [Some(found.into())]
+    }
+}
+
+/// Of every row one of the probabilities of its first `n` scores; 1, whatever the scores, where none is `chosen`.
+///
+/// # Shapes
+/// `[rows, width]` and `[rows]` to `[rows, 1]`
+pub(crate) fn share<B: Backend>(
+    scores: &Tensor<B, 2>,
+    chosen: &[Option<usize>],
+    n: usize,
+) -> Option<Tensor<B, 2>> {
+    let chosen = Arc::from(chosen);
+    run(Share { chosen, n }, [input(scores)])
+}
+
+#[derive(Clone, Debug)]
+struct Share {
+    chosen: Arc<[Option<usize>]>,
+    n: usize,
+}
+
+impl Pass<1> for Share {
+    type Kept = ();
+
+    fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, ()) {
+        let mut found = Array2::ones([scores.nrows(), 1]);
+        each_row(&mut found, scores, |row, found, scores| {
+            if let Some(chosen) = self.chosen[row] {
+                let mut shares = scores[..self.n].to_vec();
+                vectorised!(to_probabilities(&mut shares));
+                found[0] = shares[chosen];
+            }
+        });
+        (found, ())
+    }
+
+    fn backward(
+        &self,
+        [scores]: &[Rows; 1],
+        (): (),
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        let mut found = scores.to_owned();
+        each_row(&mut found, &gradient, |row, found, gradient| {
+            let Some(chosen) = self.chosen[row] else {
+                return found.fill(0.0);
+            };
+            let (found, others) = found.split_at_mut(self.n);
+            others.fill(0.0);
+            vectorised!(to_probabilities(found));
+            let share = gradient[0] * found[chosen];
+            found.iter_mut().for_each(|found| *found *= -share);
+            found[chosen] += share;
         });
         [Some(found.into())]
     }

@@ -3,6 +3,7 @@
 use super::attend::{attend, attend_all};
 use super::feed_forward::feed_forward;
 use super::node::{reshape, shared};
+use super::norm::normed;
 use super::numeric;
 use super::pin::pin;
 use super::product::{add_times, times, times_transposed};
@@ -362,6 +363,20 @@ fn probabilities_and_nats() {
             |[scores], _| softmax::softmax(&(scores * 4.0)),
             |[scores], _| burn_softmax(scores * 4.0, 1),
         );
+        let n = (width - 1).max(2);
+        let chosen: Vec<Option<usize>> = (0..7).map(|row| (row != 3).then_some(row % n)).collect();
+        compare(
+            [&scores],
+            |[scores], _| softmax::share(&(scores * 4.0), &chosen, n),
+            |[scores], _| {
+                let shares = burn_softmax((scores * 4.0).slice_dim(1, 0..n), 1);
+                let rows = chosen.iter().enumerate().map(|(row, chosen)| match chosen {
+                    Some(chosen) => shares.clone().slice([row..row + 1, *chosen..chosen + 1]),
+                    None => Tensor::ones([1, 1], &Default::default()),
+                });
+                Tensor::cat(rows.collect(), 0)
+            },
+        );
         let targets: Vec<i64> = (0..7).map(|row| row * 5 % width as i64).collect();
         let targets = Tensor::from_data(TensorData::new(targets, [7]), &Default::default());
         compare(
@@ -419,6 +434,15 @@ fn the_router() {
             let state = Tensor::cat(vec![hidden, position], 1);
             silu(state.matmul(first) + first_bias).matmul(second) + second_bias
         },
+    );
+}
+
+#[test]
+fn rows_behind_a_norm() {
+    compare(
+        [&values([N, SIZES.d_model], 1)],
+        |[x], norm| normed(&x, norm),
+        |[x], norm| norm.forward(x),
     );
 }
 

@@ -1,5 +1,6 @@
 //! The language-model loss: `−ln softmax(logits)[target]`.
 
+use crate::kernel::node::reshape;
 use crate::kernel::{gpu, softmax};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
@@ -13,7 +14,7 @@ use burn::tensor::{Int, Tensor};
 /// - returns `[batch, seq]`
 pub fn nats<B: Backend>(logits: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
     let [batch, seq, vocabulary] = logits.dims();
-    let logits = logits.reshape([batch * seq, vocabulary]);
+    let logits = reshape(logits, [batch * seq, vocabulary]);
     let of_rows = targets.clone().reshape([batch * seq]);
     if let Some(nats) = gpu::nats(&logits, &of_rows) {
         return nats.reshape([batch, seq]);

@@ -1,7 +1,7 @@
 //! The decisions of a trace as the route losses see them: which count, and how much.
 
 use crate::route::rules::Rules;
-use crate::route::trace::{Origin, Trace};
+use crate::route::trace::{Arrival, Origin, Trace};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -41,8 +41,8 @@ pub struct ViewStep<B: Backend> {
     pub executed: Tensor<B, 2>,
     /// The teacher's action, `[n]`.
     pub targets: Option<Tensor<B, 1, Int>>,
-    /// Mean squared distance to the actions, `[n]`.
-    pub location: Tensor<B, 1>,
+    /// Where the step led.
+    pub arrival: Arrival<B>,
     /// How much the decision counts, `[n]`; without a gradient.
     pub weight: Tensor<B, 1>,
     /// The probability that the token is still walking, `[n]`, with its gradient; 1 where the scope does not look.
@@ -100,7 +100,11 @@ impl<B: Backend> View<B> {
             let stays = probabilities.clone().slice_dim(1, n_pool..n_pool + 1).neg() + 1.0;
             steps.push(ViewStep {
                 log_probabilities: log_softmax(logits, 1),
-                location: picked(step.location.clone().unsqueeze_dim(1)).squeeze_dim(1),
+                arrival: Arrival {
+                    probabilities: picked(step.arrival.probabilities.clone()),
+                    position: picked(step.arrival.position.clone()),
+                    places: step.arrival.places.clone(),
+                },
                 executed: Tensor::from_data(executed, &device),
                 probabilities,
                 targets,

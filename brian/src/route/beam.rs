@@ -274,8 +274,8 @@ fn best_walks<B: Backend>(
         branch = parents.collect();
         let starts: Vec<usize> = branch.iter().enumerate().map(row).collect();
         let asked = passed.asked.of_tokens(&starts);
-        let distances = table.distances(some(passed.position, &ends));
-        trace.steps.push(asked.trace(distances));
+        let position = some(passed.position, &ends);
+        trace.steps.push(asked.trace(position, table));
         let chosen = ends.iter().enumerate().map(|(token, &end)| {
             let mut likeliest = by_logit(asked.of_token(token));
             let best = likeliest[0];

@@ -7,6 +7,7 @@ use super::draws::{Draws, Purpose};
 use super::policy::{Policy, Select};
 use super::rules::{ExitObjective, Rules};
 use super::trace::Origin;
+use std::ops::RangeInclusive;
 
 /// What a token remembers between two steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,10 +185,10 @@ struct Router {
 impl Router {
     fn new(step: Step<'_>, token: &Token, logits: &[f32]) -> Self {
         let (rules, out) = (step.rules, step.n_pool);
-        let order = by_logit(logits);
-        let blocks: Vec<usize> = order.iter().copied().filter(|&a| a != out).collect();
-        let (best, block) = (order[0], blocks[0]);
-        let out_probability = softmax(logits, 1.0, 0..=out)[out];
+        let mut likeliest = by_logit(logits);
+        let best = likeliest[0];
+        let block = if best == out { likeliest[1] } else { best };
+        let out_probability = Shares::new(logits, 1.0, 0..=out).of(out);
         let (select, in_question) = match &rules.policy {
             Policy::Blend { select, .. } | Policy::Router { select, .. } => (*select, true),
             Policy::Teacher(_) => (Select::Argmax, false),
@@ -205,17 +206,19 @@ impl Router {
             ExitObjective::SoftMixture if rules.learning => draw(blocks_only),
             ExitObjective::SoftMixture if token.still * (1.0 - out_probability) < 0.5 => out,
             ExitObjective::SoftMixture => draw(blocks_only),
+            // It goes nowhere, whatever is drawn.
+            _ if token.left => out,
             _ => draw(0..=out),
         };
-        let candidates = match rules.leaves_apart() {
-            true => blocks,
-            false => order,
-        };
+        if rules.leaves_apart() {
+            likeliest.retain(|&action| action != out);
+        }
+        likeliest.truncate(step.top_k);
         Self {
             action,
             best,
             block: Some(block),
-            likeliest: candidates.into_iter().take(step.top_k).collect(),
+            likeliest,
             out_probability,
         }
     }
@@ -228,29 +231,45 @@ pub(super) fn by_logit(logits: &[f32]) -> Vec<usize> {
     order
 }
 
-/// Probabilities of the actions in a range; the others have none.
-fn softmax(logits: &[f32], temperature: f64, range: std::ops::RangeInclusive<usize>) -> Vec<f64> {
-    let scaled = |action: usize| f64::from(logits[action]) / temperature;
-    let largest = range.clone().map(scaled).fold(f64::NEG_INFINITY, f64::max);
-    let mut weights = vec![0.0; logits.len()];
-    for action in range {
-        weights[action] = (scaled(action) - largest).exp();
+/// Probabilities of the actions in a range.
+struct Shares<'a> {
+    logits: &'a [f32],
+    temperature: f64,
+    largest: f64,
+    total: f64,
+}
+
+impl<'a> Shares<'a> {
+    fn new(logits: &'a [f32], temperature: f64, range: RangeInclusive<usize>) -> Self {
+        let mut shares = Self {
+            logits,
+            temperature,
+            largest: f64::NEG_INFINITY,
+            total: 1.0,
+        };
+        shares.largest = range
+            .clone()
+            .map(|action| shares.scaled(action))
+            .fold(f64::NEG_INFINITY, f64::max);
+        shares.total = range.map(|action| shares.of(action)).sum();
+        shares
     }
-    let total: f64 = weights.iter().sum();
-    weights.iter().map(|weight| weight / total).collect()
+
+    fn scaled(&self, action: usize) -> f64 {
+        f64::from(self.logits[action]) / self.temperature
+    }
+
+    fn of(&self, action: usize) -> f64 {
+        (self.scaled(action) - self.largest).exp() / self.total
+    }
 }
 
 /// The action at the uniform draw.
-fn sample(
-    logits: &[f32],
-    temperature: f64,
-    range: std::ops::RangeInclusive<usize>,
-    draw: f64,
-) -> usize {
+fn sample(logits: &[f32], temperature: f64, range: RangeInclusive<usize>, draw: f64) -> usize {
     let mut rest = draw;
-    let probabilities = softmax(logits, temperature, range.clone());
+    let shares = Shares::new(logits, temperature, range.clone());
     for action in range.clone() {
-        rest -= probabilities[action];
+        rest -= shares.of(action);
         if rest < 0.0 {
             return action;
         }
@@ -430,15 +449,15 @@ mod tests {
             ..router()
         };
         let logits = [1.0, 0.0, 2.0, -1.0];
-        let expected = softmax(&logits, 2.0, 0..=OUT);
+        let expected = Shares::new(&logits, 2.0, 0..=OUT);
         let n = 20_000;
         let mut shares = [0.0; 4];
         for place in 0..n {
             let chosen = choose(step(&rules, 2, 1), &Token::new(3, place), &logits, None);
             shares[chosen.action] += 1.0 / n as f64;
         }
-        for (share, expected) in shares.iter().zip(expected) {
-            assert!((share - expected).abs() < 0.015, "{shares:?}");
+        for (action, share) in shares.iter().enumerate() {
+            assert!((share - expected.of(action)).abs() < 0.015, "{shares:?}");
         }
     }
 

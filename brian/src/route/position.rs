@@ -122,8 +122,11 @@ impl<B: Backend> Positions<B> {
 
     /// What a walk looks up, made once per pass.
     pub fn table(&self) -> Table<B> {
-        let raw = self.embeddings.val();
         let nowhere = self.layout == Layout::None;
+        let raw = match nowhere {
+            true => self.embeddings.val().zeros_like(),
+            false => self.embeddings.val(),
+        };
         let start = match &self.start {
             _ if nowhere => Tensor::zeros([1, raw.dims()[1]], &raw.device()),
             Some(start) => normalize(start.val().unsqueeze()),
@@ -182,17 +185,17 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    /// Squared distances to the raw positions of all actions: `[n_tokens, d_position]` to `[n_tokens, n_actions]`.
-    pub fn distances(&self, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        let [n_tokens, _] = position.dims();
-        let [n_actions, _] = self.raw.dims();
-        if self.nowhere {
-            return Tensor::zeros([n_tokens, n_actions], &position.device());
-        }
-        let own = position.clone().square().sum_dim(1);
-        let others = self.raw.clone().square().sum_dim(1).transpose();
-        own + others - position.matmul(self.raw.clone().transpose()) * 2.0
+    /// The raw positions of all actions, `[n_actions, d_position]`.
+    pub fn places(&self) -> Tensor<B, 2> {
+        self.raw.clone()
     }
+}
+
+/// Squared distances: `[n_tokens, d_position]` and `[n_actions, d_position]` to `[n_tokens, n_actions]`.
+pub(crate) fn distances<B: Backend>(position: Tensor<B, 2>, places: Tensor<B, 2>) -> Tensor<B, 2> {
+    let own = position.clone().square().sum_dim(1);
+    let others = places.clone().square().sum_dim(1).transpose();
+    own + others - position.matmul(places.transpose()) * 2.0
 }
 
 /// `x / max(|x|, 1e-12)` per row, with a zero gradient where a row is shorter than that.

@@ -13,10 +13,10 @@ use super::branch::{Child, Parent, Search};
 use super::choose::{Chosen, by_logit};
 use super::execute::{Executor, Gains, Runs};
 use super::policy::Row;
-use super::position::{Table, normalize};
+use super::position::{Table, distances, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
-use super::trace::{Origin, Trace, TraceStep};
+use super::trace::{Origin, Trace};
 use super::walk::{Asked, Ground, State, record, targets_at};
 use crate::block::matrix::rows as rows_of;
 use crate::block::matrix::some;
@@ -85,13 +85,9 @@ impl<B: Backend> Ground<'_, B> {
             }
             let asked = asked(&branches.scores, logits, &children);
             let position = branches.position.clone().slice_dim(0, 0..batch);
-            let location = asked.probabilities.clone() * table.distances(position);
-            let location: Tensor<B, 2> = location.sum_dim(1).expand([batch, seq]);
             let asked = asked.of_every_token(seq);
-            trace.steps.push(TraceStep {
-                logits: asked.logits.clone(),
-                location: location.reshape([batch * seq]),
-            });
+            let position = every_token(position, seq);
+            trace.steps.push(asked.trace(position, &table));
             let teacher = rules.policy.teacher();
             let row_targets = teacher.map(|_| targets_at(&targets, index, n_pool, batch));
             let of_tokens = of_tokens(&chosen, &asked, [batch, seq]);
@@ -121,7 +117,7 @@ impl<B: Backend> Ground<'_, B> {
         let logits = self.router.forward(seen, position);
         match rules.location_bias {
             0.0 => logits,
-            bias => logits - table.distances(branches.position.clone()) * bias,
+            bias => logits - distances(branches.position.clone(), table.places()) * bias,
         }
     }
 

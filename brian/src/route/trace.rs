@@ -1,5 +1,6 @@
 //! What a walk did: a plain record per step and token, on the host and, where losses need gradients, on the device.
 
+use super::position::distances;
 use crate::memory::MemoryUse;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -105,8 +106,28 @@ impl<B: Backend> Trace<B> {
 pub struct TraceStep<B: Backend> {
     /// Adjusted action logits, `[batch * seq, n_actions]`.
     pub logits: Tensor<B, 2>,
-    /// `Σ_a p_a |P' − E_a|²` with the position after the step, `[batch * seq]`.
-    pub location: Tensor<B, 1>,
+    /// Where the step led.
+    pub arrival: Arrival<B>,
+}
+
+/// Where tokens stand after a step, among all places that they could have gone to.
+#[derive(Clone, Debug)]
+pub struct Arrival<B: Backend> {
+    /// Of all actions, `[n_tokens, n_actions]`.
+    pub probabilities: Tensor<B, 2>,
+    /// After the step, `[n_tokens, d_position]`.
+    pub position: Tensor<B, 2>,
+    /// Of all actions, `[n_actions, d_position]`.
+    pub places: Tensor<B, 2>,
+}
+
+impl<B: Backend> Arrival<B> {
+    /// `Σ_a p_a |P' − E_a|²`, `[n_tokens]`.
+    pub fn location(&self) -> Tensor<B, 1> {
+        let distances = distances(self.position.clone(), self.places.clone());
+        let location = self.probabilities.clone() * distances;
+        location.sum_dim(1).squeeze_dim(1)
+    }
 }
 
 /// The record of a pass.

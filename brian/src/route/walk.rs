@@ -10,11 +10,11 @@ use super::execute::{Executor, Gains, Runs};
 use super::leave::{Mixture, StraightThrough};
 use super::past::Past;
 use super::policy::{Policy, Row};
-use super::position::{Positions, Reach, Table};
+use super::position::{Positions, Reach, Table, distances};
 use super::resting::Resting;
 use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
-use super::trace::{Decisions, Origin, Trace, TraceStep};
+use super::trace::{Arrival, Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
 use crate::block::matrix::{pins, some, values};
 use crate::block::routed::RoutedBlock;
@@ -118,8 +118,8 @@ impl<B: Backend> Ground<'_, B> {
             }
             state = self.go(step, state, &chosen, asked.as_ref(), &mut underway, &table);
             if let Some(asked) = &asked {
-                let distances = table.distances(state.position.clone());
-                trace.steps.push(asked.trace(distances));
+                let position = state.position.clone();
+                trace.steps.push(asked.trace(position, &table));
             }
             let decisions = record(&chosen, asked, row_targets, seq);
             trace.walks.steps.push(decisions);
@@ -201,7 +201,8 @@ impl<B: Backend> Ground<'_, B> {
             _ => self.router.forward(seen, position),
         };
         if rules.location_bias != 0.0 {
-            logits = logits - table.distances(state.position.clone()) * rules.location_bias;
+            logits =
+                logits - distances(state.position.clone(), table.places()) * rules.location_bias;
         }
         if rules.noise_std > 0.0 {
             let draw = |(token, action): (&Token, usize)| {
@@ -303,20 +304,19 @@ impl<B: Backend> Ground<'_, B> {
         let Some(asked) = asked.filter(|_| gates) else {
             return gains;
         };
-        let is_alone = |chosen: &Chosen| {
-            chosen.origin == Origin::Router && !chosen.fused && chosen.action < step.n_pool
+        let alone = |chosen: &Chosen| {
+            let is_alone = chosen.origin == Origin::Router && !chosen.fused;
+            Some(chosen.action).filter(|&action| is_alone && action < step.n_pool)
         };
-        if rules.choice_gradient != ChoiceGradient::Legacy && chosen.iter().any(is_alone) {
-            let gate = asked.gate(chosen, step.n_pool);
-            let alone: Vec<f32> = chosen.iter().map(|c| f32::from(is_alone(c))).collect();
-            let alone = TensorData::new(alone, [chosen.len(), 1]);
-            let alone = Tensor::from_data(alone, &gate.device());
+        let alone: Vec<Option<usize>> = chosen.iter().map(alone).collect();
+        if rules.choice_gradient != ChoiceGradient::Legacy && alone.iter().any(Option::is_some) {
+            let gate = asked.gate(&alone, step.n_pool);
             match rules.choice_gradient {
                 // The value of this difference is exactly zero, its gradient that of the gate.
                 ChoiceGradient::StraightThrough => {
-                    gains.straight = Some((gate.clone() - gate.detach()) * alone);
+                    gains.straight = Some(gate.clone() - gate.detach());
                 }
-                _ => gains.whole = Some((gate - 1.0) * alone),
+                _ => gains.whole = Some(gate - 1.0),
             }
         }
         if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
@@ -391,13 +391,15 @@ impl<B: Backend> Asked<B> {
         &self.host_logits[token * self.n_actions..][..self.n_actions]
     }
 
-    /// The device's half of the record; `distances` from where the tokens stand after the step, `[n_tokens, n_actions]`.
-    pub fn trace(&self, distances: Tensor<B, 2>) -> TraceStep<B> {
+    /// The device's half of the record; `position` is where the tokens stand after the step, `[n_tokens, d_position]`.
+    pub fn trace(&self, position: Tensor<B, 2>, table: &Table<B>) -> TraceStep<B> {
         TraceStep {
             logits: self.logits.clone(),
-            location: (self.probabilities.clone() * distances)
-                .sum_dim(1)
-                .squeeze_dim(1),
+            arrival: Arrival {
+                probabilities: self.probabilities.clone(),
+                position,
+                places: table.places(),
+            },
         }
     }
 
@@ -429,17 +431,19 @@ impl<B: Backend> Asked<B> {
         kept / total + alone
     }
 
-    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; anything for a token without one.
-    fn gate(&self, chosen: &[Chosen], n_pool: usize) -> Tensor<B, 2> {
-        let blocks: Vec<i32> = chosen
-            .iter()
-            .map(|chosen| chosen.action.min(n_pool - 1) as i32)
-            .collect();
-        let blocks = Tensor::from_data(
-            TensorData::new(blocks, [chosen.len(), 1]),
-            &self.logits.device(),
-        );
-        softmax(self.logits.clone().slice_dim(1, 0..n_pool), 1).gather(1, blocks)
+    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; 1, whatever the router says, for a token without
+    /// one.
+    fn gate(&self, blocks: &[Option<usize>], n_pool: usize) -> Tensor<B, 2> {
+        kernel::softmax::share(&self.logits, blocks, n_pool).unwrap_or_else(|| {
+            let device = self.logits.device();
+            let dims = [blocks.len(), 1];
+            let without: Vec<bool> = blocks.iter().map(Option::is_none).collect();
+            let without = Tensor::from_data(TensorData::new(without, dims), &device);
+            let blocks: Vec<i32> = blocks.iter().map(|b| b.unwrap_or(0) as i32).collect();
+            let blocks = Tensor::from_data(TensorData::new(blocks, dims), &device);
+            let shares = softmax(self.logits.clone().slice_dim(1, 0..n_pool), 1);
+            shares.gather(1, blocks).mask_fill(without, 1.0)
+        })
     }
 }
 
