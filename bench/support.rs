@@ -15,8 +15,12 @@ use criterion::{Bencher, BenchmarkGroup};
 use rayon::prelude::*;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use train::allocator::{Allocator, allocator};
 use train::device::Dtype;
 use train::learner::{Decay, OptimizerConfig};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = allocator();
 
 /// What is measured: the GPU if it was compiled in.
 #[cfg(feature = "cuda")]

@@ -8,6 +8,7 @@
 
 #![recursion_limit = "256"]
 
+pub mod allocator;
 pub mod cli;
 pub mod command;
 pub mod data;

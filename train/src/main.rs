@@ -5,10 +5,14 @@
 use clap::Parser;
 use std::panic;
 use std::process::ExitCode;
+use train::allocator::{Allocator, allocator};
 use train::cli::Cli;
 use train::error::Error;
 use train::say::say;
 use train::{command, signal};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = allocator();
 
 /// A panic is a bug of ours, never the user's mistake.
 const BUG: u8 = 70;
