@@ -82,7 +82,8 @@ pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     out
 }
 
-/// `out + a b`. Of few rows, as in decoding, the map is read once and not packed before; of some, it is packed here.
+/// `out + a b`. A map that stays packed is taken as it is. Of few rows, as in decoding, any other is read once and not packed
+/// before; of some, it is packed here.
 ///
 /// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: all
 /// are multiplied in the order in which matrixmultiply multiplies many. Where that is not known, all go its way.

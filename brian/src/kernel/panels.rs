@@ -25,9 +25,10 @@ pub const NARROW: usize = 256;
 const STRIP: usize = 6;
 /// A task works on so many rows at most,
 const ROWS: usize = 8 * STRIP;
-/// and on so many panels at least: on more where rows are few, or where there are so many tasks for each thread.
+/// on so many panels at least, and on so many panels times rows,
 const PANELS: usize = 4;
-const LEAST: usize = 96;
+const LEAST: usize = 16 * STRIP;
+/// and on more panels where there are more tasks than so many for each thread.
 const TASKS: usize = 8;
 
 type Line = [f32; COLUMNS];
@@ -283,7 +284,7 @@ impl Task<'_> {
                 let mut left = rows.len();
                 while left > 0 {
                     // Not six and few: few rows wait for each other's sums.
-                    let next = if (7..=9).contains(&left) {
+                    let next = if (STRIP + 1..=STRIP + 3).contains(&left) {
                         left.div_ceil(2)
                     } else {
                         left
