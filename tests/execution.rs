@@ -99,26 +99,37 @@ fn grouped_execution_is_dense_execution() {
     });
 }
 
-/// With weights as training starts with, and in the precision that it has.
+/// With weights as training starts with, and in the precision that it has; ten blocks are more than run together.
 #[test]
 fn in_float32_grouped_execution_is_dense_execution_too() {
-    for exit_objective in exits() {
-        for top_k in [1, 2] {
-            let mut config = pool_of_three();
-            config.initial = Initial::Scaled { std: 0.02 };
-            config.route.top_k = top_k;
-            let rules = walk(router(Select::Argmax), exit_objective);
-            let quietly = |execution| pass(&model(&config, execution), &rules);
-            let [dense, grouped] = [Execution::Dense, Execution::Grouped].map(quietly);
-            assert_eq!(actions(&grouped.walks), actions(&dense.walks));
-            let logits = difference(&grouped.logits, &dense.logits);
-            let gradients = relative(&grouped.gradients, &dense.gradients);
-            let name = format!("{exit_objective:?} top {top_k}");
-            assert!(logits < REORDERED, "{name}: logits differ by {logits:e}");
-            assert!(
-                gradients < 1e-4,
-                "{name}: gradients differ by {gradients:e}"
-            );
+    let mut config = pool_of_three();
+    config.initial = Initial::Scaled { std: 0.02 };
+    for (n_pool, attends, top_k) in [
+        (3, Attends::All, 1),
+        (3, Attends::All, 2),
+        (3, Attends::Selected, 1),
+        (10, Attends::All, 1),
+        (10, Attends::Selected, 2),
+    ] {
+        config.n_pool = n_pool;
+        config.route.attends = attends;
+        config.route.top_k = top_k;
+        for exit_objective in exits() {
+            for (policy_name, policy) in policies() {
+                let rules = walk(policy, exit_objective);
+                let quietly = |execution| pass(&model(&config, execution), &rules);
+                let [dense, grouped] = [Execution::Dense, Execution::Grouped].map(quietly);
+                let name =
+                    format!("{n_pool} {attends:?} top {top_k} {policy_name} {exit_objective:?}");
+                assert_eq!(actions(&grouped.walks), actions(&dense.walks), "{name}");
+                let logits = difference(&grouped.logits, &dense.logits);
+                let gradients = relative(&grouped.gradients, &dense.gradients);
+                assert!(logits < REORDERED, "{name}: logits differ by {logits:e}");
+                assert!(
+                    gradients < 1e-4,
+                    "{name}: gradients differ by {gradients:e}"
+                );
+            }
         }
     }
 }

@@ -4,12 +4,13 @@
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{add_times, columns, exact, matrix, multiply, normed, per_row, per_token};
+use super::matrix::{by_group, columns, exact, matrix, multiply, normed, per_row, per_token};
 use crate::kernel::attend::{attend, attend_all};
 use crate::kernel::gpu;
+use crate::kernel::groups::{Group, each};
 use crate::kernel::node::shared;
 use crate::kernel::pin::{Pinned, pin};
-use crate::kernel::project::{Columns, project};
+use crate::kernel::project::{Columns, NormedMap, project};
 use crate::kernel::rows::Parts;
 use crate::kernel::sight::Sight;
 use burn::module::Module;
@@ -69,7 +70,8 @@ impl<B: Backend> Attention<B> {
         causal: &Causal<B>,
     ) -> Tensor<B, 2> {
         let map = self.query_key_value.weight.val();
-        project_rows(x, norm, &map, Columns::All, &causal.all_angles())
+        let groups = Group::only((norm, &map), x);
+        project_rows(x, &groups, Columns::All, &causal.all_angles())
     }
 
     /// What the tokens of whole sequences find, from [`Self::project_rows`].
@@ -160,14 +162,6 @@ impl<B: Backend> Attention<B> {
             .swap_dims(1, 2)
             .reshape([batch, seq, self.n_heads * d_head])
     }
-
-    /// The stream with what was found.
-    ///
-    /// # Shapes
-    /// `[n_tokens, d_model]` each
-    pub fn add_output(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
-        add_times(x, found, &self.output)
-    }
 }
 
 /// What makes queries, `[d_model, d_model]`, and keys and values, `[d_model, 2 * d_model]`, of tokens apart.
@@ -179,59 +173,78 @@ pub(crate) struct Maps<B: Backend> {
     pinned: [Option<Arc<Pinned>>; 2],
 }
 
+/// Maps behind their norm.
+pub(crate) type NormedMaps<'a, B> = (&'a RmsNorm<B>, &'a Maps<B>);
+
 impl<B: Backend> Maps<B> {
-    /// Queries, scaled, of tokens apart, behind their norm.
+    /// Queries, scaled, of tokens apart, those of each group by maps of its own.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
-    pub fn queries(&self, x: &Tensor<B, 2>, norm: &RmsNorm<B>, angles: &Angles<B>) -> Tensor<B, 2> {
-        project_rows(x, norm, &self.queries, Columns::Queries, angles).cast(x.dtype())
+    pub fn queries(
+        groups: &[Group<NormedMaps<'_, B>>],
+        x: &Tensor<B, 2>,
+        angles: &Angles<B>,
+    ) -> Tensor<B, 2> {
+        let maps = each(groups, |(norm, maps)| (*norm, &maps.queries));
+        project_rows(x, &maps, Columns::Queries, angles).cast(x.dtype())
     }
 
-    /// Keys and values of tokens apart, behind their norm.
+    /// Keys and values of tokens apart, those of each group by maps of its own.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to `[n_tokens, 2 * d_model]`
     pub fn keys_values(
-        &self,
+        groups: &[Group<NormedMaps<'_, B>>],
         x: &Tensor<B, 2>,
-        norm: &RmsNorm<B>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        project_rows(x, norm, &self.keys_values, Columns::KeysValues, angles).cast(x.dtype())
+        let maps = each(groups, |(norm, maps)| (*norm, &maps.keys_values));
+        project_rows(x, &maps, Columns::KeysValues, angles).cast(x.dtype())
     }
 }
 
 /// See [`project`]: the pass, or what it is composed of. On a GPU in the type of the map, else in that of `x`.
 fn project_rows<B: Backend>(
     x: &Tensor<B, 2>,
+    groups: &[Group<NormedMap<'_, B>>],
+    columns: Columns,
+    angles: &Angles<B>,
+) -> Tensor<B, 2> {
+    project(x, groups, columns, angles.parts()).unwrap_or_else(|| {
+        by_group([x.clone()], groups, |[x], (norm, map), which| {
+            composed(x, norm, map, columns, &angles.some(which))
+        })
+    })
+}
+
+fn composed<B: Backend>(
+    x: Tensor<B, 2>,
     norm: &RmsNorm<B>,
     map: &Tensor<B, 2>,
     columns: Columns,
     angles: &Angles<B>,
 ) -> Tensor<B, 2> {
-    project(x, norm, map, columns, angles.parts()).unwrap_or_else(|| {
-        let [_, d_model] = x.dims();
-        let [n_scaled, n_turned, n_parts] = columns.parts();
-        let packed = multiply(normed(norm, x, map.dtype()), map.clone());
-        if let Some(turned) = gpu::turn(&packed, angles.tables(), columns.parts()) {
-            return turned;
+    let [_, d_model] = x.dims();
+    let [n_scaled, n_turned, n_parts] = columns.parts();
+    let packed = multiply(normed(norm, &x, map.dtype()), map.clone());
+    if let Some(turned) = gpu::turn(&packed, angles.tables(), columns.parts()) {
+        return turned;
+    }
+    let packed = packed.cast(x.dtype());
+    let parts = (0..n_parts).map(|index| {
+        let columns = index * d_model..(index + 1) * d_model;
+        let part = packed.clone().slice_dim(1, columns);
+        let part = match index < n_turned {
+            true => angles.rotate(part),
+            false => part,
+        };
+        match index < n_scaled {
+            true => part * (angles.d_head() as f64).powf(-0.5),
+            false => part,
         }
-        let packed = packed.cast(x.dtype());
-        let parts = (0..n_parts).map(|index| {
-            let columns = index * d_model..(index + 1) * d_model;
-            let part = packed.clone().slice_dim(1, columns);
-            let part = match index < n_turned {
-                true => angles.rotate(part),
-                false => part,
-            };
-            match index < n_scaled {
-                true => part * (angles.d_head() as f64).powf(-0.5),
-                false => part,
-            }
-        });
-        Tensor::cat(parts.collect(), 1)
-    })
+    });
+    Tensor::cat(parts.collect(), 1)
 }
 
 /// What can be attended to, `[batch, n_heads, n_keys, d_head]` each; keys know their position.

@@ -7,6 +7,7 @@ use super::matrix::indices;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// A score this low has probability exactly zero after the softmax, and stays finite where an infinity would not.
@@ -160,6 +161,14 @@ pub struct Angles<B: Backend> {
 }
 
 impl<B: Backend> Angles<B> {
+    /// Those of some of the tokens; of whole sequences only all.
+    pub(crate) fn some(&self, which: Range<usize>) -> Self {
+        Self {
+            places: self.places.as_ref().map(|places| places[which].to_vec()),
+            ..self.clone()
+        }
+    }
+
     /// Cosines and sines of all positions, and where each token stands among them.
     pub(crate) fn parts(&self) -> ([Tensor<B, 2>; 2], Option<&[usize]>) {
         ([self.cos.clone(), self.sin.clone()], self.places.as_deref())

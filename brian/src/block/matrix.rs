@@ -1,5 +1,6 @@
 //! The bias-free linear map that everything in a block is made of.
 
+use crate::kernel::groups::Group;
 use crate::kernel::node::reshape;
 use crate::kernel::pin::{Pinned, pin};
 use crate::kernel::rows::Parts;
@@ -115,8 +116,46 @@ pub(crate) fn add_times<B: Backend>(
     x: Tensor<B, 2>,
     map: &Linear<B>,
 ) -> Tensor<B, 2> {
-    let map = map.weight.val();
-    product::add_times(&y, &x, &map).unwrap_or_else(|| plus(y, x.cast(map.dtype()).matmul(map)))
+    let groups = Group::only(map, &y);
+    add_times_each(y, None, x, &groups)
+}
+
+/// The same, the rows of each group with a map of its own; `which` says which rows of `y` are meant, if not all.
+pub(crate) fn add_times_each<B: Backend>(
+    y: Tensor<B, 2>,
+    which: Option<&[usize]>,
+    x: Tensor<B, 2>,
+    groups: &[Group<&Linear<B>>],
+) -> Tensor<B, 2> {
+    product::add_times(&y, which, &x, groups).unwrap_or_else(|| {
+        let y = match which {
+            Some(which) => some(y, which),
+            None => y,
+        };
+        by_group([y, x], groups, |[y, x], map, _| {
+            let map = map.weight.val();
+            plus(y, x.cast(map.dtype()).matmul(map))
+        })
+    })
+}
+
+/// What each group of rows becomes, one after another; `make` is told which rows they are.
+pub(crate) fn by_group<B: Backend, T, const N: usize>(
+    rows: [Tensor<B, 2>; N],
+    groups: &[Group<T>],
+    make: impl Fn([Tensor<B, 2>; N], &T, Range<usize>) -> Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    if let [Group { of, n_rows }] = groups {
+        return make(rows, of, 0..*n_rows);
+    }
+    let mut first = 0;
+    let made = groups.iter().map(|Group { of, n_rows }| {
+        let which = first..first + n_rows;
+        first = which.end;
+        let own = rows.clone().map(|rows| rows.slice_dim(0, which.clone()));
+        make(own, of, which)
+    });
+    Tensor::cat(made.collect(), 0)
 }
 
 /// The stream with a position in it: through an adapter, or as it is.

@@ -5,8 +5,9 @@
 
 use super::BlockSizes;
 use super::causal::Causal;
-use super::matrix::{matrix, per_row, place};
+use super::matrix::{add_times_each, matrix, per_row, place, some};
 use super::transformer::TransformerBlock;
+use crate::kernel::groups::{Group, each};
 use crate::kernel::node::reshape;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -52,15 +53,30 @@ impl<B: Backend> RoutedBlock<B> {
     /// As [`Self::forward`]
     pub fn place(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
         let dims = hidden.dims();
-        let placed = self.place_rows(per_row(hidden), per_row(position));
+        let placed = place(per_row(hidden), self.adapter.as_ref(), per_row(position));
         reshape(placed, dims)
     }
 
-    /// The same of tokens apart.
+    /// What operators start from, each of some tokens of its own.
     ///
     /// # Shapes
-    /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[n_tokens, d_model]`
-    pub fn place_rows(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        place(hidden, self.adapter.as_ref(), position)
+    /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[tokens, d_model]`
+    pub(crate) fn place_each(
+        operators: &[Group<&Self>],
+        tokens: &[usize],
+        hidden: &Tensor<B, 2>,
+        position: &Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        let (hidden, position) = (hidden.clone(), some(position.clone(), tokens));
+        if operators
+            .iter()
+            .any(|operator| operator.of.adapter.is_none())
+        {
+            return some(hidden, tokens) + position;
+        }
+        let adapters = each(operators, |operator| {
+            operator.adapter.as_ref().expect("asked above")
+        });
+        add_times_each(hidden, Some(tokens), position, &adapters)
     }
 }

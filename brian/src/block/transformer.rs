@@ -4,8 +4,9 @@ use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
-use super::matrix::{normed, per_row, plus};
+use super::matrix::{add_times_each, by_group, normed, per_row, plus};
 use crate::kernel::feed_forward::feed_forward;
+use crate::kernel::groups::{Group, each};
 use crate::kernel::node::reshape;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
@@ -77,11 +78,26 @@ impl<B: Backend> TransformerBlock<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` each
     pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
-        let x = self.attention.add_output(x, found);
-        let (norm, maps) = (&self.feed_forward_norm, &self.feed_forward);
-        feed_forward(&x, norm, maps.all()).unwrap_or_else(|| {
-            let normed = normed(norm, &x, self.products());
-            plus(x, maps.forward(normed))
+        let blocks = Group::only(self, &x);
+        Self::end_each(&blocks, x, found)
+    }
+
+    /// The same, each block for tokens of its own.
+    pub(crate) fn end_each(
+        blocks: &[Group<&Self>],
+        x: Tensor<B, 2>,
+        found: Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        let outputs = each(blocks, |block| &block.attention.output);
+        let x = add_times_each(x, None, found, &outputs);
+        let halves = each(blocks, |block| {
+            (&block.feed_forward_norm, block.feed_forward.all())
+        });
+        feed_forward(&x, &halves).unwrap_or_else(|| {
+            by_group([x], blocks, |[x], block, _| {
+                let normed = normed(&block.feed_forward_norm, &x, block.products());
+                plus(x, block.feed_forward.forward(normed))
+            })
         })
     }
 }

@@ -2,7 +2,7 @@
 //! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
 use super::lines::{self, Products};
-use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
+use super::node::{Gradient, MOST_INPUTS, Pass, Rows, input, of_first, run, run_many};
 use super::numeric::{exp, flat, flat_mut, part, vectorised};
 use super::rows::{Parts, Place};
 use super::sight::Sight;
@@ -40,15 +40,17 @@ pub(crate) fn attend<B: Backend>(
     n_heads: usize,
     sight: &Arc<Sight>,
 ) -> Option<Tensor<B, 2>> {
-    if keys_values.parts.len() > MOST_PARTS {
+    if keys_values.parts.len() >= MOST_INPUTS {
         let one = Parts::one(keys_values.clone().gather());
         return attend(queries, &one, n_heads, sight);
     }
     let pass = Apart {
         attend: Attend::new(n_heads, sight),
+        n_parts: keys_values.parts.len(),
         places: keys_values.places.clone(),
     };
-    run_parts(pass, queries, &keys_values.parts)
+    let parts = keys_values.parts.iter().map(input);
+    run_many(pass, [input(queries)].into_iter().chain(parts).collect())
 }
 
 /// Queries, keys and values side by side.
@@ -73,13 +75,15 @@ impl Pass<1> for All {
         let d_model = packed.ncols() / 3;
         let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
         let mut found = Array2::zeros(packed.dim());
-        let (of_queries, of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
+        let (of_queries, mut of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
+        let of_keys_values = of_keys_values.rows_mut().into_iter().map(whole_row);
         self.0.backward(
             queries,
             KeysValues::Whole(keys_values),
             &sums,
             gradient.view(),
-            [of_queries, of_keys_values],
+            of_queries,
+            of_keys_values.collect(),
         );
         [Some(found.into())]
     }
@@ -89,15 +93,11 @@ impl Pass<1> for All {
 #[derive(Clone, Debug)]
 struct Apart {
     attend: Attend,
+    n_parts: usize,
     places: Vec<Place>,
 }
 
 impl Apart {
-    fn is_whole(&self, parts: &[Rows]) -> bool {
-        let in_order = |(row, at): (usize, &Place)| *at == Place { part: 0, row };
-        parts[0].nrows() == self.places.len() && self.places.iter().enumerate().all(in_order)
-    }
-
     /// The queries, and keys and values where they lie.
     fn lines<'a>(&self, inputs: &'a [Rows]) -> (&'a Rows, Vec<&'a [f32]>) {
         let (queries, parts) = inputs.split_first().expect("queries");
@@ -107,23 +107,16 @@ impl Apart {
         (queries, self.places.iter().map(row).collect())
     }
 
-    /// Their gradients, back where they lie.
-    fn scatter(&self, gradient: Array2<f32>, parts: &[Rows]) -> Vec<Gradient> {
-        if self.is_whole(parts) {
-            return vec![gradient.into()];
-        }
-        let mut places = vec![Vec::new(); parts.len()];
-        for (which, at) in self.places.iter().enumerate() {
-            places[at.part].push([which, at.row]);
-        }
-        let rows = gradient.into_shared();
-        let of_part = |places| {
-            Gradient::Some(SomeRows {
-                rows: rows.clone(),
-                places,
-            })
+    /// Where the gradients of keys and values lie, in those of the parts.
+    fn lines_mut<'a>(&self, parts: &'a mut [Array2<f32>]) -> Vec<&'a mut [f32]> {
+        let rows = |part: &'a mut Array2<f32>| {
+            let width = part.ncols();
+            let rows = flat_mut(part).chunks_exact_mut(width);
+            rows.map(Some).collect()
         };
-        places.into_iter().map(of_part).collect()
+        let mut rows: Vec<Vec<Option<&mut [f32]>>> = parts.iter_mut().map(rows).collect();
+        let row = |at: &Place| rows[at.part][at.row].take().expect("no two in one place");
+        self.places.iter().map(row).collect()
     }
 }
 
@@ -144,20 +137,33 @@ impl<const N: usize> Pass<N> for Apart {
         gradient: Rows,
         wanted: [bool; N],
     ) -> [Option<Gradient>; N] {
+        self.backward_onto(inputs, sums, gradient, wanted, |_| None)
+    }
+
+    /// Many keys and values get something from few queries: it goes where the rest of theirs is.
+    fn backward_onto(
+        &self,
+        inputs: &[Rows; N],
+        sums: Array2<f32>,
+        gradient: Rows,
+        _: [bool; N],
+        so_far: impl Fn(usize) -> Option<Array2<f32>>,
+    ) -> [Option<Gradient>; N] {
         let (queries, lines) = self.lines(inputs);
         let mut of_queries = Array2::zeros(queries.dim());
-        let mut of_keys_values = Array2::zeros([self.places.len(), 2 * queries.ncols()]);
+        let of_part =
+            |index: usize| so_far(index).unwrap_or_else(|| Array2::zeros(inputs[index].dim()));
+        let mut of_parts: Vec<Array2<f32>> = (1..=self.n_parts).map(of_part).collect();
         self.attend.backward(
             queries.view(),
             KeysValues::Apart(&lines),
             &sums,
             gradient.view(),
-            [of_queries.view_mut(), of_keys_values.view_mut()],
+            of_queries.view_mut(),
+            self.lines_mut(&mut of_parts),
         );
-        let mut found = vec![Gradient::from(of_queries)];
-        found.extend(self.scatter(of_keys_values, &inputs[1..]));
-        let mut found = found.into_iter();
-        wanted.map(|wanted| found.next().filter(|_| wanted))
+        let found = [of_queries].into_iter().chain(of_parts);
+        of_first(found.map(|found| Some(found.into())))
     }
 }
 
@@ -199,29 +205,25 @@ impl Attend {
         keys_values: KeysValues<'a>,
         sums: &Array2<f32>,
         gradient: ArrayView2<f32>,
-        [of_queries, of_keys_values]: [ArrayViewMut2<f32>; 2],
+        of_queries: ArrayViewMut2<f32>,
+        of_keys_values: Vec<&mut [f32]>,
     ) {
         let heads = self.heads(queries, keys_values);
-        let Sight {
-            n_queries, n_keys, ..
-        } = &*self.sight;
-        let d_model = of_queries.ncols();
-        let (of_keys, of_values) = of_keys_values.split_at(Axis(1), d_model);
-        let of_queries = self.cut(of_queries, n_queries);
-        let of_keys = self.cut(of_keys, n_keys);
-        let of_values = self.cut(of_values, n_keys);
-        let outputs = of_queries.into_par_iter().zip(of_keys).zip(of_values);
-        heads.into_par_iter().zip(outputs).for_each(
-            |(head, ((of_queries, of_keys), of_values))| {
+        let of_queries = self.cut(of_queries, &self.sight.n_queries);
+        let of_keys_values = self.cut_lines(of_keys_values);
+        let outputs = of_queries.into_par_iter().zip(of_keys_values);
+        heads
+            .into_par_iter()
+            .zip(outputs)
+            .for_each(|(head, (of_queries, of_keys_values))| {
                 let [first, column] = head.place;
                 let rows = first..first + head.queries.nrows();
                 let width = head.queries.ncols();
                 let gradient = part(gradient, 0, rows.clone());
                 let gradient = part(gradient, 1, column * width..(column + 1) * width);
                 let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
-                head.backward(&sums, gradient, [of_queries, of_keys, of_values]);
-            },
-        );
+                head.backward(&sums, gradient, of_queries, of_keys_values);
+            });
     }
 
     /// Sequence by sequence, head by head.
@@ -273,7 +275,35 @@ impl Attend {
         }
         parts
     }
+
+    /// Keys and values that are to be written, of each sequence and head.
+    fn cut_lines<'a>(&self, lines: Vec<&'a mut [f32]>) -> Vec<[Lines<'a>; 2]> {
+        let n_heads = self.n_heads;
+        let mut parts = Vec::with_capacity(self.sight.n_keys.len() * n_heads);
+        let mut lines = lines.into_iter();
+        for &size in &self.sight.n_keys {
+            let first = parts.len();
+            parts.resize_with(first + n_heads, || {
+                [(); 2].map(|()| Vec::with_capacity(size))
+            });
+            for line in lines.by_ref().take(size) {
+                let (keys, values) = line.split_at_mut(line.len() / 2);
+                let width = keys.len() / n_heads;
+                let pairs = keys
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact_mut(width));
+                for (part, (keys, values)) in parts[first..].iter_mut().zip(pairs) {
+                    part[0].push(keys);
+                    part[1].push(values);
+                }
+            }
+        }
+        parts
+    }
 }
+
+/// Rows that lie apart.
+type Lines<'a> = Vec<&'a mut [f32]>;
 
 /// Keys and values, side by side.
 #[derive(Clone, Copy)]
@@ -367,15 +397,21 @@ impl Head<'_> {
         done.unwrap_or_else(|| self.forward_packed(out, sums));
     }
 
-    fn backward(&self, sums: &[f32], gradient: ArrayView2<f32>, mut of: [ArrayViewMut2<f32>; 3]) {
+    fn backward(
+        &self,
+        sums: &[f32],
+        gradient: ArrayView2<f32>,
+        mut of_queries: ArrayViewMut2<f32>,
+        mut of: [Lines<'_>; 2],
+    ) {
         let done = match self.queries.ncols() {
-            8 => self.backward_lines::<1>(sums, gradient, &mut of),
-            16 => self.backward_lines::<2>(sums, gradient, &mut of),
-            32 => self.backward_lines::<4>(sums, gradient, &mut of),
-            64 => self.backward_lines::<8>(sums, gradient, &mut of),
+            8 => self.backward_lines::<1>(sums, gradient, &mut of_queries, &mut of),
+            16 => self.backward_lines::<2>(sums, gradient, &mut of_queries, &mut of),
+            32 => self.backward_lines::<4>(sums, gradient, &mut of_queries, &mut of),
+            64 => self.backward_lines::<8>(sums, gradient, &mut of_queries, &mut of),
             _ => None,
         };
-        done.unwrap_or_else(|| self.backward_packed(sums, gradient, of));
+        done.unwrap_or_else(|| self.backward_packed(sums, gradient, of_queries, of));
     }
 
     /// With keys and values where they lie; nothing where this machine does not know how.
@@ -414,12 +450,13 @@ impl Head<'_> {
         &self,
         sums: &[f32],
         gradient: ArrayView2<f32>,
-        [of_queries, of_keys, of_values]: &mut [ArrayViewMut2<f32>; 3],
+        of_queries: &mut ArrayViewMut2<f32>,
+        of_keys_values: &mut [Lines<'_>; 2],
     ) -> Option<()> {
         let products = Products::new()?;
         let (keys, values) = (self.keys.rows::<N>(), self.values.rows());
         let (queries, gradient) = (rows_of(&self.queries), rows_of(&gradient));
-        let (mut of_keys, mut of_values) = (rows_to(of_keys), rows_to(of_values));
+        let [mut of_keys, mut of_values] = of_keys_values.each_mut().map(rows_to);
         for (block, n_keys) in self.blocks() {
             let [keys, values] = [&keys, &values].map(|rows| &rows[..n_keys]);
             let [queries, gradient] = [&queries, &gradient].map(|rows| &rows[block.clone()]);
@@ -477,9 +514,11 @@ impl Head<'_> {
         &self,
         sums: &[f32],
         gradient: ArrayView2<f32>,
-        [mut of_queries, mut of_keys, mut of_values]: [ArrayViewMut2<f32>; 3],
+        mut of_queries: ArrayViewMut2<f32>,
+        of_keys_values: [Lines<'_>; 2],
     ) {
         let (keys, values) = (self.keys.load(), self.values.load());
+        let [mut of_keys, mut of_values] = [&keys, &values].map(|all| Array2::zeros(all.dim()));
         for (block, n_keys) in self.blocks() {
             let [keys, values] = [&keys, &values].map(|all| part(all.view(), 0, 0..n_keys));
             // First scores, then probabilities.
@@ -504,6 +543,12 @@ impl Head<'_> {
             general_mat_mul(1.0, &of_scores.t(), &queries, 1.0, &mut of_keys);
             let mut of_values = part(of_values.view_mut(), 0, 0..n_keys);
             general_mat_mul(1.0, &shares.t(), &gradient, 1.0, &mut of_values);
+        }
+        for (to, found) in of_keys_values.into_iter().zip([of_keys, of_values]) {
+            for (to, found) in to.into_iter().zip(found.rows()) {
+                let pairs = to.iter_mut().zip(found);
+                pairs.for_each(|(to, found)| *to += found);
+            }
         }
     }
 }
@@ -534,10 +579,10 @@ fn rows_of<'a, const N: usize>(view: &'a ArrayView2<'_, f32>) -> Vec<&'a lines::
     lines::rows(rows.map(|row| row.to_slice().expect("a row without gaps")))
 }
 
-fn rows_to<'a, const N: usize>(view: &'a mut ArrayViewMut2<f32>) -> Vec<&'a mut lines::Row<N>> {
-    let lanes = |row: &'a mut [f32]| row.as_chunks_mut().0.first_chunk_mut();
-    let rows = view.rows_mut().into_iter();
-    rows.map(|row| lanes(whole_row(row)).expect("a head's numbers"))
+fn rows_to<'a, const N: usize>(lines: &'a mut Lines<'_>) -> Vec<&'a mut lines::Row<N>> {
+    let lanes = |row: &'a mut &mut [f32]| row.as_chunks_mut().0.first_chunk_mut();
+    let rows = lines.iter_mut();
+    rows.map(|row| lanes(row).expect("a head's numbers"))
         .collect()
 }
 

@@ -1,39 +1,56 @@
 //! The second half of a block: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
 
-use super::node::{Gradient, Pass, Rows, input, run};
+use super::groups::{Group, n_rows, run_each, share};
+use super::node::{Gradient, Pass, Rows, input, of_first, run_many};
 use super::norm;
-use super::numeric::{add_product, flat, flat_mut, product, rows_per_task, sigmoid, vectorised};
+use super::numeric::{
+    add_product, copied, flat, flat_mut, part, product, rows_per_task, sigmoid, vectorised,
+};
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// Norm, feed-forward with `maps` gate, up and down, and the stream itself.
+/// A norm, and the maps gate, up and down.
+type NormedMaps<'a, B> = (&'a RmsNorm<B>, [&'a Linear<B>; 3]);
+
+/// Norm, feed-forward, and the stream itself; the rows of each group with a norm and maps of its own.
 ///
 /// # Shapes
 /// `[n, d_model]` to the same
 pub(crate) fn feed_forward<B: Backend>(
     x: &Tensor<B, 2>,
-    norm: &RmsNorm<B>,
-    maps: [&Linear<B>; 3],
+    groups: &[Group<NormedMaps<'_, B>>],
 ) -> Option<Tensor<B, 2>> {
-    let epsilon = norm.epsilon as f32;
-    let [gate, up, down] = maps.map(|map| input(&map.weight.val()));
-    let inputs = [input(x), input(&norm.gamma.val()), gate, up, down];
-    run(Fed { epsilon }, inputs)
+    let (norm, _) = groups.first()?.of;
+    let pass = Fed {
+        epsilon: norm.epsilon as f32,
+        n_rows: n_rows(groups),
+    };
+    let of_group = |group: &Group<NormedMaps<'_, B>>| {
+        let (norm, [gate, up, down]) = group.of;
+        let maps = [gate, up, down].map(|map| input(&map.weight.val()));
+        [input(&norm.gamma.val())].into_iter().chain(maps)
+    };
+    let groups = groups.iter().flat_map(of_group);
+    run_many(pass, [input(x)].into_iter().chain(groups).collect())
 }
 
 #[derive(Clone, Debug)]
 struct Fed {
     epsilon: f32,
+    n_rows: Vec<usize>,
 }
 
-impl Pass<5> for Fed {
-    /// `gate n` and `up n`.
-    type Kept = [Array2<f32>; 2];
-
-    fn forward(&self, [x, gain, gate, up, down]: &[Rows; 5]) -> (Array2<f32>, Self::Kept) {
+impl Fed {
+    /// Adds to the stream what a group gives; `gate n` and `up n` of it.
+    fn forward(
+        &self,
+        x: ArrayView2<f32>,
+        [gain, gate, up, down]: &[Rows; 4],
+        out: ArrayViewMut2<f32>,
+    ) -> [Array2<f32>; 2] {
         let normed = norm::norm(x, gain, self.epsilon);
         let gates = product(normed.view(), gate.view());
         let ups = product(normed.view(), up.view());
@@ -50,18 +67,19 @@ impl Pass<5> for Fed {
                 }
             });
         });
-        let mut output = x.to_owned();
-        add_product(hidden.view(), down.view(), &mut output);
-        (output, [gates, ups])
+        add_product(hidden.view(), down.view(), out);
+        [gates, ups]
     }
 
+    /// The gradients of a group's gain and maps; that of its rows goes to `of_x`.
     fn backward(
         &self,
-        [x, gain, gate, up, down]: &[Rows; 5],
-        [mut gates, mut ups]: Self::Kept,
+        x: ArrayView2<f32>,
+        [gain, gate, up, down]: &[Rows; 4],
+        [mut gates, mut ups]: [Array2<f32>; 2],
         gradient: Rows,
-        wanted: [bool; 5],
-    ) -> [Option<Gradient>; 5] {
+        mut of_x: ArrayViewMut2<f32>,
+    ) -> [Gradient; 4] {
         // From here on what was `gate n` and `up n` is their gradient, and `hidden` is first that of the hidden row.
         let mut hidden = product(gradient.view(), down.t());
         let chunk = rows_per_task(gates.ncols()) * gates.ncols();
@@ -80,24 +98,51 @@ impl Pass<5> for Fed {
                 }
             });
         });
-        let [of_x, of_gain] = match wanted[0] || wanted[1] {
-            true => {
-                let mut of_normed = product(gates.view(), gate.t());
-                add_product(ups.view(), up.t(), &mut of_normed);
-                norm::back(x, gain, self.epsilon, of_normed, Some(&gradient)).map(Some)
-            }
-            false => [None, None],
-        };
-        let of_down = wanted[4].then(|| Gradient::Product(hidden.into_shared(), gradient));
-        let [of_gate, of_up] = match wanted[2] || wanted[3] {
-            true => {
-                let normed = norm::norm(x, gain, self.epsilon).into_shared();
-                [(wanted[2], gates), (wanted[3], ups)].map(|(wanted, right)| {
-                    wanted.then(|| Gradient::Product(normed.clone(), right.into_shared()))
-                })
-            }
-            false => [None, None],
-        };
-        [of_x, of_gain, of_gate, of_up, of_down]
+        add_product(gates.view(), gate.t(), of_x.view_mut());
+        add_product(ups.view(), up.t(), of_x.view_mut());
+        let normed = norm::norm(x, gain, self.epsilon).into_shared();
+        let of_gain = norm::back(x, gain, self.epsilon, of_x, Some(gradient.view()));
+        let [gates, ups, hidden] = [gates, ups, hidden].map(Array2::into_shared);
+        [
+            of_gain,
+            Gradient::Product(normed.clone(), gates),
+            Gradient::Product(normed, ups),
+            Gradient::Product(hidden, gradient),
+        ]
+    }
+}
+
+/// Rows, then of each group the gain and the maps.
+impl<const N: usize> Pass<N> for Fed {
+    /// Of each group `gate n` and `up n`.
+    type Kept = Vec<[Array2<f32>; 2]>;
+
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Self::Kept) {
+        let (x, groups) = inputs.split_first().expect("rows");
+        let (groups, _) = groups.as_chunks();
+        let mut output = copied(x);
+        let kept = run_each(&self.n_rows, groups, &mut output, |which, group, out| {
+            self.forward(part(x.view(), 0, which), group, out)
+        });
+        (output, kept)
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Rows; N],
+        kept: Self::Kept,
+        gradient: Rows,
+        _: [bool; N],
+    ) -> [Option<Gradient>; N] {
+        let (x, groups) = inputs.split_first().expect("rows");
+        let (groups, _) = groups.as_chunks();
+        let mut of_x = Array2::zeros(x.dim());
+        let of = groups.iter().zip(kept);
+        let of_groups = run_each(&self.n_rows, of, &mut of_x, |which, (group, kept), of_x| {
+            let gradient = share(&gradient, which.clone());
+            self.backward(part(x.view(), 0, which), group, kept, gradient, of_x)
+        });
+        let of_groups = of_groups.into_iter().flatten();
+        of_first([of_x.into()].into_iter().chain(of_groups).map(Some))
     }
 }

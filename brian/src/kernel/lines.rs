@@ -122,8 +122,9 @@ impl Products {
                     sums => {
                         for sum in sums {
                             let mut own = *sum;
-                            let weights = rows.iter().zip(weights(0));
-                            weights.for_each(|(row, &weight)| add(&mut own, weight, row));
+                            for (row, &weight) in rows.iter().zip(weights(0)) {
+                                add(&mut own, weight, row);
+                            }
                             *sum = own;
                         }
                     }

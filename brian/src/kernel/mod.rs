@@ -7,9 +7,11 @@
 //! | file | pass |
 //! |---|---|
 //! | `node` | how a pass becomes an operation of a backend that learns; the only file that names one |
+//! | `groups` | rows of several groups, each with maps of its own, through one pass |
 //! | `sum` | the gradient of a map, or of rows, that many passes use |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
 //! | `panels` | products of some rows with a map that all threads pack |
+//! | `transpose` | columns to rows, in registers |
 //! | `slim` | gradients of maps with few rows |
 //! | `pin` | maps that stay packed while a walk is underway |
 //! | `norm` | `x / rms(x) ⊙ gain` and back |
@@ -33,6 +35,7 @@ pub(crate) mod gpu;
 #[cfg(not(feature = "cube"))]
 #[path = "no_gpu.rs"]
 pub(crate) mod gpu;
+pub(crate) mod groups;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_lines.rs")]
 mod lines;
 pub(crate) mod node;
@@ -52,3 +55,5 @@ pub(crate) mod straight;
 mod sum;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod transpose;

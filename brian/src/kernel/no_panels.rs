@@ -1,6 +1,6 @@
 //! What [`panels`](super) has on a machine that it has no instructions for: nothing applies.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 pub const NARROW: usize = usize::MAX;
 
@@ -13,10 +13,10 @@ impl Packed {
     }
 }
 
-pub fn add_pinned(_: ArrayView2<f32>, _: ArrayView2<f32>, _: &mut Array2<f32>) -> bool {
+pub fn add_pinned(_: ArrayView2<f32>, _: ArrayView2<f32>, _: &mut ArrayViewMut2<f32>) -> bool {
     false
 }
 
-pub fn add_product(_: ArrayView2<f32>, _: ArrayView2<f32>, _: &mut Array2<f32>) -> bool {
+pub fn add_product(_: ArrayView2<f32>, _: ArrayView2<f32>, _: &mut ArrayViewMut2<f32>) -> bool {
     false
 }

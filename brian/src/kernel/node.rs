@@ -28,6 +28,18 @@ pub(super) trait Pass<const N: usize>: Clone + Debug + Send + 'static {
         gradient: Rows,
         wanted: [bool; N],
     ) -> [Option<Gradient>; N];
+
+    /// The same; `so_far` gives what the gradient of an input is a sum of so far, for the pass to add to it and give it back.
+    fn backward_onto(
+        &self,
+        inputs: &[Rows; N],
+        kept: Self::Kept,
+        gradient: Rows,
+        wanted: [bool; N],
+        _so_far: impl Fn(usize) -> Option<Array2<f32>>,
+    ) -> [Option<Gradient>; N] {
+        self.backward(inputs, kept, gradient, wanted)
+    }
 }
 
 /// The gradient of an input.
@@ -47,7 +59,7 @@ impl Gradient {
     pub fn add_to(self, sum: &mut Array2<f32>) {
         match self {
             Self::Whole(whole) => add(flat_mut(sum), flat(&whole)),
-            Self::Product(left, right) => add_product(left.t(), right.view(), sum),
+            Self::Product(left, right) => add_product(left.t(), right.view(), sum.view_mut()),
             Self::Some(some) => some.add_to(sum),
             Self::Columns(columns, first) => {
                 let which = first..first + columns.ncols();
@@ -95,35 +107,34 @@ pub(super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatT
     tensor.clone().into_primitive().tensor()
 }
 
-/// Of so many parts a pass can be made.
-pub(super) const MOST_PARTS: usize = 8;
+/// So many inputs a pass has at most.
+pub(super) const MOST_INPUTS: usize = 33;
 
-/// What a pass makes of one input and of some parts, at most [`MOST_PARTS`]: the last one fills up what is left of the inputs.
-pub(super) fn run_parts<B: Backend, P>(
-    pass: P,
-    first: &Tensor<B, 2>,
-    parts: &[Tensor<B, 2>],
-) -> Option<Tensor<B, 2>>
+/// What a pass makes of as many inputs as there are, at most [`MOST_INPUTS`]: the last one fills up what is left of them.
+pub(super) fn run_many<B: Backend, P>(pass: P, inputs: Vec<FloatTensor<B>>) -> Option<Tensor<B, 2>>
 where
-    P: Pass<2> + Pass<3> + Pass<5> + Pass<9>,
+    P: Pass<3> + Pass<5> + Pass<9> + Pass<17> + Pass<MOST_INPUTS>,
 {
-    fn filled<B: Backend, const N: usize>(
-        first: &Tensor<B, 2>,
-        parts: &[Tensor<B, 2>],
-    ) -> [FloatTensor<B>; N] {
-        let last = parts.len() - 1;
-        std::array::from_fn(|index| match index {
-            0 => input(first),
-            _ => input(&parts[last.min(index - 1)]),
-        })
+    fn filled<B: Backend, const N: usize>(inputs: Vec<FloatTensor<B>>) -> [FloatTensor<B>; N] {
+        let last = inputs.len() - 1;
+        std::array::from_fn(|index| inputs[last.min(index)].clone())
     }
-    match parts.len() {
-        1 => run(pass, filled::<B, 2>(first, parts)),
-        2 => run(pass, filled::<B, 3>(first, parts)),
-        3 | 4 => run(pass, filled::<B, 5>(first, parts)),
-        5..=MOST_PARTS => run(pass, filled::<B, 9>(first, parts)),
+    match inputs.len() {
+        1..=3 => run(pass, filled::<B, 3>(inputs)),
+        4..=5 => run(pass, filled::<B, 5>(inputs)),
+        6..=9 => run(pass, filled::<B, 9>(inputs)),
+        10..=17 => run(pass, filled::<B, 17>(inputs)),
+        18..=MOST_INPUTS => run(pass, filled::<B, MOST_INPUTS>(inputs)),
         _ => None,
     }
+}
+
+/// The gradients of the first inputs, and none of those that fill up.
+pub(super) fn of_first<const N: usize>(
+    found: impl IntoIterator<Item = Option<Gradient>>,
+) -> [Option<Gradient>; N] {
+    let mut found = found.into_iter();
+    std::array::from_fn(|_| found.next().flatten())
 }
 
 /// What a pass makes of its inputs, if they lie in the memory of the host in single precision.
@@ -291,9 +302,11 @@ mod host {
             } = ops;
             let gradient = rows(gradients.consume::<NdArray>(&node)).expect("as the output");
             let wanted = parents.each_ref().map(Option::is_some);
-            let found = state
-                .pass
-                .backward(&state.inputs, state.kept, gradient, wanted);
+            let so_far = |index: usize| state.sums[index].as_ref()?.total();
+            let found =
+                state
+                    .pass
+                    .backward_onto(&state.inputs, state.kept, gradient, wanted, so_far);
             let dims = state.inputs.iter().map(|input| input.dim());
             let places = state.ranks.into_iter().zip(state.sums).zip(dims);
             for ((parent, found), ((rank, sum), dims)) in parents.into_iter().zip(found).zip(places)

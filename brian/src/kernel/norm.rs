@@ -1,11 +1,11 @@
 //! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`.
 
 use super::node::{Gradient, Pass, Rows, input, run};
-use super::numeric::{dot, flat, flat_mut, rows_per_task, vectorised};
+use super::numeric::{dot, flat, flat_mut, rows_per_task, total, vectorised};
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 /// Rows behind a norm.
@@ -26,7 +26,7 @@ impl Pass<2> for Norm {
     type Kept = ();
 
     fn forward(&self, [x, gain]: &[Rows; 2]) -> (Array2<f32>, ()) {
-        (norm(x, gain, self.epsilon), ())
+        (norm(x.view(), gain, self.epsilon), ())
     }
 
     fn backward(
@@ -36,7 +36,9 @@ impl Pass<2> for Norm {
         gradient: Rows,
         _: [bool; 2],
     ) -> [Option<Gradient>; 2] {
-        back(x, gain, self.epsilon, gradient.into_owned(), None).map(Some)
+        let mut gradient = gradient.into_owned();
+        let of_gain = back(x.view(), gain, self.epsilon, gradient.view_mut(), None);
+        [gradient.into(), of_gain].map(Some)
     }
 }
 
@@ -47,12 +49,12 @@ fn scale(x: &[f32], epsilon: f32) -> f32 {
 }
 
 /// Rows, normed.
-pub(super) fn norm(x: &Rows, gain: &Rows, epsilon: f32) -> Array2<f32> {
+pub(super) fn norm(x: ArrayView2<f32>, gain: &Rows, epsilon: f32) -> Array2<f32> {
     let width = x.ncols();
     let gain = flat(gain);
     let mut normed = Array2::zeros(x.dim());
     let task = rows_per_task(width) * width;
-    let from = flat(x).par_chunks(task);
+    let from = flat(&x).par_chunks(task);
     let to = flat_mut(&mut normed).par_chunks_mut(task);
     to.zip(from).for_each(|(to, from)| {
         vectorised!({
@@ -68,18 +70,19 @@ pub(super) fn norm(x: &Rows, gain: &Rows, epsilon: f32) -> Array2<f32> {
     normed
 }
 
-/// The gradients of `x` and of the gain; `gradient` is that of the normed rows, `beside` what else flows back to `x`.
+/// The gradient of the gain; `gradient` is first that of the normed rows and then that of `x`, `beside` what else flows back to
+/// `x`.
 pub(super) fn back(
-    x: &Rows,
+    x: ArrayView2<f32>,
     gain: &Rows,
     epsilon: f32,
-    mut gradient: Array2<f32>,
-    beside: Option<&Rows>,
-) -> [Gradient; 2] {
+    mut gradient: ArrayViewMut2<f32>,
+    beside: Option<ArrayView2<f32>>,
+) -> Gradient {
     let width = x.ncols();
     let gain = flat(gain);
     let task = rows_per_task(width) * width;
-    let from = flat(x).par_chunks(task);
+    let from = flat(&x).par_chunks(task);
     let to = flat_mut(&mut gradient).par_chunks_mut(task);
     let parts: Vec<Vec<f32>> = to
         .zip(from)
@@ -101,7 +104,7 @@ pub(super) fn back(
                     for (to, from) in to.iter_mut().zip(from) {
                         *to = scale * (*to - from * along);
                     }
-                    if let Some(beside) = beside {
+                    if let Some(beside) = &beside {
                         let beside = &flat(beside)[first + index * width..][..width];
                         for (to, beside) in to.iter_mut().zip(beside) {
                             *to += beside;
@@ -112,12 +115,5 @@ pub(super) fn back(
             of_gain
         })
         .collect();
-    let mut of_gain = vec![0.0; width];
-    for part in parts {
-        for (sum, part) in of_gain.iter_mut().zip(part) {
-            *sum += part;
-        }
-    }
-    let of_gain = Array2::from_shape_vec([1, width], of_gain).expect("one row");
-    [gradient, of_gain].map(Gradient::from)
+    total(parts).into()
 }

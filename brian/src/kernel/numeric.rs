@@ -6,7 +6,7 @@ use super::node::Gradient;
 use super::panels;
 use super::slim;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, DataMut, Ix2, RawData};
+use ndarray::{Array2, ArrayBase, ArrayView2, ArrayViewMut2, Axis, Data, DataMut, Ix2, RawData};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -65,6 +65,15 @@ pub fn filled([n_rows, width]: [usize; 2], fill: impl Fn(usize, &mut [f32]) + Sy
     rows
 }
 
+/// The same rows once more, by all threads if they are many.
+pub fn copied<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> Array2<f32> {
+    if rows.len() <= TASK {
+        return rows.to_owned();
+    }
+    let numbers = flat(rows).par_iter().copied().with_min_len(TASK).collect();
+    Array2::from_shape_vec(rows.dim(), numbers).expect("as many numbers")
+}
+
 /// Some rows (`axis` 0) or columns (1) of a view.
 pub fn part<S: RawData>(
     mut view: ArrayBase<S, Ix2>,
@@ -78,7 +87,7 @@ pub fn part<S: RawData>(
 /// `a b`.
 pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     let mut out = Array2::zeros([a.nrows(), b.ncols()]);
-    add_product(a, b, &mut out);
+    add_product(a, b, out.view_mut());
     out
 }
 
@@ -87,8 +96,9 @@ pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
 ///
 /// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: all
 /// are multiplied in the order in which matrixmultiply multiplies many. Where that is not known, all go its way.
-pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) {
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut2<f32>) {
     let (depth, width) = b.dim();
+    let out = &mut out;
     match (a.as_slice(), b.as_slice()) {
         _ if panels::add_pinned(a, b, out) => {}
         (Some(a), Some(b)) if a.len() <= FEW * depth && !b.is_empty() && has_fused() => {
@@ -151,6 +161,34 @@ pub fn add(sums: &mut [f32], numbers: &[f32]) {
         let pairs = sums.iter_mut().zip(numbers);
         pairs.for_each(|(sum, number)| *sum += number);
     });
+}
+
+/// One row: the sum of all.
+pub fn sum_rows<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> Array2<f32> {
+    let width = rows.ncols();
+    let tasks = flat(rows).par_chunks(rows_per_task(width) * width);
+    let of_task = |rows: &[f32]| {
+        let mut sums = vec![0.0; width];
+        for row in rows.chunks_exact(width) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value;
+            }
+        }
+        sums
+    };
+    total(tasks.map(of_task).collect())
+}
+
+/// One row: the sum of what tasks have found, of at least one.
+pub fn total(parts: Vec<Vec<f32>>) -> Array2<f32> {
+    let add = |mut sums: Vec<f32>, part: Vec<f32>| {
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum += part;
+        }
+        sums
+    };
+    let total = parts.into_iter().reduce(add).expect("a task");
+    Array2::from_shape_vec([1, total.len()], total).expect("one row")
 }
 
 /// `a b`, where it is wanted.

@@ -7,14 +7,14 @@
 
 use super::numeric::flat_mut;
 use super::pin;
-use ndarray::{Array2, ArrayView2};
+// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
+use super::transpose::{COLUMNS, to_lines, to_rows};
+use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, f32x8};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
-const COLUMNS: usize = 16;
 /// So many products are added up before they are added to what is there: a panel of them fits the first cache.
 const DEPTH: usize = 256;
 /// So many panels of that depth are packed at once, if they need not stay.
@@ -45,7 +45,7 @@ impl Packed {
     pub fn new(map: ArrayView2<f32>) -> Option<Self> {
         let (depth, width) = map.dim();
         let mut lines = vec![[0.0; COLUMNS]; width.div_ceil(COLUMNS) * depth];
-        Map::new(map)?.pack(0..depth, 0..width, &mut lines);
+        Map::new(map)?.pack(V3::try_new()?, 0..depth, 0..width, &mut lines);
         Some(Self { depth, lines })
     }
 }
@@ -68,7 +68,7 @@ impl<'a> Map<'a> {
     }
 
     /// Some rows of some columns, panel after panel.
-    fn pack(&self, rows: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
+    fn pack(&self, simd: V3, rows: Range<usize>, columns: Range<usize>, lines: &mut [Line]) {
         let panels = lines.par_chunks_mut(rows.len()).enumerate();
         panels.for_each(|(panel, lines)| {
             let first = columns.start + panel * COLUMNS;
@@ -85,34 +85,20 @@ impl<'a> Map<'a> {
                     }
                 }
                 Self::ByColumn { numbers, depth } => {
-                    let column = |index| &numbers[(first + index) * depth..][rows.clone()];
-                    turn(column, n, lines);
+                    // The last one fills up the last panel.
+                    let column = |index: usize| {
+                        let index = first + index.min(n - 1);
+                        &numbers[index * depth..][rows.clone()]
+                    };
+                    to_lines(simd, std::array::from_fn(column), lines);
                 }
             }
         });
     }
 }
 
-/// Columns, side by side.
-fn turn<'a>(column: impl Fn(usize) -> &'a [f32], n: usize, lines: &mut [Line]) {
-    if n == COLUMNS {
-        // All at once: a line is written once, as a whole.
-        let columns: [&[f32]; COLUMNS] = std::array::from_fn(|index| &column(index)[..lines.len()]);
-        for (place, line) in lines.iter_mut().enumerate() {
-            for (value, column) in line.iter_mut().zip(columns) {
-                *value = column[place];
-            }
-        }
-        return;
-    }
-    for index in 0..n {
-        let lines = lines.iter_mut().zip(column(index));
-        lines.for_each(|(line, value)| line[index] = *value);
-    }
-}
-
 /// `out + a b`; says no, and does nothing, unless `b` stays packed.
-pub fn add_pinned(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
+pub fn add_pinned(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
     let (Some(simd), Some(rows), Some(pinned)) = (V3::try_new(), a.to_slice(), pin::find(b)) else {
         return false;
     };
@@ -129,7 +115,7 @@ pub fn add_pinned(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>)
 }
 
 /// `out + a b`; says no, and does nothing, where it does not apply.
-pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
     let Some(simd) = V3::try_new() else {
         return false;
     };
@@ -154,7 +140,8 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
             },
             Map::ByColumn { numbers, .. } => {
                 turned.resize(a.nrows() * part.len(), 0.0);
-                by_row(&numbers[part.start * a.nrows()..], a.nrows(), &mut turned);
+                let lines = &numbers[part.start * a.nrows()..];
+                by_row(simd, lines, a.nrows(), &mut turned);
                 Left {
                     rows: &turned,
                     stride: part.len(),
@@ -165,7 +152,7 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
         for first in (0..width).step_by(AT_ONCE * COLUMNS) {
             let columns = first..(first + AT_ONCE * COLUMNS).min(width);
             let lines = &mut lines[..columns.len().div_ceil(COLUMNS) * part.len()];
-            right.pack(part.clone(), columns.clone(), lines);
+            right.pack(simd, part.clone(), columns.clone(), lines);
             left.multiply(simd, lines, part.len(), out, columns);
         }
     }
@@ -173,22 +160,10 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>
 }
 
 /// Row by row what lies column by column, in lines of `height`.
-fn by_row(numbers: &[f32], height: usize, rows: &mut [f32]) {
-    /// So many lines are turned at once.
-    const LINES: usize = 16;
+fn by_row(simd: V3, lines: &[f32], height: usize, rows: &mut [f32]) {
     let depth = rows.len() / height;
     let chunks = rows.par_chunks_mut(COLUMNS * depth).enumerate();
-    chunks.for_each(|(chunk, rows)| {
-        for first in (0..depth).step_by(LINES) {
-            let lines = &numbers[first * height..];
-            for (row, values) in rows.chunks_exact_mut(depth).enumerate() {
-                let column = chunk * COLUMNS + row;
-                let lines = lines.chunks_exact(height).take(LINES);
-                let values = values[first..].iter_mut().zip(lines);
-                values.for_each(|(value, line)| *value = line[column]);
-            }
-        }
-    });
+    chunks.for_each(|(chunk, rows)| to_rows(simd, lines, [chunk * COLUMNS, height], rows, depth));
 }
 
 /// Rows of which each is multiplied from one place on.
@@ -206,7 +181,7 @@ impl Left<'_> {
         simd: V3,
         lines: &[Line],
         depth: usize,
-        out: &mut Array2<f32>,
+        out: &mut ArrayViewMut2<f32>,
         columns: Range<usize>,
     ) {
         let width = out.ncols();
@@ -269,50 +244,50 @@ impl Task<'_> {
 
     #[inline(always)]
     fn multiply(mut self, simd: V3) {
+        let Left { rows, stride, .. } = self.left;
         for from in (0..self.depth).step_by(DEPTH) {
             let part = from..(from + DEPTH).min(self.depth);
+            let rows = &rows[self.left.first + part.start..];
             for (panel, lines) in self.panels.chunks_exact(self.depth).enumerate() {
                 let lines = &lines[part.clone()];
-                let first = self.left.first + part.start;
-                let rows = self.left.rows.chunks_exact(self.left.stride);
-                let mut rows = rows.map(|row| &row[first..][..part.len()]);
-                let mut out = self.out.iter_mut().map(|row| {
-                    let first = panel * COLUMNS;
-                    let end = row.len().min(first + COLUMNS);
-                    &mut row[first..end]
-                });
-                let mut left = rows.len();
-                while left > 0 {
+                let (mut rows, mut out) = (rows, &mut self.out[..]);
+                while !out.is_empty() {
                     // Not six and few: few rows wait for each other's sums.
-                    let next = if (STRIP + 1..=STRIP + 3).contains(&left) {
-                        left.div_ceil(2)
-                    } else {
-                        left
+                    let left = out.len();
+                    let n = match (STRIP + 1..=STRIP + 3).contains(&left) {
+                        true => left.div_ceil(2),
+                        false => left.min(STRIP),
                     };
-                    left -= match next {
-                        1 => strip::<1>(simd, lines, &mut rows, &mut out),
-                        2 => strip::<2>(simd, lines, &mut rows, &mut out),
-                        3 => strip::<3>(simd, lines, &mut rows, &mut out),
-                        4 => strip::<4>(simd, lines, &mut rows, &mut out),
-                        5 => strip::<5>(simd, lines, &mut rows, &mut out),
-                        _ => strip::<6>(simd, lines, &mut rows, &mut out),
-                    };
+                    let (own, others) = out.split_at_mut(n);
+                    match n {
+                        1 => strip::<1>(simd, lines, rows, stride, own, panel),
+                        2 => strip::<2>(simd, lines, rows, stride, own, panel),
+                        3 => strip::<3>(simd, lines, rows, stride, own, panel),
+                        4 => strip::<4>(simd, lines, rows, stride, own, panel),
+                        5 => strip::<5>(simd, lines, rows, stride, own, panel),
+                        _ => strip::<STRIP>(simd, lines, rows, stride, own, panel),
+                    }
+                    (rows, out) = (&rows[(n * stride).min(rows.len())..], others);
                 }
             }
         }
     }
 }
 
-/// The next `N` rows times a panel, added to what is there: `N`.
+/// `N` rows times a panel, added to what is there.
 #[inline(always)]
-fn strip<'a, 'b, const N: usize>(
+fn strip<const N: usize>(
     simd: V3,
     lines: &[Line],
-    rows: &mut impl Iterator<Item = &'a [f32]>,
-    out: &mut impl Iterator<Item = &'b mut [f32]>,
-) -> usize {
-    let depth = lines.len();
-    let rows: [&[f32]; N] = [(); N].map(|()| &rows.next().expect("counted")[..depth]);
+    left: &[f32],
+    stride: usize,
+    out: &mut [&mut [f32]],
+    panel: usize,
+) {
+    let mut rows: [&[f32]; N] = [&[]; N];
+    for (index, row) in rows.iter_mut().enumerate() {
+        *row = &left[index * stride..][..lines.len()];
+    }
     let mut sums = [[simd.splat_f32x8(0.0); 2]; N];
     for (place, line) in lines.iter().enumerate() {
         let [low, high]: [f32x8; 2] = cast(*line);
@@ -324,7 +299,18 @@ fn strip<'a, 'b, const N: usize>(
     }
     for (sums, out) in sums.into_iter().zip(out) {
         let sums: Line = cast(sums);
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+        let out = &mut out[panel * COLUMNS..];
+        match out.first_chunk_mut::<COLUMNS>() {
+            Some(out) => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out += sum;
+                }
+            }
+            None => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out += sum;
+                }
+            }
+        }
     }
-    N
 }

@@ -1,7 +1,10 @@
 //! Products of rows with a map, without a copy of what is transposed.
 
-use super::node::{Gradient, Pass, Rows, input, run};
-use super::numeric::{add_product, product, product_if};
+use super::groups::{Group, n_rows, run_each, share};
+use super::node::{Gradient, Pass, Rows, input, of_first, run, run_many};
+use super::numeric::{add_product, copied, part, product, product_if};
+use super::rows::{pick, put_back};
+use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
@@ -25,16 +28,22 @@ pub(crate) fn times_transposed<B: Backend>(
     run(Times { transposed: true }, [input(x), input(map)])
 }
 
-/// `y + x W`.
+/// `y + x W`, the rows of each group with a map of its own; `which` says which rows of `y` are meant, if not all.
 ///
 /// # Shapes
-/// `[n, d_out]`, `[n, d_in]` and `[d_in, d_out]` to `[n, d_out]`
+/// `[n, d_out]`, or `[…, d_out]` with `which`, `[n, d_in]` and `[d_in, d_out]` to `[n, d_out]`
 pub(crate) fn add_times<B: Backend>(
     y: &Tensor<B, 2>,
+    which: Option<&[usize]>,
     x: &Tensor<B, 2>,
-    map: &Tensor<B, 2>,
+    groups: &[Group<&Linear<B>>],
 ) -> Option<Tensor<B, 2>> {
-    run(AddTimes, [input(y), input(x), input(map)])
+    let pass = AddTimes {
+        which: which.map(<[usize]>::to_vec),
+        n_rows: n_rows(groups),
+    };
+    let maps = groups.iter().map(|group| input(&group.of.weight.val()));
+    run_many(pass, [input(y), input(x)].into_iter().chain(maps).collect())
 }
 
 #[derive(Clone, Debug)]
@@ -74,26 +83,51 @@ impl Pass<2> for Times {
 }
 
 #[derive(Clone, Debug)]
-struct AddTimes;
+struct AddTimes {
+    which: Option<Vec<usize>>,
+    n_rows: Vec<usize>,
+}
 
-impl Pass<3> for AddTimes {
+impl<const N: usize> Pass<N> for AddTimes {
     type Kept = ();
 
-    fn forward(&self, [y, x, map]: &[Rows; 3]) -> (Array2<f32>, ()) {
-        let mut sum = y.to_owned();
-        add_product(x.view(), map.view(), &mut sum);
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
+        let [y, x, maps @ ..] = inputs.as_slice() else {
+            unreachable!("y, x and maps");
+        };
+        let mut sum = match &self.which {
+            Some(which) => pick(y, which),
+            None => copied(y),
+        };
+        run_each(&self.n_rows, maps, &mut sum, |which, map, out| {
+            add_product(part(x.view(), 0, which), map.view(), out);
+        });
         (sum, ())
     }
 
     fn backward(
         &self,
-        [_, x, map]: &[Rows; 3],
+        inputs: &[Rows; N],
         (): (),
         gradient: Rows,
-        wanted: [bool; 3],
-    ) -> [Option<Gradient>; 3] {
-        let of_x = product_if(wanted[1], gradient.view(), map.t());
-        let of_map = wanted[2].then(|| Gradient::Product(x.clone(), gradient.clone()));
-        [wanted[0].then_some(Gradient::Whole(gradient)), of_x, of_map]
+        wanted: [bool; N],
+    ) -> [Option<Gradient>; N] {
+        let [_, x, maps @ ..] = inputs.as_slice() else {
+            unreachable!("y, x and maps");
+        };
+        let mut of_x = Array2::zeros(x.dim());
+        let of_maps = run_each(&self.n_rows, maps, &mut of_x, |which, map, out| {
+            let gradient = share(&gradient, which.clone());
+            if wanted[1] {
+                add_product(gradient.view(), map.t(), out);
+            }
+            Some(Gradient::Product(share(x, which), gradient))
+        });
+        let of_y = match &self.which {
+            Some(which) => put_back(gradient, which),
+            None => Gradient::Whole(gradient),
+        };
+        let found = [of_y, of_x.into()].map(Some);
+        of_first(found.into_iter().chain(of_maps))
     }
 }

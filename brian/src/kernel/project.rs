@@ -1,8 +1,9 @@
 //! What attention starts from: `norm(x) W`, queries scaled, queries and keys turned to their positions.
 
-use super::node::{Gradient, Pass, Rows, input, run};
+use super::groups::{Group, n_rows, run_each, share};
+use super::node::{Gradient, Pass, Rows, input, of_first, run_many};
 use super::norm;
-use super::numeric::{flat, flat_mut, product, rows_per_task, vectorised};
+use super::numeric::{add_product, flat, flat_mut, part, rows_per_task, vectorised};
 use burn::nn::RmsNorm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -32,26 +33,37 @@ impl Columns {
     }
 }
 
-/// Rows of queries, keys and values of tokens. `angles` are cosines and sines of all positions, and where each token stands among
-/// them; if nothing is said, at all positions in order, again and again.
+/// A norm and the map behind it.
+pub(crate) type NormedMap<'a, B> = (&'a RmsNorm<B>, &'a Tensor<B, 2>);
+
+/// Rows of queries, keys and values of tokens, those of each group behind a norm and a map of its own. `angles` are cosines and
+/// sines of all positions, and where each token stands among them; if nothing is said, at all positions in order, again and again.
 ///
 /// # Shapes
 /// `[n, d_model]`, `[d_model, d_out]` and `[n_positions, d_head / 2]` to `[n, d_out]`
 pub(crate) fn project<B: Backend>(
     x: &Tensor<B, 2>,
-    norm: &RmsNorm<B>,
-    map: &Tensor<B, 2>,
+    groups: &[Group<NormedMap<'_, B>>],
     columns: Columns,
     (tables, places): ([Tensor<B, 2>; 2], Option<&[usize]>),
 ) -> Option<Tensor<B, 2>> {
+    let (norm, _) = groups.first()?.of;
     let pass = Project {
         columns,
         epsilon: norm.epsilon as f32,
         places: places.map(Arc::from),
+        n_rows: n_rows(groups),
     };
     let [cos, sin] = tables.map(|table| input(&table));
-    let inputs = [input(x), input(&norm.gamma.val()), input(map), cos, sin];
-    run(pass, inputs)
+    let of_group = |group: &Group<NormedMap<'_, B>>| {
+        let (norm, map) = group.of;
+        [input(&norm.gamma.val()), input(map)]
+    };
+    let inputs = [input(x), cos, sin].into_iter();
+    run_many(
+        pass,
+        inputs.chain(groups.iter().flat_map(of_group)).collect(),
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +72,7 @@ struct Project {
     epsilon: f32,
     /// Where each token stands; see [`project`].
     places: Option<Arc<[usize]>>,
+    n_rows: Vec<usize>,
 }
 
 impl Project {
@@ -102,37 +115,62 @@ impl Project {
     }
 }
 
-impl Pass<5> for Project {
+/// Rows, cosines and sines, then of each group the gain and the map.
+impl<const N: usize> Pass<N> for Project {
     type Kept = ();
 
-    fn forward(&self, [x, gain, map, cos, sin]: &[Rows; 5]) -> (Array2<f32>, ()) {
-        let normed = norm::norm(x, gain, self.epsilon);
-        let mut rows = product(normed.view(), map.view());
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
+        let ([x, cos, sin], groups) = inputs.split_first_chunk().expect("rows and angles");
+        let (groups, _) = groups.as_chunks();
+        let mut rows = Array2::zeros([x.nrows(), groups[0][1].ncols()]);
+        run_each(
+            &self.n_rows,
+            groups,
+            &mut rows,
+            |which, [gain, map], out| {
+                let normed = norm::norm(part(x.view(), 0, which), gain, self.epsilon);
+                add_product(normed.view(), map.view(), out);
+            },
+        );
         self.turn(&mut rows, x.ncols(), cos, sin, false);
         (rows, ())
     }
 
     fn backward(
         &self,
-        [x, gain, map, cos, sin]: &[Rows; 5],
+        inputs: &[Rows; N],
         (): (),
         gradient: Rows,
-        wanted: [bool; 5],
-    ) -> [Option<Gradient>; 5] {
+        wanted: [bool; N],
+    ) -> [Option<Gradient>; N] {
+        let ([x, cos, sin], groups) = inputs.split_first_chunk().expect("rows and angles");
+        let (groups, _) = groups.as_chunks();
+        let (wanted_of_groups, _) = wanted[3..].as_chunks();
         let mut gradient = gradient.into_owned();
         self.turn(&mut gradient, x.ncols(), cos, sin, true);
         let gradient = gradient.into_shared();
-        let of_map = wanted[2].then(|| {
-            let normed = norm::norm(x, gain, self.epsilon).into_shared();
-            Gradient::Product(normed, gradient.clone())
-        });
-        let [of_x, of_gain] = match wanted[0] || wanted[1] {
-            true => {
-                let of_normed = product(gradient.view(), map.t());
-                norm::back(x, gain, self.epsilon, of_normed, None).map(Some)
-            }
-            false => [None, None],
-        };
-        [of_x, of_gain, of_map, None, None]
+        let mut of_x = Array2::zeros(x.dim());
+        let of = groups.iter().zip(wanted_of_groups);
+        let of_groups = run_each(
+            &self.n_rows,
+            of,
+            &mut of_x,
+            |which, ([gain, map], &[gain_wanted, map_wanted]), mut out| {
+                let gradient = share(&gradient, which.clone());
+                let x = part(x.view(), 0, which);
+                let of_gain = (wanted[0] || gain_wanted).then(|| {
+                    add_product(gradient.view(), map.t(), out.view_mut());
+                    norm::back(x, gain, self.epsilon, out, None)
+                });
+                let of_map = map_wanted.then(|| {
+                    let normed = norm::norm(x, gain, self.epsilon).into_shared();
+                    Gradient::Product(normed, gradient)
+                });
+                [of_gain, of_map]
+            },
+        );
+        let of_first_three = [Some(of_x.into()), None, None];
+        let of_groups = of_groups.into_iter().flatten();
+        of_first(of_first_three.into_iter().chain(of_groups))
     }
 }

@@ -2,12 +2,13 @@
 
 use super::node::{Gradient, Pass, Rows, input, run};
 use super::numeric::{
-    add_product, filled, flat, flat_mut, part, product, rows_per_task, sigmoid, vectorised,
+    add_product, copied, filled, flat, flat_mut, product, rows_per_task, sigmoid, sum_rows,
+    vectorised,
 };
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::{Array2, ArrayBase, ArrayView2, Axis, Data, Ix2};
+use ndarray::{Array2, ArrayBase, Data, Ix2};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -51,15 +52,10 @@ fn side_by_side(left: &Rows, right: &Rows) -> Array2<f32> {
     })
 }
 
-fn sum_rows(rows: ArrayView2<f32>) -> Gradient {
-    let sum = rows.sum_axis(Axis(0));
-    sum.insert_axis(Axis(0)).into()
-}
-
 impl Score {
     /// `silu` of what the first layer gives.
     fn open(between: &ArrayBase<impl Data<Elem = f32>, Ix2>) -> Array2<f32> {
-        let mut opened = between.to_owned();
+        let mut opened = copied(between);
         let task = rows_per_task(between.ncols()) * between.ncols();
         flat_mut(&mut opened).par_chunks_mut(task).for_each(|rows| {
             vectorised!({
@@ -82,9 +78,13 @@ impl Pass<6> for Score {
     ) -> (Array2<f32>, [Rows; 2]) {
         let state = side_by_side(hidden, position);
         let mut between = repeat(first_bias, state.nrows());
-        add_product(state.view(), first.view(), &mut between);
+        add_product(state.view(), first.view(), between.view_mut());
         let mut logits = repeat(second_bias, state.nrows());
-        add_product(Self::open(&between).view(), second.view(), &mut logits);
+        add_product(
+            Self::open(&between).view(),
+            second.view(),
+            logits.view_mut(),
+        );
         (logits, [state, between].map(Array2::into_shared))
     }
 
@@ -111,17 +111,22 @@ impl Pass<6> for Score {
         let of_state = (wanted[0] || wanted[1]).then(|| product(of_between.view(), first.t()));
         let of_columns = |wanted: bool, columns: Range<usize>| {
             let of_state = of_state.as_ref().filter(|_| wanted)?;
-            Some(part(of_state.view(), 1, columns).to_owned().into())
+            let dims = [of_state.nrows(), columns.len()];
+            let (from, width) = (flat(of_state), of_state.ncols());
+            let found = filled(dims, |row, to| {
+                to.copy_from_slice(&from[row * width..][columns.clone()]);
+            });
+            Some(found.into())
         };
         let (d_model, width) = (hidden.ncols(), state.ncols());
         [
             of_columns(wanted[0], 0..d_model),
             of_columns(wanted[1], d_model..width),
             wanted[2].then(|| Gradient::Product(state, of_between.clone())),
-            wanted[3].then(|| sum_rows(of_between.view())),
+            wanted[3].then(|| sum_rows(&of_between).into()),
             wanted[4]
                 .then(|| Gradient::Product(Self::open(&between).into_shared(), gradient.clone())),
-            wanted[5].then(|| sum_rows(gradient.view())),
+            wanted[5].then(|| sum_rows(&gradient).into()),
         ]
     }
 }

@@ -1,7 +1,7 @@
 //! Some rows of a tensor, any of them any number of times, others in their place, and some columns.
 
-use super::node::{Gradient, MOST_PARTS, Pass, Rows, SomeRows, input, run, run_parts};
-use super::numeric::{filled, flat, flat_mut};
+use super::node::{Gradient, MOST_INPUTS, Pass, Rows, SomeRows, input, run, run_many};
+use super::numeric::{copied, filled, flat, flat_mut};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
@@ -25,11 +25,15 @@ pub(crate) fn replace<B: Backend>(
     which: &[usize],
     parts: &[Tensor<B, 2>],
 ) -> Option<Tensor<B, 2>> {
-    let which = which.to_vec();
-    match parts.len() > MOST_PARTS {
-        true => run_parts(Replace { which }, into, &[Tensor::cat(parts.to_vec(), 0)]),
-        false => run_parts(Replace { which }, into, parts),
+    if parts.len() >= MOST_INPUTS {
+        return replace(into, which, &[Tensor::cat(parts.to_vec(), 0)]);
     }
+    let which = which.to_vec();
+    let parts = parts.iter().map(input);
+    run_many(
+        Replace { which },
+        [input(into)].into_iter().chain(parts).collect(),
+    )
 }
 
 /// Rows that lie in several tensors `[…, width]`.
@@ -58,10 +62,20 @@ impl<B: Backend> Parts<B> {
     }
 }
 
-fn pick(from: &Rows, which: &[usize]) -> Array2<f32> {
+/// The rows `which`.
+pub(super) fn pick(from: &Rows, which: &[usize]) -> Array2<f32> {
     let (width, from) = (from.ncols(), flat(from));
     filled([which.len(), width], |row, to| {
         to.copy_from_slice(&from[which[row] * width..][..width]);
+    })
+}
+
+/// The gradient of what they were [picked](pick) from.
+pub(super) fn put_back(gradient: Rows, which: &[usize]) -> Gradient {
+    let places = which.iter().enumerate();
+    Gradient::Some(SomeRows {
+        rows: gradient,
+        places: places.map(|(which, &place)| [which, place]).collect(),
     })
 }
 
@@ -84,11 +98,7 @@ impl Pass<1> for Select {
         gradient: Rows,
         _: [bool; 1],
     ) -> [Option<Gradient>; 1] {
-        let places = self.which.iter().enumerate();
-        [Some(Gradient::Some(SomeRows {
-            rows: gradient,
-            places: places.map(|(which, &place)| [which, place]).collect(),
-        }))]
+        [Some(put_back(gradient, &self.which))]
     }
 }
 
@@ -104,7 +114,7 @@ impl<const N: usize> Pass<N> for Replace {
     fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
         let (into, parts) = inputs.split_first().expect("a tensor");
         let width = into.ncols();
-        let mut replaced = into.to_owned();
+        let mut replaced = copied(into);
         let mut is_first = vec![true; into.nrows()];
         let to = flat_mut(&mut replaced);
         let rows = parts.iter().flat_map(|part| flat(part).chunks_exact(width));

@@ -4,7 +4,7 @@
 //! sums stay in registers while both sides are read once, where they lie.
 
 use super::numeric::{flat_mut, has_fused, vectorised};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 /// A map of more rows is better packed.
@@ -22,7 +22,7 @@ pub fn applies(height: usize) -> bool {
 }
 
 /// `out + a b`; says no, and does nothing, unless `a` has a few rows and lies column by column, as in a gradient of a map.
-pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut Array2<f32>) -> bool {
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
     let (height, width) = (a.nrows(), b.ncols());
     let (Some(left), Some(right)) = (a.reversed_axes().to_slice(), b.to_slice()) else {
         return false;

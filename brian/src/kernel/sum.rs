@@ -144,5 +144,5 @@ fn multiply(batch: Batch, sum: &mut Option<Array2<f32>>) {
     };
     let zeros = || Array2::zeros([left.ncols(), right.ncols()]);
     let sum = sum.get_or_insert_with(zeros);
-    add_product(left.t(), right.view(), sum);
+    add_product(left.t(), right.view(), sum.view_mut());
 }

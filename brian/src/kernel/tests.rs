@@ -2,6 +2,7 @@
 
 use super::attend::{attend, attend_all};
 use super::feed_forward::feed_forward;
+use super::groups::{Group, each};
 use super::node::{reshape, shared};
 use super::norm::normed;
 use super::numeric;
@@ -14,12 +15,13 @@ use super::softmax;
 use super::straight::straight;
 use crate::block::causal::Rotary;
 use crate::block::feed_forward::FeedForward;
-use crate::block::matrix::rows;
+use crate::block::matrix::{by_group, indices, matrix, rows};
 use crate::block::{BlockSizes, transformer};
 use burn::backend::Autodiff;
 use burn::module::{Param, ParamId};
-use burn::nn::{LinearConfig, RmsNorm};
+use burn::nn::{Linear, RmsNorm};
 use burn::tensor::activation::{log_softmax, silu, softmax as burn_softmax};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use ndarray::Array2;
@@ -113,9 +115,54 @@ fn products_of(n: usize) {
     );
     compare(
         [&y, &x, &map],
-        |[y, x, map], _| add_times(&y, &x, &map),
+        |[y, x, map], _| add_times(&y, None, &x, &Group::only(&linear(map), &y)),
         |[y, x, map], _| y + x.matmul(map),
     );
+}
+
+fn linear<B: Backend>(map: Tensor<B, 2>) -> Linear<B> {
+    let [d_in, d_out] = map.dims();
+    let mut linear = matrix(d_in, d_out, &Default::default());
+    linear.weight = Param::from_mapped_value(ParamId::new(), map, Default::default());
+    linear
+}
+
+/// Groups of few rows, of many and of one.
+const GROUPS: [usize; 4] = [7, 40, 1, 22];
+
+/// [`GROUPS`], each with a part of a tensor that has as many.
+fn groups(of: Matrix) -> Vec<Group<Matrix>> {
+    let of = of.chunk(GROUPS.len(), 0).into_iter();
+    of.zip(GROUPS)
+        .map(|(of, n_rows)| Group { of, n_rows })
+        .collect()
+}
+
+#[test]
+fn groups_have_maps_of_their_own() {
+    let [y, x] = [values([N, 9], 1), values([N, 26], 2)];
+    let maps = values([GROUPS.len() * 26, 9], 3);
+    // A third of them, again and again.
+    let some: Vec<usize> = (0..N).map(|row| row * 3 % 69).collect();
+    for which in [None, Some(&some[..])] {
+        compare(
+            [&y, &x, &maps],
+            |[y, x, maps], _| {
+                let maps = groups(maps);
+                let maps = each(&maps, |map| linear(map.clone()));
+                add_times(&y, which, &x, &each(&maps, |map| map))
+            },
+            |[y, x, maps], _| {
+                let y = match which {
+                    Some(which) => y.select(0, indices(which, &Default::default())),
+                    None => y,
+                };
+                by_group([y, x], &groups(maps), |[y, x], map, _| {
+                    y + x.matmul(map.clone())
+                })
+            },
+        );
+    }
 }
 
 /// By passes on few rows and on many, and by an operation that knows nothing of shared maps.
@@ -155,10 +202,11 @@ fn a_row_has_the_same_bits_among_few_some_and_many() {
             [(depth, 1), (width, 2)].map(|(width, seed)| inner(values([MANY, width], seed)));
         let map = inner(values([depth, width], 3));
         let turned = inner(values([width, depth], 4));
+        let linear = linear(map.clone());
         let products = |x: &_, y: &_| {
             let all = [
                 times(x, &map),
-                add_times(y, x, &map),
+                add_times(y, None, x, &Group::only(&linear, y)),
                 times_transposed(x, &turned),
             ];
             all.map(|product| product.expect("the host"))
@@ -190,7 +238,7 @@ fn gradients_of_maps_with_few_rows_have_the_bits_of_matrixmultiply() {
         let mut expected = Array2::from_shape_fn((height, width), number);
         let mut found = expected.clone();
         general_mat_mul(1.0, &left.t(), &right, 1.0, &mut expected);
-        numeric::add_product(left.t(), right.view(), &mut found);
+        numeric::add_product(left.t(), right.view(), found.view_mut());
         assert_eq!(found, expected, "{n} x {height} x {width}");
     }
 }
@@ -289,21 +337,22 @@ fn a_map_that_stays_packed_gives_the_same_bits() {
 
 #[test]
 fn other_rows_in_some_places() {
-    for n_parts in [1, 2, 3, 5, 10] {
+    const ROWS: usize = 90;
+    for n_parts in [1, 2, 3, 5, 10, 40] {
         // The second part has a place of the first one too.
         let which: Vec<usize> = (0..2 * n_parts)
-            .map(|row| (row * 7 + row / 3) % 26)
+            .map(|row| (row * 7 + row / 3) % ROWS)
             .collect();
         let rows = |parts: Matrix| parts.chunk(n_parts, 0);
         compare(
-            [&values([26, 5], 1), &values([2 * n_parts, 5], 2)],
+            [&values([ROWS, 5], 1), &values([2 * n_parts, 5], 2)],
             |[into, parts], _| super::rows::replace(&into, &which, &rows(parts)),
             |[into, parts], _| {
-                let stays = (0..26).map(|row| f32::from(u8::from(!which.contains(&row))));
-                let stays = TensorData::new(stays.collect::<Vec<_>>(), [26, 1]);
-                let one_hot = (0..26).flat_map(|row| which.iter().map(move |&at| at == row));
+                let stays = (0..ROWS).map(|row| f32::from(u8::from(!which.contains(&row))));
+                let stays = TensorData::new(stays.collect::<Vec<_>>(), [ROWS, 1]);
+                let one_hot = (0..ROWS).flat_map(|row| which.iter().map(move |&at| at == row));
                 let one_hot: Vec<f32> = one_hot.map(|is| f32::from(u8::from(is))).collect();
-                let one_hot = TensorData::new(one_hot, [26, which.len()]);
+                let one_hot = TensorData::new(one_hot, [ROWS, which.len()]);
                 let [stays, one_hot] =
                     [stays, one_hot].map(|data| Matrix::from_data(data, &Default::default()));
                 into * stays + one_hot.matmul(parts)
@@ -416,10 +465,7 @@ fn the_router() {
         ],
         |[hidden, position, first, first_bias, second, second_bias], _| {
             let linear = |weight: Matrix, bias: Matrix| {
-                let [d_in, d_out] = weight.dims();
-                let mut linear = LinearConfig::new(d_in, d_out).init(&Default::default());
-                linear.weight =
-                    Param::from_mapped_value(linear.weight.id, weight, Default::default());
+                let mut linear = linear(weight);
                 linear.bias = Some(Param::from_mapped_value(
                     ParamId::new(),
                     bias.squeeze_dim(0),
@@ -448,23 +494,40 @@ fn rows_behind_a_norm() {
 
 #[test]
 fn the_feed_forward_half() {
+    let d_model = SIZES.d_model;
     let (x, down) = (
-        values([N, SIZES.d_model], 1),
-        values([40, SIZES.d_model], 4),
+        values([N, d_model], 1),
+        values([GROUPS.len() * 40, d_model], 4),
     );
-    let [gate, up] = [2, 3].map(|seed| values([SIZES.d_model, 40], seed) * 0.2);
+    let [gate, up] = [2, 3].map(|seed| values([GROUPS.len() * d_model, 40], seed) * 0.2);
     compare(
         [&x, &gate, &up, &down],
         |[x, gate, up, down], norm| {
-            let mut maps = FeedForward::new(&SIZES, &Default::default());
-            maps.gate.weight = Param::from_tensor(gate);
-            maps.up.weight = Param::from_tensor(up);
-            maps.down.weight = Param::from_tensor(down);
-            feed_forward(&x, norm, maps.all())
+            let maps = [gate, up, down].map(groups);
+            let halves: Vec<Group<FeedForward<Learning>>> = (0..GROUPS.len())
+                .map(|group| {
+                    let [gate, up, down] =
+                        maps.each_ref().map(|maps| linear(maps[group].of.clone()));
+                    Group {
+                        of: FeedForward { gate, up, down },
+                        n_rows: GROUPS[group],
+                    }
+                })
+                .collect();
+            feed_forward(&x, &each(&halves, |half| (norm, half.all())))
         },
         |[x, gate, up, down], norm| {
-            let normed = norm.forward(x.clone());
-            x + (silu(normed.clone().matmul(gate)) * normed.matmul(up)).matmul(down)
+            let [gate, up, down] = [gate, up, down].map(groups);
+            let maps = (gate.iter().zip(&up).zip(&down)).map(|((gate, up), down)| Group {
+                of: [gate, up, down].map(|map| map.of.clone()),
+                n_rows: gate.n_rows,
+            });
+            let maps: Vec<_> = maps.collect();
+            by_group([x], &maps, |[x], [gate, up, down], _| {
+                let normed = norm.forward(x.clone());
+                let hidden = silu(normed.clone().matmul(gate.clone())) * normed.matmul(up.clone());
+                x + hidden.matmul(down.clone())
+            })
         },
     );
 }
@@ -481,17 +544,23 @@ fn queries_keys_and_values() {
         (Columns::Queries, 1, 1, 1),
         (Columns::KeysValues, 2, 1, 0),
     ] {
-        let map = values([SIZES.d_model, n_parts * SIZES.d_model], 5);
+        let maps = values([GROUPS.len() * SIZES.d_model, n_parts * SIZES.d_model], 5);
         for places in [&every, &some] {
             let angles = match places == &every {
                 true => causal.all_angles(),
                 false => causal.angles(places.clone()),
             };
             compare(
-                [&x, &map],
-                |[x, map], norm| project(&x, norm, &map, columns, angles.parts()),
-                |[x, map], norm| {
-                    let packed = norm.forward(x).matmul(map);
+                [&x, &maps],
+                |[x, maps], norm| {
+                    let maps = groups(maps);
+                    let maps = each(&maps, |map| (norm, map));
+                    project(&x, &maps, columns, angles.parts())
+                },
+                |[x, maps], norm| {
+                    let packed = by_group([x], &groups(maps), |[x], map, _| {
+                        norm.forward(x).matmul(map.clone())
+                    });
                     let parts = packed.chunk(n_parts, 1).into_iter().enumerate();
                     let turned = parts.map(|(index, part)| {
                         let part = match index < n_turned {
@@ -581,7 +650,7 @@ fn attention_of_tokens_apart() {
         |[queries, first, second], _| seen(&queries, &gather(first, second).gather(), &sight),
     );
     // In more parts, and in more than one pass takes.
-    for n_parts in [3, 5, 8, 12] {
+    for n_parts in [3, 5, 8, 12, 40] {
         let place = |key: usize| Place {
             part: key % n_parts,
             row: key / n_parts,

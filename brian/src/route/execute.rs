@@ -2,7 +2,8 @@
 //!
 //! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
 //! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The
-//! rest of the block runs on the tokens that chose it: one gather and one scatter per block and step.
+//! rest of the block runs on the tokens that chose it. In the memory of the host all blocks of a step go through each operation
+//! together, see [`groups`](crate::kernel::groups): one gather and one scatter per step; elsewhere one per block.
 //!
 //! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
 
@@ -12,10 +13,12 @@ use super::resting::Resting;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
 use super::walk::Ground;
-use crate::block::attention::{KeysValues, Maps};
+use crate::block::attention::{KeysValues, Maps, NormedMaps};
 use crate::block::causal::{Angles, Causal, MASKED};
 use crate::block::matrix::{pins, replace, rows, some};
 use crate::block::routed::RoutedBlock;
+use crate::block::transformer::TransformerBlock;
+use crate::kernel::groups::{Group, at_once, each};
 use crate::kernel::node::{reshape, shared};
 use crate::kernel::pin::Pinned;
 use crate::kernel::rows::Parts;
@@ -141,34 +144,39 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     dims: [usize; 2],
     /// How many branches every token has: the sequences of the best ones come first.
     n_branches: usize,
-    /// Per block, keys and values.
+    /// So many blocks of the pool, one after another, run together.
+    at_once: usize,
+    /// Of every so many blocks, keys and values.
     resting: Vec<Option<Resting<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
     /// All others of the blocks that have those.
     pinned: Vec<Arc<Pinned>>,
-    /// Of some tokens hidden states and positions.
-    gathered: Option<(Vec<usize>, [Tensor<B, 2>; 2])>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// For `dims` sequences and tokens of each.
     pub fn new(ground: &'a Ground<'m, B>, dims: [usize; 2]) -> Self {
         let pool: &[RoutedBlock<B>] = &ground.pool;
-        let resting = |_| Some(Resting::new(dims[0] * dims[1]));
+        let execution = ground.execution();
+        let at_once = match (execution, ground.past) {
+            (Execution::Grouped, None) => at_once(&pool[0].block.attention.output.weight.val()),
+            _ => 1,
+        };
+        let resting = |blocks: &[_]| Some(Resting::new(blocks.len() * dims[0] * dims[1]));
         Self {
             pool,
             causal: ground.causal,
             memory: &ground.memory,
             past: ground.past,
             attends: ground.route.attends,
-            execution: ground.execution(),
+            execution,
             dims,
             n_branches: 1,
-            resting: pool.iter().map(resting).collect(),
+            at_once,
+            resting: pool.chunks(at_once).map(resting).collect(),
             maps: pool.iter().map(|_| None).collect(),
             pinned: Vec::new(),
-            gathered: None,
         }
     }
 
@@ -206,27 +214,40 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             past.borrow_mut().enter(index, hidden.clone(), position);
         }
         let (mut order, mut outputs) = (Vec::new(), Vec::new());
-        self.gathered = None;
-        for block in runs.used() {
-            let tokens = &runs.of[block];
-            let everywhere = self.runs_everywhere(tokens);
+        let used: Vec<usize> = runs.used().collect();
+        let at_once = match self.n_branches {
+            1 => self.at_once,
+            _ => 1,
+        };
+        let [n_tokens, _] = input.hidden.dims();
+        let apart = |block: &usize| runs.of[*block].len() < n_tokens;
+        let together = |a: &usize, b: &usize| a / at_once == b / at_once && apart(a) && apart(b);
+        for blocks in used.chunk_by(together) {
+            let block = blocks[0];
+            let tokens: Vec<usize> = blocks.iter().flat_map(|&b| &runs.of[b]).copied().collect();
             let output = match (self.execution, self.attends) {
-                _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
+                _ if self.n_branches > 1 => self.beside_best(block, &input, &tokens),
                 _ if let Some(past) = self.past => {
                     let output = past.borrow_mut().output(index, block, &self.pool[block]);
-                    some(reshape(output, [batch * seq, d_model]), tokens)
+                    some(reshape(output, [batch * seq, d_model]), &tokens)
                 }
-                (Execution::Grouped, Attends::All) if everywhere => {
-                    self.everywhere(block, &input, tokens)
+                (Execution::Grouped, Attends::All) if !apart(&block) => {
+                    self.everywhere(block, &input, &tokens)
                 }
-                (Execution::Grouped, _) => self.apart(block, &input, tokens, &runs.left),
-                (Execution::Dense, _) => some(self.everywhere(block, &input, tokens), tokens),
+                (Execution::Grouped, _) => self.apart(blocks, &input, runs),
+                (Execution::Dense, _) => some(self.everywhere(block, &input, &tokens), &tokens),
             };
-            let output = gains.states(&input.hidden, output, tokens, &runs.leaves);
+            let output = gains.states(&input.hidden, output, &tokens, &runs.leaves);
             outputs.push(match weights {
                 Some(weights) => {
-                    let column = weights.clone().slice_dim(1, block..block + 1);
-                    output * rows(column, tokens)
+                    let [_, n_pool] = weights.dims();
+                    let cells = blocks.iter().flat_map(|&block| {
+                        runs.of[block]
+                            .iter()
+                            .map(move |token| token * n_pool + block)
+                    });
+                    let cells: Vec<usize> = cells.collect();
+                    output * rows(reshape(weights.clone(), [n_tokens * n_pool, 1]), &cells)
                 }
                 None => output,
             });
@@ -311,47 +332,63 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         block.block.end(placed, found)
     }
 
-    /// What a block makes of some tokens, `[tokens, d_model]`.
-    fn apart(
-        &mut self,
-        index: usize,
-        input: &Input<B>,
-        tokens: &[usize],
-        left: &[bool],
-    ) -> Tensor<B, 2> {
+    /// What blocks make of the tokens that run them, `[tokens, d_model]`, block by block.
+    ///
+    /// A token as one of a block has the number `block * n_tokens + token`, with `block` counted from the first one of those that
+    /// run together.
+    fn apart(&mut self, blocks: &[usize], input: &Input<B>, runs: &Runs) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
-        let Present { n_tokens, seen } = Present::new(tokens, seq);
-        let norm = &self.pool[index].block.attention_norm;
-        let (maps, angles) = (self.maps(index), self.angles(tokens));
+        let [n_tokens, _] = input.hidden.dims();
+        blocks.iter().for_each(|&block| self.cut_maps(block));
+        let first = blocks[0] / self.at_once * self.at_once;
+        let of_block = |&block: &usize| {
+            let tokens = runs.of[block].iter();
+            tokens.map(move |token| (block - first) * n_tokens + token)
+        };
+        let tokens: Vec<usize> = blocks.iter().flat_map(of_block).collect();
+        let groups = self.groups(first, &tokens);
+        let angles = self.angles(&tokens);
+        let Present { n_queries, seen } = Present::new(&tokens, seq);
         let (placed, keys_values, sight) = match self.attends {
             Attends::Selected => {
                 let sight = Sight {
-                    visible: n_tokens.iter().flat_map(|&n| 1..=n).collect(),
-                    n_keys: n_tokens.clone(),
-                    n_queries: n_tokens,
+                    visible: n_queries.iter().flat_map(|&n| 1..=n).collect(),
+                    n_keys: n_queries.clone(),
+                    n_queries,
                 };
-                let placed = self.placed(index, input, tokens);
-                let keys_values = Parts::one(maps.keys_values(&placed, norm, &angles));
-                (placed, keys_values, sight)
+                let placed = self.placed(&groups, input, &tokens);
+                let made = Maps::keys_values(&self.normed_maps(&groups), &placed, &angles);
+                (placed, Parts::one(made), sight)
             }
             Attends::All => {
                 let sight = Sight {
                     visible: tokens.iter().map(|token| token % seq + 1).collect(),
                     n_keys: seen.iter().map(Range::len).collect(),
-                    n_queries: n_tokens,
+                    n_queries,
                 };
                 let keys: Vec<usize> = seen.into_iter().flatten().collect();
                 let (placed, keys_values) =
-                    self.keys_values(index, &maps, input, &keys, tokens, left);
+                    self.keys_values(first, input, &keys, &tokens, &runs.left);
                 (placed, keys_values, sight)
             }
         };
-        let queries = maps.queries(&placed, norm, &angles);
-        let block = &self.pool[index].block;
-        let found = block
-            .attention
-            .find_rows(queries, keys_values, &Arc::new(sight));
-        block.end(placed, found)
+        let queries = Maps::queries(&self.normed_maps(&groups), &placed, &angles);
+        let attention = &self.pool[first].block.attention;
+        let found = attention.find_rows(queries, keys_values, &Arc::new(sight));
+        let blocks = each(&groups, |&block| &self.pool[block].block);
+        TransformerBlock::end_each(&blocks, placed, found)
+    }
+
+    /// The blocks of some tokens.
+    fn groups(&self, first: usize, tokens: &[usize]) -> Vec<Group<usize>> {
+        let n_tokens = self.dims[0] * self.dims[1];
+        let block = |token: &usize| token / n_tokens;
+        let groups = tokens.chunk_by(|a, b| block(a) == block(b));
+        let group = |tokens: &[usize]| Group {
+            of: first + block(&tokens[0]),
+            n_rows: tokens.len(),
+        };
+        groups.map(group).collect()
     }
 
     fn angles(&self, tokens: &[usize]) -> Angles<B> {
@@ -360,66 +397,63 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             .angles(tokens.iter().map(|token| token % seq).collect())
     }
 
-    /// What a block's norm starts from, of some tokens.
-    fn placed(&mut self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
-        let [hidden, position] = self.gather(input, tokens);
-        self.pool[block].place_rows(hidden, position)
+    /// What the norms of blocks start from, of some tokens.
+    fn placed(&self, groups: &[Group<usize>], input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+        let [n_tokens, _] = input.hidden.dims();
+        let tokens: Vec<usize> = tokens.iter().map(|token| token % n_tokens).collect();
+        let operators = each(groups, |&block| &self.pool[block]);
+        RoutedBlock::place_each(&operators, &tokens, &input.hidden, &input.position)
     }
 
-    /// The maps of a block's attention, cut apart once per walk.
-    fn maps(&mut self, block: usize) -> Maps<B> {
-        let maps = self.maps[block].get_or_insert_with(|| {
+    /// Cuts the maps of a block's attention apart, once per walk.
+    fn cut_maps(&mut self, block: usize) {
+        self.maps[block].get_or_insert_with(|| {
             let block = &self.pool[block];
             self.pinned.extend(pins(block));
             block.block.attention.maps()
         });
-        maps.clone()
     }
 
-    /// A block's keys and values of some tokens, `[keys, 2 * d_model]`, and of those among them that run it what its norm starts
+    fn normed_maps(&self, groups: &[Group<usize>]) -> Vec<Group<NormedMaps<'_, B>>> {
+        each(groups, |&block| {
+            let maps = self.maps[block].as_ref().expect("cut before");
+            (&self.pool[block].block.attention_norm, maps)
+        })
+    }
+
+    /// The keys and values of some tokens, `[keys, 2 * d_model]`, and of those among them that run their block what its norm starts
     /// from.
     fn keys_values(
         &mut self,
-        index: usize,
-        maps: &Maps<B>,
+        first: usize,
         input: &Input<B>,
         keys: &[usize],
         tokens: &[usize],
         left: &[bool],
     ) -> (Tensor<B, 2>, Parts<B>) {
-        let mut resting = self.resting[index].take().expect("it is put back below");
+        let chunk = first / self.at_once;
+        let mut resting = self.resting[chunk].take().expect("it is put back below");
         let mut of_tokens = None;
+        let left = |key: usize| left[key % left.len()];
         let rows = resting.rows(keys, left, |fresh| {
-            let placed = shared(self.placed(index, input, fresh));
-            let norm = &self.pool[index].block.attention_norm;
-            let made = maps.keys_values(&placed, norm, &self.angles(fresh));
+            let groups = self.groups(first, fresh);
+            let placed = shared(self.placed(&groups, input, fresh));
+            let maps = self.normed_maps(&groups);
+            let made = Maps::keys_values(&maps, &placed, &self.angles(fresh));
             let at = |token| fresh.binary_search(token).expect("what runs is fresh");
             let places: Vec<usize> = tokens.iter().map(at).collect();
             of_tokens = Some(some(placed, &places));
             made
         });
-        self.resting[index] = Some(resting);
+        self.resting[chunk] = Some(resting);
         (of_tokens.expect("what runs is fresh"), rows)
-    }
-
-    /// Hidden states and positions of some tokens; mostly all blocks of a step want those of the same ones.
-    fn gather(&mut self, input: &Input<B>, tokens: &[usize]) -> [Tensor<B, 2>; 2] {
-        if let Some((which, gathered)) = &self.gathered
-            && which == tokens
-        {
-            return gathered.clone();
-        }
-        let Input { hidden, position } = input;
-        let gathered = [hidden, position].map(|all| shared(some(all.clone(), tokens)));
-        self.gathered = Some((tokens.to_vec(), gathered.clone()));
-        gathered
     }
 }
 
 /// Tokens, rising, sequence by sequence.
 struct Present {
     /// How many of each sequence that has any.
-    n_tokens: Vec<usize>,
+    n_queries: Vec<usize>,
     /// Those that they see: of each such sequence all up to the last one.
     seen: Vec<Range<usize>>,
 }
@@ -428,7 +462,7 @@ impl Present {
     fn new(tokens: &[usize], seq: usize) -> Self {
         let groups: Vec<&[usize]> = tokens.chunk_by(|a, b| a / seq == b / seq).collect();
         Self {
-            n_tokens: groups.iter().map(|group| group.len()).collect(),
+            n_queries: groups.iter().map(|group| group.len()).collect(),
             seen: groups
                 .iter()
                 .map(|group| group[0] / seq * seq..group[group.len() - 1] + 1)
@@ -444,7 +478,7 @@ mod tests {
     #[test]
     fn tokens_are_counted_sequence_by_sequence() {
         let present = Present::new(&[1, 2, 13, 15, 16, 33], 10);
-        assert_eq!(present.n_tokens, [2, 3, 1]);
+        assert_eq!(present.n_queries, [2, 3, 1]);
         assert_eq!(present.seen, [0..3, 10..17, 30..34]);
     }
 }

@@ -27,28 +27,30 @@ impl<B: Backend> Resting<B> {
     pub fn rows(
         &mut self,
         tokens: &[usize],
-        left: &[bool],
+        left: impl Fn(usize) -> bool,
         make: impl FnOnce(&[usize]) -> Tensor<B, 2>,
     ) -> Parts<B> {
-        let without = |token: &usize| self.places[*token].is_none();
-        let fresh: Vec<usize> = tokens.iter().copied().filter(without).collect();
         let mut parts = self.kept.clone();
-        let mut places = self.places.clone();
+        let (part, mut fresh) = (parts.len(), Vec::new());
+        let place = |&token: &usize| {
+            self.places[token].unwrap_or_else(|| {
+                fresh.push(token);
+                let row = fresh.len() - 1;
+                Place { part, row }
+            })
+        };
+        let places = tokens.iter().map(place).collect();
         if !fresh.is_empty() {
-            let (part, made) = (parts.len(), shared(make(&fresh)));
-            for (row, &token) in fresh.iter().enumerate() {
-                places[token] = Some(Place { part, row });
-            }
+            let made = shared(make(&fresh));
             self.keep(&fresh, left, &made);
             parts.push(made);
         }
-        let places = tokens.iter().filter_map(|&token| places[token]).collect();
         Parts { parts, places }
     }
 
     /// Keeps rows of those that have left, or, where these are most, all.
-    fn keep(&mut self, fresh: &[usize], left: &[bool], made: &Tensor<B, 2>) {
-        let stay: Vec<usize> = (0..fresh.len()).filter(|&at| left[fresh[at]]).collect();
+    fn keep(&mut self, fresh: &[usize], left: impl Fn(usize) -> bool, made: &Tensor<B, 2>) {
+        let stay: Vec<usize> = (0..fresh.len()).filter(|&at| left(fresh[at])).collect();
         if stay.is_empty() {
             return;
         }

@@ -190,9 +190,9 @@ impl<B: Backend> Ground<'_, B> {
         let seen = reshape(seen, [n_tokens, d_model]);
         let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
-                let left: Vec<bool> = tokens.iter().map(|token| token.left).collect();
                 let all: Vec<usize> = (0..n_tokens).collect();
-                let logits = resting.rows(&all, &left, |fresh| {
+                let left = |token: usize| tokens[token].left;
+                let logits = resting.rows(&all, left, |fresh| {
                     let (seen, position) = (some(seen, fresh), some(position, fresh));
                     self.router.forward(seen, position)
                 });
