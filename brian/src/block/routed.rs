@@ -7,7 +7,7 @@ use super::BlockSizes;
 use super::causal::Causal;
 use super::matrix::{add_times_each, matrix, per_row, place, some};
 use super::transformer::TransformerBlock;
-use crate::kernel::groups::{Group, each};
+use crate::kernel::groups::Group;
 use crate::kernel::node::reshape;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -61,22 +61,21 @@ impl<B: Backend> RoutedBlock<B> {
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[tokens, d_model]`
-    pub(crate) fn place_each(
-        operators: &[Group<&Self>],
+    pub(crate) fn place_each<'a>(
+        operators: &[Group<&'a Self>],
         tokens: &[usize],
         hidden: &Tensor<B, 2>,
         position: &Tensor<B, 2>,
     ) -> Tensor<B, 2> {
         let (hidden, position) = (hidden.clone(), some(position.clone(), tokens));
-        if operators
-            .iter()
-            .any(|operator| operator.of.adapter.is_none())
-        {
-            return some(hidden, tokens) + position;
+        let adapter = |&Group { of, n_rows }: &Group<&'a Self>| {
+            let of = of.adapter.as_ref()?;
+            Some(Group { of, n_rows })
+        };
+        let adapters: Option<Vec<_>> = operators.iter().map(adapter).collect();
+        match adapters {
+            Some(adapters) => add_times_each(hidden, Some(tokens), position, &adapters),
+            None => some(hidden, tokens) + position,
         }
-        let adapters = each(operators, |operator| {
-            operator.adapter.as_ref().expect("asked above")
-        });
-        add_times_each(hidden, Some(tokens), position, &adapters)
     }
 }

@@ -5,6 +5,7 @@ use super::numeric::{
     add_product, copied, filled, flat, flat_mut, product, rows_per_task, sigmoid, sum_rows,
     vectorised,
 };
+use super::rows::cut;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -111,12 +112,7 @@ impl Pass<6> for Score {
         let of_state = (wanted[0] || wanted[1]).then(|| product(of_between.view(), first.t()));
         let of_columns = |wanted: bool, columns: Range<usize>| {
             let of_state = of_state.as_ref().filter(|_| wanted)?;
-            let dims = [of_state.nrows(), columns.len()];
-            let (from, width) = (flat(of_state), of_state.ncols());
-            let found = filled(dims, |row, to| {
-                to.copy_from_slice(&from[row * width..][columns.clone()]);
-            });
-            Some(found.into())
+            Some(cut(of_state, columns).into())
         };
         let (d_model, width) = (hidden.ncols(), state.ncols());
         [

@@ -4,7 +4,8 @@ use super::node::{Gradient, MOST_INPUTS, Pass, Rows, SomeRows, input, run, run_m
 use super::numeric::{copied, filled, flat, flat_mut};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayBase, Data, Ix2};
+use std::ops::Range;
 
 /// The rows `which`.
 ///
@@ -67,6 +68,18 @@ pub(super) fn pick(from: &Rows, which: &[usize]) -> Array2<f32> {
     let (width, from) = (from.ncols(), flat(from));
     filled([which.len(), width], |row, to| {
         to.copy_from_slice(&from[which[row] * width..][..width]);
+    })
+}
+
+/// Some columns.
+pub(super) fn cut(
+    from: &ArrayBase<impl Data<Elem = f32>, Ix2>,
+    which: Range<usize>,
+) -> Array2<f32> {
+    let (n_rows, width) = from.dim();
+    let from = flat(from);
+    filled([n_rows, which.len()], |row, to| {
+        to.copy_from_slice(&from[row * width..][which.clone()]);
     })
 }
 
@@ -179,11 +192,7 @@ impl Pass<1> for Columns {
     type Kept = ();
 
     fn forward(&self, [map]: &[Rows; 1]) -> (Array2<f32>, ()) {
-        let from = flat(map);
-        let columns = filled([map.nrows(), self.n], |row, to| {
-            to.copy_from_slice(&from[row * map.ncols() + self.first..][..self.n]);
-        });
-        (columns, ())
+        (cut(map, self.first..self.first + self.n), ())
     }
 
     fn backward(

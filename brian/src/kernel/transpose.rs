@@ -121,43 +121,35 @@ fn store(numbers: f32x8, to: &mut [f32]) {
 /// Rows of a square as columns.
 #[inline(always)]
 fn transposed(simd: V3, [a, b, c, d, e, f, g, h]: [f32x8; SIDE]) -> [f32x8; SIDE] {
-    let avx = simd.avx;
-    // Pairs of rows, number by number; then two pairs; then the lower and the upper four rows.
-    let (ab_low, ab_high) = (
-        avx._mm256_unpacklo_ps(cast(a), cast(b)),
-        avx._mm256_unpackhi_ps(cast(a), cast(b)),
-    );
-    let (cd_low, cd_high) = (
-        avx._mm256_unpacklo_ps(cast(c), cast(d)),
-        avx._mm256_unpackhi_ps(cast(c), cast(d)),
-    );
-    let (ef_low, ef_high) = (
-        avx._mm256_unpacklo_ps(cast(e), cast(f)),
-        avx._mm256_unpackhi_ps(cast(e), cast(f)),
-    );
-    let (gh_low, gh_high) = (
-        avx._mm256_unpacklo_ps(cast(g), cast(h)),
-        avx._mm256_unpackhi_ps(cast(g), cast(h)),
-    );
-    let lower = [
-        avx._mm256_shuffle_ps::<0x44>(ab_low, cd_low),
-        avx._mm256_shuffle_ps::<0xEE>(ab_low, cd_low),
-        avx._mm256_shuffle_ps::<0x44>(ab_high, cd_high),
-        avx._mm256_shuffle_ps::<0xEE>(ab_high, cd_high),
-    ];
-    let upper = [
-        avx._mm256_shuffle_ps::<0x44>(ef_low, gh_low),
-        avx._mm256_shuffle_ps::<0xEE>(ef_low, gh_low),
-        avx._mm256_shuffle_ps::<0x44>(ef_high, gh_high),
-        avx._mm256_shuffle_ps::<0xEE>(ef_high, gh_high),
-    ];
+    let (lower, upper) = (woven(simd, [a, b, c, d]), woven(simd, [e, f, g, h]));
     let mut turned = [a; SIDE];
     for index in 0..SIDE / 2 {
-        let (lower, upper) = (lower[index], upper[index]);
-        turned[index] = cast(avx._mm256_permute2f128_ps::<0x20>(lower, upper));
-        turned[SIDE / 2 + index] = cast(avx._mm256_permute2f128_ps::<0x31>(lower, upper));
+        let (lower, upper) = (cast(lower[index]), cast(upper[index]));
+        turned[index] = cast(simd.avx._mm256_permute2f128_ps::<0x20>(lower, upper));
+        turned[SIDE / 2 + index] = cast(simd.avx._mm256_permute2f128_ps::<0x31>(lower, upper));
     }
     turned
+}
+
+/// Four rows, number by number: first pairs of rows, then both pairs. Of each result one half is from the lower four numbers of the
+/// rows, one from the upper.
+#[inline(always)]
+fn woven(simd: V3, [a, b, c, d]: [f32x8; SIDE / 2]) -> [f32x8; SIDE / 2] {
+    let avx = simd.avx;
+    let (ab_low, cd_low) = (
+        avx._mm256_unpacklo_ps(cast(a), cast(b)),
+        avx._mm256_unpacklo_ps(cast(c), cast(d)),
+    );
+    let (ab_high, cd_high) = (
+        avx._mm256_unpackhi_ps(cast(a), cast(b)),
+        avx._mm256_unpackhi_ps(cast(c), cast(d)),
+    );
+    [
+        cast(avx._mm256_shuffle_ps::<0x44>(ab_low, cd_low)),
+        cast(avx._mm256_shuffle_ps::<0xEE>(ab_low, cd_low)),
+        cast(avx._mm256_shuffle_ps::<0x44>(ab_high, cd_high)),
+        cast(avx._mm256_shuffle_ps::<0xEE>(ab_high, cd_high)),
+    ]
 }
 
 #[cfg(test)]

@@ -215,14 +215,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         }
         let (mut order, mut outputs) = (Vec::new(), Vec::new());
         let used: Vec<usize> = runs.used().collect();
-        let at_once = match self.n_branches {
-            1 => self.at_once,
-            _ => 1,
-        };
         let [n_tokens, _] = input.hidden.dims();
-        let apart = |block: &usize| runs.of[*block].len() < n_tokens;
-        let together = |a: &usize, b: &usize| a / at_once == b / at_once && apart(a) && apart(b);
-        for blocks in used.chunk_by(together) {
+        for blocks in self.together(&used, runs) {
             let block = blocks[0];
             let tokens: Vec<usize> = blocks.iter().flat_map(|&b| &runs.of[b]).copied().collect();
             let output = match (self.execution, self.attends) {
@@ -231,7 +225,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                     let output = past.borrow_mut().output(index, block, &self.pool[block]);
                     some(reshape(output, [batch * seq, d_model]), &tokens)
                 }
-                (Execution::Grouped, Attends::All) if !apart(&block) => {
+                (Execution::Grouped, Attends::All) if self.runs_everywhere(&runs.of[block]) => {
                     self.everywhere(block, &input, &tokens)
                 }
                 (Execution::Grouped, _) => self.apart(blocks, &input, runs),
@@ -260,6 +254,17 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         // outputs; one that runs no block is not touched: not in memory, not by a gradient.
         let moved = replace(input.hidden, &order, outputs);
         reshape(moved, dims)
+    }
+
+    /// Blocks that run together: none that runs on every token.
+    fn together<'u>(&self, used: &'u [usize], runs: &Runs) -> Vec<&'u [usize]> {
+        let at_once = match self.n_branches {
+            1 => self.at_once,
+            _ => 1,
+        };
+        let apart = |&block: &usize| !self.runs_everywhere(&runs.of[block]);
+        let together = |a: &usize, b: &usize| a / at_once == b / at_once && apart(a) && apart(b);
+        used.chunk_by(together).collect()
     }
 
     fn runs_everywhere(&self, tokens: &[usize]) -> bool {
