@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use bench::{BenchBackend, Shape, VOCABULARY, in_place};
-use brian::generate::{Sampling, generate};
+use brian::generate::{Next, Sampling, generate};
 use brian::random;
 use brian::route::draws::Draws;
 use brian::route::policy::{Policy, Row, Select};
@@ -16,7 +16,9 @@ use train::task::Decoder;
 const N_TOKENS: usize = 256;
 const GREEDY: Sampling = Sampling {
     temperature: 0.0,
+    top_k: 0,
     top_p: 1.0,
+    min_p: 0.0,
     seed: 1,
 };
 
@@ -93,7 +95,14 @@ fn model_of_the_same_depth() -> brian::Baseline<BenchBackend> {
 }
 
 fn continued(logits: impl FnMut(&[u32]) -> Tensor<BenchBackend, 1>) -> Vec<u32> {
-    generate(logits, &[1], N_TOKENS, N_TOKENS, GREEDY)
+    let mut tokens = Vec::with_capacity(N_TOKENS);
+    let each = |token| {
+        tokens.push(token);
+        Next::GoOn
+    };
+    let finite = generate(logits, &[1], N_TOKENS, N_TOKENS, GREEDY, &[], each);
+    finite.expect("fresh weights give finite logits");
+    tokens
 }
 
 /// Logits of the next token by a whole pass.

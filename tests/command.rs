@@ -10,7 +10,7 @@ fn the_ladder_learns_and_its_second_stage_starts_where_the_first_ended() {
         .nerve("fit assets/recipes/brian/tiny.toml --render plain")
         .expect(0);
     let run = fit.answer();
-    assert!(fit.stderr.contains("stage fixed"), "{}", fit.stderr);
+    assert!(fit.stderr.contains("stage 2 of 2 fixed"), "{}", fit.stderr);
     let metrics = lines(&workplace.path(run).join("metrics.jsonl"));
     let valid = |stage: &str| -> Vec<f64> {
         let of_stage = |line: &&Value| line["stage"] == stage && line["split"] == "valid";
@@ -119,6 +119,40 @@ fn frozen_groups_keep_their_bits_until_their_step() {
     assert!(weights(8, "embedding.weight") != embedding);
     let pool = "pool.0.block.attention.output.weight";
     assert!(weights(5, pool) != weights(6, pool));
+}
+
+#[test]
+fn lines_for_programs_are_those_of_the_log_and_lines_for_people_say_what_begins() {
+    let workplace = Workplace::with_few_stories();
+    let fit = "fit ladder.toml --set stage.baseline.steps=2 --set stage.fixed.steps=2 \
+               --set stage.baseline.learning_rate.warmup_steps=1 --set stage.fixed.learning_rate.warmup_steps=1 \
+               --set watch.log_every_steps=1 --set watch.valid_every_steps=2 --set watch.sample_every_steps=0";
+    let finished = workplace.nerve(&format!("{fit} --render json")).expect(0);
+    let shown = finished.stderr.lines().filter(|line| line.starts_with('{'));
+    workplace.write("shown.jsonl", shown.collect::<Vec<_>>().join("\n"));
+    let shown = lines(&workplace.path("shown.jsonl"));
+    let logged = lines(&workplace.path(finished.answer()).join("metrics.jsonl"));
+    assert!(logged.len() >= 6);
+    assert_eq!(shown, logged);
+
+    let finished = workplace.nerve(&format!("{fit} --render plain")).expect(0);
+    let first: Vec<&str> = finished.stderr.lines().take(6).collect();
+    let begins = [
+        "model: ",
+        "data: train ",
+        "data: valid ",
+        "run: runs/",
+        "numbers: ",
+        "stage 1 of 2 baseline: 2 steps",
+    ];
+    for (line, begin) in first.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line} {}", finished.stderr);
+    }
+    assert!(
+        finished
+            .stderr
+            .contains("step 2/2 · stage 2 of 2 fixed · lm ")
+    );
 }
 
 #[test]
@@ -330,7 +364,13 @@ fn what_a_recipe_will_cost_is_told_without_data_and_without_its_device() {
     let unknown = "estimate assets/recipes/brian/r125.toml --vocabulary 32000 --json";
     let unknown: Value = serde_json::from_str(&workplace.nerve(unknown).expect(0).stdout).unwrap();
     assert!(unknown["seconds"].is_null());
+    // A graph's size follows from its counts; a vocabulary alone gives the most it can be.
     workplace
         .nerve("estimate assets/recipes/brillm/tiny.toml")
         .expect(2);
+    let graph = cost("assets/recipes/brillm/tiny.toml --vocabulary 100 --gflops 1");
+    assert_eq!(graph["graph"]["edges"], 10_000);
+    assert_eq!(graph["graph"]["table_bytes"], 10_001 * 16 * 17 * 4);
+    assert_eq!(graph["stages"][0]["flops_per_token"], 2.0 * 256.0 * 101.0);
+    assert!(graph["seconds"].as_f64().unwrap() > 0.0);
 }

@@ -2,8 +2,7 @@
 
 use crate::support::{Finished, Workplace};
 use std::fs;
-use std::sync::Arc;
-use train::data::{DocumentsRule, Split, Windows};
+use train::data::Split;
 
 /// A two-stage ladder of eight steps each; an epoch has a few micro-batches, so several edges lie inside a stage.
 fn fit(workplace: &Workplace, name: &str, sets: &[&str]) -> Finished {
@@ -41,10 +40,9 @@ fn fit_with(
 #[test]
 fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     let workplace = Workplace::with_few_stories();
-    let split = Arc::new(Split::open(workplace.path("data/stories/train.bin")).unwrap());
-    let windows = Windows::new(split, 64, DocumentsRule::Separate)
-        .unwrap()
-        .len();
+    let split = Split::open(workplace.path("data/stories/train.bin")).unwrap();
+    let documents = split.documents().iter();
+    let windows: u64 = documents.map(|document| document.tokens.div_ceil(64)).sum();
     // With all windows in one micro-batch every step ends on the edge of an epoch, else most end inside one.
     let epoch = format!("batch.sequences={windows}");
     // A group that rests to the very end of a stage must learn again in the next one.
@@ -216,7 +214,71 @@ fn a_finished_run_is_resumed_without_doing_anything() {
         .nerve(&format!("fit --resume {}", run.answer()))
         .expect(0);
     assert_eq!(again.answer(), run.answer());
+    let over = format!(
+        "the run is over, all 16 steps are done; `nerve fit --resume {} --extend fixed=STEPS` goes on",
+        run.answer()
+    );
+    assert!(again.stderr.contains(&over), "{}", again.stderr);
     assert!(workplace.result_of(run.answer()) == before);
+}
+
+#[test]
+fn a_run_that_goes_on_after_its_end_keeps_rate_moments_and_place_and_may_be_stopped_anywhere() {
+    let workplace = Workplace::with_few_stories();
+    let sets = ["batch.sequences=2", "batch.accumulate=2"];
+    let run = fit(&workplace, "longer", &sets)
+        .expect(0)
+        .answer()
+        .to_string();
+    let longer = workplace
+        .nerve(&format!(
+            "fit --resume {run} --extend fixed=13 --render none"
+        ))
+        .expect(0);
+    assert!(
+        longer.stderr.contains(
+            "stage fixed goes on from step 8 to 13 at the learning rate 0.0001 with which it ended; this is not the run \
+             that a recipe of 13 steps would have been"
+        ),
+        "{}",
+        longer.stderr
+    );
+    let whole = workplace.result_of(&run);
+    let trained = whole.1.iter().filter(|line| line["split"] == "train");
+    let rates: Vec<(u64, f64)> = trained
+        .map(|line| {
+            let rate = line["learning_rate"].as_f64().unwrap();
+            (line["step"].as_u64().unwrap(), rate)
+        })
+        .collect();
+    // The cosine of the second stage is at its floor with its eighth step, and stays there.
+    assert_eq!(rates.len(), 21);
+    assert!(rates[14].1 > 1e-4);
+    for (step, rate) in &rates[15..] {
+        assert_eq!(*rate, 1e-4, "step {step}");
+    }
+    let newest = workplace.checkpoints(&run).pop().unwrap();
+    let state = fs::read_to_string(newest.join("state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(
+        (&state["step"], &state["stage_step"]),
+        (&21.into(), &13.into())
+    );
+    assert_eq!(state["micro_batches"], 42);
+    // Moments that began anew would have counted five updates.
+    assert_eq!(state["optimizer_times"]["embedding.weight"], 13);
+
+    // In the first stage, before the recipe's end, and after it.
+    for kept in [3, 7, 9] {
+        let copy = format!("{run}-from-{kept}");
+        workplace.copy_run(&run, &copy);
+        for newer in &workplace.checkpoints(&copy)[kept..] {
+            fs::remove_dir_all(newer).unwrap();
+        }
+        let resume = format!("fit --resume {copy} --render none");
+        workplace.nerve(&resume).expect(0);
+        assert!(workplace.result_of(&copy) == whole, "resumed after {kept}");
+    }
 }
 
 /// Removes the newer checkpoints and resumes, for every one of them.

@@ -21,28 +21,28 @@ fn mistakes_in_a_recipe() {
         (
             "model.d_modl=64",
             "--set model.d_modl: found no such key in the recipe, expected a path that exists; \
-             did you mean model.d_model (line 34)?",
+             did you mean model.d_model (line 35)?",
         ),
         (
             "model.d_model=wide",
-            "line 34, model.d_model, from --set: found string \"wide\", expected a whole number",
+            "line 35, model.d_model, from --set: found string \"wide\", expected a whole number",
         ),
         (
             "stage.fixed.learning_rate.peak=nan",
-            "line 94, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
+            "line 95, stage.fixed.learning_rate.peak, from --set: found float nan, expected a finite number",
         ),
         (
             "batch.sequences=-1",
-            "line 75, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
+            "line 76, batch.sequences, from --set: found integer -1, expected a whole number of at least 0",
         ),
         (
             "model.position.layout=ring",
-            "line 52, model.position.layout, from --set: found string \"ring\", expected one of \"open_arc\", \
+            "line 53, model.position.layout, from --set: found string \"ring\", expected one of \"open_arc\", \
              \"circle\", \"closed_circle\", \"random\", \"none\"",
         ),
         (
             "stage.baseline.gate.metric=valid/loss",
-            "line 86, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
+            "line 87, stage.baseline.gate.metric, from --set: found string \"valid/loss\", expected one of \
              \"valid/loss/lm\", \"valid/loss/total\", \"valid/bits_per_byte\", \"valid/route/imitation_accuracy\", \
              \"valid/route/steps_mean\", \"valid/route/load_entropy\", \"valid/route/load_max\", \
              \"valid/route/entropy\", \"valid/route/out_probability\", \"valid/route/exit_first\", \

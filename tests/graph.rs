@@ -133,10 +133,9 @@ fn a_prior_alone_predicts_as_the_bigram_model_does() {
     let (mut nats, mut pairs) = (0.0, 0);
     for document in split.documents() {
         let start = document.start as usize;
-        for pair in split
-            .tokens(start..start + document.tokens as usize)
-            .windows(2)
-        {
+        let tokens = split.tokens(start..start + document.tokens as usize);
+        let behind_symbol: Vec<u32> = bigrams.start.into_iter().chain(tokens).collect();
+        for pair in behind_symbol.windows(2) {
             nats -= weights.of(pair[0], pair[1]).ln();
             pairs += 1;
         }
@@ -179,11 +178,17 @@ fn damaged_or_foreign_counts_are_refused_in_a_line() {
 fn a_resume_refuses_other_counts() {
     let (workplace, fit) = counted();
     let run = workplace.nerve(&fit).expect(0).answer().to_string();
-    let count =
-        "data bigrams data/stories/valid.bin --output data/stories/bigrams.safetensors --force";
-    workplace.nerve(count).expect(0);
+    // The run has a copy of its own, and knows where that came from.
+    for counts in [&format!("{run}/inputs"), "data/stories"] {
+        let count = format!(
+            "data bigrams data/stories/valid.bin --output {counts}/bigrams.safetensors --force"
+        );
+        workplace.nerve(&count).expect(0);
+    }
     let error = workplace
-        .nerve(&format!("fit --resume {run} --render none"))
+        .nerve(&format!(
+            "fit --resume {run} --extend train=9 --render none"
+        ))
         .expect(3)
         .stderr;
     assert!(error.contains("bigrams.safetensors"), "{error}");

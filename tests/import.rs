@@ -586,7 +586,7 @@ fn release_of_ours() -> Workplace {
     workplace.write("lines.txt", lines.join("\n"));
     for line in [
         "data prepare lines.txt --document line --valid 0.1 --output data/lines --tokenizer assets/tokenizers/story_bpe.json",
-        "data bigrams data/lines/train.bin --output data/lines/bigrams.safetensors",
+        "data bigrams data/lines/train.bin --start first_token --output data/lines/bigrams.safetensors",
     ] {
         workplace.nerve(line).expect(0);
     }

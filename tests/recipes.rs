@@ -68,6 +68,8 @@ fn every_bundled_sweep_resolves_to_recipes() {
             "{}",
             file.display()
         );
+        let compared = sweep.check_compare(&file, &variants);
+        compared.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

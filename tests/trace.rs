@@ -28,11 +28,11 @@ fn numbers(list: &Value) -> Vec<f64> {
     list.map(|value| value.as_f64().unwrap()).collect()
 }
 
-/// The ids of the first two tokens of a traced text, as a pair that a flag takes.
+/// The ids of the first two tokens behind the start symbol of a traced text, as a pair that a flag takes.
 fn first_pair(traced: &Value) -> String {
     format!(
         "#{},#{}",
-        traced["tokens"][0]["id"], traced["tokens"][1]["id"]
+        traced["tokens"][1]["id"], traced["tokens"][2]["id"]
     )
 }
 
@@ -212,7 +212,7 @@ fn a_card_knows_what_training_and_counting_know() {
             .json();
         let bigrams = Bigrams::load(&workplace.path("data/stories/bigrams.safetensors")).unwrap();
         let pair = first_pair(&plain);
-        let (source, target) = (&plain["tokens"][0]["id"], &plain["tokens"][1]["id"]);
+        let (source, target) = (&plain["tokens"][1]["id"], &plain["tokens"][2]["id"]);
         let [source, target] = [source, target].map(|id| id.as_u64().unwrap() as u32);
         // A pair that was never seen uses a shared row.
         let unseen = (0..512)
@@ -338,7 +338,7 @@ fn odd_texts_are_traced_and_mistakes_are_one_line() {
         (
             "--what-if drop=9",
             "x",
-            "expected drop=N or remove=N, with N from 1 to 1",
+            "expected drop=N or remove=N, with N from 1 to 2",
         ),
         ("--what-if fade=1", "x", "expected drop=N"),
         ("--set-edge #1,#2", "x", "without an equals sign"),

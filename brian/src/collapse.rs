@@ -1,5 +1,8 @@
 //! Ways in which a router stops routing, read off the counts of its walks. Host only.
 
+use crate::route::draws::Draws;
+use crate::route::policy::{Row, Teacher};
+use crate::route::trace::{Decisions, Origin, Walks};
 use crate::stats::RouteCounts;
 
 /// A way to collapse, found.
@@ -120,11 +123,68 @@ impl RouteCounts {
     }
 }
 
+/// The ways in which a teacher's own walks look collapsed: what a router that learnt from it does by design. `counts` say how
+/// large the pool is, how long walks may be, and how hard the sequences were.
+pub fn by_design(teacher: &Teacher, counts: &RouteCounts) -> Vec<Mode> {
+    let (n_pool, max_steps) = (counts.n_pool, counts.max_steps);
+    let hard = counts.samples.iter().map(|&(difficulty, _)| difficulty);
+    let mut difficulties: Vec<Option<u8>> = hard.map(Some).collect();
+    if difficulties.is_empty() {
+        difficulties = vec![None; n_pool];
+    }
+    let rows = difficulties
+        .iter()
+        .zip(0..)
+        .map(|(&difficulty, sequence)| Row {
+            sequence,
+            difficulty,
+        });
+    let rows: Vec<Row> = rows.collect();
+    let mut targets = teacher.targets(n_pool, max_steps, &rows, Draws::new(0, 0));
+    targets.truncate(max_steps);
+    let mut walked = RouteCounts::default();
+    let walks = followed(targets, rows.len(), n_pool, max_steps);
+    walked.add(&walks, &vec![true; rows.len()], &difficulties);
+    walked
+        .collapses()
+        .iter()
+        .map(|collapse| collapse.mode)
+        .collect()
+}
+
+/// Walks of sequences of one token that do as they are told.
+fn followed(targets: Vec<Vec<usize>>, rows: usize, n_pool: usize, max_steps: usize) -> Walks {
+    let mut left = vec![false; rows];
+    let mut steps = Vec::new();
+    for actions in targets {
+        let origin = |&left: &bool| if left { Origin::Left } else { Origin::Teacher };
+        let origins = left.iter().map(origin).collect();
+        for (left, action) in left.iter_mut().zip(&actions) {
+            *left |= *action == n_pool;
+        }
+        steps.push(Decisions {
+            actions,
+            origins,
+            fused: vec![false; rows],
+            capped: vec![false; rows],
+            ..Decisions::default()
+        });
+    }
+    Walks {
+        batch: rows,
+        seq: 1,
+        n_pool,
+        max_steps,
+        hard_exit: true,
+        steps,
+        memory: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random;
-    use crate::route::trace::{Decisions, Origin, Walks};
 
     const N_POOL: usize = 4;
     const MAX_STEPS: usize = 6;
@@ -215,6 +275,35 @@ mod tests {
                 "{mode:?}: {found:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_teacher_does_by_design_is_known() {
+        let counts = counted(|token, step| drawn(4, token, step, N_POOL));
+        assert_eq!(by_design(&Teacher::Sequential, &counts), [Mode::OnePath]);
+        let path = |blocks: &[usize]| Teacher::Path {
+            blocks: blocks.to_vec(),
+        };
+        let same = by_design(&path(&[2, 2, 2]), &counts);
+        let all = [
+            Mode::Load,
+            Mode::OneBlock,
+            Mode::SelfRecurrence,
+            Mode::OnePath,
+        ];
+        assert_eq!(same, all);
+        assert_eq!(
+            by_design(&Teacher::BalancedCoverage, &counts),
+            [Mode::ExitNever]
+        );
+        // Without grades all sequences are medium; with all three grades there is nothing to excuse.
+        assert_eq!(
+            by_design(&Teacher::MixedSkipRecur, &counts),
+            [Mode::OnePath]
+        );
+        let mut graded = counts;
+        graded.samples = (0..30).map(|index| (index % 3, 1.0)).collect();
+        assert_eq!(by_design(&Teacher::MixedSkipRecur, &graded), []);
     }
 
     #[test]

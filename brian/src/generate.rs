@@ -5,47 +5,131 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 /// How the next token is drawn.
+///
+/// The order is that of Hugging Face's `generate`: the temperature, then `top_k`, `top_p`, `min_p`, each of what the one
+/// before left, and the draw among what is left at last. Among equals the lowest id comes first, so that exactly `top_k`
+/// stay where several have the score of the last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the likeliest token, the lowest id among equals.
     pub temperature: f64,
-    /// The smallest set of likeliest tokens with at least this probability competes; 1 keeps all.
+    /// So many of the likeliest tokens compete; 0 keeps all.
+    pub top_k: usize,
+    /// The smallest set of likeliest tokens with at least this share of the probability competes; 1 keeps all.
     pub top_p: f64,
+    /// Tokens compete with at least this share of the probability of the likeliest; 0 keeps all.
+    pub min_p: f64,
     /// Key of the draws.
     pub seed: u64,
 }
 
-/// Continues a prompt by `n_tokens` tokens, which are returned without the prompt.
+impl Sampling {
+    /// The distribution of the model itself.
+    pub fn plain(seed: u64) -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed,
+        }
+    }
+}
+
+/// Logits that cannot be drawn from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NotFinite {
+    /// How many tokens had been drawn before.
+    pub drawn: usize,
+    /// The first id with such a logit.
+    pub id: usize,
+    /// That logit.
+    pub value: f32,
+    /// How many ids have such a logit.
+    pub count: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl NotFinite {
+    /// Looks for them.
+    ///
+    /// # Errors
+    /// Where there are some.
+    pub fn check(scores: &[f32], drawn: usize) -> Result<(), Self> {
+        match scores.iter().position(|score| !score.is_finite()) {
+            None => Ok(()),
+            Some(id) => Err(Self {
+                drawn,
+                id,
+                value: scores[id],
+                count: scores.iter().filter(|score| !score.is_finite()).count(),
+                of: scores.len(),
+            }),
+        }
+    }
+}
+
+/// Continues a prompt by at most `n_tokens` tokens: each is handed to `each`, which says whether to go on.
 ///
 /// `logits` maps the tokens so far, of which it gets at most the last `context`, to the logits of the next one,
-/// `[vocabulary]`: [`crate::Decoding::follow`], or the last row of a whole pass.
+/// `[vocabulary]`: [`crate::Decoding::follow`], or the last row of a whole pass. The ids of `never` are not drawn.
+///
+/// # Errors
+/// If a logit is not finite.
 ///
 /// # Panics
-/// If the prompt is empty.
+/// If the prompt is empty, or no id is left to be drawn.
 pub fn generate<B: Backend>(
     mut logits: impl FnMut(&[u32]) -> Tensor<B, 1>,
     prompt: &[u32],
     n_tokens: usize,
     context: usize,
     sampling: Sampling,
-) -> Vec<u32> {
+    never: &[u32],
+    mut each: impl FnMut(u32) -> Next,
+) -> Result<(), NotFinite> {
     assert!(!prompt.is_empty(), "a prompt needs a token to start from");
     let mut tokens = prompt.to_vec();
     for step in 0..n_tokens {
         let seen = &tokens[tokens.len().saturating_sub(context)..];
         let scores: Vec<f32> = logits(seen).into_data().iter::<f32>().collect();
+        NotFinite::check(&scores, step)?;
         let draw = random::uniform(random::key(sampling.seed, "sample", step as u64), 0);
-        tokens.push(choose(&scores, sampling, draw));
+        let token = choose(&scores, sampling, never, draw);
+        tokens.push(token);
+        match each(token) {
+            Next::GoOn => {}
+            Next::BehindToo(context) => tokens.push(context),
+            Next::Stop => return Ok(()),
+        }
     }
-    tokens.split_off(prompt.len())
+    Ok(())
+}
+
+/// What follows a token that was drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another one.
+    GoOn,
+    /// This one, which is context and not drawn, and then another one.
+    BehindToo(u32),
+    /// Nothing.
+    Stop,
 }
 
 /// The token at the uniform draw `draw`, tokens ordered by falling score and rising id.
-fn choose(scores: &[f32], sampling: Sampling, draw: f64) -> u32 {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
+fn choose(scores: &[f32], sampling: Sampling, never: &[u32], draw: f64) -> u32 {
+    let mut order: Vec<usize> = (0..scores.len())
+        .filter(|&id| !never.contains(&(id as u32)))
+        .collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    assert!(!order.is_empty(), "no id is left to be drawn");
     if sampling.temperature == 0.0 {
         return order[0] as u32;
+    }
+    if sampling.top_k > 0 {
+        order.truncate(sampling.top_k);
     }
     let best = f64::from(scores[order[0]]);
     let weight = |token: usize| ((f64::from(scores[token]) - best) / sampling.temperature).exp();
@@ -53,6 +137,10 @@ fn choose(scores: &[f32], sampling: Sampling, draw: f64) -> u32 {
     let mut kept = 0;
     let mut mass = 0.0;
     while kept < order.len() && (kept == 0 || mass < sampling.top_p * total) {
+        // The likeliest has weight 1.
+        if weight(order[kept]) < sampling.min_p {
+            break;
+        }
         mass += weight(order[kept]);
         kept += 1;
     }
@@ -76,13 +164,24 @@ mod tests {
         Sampling {
             temperature,
             top_p,
-            seed: 1,
+            ..Sampling::plain(1)
         }
+    }
+
+    /// The ids that some draw reaches, rising.
+    fn reached(scores: &[f32], sampling: Sampling, never: &[u32]) -> Vec<u32> {
+        let draws = (0..1000).map(|place| f64::from(place) / 1000.0);
+        let chosen = draws.map(|draw| choose(scores, sampling, never, draw));
+        let mut ids: Vec<u32> = chosen.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     #[test]
     fn temperature_zero_takes_the_lowest_id_among_the_likeliest() {
-        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), 0.999), 1);
+        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), &[], 0.999), 1);
+        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), &[1], 0.999), 2);
     }
 
     #[test]
@@ -91,7 +190,7 @@ mod tests {
         let mut counts = [0.0f64; 4];
         for step in 0..n {
             let draw = random::uniform(random::key(7, "test", step), 0);
-            counts[choose(&SCORES, sampling(2.0, 1.0), draw) as usize] += 1.0 / n as f64;
+            counts[choose(&SCORES, sampling(2.0, 1.0), &[], draw) as usize] += 1.0 / n as f64;
         }
         let weights = SCORES.map(|score| (f64::from(score) / 2.0).exp());
         let total: f64 = weights.iter().sum();
@@ -104,7 +203,47 @@ mod tests {
     fn top_p_leaves_only_the_likeliest() {
         for step in 0..1000 {
             let draw = random::uniform(random::key(7, "test", step), 0);
-            assert!([1, 2].contains(&choose(&SCORES, sampling(1.0, 0.8), draw)));
+            assert!([1, 2].contains(&choose(&SCORES, sampling(1.0, 0.8), &[], draw)));
         }
+    }
+
+    #[test]
+    fn what_competes_is_what_others_would_let_compete() {
+        // Probabilities 0.5, 0.25, 0.125, 0.125 of the ids 3, 1, 0, 2.
+        let scores = [0.125f32, 0.25, 0.125, 0.5].map(f32::ln);
+        let plain = Sampling::plain(1);
+        let of = |change: &dyn Fn(&mut Sampling)| {
+            let mut sampling = plain;
+            change(&mut sampling);
+            reached(&scores, sampling, &[])
+        };
+        assert_eq!(of(&|_| ()), [0, 1, 2, 3]);
+        assert_eq!(of(&|s| s.top_k = 1), [3]);
+        // Two have the third score: the lower id stays.
+        assert_eq!(of(&|s| s.top_k = 3), [0, 1, 3]);
+        assert_eq!(of(&|s| s.top_k = 9), [0, 1, 2, 3]);
+        // The token that crosses the mass stays; 0.5 alone reaches 0.49.
+        assert_eq!(of(&|s| s.top_p = 0.49), [3]);
+        assert_eq!(of(&|s| s.top_p = 0.51), [1, 3]);
+        assert_eq!(of(&|s| s.top_p = 0.8), [0, 1, 3]);
+        // Shares of the likeliest: 1, 0.5, 0.25, 0.25.
+        assert_eq!(of(&|s| s.min_p = 0.4), [1, 3]);
+        assert_eq!(of(&|s| s.min_p = 0.2), [0, 1, 2, 3]);
+        assert_eq!(of(&|s| s.min_p = 1.0), [3]);
+        // Of the two that top-k leaves, 3 has two thirds of the probability: top-p takes the second from 0.67 on.
+        let both = |top_p| of(&|s| (s.top_k, s.top_p) = (2, top_p));
+        assert_eq!((both(0.66), both(0.67)), (vec![3], vec![1, 3]));
+        // The temperature comes first: at 2 the shares of the likeliest are √0.5 and √0.25.
+        let warm = |min_p| of(&|s| (s.temperature, s.min_p) = (2.0, min_p));
+        assert_eq!((warm(0.6), warm(0.8)), (vec![1, 3], vec![3]));
+        assert_eq!(reached(&scores, plain, &[3, 0]), [1, 2]);
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_named() {
+        let error = NotFinite::check(&[0.0, f32::NAN, 1.0, f32::INFINITY], 7).unwrap_err();
+        assert_eq!((error.drawn, error.id, error.count, error.of), (7, 1, 2, 4));
+        assert!(error.value.is_nan());
+        assert_eq!(NotFinite::check(&SCORES, 0), Ok(()));
     }
 }

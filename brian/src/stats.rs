@@ -324,10 +324,12 @@ impl AddAssign<&Self> for RouteCounts {
 fn entropy(counts: &[u64]) -> f64 {
     let total: u64 = counts.iter().sum();
     let shares = counts.iter().filter(|&&count| count > 0);
-    shares
+    let negative: f64 = shares
         .map(|&count| count as f64 / total as f64)
-        .map(|share| -share * share.ln())
-        .sum()
+        .map(|share| share * share.ln())
+        .sum();
+    // Taken from 0, so that an entropy of nothing is 0 and not -0.
+    0.0 - negative
 }
 
 /// A least-squares line; nothing where its points do not vary.

@@ -21,18 +21,29 @@ impl PairCounts {
     /// # Panics
     /// If a token is no node.
     pub fn of<S: AsRef<[u32]>>(nodes: usize, sequences: impl IntoIterator<Item = S>) -> Self {
+        Self::behind(None, nodes, sequences)
+    }
+
+    /// The same with a token before each sequence: it is the source of the first pair, and itself not counted as seen.
+    ///
+    /// # Panics
+    /// If a token is no node.
+    pub fn behind<S: AsRef<[u32]>>(
+        start: Option<u32>,
+        nodes: usize,
+        sequences: impl IntoIterator<Item = S>,
+    ) -> Self {
         let mut tokens = vec![0u64; nodes];
         let mut pairs = Runs::default();
+        let pair = |from: u32, to: u32| u64::from(from) << 32 | u64::from(to);
         for sequence in sequences {
             let sequence = sequence.as_ref();
+            let first = start.zip(sequence.first());
+            pairs.extend(first.into_iter().map(|(from, &to)| pair(from, to)));
             for &token in sequence {
                 tokens[token as usize] += 1;
             }
-            pairs.extend(
-                sequence
-                    .windows(2)
-                    .map(|pair| u64::from(pair[0]) << 32 | u64::from(pair[1])),
-            );
+            pairs.extend(sequence.windows(2).map(|two| pair(two[0], two[1])));
         }
         let mut first = vec![0u64; nodes + 1];
         let mut targets = Vec::new();
@@ -135,6 +146,17 @@ impl PairCounts {
         }
     }
 
+    /// How many rows the edge table of [`Self::graph`] has, without the graph.
+    pub fn rows(&self, min_count: u32, back_off: BackOff) -> usize {
+        let kept = self.counts.iter().filter(|&&count| count >= min_count);
+        let shared = match back_off {
+            BackOff::SharedRow => 1,
+            BackOff::Hash { n_rows } => n_rows.max(1),
+            BackOff::Classes { n_classes } => n_classes.clamp(1, self.nodes().max(1)).pow(2),
+        };
+        kept.count().saturating_add(shared)
+    }
+
     /// The `n` most frequent successors of a token; ties and what was never seen come by rising id.
     pub fn most_frequent(&self, source: u32, n: usize) -> Vec<u32> {
         let seen = self.successors(source).filter(|&(_, count)| count > 0);
@@ -207,12 +229,20 @@ mod tests {
 
     #[test]
     fn pairs_are_counted_within_sequences_only() {
+        let behind = PairCounts::behind(Some(2), 4, [vec![0, 1], vec![0], vec![]]);
+        assert_eq!([behind.count(2, 0), behind.count(0, 1)], [2, 1]);
+        assert_eq!(behind.tokens, [2, 1, 0, 0]);
         let counts = PairCounts::of(4, [vec![0, 1, 0, 1, 1], vec![3], vec![1, 0]]);
         assert_eq!(counts.tokens, [3, 4, 0, 1]);
         assert_eq!(counts.successors(0).collect::<Vec<_>>(), [(1, 2)]);
         assert_eq!(counts.successors(1).collect::<Vec<_>>(), [(0, 2), (1, 1)]);
         assert_eq!((counts.count(3, 1), counts.count(2, 2)), (0, 0));
         assert_eq!(counts.graph(2, BackOff::SharedRow).edges(), 2);
+        let classes = BackOff::Classes { n_classes: 3 };
+        for back_off in [BackOff::SharedRow, classes, BackOff::Hash { n_rows: 5 }] {
+            let rows = counts.rows(2, back_off);
+            assert_eq!(rows, counts.graph(2, back_off).rows());
+        }
     }
 
     #[test]

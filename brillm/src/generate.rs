@@ -327,12 +327,19 @@ pub fn strongest(candidates: &[Candidate]) -> Option<Candidate> {
 }
 
 /// How the next token is drawn.
+///
+/// The order is that of Hugging Face's `generate`: the temperature, then `top_k`, `top_p`, `min_p`, each of what the one
+/// before left, and the draw among what is left at last. Among equals the lowest id comes first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Scores are divided by it; 0 takes the strongest.
     pub temperature: f64,
-    /// The smallest set of the most probable tokens that has at least this mass competes.
+    /// So many of the most probable tokens compete; 0 keeps all.
+    pub top_k: usize,
+    /// The smallest set of the most probable tokens that has at least this share of the mass competes.
     pub top_p: f64,
+    /// Tokens compete that have at least this share of the probability of the most probable; 0 keeps all.
+    pub min_p: f64,
 }
 
 impl Sampling {
@@ -357,6 +364,9 @@ pub fn draw(candidates: &[Candidate], sampling: Sampling, at: f64) -> Option<Can
     let share = |c: &Candidate| (f64::from(c.score - best.score) / sampling.temperature).exp();
     let mut shares: Vec<(f64, Candidate)> = candidates.iter().map(|c| (share(c), *c)).collect();
     shares.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.target.cmp(&b.1.target)));
+    if sampling.top_k > 0 {
+        shares.truncate(sampling.top_k);
+    }
     let total: f64 = shares.iter().map(|(share, _)| share).sum();
     let mut kept = 0.0;
     let reaches = |(share, _): &(f64, Candidate)| {
@@ -368,11 +378,58 @@ pub fn draw(candidates: &[Candidate], sampling: Sampling, at: f64) -> Option<Can
         .position(reaches)
         .map_or(shares.len(), |last| last + 1);
     shares.truncate(n);
+    // The most probable has share 1, so it stays.
+    shares.retain(|(share, _)| *share >= sampling.min_p);
     let total: f64 = shares.iter().map(|(share, _)| share).sum();
     let mut sum = 0.0;
     let hit = shares.iter().find(|(share, _)| {
         sum += share;
         sum > at * total
     });
-    Some(hit.unwrap_or(&shares[n - 1]).1)
+    Some(hit.unwrap_or(shares.last()?).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The targets that some draw reaches, rising; ids 0 to 3 have the probabilities 0.125, 0.25, 0.125, 0.5.
+    fn reached(change: impl Fn(&mut Sampling)) -> Vec<u32> {
+        let scores = [0.125f32, 0.25, 0.125, 0.5].map(f32::ln);
+        let candidate = |(target, score): (u32, f32)| Candidate {
+            target,
+            row: 0,
+            energy: score,
+            score,
+        };
+        let candidates: Vec<Candidate> = (0..).zip(scores).map(candidate).collect();
+        let mut sampling = Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+        };
+        change(&mut sampling);
+        let places = (0..1000).map(|place| f64::from(place) / 1000.0);
+        let drawn = places.map(|at| draw(&candidates, sampling, at).unwrap().target);
+        drawn
+            .collect::<std::collections::BTreeSet<u32>>()
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn what_competes_is_what_others_would_let_compete() {
+        assert_eq!(reached(|_| ()), [0, 1, 2, 3]);
+        // Two have the third score: the lower id stays.
+        assert_eq!(reached(|s| s.top_k = 3), [0, 1, 3]);
+        // The token that crosses the mass stays.
+        assert_eq!(reached(|s| s.top_p = 0.51), [1, 3]);
+        // Shares of the most probable: 1, 0.5, 0.25, 0.25.
+        assert_eq!(reached(|s| s.min_p = 0.4), [1, 3]);
+        assert_eq!(reached(|s| s.min_p = 1.0), [3]);
+        // Of the two that top-k leaves, 3 has two thirds of the mass.
+        assert_eq!(reached(|s| (s.top_k, s.top_p) = (2, 0.66)), [3]);
+        assert_eq!(reached(|s| (s.top_k, s.top_p) = (2, 0.67)), [1, 3]);
+    }
 }

@@ -12,12 +12,12 @@ use std::ops::Range;
 pub enum BackOff {
     /// One row for all of them (the reference).
     SharedRow,
-    /// A row for every pair of classes; nodes are put into classes of equal size by their frequency (§12.5).
+    /// A row for every pair of classes; nodes are put into classes of equal size by their frequency.
     Classes {
         /// How many classes of nodes.
         n_classes: usize,
     },
-    /// A fixed number of rows, of which a hash of the pair picks one (§12.5).
+    /// A fixed number of rows, of which a hash of the pair picks one.
     Hash {
         /// How many rows.
         n_rows: usize,

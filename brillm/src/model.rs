@@ -144,7 +144,8 @@ impl BriLlmConfig {
     pub fn n_parameters(&self, nodes: usize, rows: usize) -> u64 {
         let mix = self.flow.mix.initial().len();
         let codes = self.flow.encoding.initial(self.d_node).len();
-        (mix + codes + nodes * self.d_node) as u64 + rows as u64 * self.row_len() as u64
+        let table = (rows as u64).saturating_mul(self.row_len() as u64);
+        table.saturating_add((mix + codes + nodes * self.d_node) as u64)
     }
 
     /// Fresh parameters; `uniform` gives for every stream and place a number in `[0, 1)`.

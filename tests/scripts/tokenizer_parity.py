@@ -5,7 +5,8 @@
     python3 tests/scripts/tokenizer_parity.py target/release/nerve
 
 Trains the three kinds with nerve on 10,000 mixed lines, encodes lines with both programs, compares every id and
-the decoded text. Exits 1 and names the first difference if there is one.
+the decoded text; once with specials in a text as text, once with specials that are parsed. Exits 1 and names the first
+difference if there is one.
 """
 
 import json
@@ -50,17 +51,25 @@ def compare(nerve, kind, options, lines, folder):
     strings.write_text("".join(json.dumps(line) + "\n" for line in lines))
     file = folder / f"{kind}.json"
     run(nerve, "tokenizer", "train", "--kind", kind, "--output", file, *options, texts)
-    ours = [json.loads(line) for line in run(nerve, "tokenizer", "encode", file, "--input", strings).splitlines()]
     tokenizer = Tokenizer.from_file(str(file))
+    for specials in ("text", "parse"):
+        tokenizer.encode_special_tokens = specials == "text"
+        compare_ids(nerve, kind, specials, tokenizer, file, strings, lines)
+
+
+def compare_ids(nerve, kind, rule, tokenizer, file, strings, lines):
+    encode = ["tokenizer", "encode", file, "--input", strings, "--specials", rule]
+    ours = [json.loads(line) for line in run(nerve, *encode).splitlines()]
     theirs = [encoding.ids for encoding in tokenizer.encode_batch(lines, add_special_tokens=False)]
     assert len(ours) == len(theirs) == len(lines), (kind, len(ours), len(theirs), len(lines))
     for number, (line, our, their) in enumerate(zip(lines, ours, theirs)):
         if our != their:
-            sys.exit(f"{kind}: line {number} differs: {line[:80]!r}: nerve {our[:40]}, tokenizers {their[:40]}")
+            sys.exit(f"{kind}, specials as {rule}: line {number} differs: {line[:80]!r}: nerve {our[:40]}, tokenizers {their[:40]}")
         specials = ("<s>", "</s>", "<pad>", "<unk>")
-        if kind != "character" and not any(special in line for special in specials):
+        is_text = rule == "text" or not any(special in line for special in specials)
+        if kind != "character" and is_text:
             assert tokenizer.decode(their) == line, (kind, number)
-    print(f"{kind}: {len(lines)} lines, {sum(map(len, ours))} ids, equal")
+    print(f"{kind}, specials as {rule}: {len(lines)} lines, {sum(map(len, ours))} ids, equal")
 
 
 def main():

@@ -70,6 +70,14 @@ impl Workplace {
         Self::with_few_stories().ladder("ladder_parallel", &stages)
     }
 
+    /// A workplace with the runs and the data of `fixtures/runs`.
+    pub fn with_older_runs() -> Self {
+        let workplace = Self::new();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/runs");
+        copy_directory(&fixtures, workplace.place.path());
+        workplace
+    }
+
     fn ladder(self, recipe: &str, stages: &[&str]) -> Self {
         let recipe = format!("assets/recipes/brian/{recipe}.toml");
         let ladder = fs::read_to_string(self.path(&recipe));

@@ -24,7 +24,7 @@ pub const ON_THE_CPU: [&str; 2] = ["ndarray", "flex"];
 /// What a run computes on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct DeviceConfig {
-    /// One of [`BACKENDS`]; it must be compiled in.
+    /// `ndarray`, `flex`, `wgpu`, `vulkan` or `cuda`; it must be compiled in.
     pub backend: String,
     /// Which of several devices, from 0.
     pub index: usize,
@@ -53,7 +53,7 @@ impl DeviceConfig {
 pub enum Dtype {
     /// 32 bits; on NVIDIA's tensor cores 10 of them count in a product (tf32).
     F32,
-    /// 16 bits, 8 of which count: see [`brian::precision`].
+    /// 16 bits, 8 of which count; what is added up, norms and the softmax stay in 32.
     Bf16,
 }
 

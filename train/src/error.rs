@@ -3,9 +3,13 @@
 //! Exit codes: 1 a gate said no · 2 usage or recipe · 3 data, tokenizer or checkpoint · 4 resources · 5 run locked ·
 //! 6 numerical failure · 128 + signal after a stop that saved. A panic is a bug and exits 70.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// The longest part of a message, in characters.
+const MOST_SHOWN: usize = 2000;
 
 /// One thing that is wrong, printed as one line: `file:place: found …, expected …; advice`.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,11 +56,20 @@ impl fmt::Display for Problem {
         if !self.place.is_empty() {
             write!(f, ": {}", self.place)?;
         }
-        write!(f, ": found {}, expected {}", self.found, self.expected)?;
+        let [found, expected] = [&self.found, &self.expected].map(|text| in_a_line(text));
+        write!(f, ": found {found}, expected {expected}")?;
         if !self.advice.is_empty() {
             write!(f, "; {}", self.advice)?;
         }
         Ok(())
+    }
+}
+
+/// Text of a file may be in it, and files may hold megabytes in a value.
+fn in_a_line(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MOST_SHOWN) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()).into(),
     }
 }
 
@@ -93,6 +106,9 @@ pub enum Error {
     /// A gate or a verification said no. Exit 1.
     #[error("{0}")]
     Refused(String),
+    /// Several things are wrong, each of a kind of its own. Exit code of the first.
+    #[error("{}", all_lines(.0))]
+    Several(Vec<Error>),
     /// A signal stopped the run after it was saved. Exit 128 + signal.
     #[error("stopped by {} after step {step} was saved; continue with: nerve fit --resume {}", signal_name(*signal), run.display())]
     Stopped {
@@ -102,6 +118,12 @@ pub enum Error {
         step: u64,
         /// The run directory.
         run: PathBuf,
+    },
+    /// A signal stopped a preparation; what it had begun is removed. Exit 128 + signal.
+    #[error("stopped by {} before the work was done; nothing is left of it", signal_name(*signal))]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
     },
 }
 
@@ -122,11 +144,34 @@ impl Error {
 
     /// An input that cannot be opened: absent is the user's mistake (exit 3), refused is the machine's (exit 4).
     pub fn unreadable(path: impl AsRef<Path>, expected: &str, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::NotFound => {
-                Self::Invalid(Problem::new(path, "", "no such file", expected))
-            }
-            _ => Self::resource(path, "read", source),
+        use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound};
+        let found = match source.kind() {
+            NotFound => "no such file".to_string(),
+            IsADirectory => "a directory".to_string(),
+            NotADirectory => "a path through a file".to_string(),
+            InvalidFilename | InvalidInput => format!("no name of a file ({source})"),
+            _ => return Self::resource(path, "read", source),
+        };
+        Self::Invalid(Problem::new(path, "", found, expected))
+    }
+
+    /// What is printed, a line for each problem.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Config(problems) => problems.iter().map(Problem::to_string).collect(),
+            Self::Refused(problems) => problems.lines().map(str::to_string).collect(),
+            Self::Several(errors) => errors.iter().flat_map(Self::lines).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+
+    /// What is wrong, one thing each; what has no place of its own is found in a file without a name.
+    pub fn to_problems(&self) -> Vec<Problem> {
+        match self {
+            Self::Config(problems) => problems.clone(),
+            Self::Invalid(problem) => vec![problem.clone()],
+            Self::Several(errors) => errors.iter().flat_map(Self::to_problems).collect(),
+            other => vec![Problem::new("", "", other.to_string(), "none of that")],
         }
     }
 
@@ -139,13 +184,19 @@ impl Error {
             Self::Resource { .. } => 4,
             Self::Locked { .. } => 5,
             Self::Numerical(_) => 6,
-            Self::Stopped { signal, .. } => 128 + *signal as u8,
+            Self::Stopped { signal, .. } | Self::Interrupted { signal } => 128 + *signal as u8,
+            Self::Several(errors) => errors.first().map_or(1, Self::exit_code),
         }
     }
 }
 
 fn lines(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+fn all_lines(errors: &[Error]) -> String {
+    let lines: Vec<String> = errors.iter().map(Error::to_string).collect();
     lines.join("\n")
 }
 

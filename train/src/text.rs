@@ -1,5 +1,6 @@
 //! Words of other libraries, made fit for our errors.
 
+use crate::escape;
 use serde_json::error::Category;
 
 /// What `serde_json` complains about, for `found …`: one line, without the place, which our errors name themselves.
@@ -7,11 +8,22 @@ pub fn json_complaint(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let complaint = text.strip_suffix(&place).unwrap_or(&text);
-    // Names out of the file can be part of it.
-    let complaint = complaint.replace(char::is_control, "?");
+    // Names and values out of the file can be part of it.
+    let complaint = shortened(&escape::terminal(complaint));
     match error.classify() {
         Category::Syntax | Category::Eof => format!("no JSON ({complaint})"),
         Category::Data | Category::Io => complaint,
+    }
+}
+
+/// The longest text of a file that a message repeats, in characters.
+const MOST_SHOWN: usize = 200;
+
+/// A text that fits into a line: its beginning, where it is longer.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_SHOWN) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
     }
 }
 
@@ -32,6 +44,12 @@ mod tests {
             complaint("[1]"),
             "invalid type: integer `1`, expected a boolean"
         );
+    }
+
+    #[test]
+    fn a_complaint_does_not_repeat_a_value_of_ten_megabytes() {
+        let text = complaint(&format!("[\"{}\"]", "x".repeat(10 << 20)));
+        assert!(text.len() < 300, "{}", text.len());
     }
 
     #[test]

@@ -2,7 +2,12 @@
 
 use serde::Deserialize;
 
-/// A number that falls linearly over the steps of a stage and then stays.
+/// So many steps, or that share of the `stage_steps` of a stage, to the nearest step; 0 where neither is said.
+pub fn in_steps(steps: Option<u64>, share: Option<f64>, stage_steps: u64) -> u64 {
+    steps.unwrap_or_else(|| (share.unwrap_or(0.0) * stage_steps as f64).round() as u64)
+}
+
+/// A number that falls linearly over the steps of a stage and then stays. Exactly one of `steps` and `share` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Decay {
     /// At the first step.
@@ -10,7 +15,9 @@ pub struct Decay {
     /// At the end.
     pub to: f64,
     /// Over so many steps; 0 for `from` at every step.
-    pub steps: u64,
+    pub steps: Option<u64>,
+    /// Over this share of the stage.
+    pub share: Option<f64>,
 }
 
 impl Decay {
@@ -18,12 +25,13 @@ impl Decay {
     pub const NONE: Self = Self {
         from: 0.0,
         to: 0.0,
-        steps: 0,
+        steps: Some(0),
+        share: None,
     };
 
-    /// The value at a step, from 0.
-    pub fn at(&self, step: u64) -> f64 {
-        match self.steps {
+    /// The value at a step, from 0, of a stage of `stage_steps` steps.
+    pub fn at(&self, step: u64, stage_steps: u64) -> f64 {
+        match in_steps(self.steps, self.share, stage_steps) {
             0 => self.from,
             steps => {
                 let done = (step as f64 / steps as f64).min(1.0);
@@ -59,12 +67,30 @@ mod tests {
         let decay = Decay {
             from: 0.08,
             to: 0.008,
-            steps: 100,
+            steps: Some(100),
+            share: None,
         };
-        assert_eq!(decay.at(0), 0.08);
-        assert!((decay.at(50) - 0.044).abs() < 1e-12);
-        assert!((decay.at(100) - 0.008).abs() < 1e-12);
-        assert_eq!(decay.at(1000), decay.at(100));
-        assert_eq!(Decay { steps: 0, ..decay }.at(1000), 0.08);
+        assert_eq!(decay.at(0, 200), 0.08);
+        assert!((decay.at(50, 200) - 0.044).abs() < 1e-12);
+        assert!((decay.at(100, 200) - 0.008).abs() < 1e-12);
+        assert_eq!(decay.at(1000, 200), decay.at(100, 200));
+        let never = Decay {
+            steps: Some(0),
+            ..decay
+        };
+        assert_eq!(never.at(1000, 200), 0.08);
+    }
+
+    #[test]
+    fn a_share_follows_the_length_of_the_stage() {
+        let half = Decay {
+            from: 1.0,
+            to: 0.0,
+            steps: None,
+            share: Some(0.5),
+        };
+        assert_eq!((half.at(5, 20), half.at(10, 20)), (0.5, 0.0));
+        assert_eq!((half.at(5, 200), half.at(100, 200)), (0.95, 0.0));
+        assert_eq!(in_steps(None, Some(0.333), 120), 40);
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub enum Parallel {
     /// One.
     None,
-    /// Every token has branches of its own, see `beam`: causal, and about `width` times as expensive as one walk.
+    /// Every token has branches of its own: causal, and about `width` times as expensive as one walk.
     Beam {
         /// The most branches of a token.
         width: usize,
@@ -25,7 +25,7 @@ pub enum Parallel {
         /// What a score is multiplied by per step.
         score_decay: f64,
     },
-    /// Every sequence has branches, see `sequence_beam`: the reference's, for parity only. The router sees the mean over the
+    /// Every sequence has branches: the reference's, for parity only. The router sees the mean over the
     /// sequence, so every logit depends on later tokens, and its loss is no loss of a language model. A branch tries as many
     /// actions as a walk would mix.
     SequenceBeam {

@@ -605,7 +605,9 @@ fn published_decodings_differ_from_ours_where_they_say_so() {
     assert!(others.iter().all(|candidate| candidate.target != 3));
     let cold = Sampling {
         temperature: 0.05,
+        top_k: 0,
         top_p: 1.0,
+        min_p: 0.0,
     };
     let drawn = |sampling: Sampling| {
         let token = |place: u64| draw(&all, sampling, uniform("draw", place)).unwrap().target;

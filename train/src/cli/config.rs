@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Write, check and show recipes.
+/// Write, check, explain and show recipes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// What to do.
@@ -15,9 +15,9 @@ pub struct Args {
 pub enum Verb {
     /// Write a complete, commented recipe to standard output
     New {
-        /// The model: baseline or brian
+        /// The model: baseline, brian or brillm
         kind: String,
-        /// The size: tiny, r125, r350, r1b; of a baseline also shakespeare_char
+        /// The size, as tiny or r125; one that does not exist is answered with those that do
         #[arg(long, default_value = "tiny")]
         size: String,
     },
@@ -30,6 +30,14 @@ pub enum Verb {
         #[arg(long = "set", value_name = "PATH=VALUE")]
         sets: Vec<String>,
         /// Print one JSON object instead of a line for each good recipe
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a key of a recipe takes and means
+    Explain {
+        /// A key, as `--set` takes it; without one, the tables of a recipe
+        key: Option<String>,
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::data::document::{BadUtf8, DocumentRule};
+use crate::data::StartRule;
+use crate::data::document::{BadUtf8, DocumentRule, Format, ReadRules};
 use crate::data::prepare::SplitRule;
+use crate::data::tokenizer::SpelledSpecials;
 
 /// Make and look at training data.
 #[derive(Clone, Debug, Args)]
@@ -38,9 +40,12 @@ pub struct NgramsArgs {
     /// Held-out splits to measure.
     #[arg(long, required = true)]
     pub valid: Vec<PathBuf>,
-    /// Orders, from unigrams up; all are interpolated modified Kneser-Ney models.
-    #[arg(long, default_values_t = [1, 2, 3, 5])]
+    /// Orders, from unigrams up; all are interpolated modified Kneser-Ney models, as KenLM's [default: 1, 2, 3, 5].
+    #[arg(long)]
     pub order: Vec<usize>,
+    /// How a document begins, as the recipe says it in data.start: first_token compares with measures of before.
+    #[arg(long, value_enum, default_value_t = StartRule::Symbol)]
+    pub start: StartRule,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -57,6 +62,9 @@ pub struct BigramsArgs {
     /// Held-out splits; the share of their pairs that have an edge is printed.
     #[arg(long)]
     pub valid: Vec<PathBuf>,
+    /// How a document begins, as the recipe says it in data.start.
+    #[arg(long, value_enum, default_value_t = StartRule::Symbol)]
+    pub start: StartRule,
     /// Pairs seen less often are left out of the figures; the file holds all.
     #[arg(long, default_value_t = 1)]
     pub min_count: u32,
@@ -68,10 +76,51 @@ pub struct BigramsArgs {
     pub json: bool,
 }
 
+/// How texts are read; the same for every verb that reads many.
+#[derive(Clone, Debug, Args)]
+pub struct ReadingArgs {
+    /// What a document is in a text file.
+    #[arg(long, value_enum, default_value = "file")]
+    pub document: DocumentRule,
+    /// What files are read as; auto goes by their names, for pipes by the first line.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub format: Format,
+    /// The field of JSONL that holds the text, meta.text one below another; `task` and `difficulty` are kept if present.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Leave out records of JSONL that are broken or have no text; how many, and the first, is said.
+    #[arg(long)]
+    pub skip_bad_records: bool,
+    /// What happens to bytes that are no UTF-8: stop, put U+FFFD, or leave the line out.
+    #[arg(long, value_enum, default_value = "error")]
+    pub on_bad_utf8: BadUtf8,
+    /// The longest line that is read.
+    #[arg(long, default_value_t = 16 << 20, allow_negative_numbers = true)]
+    pub max_line_bytes: u64,
+    /// What a special token is that is spelled out in a text, as `</s>` in HTML: text, or that token.
+    #[arg(long, value_enum, default_value = "text")]
+    pub specials: SpelledSpecials,
+}
+
+impl ReadingArgs {
+    /// As the reader wants them.
+    pub fn rules(&self) -> ReadRules {
+        ReadRules {
+            document: self.document,
+            field: self.field.clone(),
+            on_bad_utf8: self.on_bad_utf8,
+            max_line_bytes: self.max_line_bytes,
+            format: self.format,
+            skip_bad_records: self.skip_bad_records,
+        }
+    }
+}
+
 /// `nerve data prepare`
 #[derive(Clone, Debug, Args)]
 pub struct PrepareArgs {
-    /// Text files; .jsonl and .ndjson files hold one JSON object per line.
+    /// Text files, pipes, or - for the standard input; .jsonl, .ndjson and .json files hold one JSON object per line. What is
+    /// compressed by gzip or zstd is decompressed.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// The directory to make.
@@ -80,12 +129,9 @@ pub struct PrepareArgs {
     /// The tokenizer.json that makes the ids.
     #[arg(long)]
     pub tokenizer: PathBuf,
-    /// What a document is in a text file.
-    #[arg(long, value_enum, default_value = "file")]
-    pub document: DocumentRule,
-    /// The field of .jsonl files that holds the text; `task` and `difficulty` are kept if present.
-    #[arg(long, default_value = "text")]
-    pub field: String,
+    /// How texts are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// The share of validation; 0 for none.
     #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
     pub valid: f64,
@@ -98,12 +144,6 @@ pub struct PrepareArgs {
     /// Whether each document ends with `</s>` [default: false for text files read whole, true otherwise].
     #[arg(long, value_name = "true|false")]
     pub end_of_document: Option<bool>,
-    /// What happens to bytes that are no UTF-8: stop, put U+FFFD, or leave the line out.
-    #[arg(long, value_enum, default_value = "error")]
-    pub on_bad_utf8: BadUtf8,
-    /// The longest line that is read.
-    #[arg(long, default_value_t = 16 << 20, allow_negative_numbers = true)]
-    pub max_line_bytes: u64,
     /// Replace an existing data directory.
     #[arg(long)]
     pub force: bool,

@@ -8,6 +8,7 @@ mod trace;
 
 pub use trace::Trace;
 
+use crate::recipe::sweep::KEYS;
 use crate::render::Render;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -42,13 +43,13 @@ pub enum Verb {
     Data(data::DataArgs),
     /// Train and inspect tokenizers
     Tokenizer(tokenizer::TokenizerArgs),
-    /// Write, check and show recipes
+    /// Write, check, explain and show recipes
     Config(config::Args),
     /// Tell what a recipe will cost: parameters, operations, memory, time
     Estimate(Estimate),
     /// Time a run's training, evaluation and continuation of text on its own data
     Bench(Bench),
-    /// List, show and verify runs
+    /// List, show, compare, verify and prune runs
     Runs(runs::Args),
     /// Report backends, devices, memory and speed of this machine
     Doctor(Doctor),
@@ -66,6 +67,13 @@ pub struct Fit {
     /// Where runs are, for `--resume`
     #[arg(long, default_value = "runs", requires = "resume")]
     pub root: PathBuf,
+    /// Let a stage that is over go on to so many steps, those done included, at the learning rate with which it ended;
+    /// the optimizer and the place in the data go on too. The stage is the last one, or one whose gate stayed shut
+    #[arg(long, value_name = "STAGE=STEPS", requires = "resume")]
+    pub extend: Option<String>,
+    /// A folder in which to look, by their hashes, for files of the run that are not where they were; may be repeated
+    #[arg(long, value_name = "DIR", requires = "resume")]
+    pub data: Vec<PathBuf>,
     /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE", conflicts_with = "resume")]
     pub sets: Vec<String>,
@@ -91,9 +99,12 @@ pub struct Estimate {
     /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub sets: Vec<String>,
-    /// The size of the vocabulary, if the tokenizer does not exist yet
+    /// The size of the vocabulary, if the tokenizer does not exist yet; of a graph without counts, the most it can be
     #[arg(long, value_name = "N")]
     pub vocabulary: Option<usize>,
+    /// For a graph, which pairs were seen: a file of `nerve data bigrams`, in the place of the recipe's
+    #[arg(long, value_name = "FILE", conflicts_with = "vocabulary")]
+    pub counts: Option<PathBuf>,
     /// The speed of the device, if it is not the one measured here
     #[arg(long, value_name = "GFLOP/s")]
     pub gflops: Option<f64>,
@@ -104,21 +115,32 @@ pub struct Estimate {
 
 /// Arguments of `nerve sweep`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = sweep_keys())]
 pub struct Sweep {
-    /// The sweep
+    /// The sweep: a TOML file, whose keys are explained below
     pub sweep: PathBuf,
     /// Only this row; may be repeated
     #[arg(long, value_name = "ROW")]
     pub only: Vec<String>,
+    /// Train anew, beside the old runs, what was trained under another definition; the newest run that fits counts
+    #[arg(long)]
+    pub again: bool,
     /// How to show the trainings
     #[arg(long, value_enum, default_value_t = Render::Plain)]
     pub render: Render,
-    /// Check every recipe and print what would be done, but write nothing
+    /// Check every recipe and every run and print what would be done, but write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// What stands in a sweep, for `--help`.
+fn sweep_keys() -> String {
+    let line = |(key, what): &(&str, &str)| format!("  {key:<11} {what}\n");
+    let lines: String = KEYS.iter().map(line).collect();
+    format!("Keys of a sweep:\n{lines}")
 }
 
 /// Which run to use, and on what.
@@ -136,6 +158,9 @@ pub struct Source {
     /// The backend, if not the run's own
     #[arg(long)]
     pub device: Option<String>,
+    /// A folder in which to look, by their hashes, for files of the run that are not where they were; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub data: Vec<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -148,31 +173,35 @@ pub struct Sample {
     #[command(flatten)]
     pub source: Source,
     /// The text to continue; empty begins a document
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub prompt: String,
-    /// Read the prompt from a file of any length instead, as from /dev/stdin; goes with --stream
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "prompt",
-        requires = "stream"
-    )]
+    /// Read the prompt from a file or a stream instead, as from /dev/stdin; with --stream in constant memory
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
-    /// Print every token as it is drawn, without the prompt; memory does not grow (BriLLM)
+    /// Print the continuation as it is drawn, without the prompt
     #[arg(long, conflicts_with_all = ["json", "n"])]
     pub stream: bool,
-    /// Tokens to add
+    /// The most tokens to add; the end of the document stops before
     #[arg(long, default_value_t = 200)]
     pub tokens: usize,
+    /// Go on behind the end of a document with another one
+    #[arg(long)]
+    pub ignore_end: bool,
     /// How many continuations
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub n: u64,
-    /// Divides the logits; 0 takes the likeliest token
+    /// Divides the logits, before anything else; 0 takes the likeliest token
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub temperature: f64,
-    /// Only the likeliest tokens with this much probability compete
+    /// Only so many of the likeliest tokens compete; 0 for all
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub top_k: usize,
+    /// Of these, only the likeliest with at least this much of their probability compete
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f64,
+    /// Of these, only tokens with at least this share of the likeliest one's probability compete
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub min_p: f64,
     /// Decides the draws
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -180,19 +209,24 @@ pub struct Sample {
 
 /// Arguments of `nerve eval`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_arg("data", |data| data.value_name("FILE|DIR").help(
+    "Prepared splits (`.bin`) to measure instead of the recipe's validation splits; of a folder: look there, by their \
+     hashes, for files of the run that are not where they were; may be repeated"
+)))]
 pub struct Eval {
     /// The run
     #[command(flatten)]
     pub source: Source,
-    /// Prepared splits (`.bin`); the recipe's validation splits if none is named
-    #[arg(long, value_name = "FILE")]
-    pub data: Vec<PathBuf>,
     /// Also measure every document of the recipe's data, training data included, and write how hard each is to this file
-    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    #[arg(long, value_name = "FILE")]
     pub difficulty: Option<PathBuf>,
-    /// Tokens of each split to look at, rounded up to whole windows; 0 for all
+    /// Targets of each split to measure, rounded up to whole windows; 0 for all
     #[arg(long, default_value_t = 0)]
     pub tokens: u64,
+    /// Let windows overlap: after the first, only the last so many targets of a window count, each with the longest
+    /// context; 1 is the most exact and the slowest
+    #[arg(long, value_name = "TARGETS")]
+    pub stride: Option<usize>,
     /// Leave the model's memory out: what it is worth is the difference
     #[arg(long)]
     pub without_memory: bool,
@@ -208,7 +242,7 @@ pub struct Route {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub text: Option<PathBuf>,
     /// Walk this text
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// Tokens of the split to look at, rounded up to whole windows; 0 for all
     #[arg(long, default_value_t = 0)]
@@ -230,7 +264,8 @@ pub struct Route {
 /// Arguments of `nerve import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Import {
-    /// The checkpoint: a file of torch.save, or safetensors; several files only for a graph, of which the later wins
+    /// The checkpoint: a file of torch.save, safetensors, an index of shards, or a directory with one; several files are one
+    /// checkpoint, and in a release of a graph the later file counts where both hold a tensor
     #[arg(required = true, value_name = "CHECKPOINT")]
     pub checkpoints: Vec<PathBuf>,
     /// The recipe whose model it is

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::data::tokenizer::{Kind, Normalise};
+use super::data::ReadingArgs;
+use crate::data::tokenizer::{Kind, Normalise, SpelledSpecials};
 
 /// Make and look at tokenizers.
 #[derive(Clone, Debug, Args)]
@@ -29,7 +30,7 @@ pub enum TokenizerCommand {
 /// `nerve tokenizer train`
 #[derive(Clone, Debug, Args)]
 pub struct TrainArgs {
-    /// Text files, or .jsonl files with the text in the field --field; none for bytes.
+    /// Text files, pipes, or - for the standard input, read as `nerve data prepare` reads them; none for bytes.
     pub files: Vec<PathBuf>,
     /// What a token stands for.
     #[arg(long, value_enum)]
@@ -43,9 +44,9 @@ pub struct TrainArgs {
     /// The file to write.
     #[arg(long)]
     pub output: PathBuf,
-    /// The field of .jsonl files that holds the text.
-    #[arg(long, default_value = "text")]
-    pub field: String,
+    /// How texts are read; with `--specials parse` nothing is learned from specials that are spelled out in them.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Replace the file if it exists.
     #[arg(long)]
     pub force: bool,
@@ -60,8 +61,11 @@ pub struct InspectArgs {
     /// A tokenizer.json.
     pub file: PathBuf,
     /// A text to cut.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub text: Option<String>,
+    /// What a special token is that is spelled out in the text.
+    #[arg(long, value_enum, default_value = "text")]
+    pub specials: SpelledSpecials,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -75,4 +79,7 @@ pub struct EncodeArgs {
     /// One JSON string per line.
     #[arg(long)]
     pub input: PathBuf,
+    /// What a special token is that is spelled out in a text.
+    #[arg(long, value_enum, default_value = "text")]
+    pub specials: SpelledSpecials,
 }

@@ -1,10 +1,11 @@
 //! Answers on stdout: tables, JSON, and sizes that people can read.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::escape;
 
 /// A size as `12.3 MB`, in powers of 1000.
 pub fn readable_bytes(bytes: u64) -> String {
@@ -20,14 +21,17 @@ pub fn readable_bytes(bytes: u64) -> String {
     }
 }
 
-/// Text from a file, without what a terminal would obey, and without what turns the direction of a line.
-pub fn printable(text: &str) -> String {
-    let obeyed = |character: char| {
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        character.is_control() || turns
-    };
-    text.replace(obeyed, "?")
+/// A time for people.
+pub fn readable_seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
 }
+
+/// The name that verbs know it by.
+pub use crate::escape::terminal as printable;
 
 /// The cells that a terminal needs for a text: two for a wide character, none for a mark that stands on another.
 pub fn cells(text: &str) -> usize {
@@ -66,18 +70,27 @@ pub fn fitted(text: &str, most: usize) -> String {
     kept + "…"
 }
 
-/// Rows as lines, each column as wide as its widest cell.
+/// A text with spaces behind it, up to so many cells.
+pub fn padded(text: &str, width: usize) -> String {
+    text.to_string() + &" ".repeat(width.saturating_sub(cells(text)))
+}
+
+/// Rows as lines, each column as wide as its widest cell; what a terminal would obey is shown as a mark.
 pub fn aligned<const COLUMNS: usize>(table: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max();
+    let table: Vec<[String; COLUMNS]> = table
+        .iter()
+        .map(|row| row.each_ref().map(|cell| escape::terminal(cell)))
+        .collect();
+    let width = |column: usize| table.iter().map(|row| cells(&row[column])).max();
     let widths: Vec<usize> = (0..COLUMNS)
         .map(|column| width(column).unwrap_or(0))
         .collect();
     let mut text = String::new();
-    for row in table {
+    for row in &table {
         let cells = row
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
+            .map(|(cell, &width)| padded(cell, width));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -89,14 +102,30 @@ pub fn aligned<const COLUMNS: usize>(table: &[[String; COLUMNS]]) -> String {
 /// # Errors
 /// `Resource` if stdout cannot be written.
 pub fn print_json(object: &Value) -> Result<(), Error> {
-    print(&format!("{object:#}\n"))
+    write(&escape::json(&format!("{object:#}\n")))
 }
 
-/// Prints to stdout; a reader that has gone away, as `head` does, is no error.
+/// Prints what people read to stdout, without what a terminal would obey, also where it is no terminal: it may be shown by one.
 ///
 /// # Errors
 /// `Resource` if stdout cannot be written.
 pub fn print(text: &str) -> Result<(), Error> {
+    write(&escape::terminal_lines(text))
+}
+
+/// Prints a text that is itself the answer, as a sample or a recipe is: as it is into a file or a pipe, escaped on a terminal.
+///
+/// # Errors
+/// `Resource` if stdout cannot be written.
+pub fn print_text(text: &str) -> Result<(), Error> {
+    match io::stdout().is_terminal() {
+        true => print(text),
+        false => write(text),
+    }
+}
+
+/// A reader that has gone away, as `head` does, is no error.
+fn write(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -124,9 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_not_printed() {
-        assert_eq!(printable("run\x1b[2J\n"), "run?[2J?");
-        assert_eq!(printable("a\u{202e}b"), "a?b");
+    fn what_a_terminal_would_obey_is_a_mark_and_wide_names_line_up() {
+        let table = [["run\x1b[2J\n", "7"], ["罗马", "8"], ["a\u{202e}b", "9"]];
+        let table = table.map(|row| row.map(str::to_string));
+        assert_eq!(
+            aligned(&table),
+            "run␛[2J⏎    7\n罗马        8\na\\u{202e}b  9\n"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::answer::{self, aligned, readable_bytes};
 use super::trained::{Trained, recipe_of};
 use crate::cli;
+use crate::data::StartRule;
 use crate::device::{self, MatrixProduct, Task};
 use crate::error::Error;
 use crate::ladder::{self, Inputs, Ladder};
@@ -11,7 +12,7 @@ use crate::recipe::{ModelConfig, Recipe, Stage};
 use crate::render::Render;
 use crate::run::find;
 use crate::signal::Stop;
-use crate::task::{Batch, Decoder};
+use crate::task::{Batch, Continuation, Decoder, not_finite};
 use brian::flops::TRAINING;
 use brian::generate::Sampling;
 use burn::data::dataloader::DataLoader;
@@ -31,10 +32,13 @@ pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
     let device = trained.device.clone();
     let gflops = device::run(&device, MatrixProduct)?;
     let run = find(&arguments.source.run, &arguments.source.root)?;
+    let mut recipe = recipe_of(&run, &arguments.source)?;
+    ladder::find_inputs(&mut recipe, &run, &arguments.source.data)?;
     let ladder = Ladder {
-        inputs: Inputs::open(&trained.recipe)?,
-        recipe: recipe_of(&run, &arguments.source)?,
+        inputs: Inputs::open(&recipe)?,
+        recipe,
         run,
+        extensions: Vec::new(),
         stop: Stop::new(),
         render: Render::None,
         fail_on_collapse: false,
@@ -202,13 +206,14 @@ impl Bench<'_> {
         let rules = self.trained.route().rules;
         let model = model.multiplying_in(self.trained.device.dtype);
         let tokens = (self.arguments.tokens as usize).min(context - 1);
-        let sampling = Sampling {
-            temperature: 1.0,
-            top_p: 1.0,
-            seed: 1,
-        };
+        let tokenizer = &self.trained.tokenizer;
+        // Behind the end of a document another one follows, so that the number of tokens is known.
+        let how = Continuation::new(tokenizer, tokens, context, Sampling::plain(1))
+            .beyond_ends(tokenizer, StartRule::FirstToken);
+        let checkpoint = &self.trained.loaded.path;
         let seconds = self.median::<B>(device, || {
-            model.continue_tokens(&start, tokens, context, &rules, sampling);
+            let drawn = model.continue_tokens(&start, &rules, &how);
+            drawn.map_err(|found| Error::Invalid(not_finite(checkpoint, found)))?;
             Ok(())
         })?;
         Ok(Speed {

@@ -1,12 +1,16 @@
-//! `nerve config`: recipes are written, checked and shown.
+//! `nerve config`: recipes are written, checked, shown and explained.
+
+mod explain;
 
 use crate::cli::config::{Args, Verb};
-use crate::command::answer::{print, print_json};
+use crate::command::answer::{print, print_json, print_text};
 use crate::error::{Error, Problem};
+use crate::ladder::survey;
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::tree::{Node, Value};
-use crate::recipe::{Recipe, load};
+use crate::recipe::{Recipe, load, remarks};
+use crate::say::note;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +20,13 @@ use std::path::{Path, PathBuf};
 /// Everything that is wrong with the recipes (exit 2), or a standard output that cannot be written (exit 4).
 pub fn run(arguments: &Args) -> Result<(), Error> {
     match &arguments.verb {
-        Verb::New { kind, size } => print(new(kind, size)?),
+        Verb::New { kind, size } => print_text(new(kind, size)?),
         Verb::Check { files, sets, json } => check(files, sets, *json),
+        Verb::Explain { key, json } => explain::run(key.as_deref(), *json),
         Verb::Show { file, sets, json } => {
             let recipe = load(file, sets)?;
             if !json {
-                return print(recipe.text());
+                return print_text(recipe.text());
             }
             let object = json!({ "schema": 1, "recipe": json_value(&recipe.source().root) });
             print_json(&object)
@@ -54,31 +59,37 @@ fn unknown(place: &str, typed: &str, known: &[&str]) -> Error {
     Error::config(problem.advise(advice.unwrap_or_default()))
 }
 
-/// Checks every file before it fails. On standard output: one line for each good one, or all of them as JSON.
+/// Checks every file, and what it names, before it fails. On standard output: one line for each good one, or all of them
+/// as JSON.
 fn check(files: &[PathBuf], sets: &[String], as_json: bool) -> Result<(), Error> {
-    let mut problems = Vec::new();
+    let mut errors = Vec::new();
     let mut rows = Vec::new();
     for file in files {
-        let of_file = match load(file, sets) {
+        let checked = load(file, sets).and_then(|recipe| survey(&recipe).map(|_| recipe));
+        match checked {
             Ok(recipe) => {
+                rows.push(row(file, &[]));
                 if !as_json {
                     print(&format!("{}: ok, {}\n", file.display(), ladder(&recipe)))?;
                 }
-                Vec::new()
+                for remark in remarks(&recipe) {
+                    note(&remark);
+                }
             }
-            Err(Error::Config(of_file)) => of_file,
-            Err(other) => return Err(other),
-        };
-        rows.push(row(file, &of_file));
-        problems.extend(of_file);
+            Err(error) => {
+                errors.push(error);
+                let last = errors.last().map(Error::to_problems);
+                rows.push(row(file, &last.unwrap_or_default()));
+            }
+        }
     }
     if as_json {
         print_json(&json!({ "schema": 1, "files": rows }))?;
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Config(problems))
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(Error::Several(errors)),
     }
 }
 

@@ -1,28 +1,29 @@
 //! `nerve data prepare`, `nerve data synth`, `nerve data stats`.
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::answer::{aligned, print, print_json};
+use super::answer::{print, print_json, print_text, printable};
+use super::ngrams;
 use crate::cli::data::{
-    BigramsArgs, DataArgs, DataCommand, NgramsArgs, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
+    BigramsArgs, DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
 };
-use crate::data::Bigrams;
-use crate::data::document::ReadRules;
-use crate::data::manifest::DocumentEntry;
-use crate::data::ngram::KneserNey;
-use crate::data::prepare::Preparation;
+use crate::data::prepare::{Preparation, sentences};
 use crate::data::shard::Split;
 use crate::data::statistics::{SplitStatistics, statistics};
 use crate::data::story::story;
 use crate::data::synthetic::RoutingTasks;
-use crate::data::tokenizer::Tokenizer;
+use crate::data::unknown;
+use crate::data::{Bigrams, StartRule};
 use crate::error::{Error, Problem};
 use crate::run::replace_file;
+use crate::say::{note, say};
+use crate::signal;
 
 /// Runs the verb that was typed.
 ///
@@ -34,7 +35,7 @@ pub fn run(arguments: &DataArgs) -> Result<(), Error> {
         DataCommand::Synth(arguments) => synth(arguments),
         DataCommand::Stats(arguments) => stats(arguments),
         DataCommand::Bigrams(arguments) => bigrams(arguments),
-        DataCommand::Ngrams(arguments) => ngrams(arguments),
+        DataCommand::Ngrams(arguments) => ngrams::run(arguments),
     }
 }
 
@@ -43,12 +44,8 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
         files: arguments.files.clone(),
         output: arguments.output.clone(),
         tokenizer: arguments.tokenizer.clone(),
-        reading: ReadRules {
-            document: arguments.document,
-            field: arguments.field.clone(),
-            on_bad_utf8: arguments.on_bad_utf8,
-            max_line_bytes: arguments.max_line_bytes,
-        },
+        reading: arguments.reading.rules(),
+        specials: arguments.reading.specials,
         split: arguments.split,
         valid_fraction: arguments.valid,
         seed: arguments.seed,
@@ -59,28 +56,33 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
     if arguments.dry_run {
         return print(&format!("{}\n", plan.describe()));
     }
-    let manifest = plan.run()?;
+    let manifest = plan.stopped_by(signal::install()?).run()?;
+    for sentence in sentences(&manifest) {
+        note(&sentence);
+    }
     for (name, counts) in &manifest.splits {
         let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
-        eprintln!("{name}: {documents} documents, {tokens} tokens, {bytes} bytes");
+        say(&format!(
+            "{name}: {documents} documents, {tokens} tokens, {bytes} bytes"
+        ));
     }
-    print(&format!("{}\n", arguments.output.display()))
+    print_text(&format!("{}\n", arguments.output.display()))
 }
 
 fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
     refuse_existing(&arguments.output, arguments.force)?;
     let split = Split::open(&arguments.split)?;
-    let bigrams = Bigrams::count(&split);
+    let start = match arguments.start {
+        StartRule::Symbol => split.specials().start_symbol(),
+        StartRule::FirstToken => None,
+    };
+    let bigrams = Bigrams::count(&split, start);
     let held_out: Vec<(String, f64)> = arguments
         .valid
         .iter()
         .map(|path| {
             let other = Split::open(path)?;
-            if other.tokenizer_sha256() != split.tokenizer_sha256() {
-                let expected = "a split of the same tokenizer";
-                let problem = Problem::new(path, "", "tokens of another tokenizer", expected);
-                return Err(Error::Invalid(problem));
-            }
+            other.require_like(&split)?;
             let coverage = bigrams.coverage(&other, arguments.min_count);
             Ok((path.display().to_string(), coverage))
         })
@@ -104,118 +106,20 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
             "edges": edges, "min_count": arguments.min_count, "density": density, "held_out": coverage,
         }));
     }
-    eprintln!(
+    say(&format!(
         "{} nodes, {} distinct pairs, {edges} seen at least {} times ({:.2} % of all), sha256 {sha256}",
         counts.nodes(),
         counts.pairs(),
         arguments.min_count,
         100.0 * density
-    );
+    ));
     for (path, share) in &held_out {
-        eprintln!("{path}: {:.2} % of the pairs have an edge", 100.0 * share);
+        say(&format!(
+            "{path}: {:.2} % of the pairs have an edge",
+            100.0 * share
+        ));
     }
-    print(&format!("{}\n", arguments.output.display()))
-}
-
-/// A held-out split measured with one model.
-struct NgramRow {
-    split: String,
-    order: usize,
-    tokens: u64,
-    loss: f64,
-    bits_per_byte: f64,
-    stored: usize,
-}
-
-fn ngrams(arguments: &NgramsArgs) -> Result<(), Error> {
-    let train = Split::open(&arguments.split)?;
-    let documents = documents(&train);
-    let mut rows = Vec::new();
-    for &order in &arguments.order {
-        if !(1..=16).contains(&order) {
-            let problem = Problem::new("command line", "--order", order.to_string(), "1 to 16");
-            return Err(Error::config(problem));
-        }
-        let sequences = documents.iter().map(Vec::as_slice);
-        let model = KneserNey::count(train.vocabulary_size(), order, sequences);
-        for path in &arguments.valid {
-            rows.push(measure_ngrams(&model, order, &train, path)?);
-        }
-    }
-    if arguments.json {
-        let rows = rows.iter().map(|row| {
-            json!({
-                "split": row.split, "order": row.order, "tokens": row.tokens, "loss/lm": row.loss,
-                "perplexity": row.loss.exp(), "bits_per_byte": row.bits_per_byte, "stored_ngrams": row.stored,
-            })
-        });
-        return print_json(&json!({ "schema": 1, "rows": rows.collect::<Vec<Value>>() }));
-    }
-    let head = [
-        "split",
-        "order",
-        "tokens",
-        "loss/lm",
-        "perplexity",
-        "bits per byte",
-        "stored n-grams",
-    ];
-    let mut table = vec![head.map(str::to_string)];
-    table.extend(rows.iter().map(|row| {
-        [
-            row.split.clone(),
-            row.order.to_string(),
-            row.tokens.to_string(),
-            format!("{:.6}", row.loss),
-            format!("{:.4}", row.loss.exp()),
-            format!("{:.4}", row.bits_per_byte),
-            row.stored.to_string(),
-        ]
-    }));
-    print(&aligned(&table))
-}
-
-/// The same targets as those of windows with `documents = "separate"`: all tokens but the first of each document.
-fn measure_ngrams(
-    model: &KneserNey,
-    order: usize,
-    train: &Split,
-    path: &Path,
-) -> Result<NgramRow, Error> {
-    let split = Split::open(path)?;
-    if split.tokenizer_sha256() != train.tokenizer_sha256() {
-        let expected = "a split of the same tokenizer";
-        let problem = Problem::new(path, "", "tokens of another tokenizer", expected);
-        return Err(Error::Invalid(problem));
-    }
-    // The split's directory keeps the tokenizer that made it.
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let token_bytes = Tokenizer::load(directory.join("tokenizer.json"))?.token_bytes();
-    let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0);
-    for document in documents(&split) {
-        for place in 1..document.len() {
-            let context = &document[place.saturating_sub(order)..place];
-            nats += model.nats(context, document[place]);
-            bytes += u64::from(token_bytes[document[place] as usize]);
-            tokens += 1;
-        }
-    }
-    Ok(NgramRow {
-        split: path.display().to_string(),
-        order,
-        tokens,
-        loss: nats / tokens.max(1) as f64,
-        bits_per_byte: nats / std::f64::consts::LN_2 / bytes.max(1) as f64,
-        stored: model.stored_ngrams(),
-    })
-}
-
-fn documents(split: &Split) -> Vec<Vec<u32>> {
-    let tokens = |document: &DocumentEntry| {
-        let start = document.start as usize;
-        split.tokens(start..start + document.tokens as usize)
-    };
-    split.documents().iter().map(tokens).collect()
+    print_text(&format!("{}\n", arguments.output.display()))
 }
 
 fn synth(arguments: &SynthArgs) -> Result<(), Error> {
@@ -244,7 +148,7 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
         false => {
             let bar = ProgressBar::new(arguments.samples);
             write_file(&arguments.output, bar.wrap_iter(lines))?;
-            print(&format!("{}\n", arguments.output.display()))
+            print_text(&format!("{}\n", arguments.output.display()))
         }
     }
 }
@@ -276,6 +180,11 @@ fn stats(arguments: &StatsArgs) -> Result<(), Error> {
         .splits
         .iter()
         .map(|(name, split)| table(name, split, statistics.vocabulary_size));
+    for (name, split) in &statistics.splits {
+        if let Some(warning) = unknown::warning(name, split.unknown, split.tokens) {
+            note(&warning);
+        }
+    }
     print(&blocks.collect::<Vec<_>>().join("\n"))
 }
 
@@ -283,7 +192,7 @@ fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String 
     let histogram = |counts: &std::collections::BTreeMap<String, u64>| {
         let pairs: Vec<String> = counts
             .iter()
-            .map(|(label, count)| format!("{label} {count}"))
+            .map(|(label, count)| format!("{} {count}", printable(label)))
             .collect();
         pairs.join(", ")
     };
@@ -292,6 +201,10 @@ fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String 
         ("tokens", split.tokens.to_string()),
         ("bytes", split.bytes.to_string()),
         ("tokens per byte", format!("{:.4}", split.tokens_per_byte)),
+        (
+            "<unk>",
+            format!("{} ({:.2} %)", split.unknown, 100.0 * split.unknown_share),
+        ),
         (
             "ids in use",
             format!("{} of {vocabulary_size}", split.distinct_ids),
@@ -304,7 +217,7 @@ fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String 
     let rows = rows
         .iter()
         .map(|(label, value)| format!("  {label:<16}{value}"));
-    std::iter::once(name.to_string())
+    std::iter::once(printable(name))
         .chain(rows)
         .collect::<Vec<_>>()
         .join("\n")
@@ -348,10 +261,12 @@ fn allow_closed_pipe(result: io::Result<()>, path: &Path) -> Result<(), Error> {
 fn write_file(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Error> {
     create_parent(path)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".tmp-{}", std::process::id()));
+    // A number that no other process has: in containers many have the same id.
+    let number = RandomState::new().hash_one(std::process::id());
+    name.push(format!(".tmp-{number:016x}"));
     let temporary = path.with_file_name(name);
     let write = || {
-        write_lines(File::create(&temporary)?, lines)?;
+        write_lines(File::create_new(&temporary)?, lines)?;
         fs::rename(&temporary, path)
     };
     write().map_err(|e| {

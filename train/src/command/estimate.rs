@@ -1,6 +1,8 @@
 //! `nerve estimate`: what a recipe will cost, before any data exist.
 
-use super::answer::{self, aligned, readable_bytes};
+mod graph;
+
+use super::answer::{self, aligned, readable_bytes, readable_seconds};
 use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig, MatrixProduct, Task};
@@ -12,26 +14,32 @@ use brian::flops::TRAINING;
 use brian::route::rules::Rules;
 use brian::{BrianConfig, parameter};
 use burn::tensor::backend::AutodiffBackend;
+use graph::GraphCost;
 use serde_json::{Value, json};
 
 /// Prints sizes, operations, memory and time.
 ///
 /// # Errors
-/// `Config` for the recipe, and for a graph, whose size its counts decide; `Invalid` for the tokenizer; `Resource` if the device
+/// `Config` for the recipe, and for a graph without counts; `Invalid` for the tokenizer and the counts; `Resource` if the device
 /// does not start.
 pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
     let recipe = load(&arguments.recipe, &arguments.sets)?;
-    if let ModelConfig::BriLlm(_) = recipe.model {
-        let found = "a graph, whose size its counts decide";
-        let expected = "a model of blocks";
-        let problem = Problem::new(&arguments.recipe, "model.kind", found, expected);
-        return Err(Error::config(
-            problem.advise("nerve fit --dry-run counts a graph"),
-        ));
-    }
-    let vocabulary = match arguments.vocabulary {
-        Some(vocabulary) => vocabulary,
-        None => Tokenizer::load(&recipe.tokenizer.file)?.vocabulary_size(),
+    let vocabulary = || match arguments.vocabulary {
+        Some(vocabulary) => Ok(vocabulary),
+        None => Tokenizer::load(&recipe.tokenizer.file).map(|found| found.vocabulary_size()),
+    };
+    let graph = match (&recipe.model, &arguments.counts) {
+        (ModelConfig::BriLlm(config), _) => Some(GraphCost::of(config, arguments, vocabulary)?),
+        (_, Some(_)) => {
+            let found = "a file of counts for a model of blocks";
+            let problem = Problem::new("command line", "--counts", found, "a recipe of a brillm");
+            return Err(Error::config(problem.advise("leave --counts away")));
+        }
+        _ => None,
+    };
+    let vocabulary = match &graph {
+        Some(graph) => graph.nodes as usize,
+        None => vocabulary()?,
     };
     // Shapes are the same everywhere; only the speed needs the recipe's own device.
     let here = device::check_compiled("", &recipe.device.backend).is_ok();
@@ -39,11 +47,16 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
         true => recipe.device.clone(),
         false => DeviceConfig::any(),
     };
-    let sizes = Sizes {
-        recipe: &recipe,
-        vocabulary,
+    let sizes = match &graph {
+        Some(graph) => recipe.stage.iter().map(|_| graph.size()).collect(),
+        None => {
+            let sizes = Sizes {
+                recipe: &recipe,
+                vocabulary,
+            };
+            device::run(&counting, sizes)?
+        }
     };
-    let sizes = device::run(&counting, sizes)?;
     let largest = sizes.iter().map(|size| size.parameters).max();
     let speed = match (arguments.gflops, here) {
         (Some(gflops), _) => Some(gflops),
@@ -56,10 +69,20 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
             .stage
             .iter()
             .zip(sizes)
-            .map(|(stage, size)| StageCost::new(&recipe, stage, size, vocabulary))
+            .map(|(stage, size)| {
+                let cost = StageCost::new(&recipe, stage, size, vocabulary);
+                match &graph {
+                    Some(graph) => StageCost {
+                        flops: Some([graph.flops[0]; 2]),
+                        ..cost
+                    },
+                    None => cost,
+                }
+            })
             .collect(),
         vocabulary,
         gflops: speed,
+        graph,
     };
     match arguments.json {
         true => answer::print_json(&estimate.json(&recipe)),
@@ -178,6 +201,17 @@ struct Estimate {
     vocabulary: usize,
     /// GFLOP/s of a large product of matrices; unknown where the device is not.
     gflops: Option<f64>,
+    /// The graph, if it is one.
+    graph: Option<GraphCost>,
+}
+
+impl GraphCost {
+    fn size(&self) -> Size {
+        Size {
+            parameters: self.parameters,
+            active: self.active,
+        }
+    }
 }
 
 impl Estimate {
@@ -221,7 +255,7 @@ impl Estimate {
             .needs
             .by_kind()
             .map(|(kind, bytes)| [kind.to_string(), readable_bytes(bytes)]);
-        let head = [
+        let mut head = vec![
             ["recipe".to_string(), recipe.run.name.clone()],
             ["vocabulary".to_string(), self.vocabulary.to_string()],
             [
@@ -235,9 +269,15 @@ impl Estimate {
                 },
             ],
         ];
+        head.extend(self.graph.iter().flat_map(GraphCost::rows));
+        let walks = match self.graph {
+            Some(_) => "",
+            None => {
+                "A walk that leaves early costs less: nerve route RUN counts the FLOPs of real walks. "
+            }
+        };
         format!(
-            "{}\n{}\nmemory, at least\n{}\nA walk that leaves early costs less: nerve route RUN counts the FLOPs of real walks. \
-             Times are those of the products alone, at the speed of a large one: the truth is longer.\n",
+            "{}\n{}\nmemory, at least\n{}\n{walks}Times are those of the products alone, at the speed of a large one: the truth is longer.\n",
             aligned(&head),
             aligned(&stages),
             aligned(&memory)
@@ -272,16 +312,9 @@ impl Estimate {
             "vocabulary": self.vocabulary,
             "gflops": self.gflops,
             "stages": stages,
+            "graph": self.graph.as_ref().map(GraphCost::json),
             "memory_bytes": memory,
             "seconds": self.seconds(),
         })
-    }
-}
-
-fn readable_seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
     }
 }

@@ -2,57 +2,85 @@
 
 use super::answer::{self, aligned};
 use super::difficulty;
+use super::losses::{Losses, measure};
 use super::trained::Trained;
 use crate::cli;
-use crate::device::{self, Task};
+use crate::data::{Beginning, unknown};
 use crate::error::{Error, Problem};
-use crate::learner::{ValidationData, evaluate};
+use crate::file;
+use crate::learner::ValidationData;
 use crate::recipe::ModelConfig;
-use crate::task::{Coverage, Decoder, Measured};
+use crate::say::note;
+use crate::task::{Coverage, Measured, ratio_standard_error};
 use brian::MemoryConfig;
-use burn::tensor::backend::AutodiffBackend;
-use indicatif::{ProgressBar, ProgressIterator, ProgressStyle};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Measures and prints one row per split.
 ///
 /// # Errors
-/// `Invalid` if a split is broken or was made with another tokenizer; else see [`Trained::open`].
+/// `Invalid` if a split is broken, was made with another tokenizer or has nothing to predict; else see [`Trained::open`].
 pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
-    let trained = Trained::open(&arguments.source)?;
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = {
+        let named = arguments.source.data.iter().cloned();
+        named.partition(|path| path.is_dir())
+    };
+    if arguments.difficulty.is_some() && !files.is_empty() {
+        let expected = "no split beside --difficulty, which measures the recipe's own data";
+        let found = files[0].display().to_string();
+        let problem = Problem::new("command line", "--data", found, expected);
+        return Err(Error::config(problem));
+    }
+    if let Some(file) = &arguments.difficulty {
+        require_file_name(file)?;
+    }
+    let trained = Trained::open_with(&arguments.source, &folders)?;
     if arguments.without_memory {
         check_memory(&trained)?;
     }
+    check_stride(arguments, &trained)?;
     if let Some(file) = &arguments.difficulty {
         difficulty::write(&trained, file)?;
     }
-    let step = trained.loaded.snapshot.state.step;
-    let data = open(&trained, arguments)?;
-    let names = data.names().to_vec();
-    let device = trained.device.clone();
-    let measured = device::run(&device, Evaluate { trained, data })?;
-    if arguments.source.json {
-        let splits: Vec<Value> = names
+    let data = open(&trained, arguments, &files)?;
+    let losses = measure(&trained, &data)?;
+    let splits: Vec<(&String, &Losses)> = data.names().iter().zip(&losses).collect();
+    for (name, losses) in &splits {
+        unknown::sentence(name, losses.unknown, losses.measured.targets)
             .iter()
-            .zip(&measured)
-            .map(|(name, m)| object(name, m))
-            .collect();
-        return answer::print_json(&json!({ "schema": 1, "step": step, "splits": splits }));
+            .for_each(|sentence| note(sentence));
     }
-    let mut table =
-        vec![["split", "tokens", "loss/lm", "perplexity", "bits per byte"].map(str::to_string)];
-    table.extend(
-        names
-            .iter()
-            .zip(&measured)
-            .map(|(name, measured)| row(name, measured)),
-    );
-    answer::print(&aligned(&table))?;
-    let parts: Vec<[String; 4]> = names
+    if files.is_empty() {
+        say_folders(&folders, &trained);
+    }
+    let checkpoint = &trained.loaded.path;
+    let step = trained.loaded.snapshot.state.step;
+    if arguments.source.json {
+        let objects: Vec<Value> = splits.iter().map(|(name, l)| object(name, l)).collect();
+        return answer::print_json(&json!({
+            "schema": 1, "step": step, "checkpoint": checkpoint, "start": trained.recipe.data.start(),
+            "start_symbol": start_symbol(&trained),
+            "window": trained.recipe.data.window, "stride": arguments.stride, "splits": objects,
+        }));
+    }
+    let head = [
+        "split",
+        "documents",
+        "targets",
+        "bytes",
+        "loss/lm",
+        "standard error",
+        "perplexity",
+        "bits per byte",
+    ];
+    let mut table = vec![head.map(str::to_string)];
+    table.extend(splits.iter().map(|(name, losses)| row(name, losses)));
+    let title = format!("step {step}, {}", checkpoint.display());
+    answer::print(&format!("{title}\n{}", aligned(&table)))?;
+    let parts: Vec<[String; 4]> = splits
         .iter()
-        .zip(&measured)
-        .flat_map(|(name, m)| coverage(name, m))
+        .flat_map(|(name, losses)| coverage(name, &losses.measured))
         .collect();
     if parts.is_empty() {
         return Ok(());
@@ -60,6 +88,55 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     let mut table = vec![["split", "pairs", "tokens", "loss/lm"].map(str::to_string)];
     table.extend(parts);
     answer::print(&format!("\n{}", aligned(&table)))
+}
+
+/// What stands before a document; nothing where the tokenizer has no such symbol, or the run is older than the choice.
+fn start_symbol(trained: &Trained) -> Option<u32> {
+    match Beginning::of(trained.recipe.data.start(), &trained.tokenizer) {
+        Beginning::Symbol(symbol) => Some(symbol),
+        Beginning::Unmarked | Beginning::FirstToken => None,
+    }
+}
+
+/// A folder of prepared splits that are not the run's is not what was measured.
+fn say_folders(folders: &[PathBuf], trained: &Trained) {
+    let valid = &trained.recipe.data.valid;
+    let is_measured = |folder: &Path| valid.iter().any(|one| one.path.starts_with(folder));
+    for folder in folders {
+        if folder.join("manifest.json").is_file() && !is_measured(folder) {
+            note(&format!(
+                "{}: a folder is only looked into for files of the run; the run's own validation splits were measured, \
+                 --data {} would measure that one",
+                folder.display(),
+                folder.join("valid.bin").display()
+            ));
+        }
+    }
+}
+
+/// Refuses what a file would take the place of, as of a device, before the work.
+fn require_file_name(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            let found = file::kind(metadata.file_type());
+            let problem = Problem::new(path, "", found, "a file or a free name");
+            Err(Error::config(problem.advise("choose another --difficulty")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A stride beyond the window would leave targets out.
+fn check_stride(arguments: &cli::Eval, trained: &Trained) -> Result<(), Error> {
+    let window = trained.recipe.data.window;
+    match arguments.stride {
+        Some(stride) if !(1..=window).contains(&stride) => {
+            let expected = format!("1 to {window}, the recipe's data.window");
+            let problem = Problem::new("command line", "--stride", stride.to_string(), expected);
+            Err(Error::config(problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Losses apart by how often the pair was seen, where that is known.
@@ -83,10 +160,13 @@ fn coverage(name: &str, measured: &Measured) -> Vec<[String; 4]> {
         .collect()
 }
 
-fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Error> {
+fn open(
+    trained: &Trained,
+    arguments: &cli::Eval,
+    files: &[PathBuf],
+) -> Result<ValidationData, Error> {
     let recipe = &trained.recipe;
-    let named = arguments
-        .data
+    let named = files
         .iter()
         .map(|path| (path.display().to_string(), path.as_path()));
     let own = recipe
@@ -94,8 +174,11 @@ fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Erro
         .valid
         .iter()
         .map(|valid| (valid.name.clone(), valid.path.as_path()));
-    let splits: Vec<(String, &Path)> = match arguments.data.is_empty() {
-        true => own.collect(),
+    let splits: Vec<(String, &Path)> = match files.is_empty() {
+        true => {
+            trained.check_data(own.clone().map(|(_, path)| path))?;
+            own.collect()
+        }
         false => named.collect(),
     };
     let sequences = recipe.batch.sequences;
@@ -104,6 +187,7 @@ fn open(trained: &Trained, arguments: &cli::Eval) -> Result<ValidationData, Erro
         &recipe.data,
         sequences,
         arguments.tokens,
+        arguments.stride,
         &trained.tokenizer,
     )?;
     let mut route = trained.route();
@@ -124,34 +208,17 @@ fn check_memory(trained: &Trained) -> Result<(), Error> {
     }
 }
 
-struct Evaluate {
-    trained: Trained,
-    data: ValidationData,
-}
-
-impl Task for Evaluate {
-    type Output = Vec<Measured>;
-
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Measured>, Error> {
-        let model = self.trained.model::<B::InnerBackend>(&device)?;
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} batches · {eta} left");
-        let bar = ProgressBar::new(self.data.n_batches() as u64)
-            .with_style(style.expect("the template is a constant"));
-        let batches = self.data.batches().progress_with(bar);
-        Ok(evaluate::<B, Decoder<B>>(
-            &model,
-            batches,
-            self.data.names().len(),
-        ))
-    }
-}
-
-fn object(name: &str, measured: &Measured) -> Value {
+fn object(name: &str, losses: &Losses) -> Value {
+    let measured = &losses.measured;
     json!({
         "split": name,
+        "documents": losses.n_documents(),
         "tokens": measured.targets,
+        "targets": measured.targets,
+        "unknown": losses.unknown,
         "bytes": measured.bytes,
         "loss/lm": measured.loss(),
+        "standard_error": ratio_standard_error(&losses.documents),
         "perplexity": measured.loss().exp(),
         "bits_per_byte": measured.bits_per_byte(),
         "coverage": coverage(name, measured).iter().map(|[_, part, tokens, loss]| {
@@ -160,13 +227,19 @@ fn object(name: &str, measured: &Measured) -> Value {
     })
 }
 
-fn row(name: &str, measured: &Measured) -> [String; 5] {
-    let bits = measured.bits_per_byte();
+fn row(name: &str, losses: &Losses) -> [String; 8] {
+    let measured = &losses.measured;
+    let known = |value: Option<f64>, digits: usize| {
+        value.map_or("-".to_string(), |value| format!("{value:.digits$}"))
+    };
     [
         name.to_string(),
+        losses.n_documents().to_string(),
         measured.targets.to_string(),
+        measured.bytes.to_string(),
         format!("{:.6}", measured.loss()),
+        known(ratio_standard_error(&losses.documents), 6),
         format!("{:.4}", measured.loss().exp()),
-        bits.map_or("-".to_string(), |bits| format!("{bits:.4}")),
+        known(measured.bits_per_byte(), 4),
     ]
 }

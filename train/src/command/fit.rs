@@ -1,16 +1,23 @@
 //! `nerve fit`: a recipe becomes a run, or a run goes on.
 
-use super::answer::{self, readable_bytes};
+use super::answer;
+use super::losses::say_convention;
+use super::plan::plan;
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::Error;
-use crate::ladder::{Inputs, Ladder, Needs, Position};
-use crate::recipe::{Checked, load};
+use crate::ladder::{
+    Asked, Checkpoints, Inputs, Ladder, Needs, Position, find_inputs, new_inputs, survey,
+};
+use crate::recipe::{Checked, load, load_run, remarks};
 use crate::render::Render;
-use crate::run::{Lock, RunDirectory, RunInfo, Status, checkpoint, find};
+use crate::run::{
+    Extension, Lock, NewInputs, RunDirectory, RunInfo, Status, System, checkpoint, find,
+};
 use crate::say::note;
 use crate::signal::{self, Stop};
 use burn::tensor::backend::AutodiffBackend;
+use std::path::PathBuf;
 
 /// Trains; the answer on stdout is the run directory.
 ///
@@ -19,27 +26,28 @@ use burn::tensor::backend::AutodiffBackend;
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
     let stop = signal::install()?;
+    let asked = arguments.extend.as_deref().map(Asked::read).transpose()?;
     let (recipe, existing) = match &arguments.resume {
         Some(run) => {
             let run = find(run, &arguments.root)?;
-            (load(&run.recipe(), &[])?, Some(run))
+            (load_run(&run.recipe(), &[])?, Some(run))
         }
         None => (load_recipe(arguments)?, None),
     };
     if arguments.dry_run {
-        let inputs = Inputs::open(&recipe)?;
-        let needs = Needs::of(&recipe, &inputs)?;
-        needs.check(&recipe)?;
-        return plan(&recipe, &needs);
+        let needs = survey(&recipe)?;
+        say_remarks(&recipe);
+        return answer::print(&plan(&recipe, &needs));
     }
-    let run = train(
-        recipe,
-        existing,
+    let training = Training {
         stop,
-        arguments.render,
-        arguments.fail_on_collapse,
-    )?;
-    answer::print(&format!("{}\n", run.path().display()))
+        render: arguments.render,
+        fail_on_collapse: arguments.fail_on_collapse,
+        longer: asked,
+        folders: arguments.data.clone(),
+    };
+    let run = training.run(recipe, existing)?;
+    answer::print_text(&format!("{}\n", run.path().display()))
 }
 
 /// Trains a recipe in a new run, or goes on with an existing one.
@@ -53,45 +61,98 @@ pub fn train(
     render: Render,
     fail_on_collapse: bool,
 ) -> Result<RunDirectory, Error> {
-    // Before anything is made: what cannot be opened shall leave no run behind.
-    let inputs = Inputs::open(&recipe)?;
-    Needs::of(&recipe, &inputs)?.check(&recipe)?;
-    device::check(&recipe.device)?;
-    let run = match existing {
-        Some(run) => run,
-        None => {
-            let info = RunInfo::new(&recipe.device.backend);
-            RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?
-        }
-    };
-    let lock = Lock::acquire(&run)?;
-    for stale in checkpoint::remove_stale(&run, &lock)? {
-        note(&format!(
-            "removed {}, left by a process that was killed",
-            stale.display()
-        ));
-    }
-    let device = recipe.device.clone();
-    let ladder = Ladder {
-        recipe,
-        inputs,
-        run: run.clone(),
+    let training = Training {
         stop,
         render,
         fail_on_collapse,
+        longer: None,
+        folders: Vec::new(),
     };
-    let start = ladder.find_start()?;
-    run.change_info(|info| info.status = Status::Running)?;
-    let climbed = device::run(&device, Fit { ladder, start });
-    let status = match &climbed {
-        Ok(()) => Status::Done,
-        Err(Error::Stopped { .. }) => Status::Stopped,
-        Err(_) => Status::Failed,
-    };
-    let noted = run.change_info(|info| info.status = status);
-    // The first error is the one to report: a full disk may refuse the note too.
-    climbed.and(noted)?;
-    Ok(run)
+    training.run(recipe, existing)
+}
+
+/// How a run is trained, besides its recipe.
+struct Training {
+    stop: Stop,
+    render: Render,
+    fail_on_collapse: bool,
+    /// Which stage goes on after its end.
+    longer: Option<Asked>,
+    /// Where to look for files that are not where they were.
+    folders: Vec<PathBuf>,
+}
+
+impl Training {
+    fn run(
+        self,
+        mut recipe: Checked,
+        existing: Option<RunDirectory>,
+    ) -> Result<RunDirectory, Error> {
+        if let Some(run) = &existing {
+            find_inputs(&mut recipe, run, &self.folders)?;
+        }
+        // Before anything is made: what cannot be opened shall leave no run behind.
+        let inputs = Inputs::open(&recipe)?;
+        say_convention(&recipe.data, &inputs.tokenizer);
+        let needs = Needs::of(&recipe, &inputs)?;
+        needs.check(&recipe)?;
+        device::check(&recipe.device)?;
+        let run = match existing {
+            Some(run) => run,
+            None => begin(&recipe, &inputs, &needs)?,
+        };
+        let lock = Lock::acquire(&run)?;
+        for stale in checkpoint::remove_stale(&run, &lock)? {
+            note(&format!(
+                "removed {}, left by a process that was killed",
+                stale.display()
+            ));
+        }
+        let device = recipe.device.clone();
+        let mut ladder = Ladder {
+            recipe,
+            inputs,
+            run: run.clone(),
+            stop: self.stop,
+            render: self.render,
+            fail_on_collapse: self.fail_on_collapse,
+            extensions: Extension::read(&run)?,
+        };
+        let start = ladder.find_start(self.longer.as_ref())?;
+        let left = ladder.steps_left(&start);
+        let existing = checkpoint::list(&run)?.len() as u64;
+        let checkpoints = Checkpoints::of(&ladder.recipe, &left, existing);
+        needs.check_space(&System, &run.checkpoints(), checkpoints, 0)?;
+        run.change_info(|info| info.status = Status::Running)?;
+        let climbed = device::run(&device, Fit { ladder, start });
+        let status = match &climbed {
+            Ok(()) => Status::Done,
+            Err(Error::Stopped { .. }) => Status::Stopped,
+            Err(_) => Status::Failed,
+        };
+        let noted = run.change_info(|info| info.status = status);
+        // The first error is the one to report: a full disk may refuse the note too.
+        climbed.and(noted)?;
+        Ok(run)
+    }
+}
+
+/// Makes the run of a recipe, if there is room for what it will hold.
+fn begin(recipe: &Checked, inputs: &Inputs, needs: &Needs) -> Result<RunDirectory, Error> {
+    say_remarks(recipe);
+    let steps: Vec<u64> = recipe.stage.iter().map(|stage| stage.steps).collect();
+    let checkpoints = Checkpoints::of(recipe, &steps, 0);
+    let files: NewInputs = new_inputs(recipe, inputs);
+    needs.check_space(&System, &recipe.run.root, checkpoints, files.bytes())?;
+    let info = RunInfo::new(&recipe.device.backend);
+    let (root, name) = (&recipe.run.root, &recipe.run.name);
+    RunDirectory::create_with(root, name, recipe.text(), info, &files)
+}
+
+fn say_remarks(recipe: &Checked) {
+    for remark in remarks(recipe) {
+        note(&remark);
+    }
 }
 
 struct Fit {
@@ -116,33 +177,9 @@ fn load_recipe(arguments: &cli::Fit) -> Result<Checked, Error> {
     let path = arguments.recipe.as_ref();
     let path = path.expect("clap requires it without --resume");
     let recipe = load(path, &sets)?;
-    device::check_compiled(&path.display().to_string(), &recipe.device.backend)?;
+    // A dry run says it with everything else that is missing.
+    if !arguments.dry_run {
+        device::check_compiled(&path.display().to_string(), &recipe.device.backend)?;
+    }
     Ok(recipe)
-}
-
-fn plan(recipe: &Checked, needs: &Needs) -> Result<(), Error> {
-    let mut lines: Vec<String> = recipe
-        .stage
-        .iter()
-        .map(|stage| {
-            let words = format!("policy {:?}, start {:?}", stage.policy, stage.start);
-            format!(
-                "stage {}: {} steps, {}",
-                stage.name,
-                stage.steps,
-                words.to_lowercase()
-            )
-        })
-        .collect();
-    let memory = readable_bytes(needs.bytes());
-    lines.push(format!(
-        "{} parameters, at least {memory} of memory",
-        needs.parameters
-    ));
-    let run = recipe.run.root.join(&recipe.run.name);
-    lines.push(format!(
-        "a run under {}, with a number if it exists",
-        run.display()
-    ));
-    answer::print(&(lines.join("\n") + "\n"))
 }

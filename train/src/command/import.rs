@@ -1,5 +1,6 @@
 //! `nerve import`: a checkpoint of a reference implementation becomes a run, for `eval`, `sample`, `route` and as a start.
 
+mod account;
 mod brian;
 mod brillm;
 mod probe;
@@ -8,9 +9,13 @@ mod save;
 use super::answer::{self, aligned};
 use crate::cli;
 use crate::error::{Error, Problem};
-use crate::import::fit::Fit;
+use crate::import::Checkpoint;
+use crate::import::dimensions;
+use crate::import::fit::{Fit, What};
 use crate::recipe::{ModelConfig, load};
-use std::path::Path;
+
+/// The most cells of a terminal that a name takes.
+const MOST_CELLS: usize = 120;
 
 /// Imports; the answer is the run directory, or the table of names with `--dry-run`.
 ///
@@ -30,27 +35,42 @@ fn option(name: &str, found: &str, expected: &str) -> Error {
 }
 
 /// Refuses a checkpoint of which something does not fit.
-fn require_fit(checkpoint: &Path, fits: &[Fit]) -> Result<(), Error> {
+fn require_fit(checkpoint: &Checkpoint, fits: &[Fit]) -> Result<(), Error> {
     let misfits: Vec<&Fit> = fits.iter().filter(|fit| !fit.is_fine()).collect();
     let Some(first) = misfits.first() else {
         return Ok(());
     };
-    let (what, name) = (first.what, answer::printable(first.name()));
+    let (what, name) = (&first.what, shown(first.name()));
     let found = format!("{what} ({name}), and {} more", misfits.len() - 1);
-    let problem = Problem::new(checkpoint, "", found, "the tensors of the recipe's model");
+    let expected = match (&first.what, &first.theirs) {
+        (What::OtherShape(wanted), Some(theirs)) => {
+            let found = theirs
+                .shape
+                .as_deref()
+                .map_or("none".to_string(), dimensions);
+            let wanted = dimensions(wanted);
+            format!("the tensors of the recipe's model, here {wanted} instead of {found}")
+        }
+        _ => "the tensors of the recipe's model".to_string(),
+    };
+    let problem = Problem::new(checkpoint.path(), "", found, expected);
     let advice = "see all of them with --dry-run, and make [model] that of the checkpoint";
+    let advice = match checkpoint.hint() {
+        Some(hint) => format!("{hint}; {advice}"),
+        None => advice.to_string(),
+    };
     Err(Error::Invalid(problem.advise(advice)))
 }
 
 fn table(fits: &[Fit]) -> String {
-    let cells = |side: &Option<(String, Vec<usize>)>| match side {
-        Some((name, shape)) => [answer::printable(name), format!("{shape:?}")],
-        None => ["-", "-"].map(str::to_string),
-    };
-    let mut table = vec![["theirs", "shape", "ours", "shape", ""].map(str::to_string)];
-    table.extend(fits.iter().map(|fit| {
-        let ([theirs, their_shape], [ours, our_shape]) = (cells(&fit.theirs), cells(&fit.ours));
-        [theirs, their_shape, ours, our_shape, fit.what.to_string()]
-    }));
+    let head = ["numbers", "layout", "theirs", "shape", "ours", "shape", ""];
+    let mut table = vec![head.map(str::to_string)];
+    let cells = |fit: &Fit| fit.cells().map(|cell| shown(&cell));
+    table.extend(fits.iter().map(cells));
     aligned(&table)
+}
+
+/// A name from a file, which may be of any length.
+fn shown(name: &str) -> String {
+    answer::fitted(&answer::printable(name), MOST_CELLS)
 }

@@ -5,27 +5,33 @@ mod picture;
 mod report;
 mod terminal;
 
-use super::answer::{self, printable};
+use super::answer;
 use super::markup;
 use super::trained::Trained;
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
+use crate::escape;
+use crate::file;
+use crate::ladder;
 use crate::learner::ValidationData;
 use crate::recipe::ModelConfig;
-use crate::task::Decoder;
+use crate::task::{Decoder, begun};
 use brian::Rules;
+use brian::collapse::by_design;
 use brian::loss::language;
 use brian::route::policy::Row;
 use brian::route::trace::Walks;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use report::{Passes, RouteReport};
-use std::fs;
 use std::path::Path;
 
 /// The width of a terminal that does not say its own.
 const WIDTH: usize = 100;
+
+/// The longest text that is walked.
+const TEXT_BYTES: u64 = 64 << 20;
 
 /// Walks, and prints or writes the report.
 ///
@@ -63,7 +69,7 @@ pub fn run(arguments: &cli::Route) -> Result<(), Error> {
 
 fn read(path: &Path) -> Result<String, Error> {
     let expected = "a text in UTF-8";
-    fs::read_to_string(path).map_err(|cause| Error::unreadable(path, expected, cause))
+    file::read_stream(path, expected, TEXT_BYTES)
 }
 
 struct Walk<'a> {
@@ -87,9 +93,12 @@ impl Task for Walk<'_> {
             ..RouteReport::default()
         };
         match &self.text {
-            Some(text) => self.of_text(&model, text, &device, &mut report),
+            Some(text) => self.of_text(&model, text, &device, &mut report)?,
             None => self.of_data(&model, &device, &mut report)?,
         }
+        let plan = ladder::route(self.trained.stage(), &self.trained.recipe);
+        let teacher = plan.teacher();
+        report.by_design = teacher.map_or(Vec::new(), |teacher| by_design(teacher, &report.counts));
         Ok(report)
     }
 }
@@ -104,16 +113,25 @@ impl Walk<'_> {
     ) -> Result<(), Error> {
         let recipe = &self.trained.recipe;
         let first = &recipe.data.valid[0];
+        self.trained.check_data([first.path.as_path()])?;
         let splits = [(first.name.clone(), first.path.as_path())];
         let tokenizer = &self.trained.tokenizer;
         let sequences = recipe.batch.sequences;
-        let data = ValidationData::open(&splits, &recipe.data, sequences, self.tokens, tokenizer)?;
+        let data = ValidationData::open(
+            &splits,
+            &recipe.data,
+            sequences,
+            self.tokens,
+            None,
+            tokenizer,
+        )?;
         for batch in data.batches() {
             let rules = self.trained.route().rules;
             let (logits, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
             let Some(trace) = trace else { continue };
             let nats = language::nats(logits, batch.target_tokens(device)) * batch.counted(device);
             let nats = nats.sum().into_data().iter::<f64>().sum();
+            self.trained.require_finite("loss", nats)?;
             self.count(
                 &mut report.passes,
                 &rules,
@@ -147,12 +165,11 @@ impl Walk<'_> {
         text: &str,
         device: &B::Device,
         report: &mut RouteReport,
-    ) {
-        let tokenizer = &self.trained.tokenizer;
-        let mut ids = tokenizer.encode(text);
-        if ids.is_empty() {
-            ids.push(tokenizer.start());
-        }
+    ) -> Result<(), Error> {
+        let Trained {
+            tokenizer, recipe, ..
+        } = self.trained;
+        let ids = begun(tokenizer, recipe.data.start(), text);
         let rules = self.trained.route().rules;
         for (sequence, ids) in ids.chunks(self.trained.recipe.model.context()).enumerate() {
             let values: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
@@ -162,7 +179,9 @@ impl Walk<'_> {
                 sequence: sequence as u64,
                 difficulty: None,
             };
-            let (_, trace) = model.forward(input, &rules, &[row]);
+            let (logits, trace) = model.forward(input, &rules, &[row]);
+            let sum = logits.sum().into_data().iter::<f64>().sum();
+            self.trained.require_finite("sum of the logits", sum)?;
             let Some(trace) = trace else { continue };
             self.count(&mut report.passes, &rules, &trace.walks, 0.0, 0);
             report
@@ -173,6 +192,7 @@ impl Walk<'_> {
                 report.show(&trace.walks, 0, texts);
             }
         }
+        Ok(())
     }
 
     fn count(&self, passes: &mut Passes, rules: &Rules, walks: &Walks, nats: f64, targets: u64) {
@@ -197,7 +217,7 @@ impl Walk<'_> {
         match self.trained.tokenizer.decode(&[id]) {
             text if text.is_empty() => "␃".to_string(),
             text if text == "\u{fffd}" => format!("#{id}"),
-            text => printable(&text.replace('\n', "⏎")),
+            text => escape::terminal(&text),
         }
     }
 }

@@ -4,38 +4,59 @@ use super::answer;
 use super::stream;
 use super::trained::Trained;
 use crate::cli;
+use crate::data::{BadUtf8, DocumentReader, Format, ReadRules, Tokenizer};
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
-use crate::hook::continue_text;
+use crate::say::note;
+use crate::task::{Continuation, Drawn, StopReason, not_finite, prompt_tokens};
 use brian::generate::Sampling;
 use brian::random;
 use burn::tensor::backend::AutodiffBackend;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
 
 /// Prints the continuations.
 ///
 /// # Errors
-/// `Config` for a temperature or a top-p that is none; else see [`Trained::open`].
+/// `Config` for a temperature or another bound that is none, or a prompt without a token; `Invalid` for logits that are not
+/// finite; else see [`Trained::open`].
 pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
     let trained = Trained::open(&arguments.source)?;
-    if arguments.prompt_file.is_none() {
-        check_prompt(&trained, &arguments.prompt)?;
-    }
     if arguments.stream {
-        return stream::run(trained, arguments, sampling(arguments, 0));
+        return stream::run(trained, arguments);
     }
+    let prompt = match &arguments.prompt_file {
+        None => arguments.prompt.clone(),
+        Some(file) => texts_of(file, &trained.tokenizer)?.collect::<Result<_, _>>()?,
+    };
+    let text = trained.tokenizer.encode(&prompt);
+    let mut facts = PromptFacts::default();
+    let unknown = trained.tokenizer.specials().unknown;
+    let text = text.into_iter().inspect(|&id| facts.add(id, unknown));
+    let tokens: Vec<u32> =
+        prompt_tokens(&trained.tokenizer, trained.recipe.data.start(), text).collect();
+    check_prompt(&tokens)?;
+    facts.say(tokens.len() as u64, trained.recipe.model.context());
     let device = trained.device.clone();
-    let texts = device::run(&device, Continue { trained, arguments })?;
+    let sampled = device::run(
+        &device,
+        Continue {
+            trained,
+            arguments,
+            tokens,
+        },
+    )?;
     if arguments.source.json {
-        let samples: Vec<_> = texts.iter().map(|text| json!({ "text": text })).collect();
-        let prompt = &arguments.prompt;
-        return answer::print_json(&json!({ "schema": 1, "prompt": prompt, "samples": samples }));
+        let samples: Vec<Value> = sampled.iter().map(Sampled::object).collect();
+        return answer::print_json(&json!({
+            "schema": 1, "prompt": prompt, "prompt_tokens": facts.tokens, "prompt_unknown": facts.unknown,
+            "samples": samples,
+        }));
     }
-    let whole = texts
-        .iter()
-        .map(|text| format!("{}{text}\n", arguments.prompt));
-    answer::print(&whole.collect::<Vec<_>>().join("---\n"))
+    say_stops(sampled.iter().map(|it| (it.stop, it.tokens)), arguments);
+    let whole = sampled.iter().map(|it| format!("{prompt}{}\n", it.text));
+    answer::print_text(&whole.collect::<Vec<_>>().join("---\n"))
 }
 
 fn check(arguments: &cli::Sample) -> Result<(), Error> {
@@ -57,48 +78,167 @@ fn check(arguments: &cli::Sample) -> Result<(), Error> {
     if !(arguments.top_p > 0.0 && arguments.top_p <= 1.0) {
         return wrong("--top-p", arguments.top_p, "a number above 0 and at most 1");
     }
+    if !(0.0..=1.0).contains(&arguments.min_p) {
+        return wrong("--min-p", arguments.min_p, "a number from 0 to 1");
+    }
     Ok(())
 }
 
-fn sampling(arguments: &cli::Sample, index: u64) -> Sampling {
-    Sampling {
+/// How the continuation of this index is drawn.
+pub(super) fn how(trained: &Trained, arguments: &cli::Sample, index: u64) -> Continuation {
+    let sampling = Sampling {
         temperature: arguments.temperature,
+        top_k: arguments.top_k,
         top_p: arguments.top_p,
+        min_p: arguments.min_p,
         seed: random::key(arguments.seed, "continuation", index),
+    };
+    let context = trained.recipe.model.context();
+    let how = Continuation::new(&trained.tokenizer, arguments.tokens, context, sampling);
+    match arguments.ignore_end {
+        false => how,
+        true => how.beyond_ends(&trained.tokenizer, trained.recipe.data.start()),
     }
 }
 
-/// An empty text begins with the end of the one before, if there is a token for that.
-fn check_prompt(trained: &Trained, prompt: &str) -> Result<(), Error> {
-    let tokenizer = &trained.tokenizer;
-    if tokenizer.specials().end.is_some() || !tokenizer.encode(prompt).is_empty() {
-        return Ok(());
+/// A model needs a token to start from.
+fn check_prompt(tokens: &[u32]) -> Result<(), Error> {
+    match tokens.is_empty() {
+        false => Ok(()),
+        true => Err(no_prompt()),
     }
+}
+
+/// A prompt without a token, of a tokenizer that has none to begin a text with.
+pub(super) fn no_prompt() -> Error {
     let expected = "a text: this run's tokenizer has no token that begins one";
     let problem = Problem::new("command line", "--prompt", "no token", expected);
-    Err(Error::config(problem))
+    Error::config(problem)
+}
+
+/// The text of a file or stream, piece by piece; each can be encoded by itself.
+///
+/// # Errors
+/// If it cannot be opened; each piece, if it cannot be read.
+pub(super) fn texts_of(
+    file: &Path,
+    tokenizer: &Tokenizer,
+) -> Result<impl Iterator<Item = Result<String, Error>> + Send + use<>, Error> {
+    let rules = ReadRules {
+        on_bad_utf8: BadUtf8::Replace,
+        max_line_bytes: 64 << 20,
+        // A prompt is a text, whatever it begins with.
+        format: Format::Text,
+        ..ReadRules::default()
+    };
+    let mut pieces = DocumentReader::open(file, &rules, None)?.in_pieces(tokenizer.cut());
+    let path = file.display().to_string();
+    let texts = std::iter::from_fn(move || {
+        let next = pieces.next();
+        let replaced = pieces.counts().characters_replaced;
+        if next.is_none() && replaced > 0 {
+            note(&format!(
+                "{path}: {replaced} places are no UTF-8; U+FFFD stands for each"
+            ));
+        }
+        Some(next?.map(|piece| piece.text))
+    });
+    Ok(texts.fuse())
+}
+
+/// What a prompt was made of, the start symbol apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PromptFacts {
+    /// Tokens of its text.
+    pub tokens: u64,
+    /// Those that stand for what the tokenizer does not know.
+    pub unknown: u64,
+}
+
+impl PromptFacts {
+    pub(super) fn add(&mut self, id: u32, unknown: u32) {
+        self.tokens += 1;
+        self.unknown += u64::from(id == unknown);
+    }
+
+    /// Says what the model does not see, or cannot know. `all` counts the start symbol too.
+    pub(super) fn say(&self, all: u64, context: usize) {
+        if all > context as u64 {
+            note(&format!(
+                "the prompt has {all} tokens; the model sees the last {context}, its context"
+            ));
+        }
+        if self.unknown > 0 {
+            let share = 100.0 * self.unknown as f64 / self.tokens as f64;
+            let loud = if share > 1.0 { "warning: " } else { "" };
+            let (unknown, tokens) = (self.unknown, self.tokens);
+            note(&format!(
+                "{loud}{unknown} of the prompt's {tokens} tokens ({share:.2} %) are <unk>: the tokenizer has no other token for \
+                 them"
+            ));
+        }
+    }
+}
+
+/// Says where a continuation is shorter than was asked for.
+pub(super) fn say_stops(stops: impl Iterator<Item = (StopReason, usize)>, arguments: &cli::Sample) {
+    let asked = arguments.tokens;
+    for (stop, tokens) in stops {
+        match stop {
+            StopReason::End => note(&format!(
+                "the document ends with token {tokens} of at most {asked}; --ignore-end goes on behind it"
+            )),
+            StopReason::NoCandidate => note(&format!(
+                "no token can follow the {tokens} that were drawn, of at most {asked}"
+            )),
+            StopReason::Length | StopReason::Refused => {}
+        }
+    }
+}
+
+/// A continuation as text.
+struct Sampled {
+    text: String,
+    /// How many were drawn, the end of the document included.
+    tokens: usize,
+    stop: StopReason,
+}
+
+impl Sampled {
+    fn object(&self) -> Value {
+        json!({ "text": self.text, "tokens": self.tokens, "stop_reason": self.stop })
+    }
 }
 
 struct Continue<'a> {
     trained: Trained,
     arguments: &'a cli::Sample,
+    tokens: Vec<u32>,
 }
 
 impl Task for Continue<'_> {
-    type Output = Vec<String>;
+    type Output = Vec<Sampled>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<String>, Error> {
-        let Self { trained, arguments } = self;
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Sampled>, Error> {
+        let Self {
+            trained,
+            arguments,
+            tokens,
+        } = self;
         let model = trained.model::<B::InnerBackend>(&device)?;
         let model = model.multiplying_in(trained.device.dtype);
         let rules = trained.route().rules;
-        let context = trained.recipe.model.context();
         let sample = |index: u64| {
-            let sampling = sampling(arguments, index);
-            continue_text(&trained.tokenizer, &arguments.prompt, |tokens| {
-                model.continue_tokens(tokens, arguments.tokens, context, &rules, sampling)
+            let how = how(&trained, arguments, index);
+            let drawn = model.continue_tokens(&tokens, &rules, &how);
+            let Drawn { tokens, stop } =
+                drawn.map_err(|it| Error::Invalid(not_finite(&trained.loaded.path, it)))?;
+            Ok(Sampled {
+                text: trained.tokenizer.decode(&tokens),
+                tokens: tokens.len(),
+                stop,
             })
         };
-        Ok((0..arguments.n).map(sample).collect())
+        (0..arguments.n).map(sample).collect()
     }
 }

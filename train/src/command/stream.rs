@@ -1,125 +1,152 @@
-//! `nerve sample --stream`: a graph reads a text of any length and goes on token by token, in constant memory.
+//! `nerve sample --stream`: the continuation is printed as it comes; a prompt of any length is read in constant memory.
 
 use super::answer;
+use super::sample::{PromptFacts, how, no_prompt, say_stops, texts_of};
 use super::trained::Trained;
 use crate::cli;
-use crate::data::{BadUtf8, DocumentReader, DocumentRule, ReadRules, Tokenizer};
+use crate::data::Tokenizer;
 use crate::device::{self, Task};
-use crate::error::{Error, Problem};
-use crate::task::Decoder;
-use brian::generate::Sampling;
+use crate::error::Error;
+use crate::task::{not_finite, prompt_tokens};
 use burn::tensor::backend::AutodiffBackend;
-use std::path::Path;
 
 /// Prints the continuation as it comes.
 ///
 /// # Errors
-/// `Config` for a model that has to remember all it read; else what reading and writing meet.
-pub fn run(trained: Trained, arguments: &cli::Sample, sampling: Sampling) -> Result<(), Error> {
+/// `Config` for a prompt without a token; `Invalid` for logits that are not finite; else what reading and writing meet.
+pub fn run(trained: Trained, arguments: &cli::Sample) -> Result<(), Error> {
     let device = trained.device.clone();
-    device::run(
-        &device,
-        Stream {
-            trained,
-            arguments,
-            sampling,
-        },
-    )
+    device::run(&device, Stream { trained, arguments })
 }
 
 struct Stream<'a> {
     trained: Trained,
     arguments: &'a cli::Sample,
-    sampling: Sampling,
 }
 
 impl Task for Stream<'_> {
     type Output = ();
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
-        let Decoder::BriLlm(signal) = self.trained.model::<B::InnerBackend>(&device)? else {
-            let problem = Problem::new(
-                "command line",
-                "--stream",
-                "a model that has to remember all it read",
-                "a BriLLM",
-            );
-            return Err(Error::config(problem.advise("leave --stream away")));
-        };
-        let tokenizer = &self.trained.tokenizer;
-        let mut problem = None;
-        let mut prompt: Box<dyn Iterator<Item = u32> + Send> = match &self.arguments.prompt_file {
-            None => Box::new(tokenizer.encode(&self.arguments.prompt).into_iter()),
-            Some(file) => Box::new(tokens_of(file, tokenizer, &mut problem)?),
-        };
-        let first = prompt.next().unwrap_or(tokenizer.start());
-        let mut text = Text {
-            tokenizer,
-            pending: Vec::new(),
-        };
+        let Self { trained, arguments } = self;
+        let model = trained.model::<B::InnerBackend>(&device)?;
+        let model = model.multiplying_in(trained.device.dtype);
+        let tokenizer = &trained.tokenizer;
+        let mut unread = Ok(());
+        let mut facts = PromptFacts::default();
+        let mut all = 0;
+        let text = tokens_of(arguments, tokenizer, &mut unread)?;
+        let unknown = tokenizer.specials().unknown;
+        let text = text.inspect(|&id| facts.add(id, unknown));
+        let mut prompt = prompt_tokens(tokenizer, trained.recipe.data.start(), text)
+            .inspect(|_| all += 1)
+            .peekable();
+        if prompt.peek().is_none() {
+            drop(prompt);
+            return unread.and(Err(no_prompt()));
+        }
+        let mut characters = Characters::default();
         let mut written = Ok(());
-        signal.stream(
-            std::iter::once(first).chain(prompt),
-            self.arguments.tokens,
-            self.sampling,
-            |token| {
-                written = answer::print(&text.next(token));
-                written.is_ok()
-            },
-        );
+        let mut drawn = 0;
+        let rules = trained.route().rules;
+        let how = how(&trained, arguments, 0);
+        let stop = model.stream(prompt, &rules, &how, |token| {
+            drawn += 1;
+            written = answer::print_text(&characters.add(tokenizer.bytes(token)));
+            written.is_ok()
+        });
         written?;
-        answer::print(&text.rest())?;
-        answer::print("\n")?;
-        problem.map_or(Ok(()), Err)
+        answer::print_text(&format!("{}\n", characters.rest()))?;
+        let stop = stop.map_err(|it| Error::Invalid(not_finite(&trained.loaded.path, it)))?;
+        facts.say(all, trained.recipe.model.context());
+        say_stops(std::iter::once((stop, drawn)), arguments);
+        unread
     }
 }
 
-/// The tokens of a file, piece by piece; where it cannot be read on, they end and the problem is left behind.
+/// The tokens of the prompt's text; where a file cannot be read on, they end and the reason is left behind.
 fn tokens_of<'a>(
-    file: &Path,
+    arguments: &'a cli::Sample,
     tokenizer: &'a Tokenizer,
-    problem: &'a mut Option<Error>,
-) -> Result<impl Iterator<Item = u32> + Send + 'a, Error> {
-    let rules = ReadRules {
-        document: DocumentRule::File,
-        field: String::new(),
-        on_bad_utf8: BadUtf8::Replace,
-        max_line_bytes: 64 << 20,
+    unread: &'a mut Result<(), Error>,
+) -> Result<Box<dyn Iterator<Item = u32> + Send + 'a>, Error> {
+    let Some(file) = &arguments.prompt_file else {
+        return Ok(Box::new(tokenizer.encode(&arguments.prompt).into_iter()));
     };
-    let mut pieces = DocumentReader::open(file, &rules, None)?;
-    let piece = move || match pieces.next()? {
-        Ok(piece) => Some(tokenizer.encode(&piece.text)),
+    let mut texts = texts_of(file, tokenizer)?;
+    let piece = move || match texts.next()? {
+        Ok(text) => Some(tokenizer.encode(&text)),
         Err(error) => {
-            *problem = Some(error);
+            *unread = Err(error);
             None
         }
     };
-    Ok(std::iter::from_fn(piece).flatten())
+    Ok(Box::new(std::iter::from_fn(piece).flatten()))
 }
 
-/// Tokens on their way to text: a character may need several.
-struct Text<'a> {
-    tokenizer: &'a Tokenizer,
-    pending: Vec<u32>,
+/// Bytes on their way to text: a character may need those of several tokens. What comes out is, all together, what
+/// `String::from_utf8_lossy` makes of all bytes at once.
+#[derive(Default)]
+struct Characters {
+    pending: Vec<u8>,
 }
 
-impl Text<'_> {
-    /// What is complete with one more token.
-    fn next(&mut self, token: u32) -> String {
-        self.pending.push(token);
-        let text = self.tokenizer.decode(&self.pending);
-        // No character takes more than four tokens; what is still broken then is broken.
-        match text.ends_with(char::REPLACEMENT_CHARACTER) && self.pending.len() < 4 {
-            true => String::new(),
-            false => {
-                self.pending.clear();
-                text
+impl Characters {
+    /// What is complete with these bytes.
+    fn add(&mut self, bytes: &[u8]) -> String {
+        self.pending.extend_from_slice(bytes);
+        let mut text = String::new();
+        let mut complete = 0;
+        for chunk in self.pending.utf8_chunks() {
+            let invalid = chunk.invalid();
+            text.push_str(chunk.valid());
+            complete += chunk.valid().len();
+            if can_go_on(invalid) && complete + invalid.len() == self.pending.len() {
+                break;
             }
+            if !invalid.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+            complete += invalid.len();
         }
+        self.pending.drain(..complete);
+        text
     }
 
     /// What is left at the end.
     fn rest(&mut self) -> String {
-        self.tokenizer.decode(&std::mem::take(&mut self.pending))
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
+    }
+}
+
+/// Whether bytes begin a character that is not complete yet.
+fn can_go_on(bytes: &[u8]) -> bool {
+    matches!(std::str::from_utf8(bytes), Err(error) if error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_bytes_are_dealt_out_the_text_is_the_same() {
+        let broken = [b"\xf0\x9f", &b"\xe2\x82"[..], b"a\xff\xc3\xa9\xed\xa0\x80"].concat();
+        let texts = ["naïve 😀 字".as_bytes(), b"\xf0\x9f\x98", &broken, b""];
+        for bytes in texts {
+            for piece in 1..=5 {
+                let mut characters = Characters::default();
+                let streamed = bytes.chunks(piece).map(|piece| characters.add(piece));
+                let mut streamed = streamed.collect::<String>();
+                streamed += &characters.rest();
+                assert_eq!(streamed, String::from_utf8_lossy(bytes), "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_character_comes_with_its_last_byte() {
+        let mut characters = Characters::default();
+        let shown = "é字".bytes().map(|byte| characters.add(&[byte]));
+        assert_eq!(shown.collect::<Vec<_>>(), ["", "é", "", "", "字"]);
     }
 }

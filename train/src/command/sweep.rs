@@ -1,21 +1,33 @@
-//! `nerve sweep`: the runs of a sweep one after the other, and a table of what they came to. What is done is not done again.
+//! `nerve sweep`: the runs of a sweep one after the other, and a table of what they came to. What is done is not done again,
+//! and what was done under another definition is no result of this sweep.
+
+mod definition;
+mod plan;
+mod report;
+mod timing;
 
 use super::answer::{self, aligned};
 use super::fit;
 use crate::cli;
 use crate::error::{Error, Problem};
-use crate::recipe::sweep::{Sweep, Variant};
-use crate::run::{RunDirectory, Status, checkpoint};
+use crate::recipe::load_run;
+use crate::recipe::sweep::{CONTROL, Sweep, Variant};
+use crate::run::{RunDirectory, checkpoint};
 use crate::say::note;
-use crate::signal;
+use crate::signal::{self, Stop};
+use plan::{Pace, Planned, Standing};
+use report::{Failed, Finished, Report};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Runs and compares.
 ///
 /// # Errors
-/// `Config` for the sweep or one of its recipes; what the first run that fails meets.
+/// `Config` for the sweep, its recipes, and every run that is not what its row says; `Refused` if runs failed, after the others
+/// were run; `Stopped` after a signal.
 pub fn run(arguments: &cli::Sweep) -> Result<(), Error> {
+    arguments.render.check()?;
+    let stop = signal::install()?;
     let sweep = Sweep::load(&arguments.sweep)?;
     let name = arguments
         .sweep
@@ -23,101 +35,202 @@ pub fn run(arguments: &cli::Sweep) -> Result<(), Error> {
         .unwrap_or_default()
         .to_string_lossy();
     let mut variants = sweep.variants(&name)?;
-    if !arguments.only.is_empty() {
-        variants.retain(|variant| arguments.only.contains(&variant.row));
-        if variants.is_empty() {
-            let rows: Vec<&str> = sweep.row.iter().map(|row| row.name.as_str()).collect();
-            let found = arguments.only.join(", ");
-            let problem = Problem::new("command line", "--only", found, rows.join(", "));
-            return Err(Error::config(problem));
-        }
-    }
-    arguments.render.check()?;
-    let stop = signal::install()?;
-    let mut results = Vec::new();
-    for variant in variants {
-        let path = variant.recipe.run.root.join(&variant.recipe.run.name);
-        let Variant { row, seed, recipe } = variant;
-        let existing = path
-            .is_dir()
-            .then(|| RunDirectory::open(&path))
-            .transpose()?;
-        let done = match &existing {
-            Some(run) => run.info()?.status == Status::Done,
-            None => false,
+    sweep.check_compare(&arguments.sweep, &variants)?;
+    pick(&sweep, &mut variants, &arguments.only)?;
+    say_what_is_lacking(&sweep, &variants);
+    let root = variants[0].recipe.run.root.clone();
+    let mut planned = plan::plan(variants, arguments.again)?;
+    plan::check(&planned)?;
+    let mut pace = Pace::of(&planned);
+    note(&pace.summary(&planned));
+    if arguments.dry_run {
+        return match arguments.json {
+            true => answer::print_json(&plan_as_json(&sweep, &planned, &pace)),
+            false => answer::print(&plan_as_text(&planned)),
         };
-        if arguments.dry_run {
-            let what = match (&existing, done) {
-                (_, true) => "done",
-                (Some(_), false) => "go on",
-                (None, _) => "new",
-            };
-            results.push((row, seed, what.to_string(), BTreeMap::new()));
-            continue;
+    }
+    // A part of a sweep would take the place of the whole table.
+    let keep = arguments
+        .only
+        .is_empty()
+        .then_some((root.as_path(), &*name));
+    let mut report = Report {
+        sweep: &sweep,
+        finished: Vec::new(),
+        failed: Vec::new(),
+    };
+    climb(&mut planned, &mut report, &mut pace, &stop, arguments, keep)?;
+    match keep {
+        Some((root, name)) => {
+            let [text, object] = report.keep(root, name)?;
+            note(&format!(
+                "the table is kept as {} and {}",
+                text.display(),
+                object.display()
+            ));
         }
-        if !done {
-            note(&format!("row {row}, seed {seed}: {}", path.display()));
-            fit::train(recipe, existing, stop.clone(), arguments.render, false)?;
-        }
-        let numbers = last_validation(&RunDirectory::open(&path)?)?;
-        results.push((row, seed, path.display().to_string(), numbers));
+        None => note("with --only the table is not kept as a file"),
     }
     match arguments.json {
-        true => answer::print_json(&object(&sweep, &results)),
-        false => answer::print(&table(&sweep, &results)),
+        true => answer::print_json(&report.json())?,
+        false => answer::print(&report.text())?,
+    }
+    refuse_failed(&report)
+}
+
+/// Only the rows that were asked for.
+fn pick(sweep: &Sweep, variants: &mut Vec<Variant>, only: &[String]) -> Result<(), Error> {
+    let rows: Vec<&str> = sweep.row.iter().map(|row| row.name.as_str()).collect();
+    let unknown: Vec<Problem> = only
+        .iter()
+        .filter(|name| !rows.contains(&name.as_str()))
+        .map(|name| Problem::new("command line", "--only", name, rows.join(", ")))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Error::Config(unknown));
+    }
+    variants.retain(|variant| only.is_empty() || only.contains(&variant.row));
+    Ok(())
+}
+
+/// Says once per row which numbers its runs cannot have.
+fn say_what_is_lacking(sweep: &Sweep, variants: &[Variant]) {
+    let mut said = "";
+    for variant in variants {
+        let lacks = variant.lacks(&sweep.compare);
+        if !lacks.is_empty() && variant.row != said {
+            said = &variant.row;
+            note(&format!("row {said} measures no {}", lacks.join(", ")));
+        }
+    }
+    if !sweep.row.iter().any(|row| row.name == CONTROL) {
+        note(&format!(
+            "no row is named {CONTROL:?}: the table will have no differences"
+        ));
     }
 }
 
-/// Row, seed, run and numbers.
-type Done = (String, u64, String, BTreeMap<String, f64>);
-
-fn last_validation(run: &RunDirectory) -> Result<BTreeMap<String, f64>, Error> {
-    let loaded = checkpoint::latest(run)?;
-    Ok(loaded.map_or_else(BTreeMap::new, |loaded| loaded.snapshot.state.stage_valid))
+/// Trains what is left, one run after the other. A run that fails does not stop the others; a signal does.
+fn climb(
+    planned: &mut [Planned],
+    report: &mut Report<'_>,
+    pace: &mut Pace,
+    stop: &Stop,
+    arguments: &cli::Sweep,
+    keep: Option<(&Path, &str)>,
+) -> Result<(), Error> {
+    for index in 0..planned.len() {
+        let trained = train(&planned[index], stop, arguments);
+        let Variant { row, seed, .. } = &planned[index].variant;
+        let (row, seed) = (row.clone(), *seed);
+        let was_left = planned[index].steps_left() > 0;
+        match trained.and_then(|run| Ok((checkpoint::glance(&run)?, run))) {
+            Ok((newest, run)) => {
+                pace.learn(&row, &run);
+                report.finished.push(Finished {
+                    row,
+                    seed,
+                    run: run.path().to_path_buf(),
+                    numbers: newest
+                        .map_or_else(Default::default, |newest| newest.state.stage_valid),
+                });
+                planned[index].standing = Standing::Done(run);
+            }
+            Err(stopped @ Error::Stopped { .. }) => return Err(stopped),
+            Err(problem) => {
+                note(&format!("row {row}, seed {seed} failed: {problem}"));
+                let problem = problem.to_string().replace('\n', "; ");
+                report.failed.push(Failed { row, seed, problem });
+            }
+        }
+        if was_left && let Some((root, name)) = keep {
+            report.keep(root, name)?;
+        }
+        let left = &planned[index + 1..];
+        if was_left && left.iter().any(|one| one.steps_left() > 0) {
+            let time = pace.seconds_left(left);
+            let time = time.map_or("an unknown time".to_string(), answer::readable_seconds);
+            note(&format!(
+                "{} of {} runs are through, about {time} left",
+                index + 1,
+                planned.len()
+            ));
+        }
+    }
+    Ok(())
 }
 
-fn object(sweep: &Sweep, results: &[Done]) -> Value {
-    let runs = results.iter().map(|(row, seed, run, numbers)| {
-        json!({ "row": row, "seed": seed, "run": run, "numbers": numbers })
+/// The run of a row and seed, trained to its end.
+fn train(planned: &Planned, stop: &Stop, arguments: &cli::Sweep) -> Result<RunDirectory, Error> {
+    let Variant { row, seed, recipe } = &planned.variant;
+    let (recipe, existing) = match &planned.standing {
+        Standing::Done(run) => return Ok(run.clone()),
+        // With its own recipe, whose comments may be others.
+        Standing::GoesOn(run, _) => (load_run(&run.recipe(), &[])?, Some(run.clone())),
+        Standing::New | Standing::Again => {
+            let file = &recipe.source().file;
+            (
+                crate::recipe::load::from_text(file, recipe.text().to_string(), &[])
+                    .map_err(Error::Config)?,
+                None,
+            )
+        }
+    };
+    note(&format!(
+        "row {row}, seed {seed}: {}",
+        planned.standing.word()
+    ));
+    fit::train(recipe, existing, stop.clone(), arguments.render, false)
+}
+
+fn refuse_failed(report: &Report<'_>) -> Result<(), Error> {
+    if report.failed.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = report
+        .failed
+        .iter()
+        .map(|run| format!("row {}, seed {}", run.row, run.seed))
+        .collect();
+    let all = report.failed.len() + report.finished.len();
+    Err(Error::Refused(format!(
+        "{} of {all} runs failed ({}); the table is that of the others, and the reasons stand below it",
+        names.len(),
+        names.join("; ")
+    )))
+}
+
+fn plan_as_text(planned: &[Planned]) -> String {
+    let mut table = vec![["row", "seed", "what", "steps left", "run"].map(str::to_string)];
+    table.extend(planned.iter().map(|one| {
+        let Variant { row, seed, recipe } = &one.variant;
+        let named = || recipe.run.root.join(&recipe.run.name);
+        let run = one
+            .standing
+            .run()
+            .map_or_else(named, |run| run.path().to_path_buf());
+        [
+            row.clone(),
+            seed.to_string(),
+            one.standing.word().to_string(),
+            one.steps_left().to_string(),
+            run.display().to_string(),
+        ]
+    }));
+    aligned(&table)
+}
+
+fn plan_as_json(sweep: &Sweep, planned: &[Planned], pace: &Pace) -> Value {
+    let runs = planned.iter().map(|one| {
+        json!({
+            "row": one.variant.row,
+            "seed": one.variant.seed,
+            "what": one.standing.word(),
+            "steps_left": one.steps_left(),
+            "run": one.standing.run().map(RunDirectory::path),
+        })
     });
     let runs: Vec<Value> = runs.collect();
-    json!({ "schema": 1, "question": sweep.question, "runs": runs })
-}
-
-/// Per row and number the mean over the seeds, with the smallest and the largest.
-fn table(sweep: &Sweep, results: &[Done]) -> String {
-    let mut lines = vec![["row", "runs", "number", "mean", "from", "to"].map(str::to_string)];
-    for row in &sweep.row {
-        let runs: Vec<&Done> = results.iter().filter(|done| done.0 == row.name).collect();
-        let Some(first) = runs.first() else { continue };
-        if runs.iter().all(|done| done.3.is_empty()) {
-            let empty = String::new;
-            lines.push([
-                row.name.clone(),
-                first.2.clone(),
-                empty(),
-                empty(),
-                empty(),
-                empty(),
-            ]);
-        }
-        for name in &sweep.compare {
-            let values: Vec<f64> = runs
-                .iter()
-                .filter_map(|done| done.3.get(name))
-                .copied()
-                .collect();
-            if values.is_empty() {
-                continue;
-            }
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let numbers = [mean, least, most].map(|value| format!("{value:.4}"));
-            let [mean, least, most] = numbers;
-            let count = values.len().to_string();
-            lines.push([row.name.clone(), count, name.clone(), mean, least, most]);
-        }
-    }
-    format!("{}\n{}", sweep.question, aligned(&lines))
+    let seconds = pace.seconds_left(planned);
+    json!({ "schema": 1, "question": sweep.question, "runs": runs, "seconds_left": seconds })
 }

@@ -1,22 +1,30 @@
 //! `nerve tokenizer train`, `nerve tokenizer inspect`, and `encode` for comparing with other programs.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::answer::{print, print_json};
+use super::answer::{padded, print, print_json, print_text, printable};
 use super::data::{create_parent, refuse_existing};
 use crate::cli::tokenizer::{EncodeArgs, InspectArgs, TokenizerArgs, TokenizerCommand, TrainArgs};
-use crate::data::document::{BadUtf8, DocumentReader, DocumentRule, ReadRules};
+use crate::data::document::DocumentReader;
 use crate::data::prepare::progress_bar;
-use crate::data::tokenizer::{Kind, Normalise, Tokenizer};
+use crate::data::tokenizer::{Kind, Normalise, Specials, SpelledSpecials, Tokenizer};
 use crate::error::{Error, Problem};
+use crate::escape;
+use crate::file::open_stream;
+use crate::run::replace_file;
+use crate::say::note;
 use crate::text::json_complaint;
 
 /// Byte pairs to learn if nobody says how many.
 const BPE_VOCABULARY: usize = 4096;
+
+/// The longest line of texts to encode.
+const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Runs the verb that was typed.
 ///
@@ -48,19 +56,18 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
         let problem = Problem::new("command line", "--normalise", "another kind", expected);
         return Err(Error::config(problem));
     }
-    let rules = ReadRules {
-        document: DocumentRule::File,
-        field: arguments.field.clone(),
-        on_bad_utf8: BadUtf8::Error,
-        max_line_bytes: 16 << 20,
-    };
+    let rules = arguments.reading.rules();
     let mut readers = Vec::new();
     let mut size = 0;
     for file in &arguments.files {
-        readers.push(DocumentReader::open(file, &rules, None)?);
-        size += fs::metadata(file)
-            .map_err(|e| Error::resource(file, "read", e))?
-            .len();
+        let reader = DocumentReader::open(file, &rules, None)?.advising_options();
+        // A pipe has no size.
+        if !reader.is_stream() {
+            size += fs::metadata(file)
+                .map_err(|e| Error::resource(file, "read", e))?
+                .len();
+        }
+        readers.push((file.clone(), reader));
     }
     if arguments.dry_run {
         let (n_files, output) = (readers.len(), arguments.output.display());
@@ -70,7 +77,7 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     }
     let default = (arguments.kind == Kind::Bpe).then_some(BPE_VOCABULARY);
     let bar = progress_bar(size);
-    let texts = texts(readers, bar.clone());
+    let texts = texts(readers, arguments.reading.specials, bar.clone());
     let size = arguments.vocabulary.or(default);
     let tokenizer = match arguments.kind {
         Kind::Character => Tokenizer::train_characters(arguments.normalise, texts, size)?,
@@ -79,29 +86,71 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     bar.finish_and_clear();
     let found = tokenizer.vocabulary_size();
     if let Some(wanted) = arguments.vocabulary.filter(|wanted| *wanted > found) {
-        eprintln!(
+        note(&format!(
             "{}: {found} tokens instead of {wanted}: the text has no more",
             arguments.output.display()
-        );
+        ));
     }
     create_parent(&arguments.output)?;
-    tokenizer.save(&arguments.output)?;
-    print(&format!("{}\n", arguments.output.display()))
+    replace_file(&arguments.output, tokenizer.file())?;
+    print_text(&format!("{}\n", arguments.output.display()))
 }
 
+/// The texts of files; behind each, what was left out of it or read otherwise is said.
 fn texts(
-    readers: Vec<DocumentReader>,
+    readers: Vec<(PathBuf, DocumentReader)>,
+    specials: SpelledSpecials,
     bar: ProgressBar,
 ) -> impl Iterator<Item = Result<String, Error>> + Send {
-    readers.into_iter().flatten().map(move |document| {
-        let document = document?;
-        bar.inc(document.text.len() as u64);
-        Ok(document.text)
+    readers.into_iter().flat_map(move |(file, mut reader)| {
+        let bar = bar.clone();
+        let mut n_spelled = 0;
+        std::iter::from_fn(move || {
+            let before = reader.bytes_read();
+            let document = reader.next();
+            bar.inc(reader.bytes_read() - before);
+            let Some(document) = document else {
+                let facts = reader
+                    .notes()
+                    .iter()
+                    .cloned()
+                    .chain(reader.counts().sentences());
+                let spelled = (n_spelled > 0).then(|| spelled_specials(n_spelled, specials));
+                bar.suspend(|| {
+                    for fact in facts.chain(spelled) {
+                        note(&format!("{}: {fact}", file.display()));
+                    }
+                });
+                return None;
+            };
+            Some(document.map(|document| without_specials(document.text, specials, &mut n_spelled)))
+        })
+        .fuse()
     })
 }
 
+fn spelled_specials(count: u64, specials: SpelledSpecials) -> String {
+    let read = match specials {
+        SpelledSpecials::Text => "learned from as text; --specials parse leaves them out",
+        SpelledSpecials::Parse => "left out; --specials text learns from them",
+    };
+    format!("{count} special tokens, such as </s>, are spelled out in the text and {read}")
+}
+
+/// A text to learn from; specials that are none of the text end a line.
+fn without_specials(mut text: String, specials: SpelledSpecials, count: &mut u64) -> String {
+    for special in Specials::TEXTS {
+        let n_spelled = text.matches(special).count() as u64;
+        *count += n_spelled;
+        if n_spelled > 0 && specials == SpelledSpecials::Parse {
+            text = text.replace(special, "\n");
+        }
+    }
+    text
+}
+
 fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
-    let tokenizer = Tokenizer::load(&arguments.file)?;
+    let tokenizer = Tokenizer::load(&arguments.file)?.with_spelled_specials(arguments.specials);
     let facts = facts(&tokenizer, arguments.text.as_deref());
     if arguments.json {
         return print_json(&facts);
@@ -123,15 +172,25 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
         format!("sha256          {}", tokenizer.sha256()),
     ];
     for (text, id) in tokenizer.added() {
-        lines.push(format!("{text:<16}{id}"));
+        lines.push(format!("{} {id}", padded(&printable(text), 15)));
     }
     if let Some(cut) = facts.get("text") {
         lines.push(format!("ids             {}", cut["ids"]));
-        lines.push(format!("tokens          {}", cut["tokens"]));
+        lines.push(format!(
+            "tokens          {}",
+            escape::json(&cut["tokens"].to_string())
+        ));
         lines.push(format!(
             "bytes per token {:.3} (in this text)",
             cut["bytes_per_token"].as_f64().unwrap_or_default()
         ));
+        if cut["specials_in_text"] != 0 {
+            let (count, rule) = (&cut["specials_in_text"], json!(arguments.specials));
+            let rule = rule.as_str().unwrap_or_default().to_string();
+            lines.push(format!(
+                "specials in it  {count}, read as --specials {rule}"
+            ));
+        }
         lines.push(format!(
             "round trip      {}",
             if cut["round_trip"] == true {
@@ -145,7 +204,7 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
 }
 
 fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
-    let specials = tokenizer.added().iter();
+    let specials = tokenizer.added();
     let n_plain = tokenizer.vocabulary_size() - specials.len();
     let bytes: u32 = tokenizer.token_bytes().iter().sum();
     let mut facts = json!({
@@ -164,6 +223,7 @@ fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
             "tokens": tokens,
             "bytes_per_token": text.len() as f64 / ids.len().max(1) as f64,
             "round_trip": tokenizer.decode(&ids) == text,
+            "specials_in_text": tokenizer.count_spelled(text),
             "ids": ids,
         });
     }
@@ -171,21 +231,32 @@ fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
 }
 
 fn encode(arguments: &EncodeArgs) -> Result<(), Error> {
-    let tokenizer = Tokenizer::load(&arguments.file)?;
+    let tokenizer = Tokenizer::load(&arguments.file)?.with_spelled_specials(arguments.specials);
     let path = &arguments.input;
-    let file =
-        File::open(path).map_err(|e| Error::unreadable(path, "one JSON string per line", e))?;
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let line = line.map_err(|e| Error::resource(path, "read", e))?;
-        let text: String = serde_json::from_str(&line).map_err(|e| {
+    let mut input = BufReader::new(open_stream(path, "one JSON string per line")?);
+    for number in 1.. {
+        let mut line = Vec::new();
+        let read = (&mut input)
+            .take(LINE_BYTES_MAX + 1)
+            .read_until(b'\n', &mut line);
+        if read.map_err(|e| Error::resource(path, "read", e))? == 0 {
+            break;
+        }
+        let wrong = |found: String, expected: String| {
             Error::Invalid(Problem::new(
                 path,
                 format!("line {number}"),
-                json_complaint(&e),
-                "a JSON string",
+                found,
+                expected,
             ))
-        })?;
-        print(&format!("{}\n", json!(tokenizer.encode(&text))))?;
+        };
+        if line.len() as u64 > LINE_BYTES_MAX {
+            let expected = format!("at most {LINE_BYTES_MAX} bytes");
+            return Err(wrong("more bytes".to_string(), expected));
+        }
+        let text: String = serde_json::from_slice(&line)
+            .map_err(|e| wrong(json_complaint(&e), "a JSON string".to_string()))?;
+        print_text(&format!("{}\n", json!(tokenizer.encode(&text))))?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::recipe::ModelConfig;
 use crate::say::note;
-use crate::task::Decoder;
+use crate::task::{Decoder, begun};
 use ablation::Ablation;
 use asked::{Asked, WhatIf};
 use brillm::explain::{Step, replace};
@@ -70,12 +70,9 @@ fn no_graph(run: &str) -> Error {
     Error::config(problem.advise("`nerve route` shows the walks of a brian"))
 }
 
-/// The tokens of a text; an empty one begins a document.
+/// The tokens of a text, as training would show them.
 fn read(trained: &Trained, text: &str) -> Vec<u32> {
-    let mut tokens = trained.tokenizer.encode(text);
-    if tokens.is_empty() {
-        tokens.push(trained.tokenizer.start());
-    }
+    let mut tokens = begun(&trained.tokenizer, trained.recipe.data.start(), text);
     if tokens.len() > MOST_TOKENS {
         note(&format!(
             "the text has {} tokens; the first {MOST_TOKENS} are traced",
@@ -125,6 +122,10 @@ impl Follow<'_> {
         let state = &self.trained.loaded.snapshot.state;
         let tokens = subject.tokens.clone().unwrap_or_default();
         let as_trained = subject.trace(&tokens, &BTreeSet::new());
+        for step in &as_trained {
+            let what = format!("entropy behind token {}", step.position + 1);
+            self.trained.require_finite(&what, step.odds.entropy)?;
+        }
         for edit in edits {
             let replaced = replace(&mut subject.core.model, edit.pair, edit.by);
             replaced.ok_or_else(|| self.no_edge("--set-edge", edit.pair))?;

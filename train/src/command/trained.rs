@@ -4,14 +4,15 @@ use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
-use crate::ladder::{self, Blueprint, load_into};
-use crate::recipe::{Checked, Stage, load};
+use crate::ladder::{self, Blueprint};
+use crate::recipe::{Checked, Stage, load_run};
 use crate::run::checkpoint::{self, Loaded};
-use crate::run::{RunDirectory, find};
+use crate::run::{Extension, RunDirectory, find};
 use crate::say::note;
 use crate::task::{Decoder, RoutePlan};
 use brillm::counts::PairCounts;
 use burn::tensor::backend::Backend;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A run that has a checkpoint, and everything needed to rebuild its model.
@@ -34,8 +35,17 @@ impl Trained {
     /// # Errors
     /// `Invalid` if there is no such run, no checkpoint that verifies, or the tokenizer is another one by now.
     pub fn open(source: &cli::Source) -> Result<Self, Error> {
+        Self::open_with(source, &source.data)
+    }
+
+    /// The same, with the folders in which to look for what is not where it was.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(source: &cli::Source, folders: &[PathBuf]) -> Result<Self, Error> {
         let run = find(&source.run, &source.root)?;
-        let recipe = recipe_of(&run, source)?;
+        let mut recipe = recipe_of(&run, source)?;
+        ladder::find_inputs(&mut recipe, &run, folders)?;
         let mut loaded = newest(&run)?;
         for problem in &loaded.skipped {
             note(&format!("{problem}; it is passed over"));
@@ -55,7 +65,20 @@ impl Trained {
             );
             return Err(Error::Invalid(problem.advise("put the old tokenizer back")));
         }
+        let extensions = Extension::read(&run)?;
+        let state = &loaded.snapshot.state;
+        ladder::check_position(&recipe, &extensions, state, &loaded.path)?;
         let counted = ladder::counts(&recipe, &tokenizer)?;
+        if let Some((path, bigrams)) = &counted {
+            let hashes = [(path.clone(), bigrams.sha256())].into();
+            let mut now = recipe.elsewhere().as_written(&hashes).into_iter();
+            let known = &loaded.snapshot.state.data_sha256;
+            if now.any(|(path, sha256)| known.get(&path).is_some_and(|known| *known != sha256)) {
+                let found = "other counts than the run was trained with";
+                let problem = Problem::new(path, "", found, "the same file");
+                return Err(Error::Invalid(problem.advise("put the old counts back")));
+            }
+        }
         Ok(Self {
             device: recipe.device.clone(),
             recipe,
@@ -63,6 +86,14 @@ impl Trained {
             counts: counted.map(|(_, bigrams)| Arc::new(bigrams.counts)),
             loaded,
         })
+    }
+
+    /// Whether these paths of the recipe are the data that the run knows.
+    ///
+    /// # Errors
+    /// `Invalid` with the hash of the first that are not, and how to name a folder that holds them.
+    pub fn check_data<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Error> {
+        self.recipe.elsewhere().check(paths)
     }
 
     /// The stage the checkpoint was saved in.
@@ -75,6 +106,24 @@ impl Trained {
         ladder::route(self.stage(), &self.recipe).evaluation()
     }
 
+    /// That something computed with its weights is a number: finite weights may have products that are not.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the checkpoint and `what` it is.
+    pub fn require_finite(&self, what: &str, value: f64) -> Result<(), Error> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let problem = Problem::new(
+            &self.loaded.path,
+            what,
+            value.to_string(),
+            "a finite number",
+        );
+        let advice = "the weights are finite and too large: the training has diverged; try --best or an earlier checkpoint";
+        Err(Error::Invalid(problem.advise(advice)))
+    }
+
     /// The model on a device.
     ///
     /// # Errors
@@ -85,9 +134,8 @@ impl Trained {
             vocabulary: self.tokenizer.vocabulary_size(),
             counts: self.counts.as_ref(),
         };
-        let skeleton = blueprint.skeleton(&self.stage().policy, device);
         let tensors = self.loaded.snapshot.model.clone();
-        load_into(skeleton, tensors, &self.loaded.path)
+        blueprint.load(&self.stage().policy, tensors, &self.loaded.path, device)
     }
 }
 
@@ -96,7 +144,7 @@ impl Trained {
 /// # Errors
 /// `Config` if the backend was not compiled in; `Invalid` if the recipe is not there any more.
 pub fn recipe_of(run: &RunDirectory, source: &cli::Source) -> Result<Checked, Error> {
-    let recipe = load(&run.recipe(), &[])?;
+    let recipe = load_run(&run.recipe(), &[])?;
     let asked = source.device.as_ref();
     let Some(backend) = asked.filter(|backend| **backend != recipe.device.backend) else {
         device::check_compiled("device.backend", &recipe.device.backend)?;
@@ -108,7 +156,7 @@ pub fn recipe_of(run: &RunDirectory, source: &cli::Source) -> Result<Checked, Er
         "device.index=0".to_string(),
         "device.dtype=f32".to_string(),
     ];
-    load(&run.recipe(), &sets)
+    load_run(&run.recipe(), &sets)
 }
 
 fn newest(run: &RunDirectory) -> Result<Loaded, Error> {

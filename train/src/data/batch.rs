@@ -11,6 +11,8 @@ pub struct HostBatch {
     pub targets: Vec<u32>,
     /// `true` where there is something to predict.
     pub valid: Vec<bool>,
+    /// Bytes of the source that the counted targets stand for.
+    pub bytes: u64,
     /// Rows.
     pub batch: usize,
     /// Columns.
@@ -48,6 +50,7 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)], sequences: Vec<u64>) -
         host.inputs.extend(window.inputs);
         host.targets.extend(window.targets);
         host.valid.extend(window.valid);
+        host.bytes += window.bytes;
         host.difficulty.push(window.difficulty);
     }
     host
@@ -55,9 +58,9 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)], sequences: Vec<u64>) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::DocumentsRule;
     use super::super::shard::Split;
     use super::super::shard::tests::split_of_lines;
+    use super::super::{Beginning, Cut, DocumentsRule};
     use super::*;
     use std::sync::Arc;
 
@@ -65,7 +68,16 @@ mod tests {
     fn rows_are_the_windows_in_the_order_asked_for() {
         let split = Arc::new(Split::open(split_of_lines(&["abcdefghijkl", "mnop"])).unwrap());
         let sources: Vec<Windows> = [DocumentsRule::RunOn, DocumentsRule::Separate]
-            .map(|rule| Windows::new(split.clone(), 5, rule).unwrap())
+            .map(|documents| {
+                let cut = Cut {
+                    window: 5,
+                    documents,
+                    beginning: Beginning::Symbol(256),
+                    stride: None,
+                    full_only: false,
+                };
+                Windows::new(split.clone(), cut, Arc::new(vec![1; 260])).unwrap()
+            })
             .into();
         let ids = [(1, 3), (0, 0)];
         let host = collect(&sources, &ids, vec![3, 4]);
@@ -76,6 +88,8 @@ mod tests {
             assert_eq!(host.targets[row * 5..][..5], window.targets);
             assert_eq!(host.valid[row * 5..][..5], window.valid);
         }
+        let bytes = ids.map(|(source, index)| sources[source].get(index).bytes);
+        assert_eq!(host.bytes, bytes.iter().sum::<u64>());
     }
 
     #[test]

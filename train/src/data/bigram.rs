@@ -5,13 +5,14 @@
 use crate::data::manifest::DocumentEntry;
 use crate::data::shard::Split;
 use crate::error::{Error, Problem};
+use crate::file::read_regular;
 use crate::hash::hexadecimal;
+use crate::keys::require_distinct_tensors;
 use brillm::counts::PairCounts;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 /// The version of the file.
@@ -28,19 +29,22 @@ pub struct Bigrams {
     pub tokenizer_sha256: String,
     /// Hash of the split that was counted.
     pub split_sha256: String,
+    /// The symbol that was put before each document; none in files of before there was a choice.
+    pub start: Option<u32>,
 }
 
 impl Bigrams {
-    /// Counts a split; nothing is counted across the border of two documents.
-    pub fn count(split: &Split) -> Self {
+    /// Counts a split, each document behind the start symbol if there is one; nothing is counted across the border of two.
+    pub fn count(split: &Split, start: Option<u32>) -> Self {
         let documents = split
             .documents()
             .iter()
             .map(|document| tokens_of(split, document));
         Self {
-            counts: PairCounts::of(split.vocabulary_size(), documents),
+            counts: PairCounts::behind(start, split.vocabulary_size(), documents),
             tokenizer_sha256: split.tokenizer_sha256().to_string(),
             split_sha256: split.sha256().to_string(),
+            start,
         }
     }
 
@@ -78,6 +82,7 @@ impl Bigrams {
         let origin = json!({
             "format": FORMAT,
             "split_sha256": self.split_sha256,
+            "start": self.start,
             "tokenizer_sha256": self.tokenizer_sha256,
             "values_sha256": hash(values.each_ref().map(Vec::as_slice)),
         });
@@ -91,9 +96,7 @@ impl Bigrams {
     /// # Errors
     /// `Invalid`, naming what is wrong; `Resource` if it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path).map_err(|source| {
-            Error::unreadable(path, "the counts of `nerve data bigrams`", source)
-        })?;
+        let bytes = read_regular(path, "the counts of `nerve data bigrams`", u64::MAX)?;
         Self::parse(path, &bytes).map_err(|problem| {
             Error::Invalid(problem.advise("make it again with `nerve data bigrams`"))
         })
@@ -107,6 +110,7 @@ impl Bigrams {
             .and_then(|(_, metadata)| Ok((metadata, SafeTensors::deserialize(bytes)?)));
         let (metadata, file) =
             parsed.map_err(|error| wrong("", error.to_string(), "a safetensors file"))?;
+        require_distinct_tensors(path, bytes)?;
         let origin = metadata
             .metadata()
             .as_ref()
@@ -166,6 +170,7 @@ impl Bigrams {
             counts,
             tokenizer_sha256: fact("tokenizer_sha256"),
             split_sha256: fact("split_sha256"),
+            start: origin["start"].as_u64().and_then(|id| id.try_into().ok()),
         })
     }
 
@@ -174,6 +179,10 @@ impl Bigrams {
         let mut sha256 = Sha256::new();
         sha256.update(&self.tokenizer_sha256);
         sha256.update(&self.split_sha256);
+        // Files of before keep the hash that runs know.
+        if let Some(start) = self.start {
+            sha256.update(start.to_le_bytes());
+        }
         let PairCounts {
             first,
             targets,
@@ -195,7 +204,12 @@ impl Bigrams {
     pub fn coverage(&self, split: &Split, min_count: u32) -> f64 {
         let (mut seen, mut all) = (0u64, 0u64);
         for document in split.documents() {
-            for pair in tokens_of(split, document).windows(2) {
+            let tokens: Vec<u32> = self
+                .start
+                .into_iter()
+                .chain(tokens_of(split, document))
+                .collect();
+            for pair in tokens.windows(2) {
                 all += 1;
                 seen += u64::from(self.counts.count(pair[0], pair[1]) >= min_count);
             }
@@ -226,11 +240,13 @@ fn hash(values: [&[u8]; 4]) -> String {
 mod tests {
     use super::super::shard::tests::split_of_lines;
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_is_written_is_read_and_no_changed_byte_is() {
         let split = Split::open(split_of_lines(&["abracadabra", "cab", "dab"])).unwrap();
-        let bigrams = Bigrams::count(&split);
+        let bigrams = Bigrams::count(&split, Some(256));
+        assert_eq!(bigrams.counts.count(256, u32::from(b'c')), 1);
         assert!(bigrams.counts.pairs() > 5);
         assert_eq!(bigrams.coverage(&split, 1), 1.0);
         let place = tempfile::tempdir().unwrap();

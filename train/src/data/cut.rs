@@ -1,5 +1,16 @@
 //! Where a text can be cut so that its parts have the byte pairs of the whole.
 
+/// Where a text can be cut so that its parts have the ids of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Between any two lines: each byte or character is a token.
+    Lines,
+    /// Before white space that follows something else: byte pairs within the words of GPT-2's pattern.
+    Words,
+    /// Nowhere that is known.
+    Nowhere,
+}
+
 /// The first place at or behind `from` where white space follows something else; never 0.
 ///
 /// The pattern of GPT-2, `'s|…| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, cuts at all of these, whatever

@@ -2,13 +2,16 @@
 
 use super::shard::Split;
 use crate::error::{Error, Problem};
+use crate::file::read_regular;
+use crate::text::json_complaint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The hardest.
 pub const HARD: u8 = 2;
+/// The longest file of measurements that is read: ten million documents and more.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// Where the difficulty of a sequence comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,11 +107,11 @@ impl Measurement {
     /// `Invalid` if it is missing or no such file.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let expected = "a file of `nerve eval --difficulty`";
-        let bytes = fs::read(path).map_err(|cause| Error::unreadable(path, expected, cause))?;
+        let bytes = read_regular(path, expected, BYTES_MAX)?;
         let read: Result<Self, _> = serde_json::from_slice(&bytes);
         let measurement = read.map_err(|cause| {
             let place = format!("line {}, column {}", cause.line(), cause.column());
-            Error::Invalid(Problem::new(path, place, cause.to_string(), expected))
+            Error::Invalid(Problem::new(path, place, json_complaint(&cause), expected))
         })?;
         if measurement.schema != Self::SCHEMA {
             let found = format!("schema {}", measurement.schema);
@@ -170,6 +173,7 @@ pub fn in_thirds(losses: &[(f64, u64)]) -> Vec<MeasuredDocument> {
 mod tests {
     use super::super::shard::tests::split_of_lines;
     use super::*;
+    use std::fs;
 
     #[test]
     fn thirds_follow_the_mean_loss_and_not_the_length() {

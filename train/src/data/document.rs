@@ -1,29 +1,37 @@
-//! Documents out of files: plain text and JSONL, read as a stream in bounded memory.
+//! Documents out of files: plain text and JSONL, compressed or not, read as a stream in bounded memory.
 //!
-//! Bytes are kept as they are, `\r\n` included; only a byte order mark at the start of a file is left out.
-//! A document above one MiB is handed over in pieces, and so is encoded in pieces. A piece ends with the last word of a
-//! line, where the byte pairs of GPT-2's pattern do not notice. Only blank lines that alone exceed 8 MiB are cut all the
-//! same and may get other ids there. Memory is a few times the longer of a piece and the longest line.
+//! Bytes are kept as they are, `\r\n` included; only a byte order mark at the start of a file is left out. What is left
+//! out, replaced or read otherwise than its name says is counted or noted.
+//!
+//! A document above one MiB is handed over in pieces where its tokenizer does not notice: each piece has the ids that it has
+//! in the whole. Where that is not known, a document is kept whole up to [`WHOLE_BYTES_MAX`] and refused above. Memory is a
+//! few times the longest of a piece, a line and a document that is kept whole.
 
+mod format;
+mod input;
 mod line;
+mod record;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::mem;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::cut::Cut;
 use crate::error::{Error, Problem};
 use crate::text::json_complaint;
+pub use format::Format;
+use input::Input;
 use line::{Line, Lines};
+use record::{Found, Record};
 
 /// From this size on, a document comes in pieces.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// At this size a piece ends between two blank lines too.
-const PIECE_BYTES_MAX: usize = 8 << 20;
+/// The largest document, or run of blank lines, that is kept whole because nobody knows where to cut it. Encoding it takes
+/// the library up to 130 bytes of memory for each of its bytes, 2 GiB in all.
+pub const WHOLE_BYTES_MAX: usize = 16 << 20;
 
 /// What a document is in a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -55,18 +63,33 @@ pub enum BadUtf8 {
 pub struct ReadRules {
     /// For text files.
     pub document: DocumentRule,
-    /// The field that holds the text, for `.jsonl` and `.ndjson` files.
+    /// The field of JSONL that holds the text; `meta.text` is the field `text` within `meta`.
     pub field: String,
     /// What happens to bytes that are no UTF-8.
     pub on_bad_utf8: BadUtf8,
     /// The longest line that is read.
     pub max_line_bytes: u64,
+    /// Whether files are text or JSONL.
+    #[serde(default)]
+    pub format: Format,
+    /// Whether records of JSONL that are broken or have no text are left out; otherwise reading stops. Those whose text is
+    /// `null` are left out in any case.
+    #[serde(default)]
+    pub skip_bad_records: bool,
 }
 
-/// Whether a path is read as JSONL; everything else is text.
-pub fn is_jsonl(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    matches!(extension, Some("jsonl" | "ndjson"))
+impl Default for ReadRules {
+    /// Whole files, or the field `text`, with lines up to 16 MiB.
+    fn default() -> Self {
+        Self {
+            document: DocumentRule::File,
+            field: "text".to_string(),
+            on_bad_utf8: BadUtf8::Error,
+            max_line_bytes: 16 << 20,
+            format: Format::Auto,
+            skip_bad_records: false,
+        }
+    }
 }
 
 /// A document, or one piece of a long one.
@@ -91,14 +114,63 @@ pub struct Document {
 }
 
 /// What was changed or left out while reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadCounts {
+    /// Lines of the file.
+    #[serde(default)]
+    pub lines: u64,
     /// Places where U+FFFD stands for bytes that were no UTF-8.
     pub characters_replaced: u64,
     /// Lines left out because of them.
     pub lines_skipped: u64,
-    /// Documents whose `task` is no text or whose `difficulty` is no small number; they are read without it.
+    /// Records of JSONL left out because they are broken or have no text.
+    #[serde(default)]
+    pub records_skipped: u64,
+    /// Why and where the first line or record was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_skipped: Option<String>,
+    /// Lines that hold an empty text, or nothing though every line is a document.
+    #[serde(default)]
+    pub empty_texts: u64,
+    /// Documents whose `task` is no text or whose `difficulty` is no small whole number; they are read without it.
     pub labels_ignored: u64,
+}
+
+impl ReadCounts {
+    /// One sentence for everything that was changed or left out.
+    pub fn sentences(&self) -> Vec<String> {
+        let lines = self.lines;
+        let first = self.first_skipped.as_deref().unwrap_or_default();
+        let sentences = [
+            (
+                self.lines_skipped,
+                format!(
+                    "of {lines} lines left out because they are no UTF-8; first left out: {first}"
+                ),
+            ),
+            (
+                self.records_skipped,
+                format!("of {lines} records left out; first left out: {first}"),
+            ),
+            (
+                self.empty_texts,
+                format!("of {lines} lines left out because they hold no text"),
+            ),
+            (
+                self.labels_ignored,
+                format!(
+                    "of {lines} records read without a label (task or difficulty) that is no text or no small whole number"
+                ),
+            ),
+            (
+                self.characters_replaced,
+                "places of bytes that are no UTF-8 replaced by U+FFFD".to_string(),
+            ),
+        ];
+        let said = sentences.into_iter().filter(|(count, _)| *count > 0);
+        said.map(|(count, words)| format!("{count} {words}"))
+            .collect()
+    }
 }
 
 /// Reads one file, document by document.
@@ -106,7 +178,11 @@ pub struct DocumentReader {
     lines: Lines,
     path: PathBuf,
     rules: ReadRules,
+    is_jsonl: bool,
+    cut: Cut,
+    advises_options: bool,
     piece_bytes: usize,
+    whole_bytes_max: usize,
     cut_at: Option<u64>,
     after_cut: bool,
     /// What has been gathered of the document that is being read.
@@ -116,45 +192,45 @@ pub struct DocumentReader {
     difficulty: Option<u32>,
     index: u64,
     queue: VecDeque<Document>,
+    notes: Vec<String>,
     counts: ReadCounts,
     is_finished: bool,
 }
 
 impl DocumentReader {
-    /// Opens a file. With `cut_at`, the document that holds this byte of the file ends before it, or before the next
-    /// character if it lies inside one, and the rest is another document.
+    /// Opens a file, a pipe, or the standard input as `-`. With `cut_at`, the document that holds this byte of the text ends
+    /// before it, or before the next character if it lies inside one, and the rest is another document.
+    ///
+    /// Long documents come in pieces that suit tokenizers with GPT-2's pattern, see [`DocumentReader::in_pieces`].
     ///
     /// # Errors
-    /// `Invalid` if the file is missing, empty or a directory, `Resource` if the system refuses it.
+    /// `Invalid` if the file is missing, empty, a directory, a device or in another format, `Resource` if the system refuses
+    /// it.
     pub fn open(
         path: impl AsRef<Path>,
         rules: &ReadRules,
         cut_at: Option<u64>,
     ) -> Result<Self, Error> {
         let path = path.as_ref();
-        let expected = "a text or JSONL file";
-        let file = File::open(path).map_err(|e| Error::unreadable(path, expected, e))?;
-        let metadata = file
-            .metadata()
-            .map_err(|e| Error::unreadable(path, expected, e))?;
-        if metadata.is_dir() {
-            return Err(Error::Invalid(
-                Problem::new(path, "", "a directory", expected).advise("name the files in it"),
-            ));
+        let input = Input::open(path)?;
+        let mut notes = Vec::new();
+        if let Some(compression) = input.compression() {
+            notes.push(format!("decompressed by {compression}"));
         }
-        if metadata.is_file() && metadata.len() == 0 {
-            return Err(Error::Invalid(Problem::new(
-                path,
-                "",
-                "an empty file",
-                "some text",
-            )));
+        if input.head().starts_with(line::BYTE_ORDER_MARK) {
+            notes.push("the byte order mark at its beginning is left out".to_string());
         }
+        let (is_jsonl, note) = format::is_jsonl(path, rules.format, input.head())?;
+        notes.extend(note);
         Ok(Self {
-            lines: Lines::new(file, path, rules.max_line_bytes),
+            lines: Lines::new(input, path, rules.max_line_bytes),
             path: path.to_path_buf(),
             rules: rules.clone(),
+            is_jsonl,
+            cut: Cut::Words,
+            advises_options: false,
             piece_bytes: PIECE_BYTES,
+            whole_bytes_max: WHOLE_BYTES_MAX,
             cut_at,
             after_cut: false,
             text: String::new(),
@@ -163,30 +239,86 @@ impl DocumentReader {
             difficulty: None,
             index: 0,
             queue: VecDeque::new(),
+            notes,
             counts: ReadCounts::default(),
             is_finished: false,
         })
     }
 
+    /// Cuts long documents where it leaves the ids of a tokenizer as they are, see [`super::Tokenizer::cut`].
+    pub fn in_pieces(mut self, cut: Cut) -> Self {
+        self.cut = cut;
+        self
+    }
+
+    /// Lets errors advise the options of `data prepare` and `tokenizer train`, which other verbs do not have.
+    pub fn advising_options(mut self) -> Self {
+        self.advises_options = true;
+        self.lines.advise_options();
+        self
+    }
+
+    /// Another place to end a document, see [`DocumentReader::open`]; for a reader that has read nothing.
+    pub fn cut_at(mut self, cut_at: Option<u64>) -> Self {
+        self.cut_at = cut_at;
+        self
+    }
+
+    /// Puts a stream into a file without a name in a directory, to know its length: the bytes of the text.
+    ///
+    /// # Errors
+    /// As reading, and `Resource` if the disk refuses.
+    pub fn spooled(mut self, directory: &Path) -> Result<(Self, u64), Error> {
+        let (lines, bytes) = self.lines.spooled(directory)?;
+        self.lines = lines;
+        Ok((self, bytes))
+    }
+
+    /// Whether it is read as JSONL; else it is text.
+    pub fn is_jsonl(&self) -> bool {
+        self.is_jsonl
+    }
+
+    /// Whether it can be read only once.
+    pub fn is_stream(&self) -> bool {
+        self.lines.input().is_stream()
+    }
+
+    /// The bytes of the whole text, for which a compressed one is read to its end.
+    ///
+    /// # Errors
+    /// `Invalid` if it cannot be decompressed, `Resource` if it cannot be read.
+    pub fn text_bytes(self) -> Result<u64, Error> {
+        self.lines.count_bytes()
+    }
+
+    /// What a reader should know of the file, in words.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// What was changed or left out so far.
     pub fn counts(&self) -> ReadCounts {
-        self.counts
+        ReadCounts {
+            lines: self.lines.number(),
+            ..self.counts.clone()
+        }
     }
 
     /// Bytes of the file read so far.
     pub fn bytes_read(&self) -> u64 {
-        self.lines.offset()
+        self.lines.input().bytes_read()
     }
 
-    /// SHA-256 of the bytes read so far, in hexadecimal: of the whole file once the reader is exhausted.
+    /// SHA-256 of the bytes of the file read so far, in hexadecimal: of the whole file once the reader is exhausted.
     pub fn sha256(&self) -> String {
-        self.lines.sha256()
+        self.lines.input().sha256()
     }
 
     fn read(&mut self) -> Result<Option<Document>, Error> {
         while self.queue.is_empty() && !self.is_finished {
             match self.lines.next()? {
-                Some(line) if is_jsonl(&self.path) => self.take_json(line)?,
+                Some(line) if self.is_jsonl => self.take_json(line)?,
                 Some(line) => self.take_text(line)?,
                 None => {
                     self.finish_document();
@@ -219,11 +351,13 @@ impl DocumentReader {
             return Ok(());
         };
         match self.rules.document {
-            DocumentRule::File => self.push(&text),
+            DocumentRule::File => self.push(&text)?,
             DocumentRule::BlankLine if text.trim().is_empty() => self.finish_document(),
-            DocumentRule::BlankLine => self.push(&text),
+            DocumentRule::BlankLine => self.push(&text)?,
             DocumentRule::Line => {
-                self.push(without_line_end(&text));
+                let text = without_line_end(&text);
+                self.counts.empty_texts += u64::from(text.is_empty());
+                self.push(text)?;
                 self.finish_document();
             }
         }
@@ -235,81 +369,108 @@ impl DocumentReader {
             return Ok(());
         };
         if text.trim().is_empty() {
+            self.counts.empty_texts += 1;
             return Ok(());
         }
-        let Some(object) = self.parsed(without_line_end(&text), line.number)? else {
+        let Some(record) = self.parsed(without_line_end(&text), line.number)? else {
             return Ok(());
         };
-        let Some(Value::String(text)) = object.get(&self.rules.field) else {
-            let names: Vec<&str> = object.keys().map(String::as_str).take(8).collect();
-            let found = match object.contains_key(&self.rules.field) {
-                true => "another value there".to_string(),
-                false => format!("only the fields {names:?}"),
-            };
-            let place = format!("line {}", line.number);
-            let expected = format!("a text in the field {:?}", self.rules.field);
-            let problem = Problem::new(&self.path, place, found, expected);
-            return Err(Error::Invalid(
-                problem.advise("name the field with --field"),
-            ));
+        let text = match record.text {
+            Found::Text(text) => text,
+            other => {
+                let found = match &other {
+                    Found::Missing => format!("only the fields {:?}", record.names),
+                    Found::Null => "null there".to_string(),
+                    _ => "another value there".to_string(),
+                };
+                let place = format!("line {}", line.number);
+                let expected = format!("a text in the field {:?}", self.rules.field);
+                let problem = Problem::new(&self.path, place, found, expected);
+                let is_null = other == Found::Null;
+                return self.leave_out(problem, "name the field with --field", is_null);
+            }
         };
-        self.take_labels(&object);
-        text.split_inclusive('\n').for_each(|line| self.push(line));
+        self.task = record.task;
+        self.difficulty = record.difficulty;
+        self.counts.labels_ignored += u64::from(record.has_odd_label);
+        self.counts.empty_texts += u64::from(text.is_empty());
+        for line in text.split_inclusive('\n') {
+            self.push(line)?;
+        }
         self.finish_document();
         Ok(())
     }
 
-    /// A line of JSONL; `None` if it escapes half a character and such lines are to be skipped.
-    fn parsed(&mut self, text: &str, number: u64) -> Result<Option<Map<String, Value>>, Error> {
-        let error = match serde_json::from_str(text) {
-            Ok(object) => return Ok(Some(object)),
+    /// A line of JSONL; `None` if it is to be skipped.
+    fn parsed(&mut self, text: &str, number: u64) -> Result<Option<Record>, Error> {
+        let error = match Record::parse(text, &self.rules.field) {
+            Ok(record) => return Ok(Some(record)),
             Err(error) => error,
         };
+        let place = format!("line {number}, column {}", error.column());
+        let complaint = json_complaint(&error);
+        let expected = "one JSON object per line";
+        let problem = Problem::new(&self.path, place, complaint, expected);
+        // Other programs write numbers that JSON does not have, mostly in fields that nobody asks for.
+        let without = record::without_odd_numbers(text);
+        let text = without.as_deref().unwrap_or(text);
+        if without.is_some()
+            && let Ok(record) = Record::parse(text, &self.rules.field)
+        {
+            return Ok(Some(record));
+        }
         // JSON can spell what UTF-8 cannot: one half of a surrogate pair.
         let (repaired, n_replaced) = line::without_lone_surrogates(text);
-        if n_replaced > 0 && self.rules.on_bad_utf8 == BadUtf8::Skip {
-            self.counts.lines_skipped += 1;
-            return Ok(None);
-        }
         if n_replaced > 0
-            && self.rules.on_bad_utf8 == BadUtf8::Replace
-            && let Ok(object) = serde_json::from_str(&repaired)
+            && let Ok(record) = Record::parse(&repaired, &self.rules.field)
         {
-            self.counts.characters_replaced += n_replaced;
-            return Ok(Some(object));
+            match self.rules.on_bad_utf8 {
+                BadUtf8::Replace => {
+                    self.counts.characters_replaced += n_replaced;
+                    return Ok(Some(record));
+                }
+                BadUtf8::Skip => {
+                    self.skip_line(number, "half a character");
+                    return Ok(None);
+                }
+                BadUtf8::Error => {
+                    let advice = "or choose --on-bad-utf8 replace or skip";
+                    return self.leave_out(problem, advice, false).map(|()| None);
+                }
+            }
         }
-        let place = format!("line {number}, column {}", error.column());
-        let problem = Problem::new(
-            &self.path,
-            place,
-            json_complaint(&error),
-            "one JSON object per line",
-        );
-        Err(Error::Invalid(match n_replaced {
-            0 => problem,
-            _ => problem.advise("or choose --on-bad-utf8 replace or skip"),
-        }))
+        self.leave_out(problem, "", false).map(|()| None)
     }
 
-    fn take_labels(&mut self, object: &Map<String, Value>) {
-        self.task = object
-            .get("task")
-            .and_then(Value::as_str)
-            .map(str::to_string);
-        self.difficulty = match object.get("difficulty") {
-            Some(Value::Number(number)) => number
-                .as_u64()
-                .and_then(|number| u32::try_from(number).ok()),
-            _ => None,
-        };
-        let is_ignored = |name: &str, is_kept: bool| {
-            !is_kept && object.get(name).is_some_and(|value| !value.is_null())
-        };
-        if is_ignored("task", self.task.is_some())
-            || is_ignored("difficulty", self.difficulty.is_some())
-        {
-            self.counts.labels_ignored += 1;
+    /// Leaves a bad record out if it is to be, and stops otherwise.
+    fn leave_out(&mut self, problem: Problem, advice: &str, always: bool) -> Result<(), Error> {
+        if always || self.rules.skip_bad_records {
+            let (place, found, expected) = (&problem.place, &problem.found, &problem.expected);
+            let reason = || format!("{place}, found {found}, expected {expected}");
+            self.counts.first_skipped.get_or_insert_with(reason);
+            self.counts.records_skipped += 1;
+            return Ok(());
         }
+        let skip = "leave such records out with --skip-bad-records";
+        let advice = match advice.is_empty() {
+            true => skip.to_string(),
+            false => format!("{advice}, or {skip}"),
+        };
+        Err(Error::Invalid(self.advised(problem, &advice, "")))
+    }
+
+    fn skip_line(&mut self, number: u64, found: &str) {
+        let reason = || format!("line {number}, found {found}, expected UTF-8 text");
+        self.counts.first_skipped.get_or_insert_with(reason);
+        self.counts.lines_skipped += 1;
+    }
+
+    /// With advice that the verb can follow.
+    fn advised(&self, problem: Problem, options: &str, otherwise: &str) -> Problem {
+        problem.advise(match self.advises_options {
+            true => options,
+            false => otherwise,
+        })
     }
 
     fn decoded(&mut self, line: &Line) -> Result<Option<String>, Error> {
@@ -317,15 +478,15 @@ impl DocumentReader {
             Ok(text) => return Ok(Some(text.to_string())),
             Err(error) => error,
         };
+        let at = error.valid_up_to();
+        let found = format!("0x{:02x}, which is no UTF-8 there", line.bytes[at]);
         match self.rules.on_bad_utf8 {
             BadUtf8::Error => {
-                let at = error.valid_up_to();
                 let place = format!("line {}, byte {}", line.number, line.start + at as u64);
-                let found = format!("0x{:02x}, which is no UTF-8 there", line.bytes[at]);
                 let problem = Problem::new(&self.path, place, found, "UTF-8 text");
-                Err(Error::Invalid(problem.advise(
-                    "convert the file or choose --on-bad-utf8 replace or skip",
-                )))
+                let options = "convert the file or choose --on-bad-utf8 replace or skip";
+                let problem = self.advised(problem, options, "convert the file, as with iconv");
+                Err(Error::Invalid(problem))
             }
             BadUtf8::Replace => {
                 let chunks = line.bytes.utf8_chunks();
@@ -334,7 +495,7 @@ impl DocumentReader {
                 Ok(Some(String::from_utf8_lossy(&line.bytes).into_owned()))
             }
             BadUtf8::Skip => {
-                self.counts.lines_skipped += 1;
+                self.skip_line(line.number, &found);
                 Ok(None)
             }
         }
@@ -342,25 +503,56 @@ impl DocumentReader {
 
     /// Appends to the document, of which a piece is handed over if it gets too long. What is left of it here is more
     /// than a line end, so that its last piece is not empty.
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &str) -> Result<(), Error> {
         let length = self.text.len() + text.len();
-        if length > self.piece_bytes && !text.trim().is_empty() {
-            // Where `word_end` of the module `cut` would cut. Looking back over blank lines is cheap, for it comes
-            // once: either they are cut off here or the line that is appended now hides them.
-            let end = self.text.trim_end().len();
-            if 0 < end && end < self.text.len() {
-                let rest = self.text.split_off(end);
-                self.emit(false);
-                self.text = rest;
+        let is_too_long = length > self.whole_bytes_max;
+        let is_blank = text.trim().is_empty();
+        if length > self.piece_bytes && !self.text.is_empty() && !text.is_empty() {
+            match self.cut {
+                Cut::Lines => self.emit(false),
+                // Where `word_end` of the module `cut` would cut. Looking back over blank lines is cheap, for it comes
+                // once: either they are cut off here, or the line that is appended now hides them, or they are too many.
+                Cut::Words if is_too_long || !is_blank => {
+                    let end = self.text.trim_end().len();
+                    if 0 < end && end < self.text.len() {
+                        let rest = self.text.split_off(end);
+                        self.emit(false);
+                        self.text = rest;
+                    }
+                    if is_too_long && is_blank && end == 0 {
+                        return Err(self.too_long("blank lines", "more than", "remove some"));
+                    }
+                }
+                Cut::Words => {}
+                Cut::Nowhere if is_too_long => {
+                    let advice = "cut documents smaller (--document line or blank_line), or use a tokenizer whose words \
+                                  are those of GPT-2's pattern alone";
+                    return Err(self.too_long("a document of", "more than", advice));
+                }
+                Cut::Nowhere => {}
             }
-        } else if length > PIECE_BYTES_MAX && !self.text.is_empty() && !text.is_empty() {
-            self.emit(false);
         }
         self.text.push_str(text);
+        Ok(())
+    }
+
+    fn too_long(&self, what: &str, found: &str, advice: &str) -> Error {
+        let most = self.whole_bytes_max;
+        let place = format!("line {}", self.lines.number());
+        let expected = format!(
+            "at most {most} bytes, which are encoded at once because no place is known to cut them"
+        );
+        let problem = Problem::new(
+            &self.path,
+            place,
+            format!("{what} {found} {most} bytes"),
+            expected,
+        );
+        Error::Invalid(self.advised(problem, advice, "give a shorter text"))
     }
 
     fn finish_document(&mut self) {
-        if self.rules.document == DocumentRule::BlankLine && !is_jsonl(&self.path) {
+        if self.rules.document == DocumentRule::BlankLine && !self.is_jsonl {
             let length = without_line_end(&self.text).len();
             self.text.truncate(length);
         }
@@ -414,13 +606,15 @@ mod tests {
             field: "text".into(),
             on_bad_utf8,
             max_line_bytes: 4 << 20,
+            ..ReadRules::default()
         }
     }
 
     fn open(name: &str, bytes: &[u8], rules: &ReadRules, cut_at: Option<u64>) -> DocumentReader {
         let path = tempfile::tempdir().unwrap().keep().join(name);
         std::fs::write(&path, bytes).unwrap();
-        DocumentReader::open(path, rules, cut_at).unwrap()
+        let reader = DocumentReader::open(path, rules, cut_at).unwrap();
+        reader.advising_options()
     }
 
     fn texts(name: &str, bytes: &[u8], rules: &ReadRules) -> Vec<String> {
@@ -551,13 +745,42 @@ mod tests {
     }
 
     #[test]
-    fn blank_lines_are_cut_at_the_largest_piece() {
-        let text = "\n".repeat(PIECE_BYTES_MAX + 10);
-        let pieces = texts("t.txt", text.as_bytes(), &rules(DocumentRule::File, STRICT));
-        assert_eq!(
-            pieces.iter().map(String::len).collect::<Vec<_>>(),
-            [PIECE_BYTES_MAX, 10]
+    fn what_no_place_is_known_to_cut_is_kept_whole_up_to_a_bound() {
+        let reader = |text: &str, cut| {
+            let whole_file = rules(DocumentRule::File, STRICT);
+            let mut reader = open("t.txt", text.as_bytes(), &whole_file, None).in_pieces(cut);
+            (reader.piece_bytes, reader.whole_bytes_max) = (100, 1000);
+            let pieces: Result<Vec<usize>, Error> =
+                reader.map(|piece| Ok(piece?.text.len())).collect();
+            pieces.map_err(|error| error.to_string())
+        };
+        let words = "some words\n".repeat(90);
+        assert_eq!(reader(&words, Cut::Nowhere), Ok(vec![990]));
+        assert!(reader(&words, Cut::Words).unwrap().len() > 8);
+        assert!(reader(&words, Cut::Lines).unwrap().len() > 8);
+        let error = reader(&words.repeat(2), Cut::Nowhere).unwrap_err();
+        assert!(
+            error.contains("found a document of more than 1000 bytes"),
+            "{error}"
         );
+        assert!(error.contains("--document line or blank_line"), "{error}");
+        // Byte pairs may join any number of line ends.
+        let blank = "\n".repeat(999);
+        assert_eq!(reader(&blank, Cut::Words), Ok(vec![999]));
+        assert!(
+            reader(&blank.repeat(2), Cut::Words)
+                .unwrap_err()
+                .contains("blank lines")
+        );
+        assert_eq!(
+            reader(&blank.repeat(2), Cut::Lines)
+                .unwrap()
+                .iter()
+                .sum::<usize>(),
+            1998
+        );
+        let long = format!("{}\n{blank}x", "y".repeat(2000));
+        assert_eq!(reader(&long, Cut::Words), Ok(vec![2000, 1001]));
     }
 
     #[test]
@@ -565,7 +788,8 @@ mod tests {
         let found = failure("t.jsonl", b"{}{}", &rules(DocumentRule::Line, STRICT));
         assert_eq!(
             found,
-            "line 1, column 3: found no JSON (trailing characters), expected one JSON object per line"
+            "line 1, column 3: found no JSON (trailing characters), expected one JSON object per line; \
+             leave such records out with --skip-bad-records"
         );
     }
 
@@ -643,6 +867,136 @@ mod tests {
         assert!(failure("t.jsonl", b"{}\n", &strict).starts_with("line 1: found only"));
         assert!(failure("t.jsonl", b"[1]", &strict).starts_with("line 1, column"));
         assert!(failure("t.jsonl", b"{\"text\": 3}", &strict).contains("another value"));
+    }
+
+    #[test]
+    fn only_the_field_that_is_asked_for_is_read_strictly() {
+        let big = "9".repeat(400);
+        let file = format!(
+            "{{\"text\": \"a\", \"score\": NaN}}\n{{\"id\": {big}, \"text\": \"b\"}}\n\
+             {{\"text\": null}}\n{{\"text\": \"\"}}\n{{\"x\": \"\\ud800\", \"text\": \"c\", \"difficulty\": 2.0}}\n"
+        );
+        let strict = rules(DocumentRule::Line, STRICT);
+        let mut reader = open("t.JSONL", file.as_bytes(), &strict, None);
+        let documents: Vec<Document> = reader.by_ref().map(Result::unwrap).collect();
+        let texts: Vec<&str> = documents.iter().map(|d| d.text.as_str()).collect();
+        assert_eq!(texts, ["a", "b", "c"]);
+        assert_eq!(documents[2].difficulty, Some(2));
+        let counts = reader.counts();
+        assert_eq!(
+            (counts.lines, counts.empty_texts, counts.records_skipped),
+            (5, 1, 1)
+        );
+        let sentences = counts.sentences();
+        assert_eq!(sentences.len(), 2);
+        assert!(
+            sentences[0].starts_with("1 of 5 records left out; first left out: line 3, found null")
+        );
+        assert!(sentences[1].starts_with("1 of 5 lines left out because they hold no text"));
+        let number = format!("{{\"text\": {big}}}");
+        assert!(failure("t.jsonl", number.as_bytes(), &strict).contains("another value"));
+    }
+
+    #[test]
+    fn bad_records_are_left_out_and_counted_if_they_are_to_be() {
+        let file =
+            b"{\"text\": \"a\"}\n{\"text\": 3}\n{broken\n{\"other\": \"b\"}\n{\"text\": \"c\"}\n";
+        let strict = rules(DocumentRule::Line, STRICT);
+        let error = failure("t.jsonl", file, &strict);
+        assert!(
+            error.starts_with("line 2: found another value there"),
+            "{error}"
+        );
+        assert!(error.contains("--skip-bad-records"), "{error}");
+        let skipping = ReadRules {
+            skip_bad_records: true,
+            ..strict
+        };
+        let mut reader = open("t.jsonl", file, &skipping, None);
+        assert_eq!(
+            reader.by_ref().map(|d| d.unwrap().text).collect::<String>(),
+            "ac"
+        );
+        assert_eq!(reader.counts().records_skipped, 3);
+        let first = reader.counts().first_skipped.unwrap();
+        assert!(
+            first.starts_with("line 2, found another value there"),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn what_is_compressed_is_read_as_what_it_holds_whatever_its_name() {
+        use std::io::Write;
+        let text = "one line\nand another\n".repeat(5000);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        gzip.write_all(text.as_bytes()).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        let whole_file = rules(DocumentRule::File, STRICT);
+        // Programs that compress in parallel write several parts.
+        for (bytes, n) in [
+            (gzip.clone(), 1),
+            (zstd, 1),
+            ([gzip.clone(), gzip.clone()].concat(), 2),
+        ] {
+            let mut reader = open("t.txt", &bytes, &whole_file, None);
+            let read: String = reader.by_ref().map(|d| d.unwrap().text).collect();
+            assert_eq!(read, text.repeat(n));
+            assert_eq!(reader.bytes_read(), bytes.len() as u64);
+            use sha2::{Digest, Sha256};
+            assert_eq!(
+                reader.sha256(),
+                crate::hash::hexadecimal(&Sha256::digest(&bytes))
+            );
+            let reader = open("t.txt", &bytes, &whole_file, None);
+            assert_eq!(reader.text_bytes().unwrap(), (text.len() * n) as u64);
+        }
+        let broken = failure("t.txt", &gzip[..gzip.len() - 9], &whole_file);
+        assert!(broken.contains("cannot be decompressed"), "{broken}");
+    }
+
+    #[test]
+    fn other_encodings_and_formats_are_named_with_what_to_do() {
+        let utf16: Vec<u8> = "\u{feff}text"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let cases: [(&[u8], &str); 4] = [
+            (
+                &utf16,
+                "UTF-16 by its byte order mark, expected UTF-8 text; convert it: iconv -f UTF-16",
+            ),
+            (b"\0\0\xfe\xff\0\0\0a", "UTF-32"),
+            (b"PK\x03\x04rest", "a zip archive"),
+            (b"\xfd7zXZ\0rest", "xz -dc"),
+        ];
+        for (bytes, expected) in cases {
+            let path = tempfile::tempdir().unwrap().keep().join("t.txt");
+            std::fs::write(&path, bytes).unwrap();
+            let replacing = rules(DocumentRule::File, BadUtf8::Replace);
+            let error = DocumentReader::open(path, &replacing, None).err().unwrap();
+            assert_eq!(error.exit_code(), 3);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        let marked = open(
+            "t.txt",
+            "\u{feff}a".as_bytes(),
+            &rules(DocumentRule::File, STRICT),
+            None,
+        );
+        assert!(marked.notes()[0].contains("byte order mark"));
+    }
+
+    #[test]
+    fn advice_is_only_given_where_the_verb_has_the_option() {
+        let path = tempfile::tempdir().unwrap().keep().join("t.jsonl");
+        for bytes in [&b"{\"text\": 3}"[..], b"\xff\n", &[b'x'; 5 << 20]] {
+            std::fs::write(&path, bytes).unwrap();
+            let reader = DocumentReader::open(&path, &rules(DocumentRule::Line, STRICT), None);
+            let error = reader.unwrap().find_map(Result::err).unwrap();
+            assert!(!error.to_string().contains("--"), "{error}");
+        }
     }
 
     #[test]

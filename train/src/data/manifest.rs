@@ -3,20 +3,24 @@
 //! It holds no time and no machine, so the same inputs give the same bytes. It is written last.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::document::{ReadCounts, ReadRules};
 use super::prepare::SplitRule;
-use super::tokenizer::{Kind, Specials};
+use super::tokenizer::{Kind, Specials, SpelledSpecials};
 use crate::error::{Error, Problem};
-use crate::text::json_complaint;
+use crate::file::read_regular;
+use crate::keys::distinct;
+use crate::text::{json_complaint, shortened};
 
 /// The version of the directory's layout.
 pub const FORMAT: u32 = 1;
+/// The largest vocabulary that is believed: several lists of this length are made before any token is read.
+const VOCABULARY_MAX: usize = 1 << 24;
+/// The longest manifest that is read: a hundred thousand sources and more.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,11 +37,20 @@ pub struct Manifest {
     pub split: SplitFacts,
     /// Whether every document ends with `</s>`.
     pub end_of_document: bool,
+    /// What specials were where a text spells them out; parsed in directories that were made before this was kept.
+    #[serde(default = "parsed")]
+    pub specials: SpelledSpecials,
+    /// Whether the list of documents says of every token that stands for another number of bytes of the source than the
+    /// tokenizer says; not so in directories that were made before this was kept.
+    #[serde(default)]
+    pub has_spans: bool,
     /// The files given, in their order.
     pub sources: Vec<SourceFacts>,
     /// `train`, and `valid` if there is one.
+    #[serde(deserialize_with = "distinct")]
     pub splits: BTreeMap<String, SplitCounts>,
     /// Every other file of the directory.
+    #[serde(deserialize_with = "distinct")]
     pub files: BTreeMap<String, FileFacts>,
 }
 
@@ -72,12 +85,18 @@ pub struct SourceFacts {
     pub path: String,
     /// Of the file.
     pub sha256: String,
-    /// Of the file.
+    /// Of the file, compressed if it is.
     pub bytes: u64,
     /// In all splits together.
     pub documents: u64,
     /// In all splits together.
     pub tokens: u64,
+    /// How often the text spells out a special token.
+    #[serde(default)]
+    pub specials_in_text: u64,
+    /// What else there is to know of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What was changed or left out.
     #[serde(flatten)]
     pub counts: ReadCounts,
@@ -92,6 +111,19 @@ pub struct SplitCounts {
     pub tokens: u64,
     /// Bytes of UTF-8 of the documents.
     pub bytes: u64,
+    /// Tokens that are `<unk>`.
+    #[serde(default)]
+    pub unknown: u64,
+    /// Documents whose tokens another document before them in this split has too.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// Documents whose tokens a training document has too; 0 for `train` itself.
+    #[serde(default)]
+    pub also_in_train: u64,
+}
+
+fn parsed() -> SpelledSpecials {
+    SpelledSpecials::Parse
 }
 
 /// One file of the directory.
@@ -122,6 +154,10 @@ pub struct DocumentEntry {
     /// Its difficulty, if the source names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difficulty: Option<u32>,
+    /// Its tokens that stand for another number of bytes of the source than the tokenizer says (unknown characters,
+    /// full-width forms): position among its tokens, rising, and bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<(u64, u64)>,
 }
 
 impl Manifest {
@@ -132,17 +168,13 @@ impl Manifest {
     pub fn load(directory: impl AsRef<Path>) -> Result<Self, Error> {
         let path = directory.as_ref().join("manifest.json");
         let expected = "a manifest of `nerve data prepare`";
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
-            ErrorKind::NotADirectory => {
-                let found = "a file";
-                let expected = "a directory of `nerve data prepare`";
-                Error::Invalid(Problem::new(directory.as_ref(), "", found, expected))
-            }
-            ErrorKind::IsADirectory => {
-                Error::Invalid(Problem::new(&path, "", "a directory", expected))
-            }
-            _ => Error::unreadable(&path, expected, e),
-        })?;
+        if directory.as_ref().is_file() {
+            let expected = "a directory of `nerve data prepare`";
+            return Err(Error::Invalid(Problem::new(
+                directory, "", "a file", expected,
+            )));
+        }
+        let bytes = read_regular(&path, expected, BYTES_MAX)?;
         let invalid = |e: serde_json::Error| {
             let place = format!("line {}, column {}", e.line(), e.column());
             Error::Invalid(Problem::new(&path, place, json_complaint(&e), expected))
@@ -154,7 +186,51 @@ impl Manifest {
             return Err(Error::Invalid(problem.advise("prepare the data again")));
         }
         // From the text again, so that an error knows its line.
-        serde_json::from_slice(&bytes).map_err(invalid)
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(invalid)?;
+        // No token takes less than a byte of its tokenizer's file, so the lists made for a vocabulary are bounded by a file.
+        let beside = std::fs::metadata(path.with_file_name("tokenizer.json"));
+        let tokenizer_bytes = beside.map_or(VOCABULARY_MAX, |file| file.len() as usize);
+        match manifest.impossible(tokenizer_bytes.min(VOCABULARY_MAX)) {
+            None => Ok(manifest),
+            Some((place, found, expected)) => {
+                let problem = Problem::new(&path, place, found, expected);
+                Err(Error::Invalid(problem.advise("prepare the data again")))
+            }
+        }
+    }
+
+    /// The first fact that no preparation of ours could have left: its place, what it is and what it should be.
+    fn impossible(&self, most_tokens: usize) -> Option<(String, String, String)> {
+        let size = self.tokenizer.vocabulary_size;
+        if !(1..=most_tokens).contains(&size) {
+            let place = "tokenizer.vocabulary_size".to_string();
+            return Some((place, size.to_string(), format!("1 to {most_tokens}")));
+        }
+        let Specials {
+            begin,
+            end,
+            pad,
+            unknown,
+        } = self.tokenizer.specials;
+        let specials = [
+            ("begin", begin),
+            ("end", end),
+            ("pad", pad),
+            ("unknown", Some(unknown)),
+        ];
+        let outside = |(_, id): &(&str, Option<u32>)| id.is_some_and(|id| id as usize >= size);
+        if let Some((name, id)) = specials.into_iter().find(outside) {
+            let place = format!("tokenizer.specials.{name}");
+            let expected = format!("an id below the vocabulary of {size}");
+            return Some((place, format!("{}", id.unwrap_or_default()), expected));
+        }
+        let names = self.splits.keys().map(|name| ("splits", name));
+        let mut names = names.chain(self.files.keys().map(|name| ("files", name)));
+        let (place, name) =
+            names.find(|(_, name)| name.is_empty() || name.contains(['/', '\0']))?;
+        let found = format!("{:?}", shortened(name));
+        let expected = "names inside the directory".to_string();
+        Some((place.to_string(), found, expected))
     }
 
     /// The text of the file.
@@ -167,6 +243,53 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[test]
+    fn facts_that_cannot_be_are_named() {
+        let path = super::super::shard::tests::split_of_lines(&["ab"]);
+        let file = path.with_file_name("manifest.json");
+        let text = fs::read_to_string(&file).unwrap();
+        let cases = [
+            (
+                "260",
+                "1099511627776",
+                "tokenizer.vocabulary_size: found 1099511627776, expected 1 to",
+            ),
+            (
+                "260",
+                "16777216",
+                "tokenizer.vocabulary_size: found 16777216, expected 1 to",
+            ),
+            (
+                "\"end\": 257",
+                "\"end\": 260",
+                "tokenizer.specials.end: found 260, expected an id below",
+            ),
+            (
+                "\"train.bin\": {",
+                "\"../x\": {",
+                "files: found \"../x\", expected names inside",
+            ),
+            (
+                "\"seed\": 1",
+                "\"seed\": 1, \"seed\": 2",
+                "duplicate field `seed`",
+            ),
+            (
+                "\"train\": {",
+                "\"train\": {\"documents\":0,\"tokens\":0,\"bytes\":0}, \"train\": {",
+                "the key \"train\" twice",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            assert!(text.contains(from), "{from}: {text}");
+            fs::write(&file, text.replacen(from, to, 1)).unwrap();
+            let error = Manifest::load(path.parent().unwrap()).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
 
     #[test]
     fn what_is_no_data_directory_is_named() {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `synthetic`, `story` | a seed and an index into a text with known difficulty |
 //! | `difficulty` | labels or losses into how hard a sequence is |
-//! | `document` | `.txt` and `.jsonl` files into a stream of documents, in bounded memory |
+//! | `document` | text and JSONL files, pipes, compressed ones into a stream of documents, in bounded memory |
 //! | `cut` | a long text into parts with the same byte pairs |
 //! | `tokenizer` | text into ids and back; files that Python's `tokenizers` reads |
 //! | `prepare` | documents into a data directory: `train.bin`, `valid.bin`, `manifest.json` |
@@ -12,6 +12,7 @@
 //! | `window` | a split into fixed windows of inputs and targets |
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
+//! | `unknown` | counts of `<unk>` into what should be said of them |
 //! | `bigram` | a split into counts of ordered pairs |
 //! | `ngram` | a split into Kneser-Ney models, to compare with |
 
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod batch;
 pub mod bigram;
-mod cut;
+pub mod cut;
 pub mod difficulty;
 pub mod document;
 pub mod manifest;
@@ -35,19 +36,20 @@ pub mod statistics;
 pub mod story;
 pub mod synthetic;
 pub mod tokenizer;
+pub mod unknown;
 pub mod window;
 pub mod writer;
 
 pub use batch::{HostBatch, collect};
 pub use bigram::Bigrams;
 pub use difficulty::DifficultySource;
-pub use document::{BadUtf8, Document, DocumentReader, DocumentRule, ReadRules};
+pub use document::{BadUtf8, Document, DocumentReader, DocumentRule, Format, ReadRules};
 pub use manifest::Manifest;
 pub use order::{Mixture, Place};
 pub use permutation::Permutation;
-pub use shard::Split;
-pub use tokenizer::{Kind, Specials, Tokenizer};
-pub use window::{Window, Windows};
+pub use shard::{Split, list_of};
+pub use tokenizer::{Kind, Specials, SpelledSpecials, Tokenizer};
+pub use window::{Beginning, Cut, Window, Windows};
 
 /// The `[data]` section of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +59,8 @@ pub struct DataConfig {
     pub window: usize,
     /// Whether windows may run across the ends of documents.
     pub documents: DocumentsRule,
+    /// How a document begins. Recipes of before there was a choice do not say it, and mean `first_token`.
+    pub start: Option<StartRule>,
     /// The seed of the order in which windows are seen; apart from the run's seed, so that either can vary alone.
     pub order_seed: u64,
     /// Where the difficulty of a sequence comes from.
@@ -68,6 +72,11 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
+    /// How a document begins; without a word of it as in all runs before there was a choice.
+    pub fn start(&self) -> StartRule {
+        self.start.unwrap_or(StartRule::FirstToken)
+    }
+
     /// What the validation splits are called in metrics: the first is `valid`, and its loss chooses checkpoints.
     pub fn valid_splits(&self) -> Vec<String> {
         let name = |(index, source): (usize, &ValidSource)| match index {
@@ -96,6 +105,19 @@ pub struct ValidSource {
     pub name: String,
     /// A `.bin` file of `nerve data prepare`.
     pub path: PathBuf,
+}
+
+/// How a document begins for the model, in training, evaluation and sampling alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum StartRule {
+    /// Behind the start symbol, which is context and never predicted: `<s>`, or the symbol that ends documents where the
+    /// tokenizer has no `<s>`. The first token is predicted. With neither it is context and does not count.
+    Symbol,
+    /// With its first token as context, which is not predicted; where documents run on it is predicted from the document
+    /// before.
+    FirstToken,
 }
 
 /// How windows are cut out of the stream of documents.

@@ -3,19 +3,17 @@
 //!
 //! Source of every formula: Stanley F. Chen and Joshua Goodman, "An empirical study of smoothing
 //! techniques for language modeling", Computer Speech and Language 13 (1999), 359-394, the
-//! sections on Kneser-Ney smoothing and on modified Kneser-Ney smoothing.
+//! sections on Kneser-Ney smoothing and on modified Kneser-Ney smoothing. What they leave open is
+//! decided as in KenLM (Kenneth Heafield and others, "Scalable modified Kneser-Ney language model
+//! estimation", ACL 2013): what begins a sequence, the uniform distribution, unusable discounts.
 
 use std::mem::replace;
 use std::ops::Range;
 
-/// Bounds that keep the absolute discount inside the open interval from 0 to 1.
-const SMALLEST_DISCOUNT: f64 = 0.01;
-const LARGEST_DISCOUNT: f64 = 0.99;
+/// What is taken off counts of one, of two, and of more, where the counts do not say it (KenLM's).
+pub const FALLBACK_DISCOUNTS: [f64; 3] = [0.5, 1.0, 1.5];
 
-/// Discount used where no n-gram has count one or two, so that the data say nothing about it.
-const UNINFORMED_DISCOUNT: f64 = 0.5;
-
-/// An interpolated modified Kneser-Ney model of a fixed order over `vocabulary` token identifiers.
+/// An interpolated modified Kneser-Ney model of a fixed order.
 ///
 /// With `c` the count of an n-gram, `h` its context and `h'` the context without its first token,
 ///
@@ -26,10 +24,12 @@ const UNINFORMED_DISCOUNT: f64 = 0.5;
 ///
 /// where the first term is 0 for an unseen `h w`, and `N1(h)`, `N2(h)`, `N3(h)` are the numbers of
 /// distinct tokens seen once, twice, and three or more times after `h`. The highest order uses raw
-/// counts. Every lower order uses continuation counts: the number of distinct left neighbours,
-/// where the start of a sequence is one more neighbour, so that no stored n-gram has count zero.
-/// Below order 1 stands the uniform distribution `1 / vocabulary`. A context that nothing ever
-/// followed has weight 1. With order 1 this is the unigram model, with order 2 the bigram model.
+/// counts. Every lower order uses continuation counts: the number of distinct left neighbours, and
+/// one more for each time the n-gram begins a sequence, where nothing can stand left of it.
+/// The first token of a sequence is context only: it is no event of order 1.
+/// Below order 1 stands the uniform distribution over the tokens that can be predicted. A context
+/// that nothing ever followed has weight 1. With order 1 this is the unigram model, with order 2
+/// the bigram model.
 ///
 /// The three discounts are estimated for each order from the numbers `n1` to `n4` of n-grams with
 /// count 1 to 4:
@@ -38,61 +38,82 @@ const UNINFORMED_DISCOUNT: f64 = 0.5;
 /// Y = n1 / (n1 + 2 n2)    D1 = 1 - 2 Y n2 / n1    D2 = 2 - 3 Y n3 / n2    D3 = 3 - 4 Y n4 / n3
 /// ```
 ///
-/// A discount `Dk` that is not finite or lies outside the open interval from 0 to `k` is replaced
-/// by `Y`, limited to 0.01 to 0.99, or by 0.5 where `Y` itself is not finite.
+/// Where `n1`, `n2` or `n3` is 0 or a `Dk` lies outside of 0 to `k`, the order takes
+/// [`FALLBACK_DISCOUNTS`], all three; [`KneserNey::fallbacks`] says which orders did.
 ///
 /// The model is a trie kept as sorted arrays, one level for each order; it contains no hashing, and
 /// equal inputs give bitwise equal models.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KneserNey {
-    vocabulary: usize,
+    /// For each token whether it can be predicted.
+    predictable: Vec<bool>,
+    n_predictable: usize,
     order: usize,
     levels: Vec<Level>,
+    fallbacks: Vec<Fallback>,
+}
+
+/// An order whose discounts could not be estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// The length of its n-grams.
+    pub order: usize,
+    /// How many of them have count 1, 2, 3 and 4.
+    pub counts_of_counts: [u64; 4],
 }
 
 impl KneserNey {
     /// Counts every n-gram of length 1 to `order` inside each of the `sequences` and estimates the
     /// discounts (Chen and Goodman 1999; the formulas stand at the type).
     ///
-    /// Each sequence is a slice of any length, also 0. Nothing crosses the border of a sequence and
-    /// nothing is padded: the first token of a sequence is counted at order 1 and serves as context
-    /// for higher orders. Without any token the model is the uniform distribution.
+    /// `predictable` says for each token whether it can be predicted. Each sequence is a slice of
+    /// any length, also 0, and its first token, a start symbol or the first of a text, is context
+    /// only. Nothing crosses the border of a sequence. Without any event the model is the uniform
+    /// distribution.
     ///
     /// Takes time of `order * tokens * log(tokens)` and memory of `order * tokens`.
     ///
     /// # Panics
     ///
-    /// If `vocabulary` or `order` is 0, if a token is not below `vocabulary`, or if the sequences
-    /// together have `u32::MAX` tokens or more.
+    /// If `order` is 0 or no token can be predicted, if a token is not below the length of
+    /// `predictable`, or one behind the first of a sequence cannot be predicted, or if the
+    /// sequences together have `u32::MAX` tokens or more.
     pub fn count<'a>(
-        vocabulary: usize,
+        predictable: Vec<bool>,
         order: usize,
         sequences: impl IntoIterator<Item = &'a [u32]>,
     ) -> Self {
-        assert!(vocabulary > 0, "the vocabulary must not be empty");
+        let n_predictable = predictable.iter().filter(|&&it| it).count();
+        assert!(n_predictable > 0, "some token must be predictable");
         assert!(order > 0, "the order must be at least 1");
-        let corpus = Corpus::gather(vocabulary, sequences);
-        let levels = count_levels(&corpus, order);
+        let corpus = Corpus::gather(&predictable, sequences);
+        let (levels, fallbacks) = count_levels(&corpus, order);
         Self {
-            vocabulary,
+            predictable,
+            n_predictable,
             order,
             levels,
+            fallbacks,
         }
     }
 
-    /// The negative natural logarithm of `p(target | context)`: finite and not negative.
+    /// The negative natural logarithm of `p(target | context)`: not negative, and infinite only for
+    /// a target that cannot be predicted.
     ///
     /// Only the last `order - 1` tokens of `context` matter; a shorter context, also an empty one,
-    /// uses the lower orders alone. For any context, the probabilities of all targets below
-    /// `vocabulary` sum to 1. The formula stands at the type (Chen and Goodman 1999).
+    /// uses the lower orders alone. For any context, the probabilities of all targets sum to 1. The
+    /// formula stands at the type (Chen and Goodman 1999).
     ///
     /// # Panics
     ///
-    /// If `target` or one of the last `order - 1` tokens of `context` is not below `vocabulary`.
+    /// If `target` or one of the last `order - 1` tokens of `context` is no token of the model.
     pub fn nats(&self, context: &[u32], target: u32) -> f64 {
         let used = &context[context.len().saturating_sub(self.order - 1)..];
-        require_tokens_below(self.vocabulary, used);
-        require_tokens_below(self.vocabulary, &[target]);
+        require_tokens_below(self.predictable.len(), used);
+        require_tokens_below(self.predictable.len(), &[target]);
+        if !self.predictable[target as usize] {
+            return f64::INFINITY;
+        }
         // Rounding may carry a certain outcome just above 1, and 0 minus 0 avoids a negative zero.
         0.0 - self.probability(used, target).min(1.0).ln()
     }
@@ -102,8 +123,24 @@ impl KneserNey {
         self.levels.iter().map(|level| level.tokens.len()).sum()
     }
 
+    /// The longest n-grams that were seen: below the order if every sequence is shorter.
+    pub fn longest_ngram(&self) -> usize {
+        let seen = |level: &&Level| !level.tokens.is_empty();
+        self.levels.iter().take_while(seen).count()
+    }
+
+    /// The orders whose discounts could not be estimated, rising.
+    pub fn fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
+    }
+
+    /// How many tokens share the uniform distribution.
+    pub fn n_predictable(&self) -> usize {
+        self.n_predictable
+    }
+
     fn probability(&self, context: &[u32], target: u32) -> f64 {
-        let mut probability = 1.0 / self.vocabulary as f64;
+        let mut probability = 1.0 / self.n_predictable as f64;
         for (length, level) in self.levels.iter().enumerate().take(context.len() + 1) {
             // A context contains all of its suffixes, so none longer than an unseen one was seen.
             let Some(parent) = self.find(&context[context.len() - length..]) else {
@@ -137,14 +174,13 @@ struct Level {
 }
 
 impl Level {
-    fn new(parents: usize, keys: &[u64], counts: &[u32]) -> Self {
+    fn new(parents: usize, keys: &[u64], counts: &[u32], discounts: Discounts) -> Self {
         let mut level = Self {
             first_child: child_borders(parents, keys),
             weight: Vec::with_capacity(parents),
             tokens: keys.iter().map(|&key| token_of(key)).collect(),
             discounted: Vec::with_capacity(keys.len()),
         };
-        let discounts = Discounts::estimate(counts);
         for parent in 0..parents {
             let children = level.children(parent);
             level.add_parent(&counts[children], discounts);
@@ -154,12 +190,14 @@ impl Level {
 
     fn add_parent(&mut self, counts: &[u32], discounts: Discounts) {
         let total: f64 = counts.iter().map(|&count| f64::from(count)).sum();
+        if total == 0.0 {
+            // Nothing ever followed, or only what is context and no event.
+            self.weight.push(1.0);
+            self.discounted.extend(vec![0.0; counts.len()]);
+            return;
+        }
         let freed: f64 = counts.iter().map(|&count| discounts.of(count)).sum();
-        self.weight.push(if counts.is_empty() {
-            1.0
-        } else {
-            freed / total
-        });
+        self.weight.push(freed / total);
         let shares = counts
             .iter()
             .map(|&count| (f64::from(count) - discounts.of(count)) / total);
@@ -189,42 +227,36 @@ impl Level {
 struct Discounts([f64; 3]);
 
 impl Discounts {
-    fn estimate(counts: &[u32]) -> Self {
-        let [one, two, three, four] = counts_of_counts(counts);
+    /// From the numbers of n-grams with count 1 to 4; nothing where they do not say it.
+    fn estimate(counts_of_counts: [u64; 4]) -> Option<Self> {
+        let [one, two, three, four] = counts_of_counts.map(|number| number as f64);
+        if one == 0.0 || two == 0.0 || three == 0.0 {
+            return None;
+        }
         let absolute = one / (one + 2.0 * two);
-        let fallback = limited(absolute);
-        Self([
-            accepted(1.0 - 2.0 * absolute * two / one, 1.0, fallback),
-            accepted(2.0 - 3.0 * absolute * three / two, 2.0, fallback),
-            accepted(3.0 - 4.0 * absolute * four / three, 3.0, fallback),
-        ])
+        let discounts = [
+            1.0 - 2.0 * absolute * two / one,
+            2.0 - 3.0 * absolute * three / two,
+            3.0 - 4.0 * absolute * four / three,
+        ];
+        let limits = [1.0, 2.0, 3.0];
+        let mut within = discounts.iter().zip(limits);
+        within
+            .all(|(&discount, limit)| (0.0..=limit).contains(&discount))
+            .then_some(Self(discounts))
     }
 
     fn of(self, count: u32) -> f64 {
-        self.0[count.clamp(1, 3) as usize - 1]
+        match count {
+            0 => 0.0,
+            count => self.0[count.min(3) as usize - 1],
+        }
     }
 }
 
 /// How many counts are 1, 2, 3 and 4.
-fn counts_of_counts(counts: &[u32]) -> [f64; 4] {
-    [1, 2, 3, 4].map(|wanted| counts.iter().filter(|&&count| count == wanted).count() as f64)
-}
-
-fn limited(absolute: f64) -> f64 {
-    if absolute.is_finite() {
-        absolute.clamp(SMALLEST_DISCOUNT, LARGEST_DISCOUNT)
-    } else {
-        UNINFORMED_DISCOUNT
-    }
-}
-
-fn accepted(discount: f64, limit: f64, fallback: f64) -> f64 {
-    // An estimate that is not a number fails both comparisons.
-    if discount > 0.0 && discount < limit {
-        discount
-    } else {
-        fallback
-    }
+fn counts_of_counts(counts: &[u32]) -> [u64; 4] {
+    [1, 2, 3, 4].map(|wanted| counts.iter().filter(|&&count| count == wanted).count() as u64)
 }
 
 /// All sequences end to end, with the range of positions of each one that is not empty.
@@ -234,7 +266,7 @@ struct Corpus {
 }
 
 impl Corpus {
-    fn gather<'a>(vocabulary: usize, sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
+    fn gather<'a>(predictable: &[bool], sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
         let mut corpus = Self {
             tokens: Vec::new(),
             sequences: Vec::new(),
@@ -243,7 +275,12 @@ impl Corpus {
             .into_iter()
             .filter(|sequence| !sequence.is_empty())
         {
-            require_tokens_below(vocabulary, sequence);
+            require_tokens_below(predictable.len(), sequence);
+            let is_event = |&token: &u32| predictable[token as usize];
+            assert!(
+                sequence[1..].iter().all(is_event),
+                "an event that cannot be predicted"
+            );
             let start = corpus.tokens.len();
             corpus.tokens.extend_from_slice(sequence);
             corpus.sequences.push(start..corpus.tokens.len());
@@ -372,27 +409,47 @@ fn child_borders(parents: usize, keys: &[u64]) -> Vec<u32> {
     borders
 }
 
-fn count_levels(corpus: &Corpus, order: usize) -> Vec<Level> {
+fn count_levels(corpus: &Corpus, order: usize) -> (Vec<Level>, Vec<Fallback>) {
     // One level beyond the longest sequence is empty, and so are all that would follow it.
     let depth = order.min(corpus.longest_sequence() + 1);
     let mut levels = Vec::with_capacity(depth);
+    let mut fallbacks = Vec::new();
+    let mut add = |prefixes: &Numbered, current: &Numbered, counts: &[u32]| {
+        let order = levels.len() + 1;
+        let counts_of_counts = counts_of_counts(counts);
+        let discounts = Discounts::estimate(counts_of_counts).unwrap_or_else(|| {
+            if counts.iter().any(|&count| count > 0) {
+                fallbacks.push(Fallback {
+                    order,
+                    counts_of_counts,
+                });
+            }
+            Discounts(FALLBACK_DISCOUNTS)
+        });
+        let parents = prefixes.keys.len();
+        levels.push(Level::new(parents, &current.keys, counts, discounts));
+    };
     let mut prefixes = Numbered::empty_ngram(corpus);
     let mut current = Numbered::extend(corpus, 1, &prefixes);
     for length in 1..depth {
         let longer = Numbered::extend(corpus, length + 1, &current);
         let counts = continuation_counts(corpus, length, &current, &longer);
-        levels.push(Level::new(prefixes.keys.len(), &current.keys, &counts));
+        add(&prefixes, &current, &counts);
         prefixes = replace(&mut current, longer);
     }
-    levels.push(Level::new(
-        prefixes.keys.len(),
-        &current.keys,
-        &current.occurrences,
-    ));
-    levels
+    if depth == 1 {
+        // The first token of a sequence is no event.
+        for position in corpus.first_starts(1) {
+            let ngram = current.at(position);
+            current.occurrences[ngram] -= 1;
+        }
+    }
+    add(&prefixes, &current, &current.occurrences);
+    (levels, fallbacks)
 }
 
-/// For each n-gram of `length`, the number of its distinct left neighbours.
+/// For each n-gram of `length`, the number of its distinct left neighbours, and one more for each
+/// time that it begins a sequence; a single token that begins one is no event.
 fn continuation_counts(
     corpus: &Corpus,
     length: usize,
@@ -400,10 +457,10 @@ fn continuation_counts(
     longer: &Numbered,
 ) -> Vec<u32> {
     let mut counts = vec![0; current.keys.len()];
-    let mut begins_sequence = vec![false; current.keys.len()];
-    for position in corpus.first_starts(length) {
-        let ngram = current.at(position);
-        counts[ngram] += u32::from(!replace(&mut begins_sequence[ngram], true));
+    if length > 1 {
+        for position in corpus.first_starts(length) {
+            counts[current.at(position)] += 1;
+        }
     }
     let mut counted = vec![false; longer.keys.len()];
     for position in corpus.starts(length + 1) {
@@ -448,12 +505,21 @@ mod tests {
         }
     }
 
+    /// Each sequence behind a start symbol, which is the first id behind the vocabulary.
+    fn started(vocabulary: usize, sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
+        let some = sequences.iter().filter(|sequence| !sequence.is_empty());
+        some.map(|sequence| [&[vocabulary as u32], sequence.as_slice()].concat())
+            .collect()
+    }
+
     fn count(vocabulary: usize, order: usize, sequences: &[Vec<u32>]) -> KneserNey {
-        KneserNey::count(vocabulary, order, sequences.iter().map(Vec::as_slice))
+        let predictable = (0..=vocabulary).map(|id| id < vocabulary).collect();
+        let sequences = started(vocabulary, sequences);
+        KneserNey::count(predictable, order, sequences.iter().map(Vec::as_slice))
     }
 
     fn assert_sums_to_one(model: &KneserNey, context: &[u32]) {
-        let targets = 0..model.vocabulary as u32;
+        let targets = 0..model.predictable.len() as u32;
         let sum: f64 = targets
             .map(|target| (-model.nats(context, target)).exp())
             .sum();
@@ -514,7 +580,7 @@ mod tests {
         (0..length).map(|_| draw()).collect()
     }
 
-    /// The fifteen bigrams and their starts are chosen so that both orders have exact discounts.
+    /// The bigrams and their starts are chosen so that both orders have discounts of few digits.
     fn small_sequences() -> Vec<Vec<u32>> {
         let repeated: [(&[u32], usize); 7] = [
             (&[0, 3, 0], 2),
@@ -531,19 +597,18 @@ mod tests {
 
     /// The counts of all n-grams of one length, straight from their definition.
     fn defined_counts(sequences: &[Vec<u32>], length: usize, raw: bool) -> BTreeMap<&[u32], u32> {
-        let mut occurrences: BTreeMap<&[u32], u32> = BTreeMap::new();
-        let mut neighbours: BTreeMap<&[u32], BTreeSet<Option<u32>>> = BTreeMap::new();
+        let mut counts: BTreeMap<&[u32], u32> = BTreeMap::new();
+        let mut neighbours: BTreeSet<(&[u32], u32)> = BTreeSet::new();
         for sequence in sequences {
             for (start, ngram) in sequence.windows(length).enumerate() {
-                *occurrences.entry(ngram).or_default() += 1;
-                let left = start.checked_sub(1).map(|position| sequence[position]);
-                neighbours.entry(ngram).or_default().insert(left);
+                let counted = match start {
+                    0 => length > 1,
+                    _ => raw || neighbours.insert((ngram, sequence[start - 1])),
+                };
+                *counts.entry(ngram).or_default() += u32::from(counted);
             }
         }
-        let distinct = neighbours
-            .iter()
-            .map(|(&ngram, left)| (ngram, left.len() as u32));
-        if raw { occurrences } else { distinct.collect() }
+        counts
     }
 
     /// The probability straight from its definition, with no trie and no shared prefixes.
@@ -558,7 +623,8 @@ mod tests {
             let suffix = &context[context.len() - length..];
             let counts = defined_counts(sequences, length + 1, length + 1 == order);
             let all: Vec<u32> = counts.values().copied().collect();
-            let discounts = Discounts::estimate(&all);
+            let discounts = Discounts::estimate(counts_of_counts(&all));
+            let discounts = discounts.unwrap_or(Discounts(FALLBACK_DISCOUNTS));
             let follows = |&(ngram, _): &(&&[u32], &u32)| ngram.starts_with(suffix);
             let total: u32 = counts.iter().filter(follows).map(|(_, &count)| count).sum();
             if total == 0 {
@@ -600,17 +666,84 @@ mod tests {
         let model = count(7, 2, &small_sequences());
         // Order 1 has continuation counts 4, 3, 2, 1, 1 and discounts 0.5, 0.5, 1.
         let unigrams = [3.5, 2.5, 2.0, 1.0, 1.0, 0.5, 0.5].map(|share| share / 11.0);
-        // Order 2 after token 0 has counts 3, 1, 2 of tokens 1, 2, 3 and discounts 0.5, 1.25, 1.
-        let after_zero = [0.875, 2.625, 1.0, 1.0, 0.25, 0.125, 0.125].map(|share| share / 6.0);
+        // Order 2 has n1 to n4 of 4, 3, 1, 1 and so discounts 0.4, 1.6, 1.4. After token 0 come tokens 1, 2, 3
+        // three times, once and twice; the start symbol is followed by 0, 1, 2 six, five and two times.
+        let after_zero = [0.0, 1.6, 0.6, 0.4, 0.0, 0.0, 0.0];
+        let after_start = [4.6, 3.6, 0.4, 0.0, 0.0, 0.0, 0.0];
         for target in 0..7 {
-            assert_probability(&model, &[], target, unigrams[target as usize]);
-            assert_probability(&model, &[0], target, after_zero[target as usize]);
-            assert_probability(&model, &[6, 1, 0], target, after_zero[target as usize]);
+            let [unigram, zero, start] =
+                [unigrams, after_zero, after_start].map(|shares| shares[target as usize]);
+            let after_zero = (zero + 3.4 * unigram) / 6.0;
+            assert_probability(&model, &[], target, unigram);
+            assert_probability(&model, &[0], target, after_zero);
+            assert_probability(&model, &[6, 1, 0], target, after_zero);
+            assert_probability(&model, &[7], target, (start + 4.4 * unigram) / 13.0);
             // Token 4 only ends a sequence, and token 6 is never seen.
-            assert_probability(&model, &[4], target, unigrams[target as usize]);
-            assert_probability(&model, &[6], target, unigrams[target as usize]);
+            assert_probability(&model, &[4], target, unigram);
+            assert_probability(&model, &[6], target, unigram);
         }
-        assert_eq!(model.stored_ngrams(), 5 + 8);
+        assert_eq!(model.nats(&[0], 7), f64::INFINITY);
+        assert_eq!(model.stored_ngrams(), 6 + 11);
+        assert_eq!(model.fallbacks(), []);
+    }
+
+    #[test]
+    fn one_text_many_times_over_is_nearly_certain_and_said_to_have_no_discounts() {
+        let model = count(258, 3, &vec![vec![97, 98, 257]; 200]);
+        // Each continuation count is 1, each raw count 200; discounts are 0.5 and 1.5 throughout.
+        let unigram = 0.5 / 3.0 + 0.5 / 258.0;
+        let bigram = 0.5 + 0.5 * unigram;
+        let certain = |shorter: f64| (198.5 + 1.5 * shorter) / 200.0;
+        assert_probability(&model, &[258], 97, certain(unigram));
+        assert_probability(&model, &[258, 97], 98, certain(bigram));
+        assert_probability(&model, &[97, 98], 257, certain(bigram));
+        let fallback = |order, counts_of_counts| Fallback {
+            order,
+            counts_of_counts,
+        };
+        let expected = [
+            fallback(1, [3, 0, 0, 0]),
+            fallback(2, [2, 0, 0, 0]),
+            fallback(3, [0; 4]),
+        ];
+        assert_eq!(model.fallbacks(), expected);
+        assert_eq!(model.longest_ngram(), 3);
+    }
+
+    #[test]
+    fn without_a_start_symbol_the_first_token_is_context_only() {
+        let sequences: [&[u32]; 3] = [&[0, 1], &[0, 1], &[2, 1]];
+        let model = KneserNey::count(vec![true; 3], 2, sequences);
+        // Token 1 has two left neighbours, the others are no events; the discount of a count of two is 1.
+        let unigrams = [1.0 / 6.0, 4.0 / 6.0, 1.0 / 6.0];
+        for target in 0..3 {
+            let unigram = unigrams[target as usize];
+            let (zero, two) = match target {
+                1 => (1.0, 0.5),
+                _ => (0.0, 0.0),
+            };
+            assert_probability(&model, &[], target, unigram);
+            assert_probability(&model, &[0], target, (zero + unigram) / 2.0);
+            assert_probability(&model, &[2], target, two + 0.5 * unigram);
+        }
+        let alone: [&[u32]; 2] = [&[0], &[2]];
+        let nothing = KneserNey::count(vec![true; 3], 2, alone);
+        assert_probability(&nothing, &[0], 1, 1.0 / 3.0);
+        assert_eq!(nothing.longest_ngram(), 1);
+    }
+
+    #[test]
+    fn the_same_texts_twice_cost_about_the_same_or_are_said_to_have_no_discounts() {
+        let tokens = zipf_tokens(&mut Generator(7), 60, 800);
+        let sequences: Vec<Vec<u32>> = tokens.chunks(8).map(<[u32]>::to_vec).collect();
+        let twice = [sequences.clone(), sequences.clone()].concat();
+        let [once, twice] = [sequences, twice].map(|sequences| count(60, 2, &sequences));
+        let of_pairs = |model: &KneserNey| -> Option<[u64; 4]> {
+            let mut said = model.fallbacks().iter();
+            Some(said.find(|fallback| fallback.order == 2)?.counts_of_counts)
+        };
+        assert_eq!(of_pairs(&once), None);
+        assert_eq!(of_pairs(&twice).unwrap()[0], 0);
     }
 
     #[test]
@@ -630,8 +763,10 @@ mod tests {
         let sequences = generator.sequences(4, 30);
         for order in 1..=5 {
             let model = count(5, order, &sequences);
+            let sequences = started(5, &sequences);
             for length in (0..=5).flat_map(|length| [length; 8]) {
-                let context = generator.tokens(5, length);
+                // The start symbol is a context too.
+                let context = generator.tokens(6, length);
                 for target in 0..5 {
                     let expected = defined_probability(&sequences, (5, order), &context, target);
                     assert_probability(&model, &context, target, expected);
@@ -642,33 +777,26 @@ mod tests {
 
     #[test]
     fn discounts_follow_the_counts_of_counts() {
-        let counts = [1, 1, 1, 1, 2, 2, 3, 4, 9];
-        assert_eq!(Discounts::estimate(&counts), Discounts([0.5, 1.25, 1.0]));
+        let counts = counts_of_counts(&[1, 1, 1, 1, 2, 2, 3, 4, 9, 0]);
+        assert_eq!(counts, [4, 2, 1, 1]);
+        assert_eq!(
+            Discounts::estimate(counts),
+            Some(Discounts([0.5, 1.25, 1.0]))
+        );
+        // No count of four takes three off a count of three: that is within bounds.
+        assert_eq!(
+            Discounts::estimate([2, 1, 1, 0]),
+            Some(Discounts([0.5, 0.5, 3.0]))
+        );
     }
 
     #[test]
-    fn discounts_out_of_range_fall_back_to_the_absolute_discount() {
-        assert_eq!(
-            Discounts::estimate(&[]),
-            Discounts([UNINFORMED_DISCOUNT; 3])
-        );
-        assert_eq!(
-            Discounts::estimate(&[7, 8]),
-            Discounts([UNINFORMED_DISCOUNT; 3])
-        );
-        assert_eq!(
-            Discounts::estimate(&[1, 1]),
-            Discounts([LARGEST_DISCOUNT; 3])
-        );
-        assert_eq!(
-            Discounts::estimate(&[2, 3, 4]),
-            Discounts([SMALLEST_DISCOUNT; 3])
-        );
-        // Without a count of three the second discount would be 2 and the third undefined.
-        assert_eq!(Discounts::estimate(&[1, 1, 2]), Discounts([0.5; 3]));
+    fn discounts_that_the_counts_do_not_say_are_none() {
+        for counts in [[0; 4], [2, 0, 0, 0], [0, 1, 1, 1], [2, 1, 0, 0]] {
+            assert_eq!(Discounts::estimate(counts), None);
+        }
         // Four counts of three would make the second discount negative.
-        let counts = [1, 1, 2, 3, 3, 3, 3, 4];
-        assert_eq!(Discounts::estimate(&counts), Discounts([0.5, 0.5, 2.5]));
+        assert_eq!(Discounts::estimate([2, 1, 4, 1]), None);
     }
 
     #[test]
@@ -701,10 +829,10 @@ mod tests {
     #[test]
     fn a_sequence_border_is_never_crossed() {
         let divided = count(4, 2, &[vec![0, 1], vec![2, 3]]);
-        assert_eq!(divided.stored_ngrams(), 4 + 2);
+        assert_eq!(divided.stored_ngrams(), 5 + 4);
         assert_eq!(divided.nats(&[1], 2), divided.nats(&[], 2));
         let joined = count(4, 2, &[vec![0, 1, 2, 3]]);
-        assert_eq!(joined.stored_ngrams(), 4 + 3);
+        assert_eq!(joined.stored_ngrams(), 5 + 4);
         assert!(joined.nats(&[1], 2) < joined.nats(&[], 2));
         assert!(joined.nats(&[1], 2) < divided.nats(&[1], 2));
     }
@@ -745,15 +873,15 @@ mod tests {
     #[test]
     fn an_order_beyond_every_sequence_costs_nothing() {
         let model = count(4, usize::MAX, &[vec![0, 1, 2], vec![3, 1]]);
-        assert_eq!(model.stored_ngrams(), 4 + 3 + 1);
+        assert_eq!(model.stored_ngrams(), 5 + 5 + 3 + 1);
         assert_sums_to_one(&model, &[0, 1, 2, 3, 0, 1, 2]);
     }
 
     #[test]
     fn identifiers_outside_the_vocabulary_are_refused() {
         assert!(catch_unwind(|| count(4, 2, &[vec![0, 4]])).is_err());
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).nats(&[0], 4)).is_err());
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).nats(&[4], 0)).is_err());
+        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).nats(&[0], 5)).is_err());
+        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).nats(&[5], 0)).is_err());
         assert!(catch_unwind(|| count(0, 2, &[])).is_err());
         assert!(catch_unwind(|| count(4, 0, &[])).is_err());
     }

@@ -1,24 +1,29 @@
 //! Documents into a data directory, in one pass and bounded memory.
 //!
-//! Everything is written into `DIR.tmp-PID` and renamed at the end, so a directory that bears its final name is
-//! complete. The same inputs give the same bytes.
+//! Everything is written beside the directory and renamed at the end, so a directory that bears its final name is
+//! complete. The same inputs give the same bytes. Besides a few MiB, memory holds eight bytes per document.
 
 mod place;
+mod report;
+mod share;
 
 use std::fs;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brian::random;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, DocumentReader, DocumentRule, ReadRules, is_jsonl};
+use super::document::{Document, DocumentReader, DocumentRule, ReadRules};
 use super::manifest::{FORMAT, Manifest, SourceFacts, SplitFacts, TokenizerFacts};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{SpelledSpecials, Tokenizer};
 use super::writer::{SplitWriter, Width, file_facts};
 use crate::error::{Error, Problem};
+use crate::signal::Stop;
 use place::Place;
+pub use report::sentences;
+use share::Share;
 
 /// Documents are encoded together up to this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -31,14 +36,14 @@ pub enum SplitRule {
     Hash,
     /// The last part of each text file, cut at exactly `floor(bytes * (1 - fraction))`, as nanoGPT does.
     Tail,
-    /// Every n-th document, with n the inverse of the fraction; the first is one of them.
+    /// At equal distances, with 0.2 every fifth document; the first is one of them. The share is exact, rounded up.
     Every,
 }
 
 /// What to prepare, and how.
 #[derive(Clone, Debug)]
 pub struct Preparation {
-    /// Text and JSONL files, in order.
+    /// Text and JSONL files, pipes, `-` for the standard input, in order.
     pub files: Vec<PathBuf>,
     /// The directory to make.
     pub output: PathBuf,
@@ -46,6 +51,8 @@ pub struct Preparation {
     pub tokenizer: PathBuf,
     /// How files are read.
     pub reading: ReadRules,
+    /// What specials are where a text spells them out.
+    pub specials: SpelledSpecials,
     /// How validation is chosen; by default `tail` for text files read whole and `hash` for everything else.
     pub split: Option<SplitRule>,
     /// The share of validation, in `[0, 1)`; with 0 there is no validation split.
@@ -64,8 +71,20 @@ pub struct Plan {
     split: SplitRule,
     end_of_document: bool,
     tokenizer: Tokenizer,
-    sizes: Vec<u64>,
+    sources: Vec<Source>,
     place: Place,
+    stop: Option<Stop>,
+}
+
+/// A file whose kind is known.
+struct Source {
+    /// On the disk; a pipe has none.
+    bytes: Option<u64>,
+    is_jsonl: bool,
+    /// Where the text is divided into training and validation.
+    cut_at: Option<u64>,
+    /// Of what can be opened only once, the one opened.
+    stream: Option<DocumentReader>,
 }
 
 impl Preparation {
@@ -84,9 +103,14 @@ impl Preparation {
                 "at least 0 and below 1",
             ));
         }
-        let reads_whole =
-            |file: &PathBuf| self.reading.document == DocumentRule::File && !is_jsonl(file);
-        let all_whole = self.files.iter().all(reads_whole);
+        let place = Place::new(&self.output, self.force).map_err(|e| self.with_wrong_files(e))?;
+        let tokenizer = Tokenizer::load(&self.tokenizer)?.with_spelled_specials(self.specials);
+        let files = self.files.iter();
+        let mut sources: Vec<Source> = files
+            .map(|file| self.source(file, &tokenizer))
+            .collect::<Result<_, Error>>()?;
+        let all_whole = self.reading.document == DocumentRule::File
+            && sources.iter().all(|source| !source.is_jsonl);
         let split = self.split.unwrap_or(if all_whole {
             SplitRule::Tail
         } else {
@@ -96,16 +120,13 @@ impl Preparation {
             let expected = "hash or every, for tail needs text files and --document file";
             return Err(option("--split", "tail".into(), expected));
         }
-        let place = Place::new(&self.output, self.force)?;
-        let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        let mut sizes = Vec::new();
-        for file in &self.files {
-            DocumentReader::open(file, &self.reading, None)?;
-            sizes.push(
-                fs::metadata(file)
-                    .map_err(|e| Error::resource(file, "read", e))?
-                    .len(),
-            );
+        if split == SplitRule::Tail && self.valid_fraction > 0.0 {
+            for (source, file) in sources.iter_mut().zip(&self.files) {
+                // The length of a pipe is known when it has been read.
+                if source.stream.is_none() {
+                    source.cut_at = Some(self.cut_at(file)?);
+                }
+            }
         }
         let has_end = tokenizer.specials().end.is_some();
         if self.end_of_document == Some(true) && !has_end {
@@ -116,19 +137,67 @@ impl Preparation {
             split,
             end_of_document: self.end_of_document.unwrap_or(!all_whole && has_end),
             tokenizer,
-            sizes,
+            sources,
             place,
+            stop: None,
             preparation: self,
         })
+    }
+
+    /// What is wrong with the output, and with the files too; a pipe is not waited for.
+    fn with_wrong_files(&self, error: Error) -> Error {
+        let Error::Config(mut problems) = error else {
+            return error;
+        };
+        for file in self.files.iter().filter(|file| file.is_file()) {
+            if let Err(Error::Invalid(problem)) = DocumentReader::open(file, &self.reading, None) {
+                problems.push(problem);
+            }
+        }
+        Error::Config(problems)
+    }
+
+    fn open(&self, file: &Path, tokenizer: &Tokenizer) -> Result<DocumentReader, Error> {
+        let reader = DocumentReader::open(file, &self.reading, None)?;
+        Ok(reader.in_pieces(tokenizer.cut()).advising_options())
+    }
+
+    fn source(&self, file: &Path, tokenizer: &Tokenizer) -> Result<Source, Error> {
+        let reader = self.open(file, tokenizer)?;
+        let bytes = match reader.is_stream() {
+            true => None,
+            false => fs::metadata(file).ok().map(|metadata| metadata.len()),
+        };
+        Ok(Source {
+            bytes,
+            is_jsonl: reader.is_jsonl(),
+            cut_at: None,
+            stream: reader.is_stream().then_some(reader),
+        })
+    }
+
+    /// The byte of a text where validation begins.
+    fn cut_at(&self, file: &Path) -> Result<u64, Error> {
+        let bytes = DocumentReader::open(file, &self.reading, None)?.text_bytes()?;
+        Ok(self.cut_of(bytes))
+    }
+
+    fn cut_of(&self, text_bytes: u64) -> u64 {
+        (text_bytes as f64 * (1.0 - self.valid_fraction)).floor() as u64
     }
 }
 
 impl Plan {
     /// The plan in words, one fact per line.
     pub fn describe(&self) -> String {
-        let files = self.preparation.files.iter().zip(&self.sizes);
+        let files = self.preparation.files.iter().zip(&self.sources);
         let mut lines: Vec<String> = files
-            .map(|(file, size)| format!("read {} ({size} bytes)", file.display()))
+            .map(|(file, source)| {
+                let size = source.bytes.map(|bytes| format!("{bytes} bytes"));
+                let size = size.unwrap_or_else(|| "a pipe".to_string());
+                let kind = if source.is_jsonl { "JSONL" } else { "text" };
+                format!("read {} ({size}, {kind})", file.display())
+            })
             .collect();
         let rule = serde_json::to_value(self.split).expect("a unit variant is a text");
         lines.push(format!(
@@ -143,25 +212,43 @@ impl Plan {
         lines.join("\n")
     }
 
+    /// Lets a signal end the process; what was begun is removed then.
+    pub fn stopped_by(mut self, stop: Stop) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
     /// Writes the directory.
     ///
     /// # Errors
     /// `Invalid` if an input is broken or a split would be empty, `Resource` if the disk refuses.
-    pub fn run(self) -> Result<Manifest, Error> {
-        let directory = self.place.start()?;
-        let width = Width::of(self.tokenizer.vocabulary_size());
-        let mut writers = vec![SplitWriter::create(directory, "train", width)?];
-        if self.preparation.valid_fraction > 0.0 {
-            writers.push(SplitWriter::create(directory, "valid", width)?);
+    pub fn run(mut self) -> Result<Manifest, Error> {
+        let started = self.place.start()?;
+        if let Some(stop) = self.stop.take() {
+            started.remove_at(stop);
         }
-        let bar = progress_bar(self.sizes.iter().sum());
+        let directory = started.directory();
+        let width = Width::of(self.tokenizer.vocabulary_size());
+        let unknown = self.tokenizer.specials().unknown;
+        let create = |name| SplitWriter::create(directory, name, width, unknown);
+        let mut writers = vec![create("train")?];
+        if self.preparation.valid_fraction > 0.0 {
+            writers.push(create("valid")?);
+        }
+        let bar = progress_bar(self.sources.iter().filter_map(|source| source.bytes).sum());
         let mut n_documents = 0;
         let mut sources = Vec::new();
         for source in 0..self.preparation.files.len() {
+            self.spool(source, directory)?;
             sources.push(self.read(source, &mut n_documents, &mut writers, &bar)?);
         }
         bar.finish_and_clear();
         self.require_documents(&writers, n_documents)?;
+        let (train, others) = writers.split_at_mut(1);
+        train[0].count_duplicates(None);
+        for writer in others {
+            writer.count_duplicates(Some(&train[0]));
+        }
 
         let mut manifest = self.manifest(sources);
         for (name, writer) in ["train", "valid"].into_iter().zip(writers) {
@@ -173,22 +260,40 @@ impl Plan {
         manifest
             .files
             .insert("tokenizer.json".to_string(), file_facts(&copy)?);
-        self.place.finish(&manifest.to_json())?;
+        started.finish(&manifest.to_json())?;
         Ok(manifest)
     }
 
+    /// Reads a pipe to its end first if its text is to be divided by its length.
+    fn spool(&mut self, source: usize, directory: &Path) -> Result<(), Error> {
+        if self.split != SplitRule::Tail || self.preparation.valid_fraction == 0.0 {
+            return Ok(());
+        }
+        if let Some(stream) = self.sources[source].stream.take() {
+            let (stream, bytes) = stream.spooled(directory)?;
+            self.sources[source].cut_at = Some(self.preparation.cut_of(bytes));
+            self.sources[source].stream = Some(stream);
+        }
+        Ok(())
+    }
+
     fn read(
-        &self,
+        &mut self,
         source: usize,
         n_documents: &mut u64,
         writers: &mut [SplitWriter],
         bar: &ProgressBar,
     ) -> Result<SourceFacts, Error> {
+        let opened = self.sources[source].stream.take();
         let path = &self.preparation.files[source];
-        let mut reader =
-            DocumentReader::open(path, &self.preparation.reading, self.cut_at(source))?;
-        let done: u64 = self.sizes[..source].iter().sum();
-        let (first, mut tokens) = (*n_documents, 0);
+        let reader = match opened {
+            Some(reader) => reader,
+            None => self.preparation.open(path, &self.tokenizer)?,
+        };
+        let mut reader = reader.cut_at(self.sources[source].cut_at);
+        let before = self.sources[..source].iter();
+        let done: u64 = before.filter_map(|source| source.bytes).sum();
+        let (first, mut tokens, mut specials_in_text) = (*n_documents, 0, 0);
         let mut batch: Vec<(Document, usize)> = Vec::new();
         let mut batch_bytes = 0;
         while let Some(document) = reader.next() {
@@ -198,6 +303,7 @@ impl Plan {
                 .min(writers.len() - 1);
             *n_documents += u64::from(document.ends);
             batch_bytes += document.text.len();
+            specials_in_text += self.tokenizer.count_spelled(&document.text);
             batch.push((document, split));
             if batch_bytes >= BATCH_BYTES {
                 tokens += self.write(mem::take(&mut batch), source, writers)?;
@@ -207,7 +313,10 @@ impl Plan {
         }
         tokens += self.write(batch, source, writers)?;
         if *n_documents == first {
-            let problem = Problem::new(path, "", "no document in it", "at least one");
+            // What was left out says why there is none.
+            let mut found = vec!["no document in it".to_string()];
+            found.extend(reader.counts().sentences());
+            let problem = Problem::new(path, "", found.join(", "), "at least one");
             return Err(Error::Invalid(problem.advise("leave the file out")));
         }
         Ok(SourceFacts {
@@ -216,6 +325,8 @@ impl Plan {
             bytes: reader.bytes_read(),
             documents: *n_documents - first,
             tokens,
+            specials_in_text,
+            notes: reader.notes().to_vec(),
             counts: reader.counts(),
         })
     }
@@ -231,14 +342,14 @@ impl Plan {
             .iter()
             .map(|(document, _)| document.text.as_str())
             .collect();
-        let all_ids = self.tokenizer.encode_all(&texts);
+        let all = self.tokenizer.encode_spans(&texts);
         let mut tokens = 0;
-        for ((document, split), mut ids) in batch.iter().zip(all_ids) {
+        for ((document, split), mut encoded) in batch.iter().zip(all) {
             if document.ends && self.end_of_document {
-                ids.extend(self.tokenizer.specials().end);
+                encoded.ids.extend(self.tokenizer.specials().end);
             }
-            tokens += ids.len() as u64;
-            writers[*split].push(document, &ids, source)?;
+            tokens += encoded.ids.len() as u64;
+            writers[*split].push(document, &encoded, source)?;
         }
         Ok(tokens)
     }
@@ -251,15 +362,9 @@ impl Plan {
                 random::uniform(random::key(self.preparation.seed, "split", number), 0) < fraction
             }
             SplitRule::Tail => document.after_cut,
-            SplitRule::Every => number.is_multiple_of((1.0 / fraction).round() as u64),
+            SplitRule::Every => Share::new(fraction).takes(number),
         };
         usize::from(is_valid)
-    }
-
-    fn cut_at(&self, source: usize) -> Option<u64> {
-        let kept = 1.0 - self.preparation.valid_fraction;
-        (self.split == SplitRule::Tail && kept < 1.0)
-            .then(|| (self.sizes[source] as f64 * kept).floor() as u64)
     }
 
     fn require_documents(&self, writers: &[SplitWriter], n_documents: u64) -> Result<(), Error> {
@@ -267,7 +372,15 @@ impl Plan {
             if writer.counts().documents == 0 {
                 let found = format!("none of {n_documents} documents for {name}");
                 let problem = Problem::new(&self.preparation.files[0], "", found, "at least one");
-                let advice = "cut documents smaller (--document line), change --valid or --seed, or choose --split tail";
+                let has_text = self.sources.iter().any(|source| !source.is_jsonl);
+                let advice = match (self.split, has_text) {
+                    (SplitRule::Tail, _) => "change --valid",
+                    (_, true) => {
+                        "cut documents smaller (--document line), change --valid or --seed, or choose --split tail"
+                    }
+                    (SplitRule::Hash, false) => "give more documents, or change --valid or --seed",
+                    (SplitRule::Every, false) => "give more documents, or change --valid",
+                };
                 return Err(Error::Invalid(problem.advise(advice)));
             }
         }
@@ -291,6 +404,8 @@ impl Plan {
                 seed: self.preparation.seed,
             },
             end_of_document: self.end_of_document,
+            specials: self.tokenizer.spelled_specials(),
+            has_spans: true,
             sources,
             splits: Default::default(),
             files: Default::default(),
@@ -311,7 +426,6 @@ mod tests {
     use super::super::shard::Split;
     use super::super::tokenizer::Kind;
     use super::*;
-    use std::path::Path;
 
     fn preparation(directory: &Path, files: &[(&str, &str)]) -> Preparation {
         let tokenizer = directory.join("byte.json");
@@ -331,7 +445,9 @@ mod tests {
                 field: "text".into(),
                 on_bad_utf8: BadUtf8::Error,
                 max_line_bytes: 1 << 20,
+                ..ReadRules::default()
             },
+            specials: SpelledSpecials::Text,
             split: None,
             valid_fraction: 0.1,
             seed: 1,
@@ -456,6 +572,94 @@ mod tests {
         assert_eq!(text_of(directory.path(), "train").len(), 14);
         let names = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(names, 3, "only the inputs and the first result are left");
+    }
+
+    #[test]
+    fn everything_that_was_left_out_or_is_odd_is_said_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut preparation = preparation(directory.path(), &[("t.txt", "")]);
+        let text = b"</s> one\ntwo\ntwo\n\nb\xc3\nthree\nthree\n";
+        fs::write(&preparation.files[0], text).unwrap();
+        let known = std::iter::once(Ok("ontwsh </>".to_string()));
+        let characters = Tokenizer::train(Kind::Character, known, None).unwrap();
+        characters.save(&preparation.tokenizer).unwrap();
+        preparation.reading.document = DocumentRule::Line;
+        preparation.reading.on_bad_utf8 = BadUtf8::Skip;
+        preparation.split = Some(SplitRule::Every);
+        preparation.valid_fraction = 0.3;
+        let manifest = preparation.clone().plan().unwrap().run().unwrap();
+        let source = &manifest.sources[0];
+        assert_eq!(
+            (source.specials_in_text, source.counts.lines_skipped),
+            (1, 1)
+        );
+        assert_eq!((source.counts.empty_texts, source.counts.lines), (1, 7));
+        // Documents 0 and 3 of 5: "</s> one" and the first "three".
+        let (train, valid) = (manifest.splits["train"], manifest.splits["valid"]);
+        assert_eq!(
+            (train.documents, train.duplicates, train.also_in_train),
+            (3, 1, 0)
+        );
+        assert_eq!(
+            (valid.documents, valid.duplicates, valid.also_in_train),
+            (2, 0, 1)
+        );
+        assert_eq!((train.unknown, valid.unknown), (3, 4));
+        assert_eq!(train.bytes + valid.bytes, 8 + 3 + 3 + 5 + 5);
+        let said = sentences(&manifest).join("\n");
+        for words in [
+            "1 of 7 lines left out because they are no UTF-8; first left out: line 5, found 0xc3",
+            "1 of 7 lines left out because they hold no text",
+            "1 special tokens, such as </s>, are spelled out in the text and read as text",
+            "validation has 2 of 5 documents, which is 40.00 % where 30.00 % were asked for",
+            "warning: train: 3 of 14 tokens are <unk>",
+            "train: 1 of 3 documents repeat",
+            "warning: valid: 1 of 2 documents are in train too",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        let read: Manifest = Manifest::load(&preparation.output).unwrap();
+        assert_eq!(read, manifest);
+    }
+
+    #[test]
+    fn a_pipe_is_read_once_and_a_compressed_text_divided_where_it_would_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "All work and no play.\n".repeat(1000);
+        let mut preparation = preparation(directory.path(), &[("t.txt", &text)]);
+        preparation.clone().plan().unwrap().run().unwrap();
+        let expected = ["train", "valid"].map(|split| text_of(directory.path(), split));
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        std::io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
+        fs::write(&preparation.files[0], gzip.finish().unwrap()).unwrap();
+        preparation.force = true;
+        preparation.clone().plan().unwrap().run().unwrap();
+        assert_eq!(
+            ["train", "valid"].map(|split| text_of(directory.path(), split)),
+            expected
+        );
+
+        let pipe = directory.path().join("pipe");
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        preparation.files = vec![pipe.clone()];
+        let write = |text: &str| {
+            let (pipe, text) = (pipe.clone(), text.to_string());
+            std::thread::spawn(move || fs::write(pipe, text))
+        };
+        let writing = write(&text);
+        preparation.clone().plan().unwrap().run().unwrap();
+        assert_eq!(
+            ["train", "valid"].map(|split| text_of(directory.path(), split)),
+            expected
+        );
+        writing.join().unwrap().unwrap();
+        preparation.reading.document = DocumentRule::Line;
+        let writing = write(&text);
+        let manifest = preparation.plan().unwrap().run().unwrap();
+        writing.join().unwrap().unwrap();
+        assert_eq!(manifest.sources[0].documents, 1000);
+        assert_eq!(manifest.sources[0].bytes, text.len() as u64);
     }
 
     #[test]

@@ -3,17 +3,17 @@
 //! All tokens are held in their width on disk (two or four bytes each), so a split of a few GB needs as much memory;
 //! in return nothing that happens to the file later can disturb a run.
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::manifest::{DocumentEntry, FileFacts, Manifest};
-use super::tokenizer::Specials;
+use super::manifest::{DocumentEntry, FileFacts, Manifest, SplitCounts};
+use super::tokenizer::{Specials, Tokenizer};
 use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
+use crate::file::open_regular;
 use crate::hash::hexadecimal;
 use crate::text::json_complaint;
 
@@ -49,10 +49,7 @@ impl Split {
             .into_owned();
         let expected = "a .bin file of `nerve data prepare`";
         let invalid = |found| Err(Error::Invalid(Problem::new(path, "", found, expected)));
-        let metadata = fs::metadata(path).map_err(|e| Error::unreadable(path, expected, e))?;
-        if metadata.is_dir() {
-            return invalid("a directory");
-        }
+        open_regular(path, expected)?;
         let Some(name) = file.strip_suffix(".bin") else {
             return invalid("another kind of name");
         };
@@ -61,7 +58,9 @@ impl Split {
         let tokens = read_tokens(path, file_facts, manifest.tokenizer.vocabulary_size)?;
         let list = format!("{name}.documents.jsonl");
         let list_facts = facts(&manifest, directory, &list)?;
-        let documents = read_documents(&directory.join(&list), list_facts, tokens.len() as u64)?;
+        let list = directory.join(&list);
+        let documents = read_documents(&list, list_facts, tokens.len() as u64)?;
+        require_counts(&documents, &manifest, &list, name)?;
         Ok(Self {
             path: path.to_path_buf(),
             name: name.to_string(),
@@ -81,6 +80,47 @@ impl Split {
             Tokens::U16(tokens) => tokens[range].iter().map(|id| u32::from(*id)).collect(),
             Tokens::U32(tokens) => tokens[range].to_vec(),
         }
+    }
+
+    /// Bytes of the source that the tokens at some positions stand for; `token_bytes` is the tokenizer's.
+    ///
+    /// A document whose text lies within the range counts the bytes of its source, and so does a part of it where the
+    /// directory has spans. In one that was made before there were any, a part counts the bytes of its tokens, which are
+    /// none for unknown characters.
+    ///
+    /// # Panics
+    /// If the range ends behind the split or an id has no entry in `token_bytes`.
+    pub fn span_bytes(&self, range: Range<usize>, token_bytes: &[u32]) -> u64 {
+        if range.is_empty() {
+            return 0;
+        }
+        let bytes_of = |position: usize| match &self.tokens {
+            Tokens::U16(tokens) => token_bytes[usize::from(tokens[position])],
+            Tokens::U32(tokens) => token_bytes[tokens[position] as usize],
+        };
+        let first = self.document_at(range.start);
+        let touched = self.documents[first..].iter();
+        let touched = touched.take_while(|document| document.start < range.end as u64);
+        let of_document = |document: &DocumentEntry| {
+            let start = document.start as usize;
+            let end = start + document.tokens as usize;
+            let part = range.start.max(start)..range.end.min(end);
+            let text_end = end - usize::from(self.manifest.end_of_document);
+            if part.start == start && part.end >= text_end {
+                return document.bytes;
+            }
+            let from = |position: usize| {
+                let spans = &document.spans;
+                spans.partition_point(|(at, _)| start + (*at as usize) < position)
+            };
+            let spans = &document.spans[from(part.start)..from(part.end)];
+            let literal: u64 = part.map(|position| u64::from(bytes_of(position))).sum();
+            let replaced = spans.iter();
+            let replaced = replaced.map(|(at, _)| u64::from(bytes_of(start + *at as usize)));
+            let bytes: u64 = spans.iter().map(|(_, bytes)| bytes).sum();
+            literal - replaced.sum::<u64>() + bytes
+        };
+        touched.map(of_document).sum()
     }
 
     /// Tokens in the split.
@@ -123,6 +163,57 @@ impl Split {
         self.manifest.tokenizer.specials
     }
 
+    /// Whether the ids are a tokenizer's; `advice` says what to do where they are not.
+    ///
+    /// # Errors
+    /// `Invalid` if it is another one, or has another size or other special tokens than the manifest says.
+    pub fn require(&self, tokenizer: &Tokenizer, advice: &str) -> Result<(), Error> {
+        if self.tokenizer_sha256() != tokenizer.sha256() {
+            let expected = "tokens of the recipe's tokenizer.file";
+            let problem = Problem::new(&self.path, "", "tokens of another tokenizer", expected);
+            return Err(Error::Invalid(problem.advise(advice)));
+        }
+        let manifest = self.path.with_file_name("manifest.json");
+        let wrong = |place: &str, found: String, expected: String| {
+            Err(Error::Invalid(Problem::new(
+                &manifest, place, found, expected,
+            )))
+        };
+        let (found, expected) = (self.vocabulary_size(), tokenizer.vocabulary_size());
+        if found != expected {
+            let expected = format!("{expected}, as the tokenizer has");
+            return wrong("tokenizer.vocabulary_size", found.to_string(), expected);
+        }
+        let (found, expected) = (self.specials(), tokenizer.specials());
+        match found == expected {
+            true => Ok(()),
+            false => wrong(
+                "tokenizer.specials",
+                format!("{found:?}"),
+                format!("{expected:?}"),
+            ),
+        }
+    }
+
+    /// Whether the ids of two splits mean the same.
+    ///
+    /// # Errors
+    /// `Invalid` if they were made with different tokenizers, or the manifests disagree about it.
+    pub fn require_like(&self, other: &Split) -> Result<(), Error> {
+        let [own, others] = [self, other].map(|split| &split.manifest.tokenizer);
+        if own == others {
+            return Ok(());
+        }
+        let found = match own.sha256 == others.sha256 {
+            true => format!("a tokenizer of {} tokens", own.vocabulary_size),
+            false => "tokens of another tokenizer".to_string(),
+        };
+        let expected = format!("a split of the same tokenizer as {}", other.path.display());
+        Err(Error::Invalid(Problem::new(
+            &self.path, "", found, expected,
+        )))
+    }
+
     /// The hash of the tokenizer that made the ids.
     pub fn tokenizer_sha256(&self) -> &str {
         &self.manifest.tokenizer.sha256
@@ -131,6 +222,14 @@ impl Split {
     /// The hash of the `.bin` file.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// The list of documents and its hash: equal ids may be cut into other documents, or stand for other bytes.
+    pub fn list(&self) -> (PathBuf, &str) {
+        let name = format!("{}.documents.jsonl", self.name);
+        let facts = self.manifest.files.get(&name);
+        let facts = facts.expect("a split was opened with its list");
+        (list_of(&self.path), &*facts.sha256)
     }
 
     /// `train` or `valid`.
@@ -158,6 +257,11 @@ impl Tokens {
     }
 }
 
+/// Where the list of a `.bin` file's documents is.
+pub fn list_of(path: &Path) -> PathBuf {
+    path.with_extension("documents.jsonl")
+}
+
 fn facts<'m>(manifest: &'m Manifest, directory: &Path, name: &str) -> Result<&'m FileFacts, Error> {
     manifest.files.get(name).ok_or_else(|| {
         let names: Vec<&String> = manifest.files.keys().collect();
@@ -171,6 +275,45 @@ fn facts<'m>(manifest: &'m Manifest, directory: &Path, name: &str) -> Result<&'m
     })
 }
 
+/// Whether the documents come from the sources of the manifest, and are as many and as long as it says.
+fn require_counts(
+    documents: &[DocumentEntry],
+    manifest: &Manifest,
+    list: &Path,
+    name: &str,
+) -> Result<(), Error> {
+    let sources = manifest.sources.len();
+    let stray = documents.iter().position(|entry| entry.source >= sources);
+    if let Some(stray) = stray {
+        let found = format!("source {}", documents[stray].source);
+        let (place, expected) = (format!("line {}", stray + 1), format!("one of {sources}"));
+        return Err(Error::Invalid(Problem::new(list, place, found, expected)));
+    }
+    let add = |sum: u64, entry: &DocumentEntry| sum.checked_add(entry.bytes);
+    let known = manifest.splits.get(name).copied().unwrap_or_default();
+    let counted = SplitCounts {
+        documents: documents.len() as u64,
+        tokens: documents.iter().map(|entry| entry.tokens).sum(),
+        bytes: documents.iter().try_fold(0, add).unwrap_or(u64::MAX),
+        // What the list does not tell.
+        ..known
+    };
+    match counted == known {
+        true => Ok(()),
+        false => {
+            let say = |counts: SplitCounts| {
+                format!(
+                    "{} documents, {} tokens, {} bytes",
+                    counts.documents, counts.tokens, counts.bytes
+                )
+            };
+            let file = list.with_file_name("manifest.json");
+            let problem = Problem::new(file, format!("splits.{name}"), say(known), say(counted));
+            Err(Error::Invalid(problem.advise("prepare the data again")))
+        }
+    }
+}
+
 fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result<Tokens, Error> {
     let invalid = |place: String, found: String, expected: String| {
         let problem = Problem::new(path, place, found, expected);
@@ -179,7 +322,7 @@ fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result
         ))
     };
     let resource = |e| Error::resource(path, "read", e);
-    let mut file = File::open(path).map_err(resource)?;
+    let mut file = open_regular(path, "a .bin file of `nerve data prepare`")?;
     let size = file.metadata().map_err(resource)?.len();
     if size < HEADER_BYTES as u64 {
         let expected = format!("a header of {HEADER_BYTES} bytes");
@@ -279,7 +422,11 @@ fn read_documents(
         let problem = Problem::new(path, place, found, expected);
         Error::Invalid(problem.advise("prepare the data again or restore the file"))
     };
-    let file = File::open(path).map_err(|e| Error::unreadable(path, "the list of documents", e))?;
+    let file = open_regular(path, "the list of documents")?;
+    let size = file
+        .metadata()
+        .map_err(|e| Error::resource(path, "read", e))?
+        .len();
     let mut hash = Sha256::new();
     let mut documents: Vec<DocumentEntry> = Vec::new();
     let mut end = 0;
@@ -307,6 +454,21 @@ fn read_documents(
                 format!("some from {end} on, within {n_tokens}"),
             ));
         }
+        let rises = entry.spans.is_sorted_by(|one, next| one.0 < next.0);
+        let bytes = entry.spans.iter().map(|(_, bytes)| *bytes);
+        let sum = bytes.fold(0, u64::saturating_add);
+        let last = entry.spans.last().map_or(0, |(position, _)| *position);
+        if !rises || last >= entry.tokens || sum > entry.bytes {
+            let found = format!(
+                "{} spans of {sum} bytes up to token {last}",
+                entry.spans.len()
+            );
+            let expected = format!(
+                "rising positions within its {} tokens and {} bytes",
+                entry.tokens, entry.bytes
+            );
+            return Err(invalid(place, found, expected));
+        }
         end += entry.tokens;
         documents.push(entry);
         line.clear();
@@ -320,7 +482,12 @@ fn read_documents(
     }
     let found = hexadecimal(&hash.finalize());
     match found == facts.sha256 {
-        true => Ok(documents),
+        true if size == facts.bytes => Ok(documents),
+        true => Err(invalid(
+            String::new(),
+            format!("{size} bytes"),
+            format!("{} by manifest.json", facts.bytes),
+        )),
         false => Err(invalid(
             String::new(),
             format!("the hash {found}"),
@@ -333,17 +500,20 @@ fn read_documents(
 pub(super) mod tests {
     use super::super::document::{BadUtf8, DocumentRule, ReadRules};
     use super::super::prepare::{Preparation, SplitRule};
-    use super::super::tokenizer::{Kind, Tokenizer};
+    use super::super::tokenizer::{Kind, Normalise, Tokenizer};
     use super::*;
+    use std::fs;
 
     /// The training split of some lines, with an end after each.
     pub fn split_of_lines(lines: &[&str]) -> PathBuf {
+        let bytes = Tokenizer::train(Kind::Byte, std::iter::empty(), None);
+        split_with(&bytes.unwrap(), lines)
+    }
+
+    fn split_with(of: &Tokenizer, lines: &[&str]) -> PathBuf {
         let directory = tempfile::tempdir().unwrap().keep();
-        let tokenizer = directory.join("byte.json");
-        Tokenizer::train(Kind::Byte, std::iter::empty(), None)
-            .unwrap()
-            .save(&tokenizer)
-            .unwrap();
+        let tokenizer = directory.join("tokenizer.json");
+        of.save(&tokenizer).unwrap();
         fs::write(directory.join("t.txt"), lines.join("\n")).unwrap();
         let preparation = Preparation {
             files: vec![directory.join("t.txt")],
@@ -354,7 +524,9 @@ pub(super) mod tests {
                 field: "text".into(),
                 on_bad_utf8: BadUtf8::Error,
                 max_line_bytes: 1 << 20,
+                ..ReadRules::default()
             },
+            specials: Default::default(),
             split: Some(SplitRule::Hash),
             valid_fraction: 0.0,
             seed: 1,
@@ -444,6 +616,46 @@ pub(super) mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_part_of_a_split_counts_the_bytes_of_its_source() {
+        // Of the characters only a, b and the comma are known.
+        let lines = ["ab，", "é", "bξ,aξ"];
+        let known = std::iter::once(Ok("ab,".to_string()));
+        let characters = Tokenizer::train_characters(Normalise::HalfWidth, known, None).unwrap();
+        let pairs = std::iter::once(Ok("ab,ab,".to_string()));
+        let pairs = Tokenizer::train(Kind::Bpe, pairs, Some(262)).unwrap();
+        let bytes = Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap();
+        for tokenizer in [&characters, &pairs, &bytes] {
+            let split = Split::open(split_with(tokenizer, &lines)).unwrap();
+            let token_bytes = tokenizer.token_bytes();
+            let of = |range| split.span_bytes(range, &token_bytes);
+            let single: Vec<u64> = (0..split.len()).map(|i| of(i..i + 1)).collect();
+            for start in 0..split.len() {
+                for end in start..=split.len() {
+                    assert_eq!(of(start..end), single[start..end].iter().sum::<u64>());
+                }
+            }
+            assert_eq!(of(0..split.len()), 5 + 2 + 7);
+            for (position, id) in split.tokens(0..split.len()).into_iter().enumerate() {
+                let is_end = Some(id) == split.specials().end;
+                assert_eq!(single[position] == 0, is_end, "token {position}");
+            }
+        }
+        let path = split_with(&characters, &lines);
+        let single = [1, 1, 3, 0, 2, 0, 1, 2, 1, 1, 2, 0];
+        let of = |split: &Split, i: usize| split.span_bytes(i..i + 1, &characters.token_bytes());
+        let split = Split::open(&path).unwrap();
+        assert!((0..12).all(|i| of(&split, i) == single[i]));
+        // As it was made before spans were kept: a part counts the bytes of its tokens, a document those of its source.
+        let mut old = Split::open(&path).unwrap();
+        old.manifest.has_spans = false;
+        old.documents
+            .iter_mut()
+            .for_each(|entry| entry.spans.clear());
+        assert_eq!((of(&old, 2), of(&old, 4), of(&old, 7)), (1, 2, 0));
+        assert_eq!(old.span_bytes(1..12, &characters.token_bytes()), 2 + 2 + 7);
     }
 
     #[test]

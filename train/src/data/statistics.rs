@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::Manifest;
 use super::shard::Split;
+use super::unknown;
 use crate::error::Error;
 
 /// Numbers of a directory; what `nerve data stats --json` prints.
@@ -34,6 +35,10 @@ pub struct SplitStatistics {
     pub bytes: u64,
     /// Tokens for each byte.
     pub tokens_per_byte: f64,
+    /// Tokens that are `<unk>`.
+    pub unknown: u64,
+    /// Their share of the tokens.
+    pub unknown_share: f64,
     /// Ids of the vocabulary that occur.
     pub distinct_ids: usize,
     /// Documents whose tokens another document before them in this split has too.
@@ -95,9 +100,11 @@ fn split_statistics(
             .or_default() += 1;
     }
     let mut is_used = vec![false; split.vocabulary_size()];
+    let mut unknown = 0;
     for document in 0..documents.len() {
         for id in tokens_of(split, document) {
             is_used[id as usize] = true;
+            unknown += u64::from(id == split.specials().unknown);
         }
     }
     SplitStatistics {
@@ -105,6 +112,8 @@ fn split_statistics(
         tokens: split.len() as u64,
         bytes,
         tokens_per_byte: split.len() as f64 / bytes as f64,
+        unknown,
+        unknown_share: unknown::share(unknown, split.len() as u64),
         distinct_ids: is_used.into_iter().filter(|is_used| *is_used).count(),
         duplicates: (documents.len() - distinct.len()) as u64,
         also_in_train: fingerprints

@@ -1,39 +1,37 @@
 //! Tokenizers: bytes, characters or byte pairs, kept as a `tokenizer.json` that Python's `tokenizers` reads.
 //!
-//! Ids equal those of Python's `tokenizers` with `add_special_tokens=False`; as there, a special that is spelled
-//! out in a text (`</s>`) becomes its one id. The special tokens are `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
+//! Ids equal those of Python's `tokenizers` with `add_special_tokens=False` and `encode_special_tokens = True`: a special
+//! that is spelled out in a text (`</s>`) is text, unless [`SpelledSpecials::Parse`] is asked for. The special tokens are
+//! `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
 //!
 //! Files of others are read too, if they are of these kinds and know what to do with characters they do not have: those of
 //! the BriLLM releases have no `<s>` and `</s>`, and their text need not come back unchanged.
 
 mod check;
+mod encode;
 mod half_width;
 #[cfg(test)]
 mod others;
+mod span;
 mod train;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::cut::word_end;
 use crate::error::{Error, Problem};
+use crate::file;
 use crate::hash::hexadecimal;
 use check::Checked;
-use half_width::half_width;
+#[cfg(test)]
+use encode::chunks;
+pub use encode::{Encoded, SpelledSpecials};
 
 /// The largest tokenizer file that is read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
-
-/// Long texts are encoded in chunks of at least this size, which bounds memory.
-const CHUNK_BYTES: usize = 64 << 10;
-
-/// The library keeps about a hundred bytes per byte of text that it encodes at once.
-const GROUP_BYTES: usize = 1 << 20;
 
 /// What one token stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -79,6 +77,11 @@ impl Specials {
     /// The texts of our own special tokens, in the order of the fields.
     pub const TEXTS: [&'static str; 4] = ["<s>", "</s>", "<pad>", "<unk>"];
 
+    /// What stands before a document as context: `<s>`, else the symbol that ends one; nothing where there is neither.
+    pub fn start_symbol(&self) -> Option<u32> {
+        self.begin.or(self.end)
+    }
+
     fn from_ids([begin, end, pad, unknown]: [u32; 4]) -> Self {
         Self {
             begin: Some(begin),
@@ -96,9 +99,19 @@ pub struct Tokenizer {
     /// The ids of the 256 bytes (byte pairs) or nothing (characters).
     byte_ids: Vec<u32>,
     character_ids: HashMap<char, u32>,
-    /// The tokens that are one id wherever they are spelled out.
-    added: Vec<(String, u32)>,
+    /// By rising id.
+    added: Vec<Added>,
+    /// The characters with which they begin.
+    added_starts: Vec<char>,
+    spelled_specials: SpelledSpecials,
     file: Vec<u8>,
+}
+
+/// A token that is one id wherever it is spelled out, if it is to be.
+struct Added {
+    text: String,
+    id: u32,
+    is_special: bool,
 }
 
 impl Tokenizer {
@@ -154,20 +167,7 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let expected = "a tokenizer.json (`nerve tokenizer train` makes one)";
-        let file = fs::File::open(path).map_err(|e| Error::unreadable(path, expected, e))?;
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| match e.kind() {
-                ErrorKind::IsADirectory => {
-                    Error::Invalid(Problem::new(path, "", "a directory", expected))
-                }
-                _ => Error::unreadable(path, expected, e),
-            })?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            let found = format!("more than {FILE_BYTES_MAX} bytes");
-            return Err(Error::Invalid(Problem::new(path, "", found, expected)));
-        }
+        let bytes = file::read_regular(path, expected, FILE_BYTES_MAX)?;
         Self::from_bytes(path, bytes)
     }
 
@@ -178,30 +178,6 @@ impl Tokenizer {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         fs::write(path, &self.file).map_err(|e| Error::resource(path, "write", e))
-    }
-
-    /// The ids of a text; no special token is added.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
-        let mut all = self.encode_all(&[text]);
-        all.pop().expect("one text gives one list")
-    }
-
-    /// The ids of several texts, in parallel where that helps.
-    pub fn encode_all<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<u32>> {
-        match self.checked.kind {
-            Kind::Byte => {
-                self.encode_each(texts, |text, ids| ids.extend(text.bytes().map(u32::from)))
-            }
-            Kind::Character => self.encode_each(texts, |text, ids| {
-                let unknown = self.checked.specials.unknown;
-                let id = |c| self.character_ids.get(&c).copied().unwrap_or(unknown);
-                match self.checked.normalise {
-                    Normalise::HalfWidth => ids.extend(text.chars().map(half_width).map(id)),
-                    _ => ids.extend(text.chars().map(id)),
-                }
-            }),
-            Kind::Bpe => self.encode_pairs(texts),
-        }
     }
 
     /// The text of ids; specials are left out, bytes that are no UTF-8 become U+FFFD.
@@ -228,15 +204,21 @@ impl Tokenizer {
         self.checked.specials
     }
 
-    /// The tokens that are one id wherever they are spelled out, by rising id.
-    pub fn added(&self) -> &[(String, u32)] {
-        &self.added
+    /// The special tokens and others that are no part of the vocabulary proper, by rising id.
+    pub fn added(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
+        let added = self.added.iter();
+        added.map(|added| (added.text.as_str(), added.id))
     }
 
     /// What an empty text begins with: the end of the one before. Where there is no token for that, the first of the
     /// vocabulary.
     pub fn start(&self) -> u32 {
         self.checked.specials.end.unwrap_or(0)
+    }
+
+    /// What stands before a document as context: `<s>`, else the symbol that ends one; nothing where there is neither.
+    pub fn start_symbol(&self) -> Option<u32> {
+        self.checked.specials.start_symbol()
     }
 
     /// What happens to a text before it is cut.
@@ -259,6 +241,11 @@ impl Tokenizer {
     pub fn token_text(&self, id: u32) -> String {
         let piece = self.checked.pieces.get(id as usize);
         piece.map(|piece| piece.text.clone()).unwrap_or_default()
+    }
+
+    /// The file, byte for byte as it was loaded or trained.
+    pub fn file(&self) -> &[u8] {
+        &self.file
     }
 
     /// SHA-256 of the file, in hexadecimal.
@@ -302,105 +289,28 @@ impl Tokenizer {
         }
         let named = checked.pieces.iter().zip(0..);
         let added = named.filter(|(piece, _)| piece.is_added);
-        let added = added.map(|(piece, id)| (piece.text.clone(), id)).collect();
-        Ok(Self {
+        let added = added.map(|(piece, id)| Added {
+            text: piece.text.clone(),
+            id,
+            is_special: piece.is_special,
+        });
+        let added: Vec<Added> = added.collect();
+        let starts = added.iter().filter_map(|added| added.text.chars().next());
+        let mut added_starts: Vec<char> = starts.collect();
+        added_starts.sort_unstable();
+        added_starts.dedup();
+        let tokenizer = Self {
             checked,
             encoder,
             byte_ids,
             character_ids,
             added,
+            added_starts,
+            spelled_specials: SpelledSpecials::default(),
             file,
-        })
-    }
-
-    /// Encodes what lies between specials with `piece`; for kinds that need no context.
-    fn encode_each<S: AsRef<str>>(
-        &self,
-        texts: &[S],
-        piece: impl Fn(&str, &mut Vec<u32>),
-    ) -> Vec<Vec<u32>> {
-        let encode = |text: &str| {
-            let mut ids = Vec::with_capacity(text.len());
-            let mut rest = text;
-            while let Some((start, end, id)) = self.next_special(rest) {
-                piece(&rest[..start], &mut ids);
-                ids.push(id);
-                rest = &rest[end..];
-            }
-            piece(rest, &mut ids);
-            ids
         };
-        texts.iter().map(|text| encode(text.as_ref())).collect()
+        Ok(tokenizer.with_spelled_specials(SpelledSpecials::default()))
     }
-
-    /// The first special spelled out in a text: its start, its end and its id.
-    fn next_special(&self, text: &str) -> Option<(usize, usize, u32)> {
-        text.match_indices('<').find_map(|(start, _)| {
-            let mut named = self.added.iter();
-            let hit = named.find(|(special, _)| text[start..].starts_with(special.as_str()));
-            hit.map(|(special, id)| (start, start + special.len(), *id))
-        })
-    }
-
-    fn encode_pairs<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Vec<u32>> {
-        let mut ids = vec![Vec::new(); texts.len()];
-        let mut group: Vec<(usize, &str)> = Vec::new();
-        let mut group_bytes = 0;
-        for (owner, text) in texts.iter().enumerate() {
-            for chunk in self.chunks(text.as_ref()) {
-                group.push((owner, chunk));
-                group_bytes += chunk.len();
-                if group_bytes >= GROUP_BYTES {
-                    self.encode_group(&group, &mut ids);
-                    group.clear();
-                    group_bytes = 0;
-                }
-            }
-        }
-        self.encode_group(&group, &mut ids);
-        ids
-    }
-
-    /// Appends the ids of chunks to the lists of their owners.
-    fn encode_group(&self, group: &[(usize, &str)], ids: &mut [Vec<u32>]) {
-        let chunks: Vec<&str> = group.iter().map(|(_, chunk)| *chunk).collect();
-        match self.encoder.encode_batch_fast(chunks, false) {
-            Ok(encodings) => {
-                for ((owner, _), encoding) in group.iter().zip(encodings) {
-                    ids[*owner].extend_from_slice(encoding.get_ids());
-                }
-            }
-            // No input is known that gets here. Single bytes are a correct spelling of any text.
-            Err(_) => {
-                for (owner, chunk) in group {
-                    ids[*owner].extend(chunk.bytes().map(|byte| self.byte_ids[usize::from(byte)]));
-                }
-            }
-        }
-    }
-
-    fn chunks<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
-        let chunk_bytes = match self.checked.cuts_at_spaces {
-            true => CHUNK_BYTES,
-            false => usize::MAX,
-        };
-        chunks(text, chunk_bytes)
-    }
-}
-
-/// Cuts a text where the pattern of GPT-2 cuts it too. Chunks are at least `chunk_bytes` long and as long as it takes
-/// to find such a place.
-fn chunks(text: &str, chunk_bytes: usize) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let cut = word_end(rest, chunk_bytes);
-        let (chunk, tail) = rest.split_at(cut.unwrap_or(rest.len()));
-        rest = tail;
-        Some(chunk)
-    })
 }
 
 fn one_line(text: &str) -> String {
@@ -460,15 +370,70 @@ mod tests {
 
     #[test]
     fn our_short_cuts_give_the_ids_of_the_library() {
-        for tokenizer in three_kinds() {
-            for text in TEXTS
-                .into_iter()
-                .chain(["a<s>b</s><pad><unk>", "<s", "unseen ξ"])
-            {
-                let library = tokenizer.encoder.encode_fast(text, false).unwrap();
-                assert_eq!(tokenizer.encode(text), library.get_ids(), "{text:?}");
+        for rule in [SpelledSpecials::Text, SpelledSpecials::Parse] {
+            for tokenizer in three_kinds() {
+                let tokenizer = tokenizer.with_spelled_specials(rule);
+                for text in TEXTS
+                    .into_iter()
+                    .chain(["a<s>b</s><pad><unk>", "<s", "unseen ξ"])
+                {
+                    let library = tokenizer.encoder.encode_fast(text, false).unwrap();
+                    assert_eq!(tokenizer.encode(text), library.get_ids(), "{text:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn specials_in_a_text_are_text_unless_they_are_to_be_parsed() {
+        let text = "a<s>b</s><pad><unk></s";
+        for tokenizer in three_kinds() {
+            assert_eq!(tokenizer.count_spelled(text), 4);
+            let specials = tokenizer.specials();
+            let of_ours = [specials.begin, specials.end, specials.pad].map(Option::unwrap);
+            let n_specials = |ids: &[u32]| ids.iter().filter(|id| of_ours.contains(id)).count();
+            assert_eq!(n_specials(&tokenizer.encode(text)), 0);
+            if tokenizer.kind() != Kind::Character {
+                assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+            }
+            let parsing = tokenizer.with_spelled_specials(SpelledSpecials::Parse);
+            let ids = parsing.encode(text);
+            assert_eq!(n_specials(&ids), 3);
+            assert!(ids.contains(&specials.unknown));
+        }
+    }
+
+    #[test]
+    fn spans_add_up_to_the_bytes_of_the_text_and_only_what_differs_is_listed() {
+        for rule in [SpelledSpecials::Text, SpelledSpecials::Parse] {
+            for tokenizer in three_kinds() {
+                let tokenizer = tokenizer.with_spelled_specials(rule);
+                for text in TEXTS.into_iter().chain(["a<s>b</s>", "unseen ξ"]) {
+                    assert_eq!(bytes_of_spans(&tokenizer, text), text.len(), "{text:?}");
+                }
+                assert_eq!(tokenizer.encode_spans(&[TEXTS[0]])[0].spans, []);
+            }
+        }
+        let parsing = three_kinds().pop().unwrap();
+        let parsing = parsing.with_spelled_specials(SpelledSpecials::Parse);
+        assert_eq!(parsing.encode_spans(&["</s>a"])[0].spans, [(0, 4)]);
+        let characters = three_kinds().remove(1);
+        assert_eq!(characters.encode_spans(&["aξb"])[0].spans, [(1, 2)]);
+    }
+
+    /// The bytes of the source of all ids of a text.
+    pub(super) fn bytes_of_spans(tokenizer: &Tokenizer, text: &str) -> usize {
+        let encoded = tokenizer.encode_spans(&[text]).remove(0);
+        let mut bytes: Vec<usize> = encoded
+            .ids
+            .iter()
+            .map(|id| tokenizer.bytes(*id).len())
+            .collect();
+        for (position, span) in encoded.spans {
+            assert_ne!(bytes[position as usize], span as usize);
+            bytes[position as usize] = span as usize;
+        }
+        bytes.iter().sum()
     }
 
     #[test]
@@ -519,11 +484,7 @@ mod tests {
             let size = tokenizer.vocabulary_size() as u32;
             let ids = [size - 4, size - 3, size - 2, size - 1];
             assert_eq!(tokenizer.specials(), Specials::from_ids(ids));
-            let added = tokenizer
-                .added()
-                .iter()
-                .map(|(text, id)| (text.as_str(), *id));
-            assert!(added.eq(Specials::TEXTS.into_iter().zip(ids)));
+            assert!(tokenizer.added().eq(Specials::TEXTS.into_iter().zip(ids)));
             assert_eq!(tokenizer.token_bytes()[size as usize - 4..], [0; 4]);
         }
         assert_eq!(three_kinds()[0].vocabulary_size(), 260);

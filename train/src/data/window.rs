@@ -1,12 +1,16 @@
-//! Fixed windows over a split: `window` inputs and, one position later, as many targets.
+//! Windows over a split: at most `window` inputs and, one position later, as many targets.
+//!
+//! With the start symbol ([`Beginning::Symbol`]) every token of every document is a target exactly once, whatever the
+//! window: the symbol stands before each document as context and is never a target.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::DocumentsRule;
 use super::shard::Split;
+use super::{DataConfig, DocumentsRule, StartRule, Tokenizer};
 use crate::error::{Error, Problem};
 
-/// Inputs and targets of one sequence; all three lists have the window's length.
+/// Inputs and targets of one sequence; the lists have the window's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// What the model reads.
@@ -15,79 +19,140 @@ pub struct Window {
     pub targets: Vec<u32>,
     /// `true` where there is something to predict.
     pub valid: Vec<bool>,
+    /// Bytes of the source that the counted targets stand for.
+    pub bytes: u64,
     /// The document that all of it belongs to, if it is one.
     pub document: Option<usize>,
     /// How hard the document of its first input is, if that is known.
     pub difficulty: Option<u8>,
 }
 
+/// What comes before the first token of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// This symbol, as context; it is never predicted, and the first token is.
+    Symbol(u32),
+    /// Nothing, for the tokenizer has no such symbol: the first token is context only.
+    Unmarked,
+    /// What runs did before there was a choice: the first token is context only, but where documents run on it is
+    /// predicted from the document before.
+    FirstToken,
+}
+
+impl Beginning {
+    /// What a recipe's rule means with a tokenizer.
+    pub fn of(rule: StartRule, tokenizer: &Tokenizer) -> Self {
+        match (rule, tokenizer.start_symbol()) {
+            (StartRule::FirstToken, _) => Self::FirstToken,
+            (StartRule::Symbol, Some(symbol)) => Self::Symbol(symbol),
+            (StartRule::Symbol, None) => Self::Unmarked,
+        }
+    }
+}
+
+/// How a split is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The most inputs of a window.
+    pub window: usize,
+    /// Whether windows run across the ends of documents.
+    pub documents: DocumentsRule,
+    /// What comes before the first token of a document.
+    pub beginning: Beginning,
+    /// Only so many targets at the end of a window are counted, all but the first one's: the next window begins that
+    /// much later, so that each target has the longest context. `None`: windows do not overlap.
+    pub stride: Option<usize>,
+    /// Whether a last window that is not full is left out: what training did where documents run on, before there was
+    /// a choice of [`Beginning`].
+    pub full_only: bool,
+}
+
+impl Cut {
+    /// How a recipe cuts its training splits.
+    pub fn training(config: &DataConfig, tokenizer: &Tokenizer) -> Self {
+        let beginning = Beginning::of(config.start(), tokenizer);
+        Self {
+            window: config.window,
+            documents: config.documents,
+            beginning,
+            stride: None,
+            full_only: beginning == Beginning::FirstToken
+                && config.documents == DocumentsRule::RunOn,
+        }
+    }
+
+    /// How it is cut to be measured: nothing is left out.
+    pub fn measuring(config: &DataConfig, tokenizer: &Tokenizer) -> Self {
+        Self {
+            full_only: false,
+            ..Self::training(config, tokenizer)
+        }
+    }
+}
+
 /// The windows of a split, in stream order.
 #[derive(Clone, Debug)]
 pub struct Windows {
     split: Arc<Split>,
-    window: usize,
     cut: Cut,
+    /// The number of windows before each stretch (a document, or the whole split where documents run on), and that of all.
+    first: Vec<u64>,
+    /// Where each document begins in the stretch of all of them, its symbol included; empty where documents are separate.
+    begins: Vec<u64>,
+    token_bytes: Arc<Vec<u32>>,
     difficulty: Option<Arc<Vec<Option<u8>>>>,
 }
 
-#[derive(Clone, Debug)]
-enum Cut {
-    /// Every `window` tokens; what is left at the end is not read.
-    Stream { n_windows: u64 },
-    /// Per document; `first[i]` is the number of windows before document `i`, and the last entry that of all.
-    Documents { first: Vec<u64> },
+/// One position of a stretch: a token of the split, or a start symbol.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    id: u32,
+    /// Its position in the split; none for a symbol that was put in.
+    position: Option<usize>,
+    document: usize,
+    is_target: bool,
 }
 
 impl Windows {
-    /// Cuts a split into windows of `window` inputs.
+    /// Cuts a split. `token_bytes`: how many bytes each id usually stands for.
     ///
     /// # Errors
-    /// `Invalid` if there is not even one window.
+    /// `Invalid` if there is nothing to predict, or, with `full_only`, not even one window.
     ///
     /// # Panics
-    /// If `window` is zero.
-    pub fn new(split: Arc<Split>, window: usize, rule: DocumentsRule) -> Result<Self, Error> {
-        assert!(window > 0, "a window needs at least one input");
-        let cut = match rule {
-            DocumentsRule::RunOn => Cut::Stream {
-                n_windows: ((split.len() - 1) / window) as u64,
-            },
-            DocumentsRule::Separate => {
-                let n_windows = |tokens: u64| (tokens - 1).div_ceil(window as u64);
-                let sum = |before: &mut u64, n: u64| {
-                    *before += n;
-                    Some(*before)
-                };
-                let counts = split
-                    .documents()
-                    .iter()
-                    .map(|document| n_windows(document.tokens));
-                let first = std::iter::once(0).chain(counts.scan(0, sum)).collect();
-                Cut::Documents { first }
-            }
-        };
-        let windows = Self {
+    /// If the window or the stride is zero, or the stride beyond the window.
+    pub fn new(split: Arc<Split>, cut: Cut, token_bytes: Arc<Vec<u32>>) -> Result<Self, Error> {
+        assert!(cut.window > 0, "a window needs at least one input");
+        assert!(
+            cut.stride
+                .is_none_or(|stride| (1..=cut.window).contains(&stride)),
+            "a stride is at least one target, and leaves none of a window out"
+        );
+        let mut windows = Self {
             split,
-            window,
             cut,
+            first: Vec::new(),
+            begins: Vec::new(),
+            token_bytes,
             difficulty: None,
         };
-        if windows.is_empty() {
-            let (found, expected) = match rule {
-                DocumentsRule::RunOn => (
-                    format!("{} tokens", windows.split.len()),
-                    format!("at least {}", window + 1),
-                ),
-                DocumentsRule::Separate => {
-                    ("documents of one token".into(), "one of at least 2".into())
-                }
-            };
-            let problem = Problem::new(windows.split.path(), "", found, expected);
-            return Err(Error::Invalid(
-                problem.advise("prepare more text or shorten data.window"),
-            ));
+        if cut.documents == DocumentsRule::RunOn {
+            windows.begins = windows.begins();
         }
-        Ok(windows)
+        let stretches = match cut.documents {
+            DocumentsRule::RunOn => 1,
+            DocumentsRule::Separate => windows.split.documents().len(),
+        };
+        let mut before = 0;
+        windows.first.push(0);
+        for stretch in 0..stretches {
+            before += windows.n_windows(windows.length(stretch));
+            windows.first.push(before);
+        }
+        match windows.has_target() {
+            true => Ok(windows),
+            false => Err(windows.nothing()),
+        }
     }
 
     /// The same windows, told how hard each document is.
@@ -100,10 +165,7 @@ impl Windows {
 
     /// How many windows there are.
     pub fn len(&self) -> u64 {
-        match &self.cut {
-            Cut::Stream { n_windows } => *n_windows,
-            Cut::Documents { first } => first.last().copied().unwrap_or(0),
-        }
+        self.first.last().copied().unwrap_or(0)
     }
 
     /// Whether there is none; never true for windows that were made.
@@ -111,9 +173,9 @@ impl Windows {
         self.len() == 0
     }
 
-    /// Inputs per window.
+    /// The most inputs per window.
     pub fn window(&self) -> usize {
-        self.window
+        self.cut.window
     }
 
     /// The split behind.
@@ -126,50 +188,215 @@ impl Windows {
     /// # Panics
     /// If `index` is not below `len`.
     pub fn get(&self, index: u64) -> Window {
+        let places = self.places(index);
+        // Nobody looks at it.
+        let pad = self.split.specials().pad.unwrap_or(0);
+        let padded = |places: &[Place]| {
+            let mut ids: Vec<u32> = places.iter().map(|place| place.id).collect();
+            ids.resize(self.cut.window, pad);
+            ids
+        };
+        let targets = &places[1..];
+        let mut valid: Vec<bool> = targets.iter().map(|target| target.is_target).collect();
+        valid.resize(self.cut.window, false);
+        let document = places[0].document;
+        let is_one = places.iter().all(|place| place.document == document);
+        Window {
+            inputs: padded(&places[..targets.len()]),
+            targets: padded(targets),
+            valid,
+            bytes: self.bytes(targets),
+            document: is_one.then_some(document),
+            difficulty: self.difficulty.as_ref().and_then(|known| known[document]),
+        }
+    }
+
+    /// The documents of a window's counted targets, in their order.
+    ///
+    /// # Panics
+    /// If `index` is not below `len`.
+    pub fn documents_of_targets(&self, index: u64) -> Vec<usize> {
+        let places = self.places(index);
+        let counted = places[1..].iter().filter(|place| place.is_target);
+        counted.map(|place| place.document).collect()
+    }
+
+    /// How many windows, from the first on, hold at least so many counted targets; all of them if there are fewer.
+    pub fn enough_for(&self, targets: u64) -> u64 {
+        let mut counted = 0;
+        let is_enough = |index: &u64| {
+            counted += self.documents_of_targets(*index).len() as u64;
+            counted >= targets
+        };
+        (0..self.len())
+            .find(is_enough)
+            .map_or(self.len(), |last| last + 1)
+    }
+
+    /// Counted targets of all windows together.
+    pub fn n_targets(&self) -> u64 {
+        let tokens = self.split.len() as u64;
+        let documents = self.split.documents().len() as u64;
+        match (self.cut.beginning, self.cut.documents) {
+            (Beginning::Symbol(_), _) => tokens,
+            (Beginning::FirstToken, DocumentsRule::RunOn) if self.cut.full_only => {
+                self.len() * self.cut.window as u64
+            }
+            (Beginning::FirstToken, DocumentsRule::RunOn) => tokens - 1,
+            (Beginning::Unmarked | Beginning::FirstToken, _) => tokens - documents,
+        }
+    }
+
+    /// Positions of a stretch, symbols included.
+    fn length(&self, stretch: usize) -> u64 {
+        let documents = self.split.documents();
+        match (self.cut.documents, self.cut.beginning) {
+            (DocumentsRule::Separate, Beginning::Symbol(_)) => documents[stretch].tokens + 1,
+            (DocumentsRule::Separate, _) => documents[stretch].tokens,
+            (DocumentsRule::RunOn, _) => {
+                let last = documents.len() - 1;
+                self.begins[last] + u64::from(self.has_symbol(last)) + documents[last].tokens
+            }
+        }
+    }
+
+    /// Where each document begins where all run on.
+    fn begins(&self) -> Vec<u64> {
+        let mut symbols = 0;
+        let documents = self.split.documents().iter().enumerate();
+        documents
+            .map(|(document, entry)| {
+                let begin = entry.start + symbols;
+                symbols += u64::from(self.has_symbol(document));
+                begin
+            })
+            .collect()
+    }
+
+    /// Whether a symbol is put before a document. Where documents run on, one that is there already, as the end of the
+    /// document before, serves for both.
+    fn has_symbol(&self, document: usize) -> bool {
+        let Beginning::Symbol(symbol) = self.cut.beginning else {
+            return false;
+        };
+        let start = self.split.documents()[document].start as usize;
+        let run_on = self.cut.documents == DocumentsRule::RunOn;
+        !(run_on && start > 0 && self.split.tokens(start - 1..start)[0] == symbol)
+    }
+
+    fn n_windows(&self, length: u64) -> u64 {
+        let (targets, window) = (length.saturating_sub(1), self.cut.window as u64);
+        match self.cut.stride {
+            None if self.cut.full_only => targets / window,
+            None => targets.div_ceil(window),
+            Some(_) if targets <= window => targets.min(1),
+            Some(stride) => 1 + (targets - window).div_ceil(stride as u64),
+        }
+    }
+
+    /// The inputs of a window and its last target.
+    fn places(&self, index: u64) -> Vec<Place> {
         assert!(
             index < self.len(),
             "window {index} is not below {}",
             self.len()
         );
-        match &self.cut {
-            Cut::Stream { .. } => {
-                let start = index as usize * self.window;
-                let end = start + self.window + 1;
-                let document = self.split.document_at(start);
-                let is_one = self.split.document_at(end - 1) == document;
-                self.between(start, end, document, is_one)
+        let stretch = self.first.partition_point(|before| *before <= index) - 1;
+        let (nth, window) = (index - self.first[stretch], self.cut.window as u64);
+        let last = self.length(stretch) - 1;
+        let (counted, end) = match self.cut.stride {
+            Some(stride) if nth > 0 => {
+                let counted = window + (nth - 1) * stride as u64;
+                (counted, (counted + stride as u64).min(last))
             }
-            Cut::Documents { first } => {
-                let document = first.partition_point(|before| *before <= index) - 1;
-                let entry = &self.split.documents()[document];
-                let start = entry.start as usize + (index - first[document]) as usize * self.window;
-                let end = (start + self.window + 1).min((entry.start + entry.tokens) as usize);
-                self.between(start, end, document, true)
-            }
-        }
+            _ => (nth * window, ((nth + 1) * window).min(last)),
+        };
+        let start = match self.cut.stride {
+            Some(_) => end.saturating_sub(window),
+            None => counted,
+        };
+        let mut places = self.between(stretch, start..end + 1);
+        // Targets of the window before serve as context only.
+        let seen = &mut places[..=(counted - start) as usize];
+        seen.iter_mut().for_each(|place| place.is_target = false);
+        places
     }
 
-    /// The window over the tokens of `start..end`, padded to the full length; it begins in `document`, and lies in it if that
-    /// `is_one`.
-    fn between(&self, start: usize, end: usize, document: usize, is_one: bool) -> Window {
-        let tokens = self.split.tokens(start..end);
-        // Nobody looks at it.
-        let pad = self.split.specials().pad.unwrap_or(0);
-        let padded = |tokens: &[u32]| {
-            let mut tokens = tokens.to_vec();
-            tokens.resize(self.window, pad);
-            tokens
+    fn between(&self, stretch: usize, range: Range<u64>) -> Vec<Place> {
+        let mut places = Vec::with_capacity((range.end - range.start) as usize);
+        let (mut document, mut at) = match self.cut.documents {
+            DocumentsRule::Separate => (stretch, range.start),
+            DocumentsRule::RunOn => {
+                let document = self.begins.partition_point(|begin| *begin <= range.start) - 1;
+                (document, range.start - self.begins[document])
+            }
         };
-        let n_valid = tokens.len() - 1;
-        Window {
-            inputs: padded(&tokens[..n_valid]),
-            targets: padded(&tokens[1..]),
-            valid: (0..self.window)
-                .map(|position| position < n_valid)
-                .collect(),
-            document: is_one.then_some(document),
-            difficulty: self.difficulty.as_ref().and_then(|known| known[document]),
+        let wanted = (range.end - range.start) as usize;
+        while places.len() < wanted {
+            let entry = &self.split.documents()[document];
+            let symbol = match self.cut.beginning {
+                Beginning::Symbol(symbol) if self.has_symbol(document) => Some(symbol),
+                _ => None,
+            };
+            if let (Some(id), 0) = (symbol, at) {
+                places.push(Place {
+                    id,
+                    position: None,
+                    document,
+                    is_target: false,
+                });
+                at = 1;
+                continue;
+            }
+            let offset = at - u64::from(symbol.is_some());
+            let start = (entry.start + offset) as usize;
+            let left = (entry.tokens - offset) as usize;
+            let end = start + left.min(wanted - places.len());
+            let ids = self.split.tokens(start..end);
+            places.extend(ids.into_iter().zip(start..).map(|(id, position)| Place {
+                id,
+                position: Some(position),
+                document,
+                is_target: position as u64 > entry.start
+                    || self.cut.beginning != Beginning::Unmarked,
+            }));
+            (document, at) = (document + 1, 0);
         }
+        places
+    }
+
+    /// Bytes of the counted targets: of runs of neighbours, for a whole document may know more than its tokens.
+    fn bytes(&self, targets: &[Place]) -> u64 {
+        let counted = targets.iter().filter(|target| target.is_target);
+        let mut positions = counted.filter_map(|target| target.position).peekable();
+        let mut bytes = 0;
+        while let Some(start) = positions.next() {
+            let mut end = start + 1;
+            while positions.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            bytes += self.split.span_bytes(start..end, &self.token_bytes);
+        }
+        bytes
+    }
+
+    fn has_target(&self) -> bool {
+        !self.is_empty() && self.n_targets() > 0
+    }
+
+    fn nothing(&self) -> Error {
+        let (found, expected) = match self.cut.documents {
+            DocumentsRule::RunOn if self.cut.full_only => (
+                format!("{} tokens", self.split.len()),
+                format!("at least {}", self.cut.window + 1),
+            ),
+            _ => (
+                "documents of one token, and no symbol that begins them".into(),
+                "one of at least 2".into(),
+            ),
+        };
+        let problem = Problem::new(self.split.path(), "", found, expected);
+        Error::Invalid(problem.advise("prepare more text, or shorten data.window"))
     }
 }
 
@@ -178,80 +405,181 @@ mod tests {
     use super::super::shard::tests::split_of_lines;
     use super::*;
 
-    fn windows(lines: &[&str], window: usize, rule: DocumentsRule) -> Result<Windows, Error> {
+    const LINES: [&str; 4] = ["abcdef", "g", "ijklm", "n"];
+    /// `<s>` and `</s>` of the byte tokenizer.
+    const BEGIN: u32 = 256;
+    const END: u32 = 257;
+
+    fn cut(window: usize, documents: DocumentsRule, beginning: Beginning) -> Cut {
+        Cut {
+            window,
+            documents,
+            beginning,
+            stride: None,
+            full_only: false,
+        }
+    }
+
+    fn windows(lines: &[&str], cut: Cut) -> Result<Windows, Error> {
         let split = Split::open(split_of_lines(lines)).unwrap();
-        Windows::new(Arc::new(split), window, rule)
+        let bytes = (0..260).map(|id| u32::from(id < 256)).collect();
+        Windows::new(Arc::new(split), cut, Arc::new(bytes))
+    }
+
+    /// Each counted target with its document and what precedes it.
+    fn predicted(windows: &Windows) -> Vec<(usize, u32, Vec<u32>)> {
+        let mut predicted = Vec::new();
+        for index in 0..windows.len() {
+            let window = windows.get(index);
+            assert_eq!(window.inputs.len(), windows.window());
+            let counted = (0..windows.window()).filter(|&place| window.valid[place]);
+            let documents = windows.documents_of_targets(index);
+            for (place, document) in counted.zip(documents) {
+                let context = window.inputs[..=place].to_vec();
+                predicted.push((document, window.targets[place], context));
+            }
+        }
+        predicted
+    }
+
+    fn everything(windows: &Windows) -> Vec<(usize, u32)> {
+        let split = windows.split();
+        let ids = split.tokens(0..split.len()).into_iter();
+        ids.enumerate()
+            .map(|(place, id)| (split.document_at(place), id))
+            .collect()
     }
 
     #[test]
-    fn running_on_every_window_continues_the_one_before() {
-        let windows = windows(&["abcdef", "gh", "ijklm"], 4, DocumentsRule::RunOn).unwrap();
-        assert_eq!(windows.len(), 3);
-        let stream: Vec<u32> = (0..3).flat_map(|i| windows.get(i).inputs).collect();
-        assert_eq!(stream, windows.split().tokens(0..12));
-        for i in 0..3 {
-            let Window {
-                inputs,
-                targets,
-                valid,
-                ..
-            } = windows.get(i);
-            assert_eq!(inputs[1..], targets[..3]);
-            assert!(valid.iter().all(|valid| *valid));
+    fn behind_the_symbol_every_token_is_predicted_once_whatever_the_window() {
+        for symbol in [BEGIN, END] {
+            for documents in [DocumentsRule::Separate, DocumentsRule::RunOn] {
+                for window in 1..=20 {
+                    for stride in [None, Some(1), Some(3.min(window)), Some(window)] {
+                        let cut = Cut {
+                            stride,
+                            ..cut(window, documents, Beginning::Symbol(symbol))
+                        };
+                        let windows = windows(&LINES, cut).unwrap();
+                        let predicted = predicted(&windows);
+                        let targets: Vec<_> =
+                            predicted.iter().map(|(d, id, _)| (*d, *id)).collect();
+                        assert_eq!(targets, everything(&windows), "{cut:?}");
+                        assert_eq!(windows.n_targets(), 17);
+                        let bytes = (0..windows.len()).map(|i| windows.get(i).bytes);
+                        assert_eq!(bytes.sum::<u64>(), 13, "{cut:?}");
+                    }
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_document_begins_behind_the_symbol() {
+        let first = |documents, symbol| {
+            let cut = cut(5, documents, Beginning::Symbol(symbol));
+            let all = predicted(&windows(&LINES, cut).unwrap());
+            all.into_iter().find(|(d, _, _)| *d == 1).unwrap()
+        };
+        let (a, g) = (u32::from(b'a'), u32::from(b'g'));
+        assert_eq!(first(DocumentsRule::Separate, BEGIN), (1, g, vec![BEGIN]));
+        // <s> a b c d | e f </s> <s> g
+        let (_, id, context) = first(DocumentsRule::RunOn, BEGIN);
+        assert_eq!((id, &context[context.len() - 2..]), (g, &[END, BEGIN][..]));
+        // </s> a b c d | e f </s> g: the end of one document is the beginning of the next.
+        let (_, id, context) = first(DocumentsRule::RunOn, END);
+        assert_eq!((id, context), (g, vec![a + 4, a + 5, END]));
+    }
+
+    #[test]
+    fn with_a_stride_each_target_has_the_longest_context() {
+        let cut = Cut {
+            stride: Some(2),
+            ..cut(4, DocumentsRule::Separate, Beginning::Symbol(BEGIN))
+        };
+        let windows = windows(&["abcdefgh"], cut).unwrap();
+        let lengths: Vec<usize> = predicted(&windows)
+            .iter()
+            .map(|(_, _, c)| c.len())
+            .collect();
+        // Nine targets with the end: the first four, then two by two, then the last with all four.
+        assert_eq!(lengths, [1, 2, 3, 4, 3, 4, 3, 4, 4]);
+    }
+
+    #[test]
+    fn without_a_symbol_the_first_token_of_a_document_is_context_only() {
+        for documents in [DocumentsRule::Separate, DocumentsRule::RunOn] {
+            let windows = windows(&LINES, cut(4, documents, Beginning::Unmarked)).unwrap();
+            let split = windows.split().clone();
+            let is_first =
+                |place: usize| split.documents()[split.document_at(place)].start == place as u64;
+            let all = everything(&windows).into_iter().enumerate();
+            let expected: Vec<_> = all.filter(|(place, _)| !is_first(*place)).collect();
+            let found: Vec<_> = predicted(&windows)
+                .iter()
+                .map(|(d, id, _)| (*d, *id))
+                .collect();
+            assert_eq!(found, expected.iter().map(|(_, e)| *e).collect::<Vec<_>>());
+            assert_eq!(windows.n_targets(), 13);
+            let bytes = (0..windows.len()).map(|i| windows.get(i).bytes);
+            assert_eq!(bytes.sum::<u64>(), 9);
+        }
+    }
+
+    #[test]
+    fn what_runs_did_before_is_what_they_do() {
+        let old = Cut {
+            full_only: true,
+            ..cut(4, DocumentsRule::RunOn, Beginning::FirstToken)
+        };
+        let windows_of = |cut| windows(&["abcdef", "gh", "ijklm"], cut);
+        let cut_off = windows_of(old).unwrap();
+        assert_eq!((cut_off.len(), cut_off.n_targets()), (3, 12));
+        let stream: Vec<u32> = (0..3).flat_map(|i| cut_off.get(i).inputs).collect();
+        assert_eq!(stream, cut_off.split().tokens(0..12));
+        assert!((0..3).all(|i| cut_off.get(i).valid == [true; 4]));
         assert_eq!(
-            [0, 1, 2].map(|i| windows.get(i).document),
+            [0, 1, 2].map(|i| cut_off.get(i).document),
             [Some(0), None, None]
+        );
+        // Measured, the rest is there too.
+        let whole = windows_of(Cut {
+            full_only: false,
+            ..old
+        });
+        let targets: Vec<u32> = predicted(&whole.unwrap()).iter().map(|p| p.1).collect();
+        assert_eq!(targets, cut_off.split().tokens(1..16));
+        let separate = cut(4, DocumentsRule::Separate, Beginning::FirstToken);
+        assert_eq!(windows_of(separate).unwrap().n_targets(), 13);
+    }
+
+    #[test]
+    fn so_many_windows_hold_so_many_targets() {
+        let windows = windows(
+            &LINES,
+            cut(4, DocumentsRule::Separate, Beginning::Symbol(BEGIN)),
+        )
+        .unwrap();
+        // Targets per window: 4, 3, 2, 4, 2, 2.
+        assert_eq!(
+            [1, 4, 5, 9, 10, 17, 99].map(|n| windows.enough_for(n)),
+            [1, 1, 2, 3, 4, 6, 6]
         );
     }
 
     #[test]
-    fn apart_every_token_but_the_first_of_a_document_is_predicted_once() {
-        let windows = windows(&["abcdef", "g", "ijklm"], 4, DocumentsRule::Separate).unwrap();
-        let mut predicted = Vec::new();
-        for i in 0..windows.len() {
-            let Window {
-                targets,
-                valid,
-                document,
-                inputs,
-                ..
-            } = windows.get(i);
-            assert_eq!(inputs.len(), 4);
-            for (target, valid) in targets.into_iter().zip(valid) {
-                match valid {
-                    true => predicted.push((document.unwrap(), target)),
-                    false => assert_eq!(target, 258),
-                }
-            }
-        }
-        let documents = windows.split().documents().iter().enumerate();
-        let expected: Vec<(usize, u32)> = documents
-            .flat_map(|(i, entry)| {
-                let (start, end) = (entry.start as usize, (entry.start + entry.tokens) as usize);
-                windows
-                    .split()
-                    .tokens(start + 1..end)
-                    .into_iter()
-                    .map(move |id| (i, id))
-            })
-            .collect();
-        assert_eq!(predicted, expected);
-    }
-
-    #[test]
-    fn too_few_tokens_say_the_minimum() {
-        let error = windows(&["abc"], 4, DocumentsRule::RunOn)
-            .unwrap_err()
-            .to_string();
+    fn nothing_to_predict_is_an_error() {
+        let old = Cut {
+            full_only: true,
+            ..cut(4, DocumentsRule::RunOn, Beginning::FirstToken)
+        };
+        let error = windows(&["abc"], old).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let error = error.to_string();
         assert!(
             error.contains("train.bin: found 4 tokens, expected at least 5"),
             "{error}"
         );
-        assert!(windows(&["abc"], 3, DocumentsRule::RunOn).is_ok());
-        assert_eq!(
-            windows(&["abc"], 4, DocumentsRule::Separate).unwrap().len(),
-            1
-        );
+        assert!(windows(&["abc"], Cut { window: 3, ..old }).is_ok());
     }
 }

@@ -1,9 +1,12 @@
 //! Warns, or stops the run, when a router that leads has stopped routing: at three validations in a row the same way.
+//!
+//! As long as a teacher has a part in a stage, what its own walks do is no collapse: a router that learnt one path from it walks
+//! one path.
 
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
 use crate::say::note;
-use brian::collapse::{Collapse, Mode};
+use brian::collapse::{Collapse, Mode, by_design};
 use brian::route::policy::Policy;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Value, json};
@@ -79,7 +82,11 @@ impl<B: AutodiffBackend, M> Hook<B, M> for CollapseGuard {
         let Some(valid) = step.valid.values().next().filter(|_| leads) else {
             return Ok(Verdict::Continue);
         };
-        for collapse in self.look(valid.route.collapses()) {
+        let teacher = step.plan.route.teacher();
+        let excused = teacher.map_or(Vec::new(), |teacher| by_design(teacher, &valid.route));
+        let mut found = valid.route.collapses();
+        found.retain(|collapse| !excused.contains(&collapse.mode));
+        for collapse in self.look(found) {
             let text = describe(&collapse, &valid.route.load);
             match self.fails {
                 true => {

@@ -1,9 +1,9 @@
 //! `metrics.jsonl`: one line per logged step and split, with the language-model loss and bits per byte always apart.
 //!
 //! `{"schema":1,"step":1200,"stage":"fixed","split":"valid","tokens":7864320,"wall_s":412.8,"loss/lm":3.02,…}`. The step
-//! counts over all stages. A number that is not finite is left out, because JSON has none.
+//! counts over all stages. A number that is not finite stops the run: JSON has none, and nobody would miss it.
 
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::learner::{Hook, StepInfo, Verdict};
 use crate::run::{AppendLog, RunDirectory};
 use crate::say::note;
@@ -40,25 +40,44 @@ impl MetricsLog {
         split: &str,
         measured: &Measured,
     ) -> Result<(), Error> {
-        let mut line = Map::new();
-        line.insert("schema".to_string(), json!(1));
-        line.insert("step".to_string(), json!(step.step));
-        line.insert("stage".to_string(), json!(step.stage));
-        line.insert("split".to_string(), json!(split));
-        line.insert("tokens".to_string(), json!(step.tokens));
-        line.insert("wall_s".to_string(), json!(step.wall_s));
-        let finite = measured
-            .named()
-            .into_iter()
-            .filter(|(_, value)| value.is_finite());
-        line.extend(finite.map(|(name, value)| (name, json!(value))));
-        self.log.append(&line)
+        let numbers = measured.named();
+        if let Some((name, value)) = numbers.iter().find(|(_, value)| !value.is_finite()) {
+            let (step, stage) = (step.step, step.stage);
+            return Err(Error::Numerical(format!(
+                "step {step} of stage {stage}: found {value} for {name} of the split {split}, expected a finite number; the \
+                 checkpoint before is whole"
+            )));
+        }
+        self.log.append(&metrics_line(step, split, measured))
     }
+}
+
+/// What is logged, and shown to programs, of a step and split.
+pub fn metrics_line<M>(step: &StepInfo<M>, split: &str, measured: &Measured) -> Map<String, Value> {
+    let mut line = Map::new();
+    line.insert("schema".to_string(), json!(1));
+    line.insert("step".to_string(), json!(step.step));
+    line.insert("stage".to_string(), json!(step.stage));
+    line.insert("split".to_string(), json!(split));
+    line.insert("tokens".to_string(), json!(step.tokens));
+    line.insert("wall_s".to_string(), json!(step.wall_s));
+    let numbers = measured.named().into_iter();
+    line.extend(numbers.map(|(name, value)| (name, json!(value))));
+    line
 }
 
 /// Opens a log at the byte that a hook's state remembers.
 pub(super) fn open_log(path: &std::path::Path, state: Option<&Value>) -> Result<AppendLog, Error> {
-    let position = state.and_then(|state| state["bytes"].as_u64()).unwrap_or(0);
+    let position = match state.map(|state| state["bytes"].as_u64()) {
+        None => 0,
+        Some(Some(position)) => position,
+        // Another value would cut all lines off.
+        Some(None) => {
+            let found = "no number of bytes in the checkpoint's state.json";
+            let problem = Problem::new(path, "", found, "where this log ended then");
+            return Err(Error::Invalid(problem.advise("restore the checkpoint")));
+        }
+    };
     let (log, problem) = AppendLog::open(path, position)?;
     if let Some(problem) = problem {
         note(&problem.to_string());

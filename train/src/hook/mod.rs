@@ -9,9 +9,9 @@ mod staged_unfreezing;
 mod throughput;
 
 pub use collapse_guard::CollapseGuard;
-pub use metrics_log::MetricsLog;
+pub use metrics_log::{MetricsLog, metrics_line};
 pub use path_imitation::PathImitation;
 pub use routing_metrics::RoutingMetrics;
-pub use sample::{Sample, continue_text};
+pub use sample::Sample;
 pub use staged_unfreezing::StagedUnfreezing;
 pub use throughput::Throughput;

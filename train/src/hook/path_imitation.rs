@@ -34,9 +34,9 @@ impl PathImitation {
         }
     }
 
-    /// The row that holds at a step of the stage.
-    fn row(&self, step: u64) -> Option<&Row> {
-        let current = self.schedule.iter().find(|row| step < row.until_step);
+    /// The row that holds at a step of a stage of `steps` steps.
+    fn row(&self, step: u64, steps: u64) -> Option<&Row> {
+        let current = self.schedule.iter().find(|row| step < row.until(steps));
         current.or(self.schedule.last())
     }
 }
@@ -47,20 +47,20 @@ impl<B: AutodiffBackend, M> Hook<B, M> for PathImitation {
     }
 
     fn before_step(&mut self, plan: &mut StepPlan) -> Result<(), Error> {
-        let step = plan.stage_step;
+        let (step, steps) = (plan.stage_step, plan.stage_steps);
         let route = &mut plan.route;
         if let (
             Some(row),
             policy::Policy::Blend {
                 router_probability, ..
             },
-        ) = (self.row(step), &mut route.rules.policy)
+        ) = (self.row(step, steps), &mut route.rules.policy)
         {
             *router_probability = row.router_probability;
             route.losses.imitation = row.imitation;
         }
-        route.rules.noise_std = self.exploration.noise_std.at(step);
-        route.rules.override_probability = self.exploration.override_probability.at(step);
+        route.rules.noise_std = self.exploration.noise_std.at(step, steps);
+        route.rules.override_probability = self.exploration.override_probability.at(step, steps);
         route.rules.draws = Draws::new(self.seed, step);
         Ok(())
     }
@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn a_row_holds_until_its_step_and_the_last_one_for_ever() {
         let row = |until_step, router_probability| Row {
-            until_step,
+            until_step: Some(until_step),
+            until_share: None,
             router_probability,
             imitation: 1.0 - router_probability,
         };
@@ -83,7 +84,7 @@ mod tests {
             seed: 1,
         };
         let probabilities: Vec<f64> = (0..8)
-            .map(|step| hook.row(step).unwrap().router_probability)
+            .map(|step| hook.row(step, 5).unwrap().router_probability)
             .collect();
         assert_eq!(probabilities, [0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]);
     }

@@ -1,17 +1,18 @@
 //! `samples.jsonl`: how the model continues the recipe's prompts, with draws that depend on the run's seed and the step.
 
 use super::metrics_log::{log_state, open_log};
-use crate::data::Tokenizer;
+use crate::data::{StartRule, Tokenizer};
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
 use crate::recipe::Recipe;
 use crate::run::{AppendLog, RunDirectory};
-use crate::task::Decoder;
+use crate::task::{Continuation, Decoder, begun, not_finite};
 use brian::generate::Sampling;
 use brian::random;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Samples from the model; wrap it in `Every`.
@@ -19,6 +20,7 @@ pub struct Sample {
     log: AppendLog,
     tokenizer: Arc<Tokenizer>,
     prompts: Vec<String>,
+    start: StartRule,
     n_tokens: usize,
     context: usize,
     seed: u64,
@@ -42,6 +44,7 @@ impl Sample {
             log: open_log(&run.samples(), state)?,
             tokenizer,
             prompts: recipe.watch.sample_prompts.clone(),
+            start: recipe.data.start(),
             n_tokens: recipe.watch.sample_tokens as usize,
             context: recipe.model.context(),
             seed: recipe.run.seed,
@@ -59,20 +62,24 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
         let model = model.multiplying_in(step.plan.route.products);
         let rules = step.plan.route.rules.evaluation();
         for (index, prompt) in self.prompts.iter().enumerate() {
-            let sampling = Sampling {
-                temperature: 1.0,
-                top_p: 1.0,
-                seed: random::bits(random::key(self.seed, "sample", step.step), index as u64),
-            };
-            let text = continue_text(&self.tokenizer, prompt, |tokens| {
-                model.continue_tokens(tokens, self.n_tokens, self.context, &rules, sampling)
-            });
+            let key = random::key(self.seed, "sample", step.step);
+            let sampling = Sampling::plain(random::bits(key, index as u64));
+            let how = Continuation::new(&self.tokenizer, self.n_tokens, self.context, sampling);
+            let tokens = begun(&self.tokenizer, self.start, prompt);
+            let drawn = model.continue_tokens(&tokens, &rules, &how);
+            let drawn = drawn.map_err(|found| {
+                let model = Path::new("the model");
+                Error::Numerical(format!("step {}: {}", step.step, not_finite(model, found)))
+            })?;
+            let text = self.tokenizer.decode(&drawn.tokens);
             let mut line = Map::new();
             line.insert("schema".to_string(), json!(1));
             line.insert("step".to_string(), json!(step.step));
             line.insert("stage".to_string(), json!(step.stage));
             line.insert("prompt".to_string(), json!(prompt));
             line.insert("text".to_string(), json!(text));
+            line.insert("tokens".to_string(), json!(drawn.tokens.len()));
+            line.insert("stop_reason".to_string(), json!(drawn.stop));
             self.log.append(&line)?;
         }
         Ok(Verdict::Continue)
@@ -81,17 +88,4 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
     fn state(&mut self) -> Result<Option<Value>, Error> {
         log_state(&self.log)
     }
-}
-
-/// Text → tokens → continuation → text. An empty prompt starts at the beginning of a document.
-pub fn continue_text(
-    tokenizer: &Tokenizer,
-    prompt: &str,
-    continuation: impl FnOnce(&[u32]) -> Vec<u32>,
-) -> String {
-    let mut tokens = tokenizer.encode(prompt);
-    if tokens.is_empty() {
-        tokens.push(tokenizer.start());
-    }
-    tokenizer.decode(&continuation(&tokens))
 }

@@ -27,7 +27,7 @@ impl<B: AutodiffBackend, M> Hook<B, M> for StagedUnfreezing {
         let resting = self
             .groups
             .iter()
-            .filter(|group| plan.stage_step < group.until_step);
+            .filter(|group| plan.stage_step < group.until(plan.stage_steps));
         let names: Vec<String> = resting.map(|group| group.group.clone()).collect();
         plan.frozen.extend(names);
         Ok(())

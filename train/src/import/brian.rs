@@ -26,6 +26,14 @@ impl Target {
         shape
     }
 
+    /// The shape in the reference of a tensor of ours.
+    pub fn theirs(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
     /// A tensor in our layout.
     ///
     /// # Panics
@@ -49,8 +57,21 @@ impl Target {
     }
 }
 
-/// All tensors that have a place here, by our paths; the names of those that have none.
+/// The head in the reference, whose value is the embedding's.
+pub const HEAD: &str = "lm_head.weight";
+
+/// The embedding in the reference.
+pub const EMBEDDING: &str = "token_embedding.weight";
+
+/// All tensors that have a place here, by our paths; the names of those that have none. A head that is the embedding's equal has
+/// the place of the embedding.
 pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
+    let head = tensors.get(HEAD).map(HostTensor::floats);
+    let embedding = tensors.get(EMBEDDING).map(HostTensor::floats);
+    let tied = match (&head, &embedding) {
+        (Some(head), Some(embedding)) => first_difference(head, embedding).is_none(),
+        _ => false,
+    };
     let mut known = TensorMap::new();
     let mut unknown = Vec::new();
     for (name, tensor) in tensors {
@@ -59,12 +80,18 @@ pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
                 let tensor = target.layout(tensor);
                 known.insert(target.path, tensor);
             }
-            // The tied head is stored a second time.
-            None if name == "lm_head.weight" => {}
+            None if name == HEAD && tied => {}
             None => unknown.push(name),
         }
     }
     (known, unknown)
+}
+
+/// Where two lists of numbers differ first, to the bit.
+pub fn first_difference(left: &[f32], right: &[f32]) -> Option<usize> {
+    let mut pairs = left.iter().zip(right);
+    let differs = pairs.position(|(left, right)| left.to_bits() != right.to_bits());
+    differs.or((left.len() != right.len()).then(|| left.len().min(right.len())))
 }
 
 /// Where a tensor goes, by its name in the reference.
@@ -191,15 +218,21 @@ mod tests {
         let names = [
             "blocks.0.attn.out.weight",
             "lm_head.weight",
+            "token_embedding.weight",
             "global_write.proj.bias",
         ];
         let tensor = || HostTensor::new(vec![1, 1], vec![0.0]);
-        let (known, unknown) = translate(names.map(|name| (name.to_string(), tensor())).into());
+        let mut tensors: TensorMap = names.map(|name| (name.to_string(), tensor())).into();
+        let (known, unknown) = translate(tensors.clone());
         assert_eq!(
             known.into_keys().collect::<Vec<_>>(),
-            ["blocks.0.attention.output.weight"]
+            ["blocks.0.attention.output.weight", "embedding.weight"]
         );
         assert_eq!(unknown, ["global_write.proj.bias"]);
+        // Equal numbers, other bits.
+        tensors.insert(HEAD.to_string(), HostTensor::new(vec![1, 1], vec![-0.0]));
+        let (_, unknown) = translate(tensors);
+        assert_eq!(unknown, ["global_write.proj.bias", "lm_head.weight"]);
     }
 
     #[test]

@@ -9,14 +9,15 @@
 //! In the release of March 2025 the pair `(s, t)` owns row `1 + s·nodes + t`; no pair uses row 0, and there are no biases
 //! of nodes (specification §2.8, §7).
 
-use super::Source;
-use super::fit::{FITS, Fit, MISSING, NO_PLACE, OTHER_SHAPE};
+use super::checkpoint::Checkpoint;
+use super::fit::{Fit, Theirs, What};
+use super::json::shown;
+use super::source::in_tensor;
 use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap, Values};
 use brillm::table::{Storage, Table};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 
 /// Which release a checkpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,33 +51,13 @@ impl Sizes {
     }
 }
 
-/// The files of a checkpoint, of which no value is read yet.
-pub struct Checkpoint {
-    files: Vec<(PathBuf, Source)>,
-    /// Shape and file of every tensor; where two files have the same name the later one wins, as in the reference.
-    tensors: BTreeMap<String, (Vec<usize>, usize)>,
-}
+/// The tensor that only a graph of ours has: the whole edge table.
+const OUR_TABLE: &str = "edges";
 
 impl Checkpoint {
-    /// Reads names and shapes.
-    ///
-    /// # Errors
-    /// `Invalid` if a file is missing or broken.
-    pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
-        let mut files = Vec::new();
-        let mut tensors = BTreeMap::new();
-        for (index, path) in paths.iter().enumerate() {
-            let source = Source::open(path)?;
-            let of_file = source.shapes().into_iter();
-            tensors.extend(of_file.map(|(name, shape)| (name, (shape, index))));
-            files.push((path.clone(), source));
-        }
-        Ok(Self { files, tensors })
-    }
-
-    /// The file to name where something is wrong with all of them.
-    pub fn path(&self) -> &Path {
-        &self.files[0].0
+    /// Whether it is one of our own graphs, and no release.
+    pub fn is_our_graph(&self) -> bool {
+        self.tensors().contains_key(OUR_TABLE)
     }
 
     /// Tells the release by its names.
@@ -84,16 +65,22 @@ impl Checkpoint {
     /// # Errors
     /// `Invalid` if the names are those of none.
     pub fn release(&self) -> Result<Release, Error> {
-        if let Some((shape, _)) = self.tensors.get("weights") {
-            return Ok(Release::Rows(shape.first().copied().unwrap_or(0)));
+        if let Some(weights) = self.tensors().get("weights") {
+            let rows = weights.stored.shape.first().copied();
+            return Ok(Release::Rows(rows.unwrap_or(0)));
         }
-        if self.tensors.contains_key("network.0") {
+        if self.tensors().contains_key("network.0") {
             return Ok(Release::Sources);
         }
-        let names: Vec<&str> = self.tensors.keys().take(4).map(String::as_str).collect();
+        let names: Vec<String> = self
+            .tensors()
+            .keys()
+            .take(4)
+            .map(|name| shown(name))
+            .collect();
         let found = match names.len() {
-            0 => "no tensors".to_string(),
-            _ => format!("tensors {names:?} and others"),
+            0 => "no tensors of floating-point numbers".to_string(),
+            _ => format!("tensors {} and others", names.join(", ")),
         };
         let expected =
             "positions, weights, biases and node_bias, or positions, network.0 and bias.0";
@@ -110,32 +97,46 @@ impl Checkpoint {
         let mut missing = wanted(release, sizes);
         let mut together: BTreeMap<&str, (usize, Fit)> = BTreeMap::new();
         let mut fits = Vec::new();
-        for (name, (shape, _)) in &self.tensors {
-            let theirs = Some((name.clone(), shape.clone()));
+        for (name, entry) in self.tensors() {
             let (ours, what) = match missing.remove(name) {
-                Some(wanted) if wanted.shape == *shape => (Some(wanted.ours), FITS),
-                Some(wanted) => (Some(wanted.ours), OTHER_SHAPE),
-                None => (None, NO_PLACE),
+                Some(wanted) if wanted.shape == entry.stored.shape => {
+                    (Some(wanted.ours), What::Fits)
+                }
+                Some(wanted) => (Some(wanted.ours), What::OtherShape(wanted.shape)),
+                None => (None, What::NoPlace),
             };
-            let fit = Fit { theirs, ours, what };
+            let fits_now = what == What::Fits;
+            let fit = Fit {
+                theirs: Some(Theirs::from(entry)),
+                kept: kept(&ours, sizes.storage),
+                ours,
+                transposed: false,
+                what,
+            };
             match name.split_once('.') {
                 // Thousands of equal lines help nobody.
-                Some((kind, _)) if what == FITS => {
+                Some((kind, _)) if fits_now => {
                     together.entry(kind).or_insert((0, fit)).0 += 1;
                 }
                 _ => fits.push(fit),
             }
         }
         fits.extend(together.into_iter().map(|(kind, (n, mut fit))| {
-            if let Some((name, _)) = &mut fit.theirs {
-                *name = format!("{kind}.0 and so on, {n} in all");
+            if let Some(theirs) = &mut fit.theirs {
+                theirs.name = format!("{kind}.0 and so on, {n} in all");
             }
             fit
         }));
-        fits.extend(missing.into_iter().map(|(name, wanted)| Fit {
-            theirs: None,
-            ours: Some((format!("{} ({name})", wanted.ours.0), wanted.ours.1)),
-            what: MISSING,
+        for ignored in self.ignored() {
+            let mut fit = Fit::ignored(ignored);
+            if let Some(wanted) = missing.remove(&ignored.name) {
+                (fit.ours, fit.what) = (Some(wanted.ours), What::NoWeights);
+            }
+            fits.push(fit);
+        }
+        fits.extend(missing.into_iter().map(|(name, wanted)| {
+            let (ours, shape) = wanted.ours;
+            Fit::missing(format!("{ours} ({name})"), shape)
         }));
         fits
     }
@@ -189,24 +190,37 @@ impl Checkpoint {
 
     /// Reads a tensor into its places.
     fn fill(&mut self, name: &str, to: &mut Table, places: Places) -> Result<(), Error> {
-        let (_, file) = self.tensors[name];
-        let (path, source) = &mut self.files[file];
-        let mut at = 0;
-        let mut finite = true;
-        source.read(name, &mut |piece| {
-            finite &= piece.iter().all(|value| value.is_finite());
+        let halved = to.storage() == Storage::Bf16;
+        let (mut at, mut too_large) = (0, None);
+        self.read(name, &mut |piece| {
+            if halved && too_large.is_none() {
+                let place = piece.iter().position(|value| overflows(*value));
+                too_large = place.map(|place| (at + place, piece[place]));
+            }
             places.scatter(piece, at, to);
             at += piece.len();
         })?;
-        match finite {
-            true => Ok(()),
-            false => {
-                let (place, found) = (format!("tensor {name}"), "a number that is not finite");
-                let problem = Problem::new(path, place, found, "weights of a trained model");
-                Err(Error::Invalid(problem))
+        match too_large {
+            None => Ok(()),
+            Some((place, value)) => {
+                let found = format!("{value:e} at index {place}, too large for the recipe's bf16");
+                Err(in_tensor(self.path(), name, found, "numbers up to 3.38e38"))
             }
         }
     }
+}
+
+/// The kind of numbers of a tensor of ours: only the edge table may be stored with less.
+pub fn kept(ours: &Option<(String, Vec<usize>)>, storage: Storage) -> &'static str {
+    match (ours, storage) {
+        (Some((name, _)), Storage::Bf16) if name == OUR_TABLE => "BF16",
+        _ => "F32",
+    }
+}
+
+/// Whether a number that is finite is none as bf16.
+pub fn overflows(value: f32) -> bool {
+    value.is_finite() && half::bf16::from_f32(value).is_infinite()
 }
 
 fn tensor(name: &str, shape: Vec<usize>, table: Table) -> (String, HostTensor) {

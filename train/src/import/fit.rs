@@ -1,36 +1,185 @@
 //! A tensor of a foreign checkpoint beside ours.
 
-/// It can be taken over.
-pub const FITS: &str = "fits";
-/// It is stored a second time, and left out.
-pub const TIED: &str = "tied head, stored twice";
-/// There is no such tensor in our model.
-pub const NO_PLACE: &str = "has no place";
-/// There is, but of another shape.
-pub const OTHER_SHAPE: &str = "has another shape";
-/// Ours has none in the checkpoint.
-pub const MISSING: &str = "is missing";
+use super::checkpoint::{Entry, Ignored};
+use super::source::dimensions;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// Whether a tensor can be taken over, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It can.
+    Fits,
+    /// It is stored a second time; it is compared with the first and left out.
+    Tied,
+    /// It is left out, and why.
+    Ignored(String),
+    /// It has a place, but its numbers are no weights.
+    NoWeights,
+    /// There is no such tensor in our model.
+    NoPlace,
+    /// There is, but another tensor was taken for it.
+    Taken,
+    /// There is, but of another shape; which would fit, as the checkpoint lays it out.
+    OtherShape(Vec<usize>),
+    /// Ours has none in the checkpoint.
+    Missing,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fits => f.write_str("fits"),
+            Self::Tied => f.write_str("tied head, stored twice"),
+            Self::Ignored(why) => write!(f, "ignored, {why}"),
+            Self::NoWeights => f.write_str("has no floating-point numbers"),
+            Self::NoPlace => f.write_str("has no place"),
+            Self::Taken => f.write_str("has a place that is taken"),
+            Self::OtherShape(_) => f.write_str("has another shape"),
+            Self::Missing => f.write_str("is missing"),
+        }
+    }
+}
+
+/// What a checkpoint holds under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Theirs {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, if it is a tensor.
+    pub shape: Option<Vec<usize>>,
+    /// The kind of its numbers, or what it is.
+    pub kind: String,
+}
 
 /// A tensor of theirs, ours, or both.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fit {
-    /// Its name and shape in the checkpoint.
-    pub theirs: Option<(String, Vec<usize>)>,
+    /// What the checkpoint has.
+    pub theirs: Option<Theirs>,
     /// The name and shape of the parameter that it becomes.
     pub ours: Option<(String, Vec<usize>)>,
+    /// Whether rows and columns change places.
+    pub transposed: bool,
+    /// The kind of our numbers.
+    pub kept: &'static str,
     /// Whether it fits, and if not, why.
-    pub what: &'static str,
+    pub what: What,
 }
 
 impl Fit {
+    /// One that is left out.
+    pub fn ignored(ignored: &Ignored) -> Self {
+        Self {
+            theirs: Some(Theirs {
+                name: ignored.theirs.clone(),
+                shape: ignored.shape.clone(),
+                kind: ignored.kind.clone(),
+            }),
+            ours: None,
+            transposed: false,
+            kept: "F32",
+            what: What::Ignored(ignored.why.clone()),
+        }
+    }
+
+    /// One of ours that is missing.
+    pub fn missing(name: String, shape: Vec<usize>) -> Self {
+        Self {
+            theirs: None,
+            ours: Some((name, shape)),
+            transposed: false,
+            kept: "F32",
+            what: What::Missing,
+        }
+    }
+
     /// Its name, in the checkpoint if it is there.
     pub fn name(&self) -> &str {
-        let either = self.theirs.as_ref().or(self.ours.as_ref());
-        either.map_or("", |(name, _)| name)
+        match (&self.theirs, &self.ours) {
+            (Some(theirs), _) => &theirs.name,
+            (None, Some((name, _))) => name,
+            (None, None) => "",
+        }
     }
 
     /// Whether it is no reason to refuse the checkpoint.
     pub fn is_fine(&self) -> bool {
-        self.what == FITS || self.what == TIED
+        matches!(self.what, What::Fits | What::Tied | What::Ignored(_))
+    }
+
+    /// Whether its name is another here.
+    pub fn renamed(&self) -> bool {
+        match (&self.theirs, &self.ours) {
+            (Some(theirs), Some((name, _))) => theirs.name != *name,
+            _ => false,
+        }
+    }
+
+    /// Whether its numbers become those of another kind.
+    pub fn cast(&self) -> bool {
+        let kind = self.theirs.as_ref().map(|theirs| theirs.kind.as_str());
+        self.what == What::Fits && kind != Some(self.kept)
+    }
+
+    /// The cells of a table: kind, layout, both names and shapes, and whether it fits.
+    pub fn cells(&self) -> [String; 7] {
+        let none = || "-".to_string();
+        let (kind, name, shape) = match &self.theirs {
+            Some(theirs) => {
+                let shape = theirs.shape.as_deref().map_or_else(none, dimensions);
+                let kind = match self.cast() {
+                    true => format!("{} to {}", theirs.kind, self.kept),
+                    false => theirs.kind.clone(),
+                };
+                (kind, theirs.name.clone(), shape)
+            }
+            None => (none(), none(), none()),
+        };
+        let (our_name, our_shape) = match &self.ours {
+            Some((name, shape)) => (name.clone(), dimensions(shape)),
+            None => (none(), none()),
+        };
+        let layout = match (self.transposed, &self.ours) {
+            (true, _) => "transposed",
+            (false, Some(_)) => "as it is",
+            (false, None) => "-",
+        };
+        let what = self.what.to_string();
+        [
+            kind,
+            layout.to_string(),
+            name,
+            shape,
+            our_name,
+            our_shape,
+            what,
+        ]
+    }
+
+    /// The same for a file.
+    pub fn to_json(&self) -> Value {
+        let theirs = self.theirs.as_ref().map(
+            |theirs| json!({ "name": theirs.name, "shape": theirs.shape, "kind": theirs.kind }),
+        );
+        let ours = self.ours.as_ref();
+        json!({
+            "theirs": theirs,
+            "ours": ours.map(|(name, shape)| json!({ "name": name, "shape": shape })),
+            "renamed": self.renamed(),
+            "transposed": self.transposed,
+            "kept": self.kept,
+            "what": self.what.to_string(),
+        })
+    }
+}
+
+impl From<&Entry> for Theirs {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            name: entry.theirs.clone(),
+            shape: Some(entry.stored.shape.clone()),
+            kind: entry.stored.dtype.name().to_string(),
+        }
     }
 }

@@ -75,8 +75,10 @@ struct Reading<'a> {
     foreign: u64,
     sources: Vec<Option<Row>>,
     tokens: Vec<u64>,
-    /// The counts of the source that is being read.
-    cells: Vec<Option<u64>>,
+    /// The counts of the source that is being read; nothing between two sources.
+    cells: Vec<Option<u32>>,
+    /// Which of them are there, in the order of the file.
+    mentioned: Vec<u32>,
 }
 
 impl<'a> Reading<'a> {
@@ -92,25 +94,26 @@ impl<'a> Reading<'a> {
             sources: vec![None; nodes],
             tokens: vec![0; nodes],
             cells: vec![None; nodes],
+            mentioned: Vec::new(),
         }
     }
 
-    /// Takes over the cells of a source.
-    fn finish(&mut self, source: u32, mentioned: u64, zeros: u64) {
+    /// Takes over the cells of a source, which costs what is mentioned and what is kept, however many tokens there are.
+    fn finish(&mut self, source: u32, zeros: u64) {
         let nodes = self.cells.len() as u64;
-        self.unmentioned += nodes - mentioned;
+        self.unmentioned += nodes - self.mentioned.len() as u64;
         self.owned += nodes - zeros;
         let mut row = Row::default();
         if self.owned <= self.most {
             let owning = self.cells.iter().zip(0..);
             for (cell, target) in owning.filter(|(cell, _)| **cell != Some(0)) {
-                let count = cell.unwrap_or(0);
                 row.0.push(target);
-                row.1.push(u32::try_from(count).unwrap_or(u32::MAX));
+                row.1.push(cell.unwrap_or(0));
             }
         }
-        let seen = self.cells.iter().flatten();
-        self.tokens[source as usize] = seen.fold(0, |sum: u64, count| sum.saturating_add(*count));
+        let seen = self.mentioned.iter();
+        let counts = seen.filter_map(|&target| self.cells[target as usize]);
+        self.tokens[source as usize] = counts.map(u64::from).sum();
         self.sources[source as usize] = Some(row);
     }
 
@@ -192,11 +195,17 @@ impl<'de> Visitor<'de> for Targets<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { reading, source } = self;
         let fault = reading.fault;
-        reading.cells.fill(None);
-        let (mut mentioned, mut zeros) = (0, 0);
+        for target in reading.mentioned.drain(..) {
+            reading.cells[target as usize] = None;
+        }
+        let mut zeros = 0;
         while let Some(token) = map.next_key::<String>()? {
             let what = "a count";
             let count = map.next_value_seed(Whole { what, fault })?;
+            let Ok(count) = u32::try_from(count) else {
+                let expected = format!("a count of at most {}", u32::MAX);
+                return Err(fault.stop(count.to_string(), expected));
+            };
             let Some(target) = reading.vocabulary.id(&token).filter(|_| source.is_some()) else {
                 reading.foreign += 1;
                 continue;
@@ -206,11 +215,11 @@ impl<'de> Visitor<'de> for Targets<'_, '_> {
                 let found = format!("the target {} a second time", shown(&token));
                 return Err(fault.stop(found, "every target of a source once"));
             }
-            mentioned += 1;
+            reading.mentioned.push(target);
             zeros += u64::from(count == 0);
         }
         if let Some(source) = source {
-            reading.finish(source, mentioned, zeros);
+            reading.finish(source, zeros);
         }
         Ok(())
     }
@@ -291,6 +300,17 @@ mod tests {
                 "found the text \"9\", expected a count",
             ),
             ("\"a\": 9", "\"a\": [9]", "found a list, expected a count"),
+            (
+                "\"a\": 9",
+                "\"a\": 4294967296",
+                "found 4294967296, expected a count of at most 4294967295",
+            ),
+            ("\"a\": 9", "\"a\": NaN", "found no JSON"),
+            (
+                "\"a\": 9",
+                "\"a\": 1e999",
+                "found no JSON (number out of range)",
+            ),
             (
                 "\"a\": 9",
                 "\"b\": 9",

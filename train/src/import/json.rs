@@ -1,6 +1,7 @@
 //! JSON files of any size, read as a stream. What is wrong is named with its line and column.
 
 use crate::error::{Error, Problem};
+use crate::file::open_regular;
 use crate::hash::hexadecimal;
 use crate::text::json_complaint;
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
@@ -35,16 +36,7 @@ pub fn read<S, T>(path: &Path, expected: &str, fault: &Fault, seed: S) -> Result
 where
     S: for<'de> DeserializeSeed<'de, Value = T>,
 {
-    let unreadable = |cause| Error::unreadable(path, expected, cause);
-    let file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
-        return Err(Error::Invalid(Problem::new(
-            path,
-            "",
-            "a directory",
-            expected,
-        )));
-    }
+    let file = open_regular(path, expected)?;
     let mut hash = Sha256::new();
     let hashed = Hashed {
         file,

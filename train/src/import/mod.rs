@@ -5,7 +5,9 @@
 //! | `pickle`, `pytorch` | files of `torch.save`, of which nothing is executed |
 //! | `safetensors_file` | safetensors, read in pieces |
 //! | `source` | either of them |
-//! | `number` | halves and doubles |
+//! | `shards` | which files a checkpoint is made of |
+//! | `checkpoint` | all of them as one: names without what wraps them, values that are finite |
+//! | `number` | kinds of numbers, and what single precision costs |
 //! | `json` | JSON files of any size |
 //! | `vocabulary`, `frequency` | which token has which id, and which pair which row |
 //! | `fit` | a tensor of theirs beside ours |
@@ -13,6 +15,7 @@
 
 pub mod brian;
 pub mod brillm;
+pub mod checkpoint;
 pub mod fit;
 pub mod frequency;
 mod json;
@@ -20,13 +23,16 @@ mod number;
 mod pickle;
 mod pytorch;
 mod safetensors_file;
+mod shards;
 mod source;
 pub mod vocabulary;
 
-pub use source::Source;
+pub use checkpoint::{Checkpoint, Doubled};
+pub use pytorch::Globals;
+pub use source::dimensions;
 
 use crate::error::Error;
-use crate::run::{TensorMap, read_tensors};
+use crate::run::{HostTensor, TensorMap};
 use std::path::Path;
 
 /// Where the values of a tensor go, piece by piece.
@@ -40,13 +46,19 @@ fn is_safetensors(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "safetensors")
 }
 
-/// The tensors of a checkpoint, by their names in it: `.safetensors`, or a file of `torch.save`.
+/// The floating-point tensors of one file, by their names in it, whatever numbers they hold.
 ///
 /// # Errors
-/// `Invalid` if the file is neither.
+/// `Invalid` if it is neither safetensors nor a file of `torch.save`.
 pub fn read(path: &Path) -> Result<TensorMap, Error> {
-    match is_safetensors(path) {
-        true => read_tensors(path),
-        false => pytorch::read_pytorch(path),
+    let mut file = source::Source::open(path, Globals::Any)?;
+    let mut tensors = TensorMap::new();
+    for (name, stored) in file.tensors().clone() {
+        if stored.dtype.number().is_some() {
+            let mut values = Vec::new();
+            file.read(&name, &mut |piece| values.extend_from_slice(piece))?;
+            tensors.insert(name, HostTensor::new(stored.shape, values));
+        }
     }
+    Ok(tensors)
 }

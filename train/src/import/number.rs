@@ -1,6 +1,15 @@
-//! Kinds of floating-point numbers in foreign files, all of which become single precision here.
+//! Kinds of numbers in foreign files. Floating-point numbers become single precision here; what that costs is counted.
 
-/// A kind, little-endian.
+/// How the numbers of a tensor are stored, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// Floating-point numbers: weights.
+    Float(Number),
+    /// Whole numbers or truth values: counters and masks, which are no weights.
+    Whole(Whole),
+}
+
+/// A kind of floating-point numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     /// IEEE 754, 2 bytes.
@@ -11,6 +20,155 @@ pub enum Number {
     F32,
     /// IEEE 754, 8 bytes.
     F64,
+}
+
+/// A kind of whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its name in safetensors.
+    name: &'static str,
+    /// Bytes per number.
+    size: usize,
+}
+
+/// A kind of numbers by its three names.
+struct Names {
+    dtype: Dtype,
+    safetensors: &'static str,
+    /// The class of a storage in PyTorch; newer kinds have none.
+    storage: &'static str,
+    torch: &'static str,
+}
+
+const fn float(
+    number: Number,
+    safetensors: &'static str,
+    storage: &'static str,
+    torch: &'static str,
+) -> Names {
+    Names {
+        dtype: Dtype::Float(number),
+        safetensors,
+        storage,
+        torch,
+    }
+}
+
+const fn whole(
+    size: usize,
+    name: &'static str,
+    storage: &'static str,
+    torch: &'static str,
+) -> Names {
+    Names {
+        dtype: Dtype::Whole(Whole { name, size }),
+        safetensors: name,
+        storage,
+        torch,
+    }
+}
+
+/// All kinds that are understood.
+const NAMES: [Names; 13] = [
+    float(Number::F64, "F64", "DoubleStorage", "float64"),
+    float(Number::F32, "F32", "FloatStorage", "float32"),
+    float(Number::F16, "F16", "HalfStorage", "float16"),
+    float(Number::Bf16, "BF16", "BFloat16Storage", "bfloat16"),
+    whole(8, "I64", "LongStorage", "int64"),
+    whole(4, "I32", "IntStorage", "int32"),
+    whole(2, "I16", "ShortStorage", "int16"),
+    whole(1, "I8", "CharStorage", "int8"),
+    whole(8, "U64", "", "uint64"),
+    whole(4, "U32", "", "uint32"),
+    whole(2, "U16", "", "uint16"),
+    whole(1, "U8", "ByteStorage", "uint8"),
+    whole(1, "BOOL", "BoolStorage", "bool"),
+];
+
+/// What a message expects of a kind.
+pub const UNDERSTOOD: &str = "F64, F32, F16 or BF16, or whole numbers, which are left out";
+
+impl Dtype {
+    /// By its name in a header of safetensors.
+    pub fn of_safetensors(name: &str) -> Option<Self> {
+        Self::find(|names| names.safetensors == name)
+    }
+
+    /// By the class of its storage in PyTorch.
+    pub fn of_storage(class: &str) -> Option<Self> {
+        Self::find(|names| !names.storage.is_empty() && names.storage == class)
+    }
+
+    /// By its name in PyTorch.
+    pub fn of_torch(name: &str) -> Option<Self> {
+        Self::find(|names| names.torch == name)
+    }
+
+    fn find(wanted: impl Fn(&Names) -> bool) -> Option<Self> {
+        let found = NAMES.iter().find(|names| wanted(names));
+        found.map(|names| names.dtype)
+    }
+
+    /// Its name in safetensors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float(Number::F16) => "F16",
+            Self::Float(Number::Bf16) => "BF16",
+            Self::Float(Number::F32) => "F32",
+            Self::Float(Number::F64) => "F64",
+            Self::Whole(whole) => whole.name,
+        }
+    }
+
+    /// Bytes per number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Float(number) => number.size(),
+            Self::Whole(whole) => whole.size,
+        }
+    }
+
+    /// The kind, if it is one of weights.
+    pub fn number(self) -> Option<Number> {
+        match self {
+            Self::Float(number) => Some(number),
+            Self::Whole(_) => None,
+        }
+    }
+}
+
+/// What became of numbers on their way to single precision; those that only lost digits are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cast {
+    /// How many were too large, and the first of them.
+    pub overflowed: u64,
+    /// The first that was too large.
+    pub first_overflow: Option<f64>,
+    /// How many were too small, and are zero now.
+    pub vanished: u64,
+    /// How many are so small now that they have fewer digits.
+    pub subnormal: u64,
+}
+
+impl Cast {
+    fn narrow(&mut self, wide: f64) -> f32 {
+        let value = wide as f32;
+        if value.is_infinite() && wide.is_finite() {
+            self.overflowed += 1;
+            self.first_overflow.get_or_insert(wide);
+        }
+        self.vanished += u64::from(value == 0.0 && wide != 0.0);
+        self.subnormal += u64::from(value.is_subnormal());
+        value
+    }
+
+    /// Adds up.
+    pub fn add(&mut self, other: Self) {
+        self.overflowed += other.overflowed;
+        self.first_overflow = self.first_overflow.or(other.first_overflow);
+        self.vanished += other.vanished;
+        self.subnormal += other.subnormal;
+    }
 }
 
 impl Number {
@@ -27,19 +185,19 @@ impl Number {
     ///
     /// # Panics
     /// If there are not as many bytes as it takes.
-    pub fn read(self, bytes: &[u8]) -> f32 {
+    pub fn read(self, bytes: &[u8], cast: &mut Cast) -> f32 {
         match (self, bytes) {
             (Self::F16, &[a, b]) => from_half(u16::from_le_bytes([a, b])),
             (Self::Bf16, &[a, b]) => f32::from_le_bytes([0, 0, a, b]),
             (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (_, bytes) => f64::from_le_bytes(bytes.try_into().expect("eight bytes")) as f32,
+            (_, bytes) => cast.narrow(f64::from_le_bytes(bytes.try_into().expect("eight bytes"))),
         }
     }
 
     /// Appends the numbers that stand in some bytes.
-    pub fn read_all(self, bytes: &[u8], to: &mut Vec<f32>) {
+    pub fn read_all(self, bytes: &[u8], to: &mut Vec<f32>, cast: &mut Cast) {
         let numbers = bytes.chunks_exact(self.size());
-        to.extend(numbers.map(|bytes| self.read(bytes)));
+        to.extend(numbers.map(|bytes| self.read(bytes, cast)));
     }
 }
 
@@ -70,9 +228,43 @@ mod tests {
         for (bits, expected) in cases {
             assert_eq!(from_half(bits), expected);
         }
-        assert_eq!(Number::Bf16.read(&0x3fc0u16.to_le_bytes()), 1.5);
+        let mut cast = Cast::default();
+        let half = Number::Bf16.read(&0x3fc0u16.to_le_bytes(), &mut cast);
+        assert_eq!(half, 1.5);
         let mut all = vec![0.0];
-        Number::F64.read_all(&[1.5f64, -2.0].map(f64::to_le_bytes).concat(), &mut all);
-        assert_eq!(all, [0.0, 1.5, -2.0]);
+        let doubles = [1.5f64, -2.0].map(f64::to_le_bytes).concat();
+        Number::F64.read_all(&doubles, &mut all, &mut cast);
+        assert_eq!((all, cast), (vec![0.0, 1.5, -2.0], Cast::default()));
+    }
+
+    #[test]
+    fn doubles_that_single_precision_cannot_hold_are_counted() {
+        let doubles = [1e39, -1e300, 1e-40, -1e-46, 0.0, f64::INFINITY, 3e38];
+        let mut cast = Cast::default();
+        let mut all = Vec::new();
+        Number::F64.read_all(&doubles.map(f64::to_le_bytes).concat(), &mut all, &mut cast);
+        let expected = Cast {
+            overflowed: 2,
+            first_overflow: Some(1e39),
+            vanished: 1,
+            subnormal: 1,
+        };
+        assert_eq!(cast, expected);
+        assert_eq!(all[1..4], [f32::NEG_INFINITY, 1e-40, -0.0]);
+    }
+
+    #[test]
+    fn a_kind_is_the_same_under_its_three_names() {
+        for names in NAMES {
+            let dtype = Some(names.dtype);
+            assert_eq!(Dtype::of_safetensors(names.safetensors), dtype);
+            assert_eq!(Dtype::of_torch(names.torch), dtype);
+            assert_eq!(names.dtype.name(), names.safetensors);
+            if !names.storage.is_empty() {
+                assert_eq!(Dtype::of_storage(names.storage), dtype);
+            }
+        }
+        assert_eq!(Dtype::of_storage(""), None);
+        assert_eq!(Dtype::of_safetensors("F8_E4M3"), None);
     }
 }

@@ -5,6 +5,9 @@
 
 use std::collections::HashMap;
 
+/// How many steps a pickle may take. Each makes at most one value, so this bounds the memory for a file of many small ones.
+const MOST_STEPS: usize = 4 << 20;
+
 /// The position of a value in [`Pickle::values`].
 pub type Index = usize;
 
@@ -22,20 +25,24 @@ pub enum Value {
     /// A dictionary.
     Dictionary(Vec<(Index, Index)>),
     /// A class or function, by module and name.
-    Global(String, String),
-    /// What a call would have made; it may have been filled like a dictionary since.
-    Call {
-        /// What would have been called.
-        function: Index,
-        /// With what.
-        arguments: Index,
-        /// What was put into the result.
-        items: Vec<(Index, Index)>,
-    },
+    Global(Box<[String; 2]>),
+    /// What a call would have made.
+    Call(Box<Call>),
     /// Something kept outside of the pickle.
     Persistent(Index),
     /// Where a group of values begins on the stack.
     Mark,
+}
+
+/// What a call would have made; it may have been filled like a dictionary since.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// What would have been called.
+    function: Index,
+    /// With what.
+    arguments: Index,
+    /// What was put into the result.
+    items: Vec<(Index, Index)>,
 }
 
 /// The values of a file.
@@ -79,10 +86,12 @@ impl Pickle {
 
     /// The classes and functions that are named anywhere, by module and name.
     pub fn globals(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().filter_map(|value| match value {
-            Value::Global(module, name) => Some((module.as_str(), name.as_str())),
-            _ => None,
-        })
+        self.values.iter().filter_map(Value::global)
+    }
+
+    /// The module and name of a class or function.
+    pub fn global(&self, index: Index) -> Option<(&str, &str)> {
+        self.get(index).global()
     }
 
     /// A text.
@@ -113,23 +122,25 @@ impl Pickle {
     pub fn entries(&self, index: Index) -> Option<&[(Index, Index)]> {
         match self.get(index) {
             Value::Dictionary(items) => Some(items),
-            Value::Call { items, .. } => Some(items),
+            Value::Call(call) => Some(&call.items),
             _ => None,
         }
     }
 
     /// The module, name and arguments of a call.
     pub fn call(&self, index: Index) -> Option<(&str, &str, &[Index])> {
-        let Value::Call {
-            function,
-            arguments,
-            ..
-        } = self.get(index)
-        else {
+        let Value::Call(call) = self.get(index) else {
             return None;
         };
-        match (self.get(*function), self.sequence(*arguments)) {
-            (Value::Global(module, name), Some(arguments)) => Some((module, name, arguments)),
+        let (module, name) = self.global(call.function)?;
+        Some((module, name, self.sequence(call.arguments)?))
+    }
+}
+
+impl Value {
+    fn global(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Global(names) => Some((&names[0], &names[1])),
             _ => None,
         }
     }
@@ -147,12 +158,13 @@ type Step<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
     fn run(&mut self) -> Step<Index> {
-        loop {
+        for _ in 0..MOST_STEPS {
             match self.byte()? {
                 b'.' => return self.pop(),
                 opcode => self.step(opcode)?,
             }
         }
+        Err(format!("more than {MOST_STEPS} values and references"))
     }
 
     fn step(&mut self, opcode: u8) -> Step<()> {
@@ -250,14 +262,14 @@ impl<'a> Machine<'a> {
             // GLOBAL, STACK_GLOBAL
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Global(module, name))
+                self.push(Value::Global(Box::new([module, name])))
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (&self.values[module], &self.values[name]) {
                     (Value::Text(module), Value::Text(name)) => {
-                        let global = Value::Global(module.clone(), name.clone());
-                        self.push(global)
+                        let names = Box::new([module.clone(), name.clone()]);
+                        self.push(Value::Global(names))
                     }
                     _ => Err("a class without a name".to_string()),
                 }
@@ -265,11 +277,11 @@ impl<'a> Machine<'a> {
             // REDUCE, NEWOBJ, BUILD, BINPERSID
             b'R' | 0x81 => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                self.push(Value::Call {
+                self.push(Value::Call(Box::new(Call {
                     function,
                     arguments,
                     items: Vec::new(),
-                })
+                })))
             }
             b'b' => self.pop().map(|_| ()),
             b'Q' => {
@@ -342,9 +354,8 @@ impl<'a> Machine<'a> {
         let &top = self.stack.last().ok_or("an empty stack")?;
         let pairs = items.chunks_exact(2).map(|pair| (pair[0], pair[1]));
         match &mut self.values[top] {
-            Value::Dictionary(entries) | Value::Call { items: entries, .. } => {
-                entries.extend(pairs)
-            }
+            Value::Dictionary(entries) => entries.extend(pairs),
+            Value::Call(call) => call.items.extend(pairs),
             _ => {}
         }
         Ok(())

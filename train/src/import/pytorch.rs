@@ -1,23 +1,36 @@
-//! Files of `torch.save` → tensors by name. Nothing in them is executed; what is not a state dict is passed over.
+//! Files of `torch.save` → tensors by name. Nothing in them is executed; what is not a state dict is passed over, and named.
 //!
 //! Values are read one tensor at a time and in pieces, so that a file larger than half of the memory can be read.
 
-use super::number::Number;
+use super::number::{Cast, Dtype, Number, UNDERSTOOD};
 use super::pickle::{Index, Pickle, Value};
+use super::source::{Aside, MOST_TENSORS, Stored, dimensions, place, product};
 use super::{PIECE_BYTES, Pieces};
 use crate::error::{Error, Problem};
-use crate::run::{HostTensor, TensorMap};
-use std::collections::BTreeMap;
+use crate::file::open_regular;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 /// The largest pickle that is read: names and shapes, not values.
 const MOST_PICKLE_BYTES: u64 = 64 << 20;
 
+/// The longest directory of an archive that is read.
+const MOST_DIRECTORY_BYTES: u64 = 32 << 20;
+
+/// What a jump to another place costs of that.
+const SEEK_BYTES: u64 = 4096;
+
 /// The keys under which a training script keeps its state dict.
 const STATE_DICTS: [&str; 3] = ["model", "state_dict", "model_state_dict"];
+
+/// How many such keys may lie within each other.
+const MOST_KEYS: usize = 4;
 
 /// What is expected of such a file.
 const EXPECTED: &str = "a file of torch.save in its zip format";
@@ -49,46 +62,34 @@ pub struct PytorchFile {
     path: PathBuf,
     archive: Archive,
     prefix: String,
-    tensors: BTreeMap<String, (Tensor, Number)>,
-}
-
-/// Reads the floating-point tensors of a state dict, which is the file itself or lies in it under `model`, `state_dict` or
-/// `model_state_dict`. Halves and doubles become single precision; whole numbers are left out.
-///
-/// # Errors
-/// `Invalid` if the file is missing, no such file, or promises what it does not hold.
-pub fn read_pytorch(path: &Path) -> Result<TensorMap, Error> {
-    let mut file = PytorchFile::open(path, Globals::Any)?;
-    let mut tensors = TensorMap::new();
-    for (name, shape) in file.shapes() {
-        let mut values = Vec::new();
-        file.read(&name, &mut |piece| values.extend_from_slice(piece))?;
-        tensors.insert(name, HostTensor::new(shape, values));
-    }
-    Ok(tensors)
+    tensors: BTreeMap<String, Stored>,
+    views: HashMap<String, View>,
+    asides: Vec<Aside>,
+    key: String,
+    /// How many tensors lie in each storage.
+    users: HashMap<String, usize>,
+    /// Storages in which several lie, until all of these were read.
+    kept: HashMap<String, (Vec<u8>, usize)>,
 }
 
 impl PytorchFile {
-    /// Reads names and shapes.
+    /// Reads names and shapes. The state dict is the file itself or lies in it under one of [`STATE_DICTS`].
     ///
     /// # Errors
     /// `Invalid` if the file is missing, no such file, promises what it does not hold, or names what is not allowed.
     pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|cause| Error::unreadable(path, EXPECTED, cause))?;
+        let file = open_regular(path, EXPECTED)?;
         let length = file
             .metadata()
             .map_err(|cause| Error::unreadable(path, EXPECTED, cause))?
             .len();
         let wrong = |place: &str, found: String| wrong(path, place, found);
-        let archive = ZipArchive::new(BufReader::new(file));
-        let archive = archive.map_err(|cause| wrong("", format!("no zip archive ({cause})")))?;
-        let mut archive = Archive { archive, length };
+        let mut archive = Archive::of(file, length)
+            .map_err(|cause| wrong("", format!("no zip archive ({cause})")))?;
         let prefix = archive.prefix().map_err(|found| wrong("", found))?;
-        let order = archive.entry(&format!("{prefix}byteorder"), 16).ok();
-        if order.is_some_and(|order| order != b"little") {
-            let found = "numbers that are not little-endian".to_string();
-            return Err(wrong("byteorder", found));
-        }
+        archive
+            .require_little_endian(&prefix)
+            .map_err(|found| wrong("byteorder", found))?;
         let bytes = archive
             .entry(&format!("{prefix}data.pkl"), MOST_PICKLE_BYTES)
             .map_err(|found| wrong("data.pkl", found))?;
@@ -101,21 +102,37 @@ impl PytorchFile {
             );
             return Err(wrong("data.pkl", found));
         }
-        let tensors = described(&pickle, length).map_err(|(place, found)| wrong(&place, found))?;
+        let described = Described::read(&pickle, length).map_err(|wrong| wrong.of(path))?;
+        let mut users = HashMap::new();
+        for view in described.views.values() {
+            *users.entry(view.storage.clone()).or_insert(0) += 1;
+        }
         Ok(Self {
             path: path.to_path_buf(),
             archive,
             prefix,
-            tensors,
+            tensors: described.tensors,
+            views: described.views,
+            asides: described.asides,
+            key: described.key,
+            users,
+            kept: HashMap::new(),
         })
     }
 
-    /// The shapes of all tensors.
-    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let tensors = self.tensors.iter();
-        tensors
-            .map(|(name, (tensor, _))| (name.clone(), tensor.shape.clone()))
-            .collect()
+    /// The tensors by name.
+    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
+        &self.tensors
+    }
+
+    /// What else the file holds.
+    pub fn asides(&self) -> &[Aside] {
+        &self.asides
+    }
+
+    /// The key under which the state dict lies.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Hands over the values of a tensor in row-major order, piece by piece.
@@ -124,62 +141,217 @@ impl PytorchFile {
     /// `Invalid` if the file does not hold them, or they are not those that were written.
     ///
     /// # Panics
-    /// If there is no such tensor.
-    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<(), Error> {
-        let (tensor, number) = &self.tensors[name];
-        tensor
-            .read(*number, &mut self.archive, &self.prefix, pieces)
-            .map_err(|found| wrong(&self.path, &format!("tensor {name:?}"), found))
+    /// If there is no such tensor, or it holds whole numbers.
+    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
+        let number = self.tensors[name].dtype.number();
+        let number = number.expect("floating-point numbers");
+        let cast = self.values(name, number, pieces);
+        cast.map_err(|found| wrong(&self.path, &place(name), found))
+    }
+
+    fn values(&mut self, name: &str, number: Number, pieces: Pieces<'_>) -> Result<Cast, String> {
+        let view = &self.views[name];
+        let entry = format!("{}data/{}", self.prefix, view.storage);
+        let users = self.users[&view.storage];
+        if users == 1 && view.lies_in_order() {
+            return view.stream(number, &mut self.archive, &entry, pieces);
+        }
+        // Read once for all of them: thousands may lie in one storage.
+        let (bytes, left) = match self.kept.remove(&view.storage) {
+            Some(kept) => kept,
+            None => (view.storage(number, &mut self.archive, &entry)?, users),
+        };
+        let cast = view.gather(number, &bytes, pieces);
+        if left > 1 {
+            self.kept.insert(view.storage.clone(), (bytes, left - 1));
+        }
+        Ok(cast)
     }
 }
 
 fn wrong(path: &Path, place: &str, found: String) -> Error {
-    let problem = Problem::new(path, place, found, EXPECTED);
-    Error::Invalid(problem.advise("save it again with torch.save(model.state_dict(), file)"))
+    Wrong {
+        place: place.to_string(),
+        found,
+        expected: EXPECTED.to_string(),
+    }
+    .of(path)
 }
 
-/// The floating-point tensors of the state dict; else what is wrong, and where.
-fn described(
-    pickle: &Pickle,
-    length: u64,
-) -> Result<BTreeMap<String, (Tensor, Number)>, (String, String)> {
-    let missing = || {
-        let found = "no dictionary of tensors".to_string();
-        ("data.pkl".to_string(), found)
-    };
-    let mut tensors = BTreeMap::new();
-    // Tied weights are stored once and named twice; more than that is no checkpoint.
-    let mut values_left = length.saturating_mul(2);
-    for &(name, value) in state_dict(pickle).ok_or_else(missing)? {
-        let (Some(name), Some(tensor)) = (pickle.text(name), Tensor::find(pickle, value)) else {
-            continue;
-        };
-        let at = |found| (format!("tensor {name:?}"), found);
-        let tensor = tensor.map_err(at)?;
-        let Some(number) = tensor.number() else {
-            continue;
-        };
-        let n_values = tensor.check(values_left).map_err(at)?;
-        values_left -= n_values as u64;
-        tensors.insert(name.to_string(), (tensor, number));
+/// What is wrong in a file.
+struct Wrong {
+    place: String,
+    found: String,
+    expected: String,
+}
+
+impl Wrong {
+    fn of(self, path: &Path) -> Error {
+        let problem = Problem::new(path, self.place, self.found, self.expected);
+        Error::Invalid(problem.advise("save it again with torch.save(model.state_dict(), file)"))
     }
-    Ok(tensors)
+}
+
+/// What a pickle says.
+#[derive(Default)]
+struct Described {
+    tensors: BTreeMap<String, Stored>,
+    views: HashMap<String, View>,
+    asides: Vec<Aside>,
+    key: String,
+}
+
+impl Described {
+    /// Reads the descriptions of a file of so many bytes.
+    fn read(pickle: &Pickle, length: u64) -> Result<Self, Wrong> {
+        let (key, entries) = state_dict(pickle, pickle.root(), 0).ok_or_else(|| Wrong {
+            place: "data.pkl".to_string(),
+            found: "no dictionary of tensors".to_string(),
+            expected: EXPECTED.to_string(),
+        })?;
+        let mut all = Self {
+            key: key.join("."),
+            ..Self::default()
+        };
+        all.pass_over_others(pickle, &key);
+        let mut storages: HashMap<String, (Kind, usize)> = HashMap::new();
+        // Tied weights are stored once and named twice; more than that is no checkpoint.
+        let (mut values_left, mut bytes_left) = (length.saturating_mul(2), length);
+        for &(name, value) in entries {
+            let (Some(name), Some(view)) = (pickle.text(name), View::find(pickle, value)) else {
+                all.pass_over(pickle, name, value);
+                continue;
+            };
+            let at = |found: String| Wrong {
+                place: place(name),
+                found,
+                expected: EXPECTED.to_string(),
+            };
+            let view = view.map_err(at)?;
+            let dtype = view.dtype().map_err(|found| Wrong {
+                expected: UNDERSTOOD.to_string(),
+                ..at(found)
+            })?;
+            let kind = (view.kind.clone(), view.numbers);
+            match storages.get(&view.storage) {
+                Some(other) if *other != kind => {
+                    let found = format!("another description of storage {:?}", view.storage);
+                    return Err(at(found));
+                }
+                Some(_) => {}
+                None => {
+                    let bytes = (view.numbers as u64).checked_mul(dtype.size() as u64);
+                    let left = bytes.and_then(|bytes| bytes_left.checked_sub(bytes));
+                    bytes_left = left.ok_or_else(|| {
+                        at(format!(
+                            "a storage of {} numbers, more than the file can hold",
+                            view.numbers
+                        ))
+                    })?;
+                    storages.insert(view.storage.clone(), kind);
+                }
+            }
+            let n_values = view.check(values_left).map_err(at)?;
+            if dtype.number().is_some() {
+                values_left -= n_values as u64;
+            }
+            if all.tensors.len() == MOST_TENSORS {
+                return Err(at(format!("more than {MOST_TENSORS} tensors")));
+            }
+            let shape = view.shape.clone();
+            if all
+                .tensors
+                .insert(name.to_string(), Stored { shape, dtype })
+                .is_some()
+            {
+                return Err(at("a second description of it".to_string()));
+            }
+            all.views.insert(name.to_string(), view);
+        }
+        Ok(all)
+    }
+
+    /// What lies beside the state dict, at every key on the way to it.
+    fn pass_over_others(&mut self, pickle: &Pickle, keys: &[&str]) {
+        let mut at = pickle.root();
+        for key in keys {
+            let mut next = at;
+            for &(name, value) in pickle.entries(at).unwrap_or(&[]) {
+                match pickle.text(name) == Some(key) {
+                    true => next = value,
+                    false => self.pass_over(pickle, name, value),
+                }
+            }
+            at = next;
+        }
+    }
+
+    fn pass_over(&mut self, pickle: &Pickle, name: Index, value: Index) {
+        let name = pickle.text(name).unwrap_or("a key that is no text");
+        self.asides.push(Aside {
+            name: name.to_string(),
+            kind: in_words(pickle, value),
+        });
+    }
+}
+
+/// What a value is.
+fn in_words(pickle: &Pickle, value: Index) -> String {
+    match pickle.get(value) {
+        Value::Integer(_) => "a whole number".to_string(),
+        Value::Text(_) => "a text".to_string(),
+        Value::Sequence(_) => "a list".to_string(),
+        Value::Dictionary(_) => "a dictionary".to_string(),
+        Value::Call { .. } => match pickle.call(value) {
+            Some(("collections", "OrderedDict", _)) => "a dictionary".to_string(),
+            Some((module, name, _)) => format!("made by {module}.{name}"),
+            None => "an object".to_string(),
+        },
+        _ => "no tensor".to_string(),
+    }
 }
 
 struct Archive {
-    archive: ZipArchive<BufReader<File>>,
+    archive: ZipArchive<BufReader<Metered>>,
     length: u64,
 }
 
 impl Archive {
+    fn of(file: File, length: u64) -> Result<Self, ZipError> {
+        let left = Arc::new(AtomicU64::new(MOST_DIRECTORY_BYTES));
+        let file = Metered {
+            file,
+            left: left.clone(),
+        };
+        let archive = ZipArchive::new(BufReader::new(file))?;
+        left.store(u64::MAX, Ordering::Relaxed);
+        Ok(Self { archive, length })
+    }
+
     /// What stands in front of every name: a folder of any name.
     fn prefix(&self) -> Result<String, String> {
         let folder = |name: &str| {
             let folder = name.strip_suffix("data.pkl")?;
             (folder.is_empty() || folder.ends_with('/')).then(|| folder.to_string())
         };
-        let prefix = self.archive.file_names().find_map(folder);
-        prefix.ok_or_else(|| "an archive without data.pkl".to_string())
+        let mut folders = self.archive.file_names().filter_map(folder);
+        match (folders.next(), folders.next()) {
+            (Some(folder), None) => Ok(folder),
+            (Some(_), Some(_)) => Err("an archive with more than one data.pkl".to_string()),
+            (None, _) => Err("an archive without data.pkl".to_string()),
+        }
+    }
+
+    fn require_little_endian(&mut self, prefix: &str) -> Result<(), String> {
+        let name = format!("{prefix}byteorder");
+        if self.archive.index_for_name(&name).is_none() {
+            // Files of older versions do not say.
+            return Ok(());
+        }
+        match self.entry(&name, 16)? == b"little" {
+            true => Ok(()),
+            false => Err("numbers that are not little-endian".to_string()),
+        }
     }
 
     /// Opens an entry, which is not compressed and not larger than `most` or the file.
@@ -190,71 +362,128 @@ impl Archive {
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!("{name} compressed"));
         }
-        let size = entry.size();
+        let (size, stored) = (entry.size(), entry.compressed_size());
         if size > most {
             return Err(format!("{size} bytes of {name}, more than {most}"));
+        }
+        if size != stored {
+            return Err(format!(
+                "{stored} bytes of {name} where {size} are promised"
+            ));
         }
         Ok((entry, size))
     }
 
     /// The bytes of an entry.
     fn entry(&mut self, name: &str, most: u64) -> Result<Vec<u8>, String> {
-        let (mut entry, _) = self.open(name, most)?;
+        let (mut entry, size) = self.open(name, most)?;
         let mut bytes = Vec::new();
         let read = entry.read_to_end(&mut bytes);
         read.map_err(|cause| format!("{name} unreadable ({cause})"))?;
-        Ok(bytes)
+        match bytes.len() as u64 == size {
+            true => Ok(bytes),
+            false => Err(format!(
+                "{} bytes of {name} where {size} are promised",
+                bytes.len()
+            )),
+        }
     }
 }
 
-/// The dictionary with the most promising name that holds a tensor.
-fn state_dict(pickle: &Pickle) -> Option<&[(Index, Index)]> {
-    let root = pickle.entries(pickle.root())?;
-    let under = |wanted: &&str| {
-        let entry = root
-            .iter()
-            .find(|(key, _)| pickle.text(*key) == Some(*wanted))?;
-        pickle.entries(entry.1)
-    };
-    let candidates = STATE_DICTS.iter().filter_map(under).chain([root]);
-    let holds_tensor = |entries: &&[(Index, Index)]| {
-        let mut values = entries.iter().map(|(_, value)| *value);
-        values.any(|value| Tensor::find(pickle, value).is_some())
-    };
-    candidates.into_iter().find(holds_tensor)
+/// A file of which not too much is read: the archive looks for its directory everywhere, and believes how long it is.
+struct Metered {
+    file: File,
+    left: Arc<AtomicU64>,
 }
 
-/// A tensor as the pickle describes it.
-struct Tensor {
+impl Metered {
+    fn pay(&self, bytes: u64) -> io::Result<()> {
+        let left = self.left.load(Ordering::Relaxed).checked_sub(bytes);
+        let left =
+            left.ok_or_else(|| io::Error::other("its directory is too long or not at its end"))?;
+        self.left.store(left, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.pay(n as u64).map(|()| n)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.pay(SEEK_BYTES)?;
+        self.file.seek(to)
+    }
+}
+
+/// Keys on the way to a dictionary, and its entries.
+type Found<'a> = (Vec<&'static str>, &'a [(Index, Index)]);
+
+/// The keys and entries of the dictionary with the most promising name that holds a tensor.
+fn state_dict(pickle: &Pickle, at: Index, depth: usize) -> Option<Found<'_>> {
+    let entries = pickle.entries(at)?;
+    // A dictionary may hold itself.
+    for key in STATE_DICTS.into_iter().filter(|_| depth < MOST_KEYS) {
+        let mut named = entries.iter();
+        let Some((_, value)) = named.find(|(name, _)| pickle.text(*name) == Some(key)) else {
+            continue;
+        };
+        if let Some((mut keys, found)) = state_dict(pickle, *value, depth + 1) {
+            keys.insert(0, key);
+            return Some((keys, found));
+        }
+    }
+    let mut values = entries.iter().map(|(_, value)| *value);
+    let holds_tensor = values.any(|value| View::find(pickle, value).is_some());
+    holds_tensor.then_some((Vec::new(), entries))
+}
+
+/// A tensor as the pickle describes it: numbers of a storage, from an offset on, in steps.
+struct View {
     storage: String,
-    kind: String,
+    /// The class of the storage, or the name of the kind where the class does not tell it.
+    kind: Kind,
     numbers: usize,
     offset: usize,
     shape: Vec<usize>,
     strides: Vec<usize>,
 }
 
-impl Tensor {
+/// How a pickle names a kind of numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// By the class of the storage.
+    Class(String),
+    /// By itself; the storage is one of bytes.
+    Named(String),
+}
+
+impl View {
     /// The tensor that a value describes; nothing if it is none.
     fn find(pickle: &Pickle, value: Index) -> Option<Result<Self, String>> {
+        let parameter =
+            |name| ["_rebuild_parameter", "_rebuild_parameter_with_state"].contains(&name);
+        let tensor = |name| ["_rebuild_tensor_v2", "_rebuild_tensor_v3"].contains(&name);
         match pickle.call(value)? {
-            ("torch._utils", "_rebuild_tensor_v2", arguments) => {
-                let described = Self::described(pickle, arguments);
+            ("torch._utils", name, arguments) if tensor(name) => {
+                let described = Self::described(pickle, name, arguments);
                 Some(described.ok_or_else(|| "a description that is not understood".to_string()))
             }
-            ("torch._utils", "_rebuild_parameter", [tensor, ..]) => {
+            ("torch._utils", name, [inner, ..]) if parameter(name) => match pickle.call(*inner)? {
                 // One level only: a parameter of a parameter is none.
-                match pickle.call(*tensor)? {
-                    ("torch._utils", "_rebuild_tensor_v2", _) => Self::find(pickle, *tensor),
-                    _ => None,
-                }
-            }
+                ("torch._utils", name, _) if tensor(name) => Self::find(pickle, *inner),
+                _ => None,
+            },
             _ => None,
         }
     }
 
-    fn described(pickle: &Pickle, arguments: &[Index]) -> Option<Self> {
-        let [storage, offset, shape, strides, ..] = arguments else {
+    fn described(pickle: &Pickle, function: &str, arguments: &[Index]) -> Option<Self> {
+        let [storage, offset, shape, strides, rest @ ..] = arguments else {
             return None;
         };
         let Value::Persistent(id) = pickle.get(*storage) else {
@@ -263,9 +492,7 @@ impl Tensor {
         let [_, class, key, _, numbers] = pickle.sequence(*id)? else {
             return None;
         };
-        let Value::Global(_, kind) = pickle.get(*class) else {
-            return None;
-        };
+        let (_, class) = pickle.global(*class)?;
         let counts = |index: Index| -> Option<Vec<usize>> {
             pickle
                 .sequence(index)?
@@ -273,52 +500,95 @@ impl Tensor {
                 .map(|&count| pickle.count(count))
                 .collect()
         };
+        let mut numbers = pickle.count(*numbers)?;
+        let kind = match function {
+            "_rebuild_tensor_v3" => {
+                let (_, name) = pickle.global(*rest.get(2)?)?;
+                numbers /= Dtype::of_torch(name).map_or(1, Dtype::size);
+                Kind::Named(name.to_string())
+            }
+            _ => Kind::Class(class.to_string()),
+        };
         Some(Self {
             storage: pickle.text(*key)?.to_string(),
-            kind: kind.clone(),
-            numbers: pickle.count(*numbers)?,
+            kind,
+            numbers,
             offset: pickle.count(*offset)?,
             shape: counts(*shape)?,
             strides: counts(*strides)?,
         })
     }
 
-    /// How its numbers are stored; nothing if they are whole numbers.
-    fn number(&self) -> Option<Number> {
-        match self.kind.as_str() {
-            "FloatStorage" => Some(Number::F32),
-            "DoubleStorage" => Some(Number::F64),
-            "HalfStorage" => Some(Number::F16),
-            "BFloat16Storage" => Some(Number::Bf16),
-            _ => None,
-        }
+    /// How its numbers are stored; else what they are.
+    fn dtype(&self) -> Result<Dtype, String> {
+        let (dtype, name) = match &self.kind {
+            Kind::Class(class) => (Dtype::of_storage(class), class),
+            Kind::Named(name) => (Dtype::of_torch(name), name),
+        };
+        dtype.ok_or_else(|| format!("numbers of kind {}", super::json::shown(name)))
     }
 
-    /// Hands over its values, whose places were checked.
-    fn read(
+    /// Hands over its values, which follow each other in their storage.
+    ///
+    /// Reads the whole entry, because only at its end the archive compares its checksum.
+    fn stream(
         &self,
         number: Number,
         archive: &mut Archive,
-        prefix: &str,
+        name: &str,
         pieces: Pieces<'_>,
-    ) -> Result<(), String> {
-        let name = format!("{prefix}data/{}", self.storage);
-        let (mut entry, bytes) = archive.open(&name, u64::MAX)?;
-        let found = bytes / number.size() as u64;
-        if found < self.numbers as u64 {
-            let promised = self.numbers;
-            return Err(format!("{found} numbers where {promised} are promised"));
+    ) -> Result<Cast, String> {
+        let (mut entry, bytes) = archive.open(name, u64::MAX)?;
+        self.require_numbers(number, bytes)?;
+        let mut cast = Cast::default();
+        let mut stream = |entry: &mut dyn Read, cast: &mut Cast| -> io::Result<()> {
+            let size = number.size();
+            let skipped = (self.offset * size) as u64;
+            io::copy(&mut Read::take(&mut *entry, skipped), &mut io::sink())?;
+            let mut left = self.len() * size;
+            let mut bytes = vec![0; PIECE_BYTES.min(left)];
+            let mut values = Vec::with_capacity(bytes.len() / size);
+            while left > 0 {
+                let piece = bytes.len().min(left);
+                entry.read_exact(&mut bytes[..piece])?;
+                values.clear();
+                number.read_all(&bytes[..piece], &mut values, cast);
+                pieces(&values);
+                left -= piece;
+            }
+            io::copy(entry, &mut io::sink()).map(|_| ())
+        };
+        match stream(&mut entry, &mut cast) {
+            Ok(()) => Ok(cast),
+            Err(cause) => Err(format!("{name} unreadable ({cause})")),
         }
-        let unreadable = |cause: io::Error| format!("{name} unreadable ({cause})");
-        match self.lies_in_order() {
-            true => self.stream(number, &mut entry, pieces).map_err(unreadable),
+    }
+
+    /// All bytes of its storage.
+    fn storage(
+        &self,
+        number: Number,
+        archive: &mut Archive,
+        name: &str,
+    ) -> Result<Vec<u8>, String> {
+        let bytes = archive.entry(name, u64::MAX)?;
+        self.require_numbers(number, bytes.len() as u64)?;
+        Ok(bytes)
+    }
+
+    fn require_numbers(&self, number: Number, bytes: u64) -> Result<(), String> {
+        let found = bytes / number.size() as u64;
+        match found == self.numbers as u64 {
+            true => Ok(()),
             false => {
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).map_err(unreadable)?;
-                self.gather(number, &bytes, pieces);
-                Ok(())
+                let promised = self.numbers;
+                Err(format!("{found} numbers where {promised} are promised"))
             }
         }
+    }
+
+    fn len(&self) -> usize {
+        product(&self.shape).expect("a size that was checked")
     }
 
     /// Whether its values follow each other in its storage.
@@ -327,51 +597,46 @@ impl Tensor {
         let dimensions = self.shape.iter().zip(&self.strides).rev();
         let mut in_order = dimensions.map(|(&length, &stride)| {
             let fits = length == 1 || stride == wanted;
-            wanted *= length.max(1);
+            wanted = usize::saturating_mul(wanted, length.max(1));
             fits
         });
         in_order.all(|fits| fits)
     }
 
-    /// Reads the whole entry, because only at its end the archive compares its checksum.
-    fn stream(&self, number: Number, entry: &mut impl Read, pieces: Pieces<'_>) -> io::Result<()> {
-        let size = number.size();
-        let n_values: usize = self.shape.iter().product();
-        let skipped = (self.offset * size) as u64;
-        let skipped = io::copy(&mut entry.by_ref().take(skipped), &mut io::sink())?;
-        debug_assert_eq!(skipped, (self.offset * size) as u64);
-        let mut left = n_values * size;
-        let mut bytes = vec![0; PIECE_BYTES.min(left)];
-        let mut values = Vec::with_capacity(bytes.len() / size);
-        while left > 0 {
-            let piece = bytes.len().min(left);
-            entry.read_exact(&mut bytes[..piece])?;
-            values.clear();
-            number.read_all(&bytes[..piece], &mut values);
-            pieces(&values);
-            left -= piece;
-        }
-        io::copy(entry, &mut io::sink()).map(|_| ())
-    }
-
     /// Picks its values out of the bytes of its storage.
-    fn gather(&self, number: Number, bytes: &[u8], pieces: Pieces<'_>) {
+    fn gather(&self, number: Number, bytes: &[u8], pieces: Pieces<'_>) -> Cast {
         let size = number.size();
-        let value = |index: usize| {
+        let (mut cast, mut values) = (Cast::default(), Vec::new());
+        if self.lies_in_order() {
+            let bytes = &bytes[self.offset * size..][..self.len() * size];
+            for piece in bytes.chunks(PIECE_BYTES) {
+                values.clear();
+                number.read_all(piece, &mut values, &mut cast);
+                pieces(&values);
+            }
+            return cast;
+        }
+        let place = |index: usize| {
             let mut rest = index;
             let mut place = self.offset;
             for (length, stride) in self.shape.iter().zip(&self.strides).rev() {
                 place += rest % length * stride;
                 rest /= length;
             }
-            number.read(&bytes[place * size..][..size])
+            place
         };
-        let n_values: usize = self.shape.iter().product();
+        let n_values = self.len();
         let at_once = PIECE_BYTES / size;
         for start in (0..n_values).step_by(at_once) {
             let end = (start + at_once).min(n_values);
-            pieces(&(start..end).map(value).collect::<Vec<f32>>());
+            values.clear();
+            for index in start..end {
+                let bytes = &bytes[place(index) * size..][..size];
+                values.push(number.read(bytes, &mut cast));
+            }
+            pieces(&values);
         }
+        cast
     }
 
     /// The number of its values, if its shape and strides stay within its storage.
@@ -379,19 +644,17 @@ impl Tensor {
         if self.shape.len() != self.strides.len() {
             return Err("other numbers of lengths and strides".to_string());
         }
-        let too_large = || format!("shape {:?} in a storage of {}", self.shape, self.numbers);
-        let product = self
-            .shape
-            .iter()
-            .try_fold(1usize, |product, &n| product.checked_mul(n));
-        let n_values = product
+        let shape = dimensions(&self.shape);
+        let too_large = || format!("shape {shape} in a storage of {}", self.numbers);
+        let n_values = product(&self.shape)
             .filter(|&n| n <= self.numbers)
             .ok_or_else(too_large)?;
         if n_values as u64 > values_left {
             return Err("more values than the file can hold".to_string());
         }
         if n_values == 0 {
-            return Ok(0);
+            let within = self.offset <= self.numbers;
+            return within.then_some(0).ok_or_else(too_large);
         }
         let mut steps = self.shape.iter().zip(&self.strides);
         let last = steps.try_fold(self.offset, |last, (n, stride)| {
@@ -407,24 +670,45 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::TensorMap;
     use std::io::Write;
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    /// A file like those of torch.save: a dictionary of one float tensor `w` over storage `0`.
-    fn saved(shape: &[u8], strides: &[u8], offset: u8, numbers: u8, storage: &[u8]) -> Vec<u8> {
-        let mut pickle =
-            b"\x80\x02}(X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
-        pickle.extend(b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK");
-        pickle.extend([numbers, b't', b'Q', b'K', offset]);
-        for counts in [shape, strides] {
-            pickle.push(b'(');
-            counts
-                .iter()
-                .for_each(|&count| pickle.extend([b'K', count]));
-            pickle.push(b't');
+    /// A tensor: its name, shape, strides and offset.
+    type Described<'a> = (&'a str, &'a [u8], &'a [u8], u8);
+
+    /// The pickle of a dictionary of float tensors over storage `0`, and of a number.
+    fn pickle(tensors: &[Described<'_>], numbers: u8) -> Vec<u8> {
+        let mut pickle = b"\x80\x02}(".to_vec();
+        for (name, shape, strides, offset) in tensors {
+            pickle.extend(
+                [
+                    b"X",
+                    &(name.len() as u32).to_le_bytes()[..],
+                    name.as_bytes(),
+                ]
+                .concat(),
+            );
+            pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n(");
+            pickle.extend(b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK");
+            pickle.extend([numbers, b't', b'Q', b'K', *offset]);
+            for counts in [shape, strides] {
+                pickle.push(b'(');
+                counts
+                    .iter()
+                    .for_each(|&count| pickle.extend([b'K', count]));
+                pickle.push(b't');
+            }
+            pickle.extend(b"\x89}tR");
         }
-        pickle.extend(b"\x89}tRX\x04\x00\x00\x00stepK\x05u.");
+        pickle.extend(b"X\x04\x00\x00\x00stepK\x05u.");
+        pickle
+    }
+
+    /// A file like those of torch.save: one float tensor `w` over storage `0`.
+    fn saved(shape: &[u8], strides: &[u8], offset: u8, numbers: u8, storage: &[u8]) -> Vec<u8> {
+        let pickle = pickle(&[("w", shape, strides, offset)], numbers);
         archive(&[("archive/data.pkl", &pickle), ("archive/data/0", storage)])
     }
 
@@ -442,7 +726,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model.pt");
         std::fs::write(&path, bytes).unwrap();
-        read_pytorch(&path)
+        super::super::read(&path)
     }
 
     fn floats(n: u8) -> Vec<u8> {
@@ -461,6 +745,71 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_tensor_is_named_and_so_is_the_key_of_the_state_dict() {
+        let open = |bytes: &[u8]| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("model.pt");
+            std::fs::write(&path, bytes).unwrap();
+            PytorchFile::open(&path, Globals::Any)
+        };
+        let file = open(&saved(&[2], &[1], 0, 2, &floats(2))).unwrap();
+        let aside = |name: &str, kind: &str| Aside {
+            name: name.to_string(),
+            kind: kind.to_string(),
+        };
+        assert_eq!(file.asides(), [aside("step", "a whole number")]);
+        assert_eq!(file.key(), "");
+        let text = |text: &str| {
+            [
+                b"X",
+                &(text.len() as u32).to_le_bytes()[..],
+                text.as_bytes(),
+            ]
+            .concat()
+        };
+        let inner = pickle(&[("w", &[2], &[1], 0)], 2);
+        let inner = &inner[2..inner.len() - 1];
+        let outer = [
+            b"\x80\x02}(",
+            &text("state_dict")[..],
+            b"}",
+            &text("model"),
+            inner,
+        ];
+        let rest = [b"s", &text("seed")[..], b"K\x07u."];
+        let nested = [outer.concat(), rest.concat()].concat();
+        let wrapped = archive(&[
+            ("archive/data.pkl", &nested),
+            ("archive/data/0", &floats(2)),
+        ]);
+        let file = open(&wrapped).unwrap();
+        let asides = [
+            aside("seed", "a whole number"),
+            aside("step", "a whole number"),
+        ];
+        assert_eq!(
+            (file.key(), file.asides()),
+            ("state_dict.model", &asides[..])
+        );
+    }
+
+    #[test]
+    fn tensors_that_share_a_storage_read_it_once_in_any_order() {
+        let tensors = [
+            ("v", &[3u8, 2][..], &[1u8, 3][..], 2),
+            ("w", &[2, 3], &[3, 1], 0),
+        ];
+        let pickle = pickle(&tensors, 8);
+        let file = archive(&[
+            ("archive/data.pkl", &pickle),
+            ("archive/data/0", &floats(8)),
+        ]);
+        let tensors = read(&file).unwrap();
+        assert_eq!(*tensors["v"].floats(), [2.0, 5.0, 3.0, 6.0, 4.0, 7.0]);
+        assert_eq!(*tensors["w"].floats(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+
+    #[test]
     fn what_promises_more_than_it_holds_is_refused() {
         let cases = [
             saved(&[2, 5], &[5, 1], 0, 8, &floats(8)),
@@ -469,6 +818,20 @@ mod tests {
             saved(&[2, 3], &[3, 1], 0, 200, &floats(8)),
             saved(&[255, 255], &[0, 0], 0, 8, &floats(8)),
             archive(&[("archive/other", b"")]),
+            archive(&[
+                ("a/data.pkl", &pickle(&[("w", &[2], &[1], 0)], 2)),
+                ("b/data.pkl", &pickle(&[("w", &[2], &[1], 0)], 2)),
+                ("a/data/0", &floats(2)),
+            ]),
+            archive(&[
+                (
+                    "a/data.pkl",
+                    &pickle(&[("w", &[2], &[1], 0), ("w", &[2], &[1], 0)], 2),
+                ),
+                ("a/data/0", &floats(2)),
+            ]),
+            saved(&[0], &[1], 9, 8, &floats(8)),
+            saved(&[2], &[1], 0, 2, &floats(3)),
             archive(&[("archive/data.pkl", b"\x80\x02}.")]),
             b"\x80\x02}.".to_vec(),
             Vec::new(),

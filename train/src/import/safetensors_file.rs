@@ -1,10 +1,14 @@
 //! A safetensors file whose tensors are read one at a time and in pieces: it may be larger than half of the memory.
 
-use super::number::Number;
+use super::number::{Cast, Dtype, UNDERSTOOD};
+use super::source::{MOST_TENSORS, Stored, in_tensor};
 use super::{PIECE_BYTES, Pieces};
 use crate::error::{Error, Problem};
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use crate::file::open_regular;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -19,134 +23,201 @@ const MOST_HEADER_BYTES: u64 = 100_000_000;
 pub struct SafetensorsFile {
     path: PathBuf,
     file: File,
-    /// Where values begin.
-    first: u64,
-    tensors: BTreeMap<String, TensorInfo>,
+    tensors: BTreeMap<String, Stored>,
+    /// Where the values of each begin in the file.
+    starts: BTreeMap<String, u64>,
 }
 
 impl SafetensorsFile {
     /// Reads names and shapes.
     ///
     /// # Errors
-    /// `Invalid` if the file is missing, no such file, or of another length than its header says.
+    /// `Invalid` if the file is missing, no such file, or if its tensors are not laid out one behind the other up to its end.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let unreadable = |cause| Error::unreadable(path, EXPECTED, cause);
         let wrong = |found: String| wrong(path, "", found);
-        let mut file = File::open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(wrong("no plain file".to_string()));
-        }
+        let mut file = open_regular(path, EXPECTED)?;
+        let length = file.metadata().map_err(unreadable)?.len();
         let mut size = [0; 8];
         file.read_exact(&mut size)
-            .map_err(|_| wrong(format!("{} bytes", metadata.len())))?;
+            .map_err(|_| wrong(format!("{length} bytes")))?;
         let size = u64::from_le_bytes(size);
-        if size > MOST_HEADER_BYTES || size > metadata.len() - 8 {
-            return Err(wrong(format!("a header of {size} bytes")));
+        if size > MOST_HEADER_BYTES || size > length.saturating_sub(8) {
+            let found = format!("a header of {size} bytes in a file of {length}");
+            return Err(wrong(found));
         }
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header).map_err(unreadable)?;
-        let header: Metadata = serde_json::from_slice(&header)
+        let header: Header = serde_json::from_slice(&header)
             .map_err(|cause| wrong(crate::text::json_complaint(&cause)))?;
-        let tensors: BTreeMap<String, TensorInfo> = header
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| (name, info.clone()))
-            .collect();
+        let mut tensors = BTreeMap::new();
+        let mut places = Vec::new();
+        for (name, info) in header.0 {
+            let (stored, place) = info
+                .check()
+                .map_err(|(found, expected)| in_tensor(path, &name, found, expected))?;
+            places.push((place, name.clone()));
+            if tensors.insert(name.clone(), stored).is_some() {
+                let found = "a second description of it";
+                return Err(in_tensor(path, &name, found, "every tensor once"));
+            }
+        }
         let first = 8 + size;
-        let mut end = 0;
-        for (name, info) in &tensors {
-            let promised = check(info).map_err(|found| self::wrong(path, name, found))?;
-            end = end.max(promised);
-        }
-        if first.checked_add(end) != Some(metadata.len()) {
-            let found = format!(
-                "{} bytes where its header promises {end} behind it",
-                metadata.len()
-            );
-            return Err(wrong(found));
-        }
+        let starts = in_a_row(path, places, first, length - first)?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
-            first,
             tensors,
+            starts,
         })
     }
 
-    /// The shapes of all tensors.
-    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let tensors = self.tensors.iter();
-        tensors
-            .map(|(name, info)| (name.clone(), info.shape.clone()))
-            .collect()
+    /// The tensors by name.
+    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
+        &self.tensors
     }
 
     /// Hands over the values of a tensor in row-major order, piece by piece.
     ///
     /// # Errors
-    /// `Invalid` if the file became shorter, or the numbers are of a kind that is not read.
+    /// `Invalid` if the file became shorter.
     ///
     /// # Panics
-    /// If there is no such tensor.
-    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<(), Error> {
-        let info = &self.tensors[name];
-        let Some(number) = number(info.dtype) else {
-            return Err(wrong(&self.path, name, format!("dtype {:?}", info.dtype)));
-        };
-        let (start, end) = info.data_offsets;
-        let unreadable = |cause: std::io::Error| wrong(&self.path, name, cause.to_string());
-        let start_of_values = self.first + start as u64;
+    /// If there is no such tensor, or it holds whole numbers.
+    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
+        let stored = &self.tensors[name];
+        let number = stored.dtype.number().expect("floating-point numbers");
+        let unreadable =
+            |cause: std::io::Error| in_tensor(&self.path, name, cause.to_string(), EXPECTED);
         self.file
-            .seek(SeekFrom::Start(start_of_values))
+            .seek(SeekFrom::Start(self.starts[name]))
             .map_err(unreadable)?;
-        let mut bytes = vec![0; PIECE_BYTES.min(end - start)];
+        let mut cast = Cast::default();
+        let mut left = stored.len() * number.size();
+        let mut bytes = vec![0; PIECE_BYTES.min(left)];
         let mut values = Vec::new();
-        let mut left = end - start;
         while left > 0 {
             let piece = bytes.len().min(left);
             self.file
                 .read_exact(&mut bytes[..piece])
                 .map_err(unreadable)?;
             values.clear();
-            number.read_all(&bytes[..piece], &mut values);
+            number.read_all(&bytes[..piece], &mut values, &mut cast);
             pieces(&values);
             left -= piece;
         }
-        Ok(())
+        Ok(cast)
     }
 }
 
-fn number(dtype: Dtype) -> Option<Number> {
-    match dtype {
-        Dtype::F16 => Some(Number::F16),
-        Dtype::BF16 => Some(Number::Bf16),
-        Dtype::F32 => Some(Number::F32),
-        Dtype::F64 => Some(Number::F64),
-        _ => None,
+/// Where the values of a tensor lie behind the header.
+type Place = (u64, u64);
+
+/// Where the values of each tensor begin, if they lie one behind the other and fill the file.
+fn in_a_row(
+    path: &Path,
+    mut places: Vec<(Place, String)>,
+    first: u64,
+    bytes: u64,
+) -> Result<BTreeMap<String, u64>, Error> {
+    places.sort();
+    let mut end = 0;
+    for ((start, stop), name) in &places {
+        if *start != end {
+            let found = format!("bytes {start} to {stop}");
+            let expected = format!("its first byte at {end}, where the tensor before it ends");
+            return Err(in_tensor(path, name, found, expected));
+        }
+        end = *stop;
+    }
+    if end != bytes {
+        let found = format!("{bytes} bytes behind the header, which promises {end}");
+        return Err(wrong(path, "", found));
+    }
+    let starts = places.into_iter();
+    Ok(starts
+        .map(|((start, _), name)| (name, first + start))
+        .collect())
+}
+
+/// What a header says, in its order: a name that stands in it twice is here twice.
+struct Header(Vec<(String, Info)>);
+
+#[derive(Deserialize)]
+struct Info {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl Info {
+    /// The tensor and its place, if there are as many bytes as its shape says; else what is wrong, and what would be right.
+    fn check(self) -> Result<(Stored, Place), (String, String)> {
+        let Self {
+            dtype: name,
+            shape,
+            data_offsets: (start, end),
+        } = self;
+        let Some(dtype) = Dtype::of_safetensors(&name) else {
+            let found = format!("dtype {}", super::json::shown(&name));
+            return Err((found, UNDERSTOOD.to_string()));
+        };
+        let stored = Stored { shape, dtype };
+        let wanted = stored.bytes();
+        match wanted.is_some() && wanted == end.checked_sub(start) {
+            true => Ok((stored, (start, end))),
+            false => {
+                let found = format!("bytes {start} to {end}");
+                let wanted = wanted.map_or("more than there are".to_string(), |n| n.to_string());
+                let expected = format!(
+                    "{wanted} bytes for {} {}",
+                    dtype.name(),
+                    stored.dimensions()
+                );
+                Err((found, expected))
+            }
+        }
     }
 }
 
-/// Where the values of a tensor end, counted from the first of all, if there are as many as its shape says.
-fn check(info: &TensorInfo) -> Result<u64, String> {
-    let (start, end) = info.data_offsets;
-    let product = info
-        .shape
-        .iter()
-        .try_fold(1usize, |product, &n| product.checked_mul(n));
-    let bits = product.and_then(|n| n.checked_mul(info.dtype.bitsize()));
-    let bytes = end.checked_sub(start).and_then(|n| n.checked_mul(8));
-    match bits.is_some() && bits == bytes {
-        true => Ok(end as u64),
-        false => Err(format!("bytes {start} to {end} for shape {:?}", info.shape)),
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Entries)
     }
 }
 
-fn wrong(path: &Path, name: &str, found: String) -> Error {
-    let place = match name {
-        "" => String::new(),
-        name => format!("tensor {name:?}"),
-    };
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let info = map.next_value().map_err(|cause| {
+                let name = super::json::shown(&name);
+                A::Error::custom(format!("a description of tensor {name} with {cause}"))
+            })?;
+            if entries.len() == MOST_TENSORS {
+                return Err(A::Error::custom(format!(
+                    "more than {MOST_TENSORS} tensors"
+                )));
+            }
+            entries.push((name, info));
+        }
+        Ok(Header(entries))
+    }
+}
+
+fn wrong(path: &Path, place: &str, found: String) -> Error {
     Error::Invalid(Problem::new(path, place, found, EXPECTED))
 }
 
@@ -180,7 +251,7 @@ mod tests {
     #[test]
     fn tensors_are_read_by_name_whatever_their_order_and_kind() {
         let mut file = open(&whole()).unwrap();
-        assert_eq!(file.shapes()["w"], [2, 1]);
+        assert_eq!(file.tensors()["w"].shape, [2, 1]);
         let mut values = Vec::new();
         file.read("h", &mut |piece| values.extend_from_slice(piece))
             .unwrap();
@@ -208,6 +279,28 @@ mod tests {
             let error = open(&file_of(&HEADER.replacen(truth, lie, 1), values));
             assert_eq!(error.err().unwrap().exit_code(), 3, "{lie}");
         }
+        let twice = HEADER.replacen("\"h\"", "\"w\"", 1);
+        let named = |header: &str| {
+            let error = open(&file_of(header, &whole[8 + HEADER.len()..]));
+            error.err().unwrap().to_string()
+        };
+        let error = named(&twice);
+        assert!(
+            error.contains("tensor \"w\": found a second description"),
+            "{error}"
+        );
+        let error = named(&HEADER.replacen("[8,14]", "[4,10]", 1));
+        assert!(
+            error.contains("tensor \"h\": found bytes 4 to 10, expected its first byte at 8"),
+            "{error}"
+        );
+        let error = named(&HEADER.replacen("BF16", "F8_E4M3", 1));
+        assert!(
+            error.contains("tensor \"h\": found dtype \"F8_E4M3\", expected F64"),
+            "{error}"
+        );
+        let deep = format!("{{\"w\":{}", "[".repeat(1 << 20));
+        assert_eq!(named(&deep).lines().count(), 1);
         assert!(open(&file_of("[", &[])).is_err());
         assert!(open(&u64::MAX.to_le_bytes()).is_err());
     }
@@ -219,8 +312,12 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[place / 8] ^= 1 << (place % 8);
             if let Ok(mut file) = open(&flipped) {
-                for name in file.shapes().into_keys() {
-                    let _ = file.read(&name, &mut |_| {});
+                let tensors = file.tensors().clone();
+                for (name, _) in tensors
+                    .iter()
+                    .filter(|(_, stored)| stored.dtype.number().is_some())
+                {
+                    let _ = file.read(name, &mut |_| {});
                 }
             }
         }

@@ -1,16 +1,62 @@
-//! A checkpoint in either format, of which names and shapes are known before any value is read.
+//! A file of a checkpoint in either format, of which names, shapes and kinds are known before any value is read.
 
+use super::number::{Cast, Dtype};
 use super::pytorch::{Globals, PytorchFile};
 use super::safetensors_file::SafetensorsFile;
 use super::{Pieces, is_safetensors};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// An open checkpoint.
+/// How many tensors a file may have: what their names cost is no longer little then.
+pub const MOST_TENSORS: usize = 1 << 16;
+
+/// The longest name of a tensor that is shown in a message, in characters.
+const MOST_SHOWN: usize = 160;
+
+/// A tensor in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The lengths of its dimensions; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The kind of its numbers.
+    pub dtype: Dtype,
+}
+
+impl Stored {
+    /// How many numbers it has.
+    ///
+    /// # Panics
+    /// If its size was not checked, and cannot be.
+    pub fn len(&self) -> usize {
+        product(&self.shape).expect("a size that was checked")
+    }
+
+    /// How many bytes they take; nothing if that is no number.
+    pub fn bytes(&self) -> Option<u64> {
+        let bytes = product(&self.shape)?.checked_mul(self.dtype.size())?;
+        Some(bytes as u64)
+    }
+
+    /// Its shape for a message, however many dimensions there are.
+    pub fn dimensions(&self) -> String {
+        dimensions(&self.shape)
+    }
+}
+
+/// What a file holds that is no tensor, or none of plain numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Its name.
+    pub name: String,
+    /// What it is, in words.
+    pub kind: String,
+}
+
+/// An open file.
 pub enum Source {
     /// Of `torch.save`.
-    Pytorch(PytorchFile),
+    Pytorch(Box<PytorchFile>),
     /// Of safetensors.
     Safetensors(SafetensorsFile),
 }
@@ -19,33 +65,84 @@ impl Source {
     /// Reads names and shapes.
     ///
     /// # Errors
-    /// `Invalid` if the file is missing or broken, or holds more than tensors.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// `Invalid` if the file is missing or broken, or names what is not allowed.
+    pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
         match is_safetensors(path) {
             true => SafetensorsFile::open(path).map(Self::Safetensors),
-            false => PytorchFile::open(path, Globals::OfTensors).map(Self::Pytorch),
+            false => PytorchFile::open(path, globals).map(|file| Self::Pytorch(Box::new(file))),
         }
     }
 
-    /// The shapes of all tensors.
-    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+    /// All tensors by name, those of whole numbers too.
+    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
         match self {
-            Self::Pytorch(file) => file.shapes(),
-            Self::Safetensors(file) => file.shapes(),
+            Self::Pytorch(file) => file.tensors(),
+            Self::Safetensors(file) => file.tensors(),
         }
     }
 
-    /// Hands over the values of a tensor in row-major order, piece by piece.
+    /// What else there is.
+    pub fn asides(&self) -> &[Aside] {
+        match self {
+            Self::Pytorch(file) => file.asides(),
+            Self::Safetensors(_) => &[],
+        }
+    }
+
+    /// The key under which the tensors lie; empty if they are the file itself.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Pytorch(file) => file.key(),
+            Self::Safetensors(_) => "",
+        }
+    }
+
+    /// Hands over the values of a tensor in row-major order, piece by piece; returns what single precision cost.
     ///
     /// # Errors
     /// `Invalid` if the file does not hold them.
     ///
     /// # Panics
-    /// If there is no such tensor.
-    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<(), Error> {
+    /// If there is no such tensor, or it holds whole numbers.
+    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
         match self {
             Self::Pytorch(file) => file.read(name, pieces),
             Self::Safetensors(file) => file.read(name, pieces),
         }
     }
+}
+
+/// What is wrong with a tensor of a file.
+pub fn in_tensor(
+    path: &Path,
+    name: &str,
+    found: impl Into<String>,
+    expected: impl Into<String>,
+) -> Error {
+    Error::Invalid(Problem::new(path, place(name), found, expected))
+}
+
+/// A tensor by its name, for a message.
+pub fn place(name: &str) -> String {
+    match name.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("tensor {:?}…", &name[..end]),
+        None => format!("tensor {name:?}"),
+    }
+}
+
+/// A shape for a message, however many dimensions there are.
+pub fn dimensions(shape: &[usize]) -> String {
+    match shape {
+        [first, second, third, fourth, _, _, ..] => {
+            let more = shape.len() - 4;
+            format!("[{first}, {second}, {third}, {fourth}, and {more} more]")
+        }
+        shape => format!("{shape:?}"),
+    }
+}
+
+/// The number of values of a shape, if it is one.
+pub fn product(shape: &[usize]) -> Option<usize> {
+    let mut lengths = shape.iter();
+    lengths.try_fold(1usize, |product, &n| product.checked_mul(n))
 }

@@ -4,7 +4,7 @@ use crate::device::ON_THE_CPU;
 use crate::error::{Error, Problem};
 use crate::learner::{OptimizerConfig, load_model, tables};
 use crate::recipe::{Edges, ModelConfig, Policy, Recipe, SignalConfig};
-use crate::run::TensorMap;
+use crate::run::{TensorMap, require_finite};
 use crate::task::{Core, Decoder, Signal};
 use brian::random;
 use brillm::BriLlm;
@@ -78,11 +78,66 @@ impl Blueprint<'_> {
     /// The number of parameters of a stage.
     pub fn n_parameters<B: Backend>(&self, policy: &Policy, device: &B::Device) -> u64 {
         match &self.recipe.model {
-            ModelConfig::BriLlm(config) => {
-                let graph = self.graph(config);
-                config.model().n_parameters(graph.nodes(), graph.rows())
-            }
+            ModelConfig::BriLlm(config) => config
+                .model()
+                .n_parameters(self.vocabulary, self.rows(config)),
             _ => self.skeleton::<B>(policy, device).n_parameters(),
+        }
+    }
+
+    /// A model with the parameters of a checkpoint.
+    ///
+    /// # Errors
+    /// `Invalid`, naming `file`, for the first parameter that is missing, superfluous, of another shape or not finite.
+    pub fn load<B: Backend>(
+        &self,
+        policy: &Policy,
+        tensors: TensorMap,
+        file: &Path,
+        device: &B::Device,
+    ) -> Result<Decoder<B>, Error> {
+        require_finite(&tensors, file).map_err(Error::Invalid)?;
+        if let ModelConfig::BriLlm(config) = self.recipe.model.under(policy) {
+            // Before a graph and tables of the recipe's size are made: a file may be smaller by any factor.
+            self.require_edges(&config, &tensors, file)?;
+        }
+        load_into(self.skeleton(policy, device), tensors, file)
+    }
+
+    fn require_edges(
+        &self,
+        config: &SignalConfig,
+        tensors: &TensorMap,
+        file: &Path,
+    ) -> Result<(), Error> {
+        let d = config.d_node;
+        let expected = vec![self.rows(config), d + 1, d];
+        let found = tensors.get("edges").map(|edges| &edges.shape);
+        if found == Some(&expected) {
+            return Ok(());
+        }
+        let found = found.map_or("nothing".to_string(), |found| format!("shape {found:?}"));
+        let problem = Problem::new(file, "tensor edges", found, format!("shape {expected:?}"));
+        Err(Error::Invalid(problem.advise(
+            "recipe, counts and checkpoint do not belong together",
+        )))
+    }
+
+    /// Rows of the edge table, counted without a graph.
+    fn rows(&self, config: &SignalConfig) -> usize {
+        match (&config.edges, self.counts) {
+            (
+                Edges::Counted {
+                    min_count,
+                    back_off,
+                    ..
+                },
+                Some(counts),
+            ) => counts.rows(*min_count, *back_off),
+            _ => self
+                .vocabulary
+                .saturating_mul(self.vocabulary)
+                .saturating_add(1),
         }
     }
 

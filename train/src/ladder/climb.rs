@@ -1,10 +1,12 @@
 //! Stage after stage, from the newest checkpoint or from the ground.
 
-use super::build::{Blueprint, load_into};
+use super::build::Blueprint;
+use super::extend;
 use super::gate;
 use super::inputs::Inputs;
 use super::resume::Position;
 use super::route::route;
+use super::survey::of_another_tokenizer;
 use crate::error::{Error, Problem};
 use crate::hook::{
     CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
@@ -15,9 +17,10 @@ use crate::learner::{
 };
 use crate::metric;
 use crate::recipe::{Checked, Policy, Stage, Start};
-use crate::render::Render;
-use crate::run::RunDirectory;
+use crate::render::{Opening, Place, Render};
 use crate::run::checkpoint::{self, Snapshot, State};
+use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
+use crate::say::say;
 use crate::signal::Stop;
 use crate::task::Decoder;
 use burn::tensor::backend::AutodiffBackend;
@@ -40,14 +43,16 @@ pub struct Ladder {
     pub render: Render,
     /// Whether a router that collapses ends the run.
     pub fail_on_collapse: bool,
+    /// How the run went on after its end.
+    pub extensions: Vec<Extension>,
 }
 
 impl Ladder {
     /// Climbs from where [`Ladder::find_start`] found it.
     ///
     /// # Errors
-    /// `Invalid` if a stage starts with a run that does not fit; `Stopped` after a signal; `Refused` if a gate stays shut; `Numerical` if a loss is not finite; `Resource` if the
-    /// disk is full.
+    /// `Invalid` if a stage starts with a run that does not fit; `Stopped` after a signal; `Refused` if a gate stays shut;
+    /// `Numerical` if a loss is not finite; `Resource` if the disk is full.
     pub fn climb<B: AutodiffBackend>(
         &self,
         start: Position,
@@ -58,6 +63,7 @@ impl Ladder {
             mut resumed,
         } = start;
         let mut model: Option<Decoder<B>> = None;
+        let first = state.stage_index;
         for (index, stage) in self.recipe.stage.iter().enumerate().skip(state.stage_index) {
             if index > state.stage_index {
                 state = next_stage(state, index, stage);
@@ -66,10 +72,33 @@ impl Ladder {
                 (Some(snapshot), _) => self.restore(stage, snapshot, device)?,
                 (None, carried) => self.start(stage, carried, device)?,
             };
+            self.introduce(&state, ready.model.n_parameters(), index == first);
             (model, state) = self.train_stage(stage, ready, state)?;
-            gate::check(stage, &state.stage_valid)?;
+            let passed = gate::check(stage, &state, &self.run)?;
+            if let Some(passed) = passed.filter(|_| self.render.is_for_people()) {
+                say(&format!("{}: {passed}", Place::new(&self.recipe, index)));
+            }
         }
         Ok(())
+    }
+
+    /// Says what begins: the sitting, if this is its first stage, and the stage.
+    fn introduce(&self, state: &State, parameters: u64, is_first: bool) {
+        if !self.render.is_for_people() {
+            return;
+        }
+        let opening = Opening {
+            recipe: &self.recipe,
+            stage_index: state.stage_index,
+            stage_step: state.stage_step,
+            parameters,
+        };
+        if is_first {
+            let vocabulary = self.inputs.tokenizer.vocabulary_size();
+            let lines = opening.run(&self.inputs.described(), vocabulary, self.run.path());
+            lines.iter().for_each(|line| say(line));
+        }
+        opening.stage_lines().iter().for_each(|line| say(line));
     }
 
     fn train_stage<B: AutodiffBackend>(
@@ -79,20 +108,25 @@ impl Ladder {
         state: State,
     ) -> Result<(Option<Decoder<B>>, State), Error> {
         let recipe = &*self.recipe;
-        let steps_left = stage.steps - state.stage_step;
+        let steps = self.steps(stage);
+        let steps_left = steps.saturating_sub(state.stage_step);
         let route = route(stage, recipe);
         let valid = self.inputs.valid.on(route.evaluation());
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
             data: self.inputs.train.clone(),
-            positions: state.micro_batches..state.micro_batches + steps_left * accumulate,
+            positions: state.micro_batches
+                ..state
+                    .micro_batches
+                    .saturating_add(steps_left.saturating_mul(accumulate)),
             route,
         };
         let hooks = self.hooks::<B>(stage, &state)?;
+        let place = Place::new(recipe, state.stage_index);
         let session = self.session(stage, state, ready.optimizer, hooks);
         let rounds = match session.settings.valid_every_steps {
             0 => 1,
-            every => 1 + stage.steps.div_ceil(every),
+            every => 1 + steps.div_ceil(every),
         };
         let strategy = Arc::new(HookedStrategy::new(session));
         let interrupter = Interrupter::new();
@@ -105,7 +139,7 @@ impl Ladder {
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
         let training = metric::register(training, stage.walk.is_some());
-        let training = self.render.attach(training, &stage.name, interrupter);
+        let training = self.render.attach(training, place, interrupter);
         let fresh = GroupedAdamW::new(&recipe.optimizer);
         let result = training.launch(Learner::new(ready.model, fresh, stage.learning_rate.peak()));
         drop(result);
@@ -133,11 +167,18 @@ impl Ladder {
         }
     }
 
+    /// Optimizer steps of a stage, with those it was given after its end.
+    pub(super) fn steps(&self, stage: &Stage) -> u64 {
+        let ends = extend::ends(stage, &self.extensions);
+        ends.last().copied().unwrap_or(stage.steps)
+    }
+
     fn settings(&self, stage: &Stage) -> StageSettings {
         let recipe = &*self.recipe;
         StageSettings {
             name: stage.name.clone(),
-            steps: stage.steps,
+            schedule_steps: stage.steps,
+            ends: extend::ends(stage, &self.extensions),
             accumulate: recipe.batch.accumulate,
             learning_rate: stage.learning_rate.clone(),
             route: route(stage, recipe),
@@ -172,6 +213,10 @@ impl Ladder {
                 state.hooks.get(MetricsLog::NAME),
             )?),
         ];
+        hooks.extend(
+            self.render
+                .hook(Place::new(&self.recipe, state.stage_index)),
+        );
         if watch.sample_every_steps > 0 {
             let sample = Sample::open(
                 &self.run,
@@ -190,28 +235,20 @@ impl Ladder {
         snapshot: Snapshot,
         device: &B::Device,
     ) -> Result<Ready<B>, Error> {
-        let skeleton = self.blueprint().skeleton(&stage.policy, device);
-        let model = load_into(skeleton, snapshot.model, &self.run.checkpoints())?;
+        let step = snapshot.state.step;
+        let file = self.run.checkpoints().join(format!("step-{step:08}"));
+        let blueprint = self.blueprint();
+        let model = blueprint.load(&stage.policy, snapshot.model, &file, device)?;
         let fresh = GroupedAdamW::new(&self.recipe.optimizer);
         if let Decoder::BriLlm(signal) = &model {
-            tables::set_moments(signal, snapshot.optimizer).map_err(|name| {
-                let expected = "the optimizer's tensors of this model";
-                let problem = Problem::new(
-                    self.run.checkpoints(),
-                    format!("tensor {name}"),
-                    "none that fits",
-                    expected,
-                );
-                Error::Invalid(
-                    problem.advise("the recipe and the checkpoint do not belong together"),
-                )
-            })?;
+            tables::set_moments(signal, snapshot.optimizer, &file).map_err(Error::Invalid)?;
             return Ok(Ready {
                 model,
                 optimizer: fresh,
             });
         }
-        let optimizer = fresh.import(&model, snapshot.optimizer, &snapshot.state.optimizer_times);
+        let times = &snapshot.state.optimizer_times;
+        let optimizer = fresh.import(&model, snapshot.optimizer, times, &file)?;
         Ok(Ready { model, optimizer })
     }
 
@@ -226,7 +263,7 @@ impl Ladder {
         let model = match (&stage.start, carried) {
             (Start::Previous, Some(carried)) => blueprint.adapt(policy, carried),
             (Start::Run { path }, _) => {
-                let carried = self.of_run(path, policy, device)?;
+                let carried = self.of_run(path, stage, device)?;
                 blueprint.adapt(policy, carried)
             }
             _ => blueprint.fresh(policy, device),
@@ -239,9 +276,10 @@ impl Ladder {
     fn of_run<B: AutodiffBackend>(
         &self,
         path: &Path,
-        policy: &Policy,
+        stage: &Stage,
         device: &B::Device,
     ) -> Result<Decoder<B>, Error> {
+        let policy = &stage.policy;
         let run = RunDirectory::open(path)?;
         let Some(loaded) = checkpoint::latest(&run)? else {
             let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
@@ -251,20 +289,24 @@ impl Ladder {
         };
         let tokenizer = &self.inputs.tokenizer;
         if loaded.snapshot.state.tokenizer_sha256 != tokenizer.sha256() {
-            let expected = "the tokenizer of this recipe";
-            let problem = Problem::new(path, "", "weights for another tokenizer", expected);
-            return Err(Error::Invalid(
-                problem.advise("name a run with the same tokenizer.file"),
-            ));
+            return Err(of_another_tokenizer(path));
         }
+        // A run cannot be told from another one with the same recipe unless it says which weights it took.
+        let started = StartedFrom {
+            path: path.display().to_string(),
+            step: loaded.snapshot.state.step,
+            weights_sha256: checkpoint::weights_sha256(&loaded.path)?,
+        };
+        let note = |info: &mut RunInfo| drop(info.starts.insert(stage.name.clone(), started));
+        self.run.change_info(note)?;
         let plain = loaded
             .snapshot
             .model
             .keys()
             .any(|path| path.starts_with("blocks."));
         let policy = if plain { &Policy::None } else { policy };
-        let skeleton = self.blueprint().skeleton(policy, device);
-        load_into(skeleton, loaded.snapshot.model, &loaded.path)
+        let blueprint = self.blueprint();
+        blueprint.load(policy, loaded.snapshot.model, &loaded.path, device)
     }
 
     fn blueprint(&self) -> Blueprint<'_> {

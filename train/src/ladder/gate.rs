@@ -2,38 +2,95 @@
 
 use crate::error::Error;
 use crate::recipe::Stage;
-use std::collections::BTreeMap;
+use crate::run::RunDirectory;
+use crate::run::checkpoint::State;
 
-/// Opens or stays shut.
+/// Opens, with what is to be said of it, or stays shut.
 ///
 /// # Errors
-/// `Refused` with the number if it stays shut, also if there is no such number.
-pub fn check(stage: &Stage, valid: &BTreeMap<String, f64>) -> Result<(), Error> {
+/// `Refused` with the number and how to go on if it stays shut, also if there is no such number.
+pub fn check(stage: &Stage, state: &State, run: &RunDirectory) -> Result<Option<String>, Error> {
     let Some(gate) = &stage.gate else {
-        return Ok(());
+        return Ok(None);
     };
+    let valid = &state.stage_valid;
     let value = valid.get(&gate.metric).copied();
     let open = value.is_some_and(|value| {
         gate.at_most.is_none_or(|most| value <= most)
             && gate.at_least.is_none_or(|least| value >= least)
     });
-    if open {
-        return Ok(());
-    }
     let bounds = [
         gate.at_most.map(|most| format!("at most {most}")),
         gate.at_least.map(|least| format!("at least {least}")),
     ];
     let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    if let (true, Some(value)) = (open, value) {
+        return Ok(Some(format!(
+            "gate passed: {} is {value:.6}, bound {}",
+            gate.metric,
+            bounds.join(" and ")
+        )));
+    }
     let measured: Vec<&str> = valid.keys().map(String::as_str).collect();
     let found = match value {
         Some(value) => value.to_string(),
         None => format!("no such number (measured: {})", measured.join(", ")),
     };
+    let key = if gate.at_most.is_some() {
+        "at_most"
+    } else {
+        "at_least"
+    };
     Err(Error::Refused(format!(
-        "gate of stage {}: {}: found {found}, expected {}; the ladder stops here",
-        stage.name,
+        "gate of stage {stage}: {}: found {found}, expected {}; the ladder stops here; train the stage longer than its \
+         {} steps with `nerve fit --resume {} --extend {stage}=STEPS`, which asks the gate again, or start a new run \
+         with another bound, --set stage.{stage}.gate.{key}=…",
         gate.metric,
-        bounds.join(" and ")
+        bounds.join(" and "),
+        state.stage_step,
+        run.path().display(),
+        stage = stage.name,
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use crate::run::RunInfo;
+
+    #[test]
+    fn a_shut_gate_says_its_number_its_bound_and_how_to_go_on() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDirectory::create(root.path(), "a", "", RunInfo::new("x")).unwrap();
+        let mut bundled = BUNDLED.iter();
+        let tiny = bundled.find(|recipe| (recipe.kind, recipe.size) == ("brian", "tiny"));
+        let recipe = from_text("r.toml", tiny.unwrap().text.to_string(), &[]).unwrap();
+        let stage = Stage {
+            gate: Some(crate::recipe::Gate {
+                metric: "valid/loss/lm".to_string(),
+                at_most: Some(4.5),
+                at_least: None,
+            }),
+            ..recipe.stage[0].clone()
+        };
+        let state = |loss: f64| State {
+            stage_step: 150,
+            stage_valid: [("valid/loss/lm".to_string(), loss)].into(),
+            ..State::default()
+        };
+        let passed = check(&stage, &state(4.5), &run).unwrap();
+        let text = "gate passed: valid/loss/lm is 4.500000, bound at most 4.5";
+        assert_eq!(passed.as_deref(), Some(text));
+        let shut = check(&stage, &state(4.75), &run).unwrap_err();
+        assert_eq!(shut.exit_code(), 1);
+        let place = format!("{}/", root.path().display());
+        assert_eq!(
+            shut.to_string().replace(&place, ""),
+            "gate of stage baseline: valid/loss/lm: found 4.75, expected at most 4.5; the ladder stops here; train the \
+             stage longer than its 150 steps with `nerve fit --resume a --extend baseline=STEPS`, which asks the gate \
+             again, or start a new run with another bound, --set stage.baseline.gate.at_most=…"
+        );
+    }
 }

@@ -1,12 +1,14 @@
 //! Data and tokenizer of a recipe, opened and checked once for all its stages.
 
-use crate::data::{Bigrams, Tokenizer};
+use crate::data::{Beginning, Bigrams, DifficultySource, Tokenizer, Windows};
 use crate::error::{Error, Problem};
 use crate::learner::{TrainingData, ValidationData};
-use crate::recipe::{ModelConfig, Recipe};
+use crate::recipe::{Checked, ModelConfig, Recipe};
+use crate::render::Source;
+use crate::run::NewInputs;
 use brillm::counts::PairCounts;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a recipe learns from.
@@ -19,7 +21,7 @@ pub struct Inputs {
     pub valid: ValidationData,
     /// How often each pair of tokens was seen, where the recipe names a file of it.
     pub counts: Option<Arc<PairCounts>>,
-    /// Hashes of all splits and of the counts, by path.
+    /// Hashes of all splits and of the counts, by path as the recipe's text has it.
     pub sha256: BTreeMap<String, String>,
 }
 
@@ -28,7 +30,10 @@ impl Inputs {
     ///
     /// # Errors
     /// `Invalid` for the first file that is missing, broken, or made with another tokenizer.
-    pub fn open(recipe: &Recipe) -> Result<Self, Error> {
+    pub fn open(recipe: &Checked) -> Result<Self, Error> {
+        let train = recipe.data.train.iter().map(|source| &*source.path);
+        let valid = recipe.data.valid.iter().map(|source| &*source.path);
+        recipe.elsewhere().check(train.chain(valid))?;
         let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
         let sequences = recipe.batch.sequences;
         let train = TrainingData::open(&recipe.data, sequences, &tokenizer)?;
@@ -36,7 +41,8 @@ impl Inputs {
         let paths = recipe.data.valid.iter().map(|source| source.path.as_path());
         let splits: Vec<(String, &Path)> = names.zip(paths).collect();
         let tokens = recipe.watch.valid_tokens;
-        let valid = ValidationData::open(&splits, &recipe.data, sequences, tokens, &tokenizer)?;
+        let valid =
+            ValidationData::open(&splits, &recipe.data, sequences, tokens, None, &tokenizer)?;
         let mut sha256 = train.sha256();
         sha256.extend(valid.sha256());
         let counted = counts(recipe, &tokenizer)?;
@@ -49,9 +55,51 @@ impl Inputs {
             counts,
             train: Arc::new(train),
             valid,
-            sha256,
+            sha256: recipe.elsewhere().as_written(&sha256),
         })
     }
+
+    /// The splits, as they are said before a training.
+    pub fn described(&self) -> Vec<Source> {
+        let source = |split: &str, windows: &Windows| Source {
+            split: split.to_string(),
+            path: windows.split().path().display().to_string(),
+            tokens: windows.split().len(),
+            documents: windows.split().documents().len(),
+        };
+        let train = self.train.sources().iter();
+        let valid = self.valid.names().iter().zip(self.valid.sources());
+        let train = train.map(|windows| source("train", windows));
+        train
+            .chain(valid.map(|(name, windows)| source(name, windows)))
+            .collect()
+    }
+}
+
+/// What a new run of a recipe takes with it, and by what it knows the rest again.
+pub fn new_inputs(recipe: &Recipe, inputs: &Inputs) -> NewInputs {
+    let mut copied = vec![(recipe.tokenizer.file.clone(), "tokenizer.json")];
+    if let DifficultySource::File { path } = &recipe.data.difficulty {
+        copied.push((path.clone(), "difficulty.json"));
+    }
+    if let ModelConfig::BriLlm(config) = &recipe.model
+        && let Some(path) = config.counts()
+    {
+        copied.push((path.to_path_buf(), "bigrams.safetensors"));
+    }
+    let is_copied = |path: &Path| copied.iter().any(|(copied, _)| copied == path);
+    let data = inputs.sha256.iter();
+    let splits = inputs.train.sources().iter().chain(inputs.valid.sources());
+    let lists: BTreeMap<PathBuf, String> = splits
+        .map(|windows| windows.split().list())
+        .map(|(path, sha256)| (path, sha256.to_string()))
+        .collect();
+    let known = data
+        .map(|(path, sha256)| (path.into(), sha256.clone()))
+        .filter(|(path, _): &(PathBuf, String)| !is_copied(path))
+        .chain(lists)
+        .collect();
+    NewInputs { known, copied }
 }
 
 /// The counts that a recipe names, with their path.
@@ -72,6 +120,29 @@ pub fn counts(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Option<(String, 
         return Err(Error::Invalid(
             problem.advise("make them again with `nerve data bigrams`"),
         ));
+    }
+    let start = match Beginning::of(recipe.data.start(), tokenizer) {
+        Beginning::Symbol(symbol) => Some(symbol),
+        Beginning::Unmarked | Beginning::FirstToken => None,
+    };
+    if bigrams.start != start {
+        let shown = |start: Option<u32>| match start {
+            Some(id) => format!("documents behind {:?}", tokenizer.token_text(id)),
+            None => "documents without a start symbol".to_string(),
+        };
+        let problem = Problem::new(path, "start", shown(bigrams.start), shown(start));
+        let advice = "count again with `nerve data bigrams --start`, which takes what the recipe says in data.start";
+        return Err(Error::Invalid(problem.advise(advice)));
+    }
+    let (found, expected) = (bigrams.counts.nodes(), tokenizer.vocabulary_size());
+    if found != expected {
+        let (found, expected) = (
+            format!("{found} tokens"),
+            format!("{expected}, as the tokenizer has"),
+        );
+        return Err(Error::Invalid(Problem::new(
+            path, "tokens", found, expected,
+        )));
     }
     Ok(Some((path.display().to_string(), bigrams)))
 }

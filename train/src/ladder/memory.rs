@@ -1,13 +1,16 @@
-//! What a training needs at least, before anything is made: a refusal in a line instead of a process that is killed.
+//! What a training needs at least, before anything is made: a refusal in a line instead of a process that is killed, or
+//! of a checkpoint that finds no room.
 
 use super::Blueprint;
 use super::Inputs;
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::recipe::{ModelConfig, Recipe};
+use crate::run::Disk;
 use brian::BaselineConfig;
 use burn::tensor::backend::AutodiffBackend;
 use std::io;
+use std::path::Path;
 
 /// The size of a training.
 pub struct Needs {
@@ -91,6 +94,84 @@ impl Needs {
     }
 }
 
+/// The checkpoints that a training will add to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// How many there are already.
+    pub existing: u64,
+    /// How often one will be saved.
+    pub saves: u64,
+    /// How many may be there at once, with the one that is being written.
+    pub at_once: u64,
+}
+
+impl Checkpoints {
+    /// Of a recipe with so many steps left in each stage that is still to be trained, and so many checkpoints there.
+    pub fn of(recipe: &Recipe, steps_left: &[u64], existing: u64) -> Self {
+        let (kept, watch) = (&recipe.checkpoint, &recipe.watch);
+        let best = kept.keep_best && watch.valid_every_steps > 0;
+        let saves = steps_left.iter().map(|steps| {
+            let regular = steps.div_ceil(kept.every_steps);
+            let validated = match best {
+                true => steps.div_ceil(watch.valid_every_steps),
+                false => 0,
+            };
+            regular + validated
+        });
+        Self {
+            existing,
+            saves: saves.fold(0, u64::saturating_add),
+            at_once: kept.keep_last.max(2) as u64 + u64::from(best) + recipe.stage.len() as u64,
+        }
+    }
+
+    /// How many more than now there will be at once.
+    pub fn more(&self) -> u64 {
+        let more = self.at_once.saturating_sub(self.existing).max(1);
+        more.min(self.saves)
+    }
+}
+
+impl Needs {
+    /// Bytes of one checkpoint: what it holds, and a tenth for names, headers and the state.
+    pub fn checkpoint_bytes(&self) -> u64 {
+        let held = self.weights.saturating_add(self.moments);
+        held.saturating_add(held / 10).saturating_add(128 << 10)
+    }
+
+    /// Compares the room that checkpoints and `copies` bytes beside them take with what is free at a place, which need
+    /// not exist yet.
+    ///
+    /// # Errors
+    /// `Resource` with both numbers and what to lower.
+    pub fn check_space(
+        &self,
+        disk: &dyn Disk,
+        place: &Path,
+        checkpoints: Checkpoints,
+        copies: u64,
+    ) -> Result<(), Error> {
+        let there = place.ancestors().find(|place| place.exists());
+        let there = there.filter(|place| !place.as_os_str().is_empty());
+        // A file system that does not tell is asked again when a checkpoint is written.
+        let Ok(free) = disk.free_bytes(there.unwrap_or(Path::new("."))) else {
+            return Ok(());
+        };
+        let (more, each) = (checkpoints.more(), self.checkpoint_bytes());
+        let needed = more.saturating_mul(each).saturating_add(copies);
+        if needed <= free {
+            return Ok(());
+        }
+        let cause = format!(
+            "{needed} bytes needed for {more} at once of {each} bytes each, {free} free; make room, or lower \
+             checkpoint.keep_last or the sizes in [model]"
+        );
+        let doing = "hold the checkpoints of this training";
+        let cause = io::Error::new(io::ErrorKind::StorageFull, cause);
+        Err(Error::resource(place, doing, cause))
+    }
+}
+
 /// Logits and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
 fn activation_bytes(recipe: &Recipe, vocabulary: usize) -> u64 {
     let model: BaselineConfig = match &recipe.model {
@@ -120,5 +201,74 @@ impl Task for Count<'_> {
         };
         let stages = self.blueprint.recipe.stage.iter();
         Ok(stages.map(count).max().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use std::fs::File;
+
+    /// A disk with a hundred million bytes.
+    struct Small;
+
+    impl Disk for Small {
+        fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+            Ok(100_000_000)
+        }
+        fn create_directory(&self, _: &Path) -> io::Result<()> {
+            unreachable!()
+        }
+        fn create(&self, _: &Path) -> io::Result<File> {
+            unreachable!()
+        }
+        fn write(&self, _: &mut File, _: &[u8]) -> io::Result<usize> {
+            unreachable!()
+        }
+        fn sync(&self, _: &File) -> io::Result<()> {
+            unreachable!()
+        }
+        fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+            unreachable!()
+        }
+        fn remove(&self, _: &Path) -> io::Result<()> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn room_is_asked_for_all_checkpoints_that_will_be_there_at_once() {
+        let mut bundled = BUNDLED.iter();
+        let tiny = bundled.find(|recipe| (recipe.kind, recipe.size) == ("brian", "tiny"));
+        let sets = ["checkpoint.every_steps=50", "checkpoint.keep_last=2"].map(str::to_string);
+        let recipe = from_text("r.toml", tiny.unwrap().text.to_string(), &sets).unwrap();
+        // Two newest, the best, the end of the first stage, and the one that is being written.
+        let whole = Checkpoints::of(&recipe, &[150, 150], 0);
+        assert_eq!((whole.at_once, whole.more()), (5, 5));
+        // A run that was resumed has three of them already; after its end it saves no more.
+        assert_eq!(Checkpoints::of(&recipe, &[100], 3).more(), 2);
+        assert_eq!(Checkpoints::of(&recipe, &[0], 3).more(), 0);
+        assert_eq!(Checkpoints::of(&recipe, &[10], 9).more(), 1);
+
+        // Two million parameters: 8 MB of weights, 16 MB of moments, a tenth, and 128 KiB.
+        let needs = Needs::of_sizes(&recipe, 512, 2_000_000);
+        assert_eq!(needs.checkpoint_bytes(), 26_531_072);
+        let place = Path::new("nowhere/runs");
+        let check = |checkpoints| needs.check_space(&Small, place, checkpoints, 1000);
+        let three = Checkpoints {
+            existing: 0,
+            saves: 3,
+            at_once: 3,
+        };
+        assert!(check(three).is_ok());
+        let refused = check(whole).unwrap_err();
+        assert_eq!(refused.exit_code(), 4);
+        assert_eq!(
+            refused.to_string(),
+            "nowhere/runs: cannot hold the checkpoints of this training: 132656360 bytes needed for 5 at once of \
+             26531072 bytes each, 100000000 free; make room, or lower checkpoint.keep_last or the sizes in [model]"
+        );
     }
 }

@@ -2,15 +2,21 @@
 
 mod build;
 mod climb;
+mod extend;
+mod found;
 mod gate;
 mod inputs;
 mod memory;
 mod resume;
 mod route;
+mod survey;
 
 pub use build::{Blueprint, load_into};
 pub use climb::Ladder;
-pub use inputs::{Inputs, counts};
-pub use memory::Needs;
-pub use resume::Position;
+pub use extend::Asked;
+pub use found::find_inputs;
+pub use inputs::{Inputs, counts, new_inputs};
+pub use memory::{Checkpoints, Needs};
+pub use resume::{Position, check_position};
 pub use route::route;
+pub use survey::survey;

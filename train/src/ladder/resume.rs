@@ -1,11 +1,79 @@
 //! Where a climb goes on, and whether what it needs is still what it was.
 
 use super::Ladder;
+use super::extend::{self, Asked};
 use crate::device;
 use crate::error::{Error, Problem};
+use crate::recipe::{Recipe, Stage};
+use crate::run::Extension;
 use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
 use crate::say::note;
+use crate::text::shortened;
 use std::path::Path;
+
+/// Whether a checkpoint's counters are a place in the recipe, or in what its stages were given later, and say the same.
+///
+/// # Errors
+/// `Invalid`, naming the first field that does not fit.
+pub fn check_position(
+    recipe: &Recipe,
+    extensions: &[Extension],
+    state: &State,
+    checkpoint: &Path,
+) -> Result<(), Error> {
+    let steps = |stage: &Stage| {
+        let ends = extend::ends(stage, extensions);
+        ends.last().copied().unwrap_or(stage.steps)
+    };
+    let wrong = |field: &str, found: String, expected: String| {
+        let problem = Problem::new(checkpoint.join("state.json"), field, found, expected);
+        let advice = "the recipe and the checkpoint do not belong together";
+        Err(Error::Invalid(problem.advise(advice)))
+    };
+    let stages = &recipe.stage;
+    let Some(stage) = stages.get(state.stage_index) else {
+        let (found, last) = (state.stage_index.to_string(), stages.len() - 1);
+        return wrong("stage_index", found, format!("0 to {last}"));
+    };
+    if stage.name != state.stage {
+        let found = format!("{:?}", shortened(&state.stage));
+        let expected = format!(
+            "{:?}, stage {} of the recipe",
+            stage.name, state.stage_index
+        );
+        return wrong("stage", found, expected);
+    }
+    if state.stage_step > steps(stage) {
+        let expected = format!("at most {}, the steps of {}", steps(stage), stage.name);
+        return wrong("stage_step", state.stage_step.to_string(), expected);
+    }
+    // An imported run stands at the end of its last stage without a step of its own.
+    let before = stages[..state.stage_index].iter();
+    let most = before.fold(state.stage_step, |sum, stage| {
+        sum.saturating_add(steps(stage))
+    });
+    if state.step > most {
+        let expected = format!("at most {most}, the steps of the stages so far");
+        return wrong("step", state.step.to_string(), expected);
+    }
+    let accumulate = recipe.batch.accumulate as u64;
+    let drawn = state.step.saturating_mul(accumulate);
+    if state.micro_batches != drawn {
+        let expected = format!("{drawn}, {accumulate} for each of {} steps", state.step);
+        return wrong("micro_batches", state.micro_batches.to_string(), expected);
+    }
+    let targets = (recipe.batch.sequences as u64).saturating_mul(recipe.data.window as u64);
+    let most = drawn.saturating_mul(targets);
+    if state.tokens > most {
+        let expected = format!("at most {most}, all targets of {drawn} micro-batches");
+        return wrong("tokens", state.tokens.to_string(), expected);
+    }
+    if let Some(best) = state.best.filter(|best| best.step > state.step) {
+        let expected = format!("at most {}, the step", state.step);
+        return wrong("best.step", best.step.to_string(), expected);
+    }
+    Ok(())
+}
 
 /// Where a climb begins: on the ground, or at a checkpoint.
 pub struct Position {
@@ -16,12 +84,19 @@ pub struct Position {
 }
 
 impl Ladder {
-    /// The newest checkpoint that verifies, or the ground; says what was passed over.
+    /// The newest checkpoint that verifies, or the ground; says what was passed over. With `longer` its stage goes on
+    /// after its end.
     ///
     /// # Errors
-    /// `Invalid` if no checkpoint verifies, or data or tokenizer have changed since; `Config` if the recipe has.
-    pub fn find_start(&self) -> Result<Position, Error> {
+    /// `Invalid` if no checkpoint verifies, or data or tokenizer have changed since; `Config` if the recipe has, or if the
+    /// run cannot go on so.
+    pub fn find_start(&mut self, longer: Option<&Asked>) -> Result<Position, Error> {
         let Some(loaded) = checkpoint::latest(&self.run)? else {
+            if longer.is_some() {
+                let problem = Problem::new(self.run.path(), "", "no checkpoint", "at least one");
+                let advice = "let `nerve fit --resume RUN` reach the end of a stage first";
+                return Err(Error::Invalid(problem.advise(advice)));
+            }
             return Ok(Position {
                 state: self.first_state(),
                 resumed: None,
@@ -31,17 +106,66 @@ impl Ladder {
             note(&format!("{problem}; it is passed over"));
         }
         let state = self.check_unchanged(&loaded.snapshot.state)?;
-        note(&format!(
-            "resuming at step {} (stage {}, step {}) from {}",
-            state.step,
-            state.stage,
-            state.stage_step,
-            loaded.path.display()
-        ));
+        check_position(&self.recipe, &self.extensions, &state, &loaded.path)?;
+        if let Some(asked) = longer {
+            self.extend(&state, asked)?;
+        }
+        match self.is_over(&state) {
+            true => note(&format!(
+                "{}: the run is over, all {} steps are done; `nerve fit --resume {} --extend {}=STEPS` goes on",
+                self.run.path().display(),
+                state.step,
+                self.run.path().display(),
+                state.stage
+            )),
+            false => note(&format!(
+                "resuming at step {} (stage {}, step {}) from {}",
+                state.step,
+                state.stage,
+                state.stage_step,
+                loaded.path.display()
+            )),
+        }
         Ok(Position {
             state,
             resumed: Some(loaded.snapshot),
         })
+    }
+
+    /// Optimizer steps left in the stage of a position and in those after it.
+    pub fn steps_left(&self, start: &Position) -> Vec<u64> {
+        let stages = self.recipe.stage.iter().enumerate();
+        let left = stages.skip(start.state.stage_index).map(|(index, stage)| {
+            let done = match index == start.state.stage_index {
+                true => start.state.stage_step,
+                false => 0,
+            };
+            self.steps(stage).saturating_sub(done)
+        });
+        left.collect()
+    }
+
+    /// Whether nothing is left to do but to ask the last stage's gate.
+    fn is_over(&self, state: &State) -> bool {
+        let last = state.stage_index + 1 == self.recipe.stage.len();
+        last && state.stage_step == self.steps(&self.recipe.stage[state.stage_index])
+    }
+
+    /// Lets the stage of the checkpoint go on after its end, and writes that down.
+    fn extend(&mut self, state: &State, asked: &Asked) -> Result<(), Error> {
+        let Some(extension) = extend::extension(&self.recipe, state, &self.extensions, asked)?
+        else {
+            note("this extension is recorded already; the run goes on with it");
+            return Ok(());
+        };
+        extension.record(&self.run)?;
+        note(&format!(
+            "stage {} goes on from step {} to {} at the learning rate {} with which it ended; this is not the run that \
+             a recipe of {2} steps would have been: its schedule would have had another course",
+            extension.stage, extension.from_step, extension.to_step, extension.learning_rate
+        ));
+        self.extensions.push(extension);
+        Ok(())
     }
 
     /// The state of a run that has done nothing yet.

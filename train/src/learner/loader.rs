@@ -1,9 +1,9 @@
 //! Position in the data → micro-batch. A position is one integer, so a resume is a slice and costs nothing.
 
 use crate::data::{
-    DataConfig, DifficultySource, HostBatch, Mixture, Split, Tokenizer, Windows, collect,
+    Cut, DataConfig, DifficultySource, HostBatch, Mixture, Split, Tokenizer, Windows, collect,
 };
-use crate::error::{Error, Problem};
+use crate::error::Error;
 use crate::task::{Batch, RoutePlan, StepPlan};
 use brian::compat;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
@@ -18,7 +18,6 @@ pub struct TrainingData {
     sources: Vec<Windows>,
     mixture: Mixture,
     sequences: usize,
-    token_bytes: Vec<u32>,
     by_rank: bool,
 }
 
@@ -32,7 +31,8 @@ impl TrainingData {
         sequences: usize,
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
-        let open = |path: &Path| open_windows(path, config, tokenizer);
+        let cut = Cut::training(config, tokenizer);
+        let open = |path: &Path| open_windows(path, config, cut, tokenizer);
         let sources: Vec<Windows> = config
             .train
             .iter()
@@ -44,7 +44,6 @@ impl TrainingData {
             mixture: Mixture::new(&lengths, &weights, config.order_seed)?,
             sources,
             sequences,
-            token_bytes: tokenizer.token_bytes(),
             by_rank: config.difficulty == DifficultySource::TokenRank,
         })
     }
@@ -55,6 +54,11 @@ impl TrainingData {
             .iter()
             .map(|windows| hash_of(windows.split()))
             .collect()
+    }
+
+    /// The splits, cut into windows.
+    pub fn sources(&self) -> &[Windows] {
+        &self.sources
     }
 
     fn micro_batch(&self, position: u64) -> HostBatch {
@@ -77,40 +81,44 @@ pub struct ValidationData {
     /// Windows of each source that are looked at.
     limits: Vec<u64>,
     sequences: usize,
-    token_bytes: Vec<u32>,
     by_rank: bool,
     route: RoutePlan,
 }
 
 impl ValidationData {
-    /// Opens and checks the splits. `tokens` bounds what is looked at in each; 0 means all of it.
+    /// Opens and checks the splits. `targets` bounds what is predicted in each, up to the end of a window; 0 means all of
+    /// it. With a `stride` windows overlap, see [`Cut::stride`].
     ///
     /// # Errors
     /// `Invalid` if a split is broken or was made with another tokenizer.
+    ///
+    /// # Panics
+    /// If the stride is zero or beyond the window.
     pub fn open(
         splits: &[(String, &Path)],
         config: &DataConfig,
         sequences: usize,
-        tokens: u64,
+        targets: u64,
+        stride: Option<usize>,
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
+        let cut = Cut {
+            stride,
+            ..Cut::measuring(config, tokenizer)
+        };
         let sources: Vec<Windows> = splits
             .iter()
-            .map(|(_, path)| open_windows(path, config, tokenizer))
+            .map(|(_, path)| open_windows(path, config, cut, tokenizer))
             .collect::<Result<_, _>>()?;
-        let wanted = match tokens {
-            0 => u64::MAX,
-            tokens => tokens.div_ceil(config.window as u64),
+        let limit = |windows: &Windows| match targets {
+            0 => windows.len(),
+            targets => windows.enough_for(targets),
         };
         Ok(Self {
             names: splits.iter().map(|(name, _)| name.clone()).collect(),
-            limits: sources
-                .iter()
-                .map(|windows| windows.len().min(wanted))
-                .collect(),
+            limits: sources.iter().map(limit).collect(),
             sources: Arc::new(sources),
             sequences,
-            token_bytes: tokenizer.token_bytes(),
             by_rank: config.difficulty == DifficultySource::TokenRank,
             route: RoutePlan::sequential(),
         })
@@ -166,29 +174,42 @@ impl ValidationData {
             collect(&self.sources, &ids, sequences.collect()),
             self.by_rank,
         );
-        with_bytes(
+        Batch {
             host,
-            &self.token_bytes,
             source,
-            StepPlan::idle(self.route.clone()),
-        )
+            plan: StepPlan::idle(self.route.clone()),
+        }
     }
 }
 
-fn open_windows(path: &Path, config: &DataConfig, tokenizer: &Tokenizer) -> Result<Windows, Error> {
+/// Whether a split is whole, has the difficulty that is asked for, and is of a tokenizer, where that is known.
+///
+/// # Errors
+/// `Invalid` with the first thing that is wrong.
+pub fn check_split(
+    path: &Path,
+    config: &DataConfig,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(), Error> {
+    let Some(tokenizer) = tokenizer else {
+        let split = Split::open(path)?;
+        return config.difficulty.of_documents(&split).map(drop);
+    };
+    open_windows(path, config, Cut::measuring(config, tokenizer), tokenizer).map(drop)
+}
+
+fn open_windows(
+    path: &Path,
+    config: &DataConfig,
+    cut: Cut,
+    tokenizer: &Tokenizer,
+) -> Result<Windows, Error> {
     let split = Split::open(path)?;
-    if split.tokenizer_sha256() != tokenizer.sha256() {
-        let problem = Problem::new(
-            path,
-            "",
-            "tokens of another tokenizer",
-            "tokens of the recipe's tokenizer.file",
-        );
-        let advice = "name the tokenizer.json beside the data, or prepare the data again";
-        return Err(Error::Invalid(problem.advise(advice)));
-    }
+    let advice = "name the tokenizer.json beside the data, or prepare the data again";
+    split.require(tokenizer, advice)?;
     let difficulty = config.difficulty.of_documents(&split)?;
-    let windows = Windows::new(Arc::new(split), config.window, config.documents)?;
+    let token_bytes = Arc::new(tokenizer.token_bytes());
+    let windows = Windows::new(Arc::new(split), cut, token_bytes)?;
     Ok(windows.graded(difficulty))
 }
 
@@ -211,23 +232,6 @@ fn hash_of(split: &Split) -> (String, String) {
     )
 }
 
-fn with_bytes(host: HostBatch, token_bytes: &[u32], source: usize, plan: StepPlan) -> Batch {
-    let counted = host
-        .targets
-        .iter()
-        .zip(&host.valid)
-        .filter(|(_, valid)| **valid);
-    let bytes = counted
-        .map(|(&target, _)| u64::from(token_bytes[target as usize]))
-        .sum();
-    Batch {
-        host,
-        bytes,
-        source,
-        plan,
-    }
-}
-
 /// The micro-batches of a stage, from one position to another.
 #[derive(Clone)]
 pub struct TrainingLoader {
@@ -242,13 +246,12 @@ pub struct TrainingLoader {
 impl<B: Backend> DataLoader<B, Batch> for TrainingLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
         let batches = self.positions.clone().map(|position| {
-            let host = self.data.micro_batch(position);
-            with_bytes(
-                host,
-                &self.data.token_bytes,
-                0,
-                StepPlan::idle(self.route.clone()),
-            )
+            let plan = StepPlan::idle(self.route.clone());
+            Batch {
+                host: self.data.micro_batch(position),
+                source: 0,
+                plan,
+            }
         });
         Box::new(Counted::new(
             batches,

@@ -35,7 +35,7 @@ mod weights;
 
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
-pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader};
+pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader, check_split};
 pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};

@@ -4,8 +4,9 @@
 
 use super::gpu;
 use super::one_pass::OnePassAdamW;
-use crate::run::{HostTensor, TensorMap};
-use brian::parameter::Path;
+use crate::error::{Error, Problem};
+use crate::run::{HostTensor, TensorMap, Values, require_finite};
+use brian::parameter::{self, Path};
 use brillm::row_adamw::{AdamW as RowSettings, Mode};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
@@ -107,6 +108,64 @@ impl Decay {
     }
 }
 
+/// Whether moments and times are those of parameters of these shapes.
+fn check(
+    shapes: &BTreeMap<String, Vec<usize>>,
+    tensors: &TensorMap,
+    times: &BTreeMap<String, u64>,
+    file: &std::path::Path,
+) -> Result<(), Problem> {
+    let wrong = |place: String, found: String, expected: String| {
+        let problem = Problem::new(file, place, found, expected);
+        Err(problem.advise("the recipe and the checkpoint do not belong together"))
+    };
+    let mut expected = BTreeMap::new();
+    for path in times.keys() {
+        let Some(shape) = shapes.get(path) else {
+            let place = format!("optimizer_times.{path}");
+            return wrong(place, "updates".into(), "those of a parameter".into());
+        };
+        expected.extend([MOMENT_1, MOMENT_2].map(|suffix| (format!("{path}{suffix}"), shape)));
+    }
+    for (name, shape) in &expected {
+        let found = tensors.get(name).map(|tensor| &tensor.shape);
+        if found != Some(*shape) {
+            let found = found.map_or("nothing".to_string(), |found| format!("shape {found:?}"));
+            return wrong(format!("tensor {name}"), found, format!("shape {shape:?}"));
+        }
+    }
+    if let Some(name) = tensors.keys().find(|name| !expected.contains_key(*name)) {
+        let place = format!("tensor {name}");
+        return wrong(
+            place,
+            "a tensor".into(),
+            "moments of what was updated".into(),
+        );
+    }
+    moments(tensors, file)
+}
+
+/// That moments are finite, and those of squares not negative: their root is taken.
+///
+/// # Errors
+/// The first tensor that is otherwise.
+pub fn moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), Problem> {
+    require_finite(tensors, file)?;
+    let squares = tensors.iter().filter(|(name, _)| name.ends_with(MOMENT_2));
+    for (name, tensor) in squares {
+        let negative = match &*tensor.values {
+            Values::F32(values) => values.iter().position(|value| *value < 0.0),
+            Values::Bf16(values) => values.iter().position(|value| value.to_f32() < 0.0),
+        };
+        if let Some(index) = negative {
+            let found = format!("a negative number at index {index}");
+            let place = format!("tensor {name}");
+            return Err(Problem::new(file, place, found, "means of squares"));
+        }
+    }
+    Ok(())
+}
+
 /// One AdamW for what decays and one for what does not; every parameter belongs to one of them.
 #[derive(Clone)]
 pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
@@ -153,9 +212,17 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
 
     /// The inverse of [`Self::export`]; parameters without a time start fresh.
     ///
-    /// # Panics
-    /// If a parameter with a time lacks a moment of its shape; the caller has checked them.
-    pub fn import(self, model: &M, tensors: TensorMap, times: &BTreeMap<String, u64>) -> Self {
+    /// # Errors
+    /// `Invalid`, naming `file`, if a parameter with a time lacks a moment of its shape, or there is a moment or time of
+    /// anything else.
+    pub fn import(
+        self,
+        model: &M,
+        tensors: TensorMap,
+        times: &BTreeMap<String, u64>,
+        file: &std::path::Path,
+    ) -> Result<Self, Error> {
+        check(&parameter::shapes(model), &tensors, times, file).map_err(Error::Invalid)?;
         let mut visitor = Import::<M, B> {
             path: Path::default(),
             records: Default::default(),
@@ -164,7 +231,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
             times,
         };
         model.visit(&mut visitor);
-        self.load_record(visitor.records)
+        Ok(self.load_record(visitor.records))
     }
 }
 
@@ -285,7 +352,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
         let device = param.device();
         let mut moment = |suffix| -> Tensor<B::InnerBackend, D> {
             let tensor = self.tensors.remove(&format!("{path}{suffix}"));
-            let tensor = tensor.expect("the checkpoint was checked against the model");
+            let tensor = tensor.expect("moments were checked against the model");
             Tensor::from_data(
                 TensorData::new(tensor.floats().into_owned(), tensor.shape),
                 &device,

@@ -2,6 +2,7 @@
 //!
 //! A pure function of the step, so that a resumed run needs no state of it.
 
+use brian::route::exploration::in_steps;
 use serde::Deserialize;
 use std::f64::consts::PI;
 
@@ -14,14 +15,18 @@ pub enum Schedule {
         /// The highest rate.
         peak: f64,
         /// Steps from `peak / warmup_steps` to `peak`; 0 starts at the peak.
-        warmup_steps: u64,
+        warmup_steps: Option<u64>,
+        /// The same as a share of the stage; exactly one of the two is written.
+        warmup_share: Option<f64>,
     },
     /// Warm-up, then half a cosine from the peak to the floor, which the last step reaches.
     WarmupCosine {
         /// The highest rate.
         peak: f64,
         /// Steps from `peak / warmup_steps` to `peak`; 0 starts at the peak.
-        warmup_steps: u64,
+        warmup_steps: Option<u64>,
+        /// The same as a share of the stage; exactly one of the two is written.
+        warmup_share: Option<f64>,
         /// The rate of the last step and of every step after it.
         floor: f64,
     },
@@ -30,7 +35,7 @@ pub enum Schedule {
 impl Schedule {
     /// The rate of a step (from 0) in a stage of `steps` steps.
     pub fn rate(&self, step: u64, steps: u64) -> f64 {
-        let (peak, warmup_steps) = (self.peak(), self.warmup_steps());
+        let (peak, warmup_steps) = (self.peak(), self.warmup_steps(steps));
         if step < warmup_steps {
             return peak * (step + 1) as f64 / warmup_steps as f64;
         }
@@ -50,12 +55,25 @@ impl Schedule {
         }
     }
 
-    /// The number of warm-up steps.
-    pub fn warmup_steps(&self) -> u64 {
+    /// The number of warm-up steps in a stage of `steps` steps.
+    pub fn warmup_steps(&self, steps: u64) -> u64 {
+        let (warmup_steps, warmup_share) = self.warmup();
+        in_steps(warmup_steps, warmup_share, steps)
+    }
+
+    /// The warm-up as it is written: in steps, or as a share of the stage.
+    pub fn warmup(&self) -> (Option<u64>, Option<f64>) {
         match self {
-            Self::Constant { warmup_steps, .. } | Self::WarmupCosine { warmup_steps, .. } => {
-                *warmup_steps
+            Self::Constant {
+                warmup_steps,
+                warmup_share,
+                ..
             }
+            | Self::WarmupCosine {
+                warmup_steps,
+                warmup_share,
+                ..
+            } => (*warmup_steps, *warmup_share),
         }
     }
 }
@@ -75,7 +93,8 @@ mod tests {
 
     const COSINE: Schedule = Schedule::WarmupCosine {
         peak: 1e-3,
-        warmup_steps: 10,
+        warmup_steps: Some(10),
+        warmup_share: None,
         floor: 1e-4,
     };
 
@@ -110,11 +129,23 @@ mod tests {
     fn a_constant_schedule_keeps_its_peak_and_may_go_without_warm_up() {
         let constant = Schedule::Constant {
             peak: 2e-4,
-            warmup_steps: 0,
+            warmup_steps: Some(0),
+            warmup_share: None,
         };
         for step in [0, 1, 50, 1000] {
             assert_eq!(constant.rate(step, 100), 2e-4);
         }
+    }
+
+    #[test]
+    fn a_warm_up_given_as_a_share_follows_the_length_of_the_stage() {
+        let constant = Schedule::Constant {
+            peak: 1e-3,
+            warmup_steps: None,
+            warmup_share: Some(0.1),
+        };
+        assert_eq!([20, 100].map(|steps| constant.warmup_steps(steps)), [2, 10]);
+        assert_eq!([0, 1].map(|step| constant.rate(step, 20)), [5e-4, 1e-3]);
     }
 
     #[test]

@@ -31,8 +31,10 @@ pub(super) const MODEL: &str = "the model is absent only while a step has it";
 pub struct StageSettings {
     /// The stage's name.
     pub name: String,
-    /// Optimizer steps.
-    pub steps: u64,
+    /// Optimizer steps as the recipe has them: the length of everything that follows a schedule.
+    pub schedule_steps: u64,
+    /// Where the stage ends, rising: after the recipe's steps, and after each of those it was given later.
+    pub ends: Vec<u64>,
     /// Micro-batches per step.
     pub accumulate: usize,
     /// Who leads the walks.
@@ -107,11 +109,12 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         // What a stage before, or a fresh model, left thawed or frozen is not known here.
         let mut frozen: Option<BTreeSet<String>> = None;
         if self.state.stage_step == 0 && self.settings.valid_every_steps > 0 {
-            let measured = self.validate(valid);
+            let measured = self.validate(valid)?;
             let verdict = self.after_step(&self.plan(), None, measured, events)?;
             stop_if_asked(verdict)?;
         }
-        while self.state.stage_step < self.settings.steps {
+        let last = self.settings.ends.last().copied();
+        while last.is_some_and(|last| self.state.stage_step < last) {
             let micro_batches: Vec<Batch> =
                 batches.by_ref().take(self.settings.accumulate).collect();
             let mut plan = self.plan();
@@ -125,7 +128,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             }
             let measured = self.step(&plan, micro_batches)?;
             let validated = match self.is_due(self.settings.valid_every_steps) {
-                true => self.validate(valid),
+                true => self.validate(valid)?,
                 false => BTreeMap::new(),
             };
             let verdict = self.after_step(&plan, Some(measured), validated, events)?;
@@ -153,11 +156,20 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.model = Some(change(model, &mut self.optimizer));
     }
 
+    /// The end that the stage is on its way to, or at. Going again over an earlier end, everything that was due there is
+    /// due again.
+    fn end(&self) -> u64 {
+        let step = self.state.stage_step;
+        let mut ends = self.settings.ends.iter();
+        let next = ends.find(|end| **end >= step).or(self.settings.ends.last());
+        next.copied().unwrap_or(step)
+    }
+
     /// The plan of the coming step, before the hooks have seen it.
     fn plan(&self) -> StepPlan {
         StepPlan {
             stage_step: self.state.stage_step,
-            stage_steps: self.settings.steps,
+            stage_steps: self.settings.schedule_steps,
             ..StepPlan::idle(self.settings.route.clone())
         }
     }
@@ -239,18 +251,30 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
     fn validate(
         &mut self,
         valid: &dyn DataLoader<B::InnerBackend, Batch>,
-    ) -> BTreeMap<String, Measured> {
+    ) -> Result<BTreeMap<String, Measured>, Error> {
         // Never on the autodiff backend: operations without a later backward pass are kept there for ever.
         let model = self.model().valid();
         let names = self.settings.valid.iter().cloned();
         let measured = evaluate::<B, M>(&model, valid.iter(), names.len());
+        for (split, measured) in self.settings.valid.iter().zip(&measured) {
+            if measured.targets > 0 && !measured.loss().is_finite() {
+                return Err(Error::Numerical(format!(
+                    "{}: step {} of stage {}: found a loss of {} on the split {split}, expected finite numbers; lower \
+                     learning_rate.peak; the checkpoint before is whole",
+                    self.run.path().display(),
+                    self.state.step,
+                    self.settings.name,
+                    measured.loss(),
+                )));
+            }
+        }
         let loss = measured[0].loss();
         let better = self.state.best.is_none_or(|best| loss < best.value);
         if self.settings.keep_best && self.state.stage_step > 0 && better && loss.is_finite() {
             let step = self.state.step;
             self.state.best = Some(Best { step, value: loss });
         }
-        names.zip(measured).collect()
+        Ok(names.zip(measured).collect())
     }
 
     /// Shows the hooks and the dashboard what happened.
@@ -266,7 +290,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             step: self.state.step,
             stage: &self.settings.name,
             stage_step: self.state.stage_step,
-            stage_steps: self.settings.steps,
+            stage_steps: self.end(),
             tokens: self.state.tokens,
             wall_s: self.state.wall_s,
             plan,
@@ -288,7 +312,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
     }
 
     fn is_due(&self, every: u64) -> bool {
-        let last = self.state.stage_step == self.settings.steps;
+        let last = self.settings.ends.contains(&self.state.stage_step);
         every > 0 && (last || self.state.stage_step.is_multiple_of(every))
     }
 

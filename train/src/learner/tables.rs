@@ -1,5 +1,7 @@
 //! The tables of a graph and of its optimizer ↔ the tensors of a checkpoint, without a copy of either.
 
+use super::optimizer::moments;
+use crate::error::Problem;
 use crate::run::{HostTensor, TensorMap, Values};
 use crate::task::{Core, Signal};
 use brillm::table::Table;
@@ -7,6 +9,7 @@ use brillm::{BriLlm, Parameters};
 use burn::tensor::backend::Backend;
 use std::collections::BTreeMap;
 use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Numbers that are lent to a writer and come back.
@@ -161,40 +164,80 @@ pub fn set_parameters<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) {
     };
 }
 
-/// Takes over what AdamW remembers. Returns the name of the first tensor that is missing or of another size.
-pub fn set_moments<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) -> Result<(), String> {
+/// Takes over what AdamW remembers.
+///
+/// # Errors
+/// The first tensor that is missing, superfluous, of another shape or out of range, naming `file`.
+pub fn set_moments<B: Backend>(
+    signal: &Signal<B>,
+    mut tensors: TensorMap,
+    file: &Path,
+) -> Result<(), Problem> {
     let mut core = signal.write();
     let Core {
         model, optimizer, ..
     } = &mut *core;
+    check_moments(model, &tensors, file)?;
     optimizer.leave_device(model);
-    let mut take = |name: &str, length: Option<usize>| {
-        let tensor = tensors
-            .remove(name)
-            .filter(|tensor| length.is_none_or(|n| tensor.len() == n));
-        tensor
-            .map(|tensor| table_of(Arc::unwrap_or_clone(tensor.values)))
-            .ok_or_else(|| name.to_string())
+    let mut take = |name: &str| {
+        let tensor = tensors.remove(name).expect("every name was checked");
+        table_of(Arc::unwrap_or_clone(tensor.values))
     };
-    let parameters = &model.parameters;
-    let edges = Some(parameters.edges.len());
     let storage = model.config.storage;
-    optimizer.edges.first = take("edges.moment_1", edges)?.stored_as(storage);
-    optimizer.edges.second = take("edges.moment_2", edges)?.stored_as(storage);
-    let mut list = |name: &str, length| take(name, length).map(list_of);
-    let mut pair = |name: &str, n: usize| {
-        let first = list(&format!("{name}.moment_1"), Some(n))?;
-        Ok::<_, String>([first, list(&format!("{name}.moment_2"), Some(n))?])
-    };
-    optimizer.mix = pair("mix", parameters.mix.len())?;
-    optimizer.node_bias = pair("node_bias", parameters.node_bias.len())?;
-    if !parameters.codes.is_empty() {
-        optimizer.codes = pair("codes", parameters.codes.len())?;
+    optimizer.edges.first = take("edges.moment_1").stored_as(storage);
+    optimizer.edges.second = take("edges.moment_2").stored_as(storage);
+    let mut list = |name: &str| list_of(take(name));
+    let mut pair = |name: &str| ["1", "2"].map(|which| list(&format!("{name}.moment_{which}")));
+    optimizer.mix = pair("mix");
+    optimizer.node_bias = pair("node_bias");
+    if !model.parameters.codes.is_empty() {
+        optimizer.codes = pair("codes");
     }
-    optimizer.rates = list("rates", None)?;
+    optimizer.rates = list("rates");
     let time = optimizer.rates.len() as u32;
-    let touched = list("edges.touched", Some(model.graph.rows()))?;
+    let touched = list("edges.touched");
     optimizer.edges.touched = touched.into_iter().map(|step| step as u32).collect();
     optimizer.edges.current = vec![time; model.graph.rows()];
+    Ok(())
+}
+
+/// Whether these are the moments of a model, and its rows were touched at steps that there were.
+fn check_moments(model: &BriLlm, tensors: &TensorMap, file: &Path) -> Result<(), Problem> {
+    let wrong = |name: &str, found: String, expected: String| {
+        let problem = Problem::new(file, format!("tensor {name}"), found, expected);
+        Err(problem.advise("the recipe and the checkpoint do not belong together"))
+    };
+    let steps = tensors.get("rates").map_or(0, HostTensor::len);
+    let shapes = shapes_of(model).into_iter();
+    let mut expected: BTreeMap<String, Vec<usize>> = shapes
+        .flat_map(|(name, shape)| {
+            ["1", "2"].map(|which| (format!("{name}.moment_{which}"), shape.clone()))
+        })
+        .collect();
+    expected.insert("edges.touched".to_string(), vec![model.graph.rows()]);
+    expected.insert("rates".to_string(), vec![steps]);
+    for (name, shape) in &expected {
+        let found = tensors.get(name).map(|tensor| &tensor.shape);
+        if found != Some(shape) {
+            let found = found.map_or("nothing".to_string(), |found| format!("shape {found:?}"));
+            return wrong(name, found, format!("shape {shape:?}"));
+        }
+    }
+    if let Some(name) = tensors.keys().find(|name| !expected.contains_key(*name)) {
+        let expected = "only what the optimizer of this model remembers";
+        return wrong(name, "a tensor".to_string(), expected.to_string());
+    }
+    moments(tensors, file)?;
+    let touched = tensors["edges.touched"].floats();
+    let is_step = |value: f32| value >= 0.0 && value <= steps as f32 && value.fract() == 0.0;
+    if let Some(row) = touched.iter().position(|&value| !is_step(value)) {
+        let found = format!("{} at row {row}", touched[row]);
+        return wrong("edges.touched", found, format!("a step from 0 to {steps}"));
+    }
+    let rates = tensors["rates"].floats();
+    if let Some(step) = rates.iter().position(|rate| *rate < 0.0) {
+        let found = format!("{} at index {step}", rates[step]);
+        return wrong("rates", found, "learning rates, at least 0".to_string());
+    }
     Ok(())
 }

@@ -22,8 +22,23 @@ const MOST: u64 = 1 << 20;
 /// The largest number of steps or tokens.
 const MOST_STEPS: u64 = 1 << 50;
 
-/// Reports every rule that the recipe breaks.
+/// Reports every rule that the recipe of a new run breaks.
 pub fn check(recipe: &Recipe, report: &Report<'_>) {
+    check_run(recipe, report);
+    let root = Section {
+        report,
+        path: KeyPath::default(),
+    };
+    stage::check_fit(recipe, &root);
+}
+
+/// What is allowed and yet worth a line each.
+pub fn remarks(recipe: &Recipe) -> Vec<String> {
+    stage::remarks(recipe)
+}
+
+/// Reports every rule that the recipe of a run breaks, which may be older than some rules.
+pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     let root = Section {
         report,
         path: KeyPath::default(),
@@ -215,16 +230,42 @@ impl Section<'_> {
         }
     }
 
+    /// Exactly one of two keys is written.
+    fn either<A, B>(&self, first: &str, a: Option<A>, second: &str, b: Option<B>) {
+        let wrong = |path: &KeyPath| self.report.is_wrong(path);
+        let found = match (a.is_some(), b.is_some()) {
+            (true, true) => format!("both {first} and {second}"),
+            (false, false) => format!("neither {first} nor {second}"),
+            _ => return,
+        };
+        let keys = [self.path.key(first), self.path.key(second)];
+        if !keys.iter().any(wrong) {
+            self.report.add(&self.path, found, "exactly one of the two");
+        }
+    }
+
     /// The rule `holds` about the value of a key and the values of others.
     fn relate(&self, key: &str, others: &[KeyPath], holds: bool, expected: impl Into<String>) {
+        self.relate_with_advice(key, others, holds, expected, "");
+    }
+
+    /// The same, with what to do.
+    fn relate_with_advice(
+        &self,
+        key: &str,
+        others: &[KeyPath],
+        holds: bool,
+        expected: impl Into<String>,
+        advice: &str,
+    ) {
         let path = self.path.key(key);
         let wrong = |path: &KeyPath| self.report.is_wrong(path);
         if holds || wrong(&path) || others.iter().any(wrong) {
             return;
         }
         let source = self.report.source;
-        self.report
-            .add(&path, source.describe(source.locate(&path).node), expected);
+        let found = source.describe(source.locate(&path).node);
+        self.report.add_with_advice(&path, found, expected, advice);
     }
 
     fn whole(&self, key: &str, value: u64, least: u64, most: u64) {

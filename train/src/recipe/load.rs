@@ -1,16 +1,17 @@
 //! From a file to a checked recipe: text → overrides → tree → values → rules.
 
 use crate::error::{Error, Problem};
+use crate::file::open_stream;
 use crate::hash::hexadecimal;
 use crate::recipe::Recipe;
-use crate::recipe::check::check;
+use crate::recipe::check::{check, check_run};
 use crate::recipe::deserialize::deserialize;
+use crate::recipe::elsewhere::Elsewhere;
 use crate::recipe::report::Report;
 use crate::recipe::set;
 use crate::recipe::source::{MAX_BYTES, Source};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -19,6 +20,7 @@ use std::path::Path;
 pub struct Checked {
     recipe: Recipe,
     source: Source,
+    elsewhere: Elsewhere,
 }
 
 impl Checked {
@@ -30,6 +32,17 @@ impl Checked {
     /// The SHA-256 of the resolved text.
     pub fn sha256(&self) -> String {
         hexadecimal(&Sha256::digest(self.text()))
+    }
+
+    /// Lets the recipe name its files where they are. Text and hash stay.
+    pub fn relocate(&mut self, find: impl FnOnce(&mut Elsewhere)) {
+        find(&mut self.elsewhere);
+        self.elsewhere.apply(&mut self.recipe);
+    }
+
+    /// Where its files are, as far as that differs from the text.
+    pub fn elsewhere(&self) -> &Elsewhere {
+        &self.elsewhere
     }
 
     /// The resolved text as a tree, for those who want another form of it.
@@ -55,11 +68,29 @@ pub fn load(path: &Path, sets: &[String]) -> Result<Checked, Error> {
     from_text(&path.display().to_string(), text, sets).map_err(Error::Config)
 }
 
+/// Like [`load`], for the recipe of a run, which may be older than some rules.
+///
+/// # Errors
+/// Everything that is wrong, at once; or what the system says about the file.
+pub fn load_run(path: &Path, sets: &[String]) -> Result<Checked, Error> {
+    let text = read(path)?;
+    by_rules(&path.display().to_string(), text, sets, check_run).map_err(Error::Config)
+}
+
 /// Like [`load`], for a text that is not in a file.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn from_text(file: &str, text: String, sets: &[String]) -> Result<Checked, Vec<Problem>> {
+    by_rules(file, text, sets, check)
+}
+
+fn by_rules(
+    file: &str,
+    text: String,
+    sets: &[String],
+    check: fn(&Recipe, &Report<'_>),
+) -> Result<Checked, Vec<Problem>> {
     let source = Source::parse(file, text).map_err(|problem| vec![problem])?;
     let source = set::apply(source, sets)?;
     let report = Report::new(&source);
@@ -69,7 +100,11 @@ pub fn from_text(file: &str, text: String, sets: &[String]) -> Result<Checked, V
     }
     let problems = report.into_problems();
     match recipe {
-        Some(recipe) if problems.is_empty() => Ok(Checked { recipe, source }),
+        Some(recipe) if problems.is_empty() => Ok(Checked {
+            recipe,
+            source,
+            elsewhere: Elsewhere::default(),
+        }),
         _ => Err(problems),
     }
 }
@@ -78,9 +113,10 @@ fn read(path: &Path) -> Result<String, Error> {
     let mut bytes = Vec::new();
     // One byte more than allowed tells too much from just enough, also where a file has no length.
     let limit = MAX_BYTES as u64 + 1;
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|cause| unreadable(path, cause))?;
+    let file = open_stream(path, "a recipe").map_err(as_config)?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Error::resource(path, "read", cause))?;
     let problem = |place: String, found: String, expected: String| {
         Err(Error::config(Problem::new(path, place, found, expected)))
     };
@@ -105,13 +141,12 @@ fn read(path: &Path) -> Result<String, Error> {
     )
 }
 
-fn unreadable(path: &Path, cause: io::Error) -> Error {
-    let found = match cause.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "no such file",
-        io::ErrorKind::IsADirectory => "a directory",
-        _ => return Error::resource(path, "read", cause),
-    };
-    Error::config(Problem::new(path, "", found, "a recipe").advise("`nerve config new` writes one"))
+/// A recipe that is not there is a mistake on the command line.
+fn as_config(error: Error) -> Error {
+    match error {
+        Error::Invalid(problem) => Error::config(problem.advise("`nerve config new` writes one")),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -380,7 +380,7 @@ fn rules_between_values_name_both() {
         (
             "warmup_steps = 20",
             "warmup_steps = 150",
-            "stage.baseline.learning_rate.warmup_steps: found integer 150, expected fewer than the 150 steps of the stage",
+            "stage.baseline.learning_rate.warmup_steps: found integer 150, expected fewer than the 150 steps of the stage; write warmup_share in the place of warmup_steps for a warm-up that follows the length of the stage",
         ),
         (
             "floor = 3e-4",
@@ -777,6 +777,107 @@ fn a_memory_is_a_choice_with_rules_of_its_own() {
         [
             "model.memory: found string \"hidden_cod\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\"; did you mean \"hidden_code\"?",
             "model.memory: found string \"hidden_cod\", expected a table { kind = \"hidden_code\", … }",
+        ]
+    );
+}
+
+#[test]
+fn a_schedule_fits_its_stage_or_says_how_it_would() {
+    let ladder = |sets: &[&str]| {
+        let mut bundled = BUNDLED.iter();
+        let found = bundled.find(|recipe| (recipe.kind, recipe.size) == ("brian", "ladder"));
+        let found = messages(found.unwrap().text.to_string(), sets);
+        let found: Vec<String> = found.iter().map(|text| without_line(text)).collect();
+        found
+    };
+    let row = |until: &str| format!("{{{until},router_probability=0.5,imitation=0.5}}");
+    let rows = |first: &str, last: &str| {
+        format!(
+            "stage.scheduled.policy.schedule=[{},{}]",
+            row(first),
+            row(last)
+        )
+    };
+    // Shares follow the stage; steps are right where they end with it.
+    let shorter = "stage.scheduled.steps=30";
+    assert_eq!(ladder(&[shorter, "stage.exit.steps=2000"]), [""; 0]);
+    assert_eq!(ladder(&[&rows("until_step=9", "until_step=120")]), [""; 0]);
+    let advice = "write until_share in the place of until_step in every row, and 1.0 in the last, so that rows follow the \
+                  length of the stage; or move the rows with `steps`";
+    let last = "stage.scheduled.policy.schedule.1";
+    assert_eq!(
+        ladder(&[&rows("until_step=9", "until_step=120"), shorter]),
+        [format!(
+            "{last}.until_step, from --set: found integer 120, expected 30: the last row ends with the stage; {advice}"
+        )]
+    );
+    assert_eq!(
+        ladder(&[&rows("until_share=0.2", "until_share=0.9")]),
+        [format!(
+            "{last}.until_share, from --set: found float 0.9, expected 1.0: the last row ends with the stage; {advice}"
+        )]
+    );
+    assert_eq!(
+        ladder(&[&rows("until_step=9,until_share=0.2", "until_step=120")]),
+        [
+            "stage.scheduled.policy.schedule.0, from --set: found both until_step and until_share, expected exactly one of \
+             the two"
+        ]
+    );
+    // In two steps, three rows have no room.
+    assert_eq!(
+        ladder(&[
+            "stage.scheduled.steps=2",
+            "stage.scheduled.learning_rate.warmup_steps=1"
+        ]),
+        [
+            "stage.scheduled.policy.schedule: found a list of 3, expected rows whose ends rise; in steps of the stage they \
+             are [1, 1, 2]"
+        ]
+    );
+    assert_eq!(
+        ladder(&["stage.exit.walk.exploration.noise_std={from=0.1,to=0.0,steps=300}"]),
+        [
+            "stage.exit.walk.exploration.noise_std.steps, from --set: found integer 300, expected at most the 200 steps of \
+             the stage, so that the ramp reaches its end; write `share = 1.0` in the place of `steps` for a ramp that \
+             follows the length of the stage"
+        ]
+    );
+    assert_eq!(
+        ladder(&["stage.exit.freeze=[{group='pool'}]"]),
+        [
+            "stage.exit.freeze.0, from --set: found neither until_step nor until_share, expected exactly one of the two"
+        ]
+    );
+    assert_eq!(
+        ladder(&["stage.exit.freeze=[{group='pool',until_share=1.5}]"]),
+        [
+            "stage.exit.freeze.0.until_share, from --set: found float 1.5, expected at least a step of the stage and at most \
+             1.0, all of it"
+        ]
+    );
+    let share = "{kind='constant',peak=1e-3,warmup_share=1.0}";
+    assert_eq!(
+        ladder(&[&format!("stage.exit.learning_rate={share}")]),
+        [
+            "stage.exit.learning_rate.warmup_share, from --set: found float 1.0, expected at least 0 and less than 1"
+        ]
+    );
+}
+
+#[test]
+fn a_stage_that_is_nearly_all_warm_up_or_rest_is_worth_a_line() {
+    let sets = [
+        "stage.fixed.steps=12",
+        "stage.baseline.freeze=[{group='norm',until_share=1.0}]",
+    ];
+    let recipe = from_text("r.toml", good(), &sets.map(str::to_string)).unwrap();
+    assert_eq!(
+        crate::recipe::remarks(&recipe),
+        [
+            "stage baseline: the group norm rests for all 150 steps of it",
+            "stage fixed: the warm-up takes 10 of its 12 steps; learning_rate.warmup_share in the place of warmup_steps \
+             follows the length of the stage",
         ]
     );
 }

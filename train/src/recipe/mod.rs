@@ -8,8 +8,11 @@ pub mod bundled;
 pub mod check;
 mod choice;
 mod deserialize;
+pub mod difference;
+mod elsewhere;
 mod fields;
 pub mod load;
+pub mod measure;
 pub mod nearest;
 pub mod path;
 mod placeholder;
@@ -24,7 +27,8 @@ pub mod tree;
 #[cfg(test)]
 mod messages;
 
-pub use load::{Checked, load};
+pub use check::remarks;
+pub use load::{Checked, load, load_run};
 pub use signal::{Edges, SignalConfig};
 pub use stage::{Freeze, Gate, Policy, Stage, Start, Walk};
 

@@ -4,7 +4,7 @@ use crate::learner::Schedule;
 use brian::loss::route::RouteLosses;
 use brian::random;
 use brian::route::constraint::Constraint;
-use brian::route::exploration::Exploration;
+use brian::route::exploration::{Exploration, in_steps};
 use brian::route::policy::{self, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
 use serde::Deserialize;
@@ -65,7 +65,7 @@ pub enum Policy {
         teacher: Teacher,
         /// How the router chooses.
         select: Select,
-        /// Who leads when: rows in the order of their ends; the last row holds to the end of the stage.
+        /// Who leads when: rows in the order of their ends; the last one ends with the stage.
         schedule: Vec<Row>,
     },
     /// The router alone.
@@ -75,15 +75,24 @@ pub enum Policy {
     },
 }
 
-/// A part of a schedule.
+/// A part of a schedule. Exactly one of `until_step` and `until_share` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Row {
     /// The first step of the stage, from 0, to which it does not apply.
-    pub until_step: u64,
+    pub until_step: Option<u64>,
+    /// The same as a share of the stage: 1.0 is its end.
+    pub until_share: Option<f64>,
     /// How often the router decides.
     pub router_probability: f64,
     /// The weight of the imitation loss, in the place of the one in the walk.
     pub imitation: f64,
+}
+
+impl Row {
+    /// The first step to which it does not apply, in a stage of `stage_steps` steps.
+    pub fn until(&self, stage_steps: u64) -> u64 {
+        in_steps(self.until_step, self.until_share, stage_steps)
+    }
 }
 
 /// How the router walks and what it learns from.
@@ -150,14 +159,23 @@ impl Stage {
     }
 }
 
-/// Keeps a group of parameters as it is until a step.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Keeps a group of parameters as it is until a step. Exactly one of `until_step` and `until_share` is written.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Freeze {
     /// The group. Of the plain decoder, which policy `none` trains: `embedding`, `blocks`, `norm`. On a route:
     /// `embedding`, `pre`, `pool`, `post`, `norm`, `position`, `exit`, `router`.
     pub group: String,
     /// The first step of the stage, from 0, at which the group learns.
-    pub until_step: u64,
+    pub until_step: Option<u64>,
+    /// The same as a share of the stage; with 1.0 it never does.
+    pub until_share: Option<f64>,
+}
+
+impl Freeze {
+    /// The first step at which the group learns, in a stage of `stage_steps` steps.
+    pub fn until(&self, stage_steps: u64) -> u64 {
+        in_steps(self.until_step, self.until_share, stage_steps)
+    }
 }
 
 /// What a validation measures on each split: the numbers that a gate can look at.

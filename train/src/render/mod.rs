@@ -1,15 +1,29 @@
 //! How a training is shown: Burn's dashboard, lines of text, lines of JSON, or not at all.
 //!
-//! Everything goes to stderr; stdout belongs to the answer. The dashboard needs a terminal and is asked for by name.
+//! Everything but the dashboard goes to stderr; stdout belongs to the answer. The dashboard needs a terminal and is asked for by
+//! name. Lines are hooks: they see what the log of the run sees.
 
-mod lines;
+mod changes;
+mod dashboard;
+mod json;
+mod opening;
+mod plain;
+mod silent;
+
+pub use dashboard::is_end_by_key;
+pub use opening::{Opening, Source};
 
 use crate::error::{Error, Problem};
-use crate::learner::{Components, Trainable};
+use crate::escape;
+use crate::learner::{Components, Hook, Trainable};
+use crate::recipe::Recipe;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::{Interrupter, SupervisedTraining};
-use lines::{Format, LineRenderer};
+use dashboard::Dashboard;
+use json::JsonLines;
+use plain::PlainLines;
+use silent::Silent;
+use std::fmt;
 use std::io::IsTerminal;
 
 /// The ways to show a training.
@@ -17,12 +31,45 @@ use std::io::IsTerminal;
 pub enum Render {
     /// A line every few seconds.
     Plain,
-    /// Burn's dashboard; `q` saves and stops.
+    /// Burn's dashboard; Ctrl-C, or `q` and then `s`, saves and stops; `q` and then `k` stops without.
     Tui,
-    /// One JSON object per step.
+    /// One JSON object per step and split, as in metrics.jsonl.
     Json,
     /// Nothing.
     None,
+}
+
+/// A stage's name and its place in the ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub stage: String,
+    /// Which it is, from 1.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl Place {
+    /// That of the stage with an index, from 0.
+    pub fn new(recipe: &Recipe, index: usize) -> Self {
+        Self {
+            stage: recipe.stage[index].name.clone(),
+            number: index + 1,
+            of: recipe.stage.len(),
+        }
+    }
+
+    fn shown_name(&self) -> String {
+        escape::terminal(&self.stage)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.shown_name();
+        write!(f, "stage {} of {} {name}", self.number, self.of)
+    }
 }
 
 impl Render {
@@ -45,19 +92,30 @@ impl Render {
         Ok(())
     }
 
+    /// Whether people read what is said between the stages.
+    pub fn is_for_people(self) -> bool {
+        matches!(self, Self::Plain | Self::Tui)
+    }
+
     /// Gives a stage's training its renderer.
     pub fn attach<B: AutodiffBackend, M: Trainable<B>>(
         self,
         training: SupervisedTraining<Components<B, M>>,
-        stage: &str,
+        place: Place,
         interrupter: Interrupter,
     ) -> SupervisedTraining<Components<B, M>> {
-        let lines = |format| LineRenderer::new(format, stage);
         match self {
-            Self::Plain => training.renderer(lines(Format::Plain)),
-            Self::Json => training.renderer(lines(Format::Json)),
-            Self::None => training.renderer(lines(Format::Nothing)),
-            Self::Tui => training.renderer(TuiMetricsRendererWrapper::new(interrupter, None)),
+            Self::Tui => training.renderer(Dashboard::new(place, interrupter)),
+            Self::Plain | Self::Json | Self::None => training.renderer(Silent),
+        }
+    }
+
+    /// What says lines about a stage; it stands behind the hooks that add numbers.
+    pub fn hook<B: AutodiffBackend, M>(self, place: Place) -> Option<Box<dyn Hook<B, M>>> {
+        match self {
+            Self::Plain => Some(Box::new(PlainLines::new(place))),
+            Self::Json => Some(Box::new(JsonLines)),
+            Self::Tui | Self::None => None,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Log files of JSON lines that a resume continues exactly where the checkpoint left them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Problem};
+use crate::file::open_own;
 
 /// A file of one JSON object per line, open for more.
 #[derive(Debug)]
@@ -19,26 +20,28 @@ pub struct AppendLog {
 impl AppendLog {
     /// Opens a log, made if absent, and cuts it to `position` bytes: the lines beyond will be written again.
     ///
-    /// A file shorter than that lost lines no training can bring back; it is continued, and the problem returned.
+    /// A file shorter than that, or without the end of a line there, lost lines no training can bring back; it is continued
+    /// after the last whole line before, and the problem returned.
     ///
     /// # Errors
-    /// `Resource` if it cannot be opened or cut.
+    /// `Invalid` if what is there is no file, but a link for instance; `Resource` if it cannot be opened or cut.
     pub fn open(path: &Path, position: u64) -> Result<(Self, Option<Problem>), Error> {
+        Self::over(path, open_own(path)?, position)
+    }
+
+    fn over(path: &Path, mut file: File, position: u64) -> Result<(Self, Option<Problem>), Error> {
         let failed = |source| Error::resource(path, "open", source);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        let problem = (length < position).then(|| {
-            let (found, expected) = (format!("{length} bytes"), format!("{position} bytes"));
+        let ends = whole_lines(&mut file, position).map_err(failed)?;
+        let problem = (ends != position).then(|| {
+            let found = match length < position {
+                true => format!("{length} bytes"),
+                false => format!("no end of a line at byte {position}"),
+            };
             let advice = "lines are lost; the run goes on without them";
-            Problem::new(path, "", found, expected).advise(advice)
+            Problem::new(path, "", found, format!("{position} bytes")).advise(advice)
         });
-        let position = match problem {
-            // What is left may end in the middle of a line.
-            Some(_) => whole_lines(&mut file).map_err(failed)?,
-            None => position,
-        };
+        let position = ends;
         let mut log = Self {
             path: path.to_path_buf(),
             file,
@@ -93,11 +96,21 @@ impl AppendLog {
     }
 }
 
-fn whole_lines(file: &mut File) -> std::io::Result<u64> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let end = bytes.iter().rposition(|&byte| byte == b'\n');
-    Ok(end.map_or(0, |end| end as u64 + 1))
+/// The end of the last whole line within the first `most` bytes.
+fn whole_lines(file: &mut File, most: u64) -> std::io::Result<u64> {
+    let mut end = file.metadata()?.len().min(most);
+    let mut piece = [0; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(piece.len() as u64);
+        let piece = &mut piece[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(piece)?;
+        if let Some(at) = piece.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -145,13 +158,22 @@ mod tests {
             fs::read_to_string(&path).unwrap(),
             "{\"step\":1}\n{\"step\":2}\n"
         );
+        let (mut log, problem) = AppendLog::open(&path, 15).unwrap();
+        let found = "found no end of a line at byte 15, expected 15 bytes";
+        assert!(problem.unwrap().to_string().contains(found));
+        log.append(&object(3)).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "{\"step\":1}\n{\"step\":3}\n"
+        );
     }
 
     #[test]
     fn a_full_disk_is_a_resource_error() {
         let full = Path::new("/dev/full");
         if full.exists() {
-            let (mut log, _) = AppendLog::open(full, 0).unwrap();
+            let file = File::options().write(true).open(full).unwrap();
+            let (mut log, _) = AppendLog::over(full, file, 0).unwrap();
             assert_eq!(log.append(&object(1)).unwrap_err().exit_code(), 4);
         }
     }

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::file_name;
 use super::disk::{self, HashedFile, System};
 use super::info::RunInfo;
+use super::inputs::NewInputs;
 use crate::error::{Error, Problem};
+use crate::file::{kind, read_regular};
+use crate::text::json_complaint;
 
 const NAME_BYTES: usize = 100;
+/// The longest `run.json` that is read; this program writes a few hundred bytes and a line per data file.
+const INFO_BYTES: u64 = 1 << 20;
 
 /// A directory that holds a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +30,26 @@ impl RunDirectory {
     /// # Errors
     /// `Config` if the name is more than letters, digits, `.`, `_`, `-`; `Resource` if the root cannot be written.
     pub fn create(root: &Path, name: &str, recipe: &str, info: RunInfo) -> Result<Self, Error> {
+        Self::create_with(root, name, recipe, info, &NewInputs::default())
+    }
+
+    /// The same with copies of what its recipe needs, and a record of it.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; `Invalid` if a file to copy is not there.
+    pub fn create_with(
+        root: &Path,
+        name: &str,
+        recipe: &str,
+        info: RunInfo,
+        inputs: &NewInputs,
+    ) -> Result<Self, Error> {
         check_name(name)?;
         fs::create_dir_all(root)
             .map_err(|source| Error::resource(root, "create the directory", source))?;
         let staging = root.join(format!(".new-{}", disk::nonce()));
-        let created = fill(&staging, recipe).and_then(|()| settle(&staging, root, name, info));
+        let created =
+            fill(&staging, recipe, inputs).and_then(|()| settle(&staging, root, name, info));
         if created.is_err() {
             // The first error is the one to report.
             let _ = fs::remove_dir_all(&staging);
@@ -94,6 +114,25 @@ impl RunDirectory {
         self.path.join("ckpt")
     }
 
+    /// The directory of its checkpoints, to write or delete in it. A link is not followed: what it leads to is not the run's.
+    ///
+    /// # Errors
+    /// `Invalid` if it is anything but a directory; `Resource` if the system does not say.
+    pub fn own_checkpoints(&self) -> Result<PathBuf, Error> {
+        let path = self.checkpoints();
+        let expected = "a directory of the run";
+        let metadata = fs::symlink_metadata(&path)
+            .map_err(|cause| Error::unreadable(&path, expected, cause))?;
+        match metadata.is_dir() {
+            true => Ok(path),
+            false => {
+                let problem = Problem::new(&path, "", kind(metadata.file_type()), expected);
+                let advice = "link the whole run instead, or set run.root";
+                Err(Error::Invalid(problem.advise(advice)))
+            }
+        }
+    }
+
     /// The file that the training process locks.
     pub fn lock(&self) -> PathBuf {
         self.path.join("LOCK")
@@ -105,12 +144,18 @@ impl RunDirectory {
     /// `Invalid` if it is absent or not what this program writes.
     pub fn info(&self) -> Result<RunInfo, Error> {
         let path = self.path.join("run.json");
-        let text = fs::read(&path)
-            .map_err(|source| Error::unreadable(&path, "the description of a run", source))?;
-        serde_json::from_slice(&text).map_err(|error| {
-            let expected = "the description of a run";
-            Error::Invalid(Problem::new(&path, "", error.to_string(), expected))
-        })
+        let expected = "the description of a run";
+        let text = read_regular(&path, expected, INFO_BYTES)?;
+        let info: RunInfo = serde_json::from_slice(&text).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            Error::Invalid(Problem::new(&path, place, json_complaint(&error), expected))
+        })?;
+        match info.strange() {
+            None => Ok(info),
+            Some((field, found, expected)) => {
+                Err(Error::Invalid(Problem::new(&path, field, found, expected)))
+            }
+        }
     }
 
     /// Changes `run.json` at once.
@@ -135,12 +180,13 @@ impl RunDirectory {
 }
 
 /// Everything but `run.json`, which needs the final name.
-fn fill(staging: &Path, recipe: &str) -> Result<(), Error> {
+fn fill(staging: &Path, recipe: &str, inputs: &NewInputs) -> Result<(), Error> {
     fs::create_dir_all(staging.join("ckpt"))
         .map_err(|source| Error::resource(staging, "create the directory", source))?;
     let mut file = HashedFile::create(&System, staging.join("recipe.toml"))?;
     file.write(recipe.as_bytes())?;
-    file.finish().map(|_| ())
+    file.finish()?;
+    inputs.fill(staging)
 }
 
 /// Moves the directory to the first free name.

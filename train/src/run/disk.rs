@@ -61,7 +61,11 @@ impl Disk for System {
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let figures = rustix::fs::statvfs(path)?;
-        Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+        // A file system without a size, as some that lie elsewhere have, does not know what is free.
+        match figures.f_blocks {
+            0 => Ok(u64::MAX),
+            _ => Ok(figures.f_bavail.saturating_mul(figures.f_frsize)),
+        }
     }
 }
 

@@ -1,13 +1,20 @@
 //! `run.json`: what a run is and how it stands, for people, `runs list` and other tools. A resume does not need it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Best;
 use super::time::{now_s, utc_text};
+use crate::file::read_text;
+use crate::keys::distinct;
+use crate::text::shortened;
+
+/// The longest text in `run.json`.
+const TEXT_BYTES: usize = 1000;
+/// The longest file of git that is looked into.
+const GIT_BYTES: u64 = 64 << 20;
 
 /// The content of `run.json`, replaced at every checkpoint and at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,8 +45,22 @@ pub struct RunInfo {
     #[serde(default)]
     pub tokenizer_sha256: String,
     /// Hash of each data file, by the path in the recipe.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "distinct")]
     pub data_sha256: BTreeMap<String, String>,
+    /// The weights that stages took from other runs, by the stage's name.
+    #[serde(default, deserialize_with = "distinct")]
+    pub starts: BTreeMap<String, StartedFrom>,
+}
+
+/// Weights that came from another run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedFrom {
+    /// The run, as the recipe names it.
+    pub path: String,
+    /// The step of the checkpoint.
+    pub step: u64,
+    /// Identifies the weights: [`super::checkpoint::Glance::weights_sha256`].
+    pub weights_sha256: String,
 }
 
 /// How a run stands.
@@ -78,7 +99,37 @@ impl RunInfo {
                 .and_then(|place| git_revision(&place)),
             tokenizer_sha256: String::new(),
             data_sha256: BTreeMap::new(),
+            starts: BTreeMap::new(),
         }
+    }
+}
+
+impl RunInfo {
+    /// The first field that this program does not write so: its name, what it holds and what it should hold.
+    pub(super) fn strange(&self) -> Option<(String, String, String)> {
+        if self.schema != 1 {
+            let found = format!("schema {}", self.schema);
+            return Some(("schema".to_string(), found, "schema 1".to_string()));
+        }
+        let fixed = [
+            ("id", &self.id),
+            ("created", &self.created),
+            ("stage", &self.stage),
+            ("backend", &self.backend),
+            ("tokenizer_sha256", &self.tokenizer_sha256),
+        ];
+        let fixed = fixed.map(|(name, text)| (name.to_string(), text));
+        let git = self.git.iter().map(|text| ("git".to_string(), text));
+        let versions = self.versions.iter();
+        let versions = versions.map(|(name, text)| (format!("versions.{}", shortened(name)), text));
+        let starts = self.starts.iter().flat_map(|(stage, start)| {
+            let field = format!("starts.{}", shortened(stage));
+            [(field.clone(), &start.path), (field, &start.weights_sha256)]
+        });
+        let mut texts = fixed.into_iter().chain(git).chain(versions).chain(starts);
+        let (field, text) = texts.find(|(_, text)| text.len() > TEXT_BYTES)?;
+        let found = format!("a text of {} bytes", text.len());
+        Some((field, found, format!("at most {TEXT_BYTES} bytes")))
     }
 }
 
@@ -100,14 +151,15 @@ fn git_revision(place: &Path) -> Option<String> {
         .ancestors()
         .map(|place| place.join(".git"))
         .find(|git| git.is_dir())?;
-    let head = fs::read_to_string(git.join("HEAD")).ok()?;
+    let read = |name: &str| read_text(&git.join(name), "a file of git", GIT_BYTES).ok();
+    let head = read("HEAD")?;
     let Some(reference) = head.trim().strip_prefix("ref: ") else {
         return Some(head.trim().to_string());
     };
-    if let Ok(revision) = fs::read_to_string(git.join(reference)) {
+    if let Some(revision) = read(reference) {
         return Some(revision.trim().to_string());
     }
-    let packed = fs::read_to_string(git.join("packed-refs")).ok()?;
+    let packed = read("packed-refs")?;
     let line = packed
         .lines()
         .find(|line| line.ends_with(&format!(" {reference}")))?;
@@ -117,6 +169,7 @@ fn git_revision(place: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_revision_is_found_detached_loose_and_packed() {

@@ -1,6 +1,6 @@
 //! One process per run: the kernel holds the lock and drops it with the process, so a kill leaves none behind.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::thread;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::directory::RunDirectory;
 use super::time::{now_s, utc_text};
 use crate::error::Error;
+use crate::file::{open_own, open_regular};
 
 /// `runs list` holds the lock for an instant to see whether it is free, and a new holder has yet to write its name.
 const ATTEMPTS: u32 = 10;
@@ -23,14 +24,10 @@ impl Lock {
     /// Takes the lock of a run and writes into it who has it.
     ///
     /// # Errors
-    /// `Locked` with the holder's process, host and start time; `Resource` if the file cannot be written or locked.
+    /// `Locked` with the holder's process, host and start time; `Invalid` if what is there is no file; `Resource` if the file cannot be written or locked.
     pub fn acquire(run: &RunDirectory) -> Result<Self, Error> {
         let path = run.lock();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options
-            .open(&path)
-            .map_err(|source| Error::resource(&path, "open", source))?;
+        let mut file = open_own(&path)?;
         for _ in 0..ATTEMPTS {
             match file.try_lock() {
                 Ok(()) => {
@@ -50,7 +47,7 @@ impl Lock {
     /// Whether a process trains in the run right now.
     pub fn is_held(run: &RunDirectory) -> bool {
         let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-        File::open(run.lock()).is_ok_and(locked)
+        open_regular(&run.lock(), "the lock of a run").is_ok_and(locked)
     }
 }
 

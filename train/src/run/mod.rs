@@ -6,6 +6,10 @@
 //!   run.json         what the run is and how it stands: see `RunInfo`
 //!   metrics.jsonl    one JSON object per line and logged step
 //!   samples.jsonl    one JSON object per generated text
+//!   inputs.json      where the run was started, and path and hash of every file that the recipe names
+//!   inputs/          copies: tokenizer.json, bigrams.safetensors, difficulty.json; data stay where they are
+//!   extensions.jsonl how it went on after its end: see `Extension`
+//!   import.json      only where `nerve import` made the run: what became of every tensor of the checkpoint
 //!   tokenizer.json, bigrams.safetensors   only where `nerve import` made them: the recipe names them here
 //!   LOCK             held by the kernel for the life of the process; its text says who holds it
 //!   ckpt/
@@ -27,18 +31,23 @@ mod append;
 pub mod checkpoint;
 mod directory;
 mod disk;
+mod extension;
 mod find;
 mod info;
+mod inputs;
 mod lock;
 mod tensors;
 mod time;
 
 pub use append::AppendLog;
 pub use directory::RunDirectory;
+pub use disk::{Disk, System};
+pub use extension::{Extension, MOST_STEPS};
 pub use find::{Runs, find, list_runs};
-pub use info::{RunInfo, Status};
+pub use info::{RunInfo, StartedFrom, Status};
+pub use inputs::{InputFile, InputRecord, NewInputs, file_sha256};
 pub use lock::Lock;
-pub use tensors::{HostTensor, TensorMap, Values, read_tensors};
+pub use tensors::{HostTensor, TensorMap, Values, read_tensors, require_finite};
 pub use time::{now_s, utc_text};
 
 /// Writes a file whole or not at all, over one that is there.

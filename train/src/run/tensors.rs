@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +14,8 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use super::checkpoint::{FileRecord, TensorRecord};
 use super::disk::{Disk, HashedFile};
 use crate::error::{Error, Problem};
+use crate::file::read_regular;
+use crate::keys::require_distinct_tensors;
 
 /// A shard holds at most this many bytes of values, unless one tensor alone is larger.
 const SHARD_BYTES: usize = 1 << 30;
@@ -170,8 +171,7 @@ pub fn value_bytes(tensors: &TensorMap) -> u64 {
 /// # Errors
 /// `Invalid` if it is absent or not a safetensors file of f32 or bf16 values, `Resource` if it cannot be read.
 pub fn read_tensors(file: &Path) -> Result<TensorMap, Error> {
-    let bytes =
-        fs::read(file).map_err(|source| Error::unreadable(file, "a safetensors file", source))?;
+    let bytes = read_regular(file, "a safetensors file", u64::MAX)?;
     parse(file, &bytes).map_err(Error::Invalid)
 }
 
@@ -179,6 +179,7 @@ pub fn read_tensors(file: &Path) -> Result<TensorMap, Error> {
 pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
     let content = SafeTensors::deserialize(bytes)
         .map_err(|error| Problem::new(file, "", error.to_string(), "a safetensors file"))?;
+    require_distinct_tensors(file, bytes)?;
     let mut tensors = TensorMap::new();
     for (name, view) in content.iter() {
         let values = match view.dtype() {
@@ -199,6 +200,41 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
         tensors.insert(name.to_string(), tensor);
     }
     Ok(tensors)
+}
+
+/// That all numbers are numbers: weights and moments out of a file.
+///
+/// # Errors
+/// The first tensor with an infinity or a NaN, how many, and the place of the first one.
+pub fn require_finite(tensors: &TensorMap, file: &Path) -> Result<(), Problem> {
+    for (name, tensor) in tensors {
+        // Counted first, without a branch: almost always there is nothing to look for.
+        let (count, first) = match &*tensor.values {
+            Values::F32(values) => not_finite(values, |value| value.is_finite()),
+            Values::Bf16(values) => not_finite(values, |value| value.is_finite()),
+        };
+        if let Some(index) = first {
+            let value = match &*tensor.values {
+                Values::F32(values) => values[index],
+                Values::Bf16(values) => values[index].to_f32(),
+            };
+            let found = format!(
+                "{count} of {} values that are not finite, the first, {value}, at index {index}",
+                tensor.len()
+            );
+            let place = format!("tensor {name}");
+            return Err(Problem::new(file, place, found, "finite numbers"));
+        }
+    }
+    Ok(())
+}
+
+fn not_finite<T: Copy>(values: &[T], is_finite: impl Fn(T) -> bool) -> (usize, Option<usize>) {
+    let count = values.iter().map(|&value| usize::from(!is_finite(value)));
+    match count.sum() {
+        0 => (0, None),
+        count => (count, values.iter().position(|&value| !is_finite(value))),
+    }
 }
 
 /// Writes the tensors as `stem-00001-of-0000N.safetensors`; returns what the manifest shall say of each file.
@@ -285,9 +321,16 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
             let expected = format!("its {count} parts, complete");
             Problem::new(directory, format!("tensor {name}"), found, expected)
         };
+        if whole.contains_key(&name) {
+            return Err(wrong("the tensor whole as well".to_string()));
+        }
+        if let Some((which, _)) = parts.iter().find(|(_, part)| part.shape.is_empty()) {
+            return Err(wrong(format!("part {which} without rows")));
+        }
         let mut shape = parts[0].1.shape.clone();
-        shape[0] = parts.iter().map(|(_, part)| part.shape[0]).sum();
-        let n = shape.iter().product();
+        let rows = parts.iter().map(|(_, part)| part.shape[0]);
+        shape[0] = rows.fold(0, usize::saturating_add);
+        let n = parts.iter().map(|(_, part)| part.len()).sum();
         let mut values = match &*parts[0].1.values {
             Values::F32(_) => Values::F32(Vec::with_capacity(n)),
             Values::Bf16(_) => Values::Bf16(Vec::with_capacity(n)),
@@ -301,6 +344,12 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
                 (Values::Bf16(all), Values::Bf16(part)) => all.extend_from_slice(part),
                 _ => return Err(wrong(format!("part {which} of another dtype"))),
             }
+        }
+        let expected: Option<usize> = shape
+            .iter()
+            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        if expected != Some(values.len()) {
+            return Err(wrong(format!("{} values for {shape:?}", values.len())));
         }
         whole.insert(name, HostTensor::of(shape, values));
     }

@@ -13,8 +13,6 @@ use burn::tensor::{Int, Tensor, TensorData};
 pub struct Batch {
     /// Inputs, targets and which targets count.
     pub host: HostBatch,
-    /// UTF-8 bytes that the counted targets stand for.
-    pub bytes: u64,
     /// Which validation split it comes from; 0 in training.
     pub source: usize,
     /// What the step shall do.

@@ -1,9 +1,9 @@
 //! A language model of either kind, as burn-train's learner wants it.
 
-use super::{Batch, Learnt, Measured, Signal};
+use super::{Batch, Continuation, Drawn, Learnt, Measured, Signal, StopReason};
 use crate::data::HostBatch;
 use crate::device::Dtype;
-use brian::generate::{Sampling, generate};
+use brian::generate::{Next, NotFinite, generate};
 use brian::loss::language;
 use brian::loss::route::Term;
 use brian::route::policy::Row;
@@ -16,6 +16,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 /// A decoder: tokens in, logits of the next token out.
 // A newtype per model would make every caller generic once more; a run has exactly one decoder, so its size is no matter.
@@ -62,20 +63,69 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    /// Continues a prompt of at least one token by `n` tokens, walking as in evaluation.
+    /// Continues a prompt of at least one token, walking as in evaluation.
+    ///
+    /// # Errors
+    /// If a logit is not finite.
     pub fn continue_tokens(
         &self,
         prompt: &[u32],
-        n: usize,
-        context: usize,
         rules: &Rules,
-        sampling: Sampling,
-    ) -> Vec<u32> {
+        how: &Continuation,
+    ) -> Result<Drawn, NotFinite> {
+        let mut tokens = Vec::new();
+        let stop = self.stream(prompt.iter().copied(), rules, how, |token| {
+            tokens.push(token);
+            true
+        })?;
+        Ok(Drawn { tokens, stop })
+    }
+
+    /// Reads a prompt of at least one token and hands over each token that is drawn, until `each` says no. Memory does not
+    /// grow with the prompt: a Transformer keeps what it sees of it, a graph its state.
+    ///
+    /// # Errors
+    /// If a logit is not finite.
+    pub fn stream(
+        &self,
+        prompt: impl Iterator<Item = u32> + Send,
+        rules: &Rules,
+        how: &Continuation,
+        mut each: impl FnMut(u32) -> bool + Send,
+    ) -> Result<StopReason, NotFinite> {
         if let Self::BriLlm(signal) = self {
-            return signal.continue_tokens(prompt, n, sampling);
+            return signal.stream(prompt, how, each);
+        }
+        let mut seen = VecDeque::new();
+        for token in prompt {
+            if seen.len() == how.context {
+                seen.pop_front();
+            }
+            seen.push_back(token);
         }
         let mut decoding = self.decoding(rules);
-        generate(|seen| decoding.follow(seen), prompt, n, context, sampling)
+        let mut stop = StopReason::Length;
+        let next = |token| {
+            let next = how.behind(token);
+            if next == Next::Stop {
+                stop = StopReason::End;
+            }
+            if !each(token) {
+                stop = StopReason::Refused;
+                return Next::Stop;
+            }
+            next
+        };
+        generate(
+            |seen| decoding.follow(seen),
+            seen.make_contiguous(),
+            how.n_tokens,
+            how.context,
+            how.sampling,
+            &how.never,
+            next,
+        )?;
+        Ok(stop)
     }
 
     /// One optimizer step of a model that brings its own optimizer; nothing for one that leaves it to the learner.
@@ -106,18 +156,19 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    /// Sum of `−ln p(target)` over the counted targets of every sequence.
-    pub fn nats_of_sequences(&self, batch: &Batch) -> Vec<f64> {
-        let device = self.device();
+    /// Losses of a pass, and those of every place of the batch, `[batch * seq]` in row order: 0 where nothing counts.
+    pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
         if let Self::BriLlm(signal) = self {
-            return signal.nats_of_sequences(batch);
+            return signal.measure(batch);
         }
-        let route = &batch.plan.route;
-        let computing = self.multiplying_in(route.products);
-        let (logits, _) = computing.forward(batch.inputs(&device), &route.rules, &batch.rows());
-        let nats = language::nats(logits, batch.target_tokens(&device));
-        let sums = (nats * batch.counted(&device)).sum_dim(1);
-        sums.into_data().iter::<f64>().collect()
+        let pass = self.pass(batch);
+        let nats: Vec<f64> = pass.nats.clone().into_data().iter().collect();
+        let measured = Measured {
+            // Added up in f64: a mean over many batches keeps its digits.
+            nats: nats.iter().sum(),
+            ..pass.measure(batch)
+        };
+        (measured, nats)
     }
 
     /// The model with products in a type; see [`brian::precision`].
@@ -143,7 +194,7 @@ impl<B: Backend> Decoder<B> {
             _ => Vec::new(),
         };
         Pass {
-            nats: (nats * batch.counted(&device)).sum(),
+            nats: nats * batch.counted(&device),
             terms,
             trace,
         }
@@ -152,8 +203,8 @@ impl<B: Backend> Decoder<B> {
 
 /// What a pass gives.
 struct Pass<B: Backend> {
-    /// Sum of `−ln p(target)` over the counted targets, `[1]`.
-    nats: Tensor<B, 1>,
+    /// `−ln p(target)`, 0 where nothing counts, `[batch, seq]`.
+    nats: Tensor<B, 2>,
     terms: Vec<Term<B>>,
     trace: Option<Trace<B>>,
 }
@@ -164,9 +215,9 @@ impl<B: Backend> Pass<B> {
         let number = |tensor: &Tensor<B, 1>| tensor.clone().into_data().iter::<f64>().sum::<f64>();
         let targets = batch.targets();
         let mut measured = Measured {
-            nats: number(&self.nats),
+            nats: number(&self.nats.clone().sum()),
             targets,
-            bytes: batch.bytes,
+            bytes: batch.host.bytes,
             ..Measured::default()
         };
         for term in &self.terms {
@@ -191,7 +242,7 @@ impl<B: Backend> Pass<B> {
         let share = batch.targets() as f64 / targets;
         let terms = self.terms.into_iter();
         let added = terms.map(|term| term.value * (term.weight * share));
-        added.fold(self.nats / targets, |sum, term| sum + term)
+        added.fold(self.nats.sum() / targets, |sum, term| sum + term)
     }
 }
 
@@ -206,7 +257,7 @@ impl<B: AutodiffBackend> TrainStep for Decoder<B> {
             let nothing = Tensor::<B, 1>::zeros([1], &device)
                 .require_grad()
                 .backward();
-            return TrainOutput::new(self, nothing, signal.measure(&batch));
+            return TrainOutput::new(self, nothing, signal.measure(&batch).0);
         }
         let pass = self.pass(&batch);
         let measured = pass.measure(&batch);
@@ -220,9 +271,6 @@ impl<B: Backend> InferenceStep for Decoder<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> Measured {
-        if let Self::BriLlm(signal) = self {
-            return signal.measure(&batch);
-        }
-        self.pass(&batch).measure(&batch)
+        self.measure(&batch).0
     }
 }

@@ -15,7 +15,7 @@ pub struct Measured {
     pub nats: f64,
     /// How many targets.
     pub targets: u64,
-    /// UTF-8 bytes they stand for.
+    /// Bytes of the source they stand for.
     pub bytes: u64,
     /// Sums of the route terms of the loss, each times the targets of its batch.
     pub terms: BTreeMap<&'static str, f64>,
@@ -95,6 +95,28 @@ impl Measured {
     }
 }
 
+/// Standard error of the mean loss per target, `sum(nats) / sum(targets)`, with documents as what was drawn; nothing for
+/// fewer than two.
+///
+/// The mean is a ratio of two sums over documents; linearised, its variance is that of the residuals
+/// `nats − mean · targets` (Cochran, Sampling Techniques, section 6.4).
+pub fn ratio_standard_error(documents: &[(f64, u64)]) -> Option<f64> {
+    let drawn: Vec<(f64, f64)> = documents
+        .iter()
+        .filter(|(_, targets)| *targets > 0)
+        .map(|&(nats, targets)| (nats, targets as f64))
+        .collect();
+    let n = drawn.len() as f64;
+    if n < 2.0 {
+        return None;
+    }
+    let targets: f64 = drawn.iter().map(|(_, targets)| targets).sum();
+    let mean = drawn.iter().map(|(nats, _)| nats).sum::<f64>() / targets;
+    let residual = |(nats, targets): &(f64, f64)| (nats - mean * targets).powi(2);
+    let squares: f64 = drawn.iter().map(residual).sum();
+    Some((n / (n - 1.0) * squares).sqrt() / targets)
+}
+
 impl AddAssign<&Measured> for Measured {
     fn add_assign(&mut self, other: &Measured) {
         self.nats += other.nats;
@@ -115,5 +137,22 @@ impl ItemLazy for Measured {
 
     fn sync(self) -> Measured {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_error_is_that_of_a_ratio_over_documents() {
+        // 12 nats on 6 targets: 2 each. Residuals 4 - 4, 5 - 2 and 3 - 6; 3/2 (0 + 9 + 9) = 27; sqrt(27) / 6.
+        let documents = [(4.0, 2), (5.0, 1), (3.0, 3), (0.0, 0)];
+        let error = ratio_standard_error(&documents).unwrap();
+        assert!((error - 27f64.sqrt() / 6.0).abs() < 1e-12, "{error}");
+        // Documents of one length: the usual standard error of a mean, sqrt(sum of squares / (n (n - 1))).
+        let even = ratio_standard_error(&[(1.0, 1), (2.0, 1), (6.0, 1)]).unwrap();
+        assert!((even - (14f64 / 6.0).sqrt()).abs() < 1e-12, "{even}");
+        assert_eq!(ratio_standard_error(&[(1.0, 4), (0.0, 0)]), None);
     }
 }

@@ -1,13 +1,17 @@
 //! What the learner sees: batches in, measured losses out.
 
 mod batch;
+mod continuation;
 mod decoder;
 mod measured;
 mod plan;
 mod signal;
 
 pub use batch::Batch;
+pub use continuation::{
+    AtEnd, Continuation, Drawn, StopReason, begun, ends, not_finite, opening, prompt_tokens,
+};
 pub use decoder::Decoder;
-pub use measured::{Coverage, Measured};
+pub use measured::{Coverage, Measured, ratio_standard_error};
 pub use plan::{RoutePlan, StepPlan};
 pub use signal::{Core, Learnt, Signal};

@@ -2,6 +2,7 @@
 
 use crate::device::Dtype;
 use brian::loss::route::RouteLosses;
+use brian::route::policy::{Policy, Teacher};
 use brian::route::rules::Rules;
 use std::collections::BTreeSet;
 
@@ -26,6 +27,20 @@ impl RoutePlan {
         }
     }
 
+    /// The teacher that still leads at times, or is still imitated.
+    pub fn teacher(&self) -> Option<&Teacher> {
+        let imitates = self.losses.imitation > 0.0;
+        match &self.rules.policy {
+            Policy::Teacher(teacher) => Some(teacher),
+            Policy::Blend {
+                teacher,
+                router_probability,
+                ..
+            } => (*router_probability < 1.0 || imitates).then_some(teacher),
+            Policy::Router { teacher, .. } => teacher.as_ref().filter(|_| imitates),
+        }
+    }
+
     /// The same without what only training does.
     pub fn evaluation(&self) -> Self {
         Self {
@@ -40,7 +55,7 @@ impl RoutePlan {
 pub struct StepPlan {
     /// Optimizer steps done in this stage so far: the coming step's index.
     pub stage_step: u64,
-    /// Optimizer steps of the stage.
+    /// Optimizer steps of the stage as its recipe has them: schedules have run their course then, and stay.
     pub stage_steps: u64,
     /// Who leads the walks.
     pub route: RoutePlan,
@@ -60,5 +75,30 @@ impl StepPlan {
             frozen: BTreeSet::new(),
             targets: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use brian::route::policy::Select;
+
+    #[test]
+    fn a_teacher_counts_as_long_as_it_leads_or_is_imitated() {
+        let plan = |router_probability, imitation| {
+            let mut plan = RoutePlan::sequential();
+            plan.rules.policy = Policy::Blend {
+                teacher: Teacher::Sequential,
+                router_probability,
+                select: Select::Argmax,
+            };
+            plan.losses.imitation = imitation;
+            plan
+        };
+        let teacher = Some(&Teacher::Sequential);
+        assert_eq!(RoutePlan::sequential().teacher(), teacher);
+        assert_eq!(plan(0.5, 0.0).teacher(), teacher);
+        assert_eq!(plan(1.0, 0.1).teacher(), teacher);
+        assert_eq!(plan(1.0, 0.0).teacher(), None);
     }
 }

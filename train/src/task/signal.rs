@@ -5,13 +5,13 @@
 //! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it
 //! ([`Signal::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
-use super::{Batch, Coverage, Measured};
+use super::{Batch, Continuation, Coverage, Measured, StopReason};
 use crate::data::HostBatch;
-use brian::generate::Sampling as DecoderSampling;
+use brian::generate::{Next, NotFinite};
 use brian::random;
 use brillm::candidate::{Competition, Group, LastEdge, Paths};
 use brillm::counts::PairCounts;
-use brillm::generate::{Sampling, State, draw};
+use brillm::generate::{Candidate, Sampling, State, draw};
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, composed};
 use burn::module::Module;
@@ -137,7 +137,7 @@ impl<B: Backend> Signal<B> {
         let measured = Measured {
             nats: learnt.nats.iter().sum(),
             targets: paths.edges() as u64,
-            bytes: batches.iter().map(|batch| batch.bytes).sum(),
+            bytes: batches.iter().map(|batch| batch.host.bytes).sum(),
             ..Measured::default()
         };
         Learnt {
@@ -146,8 +146,9 @@ impl<B: Backend> Signal<B> {
         }
     }
 
-    /// Losses over the whole vocabulary, apart by how often the pair was seen.
-    pub fn measure(&self, batch: &Batch) -> Measured {
+    /// Losses over the whole vocabulary, apart by how often the pair was seen, and those of every place of the batch: 0
+    /// where nothing counts.
+    pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
         let core = self.settled();
         let paths = paths(&batch.host);
         let nats = core.nats::<B>(&paths, &self.device());
@@ -164,47 +165,31 @@ impl<B: Backend> Signal<B> {
                 );
             }
         }
-        Measured {
+        let measured = Measured {
             nats: nats.iter().sum(),
             targets: batch.targets(),
-            bytes: batch.bytes,
+            bytes: batch.host.bytes,
             coverage,
             ..Measured::default()
-        }
+        };
+        (measured, nats)
     }
 
-    /// Sum of `−ln p(target)` of every sequence.
-    pub fn nats_of_sequences(&self, batch: &Batch) -> Vec<f64> {
-        let core = self.settled();
-        let nats = core.nats::<B>(&paths(&batch.host), &self.device());
-        nats.chunks(batch.host.seq.max(1))
-            .map(|row| row.iter().sum())
-            .collect()
-    }
-
-    /// Continues a prompt by `n` tokens.
-    pub fn continue_tokens(&self, prompt: &[u32], n: usize, sampling: DecoderSampling) -> Vec<u32> {
-        let mut continuation = Vec::with_capacity(n);
-        self.stream(prompt.iter().copied(), n, sampling, |token| {
-            continuation.push(token);
-            true
-        });
-        continuation
-    }
-
-    /// Reads a prompt, then hands over `n` more tokens one by one until `each` says no; memory does not grow with what was
-    /// read or written. Nothing follows an empty prompt.
+    /// Reads a prompt, then hands over more tokens one by one until `each` says no; memory does not grow with what was read
+    /// or written. Nothing follows an empty prompt.
+    ///
+    /// # Errors
+    /// If a score is not finite.
     pub fn stream(
         &self,
         prompt: impl Iterator<Item = u32> + Send,
-        n: usize,
-        sampling: DecoderSampling,
+        how: &Continuation,
         each: impl FnMut(u32) -> bool + Send,
-    ) {
+    ) -> Result<StopReason, NotFinite> {
         let core = self.settled();
         let core: &Core = &core;
         // Inside the pool, so that its threads stay awake between two tokens.
-        rayon::scope(|_| core.stream(prompt, n, sampling, each));
+        rayon::scope(|_| core.stream(prompt, how, each))
     }
 
     /// The number of parameters.
@@ -217,34 +202,43 @@ impl Core {
     fn stream(
         &self,
         mut prompt: impl Iterator<Item = u32>,
-        n: usize,
-        sampling: DecoderSampling,
+        how: &Continuation,
         mut each: impl FnMut(u32) -> bool,
-    ) {
+    ) -> Result<StopReason, NotFinite> {
         let model = &self.model;
         let decoding = model.config.decoding;
         let Some(first) = prompt.next() else {
-            return;
+            return Ok(StopReason::NoCandidate);
         };
         let mut state = State::start(model, first);
         prompt.for_each(|token| state.advance(model, decoding, token));
         state.end_prompt(decoding);
-        let DecoderSampling {
-            temperature,
-            top_p,
-            seed,
-        } = sampling;
-        let sampling = Sampling { temperature, top_p }.under(decoding);
-        for place in 0..n as u64 {
-            let candidates = state.candidates(model, &self.evaluation, decoding);
-            let Some(next) = draw(&candidates, sampling, random::uniform(seed, place)) else {
-                return;
+        let sampling = Sampling {
+            temperature: how.sampling.temperature,
+            top_k: how.sampling.top_k,
+            top_p: how.sampling.top_p,
+            min_p: how.sampling.min_p,
+        };
+        let sampling = sampling.under(decoding);
+        for place in 0..how.n_tokens {
+            let mut candidates = state.candidates(model, &self.evaluation, decoding);
+            check_scores(&candidates, place)?;
+            candidates.retain(|candidate| !how.never.contains(&candidate.target));
+            let at = random::uniform(how.sampling.seed, place as u64);
+            let Some(next) = draw(&candidates, sampling, at) else {
+                return Ok(StopReason::NoCandidate);
             };
             if !each(next.target) {
-                return;
+                return Ok(StopReason::Refused);
             }
             state.advance(model, decoding, next.target);
+            match how.behind(next.target) {
+                Next::GoOn => {}
+                Next::BehindToo(symbol) => state.advance(model, decoding, symbol),
+                Next::Stop => return Ok(StopReason::End),
+            }
         }
+        Ok(StopReason::Length)
     }
 
     /// `−ln p(target)` of every place over the whole vocabulary.
@@ -264,6 +258,14 @@ impl Core {
             .for_each(|(&place, value)| nats[place] = value);
         nats
     }
+}
+
+fn check_scores(candidates: &[Candidate], drawn: usize) -> Result<(), NotFinite> {
+    let scores: Vec<f32> = candidates.iter().map(|candidate| candidate.score).collect();
+    NotFinite::check(&scores, drawn).map_err(|found| NotFinite {
+        id: candidates[found.id].target as usize,
+        ..found
+    })
 }
 
 /// The windows of all micro-batches below each other.

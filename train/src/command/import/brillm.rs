@@ -1,15 +1,17 @@
 //! The graph: which pair owns which row of a checkpoint, only vocabulary and counts together can tell.
 
+use super::account::Account;
 use super::probe::{Probe, Probed};
 use super::save::{Imported, Kept, save};
-use super::{answer, option, require_fit, table};
+use super::{answer, brian, option, require_fit, table};
 use crate::cli;
 use crate::data::{Bigrams, Tokenizer};
 use crate::device;
 use crate::error::{Error, Problem};
-use crate::import::brillm::{Checkpoint, Release, Sizes};
+use crate::import::brillm::{Release, Sizes};
 use crate::import::frequency::Frequencies;
 use crate::import::vocabulary::Vocabulary;
+use crate::import::{Checkpoint, Doubled, Globals};
 use crate::recipe::{Checked, Edges, SignalConfig};
 use crate::run::TensorMap;
 use crate::say::{note, say};
@@ -26,12 +28,19 @@ pub(super) fn run(
     recipe: &Checked,
     config: &SignalConfig,
 ) -> Result<(), Error> {
+    let mut checkpoint = Checkpoint::open(
+        &arguments.checkpoints,
+        Globals::OfTensors,
+        Doubled::LaterCounts,
+    )?;
+    if checkpoint.is_our_graph() {
+        return brian::take_over(arguments, recipe, checkpoint);
+    }
     let vocabulary = arguments.vocabulary.as_deref().ok_or_else(|| {
         let expected = "the vocabulary file of the release: it numbers the rows";
         option("--vocabulary", "none", expected)
     })?;
     let vocabulary = Vocabulary::load(vocabulary)?;
-    let mut checkpoint = Checkpoint::open(&arguments.checkpoints)?;
     let release = checkpoint.release()?;
     require_options(arguments, config, release)?;
     let tokenizer = tokenizer(arguments.tokenizer.as_deref(), &vocabulary)?;
@@ -51,7 +60,7 @@ pub(super) fn run(
         answer::print(&table(&fits))?;
         answer::print(&rows_in_words(sizes, frequencies.as_ref()))?;
     }
-    require_fit(checkpoint.path(), &fits)?;
+    require_fit(&checkpoint, &fits)?;
     if let Some(frequencies) = &frequencies {
         say_what_is_odd(frequencies);
     }
@@ -69,10 +78,19 @@ pub(super) fn run(
         counts: frequencies.counts,
         tokenizer_sha256: tokenizer.sha256(),
         split_sha256: frequencies.sha256,
+        start: None,
     });
+    let account = Account {
+        checkpoint: &checkpoint,
+        fits: &fits,
+    };
+    if !arguments.dry_run {
+        account.say();
+    }
     let imported = Imported {
         recipe,
         tokenizer: &tokenizer,
+        account: account.to_json(),
         files: Some(Kept {
             bigrams: bigrams.as_ref(),
             min_count,
@@ -101,7 +119,7 @@ pub(super) fn run(
         }
     };
     match run {
-        Some(run) => answer::print(&format!("{}\n", run.path().display())),
+        Some(run) => answer::print_text(&format!("{}\n", run.path().display())),
         None => Ok(()),
     }
 }

@@ -99,6 +99,7 @@ impl Probe<'_> {
             field: "text".to_string(),
             on_bad_utf8: BadUtf8::Error,
             max_line_bytes: 16 << 20,
+            ..ReadRules::default()
         };
         let mut lines = Vec::new();
         for document in DocumentReader::open(self.text, &rules, None)? {

@@ -3,10 +3,11 @@
 use crate::data::{Bigrams, Tokenizer};
 use crate::device;
 use crate::error::Error;
-use crate::recipe::Checked;
 use crate::recipe::load::from_text;
+use crate::recipe::{Checked, ModelConfig};
 use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
-use crate::run::{RunDirectory, RunInfo, Status, TensorMap, replace_file};
+use crate::run::{NewInputs, RunDirectory, RunInfo, Status, TensorMap, replace_file};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,6 +17,8 @@ pub(super) struct Imported<'a> {
     pub recipe: &'a Checked,
     /// What its tokens are.
     pub tokenizer: &'a Tokenizer,
+    /// What became of the checkpoint's tensors.
+    pub account: Value,
     /// What was made of files beside the checkpoint and is kept in the run; nothing where the recipe names such files.
     pub files: Option<Kept<'a>>,
 }
@@ -36,7 +39,22 @@ pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirec
     let last = recipe.stage.len() - 1;
     let stage = &recipe.stage[last];
     let info = RunInfo::new(&recipe.device.backend);
-    let run = RunDirectory::create(&recipe.run.root, &recipe.run.name, recipe.text(), info)?;
+    let mut inputs = NewInputs::default();
+    if imported.files.is_none() {
+        let copy = (recipe.tokenizer.file.clone(), "tokenizer.json");
+        inputs.copied.push(copy);
+        if let ModelConfig::BriLlm(config) = &recipe.model
+            && let Some(counts) = config.counts()
+        {
+            inputs
+                .copied
+                .push((counts.to_path_buf(), "bigrams.safetensors"));
+        }
+    }
+    let (root, name) = (&recipe.run.root, &recipe.run.name);
+    let run = RunDirectory::create_with(root, name, recipe.text(), info, &inputs)?;
+    let account = format!("{:#}\n", imported.account);
+    replace_file(&run.path().join("import.json"), account.as_bytes())?;
     let mut recipe_sha256 = recipe.sha256();
     let mut data_sha256 = BTreeMap::new();
     if let Some(kept) = &imported.files {

@@ -1,8 +1,9 @@
 //! A route report as one page that needs nothing else: no network, no script.
 
 use super::picture::{colour, flow};
-use super::report::{RouteReport, ShownToken, name};
-use crate::command::markup::{document, escape};
+use super::report::{NOTE, RouteReport, ShownToken, name};
+use crate::command::markup::document;
+use crate::escape::xml;
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -22,8 +23,11 @@ pub fn page(report: &RouteReport) -> String {
         counts.tokens, counts.n_pool, counts.max_steps
     );
     for warning in report.warnings() {
-        let _ = write!(page, "<p class=\"warning\">{}</p>", escape(&warning));
+        let _ = write!(page, "<p class=\"warning\">{}</p>", xml(&warning));
     }
+    page += "<h2>What it gave and cost</h2>";
+    page += &table([report.costs(), report.rates()].concat());
+    let _ = write!(page, "<p>{NOTE}</p>");
     page += "<h2>Where tokens go</h2><div class=\"scroll\">";
     page += &flow(counts);
     page += "</div>";
@@ -46,7 +50,23 @@ pub fn page(report: &RouteReport) -> String {
             path.join(" ")
         );
     }
-    page += "</table><h2>Token by token</h2>";
+    page += "</table><h2>Moves from block (row) to block (column), %</h2><table><tr><th></th>";
+    (0..counts.n_pool).for_each(|block| {
+        let _ = write!(page, "<th>{block}</th>");
+    });
+    page += "</tr>";
+    for (block, shares) in report.moves().into_iter().enumerate() {
+        let cells = shares.iter().map(|share| format!("<td>{share}</td>"));
+        let cells = cells.collect::<String>();
+        let _ = write!(page, "<tr><th>{block}</th>{cells}</tr>");
+    }
+    page += "</table>";
+    let memory = report.memory();
+    if !memory.is_empty() {
+        page += "<h2>Reads of the memory; slots by age, 0 the newest</h2>";
+        page += &table(memory);
+    }
+    page += "<h2>Token by token</h2>";
     for sequence in &report.sequences {
         page += "<div class=\"sequence\">";
         sequence
@@ -54,11 +74,23 @@ pub fn page(report: &RouteReport) -> String {
             .for_each(|token| page += &cells(token, counts.n_pool));
         page += "</div>";
     }
-    page += "<h2>Numbers</h2><table>";
-    for (name, value) in counts.named(true) {
-        let _ = write!(page, "<tr><td>{name}</td><td>{value:.4}</td></tr>");
-    }
-    document(&report.title, STYLE, &(page + "</table>"))
+    page += "<h2>All rates</h2>";
+    let all = counts.named(true).into_iter();
+    page += &table(
+        all.map(|(name, value)| [name, format!("{value:.4}")])
+            .collect(),
+    );
+    document(&report.title, STYLE, &page)
+}
+
+fn table(rows: Vec<[String; 2]>) -> String {
+    let row = |[name, value]: &[String; 2]| {
+        format!("<tr><td>{}</td><td>{}</td></tr>", xml(name), xml(value))
+    };
+    format!(
+        "<table>{}</table>",
+        rows.iter().map(row).collect::<String>()
+    )
 }
 
 fn bars(title: &str, counts: &[u64], first: usize, colour: impl Fn(usize) -> String) -> String {
@@ -80,7 +112,7 @@ fn bars(title: &str, counts: &[u64], first: usize, colour: impl Fn(usize) -> Str
 fn cells(token: &ShownToken, n_pool: usize) -> String {
     let mut text = format!(
         "<div class=\"token\"><span class=\"text\">{}</span>",
-        escape(&token.text)
+        xml(&token.text)
     );
     for (step, &action) in token.actions.iter().enumerate() {
         let thought = token
@@ -104,7 +136,9 @@ fn cells(token: &ShownToken, n_pool: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::Passes;
     use super::super::report::tests::report;
+    use crate::command::markup::tests::{HOSTILE, parsed};
 
     #[test]
     fn every_step_of_every_token_is_a_cell() {
@@ -116,6 +150,37 @@ mod tests {
             .map(|token| token.actions.len())
             .sum();
         assert_eq!(report.html().matches("class=\"cell\"").count(), steps);
+    }
+
+    #[test]
+    fn every_number_of_the_text_is_on_the_page() {
+        let mut report = report(["a", "b", "c", "d"]);
+        report.passes = Passes {
+            nats: 5.0,
+            targets: 4,
+            flops: Some(300.0),
+            tokens: 4,
+            baseline_flops: 400.0,
+        };
+        let (text, page) = (report.terminal(100, 4), report.html());
+        assert!(
+            text.contains("flops_share_of_all_blocks_in_a_row      0.7500\n"),
+            "{text}"
+        );
+        let is_number = |word: &&str| word.contains('.') && word.parse::<f64>().is_ok();
+        let numbers: Vec<&str> = text.split_whitespace().filter(is_number).collect();
+        assert!(numbers.len() > 20, "{text}");
+        for number in numbers {
+            assert!(page.contains(number), "{number} of {text}");
+        }
+    }
+
+    #[test]
+    fn page_and_picture_are_xml_whatever_tokens_say() {
+        let report = report(HOSTILE);
+        for document in [report.html(), report.svg()] {
+            parsed(&document).unwrap_or_else(|wrong| panic!("{wrong}: {document}"));
+        }
     }
 
     #[test]

@@ -1,11 +1,32 @@
 //! Where tokens walked: counts over all that was looked at, and the walks of a few sequences.
 
 use super::{page, picture, terminal};
-use brian::collapse::Collapse;
+use brian::collapse::{Collapse, Mode};
 use brian::route::trace::Walks;
 use brian::stats::RouteCounts;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
+
+/// What is to be said of the numbers.
+pub(super) const NOTE: &str = "FLOPs are those of a forward pass; low and high bound the 95 % interval of the slope, over sequences.";
+
+/// The rates shown, in this order, where they exist.
+const RATES: [&str; 14] = [
+    "steps_mean",
+    "steps_easy",
+    "steps_medium",
+    "steps_hard",
+    "difficulty_slope",
+    "difficulty_slope_low",
+    "difficulty_slope_high",
+    "imitation_accuracy",
+    "entropy",
+    "out_probability",
+    "load_entropy",
+    "path_diversity",
+    "exit_first",
+    "exit_never",
+];
 
 /// The most tokens of a sequence that are shown.
 const MOST_TOKENS: usize = 512;
@@ -21,6 +42,8 @@ pub struct RouteReport {
     pub passes: Passes,
     /// A few sequences, token by token.
     pub sequences: Vec<Vec<ShownToken>>,
+    /// What looks collapsed and is the walk of the stage's teacher.
+    pub by_design: Vec<Mode>,
 }
 
 /// Sums over passes.
@@ -39,9 +62,10 @@ pub struct Passes {
 }
 
 impl Passes {
-    /// Means by name.
+    /// Means by name. Both screens show all of them.
     pub fn named(&self) -> Vec<(&'static str, f64)> {
         let per = |sum: f64, n: u64| (n > 0).then(|| sum / n as f64);
+        let share = self.flops.filter(|_| self.baseline_flops > 0.0);
         [
             ("loss/lm", per(self.nats, self.targets)),
             (
@@ -51,6 +75,10 @@ impl Passes {
             (
                 "flops_per_token_of_all_blocks_in_a_row",
                 per(self.baseline_flops, self.tokens),
+            ),
+            (
+                "flops_share_of_all_blocks_in_a_row",
+                share.map(|flops| flops / self.baseline_flops),
             ),
         ]
         .into_iter()
@@ -144,6 +172,44 @@ impl RouteReport {
         picture::flow(&self.counts)
     }
 
+    /// What the passes gave and cost, for people.
+    pub(super) fn costs(&self) -> Vec<[String; 2]> {
+        let shown = |(name, value): (&str, f64)| {
+            let value = match name.starts_with("flops_per") {
+                true => format!("{value:.4e}"),
+                false => format!("{value:.4}"),
+            };
+            [name.to_string(), value]
+        };
+        self.passes.named().into_iter().map(shown).collect()
+    }
+
+    /// The rates that say most of a router, in this order, where they exist; a slope with its 95 % interval.
+    pub(super) fn rates(&self) -> Vec<[String; 2]> {
+        let named = self.counts.named(true);
+        let row = |name: &&str| {
+            let value = named.get(&format!("route/{name}"))?;
+            Some([name.to_string(), format!("{value:.4}")])
+        };
+        RATES.iter().filter_map(row).collect()
+    }
+
+    /// What was read of a memory, if there is one.
+    pub(super) fn memory(&self) -> Vec<[String; 2]> {
+        let named = self.counts.memory.named().into_iter();
+        named
+            .map(|(name, value)| [name, format!("{value:.4}")])
+            .collect()
+    }
+
+    /// How often a block followed a block, a row for each, as shares of all moves in percent.
+    pub(super) fn moves(&self) -> Vec<Vec<String>> {
+        let total = self.counts.moves.iter().sum::<u64>().max(1) as f64;
+        let share = |count: &u64| format!("{:.1}", 100.0 * *count as f64 / total);
+        let rows = self.counts.moves.chunks(self.counts.n_pool.max(1));
+        rows.map(|row| row.iter().map(share).collect()).collect()
+    }
+
     /// The most frequent paths with their shares of all tokens.
     pub(super) fn top_paths(&self, top: usize) -> Vec<(&[usize], f64)> {
         let known = |path: &Vec<usize>| path.iter().all(|&action| action <= self.counts.n_pool);
@@ -163,7 +229,9 @@ impl RouteReport {
             let (metric, advice) = (mode.metric(), mode.advice());
             format!("{metric} is {found:.3} (bound {bound}); {advice}")
         };
-        self.counts.collapses().into_iter().map(describe).collect()
+        let mut found = self.counts.collapses();
+        found.retain(|collapse| !self.by_design.contains(&collapse.mode));
+        found.into_iter().map(describe).collect()
     }
 }
 

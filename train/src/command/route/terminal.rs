@@ -1,25 +1,8 @@
 //! A route report as text.
 
-use super::report::{RouteReport, ShownToken, name};
-use crate::command::answer::{aligned, printable};
-
-/// The rates shown, in this order, where they exist.
-const RATES: [&str; 14] = [
-    "steps_mean",
-    "steps_easy",
-    "steps_medium",
-    "steps_hard",
-    "difficulty_slope",
-    "difficulty_slope_low",
-    "difficulty_slope_high",
-    "imitation_accuracy",
-    "entropy",
-    "out_probability",
-    "load_entropy",
-    "path_diversity",
-    "exit_first",
-    "exit_never",
-];
+use super::report::{NOTE, RouteReport, ShownToken, name};
+use crate::command::answer::{aligned, cells, padded};
+use crate::escape;
 
 /// The widest bar, in cells.
 const BAR: usize = 40;
@@ -27,27 +10,11 @@ const BAR: usize = 40;
 /// The report for a terminal of some width.
 pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
     let counts = &report.counts;
-    let named = counts.named(true);
-    let row = |name: &str| {
-        let value = named.get(&format!("route/{name}"))?;
-        Some([name.to_string(), format!("{value:.4}")])
-    };
-    let rates: Vec<[String; 2]> = RATES.iter().filter_map(|name| row(name)).collect();
-    let title = printable(&report.title);
-    let passes = report.passes.named().into_iter();
-    let passes: Vec<[String; 2]> = passes
-        .map(|(name, value)| {
-            let value = match name.starts_with("flops") {
-                true => format!("{value:.4e}"),
-                false => format!("{value:.4}"),
-            };
-            [name.to_string(), value]
-        })
-        .collect();
+    let title = escape::terminal(&report.title);
     let mut parts = vec![
         format!("{title}, {} tokens\n", counts.tokens),
-        aligned(&passes),
-        aligned(&rates),
+        aligned(&report.costs()),
+        format!("{}{NOTE}\n", aligned(&report.rates())),
     ];
     parts.push("executions per block\n".to_string() + &bars(0, &counts.load));
     parts.push("tokens by the step at which they left\n".to_string() + &bars(1, &counts.exits));
@@ -62,12 +29,7 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
         .collect();
     parts.push("most frequent paths\n".to_string() + &aligned(&paths));
     parts.push(moves(report));
-    let memory: Vec<[String; 2]> = counts
-        .memory
-        .named()
-        .into_iter()
-        .map(|(name, value)| [name, format!("{value:.4}")])
-        .collect();
+    let memory = report.memory();
     if !memory.is_empty() {
         parts.push(
             "reads of the memory; slots by age, 0 the newest\n".to_string() + &aligned(&memory),
@@ -106,22 +68,14 @@ fn bars(first: usize, counts: &[u64]) -> String {
 /// How often a block followed a block, as shares of all moves.
 fn moves(report: &RouteReport) -> String {
     let n_pool = report.counts.n_pool;
-    let total = report.counts.moves.iter().sum::<u64>().max(1) as f64;
-    let mut text = String::from("moves from block (row) to block (column), %\n");
-    let cells = |values: Vec<String>| {
-        values
-            .iter()
-            .map(|cell| format!("{cell:>6}"))
-            .collect::<String>()
+    let right = |cells: Vec<String>| {
+        let cells = cells.iter().map(|cell| format!("{cell:>6}"));
+        cells.collect::<String>()
     };
-    text += &cells((0..n_pool).map(|block| block.to_string()).collect());
-    text.insert_str(text.len() - 6 * n_pool, "     ");
-    text.push('\n');
-    for (block, row) in report.counts.moves.chunks(n_pool.max(1)).enumerate() {
-        let shares = row
-            .iter()
-            .map(|&count| format!("{:.1}", 100.0 * count as f64 / total));
-        text += &format!("{block:>5}{}\n", cells(shares.collect()));
+    let heads = right((0..n_pool).map(|block| block.to_string()).collect());
+    let mut text = format!("moves from block (row) to block (column), %\n     {heads}\n");
+    for (block, shares) in report.moves().into_iter().enumerate() {
+        text += &format!("{block:>5}{}\n", right(shares));
     }
     text
 }
@@ -143,14 +97,14 @@ fn walks(sequence: &[ShownToken], n_pool: usize, width: usize) -> String {
             })
             .collect();
         let separator = if n_pool > 10 { " " } else { "" };
-        let (shown, path) = (printable(&token.text), path.join(separator));
-        let cell = shown.chars().count().max(path.chars().count()) + 1;
-        if above.chars().count() + cell > width.max(cell) {
+        let (shown, path) = (escape::terminal(&token.text), path.join(separator));
+        let cell = cells(&shown).max(cells(&path)) + 1;
+        if cells(&above) + cell > width.max(cell) {
             text += &format!("{}\n{}\n", above.trim_end(), below.trim_end());
             (above, below) = (String::new(), String::new());
         }
-        above += &format!("{shown:<cell$}");
-        below += &format!("{path:<cell$}");
+        above += &padded(&shown, cell);
+        below += &padded(&path, cell);
     }
     text + &format!("{}\n{}\n", above.trim_end(), below.trim_end())
 }

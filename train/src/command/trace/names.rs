@@ -1,7 +1,7 @@
 //! Tokens as people read and type them.
 
-use crate::command::answer::printable;
 use crate::data::Tokenizer;
+use crate::escape;
 
 /// A pair of tokens: an edge from the first to the second.
 pub type Pair = (u32, u32);
@@ -68,14 +68,14 @@ impl<'a> Names<'a> {
         found.dedup();
         match (found.as_slice(), splits.collect::<Vec<_>>().as_slice()) {
             (&[pair], _) => Ok(pair),
-            ([], []) => Err(format!("{:?} without a comma", printable(typed))),
+            ([], []) => Err(format!("{:?} without a comma", escape::terminal(typed))),
             ([], &[(source, target)]) => {
                 let wrong = self.token(source).and(self.token(target));
                 Err(wrong.err().unwrap_or_default())
             }
             ([], _) => Err(format!(
                 "{:?}, which no comma cuts into two tokens",
-                printable(typed)
+                escape::terminal(typed)
             )),
             (pairs, _) => {
                 let pairs: Vec<String> = pairs
@@ -84,7 +84,7 @@ impl<'a> Names<'a> {
                     .collect();
                 Err(format!(
                     "{:?}, which may be {}",
-                    printable(typed),
+                    escape::terminal(typed),
                     pairs.join(" or ")
                 ))
             }
@@ -102,12 +102,12 @@ impl<'a> Names<'a> {
             0 => "an empty text".to_string(),
             1 => format!(
                 "{:?}, which is in no vocabulary; it reads as {}",
-                printable(typed),
+                escape::terminal(typed),
                 pieces[0]
             ),
             n => format!(
                 "{:?}, which is {n} tokens: {}",
-                printable(typed),
+                escape::terminal(typed),
                 pieces.join(" ")
             ),
         }
@@ -119,14 +119,14 @@ fn shown(tokenizer: &Tokenizer, id: u32) -> String {
     let by_id = || format!("#{id}");
     let bytes = tokenizer.bytes(id);
     if bytes.is_empty() {
-        let text = printable(&tokenizer.token_text(id));
+        let text = escape::terminal(&tokenizer.token_text(id));
         return if text.is_empty() { by_id() } else { text };
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return by_id();
     };
     let marked = text.replace('\n', "⏎").replace('\t', "⇥").replace(' ', "␣");
-    match printable(&marked) == marked {
+    match escape::terminal(&marked) == marked {
         true => marked,
         false => by_id(),
     }

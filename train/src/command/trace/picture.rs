@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use crate::command::answer::fitted;
-use crate::command::markup::escape;
+use crate::escape::xml;
 use brillm::explain::{Attribution, Step};
 use std::fmt::Write;
 
@@ -31,7 +31,7 @@ pub fn map(steps: &[Step], names: &Names<'_>) -> String {
             svg,
             r##"<text transform="translate({x} {}) rotate(-60)" fill="#888">{}</text>"##,
             TOP - 6,
-            escape(&fitted(name, 10))
+            xml(&fitted(name, 10))
         );
     }
     for (row, step) in steps.iter().enumerate() {
@@ -46,8 +46,8 @@ pub fn map(steps: &[Step], names: &Names<'_>) -> String {
             LEFT - 6,
             TOP + row * CELL + 14,
             row + 1,
-            escape(&name),
-            escape(&next)
+            xml(&name),
+            xml(&next)
         );
         cells(&mut svg, row, step, attribution, steps, names);
     }
@@ -89,7 +89,7 @@ fn cells(
             CELL - 1,
             if value < 0.0 { LOWERS } else { RAISES },
             if strength.is_finite() { strength } else { 0.0 },
-            escape(&name),
+            xml(&name),
             attribution.energy,
         );
     }

@@ -8,8 +8,8 @@ use super::picture::{MOST_STEPS, map};
 use super::raised::Raised;
 use super::table::Table;
 use super::{contributions, steps};
-use crate::command::answer::printable;
-use crate::command::markup::{document, escape};
+use crate::command::markup::document;
+use crate::escape::{terminal, xml};
 use brillm::explain::Step;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -48,11 +48,7 @@ pub struct TraceReport {
 impl TraceReport {
     fn title(&self) -> String {
         let (run, stage, step) = &self.run;
-        format!(
-            "{}, stage {}, step {step}",
-            printable(run),
-            printable(stage)
-        )
+        format!("{}, stage {}, step {step}", terminal(run), terminal(stage))
     }
 
     /// For a terminal.
@@ -61,7 +57,7 @@ impl TraceReport {
         parts.extend(
             self.edits
                 .iter()
-                .map(|edit| format!("in memory only: {edit}\n")),
+                .map(|edit| format!("in memory only: {}\n", terminal(edit))),
         );
         if self.text.is_some() {
             parts.push(steps::overview(&self.steps, names).text());
@@ -133,10 +129,10 @@ impl TraceReport {
     pub fn html(&self, names: &Names<'_>) -> String {
         let mut page = String::new();
         for edit in &self.edits {
-            let _ = write!(page, "<p>In memory only: {}</p>", escape(edit));
+            let _ = write!(page, "<p>In memory only: {}</p>", xml(edit));
         }
         if let Some((text, _)) = &self.text {
-            let _ = write!(page, "<p>“{}”</p>", escape(text));
+            let _ = write!(page, "<p>“{}”</p>", xml(text));
             page += "<h2>What earlier positions contributed</h2>\
                      <p>By integrated gradients, to the energy of the token that came next, or of the best one after the last. \
                      A row sums to that energy.</p><div class=\"scroll\">";
@@ -144,7 +140,7 @@ impl TraceReport {
             page += "</div><h2>The signal</h2>";
             page += &steps::overview(&self.steps, names).html();
             for step in self.steps.iter().take(MOST_STEPS) {
-                let name = escape(names.of(step.token));
+                let name = xml(names.of(step.token));
                 let _ = write!(
                     page,
                     "<details><summary>step {} at {name}</summary>",
@@ -171,5 +167,40 @@ impl TraceReport {
     /// The map of contributions, as a picture of its own.
     pub fn svg(&self, names: &Names<'_>) -> String {
         map(&self.steps, names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::markup::tests::{HOSTILE, parsed};
+    use crate::command::trace::table::Column;
+    use crate::data::{Kind, Tokenizer};
+
+    #[test]
+    fn pages_are_xml_and_terminals_obey_nothing_whatever_texts_say() {
+        let texts = HOSTILE.iter().map(|text| Ok(text.to_string()));
+        let tokenizer = Tokenizer::train(Kind::Character, texts, None).unwrap();
+        let names = Names::new(&tokenizer);
+        let all = HOSTILE.concat();
+        let report = TraceReport {
+            run: (all.clone(), all.clone(), 1),
+            edits: vec![all.clone()],
+            text: Some((all.clone(), Vec::new())),
+            ..TraceReport::default()
+        };
+        let mut table = Table::new(all.clone(), &[Column::Token("token")]);
+        for id in 0..tokenizer.vocabulary_size() as u32 {
+            table.row([names.of(id).to_string()]);
+        }
+        table.row([all]);
+        let table_page = document("table", "", &table.html());
+        for page in [report.html(&names), report.svg(&names), table_page] {
+            parsed(&page).unwrap_or_else(|wrong| panic!("{wrong}: {page}"));
+        }
+        for text in [report.terminal(&names), table.text()] {
+            let obeyed = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+            assert!(!text.contains(obeyed), "{text:?}");
+        }
     }
 }

@@ -69,6 +69,7 @@ impl<'a> Subject<'a> {
         }
         let recipe = &self.trained.recipe;
         let first = &recipe.data.valid[0];
+        self.trained.check_data([first.path.as_path()])?;
         let splits = [(first.name.clone(), first.path.as_path())];
         let tokenizer = &self.trained.tokenizer;
         let sequences = recipe.batch.sequences;
@@ -77,6 +78,7 @@ impl<'a> Subject<'a> {
             &recipe.data,
             sequences,
             self.valid_tokens,
+            None,
             tokenizer,
         )?;
         let mut windows = Vec::new();
@@ -85,7 +87,10 @@ impl<'a> Subject<'a> {
             let rows = host.inputs.chunks(host.seq);
             let targets = host.targets.chunks(host.seq);
             for ((inputs, targets), valid) in rows.zip(targets).zip(host.valid.chunks(host.seq)) {
-                let n = valid.iter().filter(|&&valid| valid).count();
+                let n = valid
+                    .iter()
+                    .rposition(|&valid| valid)
+                    .map_or(0, |last| last + 1);
                 let last = n.checked_sub(1).map(|last| targets[last]);
                 windows.push(inputs[..n].iter().copied().chain(last).collect());
             }

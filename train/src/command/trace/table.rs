@@ -1,7 +1,7 @@
 //! A table that a terminal and a page can show.
 
 use crate::command::answer::{cells, fitted};
-use crate::command::markup::escape;
+use crate::escape::{terminal, xml};
 use std::fmt::Write;
 
 /// The most cells of a token in a terminal, in tables with many tokens a line and with few: no line exceeds 80 cells.
@@ -65,7 +65,7 @@ impl Table {
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|column| width(column).unwrap_or(0))
             .collect();
-        let mut text = format!("{}\n", self.title);
+        let mut text = format!("{}\n", terminal(&self.title));
         if lines[0].iter().all(String::is_empty) {
             lines.remove(0);
         }
@@ -74,7 +74,9 @@ impl Table {
                 .iter()
                 .for_each(|line| text += &self.line(line, &widths));
         }
-        self.notes.iter().for_each(|note| text += &wrapped(note));
+        self.notes
+            .iter()
+            .for_each(|note| text += &wrapped(&terminal(note)));
         text
     }
 
@@ -83,8 +85,8 @@ impl Table {
         let few = self.columns.iter().filter(is_token).count() <= 2;
         let cells = row.iter().zip(&self.columns);
         let cut = cells.map(|(cell, column)| match column {
-            Column::Token(_) => fitted(cell, NAME[usize::from(few)]),
-            _ => cell.clone(),
+            Column::Token(_) => fitted(&terminal(cell), NAME[usize::from(few)]),
+            _ => terminal(cell),
         });
         cut.collect()
     }
@@ -104,7 +106,7 @@ impl Table {
 
     /// For a page.
     pub fn html(&self) -> String {
-        let mut page = format!("<h3>{}</h3>", escape(&self.title));
+        let mut page = format!("<h3>{}</h3>", xml(&self.title));
         if !self.rows.is_empty() {
             page += "<div class=\"scroll\"><table>";
             if self.columns.iter().any(|column| !column.head().is_empty()) {
@@ -117,7 +119,7 @@ impl Table {
             page += "</table></div>";
         }
         for note in &self.notes {
-            let _ = write!(page, "<p>{}</p>", escape(note));
+            let _ = write!(page, "<p>{}</p>", xml(note));
         }
         page
     }
@@ -130,7 +132,7 @@ impl Table {
                 Column::Right(_) => " class=\"number\"",
                 Column::Token(_) => " class=\"text\"",
             };
-            let _ = write!(row, "<{tag}{class}>{}</{tag}>", escape(cell));
+            let _ = write!(row, "<{tag}{class}>{}</{tag}>", xml(cell));
         }
         row + "</tr>"
     }

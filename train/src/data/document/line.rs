@@ -1,15 +1,15 @@
-//! Lines of bytes from a file, none longer than allowed, with the hash of everything read.
+//! Lines of bytes from a file, none longer than allowed.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
+use super::input::Input;
 use crate::error::{Error, Problem};
-use crate::hash::hexadecimal;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// A longer line is not measured to its end: a device has none.
+const MEASURED_MAX: u64 = 1 << 30;
+
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One line with its line end.
 pub(super) struct Line {
@@ -39,56 +39,80 @@ impl Line {
 
 /// Reads lines.
 pub(super) struct Lines {
-    input: BufReader<File>,
+    input: BufReader<Input>,
     path: PathBuf,
     max_line_bytes: u64,
-    hash: Sha256,
+    advises_options: bool,
     offset: u64,
     number: u64,
 }
 
 impl Lines {
-    pub fn new(file: File, path: &Path, max_line_bytes: u64) -> Self {
+    pub fn new(input: Input, path: &Path, max_line_bytes: u64) -> Self {
         Self {
-            input: BufReader::with_capacity(1 << 16, file),
+            input: BufReader::with_capacity(1 << 16, input),
             path: path.to_path_buf(),
             max_line_bytes,
-            hash: Sha256::new(),
+            advises_options: false,
             offset: 0,
             number: 0,
         }
     }
 
-    pub fn offset(&self) -> u64 {
-        self.offset
+    /// Lets errors advise the option for long lines.
+    pub fn advise_options(&mut self) {
+        self.advises_options = true;
     }
 
-    pub fn sha256(&self) -> String {
-        hexadecimal(&self.hash.clone().finalize())
+    pub fn input(&self) -> &Input {
+        self.input.get_ref()
+    }
+
+    /// The number of the last line that was read.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The same from a file without a name in a directory, and how many bytes it holds; before any line was read.
+    pub fn spooled(self, directory: &Path) -> Result<(Self, u64), Error> {
+        let (input, bytes) = self.input.into_inner().spooled(&self.path, directory)?;
+        let mut lines = Self::new(input, &self.path, self.max_line_bytes);
+        lines.advises_options = self.advises_options;
+        Ok((lines, bytes))
+    }
+
+    /// Reads to the end and counts the bytes of the text.
+    pub fn count_bytes(mut self) -> Result<u64, Error> {
+        let counted = io::copy(&mut self.input, &mut io::sink());
+        counted.map_err(|e| self.input().error(&self.path, e))
     }
 
     /// The next line, or `None` at the end of the file.
     pub fn next(&mut self) -> Result<Option<Line>, Error> {
         let mut bytes = Vec::new();
         let mut limited = (&mut self.input).take(self.max_line_bytes.saturating_add(1));
-        let unreadable = |e| Error::resource(&self.path, "read", e);
-        limited.read_until(b'\n', &mut bytes).map_err(unreadable)?;
+        let read = limited.read_until(b'\n', &mut bytes);
+        read.map_err(|e| self.input().error(&self.path, e))?;
         if bytes.is_empty() {
             return Ok(None);
         }
         self.number += 1;
         let length = bytes.strip_suffix(b"\n").unwrap_or(&bytes).len() as u64;
         if length > self.max_line_bytes {
-            let rest = rest_of_line(&mut self.input).map_err(unreadable)?;
+            let rest = rest_of_line(&mut (&mut self.input).take(MEASURED_MAX));
+            let rest = rest.map_err(|e| self.input().error(&self.path, e))?;
             let place = format!("line {}", self.number);
-            let found = format!("{} bytes", length + rest);
+            let found = match rest < MEASURED_MAX {
+                true => format!("{} bytes", length + rest),
+                false => format!("more than {rest} bytes"),
+            };
             let expected = format!("at most {}", self.max_line_bytes);
             let problem = Problem::new(&self.path, place, found, expected);
-            return Err(Error::Invalid(
-                problem.advise("break the line or raise --max-line-bytes"),
-            ));
+            return Err(Error::Invalid(problem.advise(match self.advises_options {
+                true => "break the line or raise --max-line-bytes",
+                false => "break the line",
+            })));
         }
-        self.hash.update(&bytes);
         let mut start = self.offset;
         self.offset += bytes.len() as u64;
         if start == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
@@ -158,7 +182,8 @@ mod tests {
     fn lines(bytes: &[u8], max: u64) -> Result<Vec<Vec<u8>>, Error> {
         let path = tempfile::tempdir().unwrap().keep().join("t.txt");
         std::fs::write(&path, bytes).unwrap();
-        let mut lines = Lines::new(File::open(&path).unwrap(), &path, max);
+        let mut lines = Lines::new(Input::open(&path).unwrap(), &path, max);
+        lines.advise_options();
         let mut all = Vec::new();
         while let Some(line) = lines.next()? {
             all.push(line.bytes);

@@ -21,8 +21,10 @@ pub(super) struct Piece {
     pub text: String,
     /// What it stands for; nothing for added tokens.
     pub bytes: Vec<u8>,
-    /// Whether it is one token wherever it is spelled out.
+    /// Whether it is one of the added tokens.
     pub is_added: bool,
+    /// Whether it is an added token that its file calls special.
+    pub is_special: bool,
 }
 
 /// A vocabulary that holds together.
@@ -32,7 +34,7 @@ pub(super) struct Checked {
     pub specials: Specials,
     /// What happens before.
     pub normalise: Normalise,
-    /// Words are cut by GPT-2's pattern, so a space between letters always starts a new one.
+    /// Words are cut by GPT-2's pattern and nothing changes the text before, so a space behind a letter starts a new one.
     pub cuts_at_spaces: bool,
 }
 
@@ -74,6 +76,9 @@ pub(super) fn check(path: &Path, file: &[u8]) -> Result<Checked, Problem> {
         other => Err(checker.problem("/model/type", quoted(other), "\"BPE\" or \"WordLevel\"")),
     }
 }
+
+/// What ends a document in tokenizers of others.
+const ENDS: [&str; 4] = ["</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>"];
 
 struct Checker<'a> {
     path: &'a Path,
@@ -145,7 +150,12 @@ impl Checker<'_> {
             specials,
             pieces,
             normalise,
-            cuts_at_spaces: own_pattern && uses_regex && !adds_space && self.plain_added(),
+            // Unicode's forms can join or move what lies beside a space.
+            cuts_at_spaces: own_pattern
+                && uses_regex
+                && !adds_space
+                && normalise == Normalise::None
+                && self.plain_added(),
         })
     }
 
@@ -226,10 +236,10 @@ impl Checker<'_> {
             let expected = "the special tokens and at least one more";
             return Err(self.problem("/model/vocab", format!("{} tokens", named.len()), expected));
         }
-        let is_added: Vec<&str> = self
+        let is_special: HashMap<&str, bool> = self
             .added()
             .iter()
-            .filter_map(|token| token["content"].as_str())
+            .filter_map(|token| Some((token["content"].as_str()?, token["special"] == true)))
             .collect();
         let mut pieces: Vec<Option<Piece>> = named.iter().map(|_| None).collect();
         for (pointer, text, id) in &named {
@@ -240,7 +250,8 @@ impl Checker<'_> {
                     *slot = Some(Piece {
                         text: text.to_string(),
                         bytes: Vec::new(),
-                        is_added: is_added.contains(text),
+                        is_added: is_special.contains_key(text),
+                        is_special: is_special.get(text) == Some(&true),
                     });
                 }
                 Some(Some(other)) => {
@@ -254,14 +265,11 @@ impl Checker<'_> {
         Ok(pieces.into_iter().flatten().collect())
     }
 
-    /// Whether it has none of our special tokens but `<unk>`, and says itself what is unknown.
+    /// Whether it lacks some of our special tokens, and says itself what is unknown.
     fn is_of_others(&self) -> bool {
-        let mut added = self.added().iter();
-        let has_ours = added.any(|token| {
-            let ours = Specials::TEXTS[..3].iter();
-            ours.into_iter().any(|text| token["content"] == *text)
-        });
-        !has_ours && self.json["model"]["unk_token"].is_string()
+        let mut ours = Specials::TEXTS.iter();
+        let has_all = ours.all(|text| self.added().iter().any(|token| token["content"] == *text));
+        !has_all && self.json["model"]["unk_token"].is_string()
     }
 
     fn specials_of_others(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
@@ -275,9 +283,9 @@ impl Checker<'_> {
             self.problem("/model/unk_token", found, "an added token")
         })?;
         Ok(Specials {
-            begin: None,
-            end: None,
-            pad: id("[PAD]"),
+            begin: id("<s>"),
+            end: ENDS.iter().find_map(|text| id(text)),
+            pad: id("[PAD]").or_else(|| id("<pad>")),
             unknown,
         })
     }
@@ -367,19 +375,21 @@ impl Checker<'_> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the added tokens are the four specials, or those of others `<unk>` alone, matched wherever they are spelled
+    /// Whether the added tokens are the specials alone, of others those that they have, matched wherever they are spelled
     /// out.
     fn plain_added(&self) -> bool {
         let flags = ["single_word", "lstrip", "rstrip", "normalized"];
-        let expected = match self.is_of_others() {
-            true => 1,
-            false => Specials::TEXTS.len(),
+        let unknown = &self.json["model"]["unk_token"];
+        let of_others = self.is_of_others();
+        let is_special = |token: &Value| {
+            let text = &token["content"];
+            let end = || ENDS.iter().any(|end| text == end);
+            Specials::TEXTS.iter().any(|special| text == special)
+                || of_others && (text == unknown || end())
         };
-        self.added().len() == expected
-            && self
-                .added()
-                .iter()
-                .all(|token| flags.iter().all(|flag| token[flag] == false))
+        self.added()
+            .iter()
+            .all(|token| is_special(token) && flags.iter().all(|flag| token[flag] == false))
     }
 
     fn text(&self, pointer: &str) -> Result<&str, Problem> {

@@ -17,6 +17,14 @@ fn full_width_forms_have_the_ids_of_half_width_ones_as_in_the_library() {
         for text in [text, "甲<unk>，＜unk＞丙", "", "１<s>2"] {
             let library = tokenizer.encoder.encode_fast(text, false).unwrap();
             assert_eq!(tokenizer.encode(text), library.get_ids(), "{text:?}");
+            assert_eq!(tests::bytes_of_spans(&tokenizer, text), text.len());
+        }
+        let spans = &tokenizer.encode_spans(&["甲，丙"])[0].spans;
+        assert_eq!(spans, &[(1, 3), (2, 3)]);
+        let parsing = tokenizer.with_spelled_specials(SpelledSpecials::Parse);
+        for text in ["甲<unk>，＜unk＞丙", "１<s>2"] {
+            let library = parsing.encoder.encode_fast(text, false).unwrap();
+            assert_eq!(parsing.encode(text), library.get_ids(), "{text:?}");
         }
     }
     let plain = train(Normalise::None);
@@ -94,7 +102,12 @@ fn byte_pairs_of_others_load_without_our_special_tokens_and_without_all_bytes() 
         (" ", vec![5]),
     ] {
         assert_eq!(tokenizer.encode(text), ids, "{text:?}");
+        assert_eq!(tests::bytes_of_spans(&tokenizer, text), text.len());
     }
+    // The space in front is nowhere in the text; the ligature and the unknown sign are.
+    let spans = &tokenizer.encode_spans(&["ａ%é"])[0].spans;
+    assert_eq!(spans, &[(0, 3), (1, 1), (2, 1), (3, 1)]);
+    assert_eq!(tokenizer.cut(), super::super::cut::Cut::Nowhere);
     assert_eq!(tokenizer.decode(&[9, 1, 5, 10]), " a bc");
     assert_eq!(
         (tokenizer.kind(), tokenizer.normalise()),

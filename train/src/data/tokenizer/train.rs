@@ -14,8 +14,9 @@ use tokenizers::{
 };
 
 use super::check::{CHARACTER_PATTERN, byte_characters};
+use super::encode::chunks;
 use super::half_width::{half_width, normalizer};
-use super::{Normalise, Specials, chunks, one_line};
+use super::{Normalise, Specials, one_line};
 use crate::error::{Error, Problem};
 
 const SPECIALS: usize = Specials::TEXTS.len();

@@ -1,9 +1,13 @@
 //! The rules of the ladder.
+//!
+//! What is said in steps of a stage must fit the stage: rows end with it, ramps and warm-ups end in it, no group rests
+//! longer. What is said as a share of the stage follows its length. So a stage made shorter or longer is still the
+//! stage that its recipe describes, or an error.
 
 use super::{MOST_STEPS, Section, walk};
 use crate::data::DifficultySource;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS, Schedule};
-use crate::recipe::stage::VALID_METRICS;
+use crate::recipe::stage::{Row, VALID_METRICS};
 use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
 use brian::route::policy::Teacher;
 use std::collections::HashSet;
@@ -36,6 +40,99 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
             gate(bounds, recipe, &section);
         }
     }
+}
+
+/// Reports every schedule that does not end with its stage. Runs made before this rule go on without it.
+pub(super) fn check_fit(recipe: &Recipe, root: &Section<'_>) {
+    for (index, stage) in recipe.stage.iter().enumerate() {
+        let section = root.key("stage").index(index);
+        rows(stage, &section);
+        ramps(stage, &section);
+    }
+}
+
+/// The first row lasts at least a step, the last one ends with the stage.
+fn rows(stage: &Stage, section: &Section<'_>) {
+    let Policy::Scheduled { schedule, .. } = &stage.policy else {
+        return;
+    };
+    let (Some(first), Some(last)) = (schedule.first(), schedule.last()) else {
+        return;
+    };
+    let steps = section.path.key("steps");
+    let rows = section.key("policy").key("schedule");
+    let key = |row: &Row| match row.until_share {
+        Some(_) => "until_share",
+        None => "until_step",
+    };
+    rows.index(0).relate(
+        key(first),
+        std::slice::from_ref(&steps),
+        first.until(stage.steps) > 0,
+        "at least one step of the stage",
+    );
+    rows.index(schedule.len() - 1).relate_with_advice(
+        key(last),
+        &[steps],
+        last.until(stage.steps) == stage.steps,
+        match last.until_share {
+            Some(_) => "1.0: the last row ends with the stage".to_string(),
+            None => format!("{}: the last row ends with the stage", stage.steps),
+        },
+        "write until_share in the place of until_step in every row, and 1.0 in the last, so that rows follow the length \
+         of the stage; or move the rows with `steps`",
+    );
+}
+
+/// A ramp ends before its stage does.
+fn ramps(stage: &Stage, section: &Section<'_>) {
+    let Some(walk) = &stage.walk else {
+        return;
+    };
+    let section = section.key("walk").key("exploration");
+    let ramps = [
+        ("noise_std", walk.exploration.noise_std),
+        (
+            "override_probability",
+            walk.exploration.override_probability,
+        ),
+    ];
+    for (key, ramp) in ramps {
+        let steps = ramp.steps.unwrap_or(0);
+        section.key(key).relate_with_advice(
+            "steps",
+            &[],
+            ramp.from == ramp.to || steps <= stage.steps,
+            format!(
+                "at most the {} steps of the stage, so that the ramp reaches its end",
+                stage.steps
+            ),
+            "write `share = 1.0` in the place of `steps` for a ramp that follows the length of the stage",
+        );
+    }
+}
+
+/// What is allowed and yet worth a line: a stage that its warm-up or a resting group nearly fills.
+pub(super) fn remarks(recipe: &Recipe) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for stage in &recipe.stage {
+        let (name, steps) = (&stage.name, stage.steps);
+        let warmup = stage.learning_rate.warmup_steps(steps);
+        if warmup > steps / 2 {
+            remarks.push(format!(
+                "stage {name}: the warm-up takes {warmup} of its {steps} steps; learning_rate.warmup_share in the place of \
+                 warmup_steps follows the length of the stage"
+            ));
+        }
+        let resting = stage.freeze.iter();
+        for freeze in resting.filter(|freeze| freeze.until(steps) == steps) {
+            remarks.push(format!(
+                "stage {name}: the group {} rests for all {steps} steps of it",
+                freeze.group
+            ));
+        }
+    }
+    remarks
 }
 
 fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
@@ -88,11 +185,19 @@ fn learning_rate(stage: &Stage, section: &Section<'_>) {
         peak > 0.0 && peak <= 1.0,
         "more than 0 and at most 1",
     );
-    rate.relate(
+    let (warmup_steps, warmup_share) = stage.learning_rate.warmup();
+    rate.either("warmup_steps", warmup_steps, "warmup_share", warmup_share);
+    rate.relate_with_advice(
         "warmup_steps",
         &[section.path.key("steps")],
-        stage.learning_rate.warmup_steps() < stage.steps,
+        warmup_steps.is_none_or(|warmup| warmup < stage.steps),
         format!("fewer than the {} steps of the stage", stage.steps),
+        "write warmup_share in the place of warmup_steps for a warm-up that follows the length of the stage",
+    );
+    rate.require(
+        "warmup_share",
+        warmup_share.is_none_or(|share| (0.0..1.0).contains(&share)),
+        "at least 0 and less than 1",
     );
     if let Schedule::WarmupCosine { floor, .. } = &stage.learning_rate {
         let holds = (0.0..=peak).contains(floor);
@@ -120,11 +225,19 @@ fn freeze(stage: &Stage, section: &Section<'_>) {
         }
         let once = frozen.insert(&freeze.group);
         freeze_section.require("group", once, "every group once");
+        let (step, share) = (freeze.until_step, freeze.until_share);
+        freeze_section.either("until_step", step, "until_share", share);
         freeze_section.relate(
             "until_step",
             &[section.path.key("steps")],
-            (1..=stage.steps).contains(&freeze.until_step),
+            step.is_none_or(|step| (1..=stage.steps).contains(&step)),
             format!("from 1 to the {} steps of the stage", stage.steps),
+        );
+        freeze_section.relate(
+            "until_share",
+            &[section.path.key("steps")],
+            share.is_none_or(|share| share <= 1.0 && freeze.until(stage.steps) > 0),
+            "at least a step of the stage and at most 1.0, all of it",
         );
     }
 }

@@ -18,13 +18,14 @@ pub(super) fn check(stage: &Stage, model: &ModelConfig, section: &Section<'_>) {
         };
         section.report.add(&path, found, expected);
     }
-    of_policy(&stage.policy, model, &section.key("policy"));
+    of_policy(stage, model, &section.key("policy"));
     if let Some(walk) = &stage.walk {
         of_walk(walk, &section.key("walk"));
     }
 }
 
-fn of_policy(policy: &Policy, model: &ModelConfig, section: &Section<'_>) {
+fn of_policy(stage: &Stage, model: &ModelConfig, section: &Section<'_>) {
+    let policy = &stage.policy;
     if let (Some(Teacher::Path { blocks }), ModelConfig::Brian(config)) = (policy.teacher(), model)
     {
         let holds = blocks.iter().all(|&block| block < config.n_pool);
@@ -46,12 +47,18 @@ fn of_policy(policy: &Policy, model: &ModelConfig, section: &Section<'_>) {
     }
     if let Policy::Scheduled { schedule, .. } = policy {
         section.require("schedule", !schedule.is_empty(), "at least one row");
-        let rises = schedule
-            .windows(2)
-            .all(|pair| pair[0].until_step < pair[1].until_step);
-        section.require("schedule", rises, "rows whose until_step rises");
+        let ends: Vec<u64> = schedule.iter().map(|row| row.until(stage.steps)).collect();
+        let rises = ends.windows(2).all(|pair| pair[0] < pair[1]);
+        let expected = match schedule.iter().all(|row| row.until_share.is_none()) {
+            true => "rows whose until_step rises".to_string(),
+            false => format!("rows whose ends rise; in steps of the stage they are {ends:?}"),
+        };
+        section.require("schedule", rises, expected);
         for (index, row) in schedule.iter().enumerate() {
             let section = section.key("schedule").index(index);
+            let (step, share) = (row.until_step, row.until_share);
+            section.either("until_step", step, "until_share", share);
+            section.share("until_share", share.unwrap_or(1.0));
             section.share("router_probability", row.router_probability);
             section.least("imitation", row.imitation, 0.0);
         }
@@ -72,6 +79,19 @@ fn of_walk(walk: &Walk, section: &Section<'_>) {
     let counts = walk.constraint.min_exit_step > 0;
     constraint.require("min_exit_step", counts, "at least 1, the first step");
     let exploration = section.key("exploration");
+    let ramps = [
+        ("noise_std", walk.exploration.noise_std),
+        (
+            "override_probability",
+            walk.exploration.override_probability,
+        ),
+    ];
+    for (key, ramp) in ramps {
+        let section = exploration.key(key);
+        section.either("steps", ramp.steps, "share", ramp.share);
+        let holds = ramp.share.is_none_or(|share| share > 0.0 && share <= 1.0);
+        section.require("share", holds, "more than 0 and at most 1, the whole stage");
+    }
     let ends = |decay: &Decay| [("from", decay.from), ("to", decay.to)];
     for (key, value) in ends(&walk.exploration.noise_std) {
         exploration.key("noise_std").least(key, value, 0.0);

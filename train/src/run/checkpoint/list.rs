@@ -27,9 +27,9 @@ pub fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, Error> {
 /// The lock proves that no living process is at it.
 ///
 /// # Errors
-/// `Resource` if one cannot be removed.
+/// `Invalid` if the directory of checkpoints is a link, `Resource` if one cannot be removed.
 pub fn remove_stale(run: &RunDirectory, _held: &Lock) -> Result<Vec<PathBuf>, Error> {
-    let mut stale = entries(&run.checkpoints())?;
+    let mut stale = entries(&run.own_checkpoints()?)?;
     stale.extend(entries(run.path())?);
     stale.retain(|path| {
         let name = file_name(path);

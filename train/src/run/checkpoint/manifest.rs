@@ -13,8 +13,11 @@ use sha2::{Digest, Sha256};
 
 use super::list::step_of;
 use crate::error::Problem;
+use crate::file;
 use crate::hash::hexadecimal;
+use crate::keys::distinct;
 use crate::run::tensors::{self, TensorMap};
+use crate::text::json_complaint;
 
 /// Name of the manifest inside a checkpoint.
 pub const MANIFEST: &str = "manifest.json";
@@ -22,6 +25,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const STATE: &str = "state.json";
 /// The layout of a checkpoint this program writes and reads.
 pub const MANIFEST_FORMAT: u32 = 1;
+/// The longest manifest that is read: a million tensors.
+const MANIFEST_BYTES: u64 = 256 << 20;
 
 /// The content of `manifest.json`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +39,7 @@ pub struct Manifest {
     /// Position of its stage in the ladder; retention keeps the last checkpoint of each.
     pub stage_index: usize,
     /// Every other file of the checkpoint, by name.
+    #[serde(deserialize_with = "distinct")]
     pub files: BTreeMap<String, FileRecord>,
 }
 
@@ -46,7 +52,32 @@ pub struct FileRecord {
     /// Its SHA-256 in lower-case hexadecimal.
     pub sha256: String,
     /// Its tensors by name; empty for a file that is not safetensors.
+    #[serde(deserialize_with = "distinct")]
     pub tensors: BTreeMap<String, TensorRecord>,
+}
+
+/// What is wrong with a checkpoint.
+#[derive(Debug)]
+pub enum Flaw {
+    /// Not all of it is what was written: an older checkpoint may serve.
+    Damage(Problem),
+    /// It is what was written, hashes say, and cannot be used: nothing else is taken in its place.
+    Content(Problem),
+}
+
+impl Flaw {
+    /// Whatever it is.
+    pub fn problem(self) -> Problem {
+        match self {
+            Self::Damage(problem) | Self::Content(problem) => problem,
+        }
+    }
+}
+
+impl From<Problem> for Flaw {
+    fn from(problem: Problem) -> Self {
+        Self::Damage(problem)
+    }
 }
 
 /// What the manifest says of one tensor.
@@ -73,10 +104,13 @@ impl Manifest {
     /// Reads the manifest of a checkpoint and holds it against the directory's name and listing.
     pub fn read(checkpoint: &Path) -> Result<Self, Problem> {
         let path = checkpoint.join(MANIFEST);
-        let bytes = fs::read(&path)
-            .map_err(|error| Problem::new(&path, "", error.to_string(), "a readable manifest"))?;
-        let manifest: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::new(&path, "", error.to_string(), "a manifest"))?;
+        let expected = "a manifest";
+        let bytes = file::read_regular(&path, expected, MANIFEST_BYTES)
+            .map_err(|error| file::problem(error, &path, expected))?;
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            Problem::new(&path, place, json_complaint(&error), expected)
+        })?;
         let differs = |place: &str, found: u64, expected: u64| {
             Err(Problem::new(
                 &path,
@@ -118,9 +152,10 @@ impl Manifest {
     }
 
     /// The tensors of one file, after size, hash, names and shapes were found right.
-    pub fn tensors(&self, checkpoint: &Path, name: &str) -> Result<TensorMap, Problem> {
+    pub fn tensors(&self, checkpoint: &Path, name: &str) -> Result<TensorMap, Flaw> {
         let path = checkpoint.join(name);
-        let found = tensors::parse(&path, &self.bytes(checkpoint, name)?)?;
+        let bytes = self.bytes(checkpoint, name)?;
+        let found = tensors::parse(&path, &bytes).map_err(Flaw::Content)?;
         let expected = &self.record(checkpoint, name)?.tensors;
         for (tensor, record) in expected {
             let found = found
@@ -129,17 +164,13 @@ impl Manifest {
             if found.as_ref() != Some(record) {
                 let found = found.map_or("none".to_string(), |found| found.to_string());
                 let place = format!("tensor {tensor}");
-                return Err(Problem::new(&path, place, found, record.to_string()));
+                return Err(Problem::new(&path, place, found, record.to_string()).into());
             }
         }
         if let Some(extra) = found.keys().find(|tensor| !expected.contains_key(*tensor)) {
             let place = format!("tensor {extra}");
-            return Err(Problem::new(
-                &path,
-                place,
-                "an extra tensor",
-                "what the manifest lists",
-            ));
+            let expected = "what the manifest lists";
+            return Err(Problem::new(&path, place, "an extra tensor", expected).into());
         }
         Ok(found)
     }
@@ -211,7 +242,9 @@ impl std::fmt::Display for TensorRecord {
 }
 
 fn open(path: &Path, expected_bytes: u64) -> Result<File, Problem> {
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let expected = "a readable file of this checkpoint";
+    let file =
+        file::open_regular(path, expected).map_err(|error| file::problem(error, path, expected))?;
     let bytes = file
         .metadata()
         .map_err(|error| unreadable(path, &error))?

@@ -2,13 +2,16 @@
 //!
 //! One directory per step, written under another name and renamed into place; see the picture in [`crate::run`].
 
+mod glance;
 mod list;
 mod manifest;
+pub mod prune;
 mod restore;
 mod retention;
 mod save;
 mod state;
 
+pub use glance::{Glance, glance, weights_sha256};
 pub(super) use list::file_name;
 pub use list::{list, remove_stale};
 pub(super) use manifest::{FileRecord, TensorRecord};

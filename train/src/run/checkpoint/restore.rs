@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::list::list;
-use super::manifest::{Manifest, STATE};
+use super::manifest::{Flaw, Manifest, STATE};
 use super::state::{STATE_FORMAT, Snapshot, State};
 use crate::error::{Error, Problem};
 use crate::run::directory::RunDirectory;
-use crate::run::tensors::{self, TensorMap};
+use crate::run::tensors::{self, TensorMap, require_finite};
+use crate::text::json_complaint;
 
 /// A checkpoint that verified, and what did not on the way to it.
 #[derive(Debug)]
@@ -23,7 +24,8 @@ pub struct Loaded {
 /// The newest checkpoint that verifies, or nothing if the run has none yet.
 ///
 /// # Errors
-/// `Invalid` if there are checkpoints but none verifies, naming the newest and what is wrong with it.
+/// `Invalid` if there are checkpoints but none verifies, naming the newest and what is wrong with it; or if one holds what
+/// was written, and that is no checkpoint of ours.
 pub fn latest(run: &RunDirectory) -> Result<Option<Loaded>, Error> {
     let mut skipped = Vec::new();
     for (_, path) in list(run)?.into_iter().rev() {
@@ -35,7 +37,8 @@ pub fn latest(run: &RunDirectory) -> Result<Option<Loaded>, Error> {
                     skipped,
                 }));
             }
-            Err(problem) => skipped.push(problem),
+            Err(Flaw::Damage(problem)) => skipped.push(problem),
+            Err(Flaw::Content(problem)) => return Err(Error::Invalid(problem)),
         }
     }
     let advice = "no older checkpoint verifies; restore one, or start a new run";
@@ -50,7 +53,7 @@ pub fn latest(run: &RunDirectory) -> Result<Option<Loaded>, Error> {
 /// # Errors
 /// `Invalid` naming the first file that is not what the manifest says.
 pub fn load(checkpoint: &Path) -> Result<Snapshot, Error> {
-    read(checkpoint).map_err(Error::Invalid)
+    read(checkpoint).map_err(|flaw| Error::Invalid(flaw.problem()))
 }
 
 /// Reads every file of a checkpoint again and returns all that is wrong; empty if nothing is.
@@ -61,21 +64,31 @@ pub fn verify(checkpoint: &Path) -> Vec<Problem> {
     };
     let tensors = ["model", "optim"].into_iter().flat_map(|stem| {
         let shards = manifest.shards(stem).into_iter();
-        shards.filter_map(|name| manifest.tensors(checkpoint, name).err())
+        shards.filter_map(|name| match manifest.tensors(checkpoint, name) {
+            Ok(found) => require_finite(&found, &checkpoint.join(name)).err(),
+            Err(flaw) => Some(flaw.problem()),
+        })
     });
-    tensors
-        .chain(read_state(&manifest, checkpoint).err())
-        .collect()
+    let state = read_state(&manifest, checkpoint).err().map(Flaw::problem);
+    tensors.chain(state).collect()
 }
 
-fn read(checkpoint: &Path) -> Result<Snapshot, Problem> {
+fn read(checkpoint: &Path) -> Result<Snapshot, Flaw> {
     let manifest = Manifest::read(checkpoint)?;
     let tensors = |stem: &str| {
         let mut all = TensorMap::new();
         for name in manifest.shards(stem) {
-            all.append(&mut manifest.tensors(checkpoint, name)?);
+            let mut shard = manifest.tensors(checkpoint, name)?;
+            if let Some(twice) = shard.keys().find(|tensor| all.contains_key(*tensor)) {
+                let (file, place) = (checkpoint.join(name), format!("tensor {twice}"));
+                let expected = "each tensor in one shard";
+                let problem =
+                    Problem::new(file, place, "the same name as in a shard before", expected);
+                return Err(Flaw::Content(problem));
+            }
+            all.append(&mut shard);
         }
-        tensors::join(checkpoint, all)
+        tensors::join(checkpoint, all).map_err(Flaw::Content)
     };
     Ok(Snapshot {
         state: read_state(&manifest, checkpoint)?,
@@ -84,12 +97,17 @@ fn read(checkpoint: &Path) -> Result<Snapshot, Problem> {
     })
 }
 
-fn read_state(manifest: &Manifest, checkpoint: &Path) -> Result<State, Problem> {
+pub(super) fn read_state(manifest: &Manifest, checkpoint: &Path) -> Result<State, Flaw> {
     let path = checkpoint.join(STATE);
-    let state: State = serde_json::from_slice(&manifest.bytes(checkpoint, STATE)?)
-        .map_err(|error| Problem::new(&path, "", error.to_string(), "the state of a run"))?;
-    let differs =
-        |place, found: String, expected: String| Err(Problem::new(&path, place, found, expected));
+    let bytes = manifest.bytes(checkpoint, STATE)?;
+    let state: State = serde_json::from_slice(&bytes).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        let found = json_complaint(&error);
+        Flaw::Content(Problem::new(&path, place, found, "the state of a run"))
+    })?;
+    let differs = |place: &str, found: String, expected: String| {
+        Err(Flaw::Content(Problem::new(&path, place, found, expected)))
+    };
     if state.format != STATE_FORMAT {
         return differs("format", state.format.to_string(), STATE_FORMAT.to_string());
     }
@@ -97,6 +115,9 @@ fn read_state(manifest: &Manifest, checkpoint: &Path) -> Result<State, Problem> 
         let says = |step, stage_index| format!("step {step} of stage {stage_index}");
         let expected = says(manifest.step, manifest.stage_index);
         return differs("step", says(state.step, state.stage_index), expected);
+    }
+    if let Some((field, found, expected)) = state.impossible() {
+        return differs(field, found, expected);
     }
     Ok(state)
 }

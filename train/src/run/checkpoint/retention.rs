@@ -47,7 +47,7 @@ pub fn apply(
 }
 
 /// Deletes by renaming first, so that a kill half-way leaves no directory that looks like a checkpoint.
-fn delete(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+pub(super) fn delete(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
     let trash: PathBuf =
         path.with_file_name(format!(".trash-{}-{}", file_name(path), disk::nonce()));
     disk::rename(disk, path, &trash)?;

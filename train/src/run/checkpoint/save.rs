@@ -22,7 +22,7 @@ use crate::run::tensors::{value_bytes, write_shards};
 /// last `keep_last` (at least 2) that verify stay, the best one, and the last of each finished stage.
 ///
 /// # Errors
-/// `Resource` if the disk is full or says no: the earlier checkpoints are intact and nothing half-written is left.
+/// `Invalid` if the directory of checkpoints is a link. `Resource` if the disk is full or says no: the earlier checkpoints are intact and nothing half-written is left.
 /// `Numerical` if a number of the state is not finite.
 pub fn save(run: &RunDirectory, snapshot: &Snapshot, keep_last: usize) -> Result<PathBuf, Error> {
     save_on(&System, run, snapshot, keep_last)
@@ -40,7 +40,7 @@ pub fn save_on(
         let text = format!("step {step}: the checkpoint's {field} is not finite");
         return Err(Error::Numerical(text));
     }
-    let parent = run.checkpoints();
+    let parent = run.own_checkpoints()?;
     let target = parent.join(format!("step-{:08}", snapshot.state.step));
     if !already_saved(disk, &target)? {
         write_new(disk, &parent, &target, snapshot)?;

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::keys::distinct;
 use crate::run::tensors::TensorMap;
 
 /// The version of `state.json` this program writes and reads.
 pub const STATE_FORMAT: u32 = 1;
+/// No counter of a run is larger: up to here every JSON reader knows whole numbers.
+const MOST: u64 = 1 << 53;
 
 /// Everything a checkpoint holds, in the memory of the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,12 +43,15 @@ pub struct State {
     /// Targets that training has seen.
     pub tokens: u64,
     /// How often the optimizer has updated each parameter, by path.
+    #[serde(deserialize_with = "distinct")]
     pub optimizer_times: BTreeMap<String, u64>,
     /// What each hook wants to find again, by its name.
+    #[serde(deserialize_with = "distinct")]
     pub hooks: BTreeMap<String, Value>,
     /// The best validation so far; its checkpoint is kept.
     pub best: Option<Best>,
     /// The last validation's numbers of this stage.
+    #[serde(deserialize_with = "distinct")]
     pub stage_valid: BTreeMap<String, f64>,
     /// Time spent training, in seconds, over all sittings.
     pub wall_s: f64,
@@ -54,6 +60,7 @@ pub struct State {
     /// Hash of the tokenizer's file.
     pub tokenizer_sha256: String,
     /// Hash of each data file, by the path in the recipe.
+    #[serde(deserialize_with = "distinct")]
     pub data_sha256: BTreeMap<String, String>,
     /// The program that wrote this.
     pub nerve_version: String,
@@ -74,6 +81,29 @@ pub struct Best {
 }
 
 impl State {
+    /// The first number that no training of ours could have left: its name, what it is and what it should be.
+    pub(super) fn impossible(&self) -> Option<(&'static str, String, String)> {
+        let counters = [
+            ("step", self.step),
+            ("stage_step", self.stage_step),
+            ("micro_batches", self.micro_batches),
+            ("tokens", self.tokens),
+        ];
+        if let Some((name, value)) = counters.iter().find(|(_, value)| *value > MOST) {
+            return Some((name, value.to_string(), format!("at most {MOST}")));
+        }
+        let updates = self.optimizer_times.values().max().copied();
+        if let Some(updates) = updates.filter(|updates| *updates > self.step) {
+            let expected = format!("at most {}, the step", self.step);
+            return Some(("optimizer_times", updates.to_string(), expected));
+        }
+        let is_time = self.wall_s >= 0.0;
+        (!is_time).then(|| {
+            let expected = "seconds, at least 0".to_string();
+            ("wall_s", self.wall_s.to_string(), expected)
+        })
+    }
+
     /// The name of the first field that JSON could not bring back.
     pub(super) fn not_finite(&self) -> Option<String> {
         let best = self.best.map_or(0.0, |best| best.value);

@@ -1,0 +1,344 @@
+//! `nerve data ngrams`: what n-gram models of a training split lose on other splits, as KenLM would estimate and query them.
+//!
+//! The targets are those of `nerve eval`: every token of every document, its end included, behind the start symbol.
+
+use std::f64::consts::LN_2;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::answer::{aligned, print, print_json};
+use crate::cli::data::NgramsArgs;
+use crate::data::ngram::{FALLBACK_DISCOUNTS, Fallback, KneserNey};
+use crate::data::{Split, StartRule, Tokenizer};
+use crate::error::{Error, Problem};
+use crate::say::note;
+use crate::task::ratio_standard_error;
+
+/// Orders where none is asked for.
+const ORDERS: [usize; 4] = [1, 2, 3, 5];
+
+/// The highest order that can be asked for.
+const ORDER_MAX: usize = 16;
+
+/// Estimates a model of every order and prints one row for each held-out split.
+///
+/// # Errors
+/// `Config` for an order that is none; `Invalid` if a split is broken, was made with another tokenizer, has nothing to predict
+/// or a token that the models cannot predict, or if no training document is as long as an order that was asked for.
+pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
+    check_orders(&arguments.order)?;
+    let train = Split::open(&arguments.split)?;
+    check_size(&train)?;
+    let text = Text::open(&train, arguments.start)?;
+    let held_out: Vec<Split> = arguments
+        .valid
+        .iter()
+        .map(|path| open_like(path, &train))
+        .collect::<Result<_, _>>()?;
+    let sequences = text.sequences(&train);
+    let predictable = text.predictable(&sequences);
+    let orders = match arguments.order.is_empty() {
+        true => &ORDERS[..],
+        false => &arguments.order,
+    };
+    let mut rows = Vec::new();
+    let mut said = Vec::new();
+    for &order in orders {
+        let of_train = sequences.iter().map(Vec::as_slice);
+        let model = KneserNey::count(predictable.clone(), order, of_train);
+        if model.longest_ngram() < order {
+            match arguments.order.is_empty() {
+                true => note(&too_short(&train, &model, order).to_string()),
+                false => return Err(Error::Invalid(too_short(&train, &model, order))),
+            }
+            continue;
+        }
+        say_fallbacks(&model, &mut said);
+        for split in &held_out {
+            rows.push(measure(&model, order, &text, split)?);
+        }
+    }
+    say_context(&text, &train, &predictable);
+    answer(arguments, &text, &predictable, &rows)
+}
+
+fn check_orders(orders: &[usize]) -> Result<(), Error> {
+    let wrong = orders
+        .iter()
+        .find(|order| !(1..=ORDER_MAX).contains(*order));
+    let expected = format!("1 to {ORDER_MAX}");
+    match wrong {
+        Some(order) => Err(Error::config(Problem::new(
+            "command line",
+            "--order",
+            order.to_string(),
+            expected,
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Positions are counted in 32 bits.
+fn check_size(train: &Split) -> Result<(), Error> {
+    let positions = train.len() + train.documents().len();
+    if positions < u32::MAX as usize {
+        return Ok(());
+    }
+    let found = format!("{positions} tokens and start symbols");
+    let problem = Problem::new(train.path(), "", found, format!("fewer than {}", u32::MAX));
+    Err(Error::Invalid(problem.advise("count a part of it")))
+}
+
+fn too_short(train: &Split, model: &KneserNey, order: usize) -> Problem {
+    let longest = model.longest_ngram();
+    let found = format!("no n-gram of more than {longest} tokens, start symbol included");
+    let expected = format!("some of {order} for --order {order}");
+    let advice = format!("an order of at most {longest} is the same model");
+    Problem::new(train.path(), "", found, expected).advise(advice)
+}
+
+/// How documents become sequences, and what their tokens stand for.
+struct Text {
+    start: Option<u32>,
+    /// What nothing predicts: the start symbol, whether it is put in or not, and padding.
+    never: Vec<u32>,
+    vocabulary: usize,
+    token_bytes: Vec<u32>,
+}
+
+impl Text {
+    fn open(train: &Split, rule: StartRule) -> Result<Self, Error> {
+        // The split's directory keeps the tokenizer that made it.
+        let file = train.path().with_file_name("tokenizer.json");
+        let tokenizer = Tokenizer::load(&file)?;
+        if tokenizer.sha256() != train.tokenizer_sha256() {
+            let expected = "the tokenizer that made the data beside it";
+            let problem = Problem::new(&file, "", "another tokenizer", expected);
+            return Err(Error::Invalid(problem.advise("prepare the data again")));
+        }
+        train.require(&tokenizer, "prepare the data again")?;
+        let never = [tokenizer.start_symbol(), tokenizer.specials().pad];
+        Ok(Self {
+            start: match rule {
+                StartRule::Symbol => tokenizer.start_symbol(),
+                StartRule::FirstToken => None,
+            },
+            never: never.into_iter().flatten().collect(),
+            vocabulary: tokenizer.vocabulary_size(),
+            token_bytes: tokenizer.token_bytes(),
+        })
+    }
+
+    /// What stands before a document: an id of its own, because a symbol that also ends documents can be predicted.
+    fn context(&self) -> Option<u32> {
+        self.start.map(|_| self.vocabulary as u32)
+    }
+
+    /// The documents; the first token of each sequence is context only.
+    fn sequences(&self, split: &Split) -> Vec<Vec<u32>> {
+        let documents = split.documents().iter();
+        let sequence = |(start, tokens): (u64, u64)| {
+            let tokens = split.tokens(start as usize..(start + tokens) as usize);
+            self.context().into_iter().chain(tokens).collect()
+        };
+        documents
+            .map(|document| sequence((document.start, document.tokens)))
+            .collect()
+    }
+
+    /// All ids but the start symbol and padding, unless documents hold them all the same, as they do a symbol that also ends
+    /// them.
+    fn predictable(&self, sequences: &[Vec<u32>]) -> Vec<bool> {
+        let mut predictable = vec![true; self.vocabulary];
+        for &special in &self.never {
+            predictable[special as usize] = false;
+        }
+        predictable.extend(self.context().map(|_| false));
+        for &event in sequences.iter().flat_map(|sequence| &sequence[1..]) {
+            predictable[event as usize] = true;
+        }
+        predictable
+    }
+}
+
+fn open_like(path: &Path, train: &Split) -> Result<Split, Error> {
+    let split = Split::open(path)?;
+    split.require_like(train)?;
+    let says = |split: &Split| match split.manifest().end_of_document {
+        true => "end with a symbol",
+        false => "do not",
+    };
+    if says(&split) != says(train) {
+        let (held_out, train_path) = (path.display(), train.path().display());
+        let (here, there) = (says(&split), says(train));
+        note(&format!(
+            "documents of {held_out} {here}, those of {train_path} {there}: ends count in one of them only"
+        ));
+    }
+    Ok(split)
+}
+
+/// A held-out split measured with one model.
+struct Row {
+    split: String,
+    order: usize,
+    documents: usize,
+    targets: u64,
+    bytes: u64,
+    nats: f64,
+    standard_error: Option<f64>,
+    fallbacks: Vec<usize>,
+    stored: usize,
+}
+
+impl Row {
+    fn loss(&self) -> f64 {
+        self.nats / self.targets as f64
+    }
+
+    fn bits_per_byte(&self) -> Option<f64> {
+        (self.bytes > 0).then(|| self.nats / LN_2 / self.bytes as f64)
+    }
+}
+
+fn measure(model: &KneserNey, order: usize, text: &Text, split: &Split) -> Result<Row, Error> {
+    let mut per_document = Vec::new();
+    let mut bytes = 0;
+    for (document, sequence) in split.documents().iter().zip(text.sequences(split)) {
+        let targets = sequence.len() - 1;
+        let mut nats = 0.0;
+        for place in 1..sequence.len() {
+            let context = &sequence[place.saturating_sub(order)..place];
+            nats += model.nats(context, sequence[place]);
+        }
+        if nats.is_infinite() {
+            let place = format!("the document at token {}", document.start);
+            let found = "the start symbol or padding inside of it";
+            let expected = "tokens that can be predicted";
+            let problem = Problem::new(split.path(), place, found, expected);
+            let advice = "prepare the data again with specials in texts read as text";
+            return Err(Error::Invalid(problem.advise(advice)));
+        }
+        if targets > 0 {
+            per_document.push((nats, targets as u64));
+            let end = (document.start + document.tokens) as usize;
+            bytes += split.span_bytes(end - targets..end, &text.token_bytes);
+        }
+    }
+    let targets = per_document.iter().map(|(_, targets)| targets).sum();
+    if targets == 0 {
+        let found = format!("{} documents of one token each", split.documents().len());
+        let expected = "something to predict: the first token of a document is only context here";
+        let problem = Problem::new(split.path(), "", found, expected);
+        return Err(Error::Invalid(
+            problem.advise("prepare longer documents, or with an end of each"),
+        ));
+    }
+    Ok(Row {
+        split: split.path().display().to_string(),
+        order,
+        documents: per_document.len(),
+        targets,
+        bytes,
+        nats: per_document.iter().map(|(nats, _)| nats).sum(),
+        standard_error: ratio_standard_error(&per_document),
+        fallbacks: model.fallbacks().iter().map(|it| it.order).collect(),
+        stored: model.stored_ngrams(),
+    })
+}
+
+/// Says each once, though models of several orders share their lower ones.
+fn say_fallbacks(model: &KneserNey, said: &mut Vec<Fallback>) {
+    for fallback in model.fallbacks() {
+        if said.contains(fallback) {
+            continue;
+        }
+        said.push(*fallback);
+        let length = fallback.order;
+        let [one, two, three, four] = fallback.counts_of_counts;
+        let [first, second, third] = FALLBACK_DISCOUNTS;
+        let reason = match length {
+            1 => "usual where few different tokens are",
+            _ => "usual where some of the text is there more than once",
+        };
+        note(&format!(
+            "warning: discounts of {length}-grams cannot be estimated, for {one}, {two}, {three} and {four} of them have count 1, \
+             2, 3 and 4 ({reason}): {first}, {second} and {third} are taken instead"
+        ));
+    }
+}
+
+fn say_context(text: &Text, train: &Split, predictable: &[bool]) {
+    let n_predictable = predictable.iter().filter(|&&it| it).count();
+    let context = match text.start {
+        Some(symbol) => format!("the start symbol (id {symbol}) is the context of the first token"),
+        None => "the first token of a document is context only and does not count".to_string(),
+    };
+    let end = match train.manifest().end_of_document {
+        true => "the end of a document is predicted",
+        false => "documents have no end to predict",
+    };
+    note(&format!(
+        "{context}, {end}, {n_predictable} ids can be predicted"
+    ));
+}
+
+fn answer(
+    arguments: &NgramsArgs,
+    text: &Text,
+    predictable: &[bool],
+    rows: &[Row],
+) -> Result<(), Error> {
+    if arguments.json {
+        let start = match text.start {
+            Some(_) => StartRule::Symbol,
+            None => StartRule::FirstToken,
+        };
+        let row = |row: &Row| {
+            json!({
+                "split": row.split, "order": row.order, "documents": row.documents, "tokens": row.targets,
+                "targets": row.targets, "bytes": row.bytes, "loss/lm": row.loss(),
+                "standard_error": row.standard_error, "perplexity": row.loss().exp(),
+                "bits_per_byte": row.bits_per_byte(), "fallback_discounts": row.fallbacks,
+                "stored_ngrams": row.stored,
+            })
+        };
+        return print_json(&json!({
+            "schema": 1, "start": start, "start_symbol": text.start,
+            "predictable_ids": predictable.iter().filter(|&&it| it).count(),
+            "rows": rows.iter().map(row).collect::<Vec<Value>>(),
+        }));
+    }
+    let head = [
+        "split",
+        "order",
+        "documents",
+        "targets",
+        "bytes",
+        "loss/lm",
+        "standard error",
+        "perplexity",
+        "bits per byte",
+        "stored n-grams",
+    ];
+    let mut table = vec![head.map(str::to_string)];
+    let digits = |value: Option<f64>, places: usize| {
+        value.map_or("-".to_string(), |value| format!("{value:.places$}"))
+    };
+    table.extend(rows.iter().map(|row| {
+        [
+            row.split.clone(),
+            row.order.to_string(),
+            row.documents.to_string(),
+            row.targets.to_string(),
+            row.bytes.to_string(),
+            format!("{:.6}", row.loss()),
+            digits(row.standard_error, 6),
+            format!("{:.4}", row.loss().exp()),
+            digits(row.bits_per_byte(), 4),
+            row.stored.to_string(),
+        ]
+    }));
+    print(&aligned(&table))
+}

@@ -1,0 +1,279 @@
+//! `nerve runs show`: one run, with its time, its data, its stages and what its recipe changed.
+
+use serde_json::{Value, json};
+
+use super::super::answer::{aligned, print, print_json, printable, readable_bytes};
+use super::checkpoints;
+use super::row::{HEAD, Row};
+use crate::cli::runs::RunArgs;
+use crate::data::Manifest;
+use crate::error::Error;
+use crate::recipe::bundled::BUNDLED;
+use crate::recipe::difference::{Difference, differences, shown, values};
+use crate::recipe::load::from_text;
+use crate::recipe::{Checked, ModelConfig, Recipe, load_run};
+use crate::run::checkpoint::{self, Glance};
+use crate::run::{Extension, find};
+
+/// Keys that every run of a recipe may have of its own.
+const OWN: [&str; 3] = ["run.name", "run.root", "run.seed"];
+
+/// Prints the run.
+///
+/// # Errors
+/// What finding and reading the run gives.
+pub fn show(arguments: &RunArgs) -> Result<(), Error> {
+    let run = find(&arguments.run, &arguments.list.root)?;
+    let info = run.info()?;
+    let row = Row::new(&run, &info);
+    let checkpoints = checkpoints(&run)?;
+    let newest = checkpoint::glance(&run);
+    let newest = newest.as_ref().ok().and_then(Option::as_ref);
+    let extensions = Extension::read(&run)?;
+    let recipe = load_run(&run.recipe(), &[]);
+    let recipe = recipe.as_ref();
+    let origin = recipe.ok().and_then(Origin::of);
+    let data = recipe.map_or_else(|_| Vec::new(), |recipe| data(recipe, newest));
+    let stages = recipe.map_or_else(|_| Vec::new(), |recipe| stages(recipe, &extensions, newest));
+    if arguments.list.json {
+        let origin = origin.as_ref().map(Origin::json);
+        let object = json!({
+            "schema": 1,
+            "run": row,
+            "info": info,
+            "checkpoints": checkpoints,
+            "seconds": newest.map(|newest| newest.state.wall_s),
+            "tokens": newest.map(|newest| newest.state.tokens),
+            "parameters": newest.map(|newest| newest.parameters),
+            "data": data.iter().map(Source::json).collect::<Vec<Value>>(),
+            "stages": stages.iter().map(|stage| json!({ "name": stage[0], "steps": stage[1], "what": stage[2] })).collect::<Vec<Value>>(),
+            "recipe": origin,
+        });
+        return print_json(&object);
+    }
+    let mut lines: Vec<[String; 2]> = Vec::new();
+    let mut add = |name: &str, text: String| lines.push([name.to_string(), printable(&text)]);
+    for (name, cell) in HEAD.into_iter().zip(row.cells()) {
+        add(name, cell);
+    }
+    for loss in [&row.train, &row.valid].into_iter().flatten() {
+        let name = format!("{} loss is of", loss.split);
+        add(&name, format!("stage {}, step {}", loss.stage, loss.step));
+    }
+    let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
+    add(
+        "time",
+        or_dash(newest.map(|newest| seconds(newest.state.wall_s))),
+    );
+    add(
+        "tokens trained on",
+        or_dash(newest.map(|newest| newest.state.tokens.to_string())),
+    );
+    add(
+        "parameters",
+        or_dash(newest.map(|newest| newest.parameters.to_string())),
+    );
+    let versions: Vec<String> = info
+        .versions
+        .iter()
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
+    add("versions", versions.join(", "));
+    add("backend", info.backend.clone());
+    add("git", or_dash(info.git.clone()));
+    for (stage, started) in &info.starts {
+        add(
+            "started from",
+            format!("stage {stage}: {} at step {}", started.path, started.step),
+        );
+    }
+    for stage in &stages {
+        add(
+            "stage",
+            format!("{}: {} steps, {}", stage[0], stage[1], stage[2]),
+        );
+    }
+    for source in &data {
+        add(source.role, source.text());
+    }
+    match (&origin, recipe) {
+        (_, Err(problem)) => add(
+            "recipe",
+            format!(
+                "cannot be read: {}",
+                problem.to_string().replace('\n', "; ")
+            ),
+        ),
+        (Some(origin), _) => origin
+            .lines()
+            .into_iter()
+            .for_each(|(name, text)| add(name, text)),
+        (None, Ok(_)) => add("recipe", "like no bundled one".to_string()),
+    }
+    for row in checkpoints {
+        add(
+            "checkpoint",
+            format!("{}  {}", row.path.display(), readable_bytes(row.bytes)),
+        );
+    }
+    print(&aligned(&lines))
+}
+
+/// A time of training, for people.
+fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s => format!("{:.2} h", s / 3600.0),
+    }
+}
+
+/// A file that the run learns from or is measured on.
+struct Source {
+    role: &'static str,
+    path: String,
+    sha256: Option<String>,
+    /// Tokens and documents, if the prepared data is still the one it was trained on.
+    counts: Option<[u64; 2]>,
+}
+
+impl Source {
+    fn text(&self) -> String {
+        let hash = match &self.sha256 {
+            Some(sha256) => format!("sha256 {}", sha256.get(..16).unwrap_or(sha256)),
+            None => "no hash kept yet".to_string(),
+        };
+        let counts = match self.counts {
+            Some([tokens, documents]) => format!("{tokens} tokens of {documents} documents"),
+            None => "not there any more, or another".to_string(),
+        };
+        format!("{}  {hash}  {counts}", self.path)
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "role": self.role,
+            "path": self.path,
+            "sha256": self.sha256,
+            "tokens": self.counts.map(|counts| counts[0]),
+            "documents": self.counts.map(|counts| counts[1]),
+        })
+    }
+}
+
+fn data(recipe: &Checked, newest: Option<&Glance>) -> Vec<Source> {
+    let train = recipe
+        .data
+        .train
+        .iter()
+        .map(|source| ("training data", &source.path));
+    let valid = recipe
+        .data
+        .valid
+        .iter()
+        .map(|source| ("validation data", &source.path));
+    let source = |(role, path): (&'static str, &std::path::PathBuf)| {
+        let name = path.display().to_string();
+        let sha256 = newest
+            .and_then(|newest| newest.state.data_sha256.get(&name))
+            .cloned();
+        Source {
+            role,
+            counts: counts(path, sha256.as_deref()),
+            path: name,
+            sha256,
+        }
+    };
+    train.chain(valid).map(source).collect()
+}
+
+/// Tokens and documents of a prepared split, by the manifest beside it.
+fn counts(path: &std::path::Path, sha256: Option<&str>) -> Option<[u64; 2]> {
+    let manifest = Manifest::load(path.parent()?).ok()?;
+    let file = manifest.files.get(path.file_name()?.to_str()?)?;
+    let split = manifest.splits.get(path.file_stem()?.to_str()?)?;
+    let same = sha256.is_none_or(|sha256| file.sha256 == sha256);
+    same.then_some([split.tokens, split.documents])
+}
+
+/// Name, steps done of all, and how each stage stands.
+fn stages(recipe: &Recipe, extensions: &[Extension], newest: Option<&Glance>) -> Vec<[String; 3]> {
+    let at = newest.map(|newest| (newest.state.stage_index, newest.state.stage_step));
+    let stages = recipe.stage.iter().enumerate().map(|(index, stage)| {
+        // A stage that went on after its end has more steps than its recipe says.
+        let mut later = extensions.iter().rev();
+        let longer = later.find(|one| one.stage == stage.name);
+        let steps = longer.map_or(stage.steps, |one| one.to_step);
+        let done = match at {
+            Some((stage_index, step)) if stage_index == index => step,
+            Some((stage_index, _)) if stage_index > index => steps,
+            _ => 0,
+        };
+        let how = match done {
+            0 => "not begun",
+            done if done == steps => "through",
+            _ => "begun",
+        };
+        [
+            stage.name.clone(),
+            format!("{done} of {steps}"),
+            how.to_string(),
+        ]
+    });
+    stages.collect()
+}
+
+/// The bundled recipe that a run's recipe is nearest to, and the keys that are not as there.
+struct Origin {
+    name: String,
+    changed: Vec<Difference>,
+}
+
+impl Origin {
+    fn of(recipe: &Checked) -> Option<Self> {
+        let own = values(recipe.source());
+        let kind = kind(&recipe.model);
+        let of_kind = BUNDLED.iter().filter(|bundled| bundled.kind == kind);
+        let origins = of_kind.filter_map(|bundled| {
+            let bundled_recipe = from_text("bundled", bundled.text.to_string(), &[]).ok()?;
+            Some(Self {
+                name: format!("{}/{}", bundled.kind, bundled.size),
+                changed: differences(&values(bundled_recipe.source()), &own, &OWN),
+            })
+        });
+        origins.min_by_key(|origin| origin.changed.len())
+    }
+
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let head = match self.changed.len() {
+            0 => format!("as the bundled {}", self.name),
+            n => format!(
+                "nearest is the bundled {}; {n} keys are other ones",
+                self.name
+            ),
+        };
+        let line = |one: &Difference| {
+            let [there, here] = [&one.first, &one.second].map(|value| shown(value.as_ref()));
+            ("changed", format!("{} = {here}, there {there}", one.key))
+        };
+        let mut lines = vec![("recipe", head)];
+        lines.extend(self.changed.iter().map(line));
+        lines
+    }
+
+    fn json(&self) -> Value {
+        let changed = self
+            .changed
+            .iter()
+            .map(|one| json!({ "key": one.key, "bundled": one.first, "run": one.second }));
+        json!({ "nearest_bundled": self.name, "changed": changed.collect::<Vec<Value>>() })
+    }
+}
+
+fn kind(model: &ModelConfig) -> &'static str {
+    match model {
+        ModelConfig::Baseline(_) => "baseline",
+        ModelConfig::Brian(_) => "brian",
+        ModelConfig::BriLlm(_) => "brillm",
+    }
+}

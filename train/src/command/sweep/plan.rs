@@ -1,0 +1,276 @@
+//! What a sweep has to do: which runs are done, which go on, which are new, and about how long that takes.
+
+use super::super::answer::readable_seconds;
+use super::definition::{Contents, Found, named, refusal};
+use super::timing;
+use crate::device;
+use crate::error::{Error, Problem};
+use crate::ladder::{Inputs, Needs};
+use crate::recipe::Checked;
+use crate::recipe::sweep::Variant;
+use crate::run::{RunDirectory, Status};
+use crate::say::note;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+/// A run of the sweep and how it stands.
+pub struct Planned {
+    /// Row, seed and recipe.
+    pub variant: Variant,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// How a run of a sweep stands.
+pub enum Standing {
+    /// It is done and what the row says.
+    Done(RunDirectory),
+    /// It is what the row says, and there are steps left.
+    GoesOn(RunDirectory, u64),
+    /// There is none yet.
+    New,
+    /// There is one, but of another definition: it stays, and another is trained beside it.
+    Again,
+}
+
+impl Standing {
+    /// In a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::GoesOn(..) => "go on",
+            Self::New => "new",
+            Self::Again => "again",
+        }
+    }
+
+    /// The run, if there is one that counts.
+    pub fn run(&self) -> Option<&RunDirectory> {
+        match self {
+            Self::Done(run) | Self::GoesOn(run, _) => Some(run),
+            Self::New | Self::Again => None,
+        }
+    }
+}
+
+impl Planned {
+    /// Steps that are left.
+    pub fn steps_left(&self) -> u64 {
+        let all: u64 = self
+            .variant
+            .recipe
+            .stage
+            .iter()
+            .map(|stage| stage.steps)
+            .sum();
+        match &self.standing {
+            Standing::Done(_) => 0,
+            Standing::GoesOn(_, done) => all.saturating_sub(*done),
+            Standing::New | Standing::Again => all,
+        }
+    }
+}
+
+/// Finds how every run stands.
+///
+/// # Errors
+/// `Config` with every run that is not what its row says, unless it is to be trained `again`; what reading meets.
+pub fn plan(variants: Vec<Variant>, again: bool) -> Result<Vec<Planned>, Error> {
+    let (mut planned, mut refused) = (Vec::new(), Vec::new());
+    let mut contents = Contents::default();
+    for variant in variants {
+        match stand(&variant, again, &mut contents)? {
+            Ok(standing) => planned.push(Planned { variant, standing }),
+            Err(problem) => refused.push(problem),
+        }
+    }
+    match refused.is_empty() {
+        true => Ok(planned),
+        false => Err(Error::Config(refused)),
+    }
+}
+
+fn stand(
+    variant: &Variant,
+    again: bool,
+    contents: &mut Contents,
+) -> Result<Result<Standing, Problem>, Error> {
+    let mut newest_other = None;
+    for path in candidates(&variant.recipe)? {
+        let found = match Found::open(&path) {
+            Ok(found) => found,
+            Err(problem) => {
+                newest_other.get_or_insert((path, vec![format!("it cannot be read: {problem}")]));
+                continue;
+            }
+        };
+        let mut differs = found.differs(&variant.recipe, contents)?;
+        let done = found.info.status == Status::Done;
+        if done && found.newest.is_none() {
+            differs.push("it is done and has no checkpoint, so its numbers are gone".to_string());
+        }
+        if differs.is_empty() {
+            let step = found.newest.map_or(0, |newest| newest.state.step);
+            return Ok(Ok(match done {
+                true => Standing::Done(found.run),
+                false => Standing::GoesOn(found.run, step),
+            }));
+        }
+        newest_other.get_or_insert((path, differs));
+    }
+    let Some((path, differs)) = newest_other else {
+        return Ok(Ok(Standing::New));
+    };
+    if again {
+        let (row, seed) = (&variant.row, variant.seed);
+        note(&format!(
+            "row {row}, seed {seed}: {} stays as it is and does not count: {}",
+            path.display(),
+            named(&differs)
+        ));
+        return Ok(Ok(Standing::Again));
+    }
+    Ok(Err(refusal(&path, &variant.row, variant.seed, &differs)))
+}
+
+/// The runs of a name, also those with a number behind it, newest first.
+fn candidates(recipe: &Checked) -> Result<Vec<PathBuf>, Error> {
+    let (root, name) = (&recipe.run.root, &recipe.run.name);
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(Error::resource(root, "list", cause)),
+    };
+    let number = |file: &str| match file.strip_prefix(name.as_str())? {
+        "" => Some(1),
+        rest => rest.strip_prefix('-')?.parse::<u64>().ok(),
+    };
+    let mut numbered = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|cause| Error::resource(root, "list", cause))?
+            .path();
+        let file = path.file_name().and_then(|file| file.to_str());
+        if let Some(number) = file.and_then(number)
+            && path.is_dir()
+        {
+            numbered.push((number, path));
+        }
+    }
+    // A later run has a higher number, whatever the clock said.
+    numbered.sort();
+    Ok(numbered.into_iter().rev().map(|(_, path)| path).collect())
+}
+
+/// Opens once per row everything that a run which is to be trained needs, so that nothing is missed only after hours.
+///
+/// # Errors
+/// What the first row that cannot be trained meets.
+pub fn check(planned: &[Planned]) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    for one in planned {
+        let recipe = &one.variant.recipe;
+        if one.steps_left() > 0 && seen.insert(&one.variant.row) {
+            device::check_compiled("device.backend", &recipe.device.backend)?;
+            let inputs = Inputs::open(recipe)?;
+            Needs::of(recipe, &inputs)?.check(recipe)?;
+        }
+    }
+    Ok(())
+}
+
+/// How long a step of each row takes.
+pub struct Pace {
+    seconds: BTreeMap<String, f64>,
+    /// Rows that were timed on a few passes, because no run of theirs says how long a step takes.
+    timed: BTreeSet<String>,
+}
+
+impl Pace {
+    /// From the runs that there are; of rows without one a few steps are timed.
+    pub fn of(planned: &[Planned]) -> Self {
+        let mut pace = Self {
+            seconds: BTreeMap::new(),
+            timed: BTreeSet::new(),
+        };
+        for one in planned {
+            if let Some(run) = one.standing.run() {
+                pace.learn(&one.variant.row, run);
+            }
+        }
+        for one in planned {
+            let row = &one.variant.row;
+            if one.steps_left() > 0
+                && !pace.seconds.contains_key(row)
+                && let Some(seconds) = timing::seconds_per_step(&one.variant.recipe)
+            {
+                pace.timed.insert(row.clone());
+                pace.seconds.insert(row.clone(), seconds);
+            }
+        }
+        pace
+    }
+
+    /// Takes a step's time from a run.
+    pub fn learn(&mut self, row: &str, run: &RunDirectory) {
+        if let Ok(Some(newest)) = crate::run::checkpoint::glance(run)
+            && newest.state.step > 0
+        {
+            let seconds = newest.state.wall_s / newest.state.step as f64;
+            self.seconds.insert(row.to_string(), seconds);
+            self.timed.remove(row);
+        }
+    }
+
+    /// Seconds that all these runs still take; nothing if a row's steps have no known length.
+    pub fn seconds_left(&self, planned: &[Planned]) -> Option<f64> {
+        let of_one = |one: &Planned| match one.steps_left() {
+            0 => Some(0.0),
+            steps => Some(steps as f64 * self.seconds.get(&one.variant.row)?),
+        };
+        planned.iter().map(of_one).sum()
+    }
+
+    /// What is to be done and how long it takes, in one line.
+    pub fn summary(&self, planned: &[Planned]) -> String {
+        let count = |word: &str| {
+            planned
+                .iter()
+                .filter(|one| one.standing.word() == word)
+                .count()
+        };
+        let counts = [
+            (count("done"), "done"),
+            (count("go on"), "go on"),
+            (count("new"), "new"),
+            (count("again"), "beside an old one"),
+        ];
+        let counts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, word)| format!("{count} {word}"))
+            .collect();
+        let steps: u64 = planned.iter().map(Planned::steps_left).sum();
+        let head = format!(
+            "{} runs: {}; {steps} steps left",
+            planned.len(),
+            counts.join(", ")
+        );
+        let Some(seconds) = self.seconds_left(planned).filter(|_| steps > 0) else {
+            return match steps {
+                0 => head,
+                _ => format!("{head}, and nothing tells yet how long one takes"),
+            };
+        };
+        let timed: Vec<&str> = self.timed.iter().map(String::as_str).collect();
+        let how = match timed.as_slice() {
+            [] => "by the steps of the runs that are there".to_string(),
+            rows => format!(
+                "by two training passes of {}, without validations and checkpoints",
+                rows.join(", ")
+            ),
+        };
+        format!("{head}, about {}, {how}", readable_seconds(seconds))
+    }
+}

@@ -1,0 +1,316 @@
+//! What a sweep came to: per row and number the mean over the seeds, and the difference to the control, paired by seed.
+
+use super::super::answer::aligned;
+use crate::error::Error;
+use crate::paired::Paired;
+use crate::recipe::sweep::{CONTROL, Sweep};
+use crate::run::replace_file;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A run that came to its end.
+pub struct Finished {
+    /// Its row.
+    pub row: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Its directory.
+    pub run: PathBuf,
+    /// The numbers of its last validation.
+    pub numbers: BTreeMap<String, f64>,
+}
+
+/// A run that did not.
+pub struct Failed {
+    /// Its row.
+    pub row: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Why, in one line.
+    pub problem: String,
+}
+
+/// Everything that is known at some moment.
+pub struct Report<'a> {
+    /// The sweep.
+    pub sweep: &'a Sweep,
+    /// The runs that are done.
+    pub finished: Vec<Finished>,
+    /// The runs that failed.
+    pub failed: Vec<Failed>,
+}
+
+impl Report<'_> {
+    /// The values of a number in a row, by seed.
+    fn values(&self, row: &str, number: &str) -> BTreeMap<u64, f64> {
+        let of_row = self.finished.iter().filter(|run| run.row == row);
+        of_row
+            .filter_map(|run| Some((run.seed, *run.numbers.get(number)?)))
+            .collect()
+    }
+
+    /// What a row has more than the control on the seeds that both have; nothing for the control itself.
+    fn difference(&self, row: &str, number: &str) -> Option<Paired> {
+        let control = self.values(CONTROL, number);
+        let pairs = self.values(row, number).into_iter();
+        let differences: Vec<f64> = pairs
+            .filter_map(|(seed, value)| Some(value - control.get(&seed)?))
+            .collect();
+        Paired::of(&differences).filter(|_| row != CONTROL)
+    }
+
+    /// All as JSON.
+    pub fn json(&self) -> Value {
+        let runs = self.finished.iter().map(
+            |run| json!({ "row": run.row, "seed": run.seed, "run": run.run, "numbers": run.numbers }),
+        );
+        let failed = self
+            .failed
+            .iter()
+            .map(|run| json!({ "row": run.row, "seed": run.seed, "problem": run.problem }));
+        let rows = self.sweep.row.iter().flat_map(|row| {
+            let of_number = |number: &String| {
+                let values: Vec<f64> = self.values(&row.name, number).into_values().collect();
+                let [mean, least, most] = summary(&values)?;
+                let difference = self.difference(&row.name, number).map(|paired| {
+                    json!({ "mean": paired.mean, "interval_95": paired.interval, "pairs": paired.pairs })
+                });
+                Some(json!({
+                    "row": row.name, "number": number, "runs": values.len(),
+                    "mean": mean, "from": least, "to": most, "minus_control": difference,
+                }))
+            };
+            self.sweep.compare.iter().filter_map(of_number).collect::<Vec<Value>>()
+        });
+        json!({
+            "schema": 1,
+            "question": self.sweep.question,
+            "runs": runs.collect::<Vec<Value>>(),
+            "rows": rows.collect::<Vec<Value>>(),
+            "failed": failed.collect::<Vec<Value>>(),
+        })
+    }
+
+    /// All as a table, with what has to be known to read it.
+    pub fn text(&self) -> String {
+        let head = [
+            "row",
+            "runs",
+            "number",
+            "mean",
+            "from",
+            "to",
+            "minus control",
+            "95 % interval",
+            "pairs",
+        ];
+        let mut lines = vec![head.map(str::to_string)];
+        for row in &self.sweep.row {
+            let has_some = |run: &&Finished| run.row == row.name;
+            let runs = self.finished.iter().filter(has_some).count();
+            let failed = self.failed.iter().any(|run| run.row == row.name);
+            if runs == 0 && !failed {
+                continue;
+            }
+            let dash = || "-".to_string();
+            if self.sweep.compare.is_empty() || runs == 0 {
+                let mut cells = std::array::from_fn(|_| dash());
+                (cells[0], cells[1]) = (row.name.clone(), runs.to_string());
+                lines.push(cells);
+                continue;
+            }
+            for number in &self.sweep.compare {
+                let values: Vec<f64> = self.values(&row.name, number).into_values().collect();
+                let means = summary(&values).map(|means| means.map(|mean| format!("{mean:.4}")));
+                let [mean, from, to] = means.unwrap_or_else(|| std::array::from_fn(|_| dash()));
+                let paired = self
+                    .difference(&row.name, number)
+                    .map(|paired| paired.cells());
+                let [minus, interval, pairs] =
+                    paired.unwrap_or_else(|| std::array::from_fn(|_| dash()));
+                let count = values.len().to_string();
+                lines.push([
+                    row.name.clone(),
+                    count,
+                    number.clone(),
+                    mean,
+                    from,
+                    to,
+                    minus,
+                    interval,
+                    pairs,
+                ]);
+            }
+        }
+        let notes = self.notes();
+        let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+        format!("{}\n{}{notes}", self.sweep.question, aligned(&lines))
+    }
+
+    /// What is missing in the table and why.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let has_control = self.sweep.row.iter().any(|row| row.name == CONTROL);
+        notes.push(match self.finished.iter().any(|run| run.row == CONTROL) {
+            true => "Differences to the control are paired by seed; their interval is Student's, over the pairs. One pair has none."
+                .to_string(),
+            false if has_control => "No run of the control is here, so there are no differences.".to_string(),
+            false => format!("No row is named {CONTROL:?}, so there are no differences."),
+        });
+        for row in &self.sweep.row {
+            let mut runs = self
+                .finished
+                .iter()
+                .filter(|run| run.row == row.name)
+                .peekable();
+            if runs.peek().is_none() {
+                continue;
+            }
+            let runs: Vec<&Finished> = runs.collect();
+            for number in &self.sweep.compare {
+                let without = runs
+                    .iter()
+                    .filter(|run| !run.numbers.contains_key(number))
+                    .count();
+                if without > 0 {
+                    let of = runs.len();
+                    notes.push(format!(
+                        "{number}: {without} of {of} runs of row {} have none.",
+                        row.name
+                    ));
+                }
+            }
+        }
+        let failed = self
+            .failed
+            .iter()
+            .map(|run| format!("Row {}, seed {} failed: {}", run.row, run.seed, run.problem));
+        notes.extend(failed);
+        notes
+    }
+
+    /// Keeps the table beside the runs: `ROOT/NAME.sweep.txt` and `.json`, each whole or not at all.
+    ///
+    /// # Errors
+    /// `Resource` if they cannot be written.
+    pub fn keep(&self, root: &Path, name: &str) -> Result<[PathBuf; 2], Error> {
+        let files = ["txt", "json"].map(|end| root.join(format!("{name}.sweep.{end}")));
+        let [text, object] = &files;
+        replace_file(text, self.text().as_bytes())?;
+        replace_file(object, format!("{:#}\n", self.json()).as_bytes())?;
+        Ok(files)
+    }
+}
+
+/// Mean, least and most; nothing of nothing.
+fn summary(values: &[f64]) -> Option<[f64; 3]> {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let least = values.iter().copied().reduce(f64::min)?;
+    let most = values.iter().copied().reduce(f64::max)?;
+    Some([mean, least, most])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::sweep::Row;
+
+    fn sweep(rows: &[&str]) -> Sweep {
+        let row = |name: &&str| Row {
+            name: name.to_string(),
+            recipe: None,
+            set: BTreeMap::new(),
+        };
+        Sweep {
+            format: 1,
+            question: "?".to_string(),
+            recipe: PathBuf::new(),
+            seeds: vec![1, 2, 3],
+            compare: vec![
+                "valid/loss/lm".to_string(),
+                "valid/route/steps_mean".to_string(),
+            ],
+            row: rows.iter().map(row).collect(),
+        }
+    }
+
+    fn finished(row: &str, losses: &[f64]) -> Vec<Finished> {
+        let run = |(seed, loss): (u64, &f64)| Finished {
+            row: row.to_string(),
+            seed,
+            run: PathBuf::from(format!("runs/s-{row}-s{seed}")),
+            numbers: BTreeMap::from([("valid/loss/lm".to_string(), *loss)]),
+        };
+        (1..).zip(losses).map(run).collect()
+    }
+
+    #[test]
+    fn a_row_is_held_against_the_control_seed_by_seed() {
+        let sweep = sweep(&["control", "wide", "one"]);
+        let mut runs = finished("control", &[2.0, 3.0, 4.0]);
+        // Differences −0.1, −0.3, −0.2: mean −0.2, s = 0.1, t of 2 is 4.302653, half 0.2484138.
+        runs.extend(finished("wide", &[1.9, 2.7, 3.8]));
+        runs.extend(finished("one", &[2.5]));
+        let report = Report {
+            sweep: &sweep,
+            finished: runs,
+            failed: vec![Failed {
+                row: "one".to_string(),
+                seed: 2,
+                problem: "a gate".to_string(),
+            }],
+        };
+        let paired = report.difference("wide", "valid/loss/lm").unwrap();
+        let [low, high] = paired.interval.unwrap();
+        assert!((paired.mean + 0.2).abs() < 1e-12);
+        assert!(
+            (low + 0.448_414).abs() < 1e-6 && (high - 0.048_414).abs() < 1e-6,
+            "{low} {high}"
+        );
+        let text = report.text();
+        let row = |name: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name) && line.contains("loss/lm"));
+            line.unwrap()
+                .split_whitespace()
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(
+            row("wide"),
+            "3 valid/loss/lm 2.8000 1.9000 3.8000 -0.2000 -0.4484 to +0.0484 3"
+        );
+        assert_eq!(
+            row("one"),
+            "1 valid/loss/lm 2.5000 2.5000 2.5000 +0.5000 none: one pair 1"
+        );
+        assert_eq!(row("control"), "3 valid/loss/lm 3.0000 2.0000 4.0000 - - -");
+        assert!(
+            text.contains("valid/route/steps_mean: 3 of 3 runs of row wide have none."),
+            "{text}"
+        );
+        assert!(text.contains("Row one, seed 2 failed: a gate"), "{text}");
+        let json = report.json();
+        assert_eq!(json["rows"][1]["minus_control"]["pairs"], 3, "{json:#}");
+        assert_eq!(json["failed"][0]["seed"], 2);
+    }
+
+    #[test]
+    fn without_a_control_there_is_no_difference_and_that_is_said() {
+        let sweep = sweep(&["a", "b"]);
+        let report = Report {
+            sweep: &sweep,
+            finished: finished("a", &[1.0, 2.0]),
+            failed: Vec::new(),
+        };
+        assert!(
+            report.text().contains("No row is named \"control\""),
+            "{}",
+            report.text()
+        );
+        assert!(report.json()["rows"][0]["minus_control"].is_null());
+    }
+}

@@ -1,0 +1,311 @@
+//! A file as bytes of text: from a disk or a pipe, compressed or not, with the hash of what the file itself holds.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Chain, Cursor, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+use zstd::stream::read::Decoder;
+
+use crate::error::{Error, Problem};
+use crate::hash::hexadecimal;
+
+const EXPECTED: &str = "a text or JSONL file";
+
+/// What the beginning of a text is looked at for.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// The bytes of a text, decompressed.
+pub(super) struct Input {
+    content: Chain<Cursor<Vec<u8>>, Content>,
+    is_stream: bool,
+    /// The hash and the bytes of the stream that was put into a file to be read from there.
+    origin: Option<(String, u64)>,
+}
+
+/// The file, with what was read to know its kind put back in front.
+type Source = BufReader<Chain<Cursor<Vec<u8>>, Raw>>;
+
+enum Content {
+    Plain(Source),
+    Gzip(Box<MultiGzDecoder<Source>>),
+    Zstd(Box<Decoder<'static, Source>>),
+}
+
+/// Hashes and counts what is read.
+struct Raw {
+    file: File,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Input {
+    /// Opens a file, a pipe, or the standard input as `-`.
+    ///
+    /// # Errors
+    /// `Invalid` if it is missing, empty, a directory, a device or in an encoding or format that is not read, `Resource`
+    /// if the system refuses it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let invalid = |found: &str, advice: &str| {
+            let problem = Problem::new(path, "", found, EXPECTED);
+            Err(Error::Invalid(problem.advise(advice)))
+        };
+        let file = match is_standard_input(path) {
+            true => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            false => match fs::metadata(path).map(|metadata| metadata.file_type()) {
+                Ok(kind) if kind.is_dir() => return invalid("a directory", "name the files in it"),
+                Ok(kind) if !kind.is_file() && !kind.is_fifo() => {
+                    return invalid(
+                        "a device or socket",
+                        "name a file, a pipe, or - for the standard input",
+                    );
+                }
+                _ => File::open(path),
+            },
+        };
+        let unreadable = |e| Error::unreadable(path, EXPECTED, e);
+        let file = file.map_err(unreadable)?;
+        let kind = file.metadata().map_err(unreadable)?.file_type();
+        if kind.is_dir() {
+            return invalid("a directory", "name the files in it");
+        }
+        // As `- < /dev/zero`, which has no end.
+        if kind.is_char_device() && !file.is_terminal() || kind.is_block_device() {
+            return invalid("a device", "name a file, or pour a pipe in");
+        }
+        let mut raw = Raw::new(file);
+        let head = head(&mut raw, 16).map_err(unreadable)?;
+        if head.is_empty() {
+            return Err(Error::Invalid(Problem::new(
+                path,
+                "",
+                "an empty file",
+                "some text",
+            )));
+        }
+        if let Some((format, command)) = foreign(&head) {
+            let advice = format!("read it through `{command} FILE | nerve … -`");
+            return invalid(format, &advice);
+        }
+        let is_gzip = head.starts_with(b"\x1f\x8b");
+        // A frame, or one to skip in front of it.
+        let is_zstd = head.starts_with(b"\x28\xb5\x2f\xfd")
+            || head.get(1..4) == Some(b"\x2a\x4d\x18") && head[0] >> 4 == 5;
+        let source = BufReader::with_capacity(1 << 16, Cursor::new(head).chain(raw));
+        let mut content = match (is_gzip, is_zstd) {
+            (true, _) => Content::Gzip(Box::new(MultiGzDecoder::new(source))),
+            (_, true) => {
+                let decoder = Decoder::with_buffer(source).map_err(unreadable)?;
+                Content::Zstd(Box::new(decoder))
+            }
+            _ => Content::Plain(source),
+        };
+        let head = self::head(&mut content, HEAD_BYTES);
+        let head = head.map_err(|e| content.error(path, e))?;
+        if let Some(encoding) = encoding(&head) {
+            let found = match head.contains(&0xff) {
+                true => format!("{encoding} by its byte order mark"),
+                false => format!("{encoding} by its zero bytes"),
+            };
+            let problem = Problem::new(path, "", found, "UTF-8 text");
+            let advice = format!("convert it: iconv -f {encoding} -t UTF-8 FILE > FILE.utf8");
+            return Err(Error::Invalid(problem.advise(advice)));
+        }
+        Ok(Self {
+            content: Cursor::new(head).chain(content),
+            // Of a standard input that is a file, nobody knows how much was read before.
+            is_stream: !kind.is_file() || is_standard_input(path),
+            origin: None,
+        })
+    }
+
+    /// Puts what is left of a stream into a file without a name in a directory; returns that and the bytes in it.
+    pub fn spooled(mut self, path: &Path, directory: &Path) -> Result<(Self, u64), Error> {
+        let place = directory.join("stream");
+        let refused = |e| Error::resource(&place, "write", e);
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let mut file = options.open(&place).map_err(refused)?;
+        fs::remove_file(&place).map_err(refused)?;
+        let mut buffer = vec![0; 1 << 16];
+        let mut bytes = 0;
+        loop {
+            let n = self.read(&mut buffer).map_err(|e| self.error(path, e))?;
+            if n == 0 {
+                break;
+            }
+            file.write_all(&buffer[..n]).map_err(refused)?;
+            bytes += n as u64;
+        }
+        file.seek(SeekFrom::Start(0)).map_err(refused)?;
+        let source = BufReader::new(Cursor::new(Vec::new()).chain(Raw::new(file)));
+        let spooled = Self {
+            content: Cursor::new(Vec::new()).chain(Content::Plain(source)),
+            is_stream: true,
+            origin: Some((self.sha256(), self.bytes_read())),
+        };
+        Ok((spooled, bytes))
+    }
+
+    /// Whether it can be read only once.
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// By what it is compressed.
+    pub fn compression(&self) -> Option<&'static str> {
+        match self.content.get_ref().1 {
+            Content::Plain(_) => None,
+            Content::Gzip(_) => Some("gzip"),
+            Content::Zstd(_) => Some("zstd"),
+        }
+    }
+
+    /// The first bytes of the text, as far as they were looked at.
+    pub fn head(&self) -> &[u8] {
+        self.content.get_ref().0.get_ref()
+    }
+
+    /// Bytes of the file read so far.
+    pub fn bytes_read(&self) -> u64 {
+        match &self.origin {
+            Some((_, bytes)) => *bytes,
+            None => self.content.get_ref().1.raw().bytes,
+        }
+    }
+
+    /// SHA-256 of the bytes of the file read so far, in hexadecimal.
+    pub fn sha256(&self) -> String {
+        match &self.origin {
+            Some((sha256, _)) => sha256.clone(),
+            None => hexadecimal(&self.content.get_ref().1.raw().hash.clone().finalize()),
+        }
+    }
+
+    /// What went wrong while reading, in words.
+    pub fn error(&self, path: &Path, error: io::Error) -> Error {
+        self.content.get_ref().1.error(path, error)
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.content.read(buffer)
+    }
+}
+
+impl Content {
+    fn raw(&self) -> &Raw {
+        let source = match self {
+            Self::Plain(source) => source,
+            Self::Gzip(decoder) => decoder.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref(),
+        };
+        source.get_ref().get_ref().1
+    }
+
+    /// A file that is compressed badly is the user's, one that cannot be read the machine's.
+    fn error(&self, path: &Path, error: io::Error) -> Error {
+        match self {
+            Self::Plain(_) => Error::resource(path, "read", error),
+            Self::Gzip(_) | Self::Zstd(_) if error.raw_os_error().is_some() => {
+                Error::resource(path, "read", error)
+            }
+            _ => {
+                let place = format!("byte {}", self.raw().bytes);
+                let found = format!("what cannot be decompressed ({error})");
+                let problem = Problem::new(path, place, found, "a whole compressed file");
+                Error::Invalid(problem.advise("get the file again"))
+            }
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(source) => source.read(buffer),
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+impl Raw {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Read for Raw {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]
+        .map(Path::new)
+        .contains(&path)
+}
+
+fn head(input: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    input.take(bytes).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// An encoding that is named at the beginning of a text and is not UTF-8.
+fn encoding(head: &[u8]) -> Option<&'static str> {
+    match head {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        head => unnamed(head),
+    }
+}
+
+/// An encoding of Latin letters whose zero bytes stand where they must, in two or three of four places.
+fn unnamed(head: &[u8]) -> Option<&'static str> {
+    let groups = head.chunks_exact(4);
+    let most = (groups.len() / 10 * 9).max(1);
+    let zeros = |place: usize| {
+        let zeros = groups.clone().filter(|group| group[place] == 0).count();
+        zeros >= most
+    };
+    match [0, 1, 2, 3].map(zeros) {
+        [false, true, true, true] => Some("UTF-32LE"),
+        [true, true, true, false] => Some("UTF-32BE"),
+        [false, true, false, true] => Some("UTF-16LE"),
+        [true, false, true, false] => Some("UTF-16BE"),
+        _ => None,
+    }
+}
+
+/// A format that is not read, and the program that reads it.
+fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let formats: [(&[u8], &str, &str); 6] = [
+        (b"\xfd7zXZ\0", "a file compressed by xz", "xz -dc"),
+        (b"BZh91AY&SY", "a file compressed by bzip2", "bzip2 -dc"),
+        (b"\x04\x22\x4d\x18", "a file compressed by lz4", "lz4 -dc"),
+        (b"PK\x03\x04", "a zip archive", "unzip -p"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x -so"),
+        (
+            b"PAR1\x15",
+            "a Parquet file",
+            "python3 -c 'import pandas, sys; pandas.read_parquet(sys.argv[1]).to_json(\"/dev/stdout\", orient=\"records\", lines=True)'",
+        ),
+    ];
+    let mut known = formats.into_iter();
+    let (_, found, command) = known.find(|(magic, ..)| head.starts_with(magic))?;
+    Some((found, command))
+}

@@ -1,0 +1,70 @@
+//! What is said of a data directory that was made: everything that was left out, read otherwise, rounded or is odd. All of it
+//! is in the manifest.
+
+use super::SplitRule;
+use super::share::Share;
+use crate::data::manifest::Manifest;
+use crate::data::tokenizer::SpelledSpecials;
+use crate::data::unknown;
+
+/// One sentence for each thing that should be known.
+pub fn sentences(manifest: &Manifest) -> Vec<String> {
+    let mut all = Vec::new();
+    for source in &manifest.sources {
+        let path = &source.path;
+        let facts = source
+            .notes
+            .iter()
+            .cloned()
+            .chain(source.counts.sentences());
+        all.extend(facts.map(|fact| format!("{path}: {fact}")));
+        if source.specials_in_text > 0 {
+            let count = source.specials_in_text;
+            let read = match manifest.specials {
+                SpelledSpecials::Text => "text; --specials parse reads them as specials",
+                SpelledSpecials::Parse => "specials; --specials text reads them as text",
+            };
+            all.push(format!(
+                "{path}: {count} special tokens, such as </s>, are spelled out in the text and read as {read}"
+            ));
+        }
+    }
+    all.extend(rounding(manifest));
+    for (name, counts) in &manifest.splits {
+        all.extend(unknown::sentence(name, counts.unknown, counts.tokens));
+        let documents = counts.documents;
+        if counts.duplicates > 0 {
+            let count = counts.duplicates;
+            all.push(format!(
+                "{name}: {count} of {documents} documents repeat one before them"
+            ));
+        }
+        if counts.also_in_train > 0 {
+            let count = counts.also_in_train;
+            all.push(format!(
+                "warning: {name}: {count} of {documents} documents are in train too, so what is measured on them was trained on"
+            ));
+        }
+    }
+    all
+}
+
+/// How far the documents of validation are from the share asked for; a text cut by its bytes is not rounded.
+fn rounding(manifest: &Manifest) -> Option<String> {
+    let fraction = manifest.split.valid_fraction;
+    let valid = manifest.splits.get("valid")?.documents;
+    let all: u64 = manifest.splits.values().map(|split| split.documents).sum();
+    let found = 100.0 * valid as f64 / all as f64;
+    let asked = 100.0 * fraction;
+    let is_exact = match manifest.split.rule {
+        SplitRule::Tail => true,
+        _ => Share::new(fraction).is_exactly(valid, all),
+    };
+    let why = match manifest.split.rule {
+        SplitRule::Hash => "each is drawn by itself",
+        _ => "rounded up",
+    };
+    (!is_exact).then(|| {
+        format!("validation has {valid} of {all} documents, which is {found:.2} % where {asked:.2} % were asked for: {why}")
+    })
+}

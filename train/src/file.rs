@@ -1,0 +1,234 @@
+//! Files with a fixed meaning, opened only where they are files: a FIFO would wait for ever, a device has no end.
+//!
+//! What a user may pour in (texts, prompts) does not go through here.
+
+use crate::error::{Error, Problem};
+use rustix::fs::OFlags;
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens a file for reading; links to a file are followed.
+///
+/// # Errors
+/// `Invalid` if there is none, or what is there is a directory, FIFO, socket or device: at once, without a wait.
+/// `Resource` if it cannot be opened.
+pub fn open_regular(path: &Path, expected: &str) -> Result<File, Error> {
+    let unreadable = |cause| Error::unreadable(path, expected, cause);
+    // Asked before it is opened, because opening alone moves some devices; and after, because it may be another by then.
+    require_file(path, expected, fs::metadata(path).map_err(unreadable)?)?;
+    let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
+        .open(path)
+        .map_err(unreadable)?;
+    require_file(path, expected, file.metadata().map_err(unreadable)?)?;
+    Ok(file)
+}
+
+/// Reads a whole file of at most `limit` bytes; links to a file are followed.
+///
+/// # Errors
+/// Those of [`open_regular`]; `Invalid` if it is longer; `Resource` if it cannot be read.
+pub fn read_regular(path: &Path, expected: &str, limit: u64) -> Result<Vec<u8>, Error> {
+    let file = open_regular(path, expected)?;
+    let unreadable = |cause| Error::unreadable(path, expected, cause);
+    let length = file.metadata().map_err(unreadable)?.len();
+    let too_long = |found: String| {
+        let expected = format!("{expected} of at most {limit} bytes");
+        Err(Error::Invalid(Problem::new(path, "", found, expected)))
+    };
+    if length > limit {
+        return too_long(format!("{length} bytes"));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // It may grow while it is read.
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    match bytes.len() as u64 > limit {
+        true => too_long(format!("more than {limit} bytes")),
+        false => Ok(bytes),
+    }
+}
+
+/// The same as text.
+///
+/// # Errors
+/// Those of [`read_regular`]; `Invalid` with the place of the first byte that is no UTF-8.
+pub fn read_text(path: &Path, expected: &str, limit: u64) -> Result<String, Error> {
+    text(path, read_regular(path, expected, limit)?)
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let found = format!("the byte 0x{:02x}", error.as_bytes()[at]);
+        Error::Invalid(Problem::new(path, format!("byte {at}"), found, "UTF-8"))
+    })
+}
+
+/// Opens a file, or a pipe that somebody writes into (`<(…)`); a pipe without a writer is empty.
+///
+/// # Errors
+/// `Invalid` if there is none, or what is there is a directory, socket or device; `Resource` if it cannot be opened.
+pub fn open_stream(path: &Path, expected: &str) -> Result<File, Error> {
+    let unreadable = |cause| Error::unreadable(path, expected, cause);
+    let require = |metadata: fs::Metadata| match metadata.file_type().is_fifo() {
+        true => Ok(()),
+        false => require_file(path, expected, metadata),
+    };
+    require(fs::metadata(path).map_err(unreadable)?)?;
+    let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
+        .open(path)
+        .map_err(unreadable)?;
+    require(file.metadata().map_err(unreadable)?)?;
+    // Opening did not wait; reading waits for what the writer has to say.
+    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|cause| unreadable(cause.into()))?;
+    Ok(file)
+}
+
+/// Reads all of a text of at most `limit` bytes from a file or a pipe.
+///
+/// # Errors
+/// Those of [`open_stream`]; `Invalid` if it is longer or no UTF-8; `Resource` if it cannot be read.
+pub fn read_stream(path: &Path, expected: &str, limit: u64) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    open_stream(path, expected)?
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Error::unreadable(path, expected, cause))?;
+    if bytes.len() as u64 > limit {
+        let expected = format!("{expected} of at most {limit} bytes");
+        let found = format!("more than {limit} bytes");
+        return Err(Error::Invalid(Problem::new(path, "", found, expected)));
+    }
+    text(path, bytes)
+}
+
+/// Opens a file of a run to write in it, made if it is absent. No link is followed: what it leads to is not the run's.
+///
+/// # Errors
+/// `Invalid` if what is there is no file; `Resource` if it cannot be opened.
+pub fn open_own(path: &Path) -> Result<File, Error> {
+    let expected = "a file of the run";
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        require_file(path, expected, metadata)?;
+    }
+    let failed = |cause| Error::resource(path, "open", cause);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = without_waiting(&mut options, OFlags::NOFOLLOW)
+        .open(path)
+        .map_err(failed)?;
+    require_file(path, expected, file.metadata().map_err(failed)?)?;
+    Ok(file)
+}
+
+fn without_waiting(options: &mut OpenOptions, more: OFlags) -> &mut OpenOptions {
+    options.custom_flags((OFlags::NONBLOCK | more).bits() as i32)
+}
+
+fn require_file(path: &Path, expected: &str, metadata: fs::Metadata) -> Result<(), Error> {
+    match metadata.is_file() {
+        true => Ok(()),
+        false => {
+            let found = kind(metadata.file_type());
+            Err(Error::Invalid(Problem::new(path, "", found, expected)))
+        }
+    }
+}
+
+/// What is there instead of a file, in words.
+pub fn kind(found: FileType) -> &'static str {
+    match found {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => "no file",
+    }
+}
+
+/// What an error says, for those who collect problems.
+pub fn problem(error: Error, path: &Path, expected: &str) -> Problem {
+    match error {
+        Error::Invalid(problem) => problem,
+        Error::Resource { source, .. } => unreadable(path, &source, expected),
+        other => Problem::new(path, "", other.to_string(), expected),
+    }
+}
+
+fn unreadable(path: &Path, cause: &io::Error, expected: &str) -> Problem {
+    Problem::new(path, "", cause.to_string(), expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_is_no_file_is_named_at_once() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::create_dir(at("directory")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let _listener = UnixListener::bind(at("socket")).unwrap();
+        symlink(at("pipe"), at("link")).unwrap();
+        let cases = [
+            (at("directory"), "a directory"),
+            (at("pipe"), "a pipe"),
+            (at("link"), "a pipe"),
+            (at("socket"), "a socket"),
+            ("/dev/zero".into(), "a device"),
+            (at("none"), "no such file"),
+        ];
+        for (path, found) in cases {
+            let error = read_regular(&path, "a list", 9).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            let text = format!("{}: found {found}, expected a list", path.display());
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("list");
+        fs::write(&path, "0123456789").unwrap();
+        assert_eq!(read_text(&path, "a list", 10).unwrap(), "0123456789");
+        let error = read_regular(&path, "a list", 9).unwrap_err().to_string();
+        assert!(
+            error.ends_with("found 10 bytes, expected a list of at most 9 bytes"),
+            "{error}"
+        );
+        fs::write(&path, b"ab\xff").unwrap();
+        let error = read_text(&path, "a list", 9).unwrap_err().to_string();
+        assert!(
+            error.ends_with("byte 2: found the byte 0xff, expected UTF-8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_a_run_writes_follows_no_link() {
+        let place = tempfile::tempdir().unwrap();
+        let (other, link) = (place.path().join("other"), place.path().join("link"));
+        fs::write(&other, "theirs").unwrap();
+        symlink(&other, &link).unwrap();
+        let error = open_own(&link).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let found = "found a symbolic link, expected a file of the run";
+        assert!(error.to_string().ends_with(found), "{error}");
+        open_own(&place.path().join("fresh")).unwrap();
+    }
+}

@@ -1,0 +1,439 @@
+//! All files of a checkpoint as one: tensors by name, of which no value is read yet.
+//!
+//! What wraps a model puts its own name before every tensor: `torch.compile` `_orig_mod.`, data parallel training `module.`,
+//! a trainer `model.`. Where all weights bear such a name it is taken off.
+
+use super::Pieces;
+use super::number::Cast;
+use super::pytorch::Globals;
+use super::shards::{Index, Shards};
+use super::source::{Source, Stored, in_tensor};
+use crate::error::Error;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is put before the names of a wrapped model.
+const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "model."];
+
+/// How many wrappers may lie in each other.
+const MOST_WRAPPERS: usize = 8;
+
+/// What to do with a tensor that two files hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubled {
+    /// Refuse it.
+    Refused,
+    /// Take that of the later file, as the reference does with the files of a release.
+    LaterCounts,
+}
+
+/// A tensor of floating-point numbers.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name in the files.
+    pub theirs: String,
+    /// Its shape and kind.
+    pub stored: Stored,
+    /// The tensors of files that it consists of, by rows: one, unless our own checkpoint has cut it.
+    parts: Vec<(usize, String)>,
+}
+
+/// What a file holds that is not taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its name without what wraps it.
+    pub name: String,
+    /// Its name in the file.
+    pub theirs: String,
+    /// Its shape, if it is a tensor.
+    pub shape: Option<Vec<usize>>,
+    /// The kind of its numbers, or what it is.
+    pub kind: String,
+    /// Why it is not taken over.
+    pub why: String,
+}
+
+/// The files of a checkpoint.
+pub struct Checkpoint {
+    /// As the user named it.
+    path: PathBuf,
+    files: Vec<(PathBuf, Source)>,
+    tensors: BTreeMap<String, Entry>,
+    ignored: Vec<Ignored>,
+    prefix: String,
+    casts: BTreeMap<String, Cast>,
+}
+
+impl Checkpoint {
+    /// Reads names, shapes and kinds.
+    ///
+    /// # Errors
+    /// `Invalid` if a file is missing or broken, if an index is wrong about its shards, or if tensors do not go together.
+    pub fn open(paths: &[PathBuf], globals: Globals, doubled: Doubled) -> Result<Self, Error> {
+        let mut all = Self {
+            path: paths.first().cloned().unwrap_or_default(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            ignored: Vec::new(),
+            prefix: String::new(),
+            casts: BTreeMap::new(),
+        };
+        let mut found: BTreeMap<String, (usize, Stored)> = BTreeMap::new();
+        for path in paths {
+            let Shards { files, mut index } = Shards::of(path)?;
+            for (number, path) in files.iter().enumerate() {
+                let source = Source::open(path, globals)?;
+                let file = all.files.len();
+                for (name, stored) in source.tensors() {
+                    if let Some(index) = &mut index {
+                        require_place(index, &files, number, name)?;
+                    }
+                    let Some((first, other)) = found.insert(name.clone(), (file, stored.clone()))
+                    else {
+                        continue;
+                    };
+                    let (first, _): &(PathBuf, Source) = &all.files[first];
+                    match doubled {
+                        Doubled::LaterCounts => all.ignored.push(Ignored {
+                            name: name.clone(),
+                            theirs: name.clone(),
+                            shape: Some(other.shape),
+                            kind: other.dtype.name().to_string(),
+                            why: format!("again in {}, which counts", path.display()),
+                        }),
+                        Doubled::Refused => {
+                            let found = format!(
+                                "a second tensor of this name, first in {}",
+                                first.display()
+                            );
+                            return Err(in_tensor(path, name, found, "every tensor once"));
+                        }
+                    }
+                }
+                all.files.push((path.clone(), source));
+            }
+            if let Some(index) = &index {
+                require_all_found(index, &files)?;
+            }
+        }
+        all.sort_out(found)?;
+        Ok(all)
+    }
+
+    /// Keeps weights and ignores the rest.
+    fn sort_out(&mut self, found: BTreeMap<String, (usize, Stored)>) -> Result<(), Error> {
+        let is_weight = |stored: &Stored| stored.dtype.number().is_some();
+        let weights = found.iter().filter(|(_, (_, stored))| is_weight(stored));
+        let names: Vec<&str> = weights.map(|(name, _)| name.as_str()).collect();
+        self.prefix = prefix(&names);
+        let prefix = self.prefix.clone();
+        let plain = |name: &str| name.strip_prefix(&prefix).unwrap_or(name).to_string();
+        let asides = self.files.iter().flat_map(|(_, source)| source.asides());
+        let mut ignored: Vec<Ignored> = asides
+            .map(|aside| Ignored {
+                name: plain(&aside.name),
+                theirs: aside.name.clone(),
+                shape: None,
+                kind: aside.kind.clone(),
+                why: "no tensor of numbers".to_string(),
+            })
+            .collect();
+        let mut parts = BTreeMap::new();
+        for (theirs, (file, stored)) in found {
+            let name = plain(&theirs);
+            if !is_weight(&stored) {
+                ignored.push(Ignored {
+                    name,
+                    theirs,
+                    shape: Some(stored.shape),
+                    kind: stored.dtype.name().to_string(),
+                    why: "whole numbers".to_string(),
+                });
+                continue;
+            }
+            let entry = Entry {
+                parts: vec![(file, theirs.clone())],
+                theirs,
+                stored,
+            };
+            match part_of(&name) {
+                Some((whole, which)) => {
+                    let group: &mut BTreeMap<String, Entry> =
+                        parts.entry(whole.to_string()).or_default();
+                    group.insert(which.to_string(), entry);
+                }
+                None => drop(self.tensors.insert(name, entry)),
+            }
+        }
+        for (name, group) in parts {
+            let whole = self.join(&name, group)?;
+            if self.tensors.insert(name.clone(), whole).is_some() {
+                let found = "it whole and in parts";
+                return Err(in_tensor(&self.path, &name, found, "every tensor once"));
+            }
+        }
+        for ignored in &mut self.ignored {
+            ignored.name = plain(&ignored.theirs);
+        }
+        self.ignored.extend(ignored);
+        Ok(())
+    }
+
+    /// A tensor that our own checkpoint has cut by rows, `NAME@00001-of-00002`.
+    fn join(&self, name: &str, group: BTreeMap<String, Entry>) -> Result<Entry, Error> {
+        let count = group.len();
+        let wrong = |found: String| {
+            let expected = format!("its {count} parts by rows, complete and of one kind");
+            Err(in_tensor(&self.path, name, found, expected))
+        };
+        let mut whole: Option<Entry> = None;
+        for (number, (which, part)) in (1..).zip(group) {
+            let shape = &part.stored.shape;
+            if which != format!("{number:05}-of-{count:05}") || shape.is_empty() {
+                return wrong(format!(
+                    "part {which} of shape {}",
+                    part.stored.dimensions()
+                ));
+            }
+            let Some(whole) = &mut whole else {
+                whole = Some(Entry {
+                    theirs: name.to_string(),
+                    ..part
+                });
+                continue;
+            };
+            let stored = &mut whole.stored;
+            if stored.shape[1..] != shape[1..] || stored.dtype != part.stored.dtype {
+                return wrong(format!(
+                    "part {which} of shape {}",
+                    part.stored.dimensions()
+                ));
+            }
+            stored.shape[0] = stored.shape[0].saturating_add(shape[0]);
+            if stored.bytes().is_none() {
+                return wrong(format!("shape {}", stored.dimensions()));
+            }
+            whole.parts.extend(part.parts);
+        }
+        Ok(whole.expect("a group has a part"))
+    }
+
+    /// What the user named, for messages about all of it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files it consists of.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// The tensors of floating-point numbers, by name.
+    pub fn tensors(&self) -> &BTreeMap<String, Entry> {
+        &self.tensors
+    }
+
+    /// What is not taken over.
+    pub fn ignored(&self) -> &[Ignored] {
+        &self.ignored
+    }
+
+    /// What was taken off before every name; empty if nothing was.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The keys under which the files keep their tensors, where they have some.
+    pub fn keys(&self) -> Vec<&str> {
+        let keys = self.files.iter().map(|(_, source)| source.key());
+        let mut keys: Vec<&str> = keys.filter(|key| !key.is_empty()).collect();
+        keys.dedup();
+        keys
+    }
+
+    /// What may be the reason that names do not fit.
+    pub fn hint(&self) -> Option<String> {
+        let borne = |wrapper: &&str| {
+            let bearing = self
+                .tensors
+                .keys()
+                .filter(|name| name.starts_with(*wrapper));
+            let n = bearing.count();
+            (n > 0).then(|| format!("{n} of {} names begin with {wrapper}, a prefix that is taken off only where all do", self.tensors.len()))
+        };
+        let name = self.path.file_name().map(|name| name.to_string_lossy());
+        let of_many = || match name {
+            Some(name) if name.contains("-of-") && !name.contains("00001-of-00001") => {
+                let advice = "the file is one of several: name their index or directory instead";
+                Some(advice.to_string())
+            }
+            _ => None,
+        };
+        WRAPPERS.iter().find_map(borne).or_else(of_many)
+    }
+
+    /// What single precision cost the tensors that were read, where it cost something.
+    pub fn casts(&self) -> &BTreeMap<String, Cast> {
+        &self.casts
+    }
+
+    /// Hands over the values of a tensor in row-major order, piece by piece.
+    ///
+    /// # Errors
+    /// `Invalid` if the file does not hold them, or if one of them is not finite.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<(), Error> {
+        let Entry { parts, stored, .. } = &self.tensors[name];
+        let mut census = Census::default();
+        let mut cast = Cast::default();
+        for (file, part) in parts {
+            let (_, source) = &mut self.files[*file];
+            cast.add(source.read(part, &mut |piece| {
+                census.count(piece);
+                pieces(piece);
+            })?);
+        }
+        let (path, _) = &self.files[parts[0].0];
+        census.require_finite(path, name, stored, cast)?;
+        if cast != Cast::default() {
+            self.casts.insert(name.to_string(), cast);
+        }
+        Ok(())
+    }
+
+    /// All values of a tensor.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn values(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        let mut values = Vec::with_capacity(self.tensors[name].stored.len());
+        self.read(name, &mut |piece| values.extend_from_slice(piece))?;
+        Ok(values)
+    }
+}
+
+/// What all names begin with.
+fn prefix(names: &[&str]) -> String {
+    let mut prefix = String::new();
+    for _ in 0..MOST_WRAPPERS {
+        let bears = |name: &&str, wrapper: &str| {
+            let rest = name.strip_prefix(&prefix);
+            rest.is_some_and(|rest| rest.starts_with(wrapper))
+        };
+        let borne = |wrapper: &&str| names.iter().all(|name| bears(name, wrapper));
+        match WRAPPERS.into_iter().find(borne) {
+            Some(wrapper) if !names.is_empty() => prefix += wrapper,
+            _ => break,
+        }
+    }
+    prefix
+}
+
+/// The tensor whose part a name is, and which part.
+fn part_of(name: &str) -> Option<(&str, &str)> {
+    let (whole, which) = name.rsplit_once('@')?;
+    let (number, count) = which.split_once("-of-")?;
+    let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(number) && digits(count)).then_some((whole, which))
+}
+
+/// Refuses a tensor that the index has elsewhere or not at all; remembers that it was found.
+fn require_place(
+    index: &mut Index,
+    files: &[PathBuf],
+    file: usize,
+    name: &str,
+) -> Result<(), Error> {
+    let (expected, found) = match index.places.get_mut(name) {
+        Some((place, found)) if *place == file => {
+            *found = true;
+            return Ok(());
+        }
+        Some((place, _)) => (format!("it in {}", files[*place].display()), "it here"),
+        None => ("a tensor that it names".to_string(), "it here"),
+    };
+    let expected = format!("{expected}, by {}", index.path.display());
+    Err(in_tensor(&files[file], name, found, expected))
+}
+
+/// Refuses an index that names tensors which its shards do not hold.
+fn require_all_found(index: &Index, files: &[PathBuf]) -> Result<(), Error> {
+    let mut places = index.places.iter();
+    match places.find(|(_, (_, found))| !found) {
+        None => Ok(()),
+        Some((name, (file, _))) => {
+            let expected = format!("a tensor that {} names", index.path.display());
+            Err(in_tensor(&files[*file], name, "none", expected))
+        }
+    }
+}
+
+/// What is not finite among values that come in pieces.
+#[derive(Default)]
+struct Census {
+    seen: u64,
+    not_finite: u64,
+    first: Option<(u64, f32)>,
+}
+
+impl Census {
+    fn count(&mut self, piece: &[f32]) {
+        let bad = piece.iter().filter(|value| !value.is_finite()).count();
+        if bad > 0 {
+            let place = piece.iter().position(|value| !value.is_finite());
+            let place = place.expect("there is one");
+            self.first
+                .get_or_insert((self.seen + place as u64, piece[place]));
+        }
+        self.not_finite += bad as u64;
+        self.seen += piece.len() as u64;
+    }
+
+    fn require_finite(
+        &self,
+        path: &Path,
+        name: &str,
+        stored: &Stored,
+        cast: Cast,
+    ) -> Result<(), Error> {
+        let Some((first, value)) = self.first else {
+            return Ok(());
+        };
+        let place = in_shape(first, &stored.shape);
+        let n = self.not_finite;
+        let (found, expected) = match cast.first_overflow {
+            Some(value) if cast.overflowed == n => (
+                format!(
+                    "{n} of {} numbers too large for single precision, the first at index {first}, {place}: {value:e}",
+                    self.seen
+                ),
+                "numbers up to 3.4e38".to_string(),
+            ),
+            _ => (
+                format!(
+                    "{n} of {} numbers that are not finite, the first at index {first}, {place}: {value}",
+                    self.seen
+                ),
+                "weights of a trained model".to_string(),
+            ),
+        };
+        Err(in_tensor(path, name, found, expected))
+    }
+}
+
+/// The place of a value along every dimension.
+pub fn in_shape(index: u64, shape: &[usize]) -> String {
+    let mut rest = index as usize;
+    let mut places: Vec<usize> = Vec::new();
+    for length in shape.iter().rev() {
+        places.push(rest % length.max(&1));
+        rest /= length.max(&1);
+    }
+    places.reverse();
+    super::source::dimensions(&places)
+}

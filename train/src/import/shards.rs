@@ -1,0 +1,171 @@
+//! Which files a checkpoint is made of: one, those of an index, or those of a directory.
+
+use super::json::shown;
+use crate::error::{Error, Problem};
+use crate::file::read_regular;
+use crate::run::checkpoint;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What is expected of an index.
+const EXPECTED: &str =
+    "an index of shards: an object with weight_map, from tensors to files beside it";
+
+/// What is expected of a directory.
+const DIRECTORY: &str = "model.safetensors.index.json, pytorch_model.bin.index.json or a checkpoint of a run in the directory";
+
+/// The names of an index in a directory.
+const INDICES: [&str; 2] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
+
+/// The largest index that is read.
+const MOST_INDEX_BYTES: u64 = 64 << 20;
+
+/// The files of a checkpoint.
+pub struct Shards {
+    /// The files, each once.
+    pub files: Vec<PathBuf>,
+    /// Which of them holds which tensor, if an index says so.
+    pub index: Option<Index>,
+}
+
+/// What an index says.
+pub struct Index {
+    /// The index.
+    pub path: PathBuf,
+    /// The file of each tensor, as a position in the list of files, and whether it was found there.
+    pub places: BTreeMap<String, (usize, bool)>,
+}
+
+impl Shards {
+    /// The files that a path of the command line means.
+    ///
+    /// # Errors
+    /// `Invalid` if an index is broken or names a file that is not beside it, or if a directory holds no checkpoint.
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            return Self::of_directory(path);
+        }
+        match path.extension() {
+            Some(end) if end == "json" => Self::of_index(path),
+            _ => Ok(Self {
+                files: vec![path.to_path_buf()],
+                index: None,
+            }),
+        }
+    }
+
+    fn of_directory(path: &Path) -> Result<Self, Error> {
+        let indices = INDICES.map(|name| path.join(name));
+        if let Some(index) = indices.iter().find(|index| index.exists()) {
+            return Self::of_index(index);
+        }
+        if !path.join("manifest.json").exists() {
+            let problem = Problem::new(path, "", "a directory without any of them", DIRECTORY);
+            return Err(Error::Invalid(problem));
+        }
+        if let Some(problem) = checkpoint::verify(path).into_iter().next() {
+            return Err(Error::Invalid(problem));
+        }
+        let unreadable = |cause| Error::resource(path, "list", cause);
+        let mut files = Vec::new();
+        for entry in path.read_dir().map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let of_model =
+                |name: &str| name.starts_with("model-") && name.ends_with(".safetensors");
+            if name.to_str().is_some_and(of_model) {
+                files.push(path.join(name));
+            }
+        }
+        files.sort();
+        Ok(Self { files, index: None })
+    }
+
+    fn of_index(path: &Path) -> Result<Self, Error> {
+        let bytes = read_regular(path, EXPECTED, MOST_INDEX_BYTES)?;
+        let wrong = |found: String, expected: &str| {
+            Error::Invalid(Problem::new(path, "weight_map", found, expected))
+        };
+        let content: Content = serde_json::from_slice(&bytes).map_err(|cause| {
+            let found = crate::text::json_complaint(&cause);
+            Error::Invalid(Problem::new(path, "", found, EXPECTED))
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+        let mut files = Vec::new();
+        let mut places = BTreeMap::new();
+        for (name, file) in content.weight_map.0 {
+            if Path::new(&file).file_name() != Some(file.as_ref()) || file.ends_with(".json") {
+                let found = format!("the file {} for {}", shown(&file), shown(&name));
+                return Err(wrong(found, "the name of a file beside the index"));
+            }
+            let number = *numbers.entry(file.clone()).or_insert_with(|| {
+                files.push(folder.join(&file));
+                files.len() - 1
+            });
+            if places.insert(name.clone(), (number, false)).is_some() {
+                let found = format!("{} a second time", shown(&name));
+                return Err(wrong(found, "every tensor once"));
+            }
+        }
+        if files.is_empty() {
+            return Err(wrong("no tensor".to_string(), EXPECTED));
+        }
+        if let Some(absent) = files.iter().find(|file| !file.exists()) {
+            let expected = format!("a shard that {} names", path.display());
+            let problem = Problem::new(absent, "", "no such file", expected);
+            return Err(Error::Invalid(
+                problem.advise("put all shards beside the index"),
+            ));
+        }
+        let index = Index {
+            path: path.to_path_buf(),
+            places,
+        };
+        Ok(Self {
+            files,
+            index: Some(index),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Content {
+    weight_map: Pairs,
+}
+
+/// The texts of an object in its order: a name that stands in it twice is here twice.
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_map(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Pairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors and their files")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let file = map.next_value().map_err(|cause| {
+                let name = shown(&name);
+                A::Error::custom(format!("a file of tensor {name} with {cause}"))
+            })?;
+            pairs.push((name, file));
+        }
+        Ok(Pairs(pairs))
+    }
+}

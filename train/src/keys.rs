@@ -1,0 +1,83 @@
+//! Maps out of files, in which every key may stand once: of two, one would be lost without a word.
+
+use crate::error::Problem;
+use crate::text::json_complaint;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+/// For `#[serde(deserialize_with = …)]`: a map whose keys differ.
+///
+/// # Errors
+/// What the format says, or the key that is there twice.
+pub fn distinct<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    deserializer.deserialize_map(Distinct(PhantomData))
+}
+
+/// A map of which only the keys count.
+pub struct Keys;
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        distinct::<D, IgnoredAny>(deserializer).map(|_| Self)
+    }
+}
+
+/// That every tensor of a safetensors file stands once in its header: the library takes the last of two. It has parsed the
+/// bytes before.
+///
+/// # Errors
+/// A problem with the name.
+pub fn require_distinct_tensors(file: &Path, bytes: &[u8]) -> Result<(), Problem> {
+    let [length, header] = [&bytes[..8], &bytes[8..]];
+    let length = u64::from_le_bytes(length.try_into().expect("eight bytes")) as usize;
+    let keys: Result<Keys, _> = serde_json::from_slice(&header[..length]);
+    keys.map(drop).map_err(|error| {
+        let expected = "a safetensors file";
+        Problem::new(file, "header", json_complaint(&error), expected)
+    })
+}
+
+struct Distinct<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for Distinct<V> {
+    type Value = BTreeMap<String, V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((key, value)) = entries.next_entry()? {
+            match map.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(place) => {
+                    let key = place.key();
+                    return Err(A::Error::custom(format_args!("the key {key:?} twice")));
+                }
+            }
+        }
+        Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_there_twice_is_named() {
+        assert!(serde_json::from_str::<Keys>(r#"{"a":1,"b":[2]}"#).is_ok());
+        let twice = serde_json::from_str::<Keys>(r#"{"a":1,"b":2,"a":3}"#);
+        let text = twice.err().unwrap().to_string();
+        assert!(text.starts_with(r#"the key "a" twice"#), "{text}");
+    }
+}

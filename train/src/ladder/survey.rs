@@ -1,0 +1,103 @@
+//! Everything that keeps a recipe from being trained here, at once: what `config check` and `fit --dry-run` say.
+
+use super::{Checkpoints, Inputs, Needs, counts};
+use crate::data::Tokenizer;
+use crate::device;
+use crate::error::{Error, Problem};
+use crate::learner::check_split;
+use crate::recipe::{Checked, Start};
+use crate::run::{RunDirectory, System, checkpoint};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What a training of the recipe needs.
+///
+/// # Errors
+/// Everything that is missing or does not fit: backend, tokenizer, data and their labels, counts, runs to start from,
+/// memory, room for checkpoints.
+pub fn survey(recipe: &Checked) -> Result<Needs, Error> {
+    let mut problems = Vec::new();
+    let backend = device::check_compiled(&recipe.source().file, &recipe.device.backend);
+    let can_count = backend.is_ok();
+    problems.extend(backend.err());
+    problems.extend(starts(recipe));
+    let inputs = match Inputs::open(recipe) {
+        Ok(inputs) => Some(inputs),
+        Err(first) => {
+            let each = files(recipe);
+            problems.extend(if each.is_empty() { vec![first] } else { each });
+            None
+        }
+    };
+    let needs = match inputs.filter(|_| can_count) {
+        Some(inputs) => Some(Needs::of(recipe, &inputs)?),
+        None => None,
+    };
+    if let Some(needs) = &needs {
+        problems.extend(needs.check(recipe).err());
+        let steps: Vec<u64> = recipe.stage.iter().map(|stage| stage.steps).collect();
+        let checkpoints = Checkpoints::of(recipe, &steps, 0);
+        let space = needs.check_space(&System, &recipe.run.root, checkpoints, 0);
+        problems.extend(space.err());
+    }
+    match (needs, problems.len()) {
+        (Some(needs), 0) => Ok(needs),
+        (_, 1) => Err(problems.remove(0)),
+        _ => Err(Error::Several(problems)),
+    }
+}
+
+/// Each file that cannot be used, with the first reason.
+fn files(recipe: &Checked) -> Vec<Error> {
+    let mut problems = Vec::new();
+    let tokenizer = Tokenizer::load(&recipe.tokenizer.file);
+    let train = recipe.data.train.iter().map(|source| &source.path);
+    let valid = recipe.data.valid.iter().map(|source| &source.path);
+    let paths: BTreeSet<&Path> = train.chain(valid).map(|path| &**path).collect();
+    for path in paths {
+        problems.extend(check_split(path, &recipe.data, tokenizer.as_ref().ok()).err());
+    }
+    if let Ok(tokenizer) = &tokenizer {
+        problems.extend(counts(recipe, tokenizer).err());
+    }
+    problems.extend(tokenizer.err());
+    // A file of difficulties is asked for every split.
+    let mut said = BTreeSet::new();
+    problems.retain(|problem| said.insert(problem.to_string()));
+    problems
+}
+
+/// Runs that stages start from.
+fn starts(recipe: &Checked) -> Vec<Error> {
+    let mut problems = Vec::new();
+    let tokenizer = Tokenizer::load(&recipe.tokenizer.file).ok();
+    let own = tokenizer.map(|tokenizer| tokenizer.sha256());
+    for stage in &recipe.stage {
+        let Start::Run { path } = &stage.start else {
+            continue;
+        };
+        let newest = RunDirectory::open(path).and_then(|run| Ok((checkpoint::glance(&run)?, run)));
+        match newest {
+            Ok((None, run)) => {
+                let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
+                let problem = problem.advise("name a run that was trained");
+                problems.push(Error::Invalid(problem));
+            }
+            Ok((Some(newest), _)) => {
+                let theirs = &newest.state.tokenizer_sha256;
+                if own.as_ref().is_some_and(|own| own != theirs) {
+                    problems.push(of_another_tokenizer(path));
+                }
+            }
+            Err(error) => problems.push(error),
+        }
+    }
+    problems
+}
+
+/// A run to start from whose tokens are others.
+pub(super) fn of_another_tokenizer(run: &Path) -> Error {
+    let expected = "the tokenizer of this recipe";
+    let problem = Problem::new(run, "", "weights for another tokenizer", expected);
+    Error::Invalid(problem.advise("name a run with the same tokenizer.file"))
+}

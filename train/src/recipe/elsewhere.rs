@@ -1,0 +1,86 @@
+//! Where the files of a run's recipe lie by now. The text stays as it was written, and with it its hash.
+
+use super::{Edges, ModelConfig, Recipe, Start};
+use crate::data::DifficultySource;
+use crate::error::{Error, Problem};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Paths as they are written, and what is known of the files by now.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    found: BTreeMap<PathBuf, PathBuf>,
+    missing: BTreeMap<PathBuf, Problem>,
+}
+
+impl Elsewhere {
+    /// Notes where a file is.
+    pub fn found(&mut self, written: &Path, real: PathBuf) {
+        self.found.insert(written.to_path_buf(), real);
+    }
+
+    /// Notes that a file is nowhere, or only with another content.
+    pub fn missing(&mut self, written: &Path, problem: Problem) {
+        self.missing.insert(written.to_path_buf(), problem);
+    }
+
+    /// Whether these paths, as the recipe has them by now, are files that were found.
+    ///
+    /// # Errors
+    /// `Invalid` for the first that is not.
+    pub fn check<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Error> {
+        let mut problems = paths.into_iter().filter_map(|path| self.missing.get(path));
+        problems
+            .next()
+            .map_or(Ok(()), |problem| Err(Error::Invalid(problem.clone())))
+    }
+
+    /// Hashes by path, under the paths as they are written.
+    pub fn as_written(&self, hashes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut named = hashes.clone();
+        let text = |path: &Path| path.display().to_string();
+        for real in self.found.values() {
+            named.remove(&text(real));
+        }
+        for (written, real) in &self.found {
+            if let Some(hash) = hashes.get(&text(real)) {
+                named.insert(text(written), hash.clone());
+            }
+        }
+        named
+    }
+
+    /// Writes into a recipe where its files are.
+    pub(super) fn apply(&self, recipe: &mut Recipe) {
+        let change = |path: &mut PathBuf| {
+            if let Some(real) = self.found.get(path) {
+                path.clone_from(real);
+            }
+        };
+        each_path(recipe, change);
+    }
+}
+
+/// Shows every path of a file or a run that a recipe names.
+fn each_path(recipe: &mut Recipe, mut change: impl FnMut(&mut PathBuf)) {
+    change(&mut recipe.tokenizer.file);
+    for source in &mut recipe.data.train {
+        change(&mut source.path);
+    }
+    for source in &mut recipe.data.valid {
+        change(&mut source.path);
+    }
+    if let DifficultySource::File { path } = &mut recipe.data.difficulty {
+        change(path);
+    }
+    if let ModelConfig::BriLlm(config) = &mut recipe.model
+        && let Edges::Counted { counts, .. } = &mut config.edges
+    {
+        change(counts);
+    }
+    for stage in &mut recipe.stage {
+        if let Start::Run { path } = &mut stage.start {
+            change(path);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What is said before the first step, of a run and of each of its stages: what learns, from what, where it is kept.
+
+use super::Place;
+use super::changes::changes;
+use crate::recipe::{ModelConfig, Policy, Recipe, Stage, Start};
+use brian::route::policy::Teacher;
+use std::path::Path;
+
+/// What the lines that follow show.
+const NUMBERS: &str = "numbers: lm is the loss in nats per token, bpb bits per byte of text";
+
+/// The same of walks.
+const OF_WALKS: &str = ", blocks/token how many blocks of the pool a token runs in the mean, imitates the share of decisions in \
+                        which the router says what its teacher says";
+
+/// A sitting of a run.
+pub struct Opening<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// Which stage begins or goes on, from 0.
+    pub stage_index: usize,
+    /// Steps of it that were made in earlier sittings.
+    pub stage_step: u64,
+    /// Parameters of its model.
+    pub parameters: u64,
+}
+
+/// A split of the data.
+pub struct Source {
+    /// What it is for: `train`, or the name of a validation split.
+    pub split: String,
+    /// Where it lies.
+    pub path: String,
+    /// How many tokens it has.
+    pub tokens: usize,
+    /// How many documents.
+    pub documents: usize,
+}
+
+impl Opening<'_> {
+    /// The first lines of a sitting: model, parameters, data, run.
+    pub fn run(&self, sources: &[Source], vocabulary: usize, run: &Path) -> Vec<String> {
+        let recipe = self.recipe;
+        let mut lines = vec![format!(
+            "model: {}, a vocabulary of {vocabulary}, {} parameters",
+            model(&recipe.model.under(&self.stage().policy)),
+            self.parameters
+        )];
+        lines.extend(sources.iter().map(|source| {
+            let Source {
+                split,
+                path,
+                tokens,
+                documents,
+            } = source;
+            format!("data: {split} {path}, {tokens} tokens in {documents} documents")
+        }));
+        lines.push(format!(
+            "run: {}, seed {}, {} in {}",
+            run.display(),
+            recipe.run.seed,
+            recipe.device.backend,
+            format!("{:?}", recipe.device.dtype).to_lowercase(),
+        ));
+        let of_walks = match recipe.model {
+            ModelConfig::Brian(_) => OF_WALKS,
+            _ => "",
+        };
+        lines.push(format!("{NUMBERS}{of_walks}"));
+        lines
+    }
+
+    /// The first lines of a stage: how long, who leads, from which weights, and why its loss begins elsewhere than that of the
+    /// stage before ended.
+    pub fn stage_lines(&self) -> Vec<String> {
+        let stage = self.stage();
+        let place = Place::new(self.recipe, self.stage_index);
+        let mut parts = vec![match self.stage_step {
+            0 => format!("{} steps", stage.steps),
+            done => format!("goes on after {done} of {} steps", stage.steps),
+        }];
+        parts.extend(leader(&self.recipe.model, &stage.policy));
+        if self.stage_step == 0 {
+            parts.push(weights(&stage.start));
+        }
+        parts.push(format!("{} parameters", self.parameters));
+        let mut lines = vec![format!("{place}: {}", parts.join(", "))];
+        if let (0, Some(before)) = (self.stage_step, self.stage_index.checked_sub(1)) {
+            let reasons = changes(&self.recipe.stage[before], stage);
+            lines.extend(reasons.iter().map(|reason| format!("{place}: {reason}")));
+        }
+        lines
+    }
+
+    fn stage(&self) -> &Stage {
+        &self.recipe.stage[self.stage_index]
+    }
+}
+
+fn model(config: &ModelConfig) -> String {
+    match config {
+        ModelConfig::Baseline(config) => format!(
+            "{} blocks in a row, d_model {}",
+            config.n_layers, config.d_model
+        ),
+        ModelConfig::Brian(config) => format!(
+            "brian of {} blocks before, {} in and {} behind the pool, d_model {}",
+            config.n_pre, config.n_pool, config.n_post, config.d_model
+        ),
+        ModelConfig::BriLlm(config) => {
+            format!("brillm, a graph of tokens, d_node {}", config.d_node)
+        }
+    }
+}
+
+/// Who leads, where there is somebody to lead.
+fn leader(model: &ModelConfig, policy: &Policy) -> Option<String> {
+    let ModelConfig::Brian(_) = model else {
+        return None;
+    };
+    Some(match policy {
+        Policy::None => "all blocks in a row, no pool yet".to_string(),
+        Policy::Sequential => "every token runs the blocks of the pool in their order".to_string(),
+        Policy::Teacher { teacher } => {
+            format!(
+                "the teacher {} leads, the router imitates it",
+                name(teacher)
+            )
+        }
+        Policy::Scheduled { teacher, .. } => format!(
+            "router and teacher {} lead by lot, in validation the router alone",
+            name(teacher)
+        ),
+        Policy::Router { .. } => "the router leads".to_string(),
+    })
+}
+
+/// The recipe's word for a teacher.
+pub(super) fn name(teacher: &Teacher) -> &'static str {
+    match teacher {
+        Teacher::Sequential => "sequential",
+        Teacher::MixedSkipRecur => "mixed_skip_recur",
+        Teacher::BalancedCoverage => "balanced_coverage",
+        Teacher::RandomInternal => "random_internal",
+        Teacher::Path { .. } => "path",
+    }
+}
+
+fn weights(start: &Start) -> String {
+    match start {
+        Start::Fresh => "fresh weights".to_string(),
+        Start::Previous => "weights of the stage before".to_string(),
+        Start::Run { path } => format!("weights of {}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+
+    #[test]
+    fn a_run_begins_with_model_parameters_data_and_directory() {
+        let ladder = BUNDLED
+            .iter()
+            .find(|bundled| (bundled.kind, bundled.size) == ("brian", "ladder"))
+            .unwrap();
+        let recipe = from_text("ladder.toml", ladder.text.to_string(), &[]).unwrap();
+        let opening = |stage_index, stage_step| Opening {
+            recipe: &recipe,
+            stage_index,
+            stage_step,
+            parameters: 1234,
+        };
+        let source = Source {
+            split: "train".to_string(),
+            path: "data/train.bin".to_string(),
+            tokens: 5000,
+            documents: 12,
+        };
+        let lines = opening(0, 0).run(&[source], 260, Path::new("runs/ladder"));
+        assert_eq!(lines.len(), 4);
+        assert!(
+            lines[0].starts_with("model: ")
+                && lines[0].ends_with("a vocabulary of 260, 1234 parameters"),
+            "{lines:?}"
+        );
+        assert_eq!(
+            lines[1],
+            "data: train data/train.bin, 5000 tokens in 12 documents"
+        );
+        assert!(lines[2].starts_with("run: runs/ladder, seed "), "{lines:?}");
+        let scheduled = recipe
+            .stage
+            .iter()
+            .position(|stage| stage.name == "scheduled")
+            .unwrap();
+        let lines = opening(scheduled, 0).stage_lines();
+        assert!(
+            lines[0].contains("by lot, in validation the router alone"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].contains("so the loss may start higher"),
+            "{lines:?}"
+        );
+        let lines = opening(scheduled, 3).stage_lines();
+        assert_eq!(
+            lines.len(),
+            1,
+            "a stage that goes on explains nothing again: {lines:?}"
+        );
+        assert!(lines[0].contains("goes on after 3 of "), "{lines:?}");
+    }
+}

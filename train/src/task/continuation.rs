@@ -1,0 +1,200 @@
+//! How a text goes on: where it begins, what may be drawn, and where it stops. The same for every model, in training and after.
+
+use crate::data::{StartRule, Tokenizer};
+use crate::error::Problem;
+use brian::generate::{Next, NotFinite, Sampling};
+use serde::Serialize;
+use std::path::Path;
+
+/// What other tokenizers call the end of a document or of a turn, besides `</s>`.
+const OTHER_ENDS: [&str; 7] = [
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "<eos>",
+    "[SEP]",
+];
+
+/// How a text is continued.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Continuation {
+    /// The most tokens that are drawn, ends included.
+    pub n_tokens: usize,
+    /// A Transformer sees the last so many tokens of a longer text.
+    pub context: usize,
+    /// How a token is drawn.
+    pub sampling: Sampling,
+    /// Ids that are never drawn, because training never predicts them: the start symbol and padding.
+    pub never: Vec<u32>,
+    /// Ids that end a document.
+    pub ends: Vec<u32>,
+    /// What happens behind one of them.
+    pub at_end: AtEnd,
+}
+
+/// What happens at the end of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// The continuation is over.
+    Stop,
+    /// Another document follows, behind its start symbol if there is one that is not the end itself.
+    GoOn(Option<u32>),
+}
+
+/// Why no more tokens were drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The document is over.
+    End,
+    /// As many tokens as were asked for.
+    Length,
+    /// No token can follow in this graph.
+    NoCandidate,
+    /// Whoever was handed the tokens wants no more.
+    Refused,
+}
+
+/// The tokens that were drawn, and why there are no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// Ends of documents included.
+    pub tokens: Vec<u32>,
+    /// Why there are no more.
+    pub stop: StopReason,
+}
+
+impl Continuation {
+    /// Up to the end of a document, or of so many tokens.
+    pub fn new(tokenizer: &Tokenizer, n_tokens: usize, context: usize, sampling: Sampling) -> Self {
+        let ends = ends(tokenizer);
+        let specials = tokenizer.specials();
+        let never = [tokenizer.start_symbol(), specials.pad];
+        let never = never.into_iter().flatten().filter(|id| !ends.contains(id));
+        Self {
+            n_tokens,
+            context,
+            sampling,
+            never: never.collect(),
+            ends,
+            at_end: AtEnd::Stop,
+        }
+    }
+
+    /// The same, but the end of a document is followed by another one.
+    pub fn beyond_ends(self, tokenizer: &Tokenizer, rule: StartRule) -> Self {
+        let symbol = opening(tokenizer, rule).filter(|id| !self.ends.contains(id));
+        Self {
+            at_end: AtEnd::GoOn(symbol),
+            ..self
+        }
+    }
+
+    /// What follows a token.
+    pub fn behind(&self, token: u32) -> Next {
+        match (self.ends.contains(&token), self.at_end) {
+            (false, _) | (true, AtEnd::GoOn(None)) => Next::GoOn,
+            (true, AtEnd::GoOn(Some(symbol))) => Next::BehindToo(symbol),
+            (true, AtEnd::Stop) => Next::Stop,
+        }
+    }
+}
+
+/// Every id that ends a document, rising.
+pub fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
+    let named = |(text, _): &(&str, u32)| OTHER_ENDS.contains(text);
+    let others = tokenizer.added().filter(named).map(|(_, id)| id);
+    let mut ends: Vec<u32> = tokenizer.specials().end.into_iter().chain(others).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
+/// What stands before a text that has no token yet: the start symbol, or in runs of before the end of another document.
+pub fn opening(tokenizer: &Tokenizer, rule: StartRule) -> Option<u32> {
+    match rule {
+        StartRule::Symbol => tokenizer.start_symbol(),
+        StartRule::FirstToken => tokenizer.specials().end,
+    }
+}
+
+/// The tokens of a prompt as training would show them: behind the start symbol, or in runs of before alone, unless there is
+/// none. Nothing comes before a prompt without a token in a tokenizer without such a symbol.
+pub fn prompt_tokens<'a>(
+    tokenizer: &Tokenizer,
+    rule: StartRule,
+    text: impl Iterator<Item = u32> + Send + 'a,
+) -> impl Iterator<Item = u32> + Send + 'a {
+    let mut text = text.peekable();
+    let is_behind = rule == StartRule::Symbol || text.peek().is_none();
+    let before = opening(tokenizer, rule).filter(|_| is_behind);
+    before.into_iter().chain(text)
+}
+
+/// The tokens of a text as training would show them; without any the first of the vocabulary.
+pub fn begun(tokenizer: &Tokenizer, rule: StartRule, text: &str) -> Vec<u32> {
+    let text = tokenizer.encode(text).into_iter();
+    let mut tokens: Vec<u32> = prompt_tokens(tokenizer, rule, text).collect();
+    if tokens.is_empty() {
+        tokens.push(tokenizer.start());
+    }
+    tokens
+}
+
+/// Logits that cannot be drawn from, in words.
+pub fn not_finite(model: &Path, found: NotFinite) -> Problem {
+    let NotFinite {
+        drawn,
+        id,
+        value,
+        count,
+        of,
+    } = found;
+    let place = format!("logits of token {} of the continuation", drawn + 1);
+    let found = format!("{value} for id {id}, {count} of {of} not finite");
+    let advice = "the weights are finite and too large, for the training has diverged: take an earlier checkpoint";
+    Problem::new(model, place, found, "finite numbers").advise(advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Kind;
+
+    fn bytes() -> Tokenizer {
+        Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap()
+    }
+
+    #[test]
+    fn a_prompt_stands_behind_the_start_symbol() {
+        let tokenizer = bytes();
+        let of = |rule, text: &str| -> Vec<u32> {
+            prompt_tokens(&tokenizer, rule, tokenizer.encode(text).into_iter()).collect()
+        };
+        assert_eq!(of(StartRule::Symbol, "ab"), [256, 97, 98]);
+        assert_eq!(of(StartRule::Symbol, ""), [256]);
+        assert_eq!(of(StartRule::FirstToken, "ab"), [97, 98]);
+        assert_eq!(of(StartRule::FirstToken, ""), [257]);
+    }
+
+    #[test]
+    fn a_document_ends_or_is_followed_by_the_start_of_another() {
+        let tokenizer = bytes();
+        let symbol = StartRule::Symbol;
+        let stops = Continuation::new(&tokenizer, 9, 4, Sampling::plain(1));
+        assert_eq!(
+            (&stops.never[..], &stops.ends[..]),
+            (&[256, 258][..], &[257][..])
+        );
+        assert_eq!(
+            (stops.behind(97), stops.behind(257)),
+            (Next::GoOn, Next::Stop)
+        );
+        let goes_on = stops.clone().beyond_ends(&tokenizer, symbol);
+        assert_eq!(goes_on.behind(257), Next::BehindToo(256));
+        let old = stops.beyond_ends(&tokenizer, StartRule::FirstToken);
+        assert_eq!(old.behind(257), Next::GoOn);
+    }
+}
