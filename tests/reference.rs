@@ -2,10 +2,10 @@
 //!
 //! After a change of those: `NERVE_WRITE_REFERENCE=1 cargo test --release -p tests reference`.
 
+use crate::tidy::{root, sources};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
 use train::recipe::bundled::BUNDLED;
 
 const HEAD: &str = "# Recipes
@@ -18,10 +18,6 @@ are told by `nerve sweep --help`.
 Of a graph, `model.kind = \"brillm\"`, the paper is that of BriLLM, the code and the reference are its published implementation, and
 D1, D2 and so on count what these do differently: the table in `brillm/src/compat.rs`.
 ";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// A type that is read from a file.
 struct Item {
@@ -51,20 +47,10 @@ struct Variant {
 
 /// All types with `Deserialize` in a crate's sources.
 fn items(folder: &str) -> Vec<Item> {
-    let mut found = Vec::new();
-    let mut folders = vec![root().join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let name = path.strip_prefix(root()).unwrap().display().to_string();
-                found.extend(items_of(&name, &fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    found
+    let files = sources(folder).into_iter();
+    files
+        .flat_map(|(name, text)| items_of(&name, &text))
+        .collect()
 }
 
 fn items_of(file: &str, text: &str) -> Vec<Item> {
