@@ -27,6 +27,8 @@ mod optimizer;
 mod parallel;
 mod parameters;
 mod parity;
+#[cfg(target_arch = "x86_64")]
+mod portable;
 mod prepare;
 mod recipes;
 mod reference;

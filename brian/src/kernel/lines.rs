@@ -2,6 +2,7 @@
 //!
 //! A row's sums have an order of their own, whatever is computed beside it.
 
+use super::processor::v3;
 use pulp::x86::V3;
 use pulp::{cast, f32x8};
 use std::array::from_fn;
@@ -40,7 +41,7 @@ pub struct Products(V3);
 
 impl Products {
     pub fn new() -> Option<Self> {
-        V3::try_new().map(Self)
+        v3().map(Self)
     }
 
     /// The products of left rows with the first right ones, so many as each sees, and some more.

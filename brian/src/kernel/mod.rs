@@ -24,6 +24,7 @@
 //! | `lines` | the products of attention, with keys and values where they lie |
 //! | `feed_forward` | `x + down( silu(gate n) ⊙ up n )`, `n = norm(x)` |
 //! | `softmax` | `softmax` of rows, one share of it, `−ln softmax(logits)[target]` |
+//! | `processor` | which vector instructions may be used |
 //! | `straight` | a gain of value zero, with its gradient |
 //! | `gpu` | the same where tensors lie in the memory of a GPU |
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
@@ -44,6 +45,8 @@ mod numeric;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_panels.rs")]
 mod panels;
 pub(crate) mod pin;
+#[cfg(target_arch = "x86_64")]
+mod processor;
 pub(crate) mod product;
 pub(crate) mod project;
 pub(crate) mod router;

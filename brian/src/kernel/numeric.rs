@@ -116,7 +116,7 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut
 /// Whether products of many rows are sums of fused multiply-adds: matrixmultiply asks the same.
 pub fn has_fused() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return pulp::x86::V3::try_new().is_some();
+    return super::processor::v3().is_some();
     #[cfg(not(target_arch = "x86_64"))]
     return false;
 }

@@ -8,6 +8,7 @@
 use super::numeric::flat_mut;
 use super::pin;
 // Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
+use super::processor::v3;
 use super::transpose::{COLUMNS, to_lines, to_rows};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::x86::V3;
@@ -45,7 +46,7 @@ impl Packed {
     pub fn new(map: ArrayView2<f32>) -> Option<Self> {
         let (depth, width) = map.dim();
         let mut lines = vec![[0.0; COLUMNS]; width.div_ceil(COLUMNS) * depth];
-        Map::new(map)?.pack(V3::try_new()?, 0..depth, 0..width, &mut lines);
+        Map::new(map)?.pack(v3()?, 0..depth, 0..width, &mut lines);
         Some(Self { depth, lines })
     }
 }
@@ -99,7 +100,7 @@ impl<'a> Map<'a> {
 
 /// `out + a b`; says no, and does nothing, unless `b` stays packed.
 pub fn add_pinned(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
-    let (Some(simd), Some(rows), Some(pinned)) = (V3::try_new(), a.to_slice(), pin::find(b)) else {
+    let (Some(simd), Some(rows), Some(pinned)) = (v3(), a.to_slice(), pin::find(b)) else {
         return false;
     };
     let Some(map) = pinned.packed(b).filter(|_| !a.is_empty()) else {
@@ -116,7 +117,7 @@ pub fn add_pinned(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut
 
 /// `out + a b`; says no, and does nothing, where it does not apply.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
-    let Some(simd) = V3::try_new() else {
+    let Some(simd) = v3() else {
         return false;
     };
     let (Some(left), Some(right)) = (Map::new(a), Map::new(b)) else {

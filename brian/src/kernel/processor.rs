@@ -1,0 +1,32 @@
+//! Which vector instructions kernels that are written for some may use.
+
+use pulp::x86::V3;
+use std::sync::LazyLock;
+
+/// The instructions of x86-64-v3, where the machine has them.
+///
+/// With `NERVE_PORTABLE=1` in the environment kernels compute as on a machine that lacks them: what other processors run is
+/// tested on this one.
+pub fn v3() -> Option<V3> {
+    static ALLOWED: LazyLock<Option<V3>> = LazyLock::new(|| {
+        let is_portable = std::env::var_os("NERVE_PORTABLE").is_some_and(|value| value == "1");
+        V3::try_new().filter(|_| !is_portable)
+    });
+    *ALLOWED
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use std::env::current_exe;
+    use std::process::Command;
+
+    #[test]
+    fn kernels_of_other_processors_agree_with_their_definitions_too() {
+        let mut tests = Command::new(current_exe().unwrap());
+        tests.arg("kernel::tests").env("NERVE_PORTABLE", "1");
+        let finished = tests.output().unwrap();
+        let said = String::from_utf8_lossy(&finished.stdout);
+        assert!(finished.status.success(), "{said}");
+        assert!(!said.contains(" 0 passed"), "{said}");
+    }
+}
