@@ -120,4 +120,39 @@ mod tests {
             [256, 3840, 1024]
         );
     }
+
+    #[test]
+    fn difficulty_is_the_third_of_a_rank_by_the_mean_and_a_hundredth_of_the_deviation() {
+        // Means of 2 with the deviations 2, 0 and 1; then 20 and a fifth against 21.
+        assert_eq!(difficulty(&[vec![0, 4], vec![2, 2], vec![1, 3]]), [2, 0, 1]);
+        assert_eq!(
+            difficulty(&[vec![21, 21], vec![0, 40], vec![90, 90]]),
+            [1, 0, 2]
+        );
+        let rows: Vec<Vec<i64>> = (0..7).map(|id| vec![id; 3]).collect();
+        assert_eq!(difficulty(&rows), [0, 0, 0, 1, 1, 2, 2]);
+        // Equals keep their order.
+        assert_eq!(difficulty(&vec![vec![5, 5]; 3]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_reference_routes_over_what_its_decoder_leaves() {
+        let baseline = baseline(64, 4, 7, 32);
+        let config = brian(baseline, 2, 3, 16, 5);
+        assert_eq!((config.n_pre, config.n_pool, config.n_post), (2, 3, 2));
+        assert_eq!(
+            (config.d_ff, config.d_ff_pool, config.context),
+            (256, 256, 32)
+        );
+        assert_eq!(
+            (
+                config.route.max_steps,
+                config.route.top_k_first,
+                config.route.top_k
+            ),
+            (5, 1, 2)
+        );
+        assert_eq!(config.baseline(), baseline);
+        assert_eq!(config.check(), []);
+    }
 }

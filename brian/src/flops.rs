@@ -338,4 +338,342 @@ mod tests {
         };
         assert_eq!(config.flops(VOCABULARY, &Walks::default()), None);
     }
+
+    /// A model small enough for paper: two FLOPs for every product of two numbers, counted map by map.
+    ///
+    /// | of one token | FLOPs |
+    /// |---|---|
+    /// | a map 2 × 2: queries, keys, values, output, the exit | 8 |
+    /// | the feed-forward: three maps 2 × 3; in the pool 2 × 5 | 36; 60 |
+    /// | a key: its score and its value, 2 numbers each | 8 |
+    /// | telling a place: 3 × 2 | 12 |
+    /// | the router: 5 × 2 and 2 × 3 | 20 + 12 |
+    /// | the head: 2 × 7 | 28 |
+    fn on_paper() -> BrianConfig {
+        let baseline = BaselineConfig {
+            d_model: 2,
+            n_heads: 1,
+            d_ff: 3,
+            n_layers: 4,
+            ..config().baseline()
+        };
+        let mut config = compat::brian(baseline, 1, 2, 3, 2);
+        config.d_ff_pool = 5;
+        config.route.execution = Execution::Grouped;
+        config
+    }
+
+    /// Two blocks around the walk with two keys each, the exit with its place, and the head.
+    const AROUND: f64 = 2.0 * (4.0 * 8.0 + 36.0 + 2.0 * 8.0) + (8.0 + 12.0) + 28.0;
+    const ASKED: f64 = 20.0 + 12.0;
+    const PLACE: f64 = 12.0;
+    const KEY: f64 = 8.0;
+    const KEYS_VALUES: f64 = 2.0 * 8.0;
+    const REST: f64 = 2.0 * 8.0 + 60.0;
+    /// A block of the pool that sees two keys.
+    const BLOCK: f64 = PLACE + KEYS_VALUES + REST + 2.0 * KEY;
+
+    /// Two tokens of one sequence; `None` for one that had left.
+    fn decided(steps: &[[Option<usize>; 2]]) -> Walks {
+        let step = |tokens: &[Option<usize>; 2]| Decisions {
+            actions: tokens.map(|action| action.unwrap_or(2)).to_vec(),
+            origins: tokens
+                .map(|action| {
+                    if action.is_some() {
+                        Origin::Router
+                    } else {
+                        Origin::Left
+                    }
+                })
+                .to_vec(),
+            fused: vec![false; 2],
+            probabilities: vec![0.0; 6],
+            ..Decisions::default()
+        };
+        Walks {
+            batch: 1,
+            seq: 2,
+            n_pool: 2,
+            max_steps: steps.len(),
+            steps: steps.iter().map(step).collect(),
+            ..Walks::default()
+        }
+    }
+
+    fn paper(config: &BrianConfig, walks: &Walks, expected: f64) {
+        let found = config.flops(7, walks).expect("one path");
+        assert!(
+            (found - expected).abs() < 1e-9,
+            "{found} and not {expected}"
+        );
+    }
+
+    const TOGETHER: [[Option<usize>; 2]; 2] = [[Some(0); 2], [Some(1); 2]];
+    const APART: [[Option<usize>; 2]; 2] = [[Some(0), Some(1)]; 2];
+
+    #[test]
+    fn a_baseline_counts_every_map_of_every_block_every_key_and_the_head() {
+        let config = on_paper().baseline();
+        // Four blocks with three keys each.
+        let expected = 4.0 * (4.0 * 8.0 + 36.0 + 3.0 * 8.0) + 28.0;
+        assert_eq!(config.flops(7, 3), expected);
+        assert_eq!(TRAINING, 3.0);
+    }
+
+    #[test]
+    fn a_walk_counts_its_blocks_its_questions_and_what_is_around_it() {
+        let mut config = on_paper();
+        let both = |of_token: f64| 2.0 * of_token;
+        let walked = both(AROUND + 2.0 * (ASKED + BLOCK));
+        paper(&config, &decided(&TOGETHER), walked);
+        // Nobody is asked about a path that a teacher leads.
+        let mut taught = decided(&TOGETHER);
+        taught
+            .steps
+            .iter_mut()
+            .for_each(|step| step.probabilities.clear());
+        paper(&config, &taught, both(AROUND + 2.0 * BLOCK));
+        // The exit and two blocks are told a place.
+        config.position.injection = Injection::Direct;
+        paper(&config, &decided(&TOGETHER), walked - both(3.0 * PLACE));
+    }
+
+    #[test]
+    fn tokens_apart_count_what_each_block_makes_of_those_before_them() {
+        let mut config = on_paper();
+        let around = 2.0 * (AROUND + 2.0 * ASKED);
+        // The first token sees one key and the second two; keys are placed and made anew at every step.
+        let step = 2.0 * (REST + PLACE) + (1.0 + 2.0) * (KEY + KEYS_VALUES + PLACE);
+        paper(&config, &decided(&APART), around + 2.0 * step);
+        config.route.attends = Attends::Selected;
+        paper(&config, &decided(&APART), around + 4.0 * (BLOCK - KEY));
+        config.route.execution = Execution::Dense;
+        paper(&config, &decided(&APART), around + 2.0 * 4.0 * BLOCK);
+        config.route.attends = Attends::All;
+        paper(&config, &decided(&APART), around + 2.0 * 4.0 * BLOCK);
+    }
+
+    #[test]
+    fn a_token_that_is_fused_counts_each_of_its_likeliest_blocks() {
+        let config = on_paper();
+        let mut walks = decided(&[[Some(0), Some(0)]]);
+        walks.steps[0].likeliest = vec![0, 1, 1, 2];
+        let around = 2.0 * (AROUND + ASKED);
+        // Not fused, both run what they chose.
+        paper(&config, &walks, around + 2.0 * BLOCK);
+        // Fused, block 0 runs on the first and block 1 on both; OUT is none.
+        walks.steps[0].fused = vec![true; 2];
+        let first = REST + PLACE + KEY + KEYS_VALUES + PLACE;
+        paper(&config, &walks, around + first + 2.0 * BLOCK);
+    }
+
+    #[test]
+    fn a_token_that_left_is_asked_and_made_keys_of_once_more() {
+        let mut config = on_paper();
+        let walks = decided(&[[Some(2), Some(0)], [None, Some(0)], [None, Some(0)]]);
+        // Asked: both, both, one. Keys of block 0: both, both, one; scores with both at each step.
+        let block = 3.0 * (REST + PLACE + 2.0 * KEY) + 5.0 * (KEYS_VALUES + PLACE);
+        paper(&config, &walks, 2.0 * AROUND + 5.0 * ASKED + block);
+        // What looks at the mean of a sequence is asked about all.
+        config.route.sees = Sees::SequenceMean;
+        paper(&config, &walks, 2.0 * AROUND + 6.0 * ASKED + block);
+        config.route.execution = Execution::Dense;
+        paper(&config, &walks, 2.0 * AROUND + 6.0 * ASKED + 6.0 * BLOCK);
+    }
+
+    #[test]
+    fn a_memory_of_codes_counts_a_write_and_a_read_per_step_and_one_more() {
+        let mut config = on_paper();
+        let codes = HiddenCodeConfig {
+            d_code: 3,
+            sink: 1,
+            window: 5,
+            adapters: Adapters::Shared,
+            head_rank: 0,
+            lifecycle: Lifecycle::Frozen,
+        };
+        let around = 2.0 * (AROUND + 2.0 * ASKED);
+        let mut holds = |codes: HiddenCodeConfig, walk: &[[Option<usize>; 2]], expected: f64| {
+            config.memory = MemoryConfig::HiddenCode(codes);
+            paper(&config, &decided(walk), around + expected);
+        };
+        let blocks = 4.0 * BLOCK;
+        // A code, a query and what is read are maps 2 × 3; a column is a score and a value of 3 numbers each.
+        let (maps, column) = (3.0 * 12.0, 12.0);
+        // Before both steps and behind the exit there are one, two and three slots of two tokens.
+        let memory = |n_slots: f64| 2.0 * (3.0 * maps + 2.0 * n_slots * column);
+        holds(codes, &TOGETHER, blocks + memory(1.0 + 2.0 + 3.0));
+        let short = HiddenCodeConfig {
+            sink: 0,
+            window: 2,
+            ..codes
+        };
+        holds(short, &TOGETHER, blocks + memory(1.0 + 2.0 + 2.0));
+        // Of rank 1 a head adds 2 × 1 and 1 × 3 to a write, 3 × 1 and 1 × 2 to a read.
+        let ranked = HiddenCodeConfig {
+            head_rank: 1,
+            ..codes
+        };
+        holds(
+            ranked,
+            &TOGETHER,
+            blocks + memory(6.0) + 2.0 * 3.0 * 2.0 * 10.0,
+        );
+        // Two blocks that were taken last are two adapters, each run on all tokens; before the first step there is one.
+        let apart = 2.0 * 2.0 * (REST + PLACE) + 2.0 * 3.0 * (KEY + KEYS_VALUES + PLACE);
+        holds(codes, &APART, apart + memory(6.0));
+        let each = HiddenCodeConfig {
+            adapters: Adapters::PerBlock,
+            ..codes
+        };
+        holds(each, &TOGETHER, blocks + memory(6.0));
+        let twice = 2.0 * (maps + 2.0 * column + 2.0 * (2.0 * maps + (4.0 + 6.0) * column));
+        holds(each, &APART, apart + twice);
+        // With the reference's memory who has left is no longer passed over: every block on every token.
+        let reference = HiddenCodeConfig {
+            lifecycle: Lifecycle::Reference,
+            ..codes
+        };
+        holds(reference, &APART, 2.0 * blocks + memory(6.0));
+    }
+
+    #[test]
+    fn a_memory_of_keys_and_values_counts_the_keys_it_kept() {
+        let mut config = on_paper();
+        let mut prefix = crate::memory::KeyValuePrefixConfig {
+            sink: 0,
+            window: 1,
+            bias: 0.0,
+            compression: Compression::None,
+            lifecycle: Lifecycle::Frozen,
+        };
+        let walk = [[Some(0); 2], [Some(1); 2], [Some(0); 2]];
+        let around = 2.0 * (AROUND + 3.0 * ASKED + 3.0 * BLOCK);
+        config.memory = MemoryConfig::KeyValuePrefix(prefix);
+        // One slot of two keys at the second step and, of two that were written, one at the third.
+        paper(&config, &decided(&walk), around + 2.0 * (2.0 + 2.0) * KEY);
+        prefix.window = 2;
+        config.memory = MemoryConfig::KeyValuePrefix(prefix);
+        paper(&config, &decided(&walk), around + 2.0 * (2.0 + 4.0) * KEY);
+        // To undo a code of a key and one of a value is twice 3 × 2, once per key and not per query.
+        prefix.compression = Compression::Code { d_code: 3 };
+        config.memory = MemoryConfig::KeyValuePrefix(prefix);
+        let undone = (2.0 + 4.0) * 2.0 * 12.0;
+        paper(
+            &config,
+            &decided(&walk),
+            around + 2.0 * (2.0 + 4.0) * KEY + undone,
+        );
+        // Blocks run everywhere.
+        let apart = config.flops(7, &decided(&APART)).expect("one path");
+        config.route.execution = Execution::Dense;
+        paper(&config, &decided(&APART), apart);
+    }
+
+    #[test]
+    fn two_sequences_are_twice_one_whatever_they_do() {
+        let twice = |walks: &Walks| {
+            let mut twice = walks.clone();
+            twice.batch = 2;
+            for step in &mut twice.steps {
+                step.actions = step.actions.repeat(2);
+                step.origins = step.origins.repeat(2);
+                step.fused = step.fused.repeat(2);
+                step.likeliest = step.likeliest.repeat(2);
+                step.probabilities = step.probabilities.repeat(2);
+            }
+            twice
+        };
+        let codes = HiddenCodeConfig {
+            d_code: 3,
+            sink: 0,
+            window: 2,
+            adapters: Adapters::PerBlock,
+            head_rank: 1,
+            lifecycle: Lifecycle::Frozen,
+        };
+        let prefix = crate::memory::KeyValuePrefixConfig {
+            sink: 0,
+            window: 1,
+            bias: 0.0,
+            compression: Compression::Code { d_code: 4 },
+            lifecycle: Lifecycle::Frozen,
+        };
+        let memories = [
+            MemoryConfig::None,
+            MemoryConfig::HiddenCode(codes),
+            MemoryConfig::KeyValuePrefix(prefix),
+        ];
+        let leaving = [[Some(2), Some(0)], [None, Some(1)], [None, Some(0)]];
+        let mut fused = decided(&[[Some(0), Some(1)]; 2]);
+        for step in &mut fused.steps {
+            (step.fused, step.likeliest) = (vec![true, false], vec![0, 1, 1, 2]);
+        }
+        let all = [
+            decided(&TOGETHER),
+            decided(&APART),
+            decided(&leaving),
+            fused,
+        ];
+        for (memory, walks) in memories
+            .iter()
+            .flat_map(|m| all.iter().map(move |walks| (m, walks)))
+        {
+            for execution in [Execution::Grouped, Execution::Dense] {
+                for attends in [Attends::All, Attends::Selected] {
+                    let mut config = BrianConfig {
+                        memory: *memory,
+                        ..on_paper()
+                    };
+                    (config.route.execution, config.route.attends) = (execution, attends);
+                    let one = config.flops(7, walks).expect("one path");
+                    paper(&config, &twice(walks), 2.0 * one);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_beam_that_is_left_out_is_one_path() {
+        let mut config = on_paper();
+        let expected = config.flops(7, &decided(&TOGETHER));
+        config.route.parallel = Parallel::SequenceBeam {
+            width: 2,
+            branch_cost: 0.0,
+            score_decay: 1.0,
+            parent_exit: crate::route::parallel::ParentExit::Branch,
+        };
+        assert_eq!(config.flops(7, &decided(&TOGETHER)), None);
+        let rules = crate::Rules {
+            without_beam: true,
+            ..crate::Rules::sequential()
+        };
+        assert_eq!(config.under(&rules).flops(7, &decided(&TOGETHER)), expected);
+    }
+
+    #[test]
+    fn the_longest_walks_run_every_step_and_never_leave() {
+        let mut config = on_paper();
+        config.route.max_steps = 3;
+        let actions = |together| {
+            let walks = config.longest_walks(4, together);
+            assert_eq!(
+                (walks.batch, walks.seq, walks.n_pool, walks.max_steps),
+                (1, 4, 2, 3)
+            );
+            assert!(
+                walks
+                    .steps
+                    .iter()
+                    .all(|step| step.origins == [Origin::Router; 4])
+            );
+            walks
+                .steps
+                .into_iter()
+                .map(|step| step.actions)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(actions(true), [[0; 4], [1; 4], [0; 4]]);
+        assert_eq!(actions(false), [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]);
+    }
 }

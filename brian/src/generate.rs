@@ -246,4 +246,200 @@ mod tests {
         assert!(error.value.is_nan());
         assert_eq!(NotFinite::check(&SCORES, 0), Ok(()));
     }
+
+    /// The probability of every id, step by step as the text above says: temperature, top-k, top-p, min-p, and what is left is
+    /// made to sum to one.
+    fn shares(scores: &[f32], sampling: Sampling, never: &[u32]) -> Vec<f64> {
+        let mut ids: Vec<usize> = (0..scores.len())
+            .filter(|id| !never.contains(&(*id as u32)))
+            .collect();
+        ids.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let mut left: Vec<(usize, f64)> = ids
+            .into_iter()
+            .map(|id| (id, (f64::from(scores[id]) / sampling.temperature).exp()))
+            .collect();
+        fn whole(left: &mut [(usize, f64)]) {
+            let total: f64 = left.iter().map(|(_, share)| share).sum();
+            left.iter_mut().for_each(|(_, share)| *share /= total);
+        }
+        match sampling.top_k {
+            0 => {}
+            top_k => left.truncate(top_k),
+        }
+        whole(&mut left);
+        let mut mass = 0.0;
+        let before = left.iter().map(|&(_, share)| {
+            mass += share;
+            mass - share
+        });
+        let n_kept = before
+            .filter(|&before| before < sampling.top_p)
+            .count()
+            .max(1);
+        left.truncate(n_kept);
+        whole(&mut left);
+        let best = left[0].1;
+        left.retain(|&(_, share)| share >= sampling.min_p * best);
+        whole(&mut left);
+        let mut shares = vec![0.0; scores.len()];
+        left.into_iter().for_each(|(id, share)| shares[id] = share);
+        shares
+    }
+
+    #[test]
+    fn every_id_is_reached_by_its_share_of_the_draws() {
+        for seed in 0..40 {
+            let drawn = |place| random::uniform(random::key(seed, "case", 0), place);
+            // Few different scores, so that there are ties.
+            let scores: Vec<f32> = (0..9)
+                .map(|id| (drawn(id) * 4.0).floor() as f32 / 2.0)
+                .collect();
+            let sampling = Sampling {
+                temperature: 0.3 + drawn(20),
+                top_k: [0, 3, 7][seed as usize % 3],
+                top_p: [1.0, 0.83, 0.42][seed as usize / 3 % 3],
+                min_p: [0.0, 0.21][seed as usize / 9 % 2],
+                seed: 0,
+            };
+            let never: &[u32] = if seed % 4 == 0 { &[2, 5] } else { &[] };
+            let expected = shares(&scores, sampling, never);
+            let n = 2000;
+            let mut found = vec![0.0; scores.len()];
+            for draw in 0..n {
+                let id = choose(
+                    &scores,
+                    sampling,
+                    never,
+                    (f64::from(draw) + 0.5) / f64::from(n),
+                );
+                found[id as usize] += 1.0 / f64::from(n);
+            }
+            for (id, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                // Each end of an id's stretch of draws may be one draw off.
+                assert!(
+                    (found - expected).abs() < 1.5 / f64::from(n),
+                    "{sampling:?} {id}: {found} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_draw_at_either_end_is_the_likeliest_or_the_last_that_competes() {
+        let plain = sampling(1.0, 1.0);
+        assert_eq!(choose(&SCORES, plain, &[], 0.0), 1);
+        assert_eq!(choose(&SCORES, plain, &[], 1.0 - 1e-16), 0);
+        assert_eq!(
+            choose(&SCORES, Sampling { top_k: 3, ..plain }, &[], 1.0 - 1e-16),
+            3
+        );
+        // Even scores that differ by far more than an exponential can hold.
+        assert_eq!(choose(&[-1e30, 1e30], plain, &[], 0.5), 1);
+        assert_eq!(Sampling::plain(4), Sampling { seed: 4, ..plain });
+    }
+
+    #[test]
+    #[should_panic(expected = "no id is left to be drawn")]
+    fn a_vocabulary_of_which_nothing_may_be_drawn_is_a_mistake() {
+        choose(&SCORES, sampling(0.0, 1.0), &[3, 1, 0, 2], 0.5);
+    }
+
+    #[cfg(feature = "ndarray")]
+    mod of_a_model {
+        use super::*;
+        use crate::kernel::tests::Learning;
+        use burn::tensor::TensorData;
+
+        const PROMPT: [u32; 3] = [5, 6, 7];
+
+        /// What was seen at every step and what was drawn, from a model of five ids that are equally likely.
+        fn drawn(
+            n_tokens: usize,
+            context: usize,
+            seed: u64,
+            next: impl Fn(u32) -> Next,
+        ) -> (Vec<Vec<u32>>, Vec<u32>) {
+            let (mut seen, mut tokens) = (Vec::new(), Vec::new());
+            let logits = |so_far: &[u32]| {
+                seen.push(so_far.to_vec());
+                Tensor::<Learning, 1>::from_data(
+                    TensorData::new(vec![0.0f32; 5], [5]),
+                    &Default::default(),
+                )
+            };
+            let each = |token| {
+                tokens.push(token);
+                next(token)
+            };
+            generate(
+                logits,
+                &PROMPT,
+                n_tokens,
+                context,
+                Sampling::plain(seed),
+                &[4],
+                each,
+            )
+            .expect("finite");
+            (seen, tokens)
+        }
+
+        #[test]
+        fn each_token_has_a_draw_of_its_own_and_sees_the_last_of_those_before() {
+            let (seen, tokens) = drawn(30, 4, 11, |_| Next::GoOn);
+            let keyed = |step: usize| {
+                let draw = random::uniform(random::key(11, "sample", step as u64), 0);
+                // Four ids are left, a quarter of the draws each.
+                (4.0 * draw) as u32
+            };
+            assert_eq!(tokens, (0..30).map(keyed).collect::<Vec<_>>());
+            let all = [&PROMPT[..], &tokens].concat();
+            for (step, seen) in seen.iter().enumerate() {
+                let end = PROMPT.len() + step;
+                assert_eq!(seen, &all[end.saturating_sub(4)..end]);
+            }
+            assert_eq!(drawn(30, 4, 11, |_| Next::GoOn).1, tokens);
+            assert_ne!(drawn(30, 4, 12, |_| Next::GoOn).1, tokens);
+            assert_eq!(drawn(0, 4, 11, |_| Next::GoOn), (vec![], vec![]));
+        }
+
+        #[test]
+        fn a_token_may_be_followed_by_context_or_by_nothing() {
+            let (seen, tokens) = drawn(3, 9, 11, |_| Next::BehindToo(8));
+            assert_eq!(seen[2], [5, 6, 7, tokens[0], 8, tokens[1], 8]);
+            assert_eq!(tokens.len(), 3);
+            let stop = tokens[1];
+            let until = |token| {
+                if token == stop {
+                    Next::Stop
+                } else {
+                    Next::GoOn
+                }
+            };
+            let end = tokens
+                .iter()
+                .position(|&token| token == stop)
+                .expect("it was drawn");
+            assert_eq!(drawn(3, 9, 11, until).1, tokens[..=end]);
+        }
+
+        #[test]
+        fn a_logit_that_is_not_finite_ends_it_where_it_comes() {
+            let mut tokens = Vec::new();
+            let logits = |so_far: &[u32]| {
+                let last = if so_far.len() > 4 { f32::NAN } else { 0.0 };
+                Tensor::<Learning, 1>::from_data(
+                    TensorData::new(vec![0.0, last], [2]),
+                    &Default::default(),
+                )
+            };
+            let each = |token| {
+                tokens.push(token);
+                Next::GoOn
+            };
+            let error = generate(logits, &PROMPT, 9, 9, Sampling::plain(1), &[], each).unwrap_err();
+            assert_eq!((error.drawn, error.id, error.count, error.of), (2, 1, 1, 2));
+            assert_eq!(tokens.len(), 2);
+        }
+    }
 }

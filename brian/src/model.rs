@@ -391,3 +391,462 @@ impl<B: Backend> Brian<B> {
             && (route.parallel == Parallel::None || rules.without_beam)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compat;
+    use crate::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig};
+    use crate::route::parallel::ParentExit;
+
+    /// A small model in which nothing is left out: positions of their own, an exit that adds, three blocks to choose from.
+    fn small() -> BrianConfig {
+        let baseline = BaselineConfig {
+            initial: Initial::Scaled { std: 0.4 },
+            d_ff: 6,
+            ..compat::baseline(8, 2, 5, 6)
+        };
+        let mut config = compat::brian(baseline, 1, 3, 4, 4);
+        config.exit = Exit::Residual;
+        config
+    }
+
+    const CODES: HiddenCodeConfig = HiddenCodeConfig {
+        d_code: 3,
+        sink: 1,
+        window: 2,
+        adapters: Adapters::Shared,
+        head_rank: 0,
+        lifecycle: Lifecycle::Frozen,
+    };
+
+    const PREFIX: KeyValuePrefixConfig = KeyValuePrefixConfig {
+        sink: 1,
+        window: 2,
+        bias: -4.0,
+        compression: Compression::None,
+        lifecycle: Lifecycle::Frozen,
+    };
+
+    fn beam(width: usize, children: usize) -> Parallel {
+        Parallel::Beam {
+            width,
+            children,
+            branch_cost: 0.0,
+            score_decay: 1.0,
+        }
+    }
+
+    fn sequence_beam(width: usize) -> Parallel {
+        Parallel::SequenceBeam {
+            width,
+            branch_cost: 0.0,
+            score_decay: 1.0,
+            parent_exit: ParentExit::Branch,
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_and_what_just_fits_is_not() {
+        type Setting = fn(&mut BrianConfig);
+        let wrong: [(Setting, &[&str]); 17] = [
+            (|c| c.n_pool = 0, &["n_pool", "route.top_k"]),
+            (|c| c.position.d_position = 0, &["position.d_position"]),
+            (
+                |c| c.position.injection = Injection::Direct,
+                &["position.d_position"],
+            ),
+            (|c| c.d_ff_pool = 0, &["d_ff_pool"]),
+            (|c| c.route.max_steps = 0, &["route.max_steps"]),
+            (|c| c.route.top_k_first = 0, &["route.top_k_first"]),
+            (|c| c.route.top_k = 0, &["route.top_k"]),
+            (|c| c.route.top_k_first = 5, &["route.top_k_first"]),
+            (|c| c.route.top_k = 5, &["route.top_k"]),
+            (|c| c.route.parallel = beam(0, 2), &["route.parallel.width"]),
+            (|c| c.route.parallel = beam(2, 1), &["route.parallel.width"]),
+            (
+                |c| c.route.parallel = beam(1, 0),
+                &["route.parallel.children"],
+            ),
+            (
+                |c| c.route.parallel = beam(2, 5),
+                &["route.parallel.children"],
+            ),
+            (|c| c.n_heads = 3, &["d_model"]),
+            (|c| c.context = 0, &["context"]),
+            (|c| c.rope_base = 1.0, &["rope_base"]),
+            (|c| c.norm_epsilon = 0.0, &["norm_epsilon"]),
+        ];
+        for (set, fields) in wrong {
+            let mut config = small();
+            set(&mut config);
+            let found: Vec<&str> = config.check().iter().map(|error| error.field).collect();
+            assert_eq!(found, fields);
+        }
+        let right: [Setting; 7] = [
+            |_| (),
+            |c| (c.position.injection, c.position.d_position) = (Injection::Direct, 8),
+            |c| (c.route.top_k_first, c.route.top_k) = (4, 4),
+            |c| c.route.parallel = beam(2, 4),
+            |c| c.route.parallel = beam(1, 1),
+            |c| c.route.parallel = sequence_beam(2),
+            |c| c.n_pool = 1,
+        ];
+        for set in right {
+            let mut config = small();
+            set(&mut config);
+            assert_eq!(config.check(), []);
+        }
+        // A beam of sequences has as many children as a walk would mix.
+        let mut config = small();
+        (config.route.parallel, config.route.top_k) = (sequence_beam(2), 1);
+        assert_eq!(config.check().len(), 1);
+        config.route.top_k_first = 2;
+        assert_eq!(config.check(), []);
+        assert_eq!(small().baseline().check(), []);
+        let none = BaselineConfig {
+            n_layers: 0,
+            ..small().baseline()
+        };
+        assert_eq!(none.check()[0].field, "n_layers");
+    }
+
+    #[test]
+    fn beams_and_memories_go_together_by_their_lifecycle() {
+        let codes = |lifecycle| MemoryConfig::HiddenCode(HiddenCodeConfig { lifecycle, ..CODES });
+        let prefix = MemoryConfig::KeyValuePrefix(PREFIX);
+        let (frozen, reference) = (codes(Lifecycle::Frozen), codes(Lifecycle::Reference));
+        let cases = [
+            (
+                Parallel::None,
+                [frozen, reference, prefix],
+                [true, true, true],
+            ),
+            (
+                beam(2, 2),
+                [frozen, reference, prefix],
+                [true, false, false],
+            ),
+            (
+                sequence_beam(2),
+                [frozen, reference, prefix],
+                [false, true, false],
+            ),
+        ];
+        for (parallel, memories, fits) in cases {
+            for (memory, fits) in memories.into_iter().zip(fits) {
+                let mut config = BrianConfig { memory, ..small() };
+                config.route.parallel = parallel;
+                assert_eq!(config.check().is_empty(), fits, "{parallel:?} {memory:?}");
+            }
+        }
+        let mut config = BrianConfig {
+            memory: prefix,
+            ..small()
+        };
+        config.route.attends = Attends::Selected;
+        assert_eq!(config.check()[0].field, "route.attends");
+        config.memory = frozen;
+        assert_eq!(config.check(), []);
+    }
+
+    #[test]
+    fn rules_leave_out_what_they_say_and_nothing_else() {
+        let mut config = BrianConfig {
+            memory: MemoryConfig::HiddenCode(CODES),
+            ..small()
+        };
+        config.route.parallel = beam(2, 2);
+        let of = |without_memory, without_beam| {
+            let under = config.under(&Rules {
+                without_memory,
+                without_beam,
+                ..Rules::sequential()
+            });
+            (
+                under.memory == config.memory,
+                under.route.parallel == config.route.parallel,
+            )
+        };
+        assert_eq!(of(false, false), (true, true));
+        assert_eq!(of(true, false), (false, true));
+        assert_eq!(of(false, true), (true, false));
+        assert_eq!(config.under(&Rules::sequential()), config);
+        let baseline = small().baseline();
+        assert_eq!(
+            (baseline.n_layers, baseline.d_ff, baseline.context),
+            (5, 6, 6)
+        );
+    }
+
+    #[cfg(feature = "ndarray")]
+    mod on_a_backend {
+        use super::*;
+        use crate::kernel::tests::Learning;
+        use crate::route::policy::{Policy, Select, Teacher};
+        use crate::route::position::Start;
+        use crate::route::rules::Execution;
+        use crate::{parameter, random};
+        use burn::tensor::TensorData;
+
+        const VOCABULARY: usize = 7;
+
+        /// With no value that is zero or one by its initial values.
+        fn any<M: Module<Learning>>(model: M) -> M {
+            parameter::assign(model, |path, shape| {
+                let key = random::key(2, path, 0);
+                let value = |place| 0.6 * random::normal(key, place) as f32 + 0.1;
+                (0..shape.iter().product::<usize>() as u64)
+                    .map(value)
+                    .collect()
+            })
+        }
+
+        fn tokens() -> Tensor<Learning, 2, Int> {
+            let data = TensorData::new(vec![3i64, 1, 6, 0, 3, 5, 2, 2], [2, 4]);
+            Tensor::from_data(data, &Default::default())
+        }
+
+        fn values<const D: usize>(tensor: Tensor<Learning, D>) -> Vec<f32> {
+            tensor.into_data().iter().collect()
+        }
+
+        /// Up to the order of sums in float32.
+        fn close(found: &[f32], expected: &[f32]) {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                let bound = 1e-4 * expected.abs().max(1.0);
+                assert!(
+                    (found - expected).abs() < bound,
+                    "{found} and not {expected}"
+                );
+            }
+        }
+
+        /// The rows of the embedding.
+        fn looked_up(embedding: &Embedding<Learning>) -> Tensor<Learning, 3> {
+            let rows = embedding.weight.val().select(0, tokens().reshape([8]));
+            rows.reshape([2, 4, 8])
+        }
+
+        /// Every row over its root mean square, times the gain, times every row of the embedding; number by number.
+        fn headed(
+            hidden: Tensor<Learning, 3>,
+            norm: &RmsNorm<Learning>,
+            embedding: &Embedding<Learning>,
+        ) -> Vec<f32> {
+            let (hidden, gain, rows) = (
+                values(hidden),
+                values(norm.gamma.val()),
+                values(embedding.weight.val()),
+            );
+            let logits = hidden.chunks(8).flat_map(|row| {
+                let squares: f32 = row.iter().map(|x| x * x).sum();
+                let scale = 1.0 / (squares / 8.0 + 1e-6).sqrt();
+                let normed: Vec<f32> = row
+                    .iter()
+                    .zip(&gain)
+                    .map(|(x, gain)| x * scale * gain)
+                    .collect();
+                let of_id =
+                    move |id: &[f32]| id.iter().zip(&normed).map(|(a, b)| a * b).sum::<f32>();
+                rows.chunks(8).map(of_id).collect::<Vec<f32>>()
+            });
+            logits.collect()
+        }
+
+        #[test]
+        fn a_baseline_is_its_blocks_in_their_order_between_one_embedding() {
+            let model = any(small()
+                .baseline()
+                .skeleton::<Learning>(VOCABULARY, &Default::default()));
+            let causal = model.rotary.causal(4);
+            let hidden = model
+                .blocks
+                .iter()
+                .fold(looked_up(&model.embedding), |hidden, block| {
+                    block.forward(hidden, &causal)
+                });
+            close(
+                &values(model.forward(tokens())),
+                &headed(hidden, &model.norm, &model.embedding),
+            );
+        }
+
+        #[test]
+        fn a_walk_in_a_row_is_its_blocks_each_told_where_the_last_one_lies() {
+            for start in [Start::Learned, Start::FirstBlock] {
+                let mut config = small();
+                config.position.start = start;
+                let model = any(config.skeleton::<Learning>(VOCABULARY, &Default::default()));
+                let causal = model.rotary.causal(4);
+                let table = model.position.table();
+                let place = |position: Tensor<Learning, 2>| position.reshape([2, 4, 4]);
+                let mut hidden = model.pre[0].forward(looked_up(&model.embedding), &causal);
+                for (index, block) in model.pool.iter().enumerate() {
+                    let position = match index {
+                        0 => table.start(8),
+                        _ => table.after(index - 1, 8),
+                    };
+                    hidden = block.forward(hidden, place(position), &causal);
+                }
+                hidden = model.exit.forward(hidden, place(table.after(3, 8)));
+                hidden = model.post[0].forward(hidden, &causal);
+                let expected = headed(hidden, &model.norm, &model.embedding);
+                let rows = [Row::default(); 2];
+                for learning in [false, true] {
+                    let rules = Rules {
+                        learning,
+                        ..Rules::sequential()
+                    };
+                    let (logits, trace) = model.forward(tokens(), &rules, &rows);
+                    assert_eq!(logits.dims(), [2, 4, VOCABULARY]);
+                    close(&values(logits), &expected);
+                    assert_eq!(trace.walks.path(5), [0, 1, 2, 3]);
+                    assert!(trace.steps.is_empty(), "nobody asked the router");
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_added_to_a_baseline_starts_silent_and_lies_where_its_layout_says() {
+            let mut config = small();
+            config.memory = MemoryConfig::HiddenCode(CODES);
+            let model = config.init::<Learning>(VOCABULARY, 3, &Default::default());
+            let all = parameter::collect(&model);
+            let zero = |path: &str| all[path].iter::<f32>().all(|value| value == 0.0);
+            for path in [
+                "pool.0.adapter.weight",
+                "pool.2.adapter.weight",
+                "exit.projection.weight",
+            ] {
+                assert!(zero(path), "{path}");
+            }
+            for path in [
+                "exit.adapter.weight",
+                "pool.1.block.attention.output.weight",
+                "router.input.weight",
+            ] {
+                assert!(!zero(path), "{path}");
+            }
+            assert!(
+                all["memory.read.0.gate"]
+                    .iter::<f32>()
+                    .all(|gate| gate == -4.0)
+            );
+            let rows: Vec<f32> = all["position.embeddings"].iter().collect();
+            assert_eq!(rows, layout(&config.position, 4, 3));
+            // As deep as the baseline: what feeds the stream is smaller by the root of twice five blocks.
+            let deviation = |path: &str| {
+                let squares: f64 = all[path].iter::<f64>().map(|x| x * x).sum();
+                (squares / all[path].num_elements() as f64).sqrt()
+            };
+            let output = deviation("pool.0.block.feed_forward.down.weight");
+            // 48 draws know their deviation to a tenth.
+            assert!(
+                (output * 10.0f64.sqrt() / 0.4 - 1.0).abs() < 0.3,
+                "{output}"
+            );
+            config.exit = Exit::Projection;
+            let model = config.init::<Learning>(VOCABULARY, 3, &Default::default());
+            assert!(
+                values(model.exit.projection.weight.val())
+                    .iter()
+                    .any(|&value| value != 0.0)
+            );
+            let other = config.init::<Learning>(VOCABULARY, 4, &Default::default());
+            assert_ne!(
+                values(model.embedding.weight.val()),
+                values(other.embedding.weight.val())
+            );
+        }
+
+        #[test]
+        fn a_wrapped_baseline_gives_each_block_to_its_place() {
+            let baseline = any(small()
+                .baseline()
+                .skeleton::<Learning>(VOCABULARY, &Default::default()));
+            let map =
+                |block: &TransformerBlock<Learning>| values(block.attention.output.weight.val());
+            let expected: Vec<Vec<f32>> = baseline.blocks.iter().map(map).collect();
+            let logits = values(baseline.forward(tokens()));
+            let wrapped = small().wrap(baseline, 5);
+            let plain = wrapped
+                .pre
+                .iter()
+                .chain(wrapped.pool.iter().map(|routed| &routed.block))
+                .chain(&wrapped.post);
+            assert_eq!(plain.map(map).collect::<Vec<_>>(), expected);
+            let (found, _) = wrapped.forward(tokens(), &Rules::sequential(), &[Row::default(); 2]);
+            close(&values(found), &logits);
+        }
+
+        #[test]
+        fn only_what_sees_nothing_but_earlier_tokens_can_be_decoded_on() {
+            type Setting = fn(&mut BrianConfig);
+            let settings: [(Setting, [bool; 3]); 5] = [
+                (|_| (), [true; 3]),
+                (
+                    |c| c.memory = MemoryConfig::HiddenCode(CODES),
+                    [false, true, false],
+                ),
+                (|c| c.route.parallel = beam(2, 2), [false, false, true]),
+                (|c| c.route.sees = Sees::SequenceMean, [false; 3]),
+                (|c| c.route.attends = Attends::Selected, [false; 3]),
+            ];
+            for (set, expected) in settings {
+                let mut config = small();
+                set(&mut config);
+                let model = config.skeleton::<Learning>(VOCABULARY, &Default::default());
+                let goes_on = |without_memory, without_beam| {
+                    model.goes_on(&Rules {
+                        without_memory,
+                        without_beam,
+                        ..Rules::sequential()
+                    })
+                };
+                assert_eq!(
+                    [
+                        goes_on(false, false),
+                        goes_on(true, false),
+                        goes_on(false, true)
+                    ],
+                    expected
+                );
+            }
+        }
+
+        #[test]
+        fn a_model_without_its_memory_or_beam_is_the_one_that_has_none() {
+            let walk = |config: BrianConfig, rules: Rules| {
+                let model = any(config.skeleton::<Learning>(VOCABULARY, &Default::default()));
+                let policy = Policy::Router {
+                    teacher: Some(Teacher::Sequential),
+                    select: Select::Argmax,
+                };
+                let rules = Rules { policy, ..rules };
+                values(model.forward(tokens(), &rules, &[Row::default(); 2]).0)
+            };
+            let mut plain = small();
+            (plain.route.top_k, plain.route.execution) = (1, Execution::Grouped);
+            let expected = walk(plain, Rules::sequential());
+            let without = |without_memory, without_beam| Rules {
+                without_memory,
+                without_beam,
+                ..Rules::sequential()
+            };
+            for memory in [
+                MemoryConfig::HiddenCode(CODES),
+                MemoryConfig::KeyValuePrefix(PREFIX),
+            ] {
+                let config = BrianConfig { memory, ..plain };
+                close(&walk(config, without(true, false)), &expected);
+                assert_ne!(walk(config, without(false, true)), expected, "{memory:?}");
+            }
+            let mut config = plain;
+            config.route.parallel = beam(2, 3);
+            close(&walk(config, without(false, true)), &expected);
+            assert_ne!(walk(config, without(true, false)), expected);
+        }
+    }
+}

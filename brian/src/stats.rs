@@ -496,4 +496,402 @@ mod tests {
         assert_eq!(named["route/difficulty_slope"], 0.0);
         assert!(!named.contains_key("route/difficulty_correlation"));
     }
+
+    /// What one token did at one step: action, origin, the router's best, the teacher's target, its probabilities.
+    type Decided = (usize, Origin, usize, usize, [f32; OUT + 1]);
+
+    /// Tokens of one sequence after another, each of `n_steps` steps; `marked` are fused and capped at its second step.
+    fn recorded(tokens: &[Vec<Decided>], seq: usize, hard_exit: bool, marked: &[usize]) -> Walks {
+        let n_steps = tokens[0].len();
+        let step = |step: usize| {
+            let at = |token: &Vec<Decided>| token[step];
+            let marks = || (0..tokens.len()).map(|token| step == 1 && marked.contains(&token));
+            let probabilities = tokens.iter().flat_map(|token| at(token).4);
+            Decisions {
+                actions: tokens.iter().map(|token| at(token).0).collect(),
+                origins: tokens.iter().map(|token| at(token).1).collect(),
+                fused: marks().collect(),
+                best: tokens.iter().map(|token| at(token).2).collect(),
+                targets: Some(tokens.iter().map(|token| at(token).3).collect()),
+                probabilities: probabilities.collect(),
+                likeliest: Vec::new(),
+                capped: marks().collect(),
+            }
+        };
+        Walks {
+            batch: tokens.len() / seq,
+            seq,
+            n_pool: OUT,
+            max_steps: n_steps,
+            hard_exit,
+            steps: (0..n_steps).map(step).collect(),
+            memory: None,
+        }
+    }
+
+    fn of_walks(walks: &Walks, valid: &[bool]) -> RouteCounts {
+        let mut counts = RouteCounts::default();
+        counts.add(walks, valid, &vec![None; walks.batch]);
+        counts
+    }
+
+    fn holds(named: &BTreeMap<String, f64>, expected: &[(&str, f64)]) {
+        for (name, value) in expected {
+            let found = named[&format!("route/{name}")];
+            // A probability of zero counts as 1e-9.
+            assert!(
+                (found - value).abs() < 1e-6,
+                "{name}: {found} and not {value}"
+            );
+        }
+    }
+
+    const EVEN: [f32; 4] = [0.25; 4];
+    const HALVES: [f32; 4] = [0.5, 0.5, 0.0, 0.0];
+
+    #[test]
+    fn every_rate_divides_by_its_own_count() {
+        use Origin::{Last, Left, Random, Router};
+        let walker = vec![
+            (0, Router, 0, 0, EVEN),
+            (2, Random, 1, 1, HALVES),
+            (2, Router, 2, 0, [0.5, 0.25, 0.25, 0.0]),
+            (OUT, Last, OUT, OUT, [0.0, 0.0, 0.0, 1.0]),
+        ];
+        let leaver = vec![
+            (OUT, Router, OUT, 0, [0.0, 0.0, 0.5, 0.5]),
+            (OUT, Left, 0, 0, EVEN),
+            (OUT, Left, 0, 0, EVEN),
+            (OUT, Left, 0, 0, EVEN),
+        ];
+        let padding = vec![(1, Random, 1, 1, EVEN); 4];
+        let walks = recorded(&[walker, padding, leaver], 3, true, &[0, 1]);
+        let named = of_walks(&walks, &[true, false, true]).named(false);
+        let ln2 = 2.0f64.ln();
+        let expected = [
+            ("steps_mean", 3.0 / 2.0),
+            // Of five decisions. The router is asked what it thinks best, whatever was executed.
+            ("imitation_accuracy", 3.0 / 5.0),
+            // In nats: ln 4, ln 2, 3/2 ln 2, 0 and ln 2.
+            ("entropy", 5.5 * ln2 / 5.0),
+            ("out_probability", (0.25 + 1.0 + 0.5) / 5.0),
+            ("fused", 1.0 / 5.0),
+            ("random", 1.0 / 5.0),
+            ("capped", 1.0 / 5.0),
+            ("router", 3.0 / 5.0),
+            // The longest row of equal blocks: two of one token, none of the other.
+            ("self_run_mean", 2.0 / 2.0),
+            ("load/0", 1.0 / 3.0),
+            ("load/1", 0.0),
+            ("load/2", 2.0 / 3.0),
+            ("load_max", 2.0 / 3.0),
+            // Of the largest that three blocks can have.
+            ("load_entropy", 1.0 - 2.0 / 3.0 * ln2 / 3.0f64.ln()),
+            ("back", 0.0),
+            ("recur", 0.5),
+            ("advance", 0.0),
+            ("skip", 0.5),
+            ("exit/1", 0.5),
+            ("exit/2", 0.0),
+            ("exit/4", 0.5),
+            ("exit_first", 0.5),
+            ("exit_never", 0.0),
+            ("exit_forced", 0.5),
+            ("path_top_share", 0.5),
+            ("path_diversity", 2.0),
+        ];
+        holds(&named, &expected);
+        let others = named
+            .keys()
+            .filter(|name| !expected.iter().any(|(known, _)| name[6..] == **known));
+        assert_eq!(others.collect::<Vec<_>>(), ["route/exit/3"]);
+    }
+
+    #[test]
+    fn an_exit_that_only_passes_a_step_breaks_a_run_and_counts_once() {
+        let path = |actions: [usize; 6]| {
+            actions
+                .map(|action| (action, Origin::Router, 0, 0, EVEN))
+                .to_vec()
+        };
+        let tokens = [path([0, OUT, 0, 0, OUT, 1]), path([1; 6])];
+        let counts = of_walks(&recorded(&tokens, 2, false, &[]), &[true; 2]);
+        assert_eq!((counts.tokens, counts.decisions), (2, 12));
+        assert_eq!(counts.exits, [0, 1, 0, 0, 0, 0]);
+        assert_eq!(counts.lengths, [0, 0, 0, 0, 1, 0, 1]);
+        assert_eq!(counts.moves, [1, 0, 0, 0, 5, 0, 0, 0, 0]);
+        let expected = [
+            ("steps_mean", 10.0 / 2.0),
+            ("exit_never", 0.5),
+            ("exit_forced", 0.0),
+            ("self_run_mean", (2.0 + 6.0) / 2.0),
+            ("recur", 1.0),
+            ("entropy", 4.0f64.ln()),
+        ];
+        holds(&counts.named(false), &expected);
+    }
+
+    #[test]
+    fn a_router_that_nobody_asked_has_no_rates() {
+        let mut walks = walks(&[&[0, 1, OUT], &[1, OUT]], 3);
+        for step in &mut walks.steps {
+            (step.best, step.probabilities) = (Vec::new(), Vec::new());
+        }
+        let named = of_walks(&walks, &[true; 2]).named(true);
+        for absent in [
+            "entropy",
+            "out_probability",
+            "imitation_accuracy",
+            "difficulty_slope",
+            "steps_easy",
+        ] {
+            assert!(!named.contains_key(&format!("route/{absent}")), "{absent}");
+        }
+        holds(
+            &named,
+            &[("steps_mean", 1.5), ("router", 1.0), ("advance", 1.0)],
+        );
+        // Nothing counts, and nobody moves.
+        assert!(of_walks(&walks, &[false; 2]).named(true).is_empty());
+        let named = of_walks(&self::walks(&[&[OUT], &[OUT]], 1), &[true; 2]).named(false);
+        for absent in ["load/0", "load_max", "load_entropy", "recur"] {
+            assert!(!named.contains_key(&format!("route/{absent}")), "{absent}");
+        }
+        holds(
+            &named,
+            &[
+                ("steps_mean", 0.0),
+                ("self_run_mean", 0.0),
+                ("path_diversity", 1.0),
+                ("entropy", 0.0),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_sequence_counts_once_with_the_mean_of_its_valid_tokens() {
+        let paths: [&[usize]; 8] = [
+            &[0, 1],
+            &[2, OUT],
+            &[0, 0],
+            &[OUT],
+            &[1, 2],
+            &[1, 2],
+            &[0, OUT],
+            &[0, 1],
+        ];
+        let walks = Walks {
+            batch: 4,
+            seq: 2,
+            ..walks(&paths, 2)
+        };
+        let valid = [true, true, true, false, false, false, true, true];
+        let mut counts = RouteCounts::default();
+        counts.add(&walks, &valid, &[Some(2), Some(0), Some(1), None]);
+        // The third has no token that counts, and of the fourth nobody knows how hard it is.
+        assert_eq!(counts.samples, [(2, 1.5), (0, 2.0)]);
+    }
+
+    #[test]
+    fn a_slope_and_a_correlation_are_those_of_least_squares() {
+        let mut counts = counted(&[&[0]], 1, &[None]);
+        counts.samples = vec![(0, 1.0), (0, 2.0), (1, 2.0), (1, 4.0), (2, 3.0), (2, 6.0)];
+        // About the means 1 and 3: squares 4 and 16, products 6.
+        let expected = [
+            ("steps_easy", 1.5),
+            ("steps_medium", 3.0),
+            ("steps_hard", 4.5),
+            ("difficulty_slope", 6.0 / 4.0),
+            ("difficulty_correlation", 6.0 / 8.0),
+        ];
+        let named = counts.named(false);
+        holds(&named, &expected);
+        assert!(
+            !named.contains_key("route/difficulty_slope_low"),
+            "nobody asked for intervals"
+        );
+        counts.samples.truncate(2);
+        assert!(!counts.named(true).contains_key("route/difficulty_slope"));
+    }
+
+    #[test]
+    fn an_interval_is_as_wide_as_95_percent_of_normal_noise() {
+        let mut counts = counted(&[&[0]], 1, &[None]);
+        let (n, noise) = (240, 0.5);
+        let sample = |index: u64| {
+            let drawn = random::normal(random::key(3, "noise", 0), index);
+            (
+                (index % 3) as u8,
+                2.0 + 0.7 * (index % 3) as f64 + noise * drawn,
+            )
+        };
+        counts.samples = (0..n).map(sample).collect();
+        let named = counts.named(true);
+        let [low, slope, high] =
+            ["_low", "", "_high"].map(|end| named[&format!("route/difficulty_slope{end}")]);
+        // The standard error is the noise over the root of the squares about the mean, 2/3 of a sequence each.
+        let error = noise / (n as f64 * 2.0 / 3.0).sqrt();
+        let (below, above) = ((slope - low) / error, (high - slope) / error);
+        // 1.96 standard errors on either side; a bootstrap of 1000 and 240 draws of noise know that to about 5 %. 90 % would be
+        // 1.64, 99 % 2.58.
+        for side in [below, above] {
+            assert!((side - 1.96).abs() < 0.25, "{below} {above}");
+        }
+        let [low, high] =
+            ["low", "high"].map(|end| named[&format!("route/difficulty_correlation_{end}")]);
+        let correlation = named["route/difficulty_correlation"];
+        assert!(low < correlation && correlation < high && high < 1.0);
+        assert_ne!(
+            resample(
+                &counts
+                    .samples
+                    .iter()
+                    .map(|&(x, y)| (f64::from(x), y))
+                    .collect::<Vec<_>>(),
+                0
+            )
+            .slope,
+            Some(slope)
+        );
+    }
+
+    #[test]
+    fn a_quantile_is_the_nearest_entry() {
+        let values: Vec<f64> = (0..=40).map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.025), Some(1.0));
+        assert_eq!(quantile(&values, 0.975), Some(39.0));
+        assert_eq!(quantile(&values, 1.0), Some(40.0));
+        assert_eq!(quantile(&values[..1], 0.975), Some(0.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn entropy_is_in_nats_and_of_shares() {
+        assert!((entropy(&[2, 1, 1, 0]) - 1.5 * 2.0f64.ln()).abs() < 1e-12);
+        assert!((entropy(&[7; 5]) - 5.0f64.ln()).abs() < 1e-12);
+        assert_eq!(entropy(&[9, 0]).to_bits(), 0.0f64.to_bits());
+    }
+
+    #[test]
+    fn sums_of_batches_have_every_count_of_the_whole() {
+        // Of every token a walk that ends somewhere, with everything that can be said about a decision.
+        let token = |token: u64| {
+            let key = random::key(5, "token", token);
+            let mut left = false;
+            let step = |step: u64| {
+                let drawn = |n: usize, place: u64| {
+                    (random::bits(key, 10 * step + place) % n as u64) as usize
+                };
+                let origins = [
+                    Origin::Router,
+                    Origin::Teacher,
+                    Origin::Random,
+                    Origin::Cap,
+                    Origin::Last,
+                ];
+                let decided = match left {
+                    true => (OUT, Origin::Left, OUT, 0, EVEN),
+                    false => (
+                        drawn(OUT + 1, 0),
+                        origins[drawn(5, 1)],
+                        drawn(4, 2),
+                        drawn(4, 3),
+                        [EVEN, HALVES][drawn(2, 4)],
+                    ),
+                };
+                left |= decided.0 == OUT;
+                decided
+            };
+            (0..5).map(step).collect::<Vec<_>>()
+        };
+        let tokens: Vec<Vec<Decided>> = (0..24).map(token).collect();
+        let valid: Vec<bool> = (0..24).map(|token| token % 5 != 3).collect();
+        let difficulty: Vec<Option<u8>> = (0..12).map(|row| Some(row % 3)).collect();
+        let marked: Vec<usize> = (0..24).step_by(2).collect();
+        let of = |range: std::ops::Range<usize>| {
+            let marked: Vec<usize> = marked
+                .iter()
+                .filter(|m| range.contains(m))
+                .map(|m| m - range.start)
+                .collect();
+            let mut walks = recorded(&tokens[range.clone()], 2, true, &marked);
+            walks.memory = Some(MemoryUse {
+                reads: range.len() as f64,
+                open: 0.5 * range.len() as f64,
+                ..MemoryUse::default()
+            });
+            let mut counts = RouteCounts::default();
+            counts.add(
+                &walks,
+                &valid[range.clone()],
+                &difficulty[range.start / 2..range.end / 2],
+            );
+            counts
+        };
+        let (mut sum, mut first, second) = (RouteCounts::default(), of(0..10), of(10..24));
+        sum += &first;
+        sum += &second;
+        first += &second;
+        let whole = of(0..24);
+        for other in [&sum, &first] {
+            let (named, expected) = (other.named(true), whole.named(true));
+            assert_eq!(
+                named.keys().collect::<Vec<_>>(),
+                expected.keys().collect::<Vec<_>>()
+            );
+            for (name, value) in &expected {
+                assert!(
+                    (named[name] - value).abs() < 1e-9,
+                    "{name}: {} and not {value}",
+                    named[name]
+                );
+            }
+            assert_eq!(
+                (&other.lengths, &other.samples, &other.paths),
+                (&whole.lengths, &whole.samples, &whole.paths)
+            );
+        }
+        // Nothing above compared zeros alone.
+        let named = whole.named(true);
+        for name in [
+            "fused",
+            "capped",
+            "random",
+            "router",
+            "exit_forced",
+            "self_run_mean",
+            "imitation_accuracy",
+        ] {
+            assert!(named[&format!("route/{name}")] > 0.0, "{name}");
+        }
+        assert_eq!(named["memory/open"], 0.5);
+    }
+
+    #[test]
+    fn an_interval_is_made_of_no_more_sequences_than_a_bound() {
+        let mut counts = counted(&[&[0]], 1, &[None]);
+        counts.samples = vec![(0, 1.0); MOST_SAMPLES - 1];
+        counts.add(&walks(&[&[0], &[0]], 1), &[true; 2], &[Some(1), Some(2)]);
+        assert_eq!(counts.samples.len(), MOST_SAMPLES);
+        assert_eq!(counts.samples.last(), Some(&(1, 1.0)));
+        let more = counts.clone();
+        counts += &more;
+        assert_eq!(counts.samples, more.samples);
+    }
+
+    #[test]
+    fn beyond_a_bound_new_paths_are_one_and_known_ones_are_not() {
+        let mut counts = counted(&[&[0]], 1, &[None]);
+        counts.paths.clear();
+        counts.tokens = 0;
+        for index in 0..MOST_PATHS + 10 {
+            counts.add_path(vec![index], 1);
+        }
+        counts.add_path(vec![0], 1);
+        assert_eq!(counts.paths.len(), MOST_PATHS + 1);
+        assert_eq!(
+            (counts.paths[&vec![0]], counts.paths[&vec![usize::MAX]]),
+            (2, 10)
+        );
+    }
 }

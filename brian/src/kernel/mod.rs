@@ -57,6 +57,6 @@ pub(crate) mod softmax;
 pub(crate) mod straight;
 mod sum;
 #[cfg(all(test, feature = "ndarray"))]
-mod tests;
+pub(crate) mod tests;
 #[cfg(target_arch = "x86_64")]
 mod transpose;

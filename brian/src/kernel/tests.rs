@@ -28,7 +28,7 @@ use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
 use std::sync::Arc;
 
-type Learning = Autodiff<NdArray>;
+pub(crate) type Learning = Autodiff<NdArray>;
 type Matrix = Tensor<Learning, 2>;
 
 const SIZES: BlockSizes = BlockSizes {

@@ -27,5 +27,7 @@ pub mod language;
 pub mod load;
 pub mod location;
 pub mod route;
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;
 pub mod transition;
 pub mod view;
