@@ -205,3 +205,154 @@ fn last<B: Backend>(hidden: Tensor<B, 3>) -> Tensor<B, 3> {
     let [_, n_new, _] = hidden.dims();
     hidden.slice_dim(1, n_new - 1..n_new)
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::block::tests::{Host, SINGLE, assert_near, found, loud};
+    use crate::memory::{Adapters, HiddenCodeConfig, Lifecycle, MemoryConfig};
+    use crate::route::parallel::Parallel;
+    use crate::route::policy::{Policy, Select};
+    use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
+    use crate::route::rules::{Attends, Execution, ExitObjective, RouteConfig, Sees};
+    use crate::{BaselineConfig, BrianConfig, Exit, Initial};
+
+    const CONTEXT: usize = 6;
+    const TEXT: [u32; 10] = [3, 1, 4, 1, 5, 6, 2, 6, 5, 3];
+
+    fn baseline() -> BaselineConfig {
+        BaselineConfig {
+            d_model: 8,
+            n_heads: 2,
+            d_ff: 6,
+            n_layers: 2,
+            context: CONTEXT,
+            rope_base: 50.0,
+            norm_epsilon: 0.1,
+            initial: Initial::Scaled { std: 0.3 },
+        }
+    }
+
+    fn brian(memory: MemoryConfig, sees: Sees) -> BrianConfig {
+        let baseline = baseline();
+        BrianConfig {
+            d_model: baseline.d_model,
+            n_heads: baseline.n_heads,
+            d_ff: baseline.d_ff,
+            n_pre: 1,
+            n_pool: 3,
+            d_ff_pool: baseline.d_ff,
+            n_post: 1,
+            context: CONTEXT,
+            rope_base: baseline.rope_base,
+            norm_epsilon: baseline.norm_epsilon,
+            initial: baseline.initial,
+            position: PositionConfig {
+                d_position: 3,
+                layout: Layout::OpenArc,
+                start: Start::Learned,
+                injection: Injection::Adapter,
+                into: Reach::Both,
+            },
+            route: RouteConfig {
+                max_steps: 3,
+                top_k_first: 1,
+                top_k: 1,
+                sees,
+                attends: Attends::All,
+                execution: Execution::Grouped,
+                parallel: Parallel::None,
+            },
+            exit: Exit::Residual,
+            memory,
+        }
+    }
+
+    fn codes() -> MemoryConfig {
+        MemoryConfig::HiddenCode(HiddenCodeConfig {
+            d_code: 3,
+            sink: 1,
+            window: 1,
+            adapters: Adapters::Shared,
+            head_rank: 0,
+            lifecycle: Lifecycle::Frozen,
+        })
+    }
+
+    /// One text to its end and beyond what is seen, the same again, and another that begins as it does.
+    fn assert_decodes(
+        what: &str,
+        mut decoding: Decoding<'_, Host>,
+        whole: impl Fn(Tensor<Host, 2, Int>) -> Tensor<Host, 3>,
+    ) {
+        let whole = |text: &[u32]| {
+            let seen = &text[text.len().saturating_sub(CONTEXT)..];
+            let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
+            let logits = whole(Tensor::from_data(
+                TensorData::new(ids, [1, seen.len()]),
+                &Default::default(),
+            ));
+            found(&last(logits).squeeze_dims::<1>(&[0, 1]).unsqueeze::<2>())
+        };
+        let near = |logits: Tensor<Host, 1>, text: &[u32]| {
+            let name = format!("{what} behind {text:?}");
+            assert_near(
+                &name,
+                &found(&logits.unsqueeze::<2>()),
+                &whole(text),
+                SINGLE,
+            );
+        };
+        near(decoding.prefill(&TEXT[..2]), &TEXT[..2]);
+        for end in 3..=TEXT.len() {
+            near(decoding.advance(TEXT[end - 1]), &TEXT[..end]);
+        }
+        near(decoding.prefill(&TEXT[..9]), &TEXT[..9]);
+        near(decoding.follow(&TEXT[..3]), &TEXT[..3]);
+        near(decoding.follow(&TEXT[..3]), &TEXT[..3]);
+        near(decoding.follow(&TEXT[..5]), &TEXT[..5]);
+        near(decoding.follow(&[3, 2, 4, 1, 5, 6]), &[3, 2, 4, 1, 5, 6]);
+    }
+
+    #[test]
+    fn what_decoding_keeps_gives_the_logits_of_a_whole_pass() {
+        let device = Default::default();
+        let model = loud(baseline().init::<Host>(7, 1, &device), |_| 0.4);
+        assert_decodes("baseline", Decoding::baseline(&model), |tokens| {
+            model.forward(tokens)
+        });
+        let rules = Rules {
+            policy: Policy::Router {
+                teacher: None,
+                select: Select::Argmax,
+            },
+            ask_router: true,
+            exit_objective: ExitObjective::Legacy { hard: true },
+            ..Rules::sequential()
+        };
+        for (memory, sees) in [
+            (MemoryConfig::None, Sees::Token),
+            (MemoryConfig::None, Sees::SequenceMean),
+            (codes(), Sees::Token),
+        ] {
+            let model = brian(memory, sees).init::<Host>(7, 1, &device);
+            let model = loud(
+                model,
+                |path| if path.starts_with("router") { 1.0 } else { 0.4 },
+            );
+            let decoding = Decoding::brian(&model, &rules, Row::default());
+            assert_decodes(&format!("{memory:?} {sees:?}"), decoding, |tokens| {
+                model
+                    .forward(tokens, &rules.evaluation(), &[Row::default()])
+                    .0
+            });
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a text needs a token to start from")]
+    fn nothing_follows_no_text() {
+        let model = baseline().init::<Host>(7, 1, &Default::default());
+        drop(Decoding::baseline(&model).prefill(&[]));
+    }
+}

@@ -8,6 +8,8 @@ pub mod feed_forward;
 pub mod matrix;
 pub(crate) mod rectangle;
 pub mod routed;
+#[cfg(all(test, feature = "ndarray"))]
+pub(crate) mod tests;
 pub mod transformer;
 
 /// The sizes that every block of a model shares.

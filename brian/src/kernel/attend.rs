@@ -589,3 +589,6 @@ fn rows_to<'a, const N: usize>(lines: &'a mut Lines<'_>) -> Vec<&'a mut lines::R
 fn whole_row(row: ArrayViewMut1<'_, f32>) -> &mut [f32] {
     row.into_slice().expect("a row without gaps")
 }
+
+#[cfg(test)]
+mod tests;

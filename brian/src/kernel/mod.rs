@@ -45,6 +45,14 @@ mod numeric;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_panels.rs")]
 mod panels;
 pub(crate) mod pin;
+/// What other machines have in place of `lines` and `panels`, beside those.
+#[cfg(all(test, target_arch = "x86_64"))]
+#[expect(dead_code, reason = "what nobody can have multiplies nothing")]
+#[path = "no_lines.rs"]
+mod portable_lines;
+#[cfg(all(test, target_arch = "x86_64"))]
+#[path = "no_panels.rs"]
+mod portable_panels;
 #[cfg(target_arch = "x86_64")]
 mod processor;
 pub(crate) mod product;

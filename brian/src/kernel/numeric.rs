@@ -267,3 +267,6 @@ pub fn sigmoid(x: f32) -> f32 {
     let share = 1.0 / (1.0 + tail);
     if x < 0.0 { tail * share } else { share }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,12 @@ use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
 use std::sync::Arc;
 
+/// The host.
+pub(crate) type Host = NdArray;
+/// With gradients: passes over its memory apply.
 pub(crate) type Learning = Autodiff<NdArray>;
+/// One that no pass knows: what is composed of tensor operations runs.
+pub(crate) type Composed = Autodiff<Learning>;
 type Matrix = Tensor<Learning, 2>;
 
 const SIZES: BlockSizes = BlockSizes {
@@ -490,6 +495,72 @@ fn rows_behind_a_norm() {
         |[x], norm| normed(&x, norm),
         |[x], norm| norm.forward(x),
     );
+}
+
+/// With an epsilon that no result can do without.
+#[test]
+fn rows_behind_a_norm_with_a_large_epsilon() {
+    let wide = |norm: &RmsNorm<Learning>| {
+        let mut wide = norm.clone();
+        wide.epsilon = 0.5;
+        wide
+    };
+    compare(
+        [&values([N, SIZES.d_model], 1)],
+        |[x], norm| normed(&x, &wide(norm)),
+        |[x], norm| {
+            let mean = x.clone().square().mean_dim(1);
+            x / (mean + 0.5).sqrt() * norm.gamma.val().unsqueeze()
+        },
+    );
+}
+
+/// Scores a thousand apart: `e / (1 + e)`, 0.731059, and the rest; the nats of the first are `ln(1 + 1/e)`, 0.313262, and those
+/// of the last 2000 more. Single precision knows a number of a thousand to a ten thousandth.
+#[test]
+fn probabilities_and_nats_of_scores_that_no_exponential_holds() {
+    let row = [1000.0, 999.0, -1000.0];
+    let scores = || Matrix::from_floats([row; 3], &Default::default()).require_grad();
+    let near = |found: &[f32], expected: &[f32]| {
+        let pairs = found.iter().zip(expected);
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * b.abs().max(1.0);
+        assert!(
+            found.len() == expected.len() && pairs.clone().all(near),
+            "{found:?} for {expected:?}"
+        );
+    };
+    let list = |x: Matrix| x.into_data().iter::<f32>().collect::<Vec<_>>();
+    let [likely, other] = [0.731_058_6, 0.268_941_4];
+    let found = softmax::softmax(&scores()).expect("the host");
+    near(&list(found), &[likely, other, 0.0].repeat(3));
+    let targets = Tensor::from_data([0, 1, 2], &Default::default());
+    let asked = scores();
+    let nats = softmax::nats(&asked, &targets).expect("the host");
+    near(&list(nats.clone()), &[0.313_261_7, 1.313_261_7, 2000.313_2]);
+    let gradients = nats.sum().backward();
+    let gradient = asked.grad(&gradients).expect("a gradient").into_data();
+    let expected = [
+        likely - 1.0,
+        other,
+        0.0,
+        likely,
+        other - 1.0,
+        0.0,
+        likely,
+        other,
+        -1.0,
+    ];
+    near(&gradient.iter::<f32>().collect::<Vec<_>>(), &expected);
+    // The last score is not among the first two.
+    let asked = scores();
+    let share = softmax::share(&asked, &[Some(0), Some(1), None], 2).expect("the host");
+    near(&list(share.clone()), &[likely, other, 1.0]);
+    let gradients = share.sum().backward();
+    let gradient = asked.grad(&gradients).expect("a gradient").into_data();
+    // p (1 − p) towards the chosen one.
+    let slope = likely * other;
+    let expected = [slope, -slope, 0.0, -slope, slope, 0.0, 0.0, 0.0, 0.0];
+    near(&gradient.iter::<f32>().collect::<Vec<_>>(), &expected);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub mod hidden_code;
 pub mod key_value_prefix;
 pub mod pass;
 mod prefix;
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;
 pub mod usage;
 pub mod window;
 
