@@ -320,4 +320,92 @@ mod tests {
             assert_eq!(counts.collapses(), [], "seed {seed}");
         }
     }
+
+    /// Walks of a thousand tokens in a pool of two, healthy but for what `change` does.
+    fn healthy(change: impl Fn(&mut RouteCounts)) -> Vec<Collapse> {
+        let mut counts = RouteCounts::default();
+        (
+            counts.n_pool,
+            counts.max_steps,
+            counts.tokens,
+            counts.decisions,
+        ) = (2, 3, 1000, 3000);
+        counts.load = vec![1000, 1000];
+        counts.exits = vec![100, 400, 400];
+        counts.lengths = vec![100, 200, 300, 400];
+        counts.moves = vec![250; 4];
+        counts.paths = [(vec![0], 500), (vec![1], 500)].into();
+        change(&mut counts);
+        counts.collapses()
+    }
+
+    fn modes(found: &[Collapse]) -> Vec<Mode> {
+        found.iter().map(|collapse| collapse.mode).collect()
+    }
+
+    #[test]
+    fn each_alarm_rings_beyond_its_bound_and_not_at_it() {
+        assert_eq!(healthy(|_| {}), []);
+        let one_block = |most: u64| healthy(|counts| counts.load = vec![most, 2000 - most]);
+        assert_eq!(modes(&one_block(1800)), []);
+        let found = one_block(1810);
+        assert_eq!(modes(&found), [Mode::OneBlock]);
+        assert_eq!((found[0].found, found[0].bound), (0.905, 0.9));
+        // In bits, the entropy of 5.3 % is 0.299 and that of 5.4 % is 0.303.
+        assert_eq!(modes(&one_block(2000 - 108)), [Mode::OneBlock]);
+        assert_eq!(modes(&one_block(2000 - 106)), [Mode::Load, Mode::OneBlock]);
+        let first = |n: u64| healthy(|counts| counts.exits = vec![n, 0, 0]);
+        assert_eq!(modes(&first(980)), []);
+        assert_eq!(modes(&first(981)), [Mode::ExitFirst]);
+        let long = |n: u64| healthy(|counts| counts.lengths = vec![1000 - n, 0, 0, n]);
+        assert_eq!(modes(&long(980)), []);
+        assert_eq!(modes(&long(981)), [Mode::ExitNever]);
+        let same = |n: u64| healthy(|counts| counts.moves = vec![n, 1000 - n, 0, 0]);
+        assert_eq!(modes(&same(950)), []);
+        assert_eq!(modes(&same(951)), [Mode::SelfRecurrence]);
+        let path =
+            |n: u64| healthy(|counts| counts.paths = [(vec![0], n), (vec![1], 1000 - n)].into());
+        assert_eq!(modes(&path(980)), []);
+        assert_eq!(modes(&path(981)), [Mode::OnePath]);
+    }
+
+    /// Where there is one block, or one step, nothing else can be done; and who makes fewer than two steps has no habit.
+    #[test]
+    fn what_cannot_be_otherwise_is_no_collapse() {
+        let single = |n_pool: usize, max_steps: usize, steps: u64| {
+            healthy(|counts| {
+                (counts.n_pool, counts.max_steps) = (n_pool, max_steps);
+                counts.load = vec![steps * 1000];
+                counts.load.resize(n_pool, 0);
+                counts.load[n_pool - 1] += 1;
+                counts.moves = vec![0; n_pool * n_pool];
+                counts.moves[0] = 1000;
+                counts.lengths = vec![0, 0, 1000];
+                counts.paths = [(vec![0; steps as usize], 1000)].into();
+            })
+        };
+        assert_eq!(modes(&single(1, 1, 2)), []);
+        assert_eq!(modes(&single(1, 2, 2)), [Mode::ExitNever]);
+        let all = [
+            Mode::Load,
+            Mode::OneBlock,
+            Mode::SelfRecurrence,
+            Mode::OnePath,
+        ];
+        assert_eq!(modes(&single(2, 1, 2)), all);
+        assert_eq!(
+            modes(&single(2, 1, 1)),
+            [Mode::Load, Mode::OneBlock, Mode::OnePath]
+        );
+        assert_eq!(RouteCounts::default().collapses(), []);
+    }
+
+    #[test]
+    fn every_alarm_has_a_name_and_an_advice_of_its_own_kind() {
+        let metrics: std::collections::BTreeSet<&str> =
+            Mode::ALL.iter().map(|mode| mode.metric()).collect();
+        assert_eq!(metrics.len(), Mode::ALL.len());
+        assert!(Mode::ExitFirst.advice().contains("early_exit_penalty"));
+        assert!(Mode::ExitNever.advice().contains("raise walk.loss.cost"));
+    }
 }

@@ -106,4 +106,68 @@ mod tests {
             assert_eq!(gain, Distribution::Constant(1.0));
         }
     }
+
+    #[test]
+    fn each_parameter_has_its_distribution() {
+        let scaled = Initial::Scaled { std: 0.1 };
+        let of = |initial, path: &str| Distribution::of(path, 16, initial, 2);
+        // 0.1 / √(2 · 2) where something is added to the stream, and nowhere else.
+        for path in [
+            "pre.0.attention.output.weight",
+            "pool.1.block.feed_forward.down.weight",
+        ] {
+            assert_eq!(of(scaled, path), Distribution::Normal { std: 0.05 });
+        }
+        for path in [
+            "embedding.weight",
+            "pool.0.block.feed_forward.gate.weight",
+            "router.output.weight",
+        ] {
+            assert_eq!(of(scaled, path), Distribution::Normal { std: 0.1 });
+        }
+        assert_eq!(of(scaled, "router.input.bias"), Distribution::Constant(0.0));
+        let torch = Initial::TorchDefault;
+        assert_eq!(
+            of(torch, "embedding.weight"),
+            Distribution::Normal { std: 1.0 }
+        );
+        for path in [
+            "router.input.bias",
+            "router.input.weight",
+            "pre.0.attention.output.weight",
+        ] {
+            assert_eq!(of(torch, path), Distribution::Uniform { bound: 0.25 });
+        }
+    }
+
+    #[test]
+    fn values_have_the_spread_that_was_asked_for() {
+        let n = 20_000;
+        let moments = |distribution: Distribution| {
+            let values = distribution.sample(7, n);
+            assert_eq!(values.len(), n);
+            let mean = |of: &dyn Fn(f32) -> f32| {
+                values.iter().map(|&x| f64::from(of(x))).sum::<f64>() / n as f64
+            };
+            let largest = values.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+            (mean(&|x| x), mean(&|x| x * x).sqrt(), largest)
+        };
+        let (mean, std, largest) = moments(Distribution::Normal { std: 0.2 });
+        assert!(
+            mean.abs() < 0.006 && (std - 0.2).abs() < 0.004 && largest > 0.6,
+            "{mean} {std} {largest}"
+        );
+        // The deviation of a uniform draw is its bound over √3.
+        let (mean, std, largest) = moments(Distribution::Uniform { bound: 0.3 });
+        assert!(
+            mean.abs() < 0.006 && (std - 0.3 / 3f64.sqrt()).abs() < 0.003,
+            "{mean} {std}"
+        );
+        assert!((0.299..=0.3).contains(&largest), "{largest}");
+        assert_eq!(moments(Distribution::Constant(1.5)), (1.5, 1.5, 1.5));
+        // A longer list begins like a shorter one: values belong to their place.
+        let normal = Distribution::Normal { std: 1.0 };
+        assert_eq!(normal.sample(7, 5), normal.sample(7, 9)[..5]);
+        assert_ne!(normal.sample(7, 5), normal.sample(8, 5));
+    }
 }

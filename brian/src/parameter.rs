@@ -195,3 +195,33 @@ impl<B: Backend> ModuleVisitor<B> for Collect {
             .insert(self.path.join(), param.val().into_data());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_the_names_on_the_way_and_no_variant() {
+        let mut path = Path::default();
+        for (name, container) in [
+            ("memory", "Struct:Brian"),
+            ("Codes", "Enum:Memory"),
+            ("gate", "Struct:Codes"),
+        ] {
+            path.enter(name, container);
+        }
+        assert_eq!(path.join(), "memory.gate");
+        path.exit("Struct:Codes");
+        path.exit("Enum:Memory");
+        assert_eq!(path.join(), "memory");
+        path.exit("Struct:Brian");
+        assert_eq!(path.join(), "");
+    }
+
+    #[test]
+    fn an_id_is_that_of_the_path_alone() {
+        assert_eq!(id("a.weight"), id("a.weight"));
+        assert_ne!(id("a.weight"), id("a.bias"));
+        assert_eq!(id("a.weight").val(), crate::random::key(0, "a.weight", 0));
+    }
+}

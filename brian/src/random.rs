@@ -58,4 +58,47 @@ mod tests {
             assert_ne!(base, bits(other, 0));
         }
     }
+
+    /// The published outputs of `SplitMix64` for the seed 1234567, and a key made of `FNV-1a` by another program: a run of today
+    /// draws what a run of yesterday drew.
+    #[test]
+    fn streams_are_those_of_the_publication() {
+        let published = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+        ];
+        assert_eq!(
+            [0, 1, 2].map(|position| bits(1_234_567, position)),
+            published
+        );
+        assert_eq!(key(1, "route", 2), 0x6fe0_4641_e171_2a6c);
+        let eleven = bits(5, 7) >> 11;
+        assert_eq!(uniform(5, 7) * 2f64.powi(53), eleven as f64);
+    }
+
+    /// Shares of a normal distribution below its quartiles and beyond 1.96, and none of the dependence that a pair of neighbours
+    /// would have who share a number.
+    #[test]
+    fn normal_draws_have_quartiles_tails_and_no_memory() {
+        let key = key(2, "shape", 0);
+        let n = 100_000;
+        let draws: Vec<f64> = (0..n).map(|position| normal(key, position)).collect();
+        let share = |holds: &dyn Fn(f64) -> bool| {
+            draws.iter().filter(|&&x| holds(x)).count() as f64 / n as f64
+        };
+        assert!((share(&|x| x < -0.6745) - 0.25).abs() < 0.006);
+        assert!((share(&|x| x > 0.6745) - 0.25).abs() < 0.006);
+        assert!((share(&|x| x.abs() > 1.96) - 0.05).abs() < 0.003);
+        let product: f64 = draws.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        assert!((product / n as f64).abs() < 0.015);
+        assert!(draws.iter().all(|x| x.is_finite()));
+        let uniforms = (0..n).map(|position| uniform(key, position));
+        let (low, high) =
+            uniforms.fold((1.0f64, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
+        assert!(
+            (0.0..1e-3).contains(&low) && (1.0 - 1e-3..1.0).contains(&high),
+            "{low} to {high}"
+        );
+    }
 }

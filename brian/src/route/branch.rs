@@ -308,4 +308,54 @@ mod tests {
         assert_eq!((children[0].action, children[0].choices), (OUT, 1.0));
         assert!(children[1].is_empty());
     }
+
+    #[test]
+    fn large_logits_have_the_scores_of_small_ones() {
+        let search = search(4, Finished::Rests);
+        let shifted = LOGITS.map(|logit| logit + 2000.0);
+        let [small, large] =
+            [LOGITS, shifted].map(|logits| search.follow(&[parent(-1.0, false, &logits)], 4));
+        assert_eq!(actions(&small), actions(&large));
+        for (small, large) in small.iter().zip(&large) {
+            assert!(
+                (small.score - large.score).abs() < 1e-9,
+                "{small:?} {large:?}"
+            );
+        }
+        let total: f64 = small
+            .iter()
+            .map(|child| (child.score + 0.5 + child.cost).exp())
+            .sum();
+        assert!(
+            (total - 1.0).abs() < 1e-12,
+            "choices are a distribution: {total}"
+        );
+    }
+
+    #[test]
+    fn while_one_branch_walks_the_scores_of_all_others_decay() {
+        let parents = [
+            parent(-1.0, true, &LOGITS),
+            parent(-1.0, false, &LOGITS),
+            parent(f64::NEG_INFINITY, true, &LOGITS),
+        ];
+        let children = search(3, Finished::Rests).follow(&parents, 1);
+        assert_eq!(
+            children[0].score, -0.5,
+            "it left, and pays for nothing but time"
+        );
+        let expected = -0.5 + log_probability(1) - 0.25;
+        assert!((children[1].score - expected).abs() < 1e-12);
+        assert!(children[2].is_empty(), "an empty place has no children");
+        assert_eq!(children.len(), 3);
+        let narrow = search(2, Finished::Rests);
+        assert_eq!(
+            (
+                narrow.n_branches(1, 3),
+                narrow.n_branches(1, 1),
+                narrow.n_branches(2, 1)
+            ),
+            (2, 1, 2)
+        );
+    }
 }

@@ -478,4 +478,210 @@ mod tests {
         }
         assert_eq!(actions, [0, OUT, OUT]);
     }
+
+    fn with_exit(exit_objective: ExitObjective, learning: bool) -> Rules {
+        Rules {
+            exit_objective,
+            learning,
+            ..router()
+        }
+    }
+
+    fn sampling(rules: &Rules) -> Rules {
+        Rules {
+            policy: Policy::Router {
+                teacher: None,
+                select: Select::Sample {
+                    temperature: 1.0,
+                    in_evaluation: true,
+                },
+            },
+            ..rules.clone()
+        }
+    }
+
+    #[test]
+    fn an_override_takes_any_block_as_often_as_it_should_and_never_outs_place() {
+        let rules = Rules {
+            override_probability: 0.3,
+            ..router()
+        };
+        let n = 20_000;
+        let mut counts = [0; OUT];
+        for place in 0..n {
+            let token = Token::new(2, place);
+            let chosen = choose(step(&rules, 1, 1), &token, &[0.0, 2.0, 1.0, 0.5], None);
+            if chosen.origin == Origin::Random {
+                counts[chosen.action] += 1;
+            }
+            let leaves = choose(step(&rules, 1, 1), &token, &[0.0, 2.0, 1.0, 3.0], None);
+            assert_eq!((leaves.action, leaves.origin), (OUT, Origin::Router));
+        }
+        // Standard deviation of each share: 0.002.
+        for count in counts {
+            assert!(
+                (f64::from(count) / n as f64 - 0.1).abs() < 0.01,
+                "{counts:?}"
+            );
+        }
+        // A teacher is not disturbed.
+        let taught = Rules {
+            policy: Policy::Teacher(Teacher::Sequential),
+            override_probability: 1.0,
+            ..router()
+        };
+        let chosen = choose(step(&taught, 0, 1), &Token::new(0, 0), &[], Some(2));
+        assert_eq!((chosen.action, chosen.origin), (2, Origin::Teacher));
+    }
+
+    #[test]
+    fn a_cap_holds_from_its_run_on_and_is_lifted_by_another_block() {
+        let token = |last, run| Token {
+            last,
+            run,
+            ..Token::new(0, 0)
+        };
+        assert_eq!(token(Some(1), 1).capped(2), None);
+        assert_eq!(token(Some(1), 2).capped(2), Some(1));
+        assert_eq!(token(Some(1), 3).capped(2), Some(1));
+        assert_eq!(token(Some(1), 9).capped(0), None, "no cap at all");
+        assert_eq!(token(None, 0).capped(1), None);
+    }
+
+    #[test]
+    fn a_mixture_in_training_goes_on_whatever_the_router_thinks_of_leaving() {
+        let rules = with_exit(ExitObjective::SoftMixture, true);
+        let logits = [0.0, 1.0, 2.0, 9.0];
+        let chosen = choose(step(&rules, 0, 2), &Token::new(0, 0), &logits, None);
+        assert_eq!((chosen.action, chosen.best, chosen.fused), (2, OUT, true));
+        assert_eq!(chosen.likeliest, [2, 1], "OUT is no candidate of a mixture");
+        assert!(chosen.out_probability > 0.99);
+        // What is drawn is drawn among blocks, by their own shares.
+        let rules = sampling(&rules);
+        let (n, mut shares) = (20_000, [0.0; 4]);
+        for place in 0..n {
+            let chosen = choose(step(&rules, 0, 1), &Token::new(0, place), &logits, None);
+            shares[chosen.action] += 1.0 / n as f64;
+        }
+        let odds: Vec<f64> = (0..OUT)
+            .map(|block| f64::from(logits[block]).exp())
+            .collect();
+        for (share, odds_of) in shares.iter().zip(&odds) {
+            assert!(
+                (share - odds_of / odds.iter().sum::<f64>()).abs() < 0.015,
+                "{shares:?}"
+            );
+        }
+        assert_eq!(shares[OUT], 0.0);
+        // A capped block makes place for the best other one; where there is none, the token is out.
+        let capped = Token {
+            last: Some(0),
+            run: 1,
+            ..Token::new(0, 0)
+        };
+        let mut rules = Rules {
+            policy: Policy::Teacher(Teacher::Sequential),
+            ..with_exit(ExitObjective::SoftMixture, true)
+        };
+        rules.constraint.self_recurrence_cap = 1;
+        let chosen = choose(
+            step(&rules, 0, 1),
+            &capped,
+            &[CAPPED, 0.5, 0.4, 2.0],
+            Some(0),
+        );
+        assert_eq!((chosen.action, chosen.origin), (1, Origin::Cap));
+        let mut alone = step(&rules, 0, 1);
+        alone.n_pool = 1;
+        let chosen = choose(alone, &capped, &[CAPPED, 2.0], Some(0));
+        assert_eq!((chosen.action, chosen.origin), (1, Origin::Cap));
+    }
+
+    #[test]
+    fn a_leaving_token_forgoes_its_best_block_only_where_the_exit_learns_through_it() {
+        let logits = [0.0, 2.0, 1.0, 3.0];
+        let forgone = |rules: &Rules, logits: &[f32], target| {
+            choose(step(rules, 0, 1), &Token::new(0, 0), logits, target).forgone
+        };
+        let straight = with_exit(ExitObjective::StraightThrough, true);
+        assert_eq!(forgone(&straight, &logits, None), Some(1));
+        assert_eq!(
+            forgone(&straight, &[4.0, 2.0, 1.0, 3.0], None),
+            None,
+            "it goes on"
+        );
+        assert_eq!(
+            forgone(
+                &with_exit(ExitObjective::StraightThrough, false),
+                &logits,
+                None
+            ),
+            None
+        );
+        assert_eq!(
+            forgone(
+                &with_exit(ExitObjective::Legacy { hard: true }, true),
+                &logits,
+                None
+            ),
+            None
+        );
+        let taught = Rules {
+            policy: Policy::Teacher(Teacher::Sequential),
+            ..straight.clone()
+        };
+        assert_eq!(
+            forgone(&taught, &logits, Some(OUT)),
+            None,
+            "a teacher's OUT learns nothing"
+        );
+        // Nor is OUT among what such a router would mix.
+        let chosen = choose(step(&straight, 0, 2), &Token::new(0, 0), &logits, None);
+        assert_eq!(chosen.likeliest, [1, 2]);
+    }
+
+    #[test]
+    fn still_walking_is_a_product_and_leaving_needs_a_hard_exit() {
+        let mut token = Token::new(0, 0);
+        for (action, out_probability) in [(0, 0.25), (OUT, 0.5), (1, 0.5)] {
+            let chosen = Chosen {
+                out_probability,
+                ..Chosen::alone(action, Origin::Router)
+            };
+            token.go(&chosen, OUT, false);
+            assert!(!token.left);
+        }
+        assert_eq!(token.still, 0.75 * 0.5 * 0.5);
+        token.go(&Chosen::alone(OUT, Origin::Router), OUT, true);
+        assert!(token.left);
+        token.go(&Chosen::alone(0, Origin::Router), OUT, true);
+        assert!(token.left, "nobody comes back");
+    }
+
+    #[test]
+    fn a_low_temperature_takes_the_best_and_a_high_one_anything() {
+        let logits = [1.0, 0.0, 2.0, -1.0];
+        let actions = |temperature: f64| -> Vec<usize> {
+            (0..400)
+                .map(|index| {
+                    sample(
+                        &logits,
+                        temperature,
+                        0..=OUT,
+                        (f64::from(index) + 0.5) / 400.0,
+                    )
+                })
+                .collect()
+        };
+        assert!(actions(0.01).iter().all(|&action| action == 2));
+        let even = actions(1e6);
+        for action in 0..=OUT {
+            let count = even.iter().filter(|&&drawn| drawn == action).count();
+            assert!(count.abs_diff(100) <= 1, "{action}: {count}");
+        }
+        // Draws rise with the actions, and the largest draw takes the last of them.
+        assert!(even.is_sorted());
+        assert_eq!(sample(&logits, 1.0, 0..=2, 1.0), 2);
+        assert_eq!(by_logit(&[1.0, 3.0, 1.0, 3.0]), [1, 3, 0, 2]);
+    }
 }

@@ -123,4 +123,65 @@ mod tests {
         let targets: Vec<f64> = (0..4).map(|step| constraint.exit_target(step, 4)).collect();
         assert_eq!(targets, [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0]);
     }
+
+    /// Steps 1 to 5 with a ramp from the second on that ends at 4, nothing before the third step, and 10 more at the end.
+    #[test]
+    fn each_bound_has_its_own_step() {
+        let constraint = Constraint {
+            early_exit_penalty: 2.0,
+            min_exit_step: 3,
+            exit_ramp_bias: 4.0,
+            exit_ramp_start: 2,
+            final_exit_bias: 10.0,
+            ..Constraint::NONE
+        };
+        let biases: Vec<f64> = (0..5).map(|step| constraint.exit_bias(step, 5)).collect();
+        assert_eq!(biases, [-2.0, 1.0 - 2.0, 2.0, 3.0, 4.0 + 10.0]);
+        // The ramp of a target has no last step of its own: that one is 1.
+        let targets: Vec<f64> = (0..5).map(|step| constraint.exit_target(step, 5)).collect();
+        assert_eq!(targets, [0.0, 0.0, 0.5, 0.75, 1.0]);
+        // Without a start the last step is the whole ramp.
+        let at_the_end = Constraint {
+            exit_ramp_start: 0,
+            ..constraint
+        };
+        let biases: Vec<f64> = (0..5).map(|step| at_the_end.exit_bias(step, 5)).collect();
+        assert_eq!(biases, [-2.0, -2.0, 0.0, 0.0, 14.0]);
+    }
+
+    #[test]
+    fn a_ramp_behind_the_end_of_a_walk_is_none() {
+        let constraint = Constraint {
+            exit_ramp_bias: 4.0,
+            exit_ramp_start: 7,
+            final_exit_bias: 1.0,
+            ..Constraint::NONE
+        };
+        for step in 0..3 {
+            let last = step == 2;
+            assert_eq!(constraint.exit_bias(step, 3), f64::from(last));
+            assert_eq!(constraint.exit_target(step, 3), 0.0);
+        }
+        // A walk that must be longer than it can be should not leave either.
+        let longer = Constraint {
+            min_exit_step: 5,
+            ..Constraint::NONE
+        };
+        assert_eq!(longer.exit_target(2, 3), 0.0);
+    }
+
+    #[test]
+    fn without_bounds_nothing_is_added_and_a_single_step_is_the_last() {
+        for n_steps in 1..4 {
+            for step in 0..n_steps {
+                assert_eq!(Constraint::NONE.exit_bias(step, n_steps), 0.0);
+            }
+        }
+        let ramp = Constraint {
+            exit_ramp_bias: 3.0,
+            exit_ramp_start: 1,
+            ..Constraint::NONE
+        };
+        assert_eq!((ramp.exit_bias(0, 1), ramp.exit_target(0, 1)), (3.0, 1.0));
+    }
 }

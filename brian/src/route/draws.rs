@@ -78,3 +78,68 @@ impl Draws {
         (key, (token as u64) << 20 | step as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const PURPOSES: [Purpose; 8] = [
+        Purpose::Teacher,
+        Purpose::Blend,
+        Purpose::Sample,
+        Purpose::Override,
+        Purpose::OverrideBlock,
+        Purpose::Noise(0),
+        Purpose::Noise(1),
+        Purpose::Noise(2),
+    ];
+
+    #[test]
+    fn every_draw_is_another_one() {
+        let mut seen = BTreeSet::new();
+        let mut n = 0;
+        for draws in [Draws::new(1, 0), Draws::new(1, 1), Draws::new(2, 0)] {
+            for purpose in PURPOSES {
+                for (sequence, token, step) in
+                    (0..5).flat_map(|a| (0..5).flat_map(move |b| (0..5).map(move |c| (a, b, c))))
+                {
+                    seen.insert(draws.uniform(purpose, sequence, token, step).to_bits());
+                    seen.insert(draws.normal(purpose, sequence, token, step).to_bits());
+                    n += 2;
+                }
+            }
+        }
+        assert_eq!(seen.len(), n);
+    }
+
+    #[test]
+    fn a_draw_is_uniform_over_tokens_over_steps_and_over_sequences() {
+        let draws = Draws::new(3, 8);
+        let along: [&dyn Fn(usize) -> usize; 3] = [
+            &|n| draws.below(5, Purpose::OverrideBlock, n as u64, 0, 0),
+            &|n| draws.below(5, Purpose::OverrideBlock, 0, n, 0),
+            &|n| draws.below(5, Purpose::OverrideBlock, 0, 0, n),
+        ];
+        for draw in along {
+            let mut counts = [0usize; 5];
+            (0..5000).for_each(|n| counts[draw(n)] += 1);
+            // Standard deviation 28.
+            assert!(
+                counts.iter().all(|count| count.abs_diff(1000) < 140),
+                "{counts:?}"
+            );
+        }
+        assert_eq!(draws.below(1, Purpose::Teacher, 4, 4, 4), 0);
+    }
+
+    #[test]
+    fn noise_on_two_actions_is_independent() {
+        let draws = Draws::new(3, 8);
+        let pair = |n: usize| [0, 1].map(|action| draws.normal(Purpose::Noise(action), 0, n, 1));
+        let pairs: Vec<[f64; 2]> = (0..4000).map(pair).collect();
+        let mean = |of: &dyn Fn(&[f64; 2]) -> f64| pairs.iter().map(of).sum::<f64>() / 4000.0;
+        assert!(mean(&|pair| pair[0] * pair[1]).abs() < 0.06);
+        assert!((mean(&|pair| pair[1] * pair[1]) - 1.0).abs() < 0.1);
+    }
+}

@@ -93,4 +93,32 @@ mod tests {
         assert_eq!((half.at(5, 200), half.at(100, 200)), (0.95, 0.0));
         assert_eq!(in_steps(None, Some(0.333), 120), 40);
     }
+
+    #[test]
+    fn a_number_may_rise_too_and_never_leaves_its_ends() {
+        let rises = Decay {
+            from: 0.2,
+            to: 1.0,
+            steps: Some(4),
+            share: None,
+        };
+        let found: Vec<f64> = (0..7).map(|step| rises.at(step, 100)).collect();
+        for (found, expected) in found.iter().zip([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0]) {
+            assert!(
+                (found - expected).abs() < 1e-12,
+                "{found} and not {expected}"
+            );
+        }
+        // What is said in steps does not look at the stage, and what is not said is nothing.
+        assert_eq!(in_steps(Some(3), Some(0.5), 100), 3);
+        assert_eq!(in_steps(None, None, 100), 0);
+        assert_eq!(
+            (
+                in_steps(None, Some(0.005), 100),
+                in_steps(None, Some(0.004), 100)
+            ),
+            (1, 0)
+        );
+        assert_eq!(Decay::NONE.at(5, 10), 0.0);
+    }
 }

@@ -38,5 +38,7 @@ pub mod router;
 pub mod rules;
 mod scores;
 mod sequence_beam;
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;
 pub mod trace;
 pub mod walk;

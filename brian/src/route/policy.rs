@@ -199,4 +199,63 @@ mod tests {
         let used: std::collections::BTreeSet<usize> = together.concat().into_iter().collect();
         assert_eq!(used.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
+
+    #[test]
+    fn a_path_ends_with_out_and_one_in_order_has_every_block() {
+        let two = [
+            Row::default(),
+            Row {
+                sequence: 9,
+                difficulty: Some(2),
+            },
+        ];
+        let path = Teacher::Path {
+            blocks: vec![2, 0, 0],
+        };
+        assert_eq!(
+            paths(&path, 3, 2, &two),
+            [[2, 0, 0, 3], [2, 0, 0, 3]],
+            "whatever the bound on steps"
+        );
+        assert_eq!(
+            paths(&Teacher::Sequential, 3, 2, &two),
+            [[0, 1, 2, 3], [0, 1, 2, 3]]
+        );
+        // An unknown difficulty is a medium one; sequences beyond the pool begin again.
+        assert_eq!(
+            paths(&Teacher::MixedSkipRecur, 3, 4, &two[..1]),
+            [[0, 1, 2, 3]]
+        );
+        assert_eq!(
+            paths(&Teacher::BalancedCoverage, 3, 4, &two[1..]),
+            [[0, 1, 2, 0]]
+        );
+        let late = Row {
+            sequence: 10,
+            difficulty: None,
+        };
+        assert_eq!(
+            paths(&Teacher::BalancedCoverage, 3, 4, &[late]),
+            [[1, 2, 0, 1]]
+        );
+    }
+
+    #[test]
+    fn a_random_teacher_takes_all_blocks_alike_at_every_step() {
+        let rows: Vec<Row> = (0..3000)
+            .map(|sequence| Row {
+                sequence,
+                difficulty: None,
+            })
+            .collect();
+        let steps = Teacher::RandomInternal.targets(3, 2, &rows, Draws::new(4, 1));
+        for step in &steps {
+            for block in 0..3 {
+                let count = step.iter().filter(|&&action| action == block).count();
+                // Standard deviation 26.
+                assert!(count.abs_diff(1000) < 130, "{block}: {count}");
+            }
+        }
+        assert_ne!(steps[0], steps[1]);
+    }
 }

@@ -297,4 +297,77 @@ mod tests {
             assert!(product < 0.9, "{layout_kind:?}: cosine {product}");
         }
     }
+
+    /// With four actions and four entries: `θ` is a multiple of 45 degrees on the arc and of 90 on the circle, and both pairs of
+    /// entries have length one.
+    #[test]
+    fn angles_are_those_of_the_layout() {
+        let half = 0.5f32.sqrt();
+        let entries = |angle: f64| {
+            let angles = [
+                angle.cos(),
+                angle.sin(),
+                (2.0 * angle).cos(),
+                (2.0 * angle).sin(),
+            ];
+            angles.map(|x| (x / 2f64.sqrt()) as f32).to_vec()
+        };
+        let expected = [
+            (Layout::OpenArc, PI / 4.0),
+            (Layout::Circle, PI / 2.0),
+            (Layout::ClosedCircle, 2.0 * PI / 3.0),
+        ];
+        for (kind, turn) in expected {
+            for (action, row) in rows(kind, 4).iter().enumerate() {
+                for (found, expected) in row.iter().zip(entries(turn * action as f64)) {
+                    assert!(
+                        (found - expected).abs() < 1e-6,
+                        "{kind:?} {action}: {row:?}"
+                    );
+                }
+            }
+        }
+        assert_eq!(rows(Layout::OpenArc, 4)[0], [half, 0.0, half, 0.0]);
+        assert!(rows(Layout::None, 4).concat().iter().all(|&x| x == 0.0));
+        // Half a turn: OUT of a pool of one lies across on the circle, and at a right angle on the arc.
+        let config = |layout| PositionConfig {
+            d_position: 2,
+            layout,
+            start: Start::Learned,
+            injection: Injection::Adapter,
+            into: Reach::Both,
+        };
+        let near = |found: Vec<f32>, expected: [f32; 4]| {
+            let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+            assert!(apart.fold(0.0, f32::max) < 1e-6, "{found:?}");
+        };
+        near(layout(&config(Layout::Circle), 2, 1), [1.0, 0.0, -1.0, 0.0]);
+        near(layout(&config(Layout::OpenArc), 2, 1), [1.0, 0.0, 0.0, 1.0]);
+        near(
+            layout(&config(Layout::ClosedCircle), 2, 1),
+            [1.0, 0.0, 1.0, 0.0],
+        );
+    }
+
+    #[test]
+    fn a_random_layout_and_a_start_depend_on_the_seed_and_on_nothing_else() {
+        let config = PositionConfig {
+            d_position: 7,
+            layout: Layout::Random,
+            start: Start::Learned,
+            injection: Injection::Adapter,
+            into: Reach::Both,
+        };
+        assert_eq!(layout(&config, 4, 1), layout(&config, 4, 1));
+        assert_ne!(layout(&config, 4, 1), layout(&config, 4, 2));
+        assert_eq!(
+            layout(&config, 5, 1)[..28],
+            layout(&config, 4, 1),
+            "a larger pool keeps its first places"
+        );
+        assert_ne!(start(&config, 1), start(&config, 2));
+        assert_ne!(start(&config, 1), layout(&config, 4, 1)[..7]);
+        let length: f32 = start(&config, 1).iter().map(|x| x * x).sum();
+        assert!((length - 1.0).abs() < 1e-6);
+    }
 }

@@ -66,3 +66,47 @@ impl<B: Backend> Resting<B> {
         });
     }
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::kernel::tests::Learning;
+    use crate::random;
+    use burn::tensor::TensorData;
+
+    /// What is made of a token says which and at which step: of one that has left, the first step at which it was asked for since.
+    #[test]
+    fn a_row_is_made_anew_until_its_token_has_left_and_then_never_again() {
+        let row = |token: usize, step: usize| (100 * token + step) as f32;
+        for seed in 0..40 {
+            let n = 7;
+            let mut resting = Resting::<Learning>::new(n);
+            let mut left = vec![false; n];
+            let mut since: Vec<Option<usize>> = vec![None; n];
+            for step in 0..5 {
+                let drawn = |name: &str, token: usize| {
+                    let key = random::key(seed, name, step as u64);
+                    random::bits(key, token as u64) % 3
+                };
+                let asked = |&token: &usize| token == 0 || drawn("asked", token) > 0;
+                let asked: Vec<usize> = (0..n).filter(asked).collect();
+                let make = |fresh: &[usize]| {
+                    let rows: Vec<f32> = fresh.iter().map(|&token| row(token, step)).collect();
+                    let data = TensorData::new(rows, [fresh.len(), 1]);
+                    Tensor::from_data(data, &Default::default())
+                };
+                let made = resting.rows(&asked, |token| left[token], make);
+                let found: Vec<f32> = made.gather().into_data().iter().collect();
+                let made_at = |&token: &usize| row(token, since[token].unwrap_or(step));
+                let expected: Vec<f32> = asked.iter().map(made_at).collect();
+                assert_eq!(found, expected, "{seed}, step {step}");
+                for &token in asked.iter().filter(|&&token| left[token]) {
+                    since[token] = since[token].or(Some(step));
+                }
+                for (token, left) in left.iter_mut().enumerate() {
+                    *left |= drawn("leaves", token) == 0;
+                }
+            }
+        }
+    }
+}

@@ -188,3 +188,102 @@ fn evaluated(select: Select) -> Select {
         select => select,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampling(in_evaluation: bool) -> Select {
+        Select::Sample {
+            temperature: 2.0,
+            in_evaluation,
+        }
+    }
+
+    fn disturbed(policy: Policy) -> Rules {
+        Rules {
+            policy,
+            location_bias: 0.5,
+            exit_objective: ExitObjective::StraightThrough,
+            noise_std: 0.3,
+            override_probability: 0.2,
+            learning: true,
+            ..Rules::sequential()
+        }
+    }
+
+    #[test]
+    fn evaluation_disturbs_nobody_and_lets_the_router_decide_where_there_was_a_lot() {
+        let blend = |select| Policy::Blend {
+            teacher: Teacher::BalancedCoverage,
+            router_probability: 0.1,
+            select,
+        };
+        let router = |select| Policy::Router {
+            teacher: Some(Teacher::BalancedCoverage),
+            select,
+        };
+        for (select, expected) in [
+            (Select::Argmax, Select::Argmax),
+            (sampling(false), Select::Argmax),
+            (sampling(true), sampling(true)),
+        ] {
+            for policy in [blend(select), router(select)] {
+                let rules = disturbed(policy);
+                let found = rules.evaluation();
+                let expected = Rules {
+                    policy: router(expected),
+                    noise_std: 0.0,
+                    override_probability: 0.0,
+                    learning: false,
+                    ..rules
+                };
+                assert_eq!(found, expected);
+            }
+        }
+        let taught = Policy::Teacher(Teacher::Sequential);
+        assert_eq!(disturbed(taught.clone()).evaluation().policy, taught);
+    }
+
+    #[test]
+    fn a_teacher_needs_no_router_unless_it_is_measured_or_capped() {
+        let taught = Rules::sequential();
+        assert!(!taught.asks_router());
+        let measured = Rules {
+            ask_router: true,
+            ..taught.clone()
+        };
+        assert!(measured.asks_router());
+        let mut capped = taught;
+        capped.constraint.self_recurrence_cap = 1;
+        assert!(capped.asks_router());
+    }
+
+    #[test]
+    fn only_one_exit_passes_steps_and_only_a_mixture_that_learns_mixes() {
+        let exits = [
+            ExitObjective::Legacy { hard: false },
+            ExitObjective::Legacy { hard: true },
+            ExitObjective::SoftMixture,
+            ExitObjective::StraightThrough,
+        ];
+        assert_eq!(exits.map(ExitObjective::hard), [false, true, true, true]);
+        let with = |exit_objective, learning| Rules {
+            exit_objective,
+            learning,
+            ..Rules::sequential()
+        };
+        assert_eq!(
+            exits.map(|exit| with(exit, true).mixes_states()),
+            [false, false, true, false]
+        );
+        assert_eq!(
+            exits.map(|exit| with(exit, false).mixes_states()),
+            [false; 4]
+        );
+        assert_eq!(
+            exits.map(|exit| with(exit, true).leaves_apart()),
+            [false, false, true, true]
+        );
+    }
+}

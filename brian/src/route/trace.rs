@@ -138,3 +138,38 @@ pub struct Trace<B: Backend> {
     /// Where the gradients of the route losses come from: as many as `walks.steps`, or none if nobody asked the router.
     pub steps: Vec<TraceStep<B>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tokens in a pool of two: one passes a step with OUT and comes back, as only a soft exit lets it.
+    #[test]
+    fn a_path_ends_with_a_hard_out_and_passes_a_soft_one() {
+        let step = |actions: [usize; 2]| Decisions {
+            actions: actions.to_vec(),
+            ..Decisions::default()
+        };
+        let walks = |hard_exit| Walks {
+            batch: 1,
+            seq: 2,
+            n_pool: 2,
+            max_steps: 4,
+            hard_exit,
+            steps: [[1, 2], [2, 0], [0, 1]].map(step).to_vec(),
+            memory: None,
+        };
+        assert_eq!(
+            (walks(true).path(0), walks(true).path(1)),
+            (vec![1], vec![])
+        );
+        assert_eq!(
+            (walks(false).path(0), walks(false).path(1)),
+            (vec![1, 2, 0], vec![2, 0, 1])
+        );
+        assert_eq!(
+            (walks(false).n_executed(0), walks(false).n_executed(1)),
+            (2, 2)
+        );
+    }
+}
