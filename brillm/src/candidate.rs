@@ -470,3 +470,127 @@ impl<'a> Entries<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATHS: Paths<'static> = Paths {
+        sources: &[0, 1, 0, 2, 0, 1],
+        targets: &[1, 0, 2, 0, 1, 1],
+        valid: &[true, false, true, true, false, false],
+        seq: 3,
+    };
+
+    fn counts() -> PairCounts {
+        // After 0: 3 twice, 1 and 2 once, 0 never.
+        PairCounts::of(4, [[0, 3, 0, 1, 0, 3, 0, 2]])
+    }
+
+    #[test]
+    fn a_path_ends_with_its_last_edge_and_may_have_holes() {
+        assert_eq!((PATHS.batch(), PATHS.edges()), (2, 3));
+        assert_eq!((PATHS.length(0), PATHS.length(1)), (3, 1));
+        let empty = Paths {
+            valid: &[false; 6],
+            ..PATHS
+        };
+        assert_eq!((empty.edges(), empty.length(1)), (0, 0));
+    }
+
+    /// Rows with the weights that compete at every place: of a full graph of 4 nodes, as targets of the source.
+    fn competing(competition: &Competition, graph: &Graph, draw: Draw<'_>) -> Vec<Vec<(u32, f32)>> {
+        let groups = competition.groups(graph, &PATHS, draw);
+        assert_eq!(groups.iter().map(|g| g.source).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(groups[0].places, [0, 2]);
+        let mut all = Vec::new();
+        for group in groups {
+            assert_eq!(group.pairs(), group.places.len() * group.rows.len());
+            assert_eq!((group.shared, group.nodes.len()), (0, 0));
+            for (token, &place) in group.places.iter().enumerate() {
+                let truth = group.rows[group.truth[token] as usize];
+                assert_eq!(
+                    graph.pair(truth),
+                    Some((group.source, PATHS.targets[place]))
+                );
+                assert_eq!(group.truth_ln_weight[token], 0.0);
+                let mut weights = group.weights.clone();
+                let corrections = group.corrections.iter();
+                corrections
+                    .filter(|correction| correction.0 as usize == token)
+                    .for_each(|&(_, row, weight)| weights[row as usize] += weight);
+                let target = |&row: &usize| graph.pair(row).unwrap().1;
+                let pairs = group.rows.iter().map(target).zip(weights);
+                all.push(pairs.filter(|&(_, weight)| weight != 0.0).collect());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_truth_competes_with_the_most_frequent_others() {
+        let graph = Graph::full(4);
+        let of = |n: usize| {
+            let candidates = Candidates::Frequent { n };
+            Competition::new(candidates, Weights::One, Bias::Edge, Some(&counts()))
+        };
+        let targets = |n: usize| {
+            let all = competing(&of(n), &graph, &|_| 0.0).into_iter();
+            let targets = |list: Vec<(u32, f32)>| {
+                assert!(list.iter().all(|&(_, weight)| weight == 1.0));
+                list.into_iter().map(|(target, _)| target).collect()
+            };
+            all.map(targets).collect::<Vec<Vec<u32>>>()
+        };
+        // 0 to 1, 0 to 2, 2 to 0. The order after 0 is 3, 1, 2, 0; that after 2 is by id.
+        assert_eq!(targets(0), [vec![1], vec![2], vec![0]]);
+        assert_eq!(targets(1), [vec![1, 3], vec![2, 3], vec![0, 1]]);
+        assert_eq!(targets(2), [vec![1, 2, 3], vec![1, 2, 3], vec![0, 1, 2]]);
+        assert_eq!(targets(9), [0; 3].map(|_| vec![0, 1, 2, 3]));
+        assert_eq!(of(1).frequent(0), Some(&[3, 1][..]));
+        assert_eq!(of(1).expected_draws(0), None);
+        let without = of(1).without(vec![3]);
+        let all = competing(&without, &graph, &|_| 0.0);
+        assert_eq!(
+            all,
+            [vec![(1, 1.0)], vec![(2, 1.0)], vec![(0, 1.0), (1, 1.0)]]
+        );
+        assert_eq!(without.evaluation().candidates, Candidates::All);
+        let everybody = competing(&without.evaluation(), &graph, &|_| 0.0);
+        assert_eq!(
+            everybody,
+            [0; 3].map(|_| vec![(0, 1.0), (1, 1.0), (2, 1.0)])
+        );
+    }
+
+    #[test]
+    fn a_draw_competes_by_the_inverse_of_its_chance_and_never_with_itself() {
+        let graph = Graph::full(4);
+        let candidates = Candidates::Sampled { n: 4 };
+        let competition = Competition::new(candidates, Weights::One, Bias::Edge, Some(&counts()));
+        // Tokens 4, 1, 1 and 2 times, and one more each: chances 5, 2, 2 and 3 of 12.
+        assert_eq!(competition.expected_draws(3), Some(1.0));
+        // Draws 0 to 3 of node 0: 11.9 and 11.9 of 12 are token 3, 5.5 is 1, 0 is 0. Those of node 2 are 3, from 8 to 11.
+        let draw = |place: u64| match place {
+            0 | 1 => 11.9 / 12.0,
+            2 => 5.5 / 12.0,
+            3 => 0.0,
+            8..12 => 1.0,
+            other => panic!("{other}"),
+        };
+        let all = competing(&competition, &graph, &draw);
+        let inverse = [12.0 / 20.0, 12.0 / 8.0, 12.0 / 8.0, 1.0];
+        let expected = [
+            // The draw of 1 hits the truth.
+            vec![(0, inverse[0]), (1, 1.0), (3, 2.0)],
+            vec![(0, inverse[0]), (1, inverse[1]), (2, 1.0), (3, 2.0)],
+            vec![(0, 1.0), (3, 4.0)],
+        ];
+        for (found, expected) in all.iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.0 == expected.0 && (found.1 - expected.1).abs() < 1e-6);
+            }
+        }
+    }
+}

@@ -272,4 +272,45 @@ mod tests {
         };
         assert_eq!(listed.most_frequent(0, 9), [2, 0, 1]);
     }
+
+    #[test]
+    fn an_edge_is_a_pair_seen_often_enough() {
+        // 0 1 three times, 1 0 twice, 1 2 once.
+        let counts = PairCounts::of(3, [[0, 1, 0, 1, 0, 1, 2]]);
+        for (min_count, edges) in [(0, 3), (1, 3), (2, 2), (3, 1), (4, 0)] {
+            assert_eq!(counts.graph(min_count, BackOff::SharedRow).edges(), edges);
+            assert_eq!(counts.rows(min_count, BackOff::SharedRow), edges + 1);
+        }
+        let graph = counts.graph(2, BackOff::SharedRow);
+        assert_eq!((graph.targets(0), graph.targets(1)), (&[1][..], &[0][..]));
+        assert_eq!(
+            (counts.degree(0), counts.degree(1), counts.degree(2)),
+            (1, 2, 0)
+        );
+        assert_eq!((counts.pairs(), counts.nodes()), (3, 3));
+        assert!(counts.most_frequent(0, 0).is_empty());
+    }
+
+    #[test]
+    fn lists_that_do_not_belong_together_are_found() {
+        let good = PairCounts::of(3, [[0, 1, 0, 2, 1]]);
+        assert_eq!(good.check(), Ok(()));
+        type Change = fn(&mut PairCounts);
+        let changes: [(Change, &str); 8] = [
+            (|c| c.first.truncate(3), "row ends"),
+            (|c| c.first[0] = 1, "row ends"),
+            (|c| c.first[3] += 1, "row ends"),
+            (|c| c.counts.truncate(1), "counts for"),
+            (|c| c.first[2] = 1, "ends before it begins"),
+            (|c| c.first[1] = 9, "ends before it begins"),
+            (|c| c.targets[0] = 2, "do not rise"),
+            (|c| c.targets[1] = 3, "no tokens"),
+        ];
+        for (index, (change, expected)) in changes.into_iter().enumerate() {
+            let mut bad = good.clone();
+            change(&mut bad);
+            let message = bad.check().unwrap_err();
+            assert!(message.contains(expected), "{index}: {message}");
+        }
+    }
 }

@@ -432,4 +432,78 @@ mod tests {
         assert_eq!(reached(|s| (s.top_k, s.top_p) = (2, 0.66)), [3]);
         assert_eq!(reached(|s| (s.top_k, s.top_p) = (2, 0.67)), [1, 3]);
     }
+
+    /// How often each of four targets is drawn in `n` draws that are spread evenly.
+    fn shares(probabilities: [f32; 4], sampling: Sampling, n: u32) -> [u32; 4] {
+        let candidate = |(target, p): (u32, f32)| Candidate {
+            target,
+            row: 0,
+            energy: 0.0,
+            score: p.ln() + 7.0,
+        };
+        let candidates: Vec<Candidate> = (0..).zip(probabilities).map(candidate).collect();
+        let mut counts = [0; 4];
+        for place in 0..n {
+            let at = (f64::from(place) + 0.5) / f64::from(n);
+            counts[draw(&candidates, sampling, at).unwrap().target as usize] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_temperature_is_a_power_of_the_probabilities() {
+        let at = |temperature: f64| Sampling {
+            temperature,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+        };
+        let p = [0.125, 0.25, 0.125, 0.5];
+        assert_eq!(shares(p, at(1.0), 800), [100, 200, 100, 400]);
+        // Squares: 1, 4, 1 and 16 of 22.
+        assert_eq!(shares(p, at(0.5), 2200), [100, 400, 100, 1600]);
+        // Roots of 1/16, 1/4, 1/16 and 1: 1, 2, 1 and 4 of 8.
+        let p = [0.0625, 0.25, 0.0625, 1.0];
+        assert_eq!(shares(p, at(2.0), 800), [100, 200, 100, 400]);
+        // The temperature comes first: of squares 1, 16 and 256 the largest has 0.938 of all.
+        let p = [0.0625, 0.25, 0.0, 1.0];
+        let both = |top_p| Sampling { top_p, ..at(0.5) };
+        assert_eq!(shares(p, both(0.93), 100), [0, 0, 0, 100]);
+        assert_eq!(shares(p, both(0.95), 272), [0, 16, 0, 256]);
+        let two = Sampling {
+            top_k: 2,
+            ..at(2.0)
+        };
+        assert_eq!(shares(p, two, 300), [0, 100, 0, 200]);
+        assert_eq!(shares(p, at(0.0), 10), [0, 0, 0, 10]);
+    }
+
+    #[test]
+    fn among_equals_the_lowest_id_is_the_strongest_and_nobody_is_nothing() {
+        let candidate = |target: u32, score: f32| Candidate {
+            target,
+            row: 0,
+            energy: 0.0,
+            score,
+        };
+        let all = [candidate(1, 2.0), candidate(4, 3.0), candidate(6, 3.0)];
+        assert_eq!(strongest(&all).unwrap().target, 4);
+        assert_eq!(strongest(&[]), None);
+        let greedy = Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+        };
+        assert_eq!(draw(&all, greedy, 0.999).unwrap().target, 4);
+        assert_eq!(draw(&[], greedy, 0.5), None);
+        // Under the reference a temperature above 0 is 1, and 0 still takes the strongest.
+        assert_eq!(greedy.under(Decoding::REFERENCE), greedy);
+        let warm = Sampling {
+            temperature: 3.0,
+            ..greedy
+        };
+        assert_eq!(warm.under(Decoding::REFERENCE).temperature, 1.0);
+        assert_eq!(warm.under(Decoding::NATIVE), warm);
+    }
 }

@@ -305,4 +305,35 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn classes_are_of_equal_size_and_ties_go_to_the_lower_id() {
+        assert_eq!(frequency_classes(&[3, 3, 3, 3], 2), [0, 0, 1, 1]);
+        // Ranks 0 to 4, times two, by five.
+        assert_eq!(frequency_classes(&[1, 8, 5, 8, 9], 2), [1, 0, 1, 0, 0]);
+        assert_eq!(frequency_classes(&[1, 2, 3], 1), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_back_off_row_is_that_of_the_classes_in_their_order() {
+        let graph = Graph::with_classes(vec![0, 2, 1], 3, [vec![], vec![0], vec![]]);
+        // Three times the class of the source, and the class of the target.
+        let row = |source, target| graph.row(source, target);
+        assert_eq!([row(0, 1), row(1, 2), row(2, 0)], [2, 7, 3]);
+        assert_eq!((row(1, 0), graph.back_off_row(1, 0)), (9, 6));
+        assert_eq!(graph.shared(1), [(6, 0), (7, 1), (8, 1)]);
+        assert_eq!((graph.own_rows(1), graph.own_rows(2)), (9..10, 10..10));
+    }
+
+    #[test]
+    fn the_hash_of_a_node_never_changes() {
+        // What a table was trained with lies in files: splitmix64's finaliser of 1 to 8, by 5.
+        let graph = Graph::with_hash(8, 5, vec![vec![]; 8]);
+        let classes = [4, 0, 1, 2, 2, 2, 4, 0];
+        assert_eq!(graph.classes(), classes);
+        for (source, target) in [(0, 1), (3, 7), (6, 6)] {
+            let sum = classes[source as usize] + classes[target as usize];
+            assert_eq!(graph.row(source, target), sum as usize % 5);
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub mod prior;
 mod resident;
 pub mod row_adamw;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod training;
 
 pub use model::{BriLlm, BriLlmConfig, Parameters};

@@ -223,3 +223,82 @@ pub fn row_places(row: usize, d: usize) -> Range<usize> {
     let row_len = d * (d + 1);
     row * row_len..(row + 1) * row_len
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compat;
+    use crate::flow::{Bias, Mix};
+    use crate::position::Encoding;
+
+    fn config(bias: Bias, storage: Storage) -> BriLlmConfig {
+        BriLlmConfig {
+            d_node: 2,
+            flow: FlowConfig {
+                bias,
+                mix: Mix::Absolute { max_length: 7 },
+                encoding: Encoding::Learnt { max_length: 5 },
+                ..compat::NATIVE
+            },
+            initial: Initial::Uniform { half_range: 0.5 },
+            back_off_rows: BackOffRows::Trained,
+            storage,
+            decoding: Decoding::NATIVE,
+        }
+    }
+
+    #[test]
+    fn fresh_values_are_uniform_in_their_range_and_absent_biases_are_zero() {
+        for (bias, of_edge) in [
+            (Bias::Edge, true),
+            (Bias::EdgeAndNode, true),
+            (Bias::Node, false),
+            (Bias::None, false),
+        ] {
+            for storage in [Storage::F32, Storage::Bf16] {
+                let config = config(bias, storage);
+                let fresh = config.init(3, 4, &|stream, place| match stream {
+                    // Quarters, so that bf16 holds them.
+                    "edges" => (place % 4) as f64 / 4.0,
+                    _ => 0.75,
+                });
+                // (2 u − 1) / 2 for u = 0.75.
+                assert_eq!(fresh.node_bias, [0.25; 6]);
+                assert_eq!((fresh.mix, fresh.codes.len()), (vec![1.0; 7], 10));
+                let expected = |place: usize| match place % 6 {
+                    4 | 5 if !of_edge => 0.0,
+                    _ => (place % 4) as f32 / 4.0 - 0.5,
+                };
+                let edges: Vec<f32> = (0..24).map(expected).collect();
+                assert_eq!(fresh.edges.part(0..24).to_vec(), edges);
+                assert_eq!(fresh.edges.storage(), storage);
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_are_counted_and_rows_found_where_they_lie() {
+        let config = config(Bias::Edge, Storage::F32);
+        // 4 rows of 2 · 3, 3 biases of 2, 5 codes of 2, 7 weights.
+        assert_eq!(config.n_parameters(3, 4), 24 + 6 + 10 + 7);
+        let graph = Arc::new(Graph::with_hash(3, 2, [vec![0], vec![], vec![2]]));
+        let mut model = BriLlm {
+            parameters: config.skeleton(3, graph.rows()),
+            config,
+            graph,
+        };
+        assert_eq!(model.n_parameters(), 24 + 6 + 10 + 7);
+        assert_eq!(model.frozen_rows(), 0);
+        model.config.back_off_rows = BackOffRows::Frozen;
+        assert_eq!(model.frozen_rows(), 2);
+        assert_eq!(row_places(3, 2), 18..24);
+        let values: Vec<f32> = (0u8..24).map(f32::from).collect();
+        model.parameters.edges = values.clone().into();
+        model.parameters.node_bias = values;
+        assert_eq!(
+            *model.parameters.edge(1, 2),
+            [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
+        );
+        assert_eq!(model.parameters.node_bias_of(2, 2), [4.0, 5.0]);
+    }
+}

@@ -105,4 +105,35 @@ mod tests {
                 .all(|&value| value == 0.0)
         );
     }
+
+    #[test]
+    fn codes_are_sines_and_cosines_that_are_added() {
+        // Width 4: frequencies 10000^0 = 1 and 10000^(2/4) = 100.
+        let standard = [3.0, 0.03].map(|angle: f64| [angle.sin(), angle.cos()]);
+        let reference = [3.0, 300.0].map(|angle: f64| [angle.sin(), angle.cos()]);
+        for (encoding, expected) in [
+            (Encoding::Standard, standard),
+            (Encoding::ReferenceMultiply, reference),
+            (Encoding::None, [[0.0; 2]; 2]),
+        ] {
+            let mut signal = [10.0; 4];
+            add(encoding, &[], 3, &mut signal);
+            for (found, expected) in signal.iter().zip(expected.as_flattened()) {
+                assert!(
+                    (f64::from(*found) - 10.0 - expected).abs() < 2e-6,
+                    "{signal:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn learnt_codes_begin_as_the_standard_and_the_last_holds_beyond() {
+        let learnt = Encoding::Learnt { max_length: 3 };
+        assert_eq!(learnt.initial(4), table(Encoding::Standard, &[], 3, 4));
+        assert!(Encoding::Standard.initial(4).is_empty());
+        let codes: Vec<f32> = (0u8..6).map(f32::from).collect();
+        let rows = table(learnt, &codes, 5, 2);
+        assert_eq!(rows, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 5.0, 4.0, 5.0]);
+    }
 }

@@ -206,4 +206,83 @@ mod tests {
             }
         }
     }
+
+    fn close(found: impl IntoIterator<Item = f64>, expected: &[f64]) {
+        let found: Vec<f64> = found.into_iter().collect();
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-6, "{found:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn the_bigram_model_is_the_one_on_paper() {
+        // 0 1 twice, 1 0 twice, 0 2 once: D = 1 / (1 + 2 · 2) = 0.2; 0, 1 and 2 each follow one kind of token, of 3 pairs.
+        let counts = PairCounts::of(4, [[0, 1, 0, 1, 0, 2]]);
+        let graph = counts.graph(2, BackOff::SharedRow);
+        let weights = Weights::new(Prior::Bigram, Some(&counts), &graph);
+        let of = |source| (0..4).map(move |target| (source, target));
+        let of = |source| of(source).map(|(source, target)| weights.of(source, target));
+        // (1 − D) / 3 + D · 3 / 3 / 4; 3 follows nothing. After 2 nothing was seen.
+        let base = [19.0 / 60.0, 19.0 / 60.0, 19.0 / 60.0, 0.05];
+        close(of(2), &base);
+        // (2 − D) / 3 and (1 − D) / 3, and of the base what is left: D · 2 / 3.
+        let left = 0.4 / 3.0;
+        let seen = [0.0, 0.6, 0.8 / 3.0, 0.0];
+        let after_0: Vec<f64> = seen
+            .iter()
+            .zip(base)
+            .map(|(p, base)| p + left * base)
+            .collect();
+        close(of(0), &after_0);
+        // The edge to 2 was seen too seldom to have a row of its own.
+        let shared = weights.shared(&graph, 0);
+        close(
+            shared.iter().map(|&(_, p)| f64::from(p)),
+            &[1.0 - after_0[1]],
+        );
+        assert_eq!(shared[0].0, 0);
+        close(
+            weights.own(&graph, 0).into_iter().map(f64::from),
+            &after_0[1..2],
+        );
+    }
+
+    #[test]
+    fn counts_that_give_no_discount_get_three_quarters_and_no_counts_are_even() {
+        // Everything was seen once: D would be 1.
+        let once = PairCounts::of(4, [[0, 1], [2, 3]]);
+        let graph = once.graph(1, BackOff::SharedRow);
+        let weights = Weights::new(Prior::Bigram, Some(&once), &graph);
+        // 0.25 + 0.75 · (0.25 / 2 + 0.75 · 2 / 2 / 4).
+        close([weights.of(0, 1)], &[0.484_375]);
+        let never = PairCounts::of(4, [[0u32]]);
+        let graph = never.graph(1, BackOff::SharedRow);
+        let weights = Weights::new(Prior::Bigram, Some(&never), &graph);
+        close([weights.of(0, 1), weights.of(3, 3)], &[0.25, 0.25]);
+        close(
+            weights
+                .shared(&graph, 1)
+                .into_iter()
+                .map(|(_, p)| f64::from(p)),
+            &[1.0],
+        );
+    }
+
+    #[test]
+    fn without_a_prior_a_shared_row_weighs_as_many_as_use_it() {
+        let counts = PairCounts::of(4, [[0, 1, 0, 1, 0, 2]]);
+        let graph = counts.graph(2, BackOff::SharedRow);
+        for weights in [
+            Weights::new(Prior::None, Some(&counts), &graph),
+            Weights::new(Prior::Bigram, None, &graph),
+        ] {
+            assert_eq!((weights.of(0, 1), weights.of(2, 3)), (1.0, 1.0));
+            assert_eq!(weights.own(&graph, 0), [1.0]);
+            assert_eq!(weights.shared(&graph, 0), [(0, 3.0)]);
+            assert_eq!(weights.shared(&graph, 3), [(0, 4.0)]);
+        }
+        let full = Graph::full(3);
+        assert_eq!(Weights::One.shared(&full, 0), [(0, 0.0)]);
+    }
 }

@@ -397,3 +397,181 @@ fn fade(steps: &[Step], values: &mut [f32], first: &[f32], second: &[f32]) {
     }
     apply(rest, &first[done..], &second[done..]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADAMW: AdamW = AdamW {
+        betas: [0.9, 0.99],
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+    };
+    const RATE: f32 = 0.01;
+
+    /// Two rows of three ones, and what is remembered of them.
+    struct World {
+        values: Table,
+        moments: Moments,
+        corrections: Vec<[f64; 2]>,
+        fades: Vec<[f64; 2]>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                values: vec![1.0; 6].into(),
+                moments: Moments::new(Storage::F32, 2, 3),
+                corrections: (1..=400).map(|time| ADAMW.corrections(time)).collect(),
+                fades: (0..=FADED).map(|steps| ADAMW.fades(steps)).collect(),
+            }
+        }
+
+        /// Does something to the rows at a time, every step of which had the same rate.
+        fn at<R>(
+            &mut self,
+            time: usize,
+            (mode, clip, frozen): (Mode, Option<f32>, usize),
+            work: impl FnOnce(&mut Rows<'_>, &Clock<'_>) -> R,
+        ) -> R {
+            let clock = Clock {
+                mode,
+                adamw: ADAMW,
+                rates: &vec![RATE; time],
+                corrections: &self.corrections,
+                fades: &self.fades,
+                clip,
+                frozen,
+            };
+            let mut rows = Rows::all(&mut self.values, &mut self.moments, 3);
+            work(&mut rows, &clock)
+        }
+
+        fn values(&self) -> Vec<f32> {
+            self.values.part(0..6).into_owned()
+        }
+    }
+
+    fn close(found: f32, expected: f64) {
+        assert!(
+            (f64::from(found) - expected).abs() < 1e-6,
+            "{found} {expected}"
+        );
+    }
+
+    #[test]
+    fn corrections_and_what_is_left_are_powers_of_the_betas() {
+        let near = |found: [f64; 2], expected: [f64; 2]| {
+            let far = |(a, b): (&f64, &f64)| (a / b - 1.0).abs() > 1e-12;
+            assert!(
+                !found.iter().zip(&expected).any(far),
+                "{found:?} {expected:?}"
+            );
+        };
+        near(ADAMW.corrections(1), [10.0, 100.0]);
+        near(ADAMW.corrections(2), [1.0 / 0.19, 1.0 / 0.0199]);
+        near(ADAMW.fades(0), [1.0, 1.0]);
+        near(ADAMW.fades(3), [0.729, 0.970_299]);
+    }
+
+    #[test]
+    fn the_first_step_of_a_touched_row_is_as_long_as_the_rate_whenever_it_comes() {
+        let mut world = World::new();
+        let touched = (Mode::Touched, None, 0);
+        world.at(40, touched, |rows, clock| {
+            rows.update(1, &mut [0.5, -0.2, 0.0], clock)
+        });
+        // Decay takes rate · 0.1 of 1; then the rate, along the sign.
+        let after = world.values();
+        assert_eq!(after[..3], [1.0; 3]);
+        close(after[3], 0.999 - 0.01);
+        close(after[4], 0.999 + 0.01);
+        close(after[5], 0.999);
+        // Its second step, far later: m = 0.9 · 0.05 − 0.1 · 0.3, by 1 − 0.81; v = 0.99 · 0.0025 + 0.01 · 0.09, by 1 − 0.9801.
+        world.at(300, touched, |rows, clock| {
+            rows.update(1, &mut [-0.3, 0.0, 0.0], clock)
+        });
+        let step = 0.015 / 0.19 / (0.003_375f64 / 0.0199).sqrt();
+        close(world.values()[3], 0.989 * 0.999 - 0.01 * step);
+        assert_eq!(
+            (&world.moments.touched[..], &world.moments.current[..]),
+            (&[0, 2][..], &[0, 300][..])
+        );
+        world.at(350, touched, |rows, clock| {
+            rows.catch_up(1, 350, clock, &mut Replay::default());
+        });
+        close(world.values()[3], 0.989 * 0.999 - 0.01 * step);
+    }
+
+    #[test]
+    fn an_exact_row_is_corrected_by_the_time_of_all_and_fades_while_it_rests() {
+        let mut world = World::new();
+        let exact = (Mode::Exact, None, 0);
+        world.at(3, exact, |rows, clock| {
+            rows.catch_up(0, 2, clock, &mut Replay::default());
+            rows.update(0, &mut [0.5, 0.5, 0.5], clock);
+        });
+        // Two steps of decay, and a third with m = 0.05 and v = 0.0025 at time 3.
+        let mut value = 0.999f64.powi(3) - 0.01 * (0.05 / 0.271) / (0.0025f64 / 0.029_701).sqrt();
+        close(world.values()[0], value);
+        assert_eq!((world.moments.touched[0], world.moments.current[0]), (3, 3));
+        for time in 4..=120 {
+            let m = 0.05 * 0.9f64.powi(time - 3) / (1.0 - 0.9f64.powi(time));
+            let v = 0.0025 * 0.99f64.powi(time - 3) / (1.0 - 0.99f64.powi(time));
+            value = value * 0.999 - 0.01 * m / v.sqrt();
+        }
+        // In two parts.
+        for time in [5, 120] {
+            world.at(time, exact, |rows, clock| {
+                rows.catch_up(0, time as u32, clock, &mut Replay::default());
+            });
+        }
+        // 120 roundings of f32.
+        assert!((f64::from(world.values()[2]) - value).abs() < 1e-5);
+        // A row that never had a gradient only decays.
+        world.at(200, exact, |rows, clock| {
+            rows.catch_up(1, 200, clock, &mut Replay::default());
+        });
+        // 200 roundings of f32.
+        assert!((f64::from(world.values()[3]) - 0.999f64.powi(200)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_gradient_is_cut_to_the_clip_and_its_own_length_is_told() {
+        let plain = |clip| {
+            let mut world = World::new();
+            let mut gradient = [3.0, -4.0, 0.0];
+            let square = world.at(1, (Mode::Touched, clip, 0), |rows, clock| {
+                rows.update(0, &mut gradient, clock)
+            });
+            // Of the length 5; AdamW remembers a tenth.
+            assert!((square - 25.0).abs() < 1e-4, "{square}");
+            let first = world.moments.first.part(0..3).into_owned();
+            first.iter().map(|m| m * 10.0).collect::<Vec<f32>>()
+        };
+        let near = |found: Vec<f32>, expected: [f64; 3]| {
+            found.iter().zip(expected).for_each(|(a, b)| close(*a, b));
+        };
+        near(plain(None), [3.0, -4.0, 0.0]);
+        near(plain(Some(5.5)), [3.0, -4.0, 0.0]);
+        near(plain(Some(2.0)), [1.2, -1.6, 0.0]);
+    }
+
+    #[test]
+    fn a_frozen_row_keeps_everything_and_counts_for_nothing() {
+        let mut world = World::new();
+        for mode in [Mode::Exact, Mode::Touched, Mode::Dense] {
+            let square = world.at(7, (mode, None, 1), |rows, clock| {
+                rows.catch_up(0, 6, clock, &mut Replay::default());
+                rows.update(0, &mut [1.0, 2.0, 2.0], clock)
+            });
+            assert_eq!(square, 0.0);
+        }
+        assert_eq!(world.values(), [1.0; 6]);
+        assert!(world.moments == World::new().moments);
+        let square = world.at(7, (Mode::Touched, None, 1), |rows, clock| {
+            rows.update(1, &mut [1.0, 2.0, 2.0], clock)
+        });
+        assert!((square - 9.0).abs() < 1e-5);
+    }
+}

@@ -234,4 +234,22 @@ mod tests {
             assert_eq!(table.storage(), storage);
         }
     }
+
+    #[test]
+    fn a_table_is_stored_anew_with_the_nearest_numbers() {
+        // A bf16 has 8 bits: 1 + 2⁻⁸ lies between 1 and 1 + 2⁻⁷, and the even one is 1.
+        let wide = Table::F32(vec![1.0 + 1.0 / 256.0, 1.0 + 3.0 / 512.0, -2.5]);
+        let narrow = wide.clone().stored_as(Storage::Bf16);
+        let rounded = [1.0, 1.0 + 1.0 / 128.0, -2.5];
+        assert_eq!(narrow.storage(), Storage::Bf16);
+        assert_eq!(narrow.part(0..3).to_vec(), rounded);
+        let back = narrow.stored_as(Storage::F32);
+        assert_eq!(back, Table::F32(rounded.to_vec()));
+        assert_eq!(back.clone().stored_as(Storage::F32), back);
+        assert_eq!((Storage::F32.bytes(), Storage::Bf16.bytes()), (4, 2));
+        let mut narrow = Table::zeros(Storage::Bf16, 3);
+        narrow.set(1, &[1.0 + 3.0 / 512.0]);
+        assert_eq!(narrow.part(0..3).to_vec(), [0.0, rounded[1], 0.0]);
+        assert!(narrow.len() == 3 && !narrow.is_empty());
+    }
 }

@@ -166,13 +166,20 @@ pub fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
 /// If the lengths differ.
 pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter()
-        .zip(b)
-        .fold(0.0, |largest, (a, b)| f32::max(largest, (a - b).abs()))
+    let distance = |(a, b): (&f32, &f32)| match (a - b).abs() {
+        _ if a == b => 0.0,
+        // What is no number is as far as can be: `max` alone would pass over it.
+        distance if distance.is_nan() => f32::INFINITY,
+        distance => distance,
+    };
+    a.iter().zip(b).map(distance).fold(0.0, f32::max)
 }
 
-/// The same against the largest value expected.
+/// The same against the largest value expected; what is expected to be zero everywhere has no scale of its own.
 pub fn relative(found: &[f32], expected: &[f32]) -> f32 {
     let largest = expected.iter().fold(0.0, |a, b| f32::max(a, b.abs()));
-    difference(found, expected) / largest
+    match largest {
+        0.0 => difference(found, expected),
+        _ => difference(found, expected) / largest,
+    }
 }

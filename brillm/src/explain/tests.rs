@@ -432,8 +432,12 @@ fn an_output_is_dead_where_its_slope_is_nothing() {
     let row = case.model.graph.row(source, target);
     let mut values = vec![0.0; D * (D + 1)];
     for (dead, bias) in values[D * D..].iter_mut().enumerate() {
-        // Far below zero GELU is flat; far above it is not.
-        *bias = if dead < 3 { -50.0 } else { 50.0 };
+        // Far below zero GELU is flat; far above it is not, and a little below it slopes downwards.
+        *bias = match dead {
+            0..3 => -50.0,
+            3..6 => -2.5,
+            _ => 50.0,
+        };
     }
     write_row(&mut case.model, row, &values);
     let mut found = DeadOutputs::default();
@@ -523,4 +527,132 @@ fn with_all_candidates_every_edge_competes_and_with_draws_some_do() {
         found.edges.len()
     };
     assert_eq!((after(0), after(10_000)), (case.model.graph.edges(), 0));
+}
+
+#[test]
+fn the_bias_and_the_code_get_what_their_direction_gives_them() {
+    use crate::kernel::numeric::gelu;
+    let tokens = text(5, 6);
+    for case in cases() {
+        let mut state = State::start(&case.model, tokens[0]);
+        for step in case.trace(&tokens) {
+            if step.position > 0 {
+                state.advance(&case.model, Decoding::NATIVE, tokens[step.position]);
+            }
+            for attribution in &step.attributions {
+                let row = case.model.graph.row(step.token, attribution.target);
+                let row = case.model.parameters.edge(row, D).to_vec();
+                let code = state.code(&case.model, Decoding::NATIVE, attribution.target);
+                let of = |i: usize, k: usize| state.mixed[i] * row[i * D + k];
+                let sum = |k: usize| (0..D).map(|i| of(i, k)).sum::<f32>();
+                let z: Vec<f32> = (0..D).map(|k| code[k] + row[D * D + k] + sum(k)).collect();
+                // The derivative of the length of GELU(s z) by s z, with as many midpoints of s as wanted.
+                let mean = |from: f32, n: usize| {
+                    let mut mean = [0.0; D];
+                    for place in 0..n {
+                        let s = from + (1.0 - from) * (place as f32 + 0.5) / n as f32;
+                        let signal: Vec<(f32, f32)> = z.iter().map(|z| gelu(s * z)).collect();
+                        let length = signal.iter().map(|(e, _)| e * e).sum::<f32>().sqrt();
+                        for (mean, (e, slope)) in mean.iter_mut().zip(signal) {
+                            *mean += e / length * slope / n as f32;
+                        }
+                    }
+                    mean
+                };
+                for (split, direction) in [
+                    (&attribution.gradient, mean(1.0, 1)),
+                    (&attribution.integrated, mean(0.0, 200)),
+                ] {
+                    let along = |part: &[f32]| {
+                        let products = part.iter().zip(direction).map(|(part, at)| part * at);
+                        f64::from(products.sum::<f32>())
+                    };
+                    // The midpoint rules differ in their steps, by some 1e-4.
+                    assert!((split.bias - along(&row[D * D..])).abs() < 1e-3);
+                    assert!((split.code - along(&code)).abs() < 1e-3);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn odds_are_the_ones_on_paper() {
+    use super::odds::Ranking;
+    use crate::generate::Candidate;
+    use crate::graph::Graph;
+    let graph = Graph::new(4, [vec![0, 2], vec![], vec![], vec![]]);
+    let counts = PairCounts::of(4, [[0, 2, 0, 2, 1]]);
+    let candidate = |(target, weight): (u32, f32)| Candidate {
+        target,
+        row: graph.row(0, target),
+        energy: weight,
+        score: weight.ln(),
+    };
+    // Shares of 10: 1, 2, 5 and 2; of equals the lower id comes first.
+    let all: Vec<Candidate> = (0..).zip([2.0, 1.0, 5.0, 2.0]).map(candidate).collect();
+    let ranking = Ranking::new(&graph, Some(&counts), 0, all.clone());
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} {b}");
+    near(ranking.odds.ln_sum_exp, 10f64.ln());
+    near(ranking.odds.margin.unwrap(), 2.5f64.ln());
+    let surprise = |p: f64| -p * p.ln();
+    near(
+        ranking.odds.entropy,
+        surprise(0.5) + 2.0 * surprise(0.2) + surprise(0.1),
+    );
+    let order: Vec<u32> = ranking.top(9).iter().map(|placed| placed.target).collect();
+    assert_eq!(order, [2, 0, 3, 1]);
+    assert_eq!(ranking.top(2).len(), 2);
+    let third = ranking.of(3).unwrap();
+    near(third.probability(), 0.2);
+    assert_eq!(
+        (third.rank, third.own, third.count),
+        (Some(3), false, Some(0))
+    );
+    let best = ranking.of(2).unwrap();
+    assert_eq!(
+        (best.rank, best.own, best.count, best.energy),
+        (Some(1), true, Some(2), 5.0)
+    );
+    let alone = Ranking::new(&graph, None, 0, all[..1].to_vec());
+    assert_eq!((alone.odds.margin, alone.odds.entropy), (None, 0.0));
+    assert_eq!((alone.top(1)[0].count, alone.of(2)), (None, None));
+    let nowhere = alone.outside(all[1]);
+    assert_eq!((nowhere.rank, nowhere.probability()), (None, 0.0));
+}
+
+#[test]
+fn opposition_tells_the_place_and_edges_never_seen_are_untouched() {
+    // Listed: 0 to 1 was never seen, 0 to 2 three times, 0 to 3 twice.
+    let counts = PairCounts {
+        first: vec![0, 3, 3, 3, 3],
+        targets: vec![1, 2, 3],
+        counts: vec![0, 3, 2],
+        tokens: vec![5, 0, 3, 2],
+    };
+    let graph = counts.graph(0, BackOff::SharedRow);
+    let competition =
+        |candidates| Competition::new(candidates, Weights::One, Bias::Edge, Some(&counts));
+    let one = competition(Candidates::Frequent { n: 1 });
+    let kinds = [2, 3, 0, 1].map(|target| opposition(&one, 0, target));
+    let listed = |place| Opposition::Listed { place };
+    assert_eq!(kinds[..2], [listed(1), listed(2)]);
+    assert_eq!(kinds[2..], [Opposition::Never; 2]);
+    let found = raised_only(
+        &competition(Candidates::Frequent { n: 0 }),
+        &graph,
+        &counts,
+        9,
+    );
+    // The list of one is 2.
+    assert_eq!((found.edges, found.untouched), (vec![(0, 3, 2)], 1));
+    assert_eq!((found.n_edges, found.n_candidates), (3, 16));
+    // 4 draws by chances of (tokens + 1) / 14: 1 in 3.5 steps, 2 in 0.875, 3 in 1.17.
+    let drawn = competition(Candidates::Sampled { n: 4 });
+    assert_eq!(drawn.expected_draws(2), Some(4.0 * (4.0 / 14.0)));
+    let after = |steps| raised_only(&drawn, &graph, &counts, steps);
+    assert_eq!(after(0).edges, [(0, 2, 3), (0, 3, 2)]);
+    assert_eq!((after(1).edges, after(1).untouched), (vec![(0, 3, 2)], 1));
+    assert_eq!((after(2).edges, after(2).untouched), (vec![], 1));
+    assert_eq!((after(4).edges, after(4).untouched), (vec![], 0));
 }
