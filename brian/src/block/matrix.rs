@@ -173,6 +173,13 @@ pub(crate) fn place<B: Backend>(
     }
 }
 
+/// A tensor several times, one copy behind the other along the first dimension.
+///
+/// Not `repeat_dim`: where that dimension is longer than one, Burn 0.21 adds up its gradient as if each entry stood beside its copies.
+pub(crate) fn copies<B: Backend, const D: usize>(x: Tensor<B, D>, n: usize) -> Tensor<B, D> {
+    Tensor::cat(vec![x; n], 0)
+}
+
 /// `[batch, seq, width]` token by token.
 pub(crate) fn per_row<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
     let [batch, seq, width] = x.dims();

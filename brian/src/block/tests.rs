@@ -619,6 +619,20 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
 
 /// Rows, some in the place of others where two meet, columns, and products added to the stream.
 #[test]
+fn copies_lie_one_behind_the_other_and_each_has_its_part_of_the_gradient() {
+    let x: Tensor<Passes, 2> = tensor("x", [2, 3]);
+    let weights: Tensor<Passes, 2> = tensor("weights", [6, 3]);
+    let copies = matrix::copies(x.clone(), 3);
+    let of_x = found(&x);
+    let expected = concatenate(Axis(0), &[of_x.view(); 3]).unwrap();
+    assert_near("copies", &found(&copies), &expected, 1e-7);
+    let gradients = (copies * weights.clone()).sum().backward();
+    let of_x = rows_of(&x.grad(&gradients).expect("one").into_data());
+    let [first, second, third] = [0, 2, 4].map(|row| cut(&found(&weights), 0, row..row + 2));
+    assert_near("gradient", &of_x, &(first + second + third), 1e-6);
+}
+
+#[test]
 fn rows_and_columns_are_those_meant() {
     fn assert_meant<B: Backend>() {
         let x: Tensor<B, 2> = tensor("x", [5, 4]);

@@ -13,7 +13,7 @@ use super::pass::{Start, Written};
 use super::usage::{Read, Reads};
 use super::window::Window;
 use crate::block::causal::{MASKED, beside};
-use crate::block::matrix::rows;
+use crate::block::matrix::{copies, rows};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::collections::BTreeSet;
@@ -235,7 +235,7 @@ impl<'a, B: Backend> Codes<'a, B> {
         let (mut codes, mut mask) = (Vec::new(), Vec::new());
         for slot in kept {
             let [_, _, d_code] = slot.found.codes.dims();
-            codes.push(slot.found.codes.clone().repeat_dim(0, n_branches));
+            codes.push(copies(slot.found.codes.clone(), n_branches));
             codes.push(slot.own.clone().reshape([n_sequences, seq, d_code]));
             mask.push(slot.found.hide(earlier.clone()).repeat_dim(0, n_branches));
             mask.push(others.clone());

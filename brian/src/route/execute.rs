@@ -15,7 +15,7 @@ use super::trace::Origin;
 use super::walk::Ground;
 use crate::block::attention::{KeysValues, Maps, NormedMaps};
 use crate::block::causal::{Angles, Causal, MASKED};
-use crate::block::matrix::{pins, replace, rows, some};
+use crate::block::matrix::{copies, pins, replace, rows, some};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
 use crate::kernel::groups::{Group, at_once, each};
@@ -313,8 +313,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let (queries, own) = block.block.project(placed.clone(), self.causal);
         let beside = |own: Tensor<B, 4>| {
             let best = own.clone().slice_dim(0, 0..batch);
-            let best = best.repeat_dim(0, self.n_branches);
-            Tensor::cat(vec![best, own], 2)
+            Tensor::cat(vec![copies(best, self.n_branches), own], 2)
         };
         let among = KeysValues {
             keys: beside(own.keys),

@@ -654,7 +654,6 @@ pub(super) fn compare(
     rules: &Rules,
     seed: u64,
     slow: Slow,
-    with_gradients: bool,
 ) -> BTreeSet<String> {
     let model: Brian<Learning> = loud(config, seed);
     let (logits, trace) = model.forward(tokens(seed), rules, &rows(seed));
@@ -732,10 +731,8 @@ pub(super) fn compare(
         );
     }
     near("logits", &host(&logits), &host(&expected.logits));
-    if with_gradients {
-        let [found, expected] = [logits, expected.logits].map(|logits| gradients(&model, &logits));
-        near("gradients", &found, &expected);
-    }
+    let [found, expected] = [logits, expected.logits].map(|logits| gradients(&model, &logits));
+    near("gradients", &found, &expected);
     seen
 }
 
@@ -748,7 +745,7 @@ fn all_kinds(seeds: std::ops::Range<u64>) {
         let config = config(seed);
         let rules = rules(seed, config.n_pool);
         let name = format!("{seed}: {:?} {:?} {rules:?}", config.route, config.position);
-        seen.extend(compare(&name, &config, &rules, seed, walk, true));
+        seen.extend(compare(&name, &config, &rules, seed, walk));
     }
     let kinds = [
         "Cap", "Last", "Left", "Random", "Router", "Teacher", "fused",
