@@ -242,3 +242,13 @@ impl Task for MatrixProduct {
         Ok(operations / start.elapsed().as_secs_f64() / 1e9)
     }
 }
+
+/// What the tests of this crate compute on.
+#[cfg(all(test, feature = "ndarray"))]
+pub(crate) mod tests {
+    use super::Autodiff;
+
+    pub type Host = burn_ndarray::NdArray;
+    pub type Learning = Autodiff<Host>;
+    pub type LearningInDouble = Autodiff<burn_ndarray::NdArray<f64>>;
+}

@@ -157,4 +157,53 @@ mod tests {
         let equal = Paired::of(&[0.25, 0.25]).unwrap();
         assert_eq!(equal.interval, Some([0.25, 0.25]));
     }
+
+    #[test]
+    fn two_three_and_five_pairs_have_the_intervals_of_the_table() {
+        // t of 1, 2 and 4 degrees of freedom: 12.706, 4.303, 2.776, to three places.
+        let half = |differences: &[f64]| {
+            let paired = Paired::of(differences).unwrap();
+            let [low, high] = paired.interval.unwrap();
+            assert!((low + high - 2.0 * paired.mean).abs() < 1e-9);
+            (high - low) / 2.0
+        };
+        // Deviations ±1: s = √2, s / √2 = 1.
+        assert!((half(&[3.0, 5.0]) - 12.706).abs() < 1e-3);
+        // Deviations −1, 0, 1: s = 1, s / √3.
+        assert!((half(&[7.0, 8.0, 9.0]) - 4.303 / 3f64.sqrt()).abs() < 1e-3);
+        // Deviations −2 to 2: s² = 10 / 4, s / √5 = √0.5.
+        assert!((half(&[1.0, 2.0, 3.0, 4.0, 5.0]) - 2.776 * 0.5f64.sqrt()).abs() < 1e-3);
+    }
+
+    #[test]
+    fn intervals_hold_the_true_mean_in_95_of_100_cases() {
+        for n in [2, 3, 5, 12] {
+            let holds = |case: u64| {
+                let key = brian::random::key(case, "paired", n);
+                // Twelve uniform numbers have the variance of one normal one.
+                let normal = |place: u64| {
+                    let uniform = (0..12).map(|one| brian::random::uniform(key, 12 * place + one));
+                    uniform.sum::<f64>() - 6.0
+                };
+                let differences: Vec<f64> = (0..n).map(|place| 0.3 + normal(place)).collect();
+                let [low, high] = Paired::of(&differences).unwrap().interval.unwrap();
+                u32::from((low..=high).contains(&0.3))
+            };
+            let held: u32 = (0..1000).map(holds).sum();
+            // 950, give or take three times √(1000 · 0.95 · 0.05) = 6.9.
+            assert!((929..=971).contains(&held), "{n}: {held}");
+        }
+    }
+
+    #[test]
+    fn cells_show_the_mean_its_interval_and_the_pairs_that_count() {
+        let cells = Paired::of_sums(&[(2.0, 1), (6.0, 2), (0.0, 0), (4.0, 3)])
+            .unwrap()
+            .cells();
+        assert_eq!(cells, ["+2.0000", "-0.4841 to +4.4841", "3"]);
+        assert_eq!(
+            Paired::of(&[-0.5]).unwrap().cells(),
+            ["-0.5000", "none: one pair", "1"]
+        );
+    }
 }

@@ -284,3 +284,43 @@ impl Bench<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speed_is_tokens_and_operations_over_seconds_and_a_share_of_the_product() {
+        let speed = Speed {
+            what: "train",
+            tokens: 500,
+            seconds: 0.25,
+            flops: Some(1e9),
+        };
+        // 2000 tokens and 4e9 operations a second, of 16e9.
+        assert_eq!(speed.gflops(), Some(4.0));
+        assert_eq!(
+            speed.row(16.0),
+            ["train", "500", "250.00", "2000", "4.0", "25 %"]
+        );
+        let object = speed.json(16.0);
+        let number = |name: &str| object[name].as_f64().unwrap();
+        assert_eq!(
+            [
+                "tokens",
+                "milliseconds",
+                "tokens_per_second",
+                "gflops",
+                "share_of_product"
+            ]
+            .map(number),
+            [500.0, 250.0, 2000.0, 4.0, 0.25]
+        );
+        let uncounted = Speed {
+            flops: None,
+            ..speed
+        };
+        assert_eq!(uncounted.row(16.0)[3..], ["2000", "-", "-"]);
+        assert!(uncounted.json(16.0)["gflops"].is_null());
+    }
+}

@@ -318,3 +318,111 @@ impl Estimate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+
+    fn recipe(kind: &str, size: &str, sets: &[&str]) -> Checked {
+        let found = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == (kind, size))
+            .unwrap();
+        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        from_text("r.toml", found.text.to_string(), &sets).unwrap()
+    }
+
+    fn size() -> Size {
+        Size {
+            parameters: 10,
+            active: 7,
+        }
+    }
+
+    #[test]
+    fn a_stage_sees_its_tokens_and_takes_three_forward_passes_for_each() {
+        let sets = [
+            "data.window=32",
+            "batch.sequences=3",
+            "batch.accumulate=5",
+            "stage.0.steps=7",
+            "stage.0.learning_rate.warmup_steps=0",
+        ];
+        let recipe = recipe("baseline", "tiny", &sets);
+        let cost = StageCost::new(&recipe, &recipe.stage[0], size(), 100);
+        assert_eq!(cost.tokens, 7 * 5 * 3 * 32);
+        let ModelConfig::Baseline(config) = &recipe.model else {
+            panic!("a baseline");
+        };
+        let flops = config.flops(100, 32);
+        assert_eq!(cost.flops, Some([flops; 2]));
+        let known = StageCost {
+            flops: Some([1e6, 2e6]),
+            ..cost
+        };
+        // 3360 tokens of 3 times 2e6 at 4e9 a second: the dearer of the two counts.
+        assert!((known.seconds(Some(4.0)).unwrap() - 5.04).abs() < 1e-9);
+        assert_eq!(known.seconds(None), None);
+        let unknown = StageCost {
+            flops: None,
+            ..known
+        };
+        assert_eq!(unknown.seconds(Some(4.0)), None);
+    }
+
+    #[cfg(feature = "ndarray")]
+    #[test]
+    fn blocks_that_a_walk_cannot_reach_are_not_active() {
+        let sets = ["model.route.max_steps=2", "model.n_pool=5"];
+        let recipe = recipe("brian", "ladder", &sets);
+        let sizes = Sizes {
+            recipe: &recipe,
+            vocabulary: 100,
+        };
+        let sizes = device::run(&recipe.device, sizes).unwrap();
+        let ModelConfig::Brian(config) = &recipe.model else {
+            panic!("a pool");
+        };
+        let d = config.d_model as u64;
+        // A block of the pool: two norms, four square matrices, three of the feed-forward, and the adapter of the position.
+        let block = 2 * d + 4 * d * d + 3 * d * config.d_ff_pool as u64 + 16 * d;
+        for (stage, size) in recipe.stage.iter().zip(&sizes) {
+            let knows = stage.policy.knows_router();
+            // The router leads two steps of one block; whoever follows the pool in order runs all five.
+            assert_eq!(n_steps(stage, config), if knows { 2 } else { 5 });
+            let unused = if knows { 3 * block } else { 0 };
+            assert_eq!(size.parameters - size.active, unused, "{}", stage.name);
+        }
+        let mixing = BrianConfig {
+            route: brian::RouteConfig {
+                top_k: 2,
+                ..config.route
+            },
+            ..*config
+        };
+        assert_eq!(n_steps(recipe.stage.last().unwrap(), &mixing), 4);
+    }
+
+    #[test]
+    fn a_route_costs_most_where_neighbours_part_and_a_fixed_one_always_the_same() {
+        let recipe = recipe("brian", "ladder", &[]);
+        let of = |name: &str| {
+            let stage = recipe
+                .stage
+                .iter()
+                .find(|stage| stage.name == name)
+                .unwrap();
+            flops(&recipe, stage, 100, 16).unwrap()
+        };
+        let [plain, fixed, led] = ["baseline", "fixed", "exit"].map(of);
+        assert_eq!((plain[0], fixed[0]), (plain[1], fixed[1]));
+        assert!(led[0] < led[1], "{led:?}");
+        // The same blocks in a row, with and without the pool's exit around them.
+        assert!(
+            fixed[0] >= plain[0] && fixed[0] < 1.5 * plain[0],
+            "{fixed:?} {plain:?}"
+        );
+    }
+}

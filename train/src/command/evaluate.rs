@@ -243,3 +243,85 @@ fn row(name: &str, losses: &Losses) -> [String; 8] {
         known(measured.bits_per_byte(), 4),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 12 nats on 6 targets of 8 bytes, in three documents and one that was not reached.
+    fn losses() -> Losses {
+        let mut measured = Measured {
+            nats: 12.0,
+            targets: 6,
+            bytes: 8,
+            ..Measured::default()
+        };
+        for (count, nats) in [
+            (0, 6.0),
+            (5, 4.0),
+            (6, 1.0),
+            (200, 0.5),
+            (201, 0.25),
+            (202, 0.25),
+        ] {
+            measured.coverage.add(count, nats);
+        }
+        Losses {
+            measured,
+            documents: vec![(4.0, 2), (5.0, 1), (0.0, 0), (3.0, 3)],
+            unknown: 1,
+        }
+    }
+
+    #[test]
+    fn a_split_is_told_by_its_mean_its_error_its_perplexity_and_its_bits() {
+        // Residuals 0, 3 and −3 around a mean of 2: √(3/2 · 18) / 6 = 0.866025; e² = 7.3891; 12 / ln 2 / 8 = 2.1640.
+        assert_eq!(
+            row("a", &losses()),
+            [
+                "a", "3", "6", "8", "2.000000", "0.866025", "7.3891", "2.1640"
+            ]
+        );
+        let object = object("a", &losses());
+        let number = |name: &str| object[name].as_f64().unwrap();
+        assert!((number("standard_error") - 27f64.sqrt() / 6.0).abs() < 1e-12);
+        assert!((number("perplexity") - 2f64.exp()).abs() < 1e-12);
+        assert!((number("bits_per_byte") - 1.5 / std::f64::consts::LN_2).abs() < 1e-12);
+        let counts =
+            ["documents", "tokens", "targets", "unknown", "bytes"].map(|name| number(name) as u64);
+        assert_eq!((counts, number("loss/lm")), ([3, 6, 6, 1, 8], 2.0));
+        assert_eq!(object["coverage"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn parts_by_how_often_a_pair_was_seen_have_means_of_their_own() {
+        let parts = coverage("a", &losses().measured);
+        let shown: Vec<[&str; 3]> = parts
+            .iter()
+            .map(|[_, part, tokens, loss]| [part.as_str(), tokens, loss])
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ["pairs never seen", "1", "6.000000"],
+                ["seen 1 to 9 times", "2", "2.500000"],
+                ["seen 100 times or more", "3", "0.333333"],
+            ]
+        );
+    }
+
+    #[test]
+    fn one_document_has_no_error_and_no_byte_no_bits() {
+        let losses = Losses {
+            documents: vec![(12.0, 6)],
+            measured: Measured {
+                bytes: 0,
+                ..losses().measured
+            },
+            unknown: 0,
+        };
+        let row = row("a", &losses);
+        assert_eq!([&row[1], &row[5], &row[7]], ["1", "-", "-"]);
+        assert!(object("a", &losses)["standard_error"].is_null());
+    }
+}

@@ -112,3 +112,153 @@ impl Task for Measure<'_> {
         Ok(losses)
     }
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::data::shard::tests::split_of_lines;
+    use crate::data::{HostBatch, Kind};
+    use crate::device::tests::Host;
+    use crate::ladder::Blueprint;
+    use crate::learner::store_model;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use crate::run::TensorMap;
+    use crate::run::checkpoint::{Loaded, Snapshot, State};
+    use crate::task::{Batch, RoutePlan, StepPlan};
+
+    /// The smallest plain decoder of bytes, in windows of three.
+    fn trained() -> Trained {
+        let tiny = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("baseline", "tiny"))
+            .unwrap();
+        let sets = [
+            "data.window=3",
+            "model.d_model=4",
+            "model.n_heads=1",
+            "model.d_ff=4",
+            "model.n_layers=1",
+            "model.initial={kind='scaled',std=0.9}",
+        ];
+        let recipe = from_text("r.toml", tiny.text.to_string(), &sets.map(str::to_string)).unwrap();
+        let tokenizer = Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap();
+        let blueprint = Blueprint {
+            recipe: &recipe,
+            vocabulary: tokenizer.vocabulary_size(),
+            counts: None,
+        };
+        let model: Decoder<Host> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
+        let snapshot = Snapshot {
+            state: State::default(),
+            model: store_model(&model),
+            optimizer: TensorMap::new(),
+        };
+        Trained {
+            device: recipe.device.clone(),
+            recipe,
+            tokenizer,
+            counts: None,
+            loaded: Loaded {
+                path: "c".into(),
+                snapshot,
+                skipped: Vec::new(),
+            },
+        }
+    }
+
+    /// A text behind the start symbol and before its end, three tokens at a time, each time from nothing.
+    fn by_hand(model: &Decoder<Host>, text: &str) -> f64 {
+        let mut tokens = vec![256];
+        tokens.extend(text.bytes().map(u32::from));
+        tokens.push(257);
+        let steps: Vec<[u32; 2]> = tokens.windows(2).map(|two| [two[0], two[1]]).collect();
+        let nats = steps.chunks(3).map(|chunk| {
+            let host = HostBatch {
+                inputs: chunk.iter().map(|step| step[0]).collect(),
+                targets: chunk.iter().map(|step| step[1]).collect(),
+                valid: vec![true; chunk.len()],
+                bytes: 0,
+                batch: 1,
+                seq: chunk.len(),
+                ids: vec![(0, 0)],
+                difficulty: vec![None],
+                sequences: vec![0],
+            };
+            let batch = Batch {
+                host,
+                source: 0,
+                plan: StepPlan::idle(RoutePlan::sequential()),
+            };
+            model.measure(&batch).0.nats
+        });
+        nats.sum()
+    }
+
+    #[test]
+    fn every_document_loses_what_its_own_tokens_lose_and_the_split_their_sum() {
+        let trained = trained();
+        let model = trained.model::<Host>(&Default::default()).unwrap();
+        let texts = [&["abcdefg", "h", "ij"][..], &["klmno"]];
+        let paths = texts.map(split_of_lines);
+        let splits: Vec<(String, &std::path::Path)> = paths
+            .iter()
+            .map(|path| ("s".to_string(), path.as_path()))
+            .collect();
+        let data = ValidationData::open(
+            &splits,
+            &trained.recipe.data,
+            2,
+            0,
+            None,
+            &trained.tokenizer,
+        )
+        .unwrap();
+        let losses = measure(&trained, &data.on(trained.route())).unwrap();
+        for ((texts, windows), losses) in texts.iter().zip(data.sources()).zip(&losses) {
+            // Documents are told apart by their length: preparation may order them otherwise.
+            let documents = windows.split().documents();
+            assert_eq!(
+                (losses.documents.len(), losses.n_documents()),
+                (texts.len(), texts.len() as u64)
+            );
+            for (entry, (nats, targets)) in documents.iter().zip(&losses.documents) {
+                let text = texts
+                    .iter()
+                    .find(|text| text.len() as u64 + 1 == entry.tokens)
+                    .unwrap();
+                assert_eq!(*targets, text.len() as u64 + 1);
+                // Sums of a few f32 of a few nats.
+                let expected = by_hand(&model, text);
+                assert!(
+                    (nats - expected).abs() < 1e-4,
+                    "{text}: {nats} and {expected}"
+                );
+            }
+            let sum: f64 = losses.documents.iter().map(|document| document.0).sum();
+            assert!((losses.measured.nats - sum).abs() < 1e-9);
+            let bytes: usize = texts.iter().map(|text| text.len()).sum();
+            assert_eq!((losses.measured.bytes, losses.unknown), (bytes as u64, 0));
+        }
+        // Half of the split: what was not reached has neither nats nor targets.
+        let some = ValidationData::open(
+            &splits[..1],
+            &trained.recipe.data,
+            2,
+            3,
+            None,
+            &trained.tokenizer,
+        )
+        .unwrap();
+        let losses = measure(&trained, &some.on(trained.route())).unwrap();
+        assert_eq!(
+            (losses[0].measured.targets, losses[0].n_documents()),
+            (3, 1)
+        );
+        assert!(
+            losses[0].documents[1..]
+                .iter()
+                .all(|document| *document == (0.0, 0))
+        );
+    }
+}

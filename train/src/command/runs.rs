@@ -146,3 +146,42 @@ fn checkpoints(run: &RunDirectory) -> Result<Vec<CheckpointRow>, Error> {
     };
     Ok(checkpoint::list(run)?.into_iter().map(row).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::RunInfo;
+    use std::fs;
+
+    #[test]
+    fn rows_are_sorted_from_the_smallest_and_those_without_the_number_come_last() {
+        let root = tempfile::tempdir().unwrap();
+        let mut rows: Vec<Row> = [
+            ("a", Some(3.5)),
+            ("b", None),
+            ("c", Some(-1.0)),
+            ("d", Some(2.0)),
+        ]
+        .into_iter()
+        .map(|(name, loss)| {
+            let info = RunInfo::new("test");
+            let run = RunDirectory::create(root.path(), name, "", info.clone()).unwrap();
+            let line =
+                loss.map(|loss| format!("{{\"step\":1,\"split\":\"valid\",\"loss/lm\":{loss}}}\n"));
+            fs::write(run.metrics(), line.unwrap_or_default()).unwrap();
+            Row::new(&run, &info)
+        })
+        .collect();
+        sort(&mut rows, "valid/loss/lm").unwrap();
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["c", "d", "a", "b"]);
+        let error = sort(&mut rows, "valid/loss/ml").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean \"valid/loss/lm\"?"),
+            "{error}"
+        );
+    }
+}

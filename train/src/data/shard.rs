@@ -497,7 +497,7 @@ fn read_documents(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::super::document::{BadUtf8, DocumentRule, ReadRules};
     use super::super::prepare::{Preparation, SplitRule};
     use super::super::tokenizer::{Kind, Normalise, Tokenizer};

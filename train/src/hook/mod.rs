@@ -15,3 +15,6 @@ pub use routing_metrics::RoutingMetrics;
 pub use sample::Sample;
 pub use staged_unfreezing::StagedUnfreezing;
 pub use throughput::Throughput;
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;

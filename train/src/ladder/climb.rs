@@ -334,3 +334,45 @@ fn next_stage(state: State, index: usize, stage: &Stage) -> State {
         ..state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use crate::run::checkpoint::Best;
+
+    #[test]
+    fn a_stage_begins_at_its_first_step_with_fresh_moments_and_goes_on_in_the_data() {
+        let tiny = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("brian", "tiny"))
+            .unwrap();
+        let recipe = from_text("r.toml", tiny.text.to_string(), &[]).unwrap();
+        let before = State {
+            stage: "baseline".to_string(),
+            step: 150,
+            stage_step: 150,
+            micro_batches: 300,
+            tokens: 999,
+            wall_s: 5.0,
+            best: Some(Best {
+                step: 100,
+                value: 3.0,
+            }),
+            stage_valid: [("valid/loss/lm".to_string(), 3.0)].into(),
+            optimizer_times: [("norm".to_string(), 150)].into(),
+            hooks: [("metrics_log".to_string(), 7.into())].into(),
+            ..State::default()
+        };
+        let expected = State {
+            stage_index: 1,
+            stage: "fixed".to_string(),
+            stage_step: 0,
+            stage_valid: BTreeMap::new(),
+            optimizer_times: BTreeMap::new(),
+            ..before.clone()
+        };
+        assert_eq!(next_stage(before, 1, &recipe.stage[1]), expected);
+    }
+}

@@ -183,4 +183,44 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
     }
+
+    #[test]
+    fn a_stage_has_the_ends_that_its_own_extensions_give_it_and_none_at_a_rate_of_zero() {
+        let found = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("brian", "tiny"))
+            .unwrap();
+        let recipe = from_text("r.toml", found.text.to_string(), &[]).unwrap();
+        let longer = [
+            Extension::new("fixed", 150, 200, 1e-4),
+            Extension::new("baseline", 150, 151, 1e-4),
+            Extension::new("fixed", 200, 300, 1e-4),
+        ];
+        assert_eq!(ends(&recipe.stage[1], &longer), [150, 200, 300]);
+        assert_eq!(ends(&recipe.stage[0], &longer), [150, 151]);
+        assert_eq!(ends(&recipe.stage[0], &[]), [150]);
+        let floor = |floor: &str| {
+            let sets = [format!("stage.fixed.learning_rate.floor={floor}")];
+            let recipe = from_text("r.toml", found.text.to_string(), &sets).unwrap();
+            let state = State {
+                stage_index: 1,
+                stage_step: 150,
+                ..State::default()
+            };
+            let asked = Asked::read(" fixed = 160 ").unwrap();
+            extension(&recipe, &state, &[], &asked)
+        };
+        // The last step of the schedule is at the floor.
+        assert_eq!(floor("2e-4").unwrap().unwrap().learning_rate, 2e-4);
+        assert!(
+            floor("0")
+                .unwrap_err()
+                .to_string()
+                .contains("a learning rate of 0")
+        );
+        assert!(Asked::read("fixed=0").is_err() && Asked::read("fixed=1").is_ok());
+        let most = format!("fixed={MOST_STEPS}");
+        assert_eq!(Asked::read(&most).unwrap().steps, MOST_STEPS);
+        assert!(Asked::read(&format!("fixed={}", MOST_STEPS + 1)).is_err());
+    }
 }

@@ -93,4 +93,55 @@ mod tests {
              again, or start a new run with another bound, --set stage.baseline.gate.at_most=…"
         );
     }
+
+    #[test]
+    fn a_gate_opens_at_its_bound_and_beyond_on_its_own_side_only() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDirectory::create(root.path(), "a", "", RunInfo::new("x")).unwrap();
+        let tiny = BUNDLED
+            .iter()
+            .find(|recipe| recipe.kind == "brian")
+            .unwrap();
+        let recipe = from_text("r.toml", tiny.text.to_string(), &[]).unwrap();
+        let opens = |at_most, at_least, value: Option<f64>| {
+            let stage = Stage {
+                gate: Some(crate::recipe::Gate {
+                    metric: "valid/m".to_string(),
+                    at_most,
+                    at_least,
+                }),
+                ..recipe.stage[0].clone()
+            };
+            let mut valid: std::collections::BTreeMap<_, _> =
+                [("valid/other".to_string(), 0.5)].into();
+            valid.extend(value.map(|value| ("valid/m".to_string(), value)));
+            let state = State {
+                stage_valid: valid,
+                ..State::default()
+            };
+            check(&stage, &state, &run)
+        };
+        let at_most = |value| opens(Some(0.5), None, Some(value)).is_ok();
+        assert_eq!([0.4, 0.5, 0.500_001].map(at_most), [true, true, false]);
+        let at_least = |value| opens(None, Some(0.5), Some(value)).is_ok();
+        assert_eq!([0.499_999, 0.5, 0.6].map(at_least), [false, true, true]);
+        let window = |value| opens(Some(0.6), Some(0.5), Some(value)).is_ok();
+        assert_eq!(
+            [0.49, 0.5, 0.6, 0.61].map(window),
+            [false, true, true, false]
+        );
+        let none = opens(None, Some(0.5), None).unwrap_err().to_string();
+        assert!(
+            none.contains("found no such number (measured: valid/other), expected at least 0.5"),
+            "{none}"
+        );
+        assert!(none.contains("gate.at_least="), "{none}");
+        let text = opens(None, Some(0.5), Some(0.75)).unwrap().unwrap();
+        assert_eq!(text, "gate passed: valid/m is 0.750000, bound at least 0.5");
+        let stage = Stage {
+            gate: None,
+            ..recipe.stage[0].clone()
+        };
+        assert_eq!(check(&stage, &State::default(), &run).unwrap(), None);
+    }
 }

@@ -271,4 +271,98 @@ mod tests {
              26531072 bytes each, 100000000 free; make room, or lower checkpoint.keep_last or the sizes in [model]"
         );
     }
+
+    fn of(kind: &str, size: &str, sets: &[&str]) -> Recipe {
+        let found = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == (kind, size))
+            .unwrap();
+        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        let recipe = from_text("r.toml", found.text.to_string(), &sets).unwrap();
+        Recipe::clone(&recipe)
+    }
+
+    #[test]
+    fn a_training_needs_its_weights_four_times_and_its_activations() {
+        let sizes = [
+            "data.window=10",
+            "batch.sequences=3",
+            "model.d_model=8",
+            "model.n_heads=2",
+            "model.d_ff=12",
+        ];
+        let pool = ["model.d_ff_pool=12", "model.position.d_position=4"];
+        let recipe = of("brian", "tiny", &[&sizes[..], &pool].concat());
+        let needs = Needs::of_sizes(&recipe, 100, 1000);
+        // A token has 3 · 100 logits, and in each of 4 blocks 8 · 8 + 3 · 12 + 2 · 2 · 10 = 140 numbers: 860 in all.
+        let expected = [
+            ("weights", 4000),
+            ("gradients", 4000),
+            ("moments of the optimizer", 8000),
+            ("activations", 4 * 860 * 30),
+        ];
+        assert_eq!((needs.parameters, needs.by_kind()), (1000, expected));
+        assert_eq!(needs.bytes(), 16_000 + 103_200);
+    }
+
+    #[test]
+    fn a_graph_has_no_gradient_of_its_size_and_stores_what_its_recipe_says() {
+        let bytes = |sets: &[&str]| {
+            Needs::of_sizes(&of("brillm", "tiny", sets), 100, 1000)
+                .by_kind()
+                .map(|kind| kind.1)
+        };
+        assert_eq!(bytes(&[]), [4000, 0, 8000, 0]);
+        let half = ["model.storage=bf16", "optimizer.mode=touched"];
+        assert_eq!(bytes(&half), [2000, 0, 4000, 0]);
+    }
+
+    #[test]
+    fn checkpoints_are_counted_where_they_are_due_and_where_a_best_may_be() {
+        let count =
+            |sets: &[&str], left: &[u64]| Checkpoints::of(&of("brian", "tiny", sets), left, 0);
+        let every = "checkpoint.every_steps=40";
+        // Of 100 steps: after 40, 80 and 100, and at most two of the validations after 50 and 100.
+        assert_eq!(
+            count(&[every, "watch.valid_every_steps=50"], &[100]).saves,
+            5
+        );
+        assert_eq!(
+            count(&[every, "checkpoint.keep_best=false"], &[100]).saves,
+            3
+        );
+        // The newest, and the end of each of two stages; the best is one more.
+        let kept = |sets: &[&str]| count(sets, &[100]).at_once;
+        assert_eq!(
+            kept(&["checkpoint.keep_last=3", "checkpoint.keep_best=false"]),
+            5
+        );
+        assert_eq!(kept(&["checkpoint.keep_last=3"]), 6);
+        assert_eq!(kept(&[]), 5);
+        let none = Checkpoints {
+            existing: 9,
+            saves: 4,
+            at_once: 6,
+        };
+        // One is written before another goes.
+        assert_eq!(
+            (
+                none.more(),
+                Checkpoints {
+                    existing: 4,
+                    ..none
+                }
+                .more()
+            ),
+            (1, 2)
+        );
+        assert_eq!(
+            Checkpoints {
+                existing: 0,
+                ..none
+            }
+            .more(),
+            4
+        );
+    }
 }

@@ -224,3 +224,96 @@ impl Ladder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use crate::run::checkpoint::Best;
+
+    /// `brian/tiny` with two stages of 150 steps, two micro-batches a step of 8 windows of 64 tokens; at step 100 of the
+    /// second stage, which goes on to step 200.
+    fn complaint(change: impl Fn(&mut State)) -> String {
+        let found = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("brian", "tiny"))
+            .unwrap();
+        let sets = ["batch.accumulate=2".to_string()];
+        let recipe = from_text("r.toml", found.text.to_string(), &sets).unwrap();
+        let mut state = State {
+            stage_index: 1,
+            stage: "fixed".to_string(),
+            stage_step: 100,
+            step: 250,
+            micro_batches: 500,
+            tokens: 256_000,
+            best: Some(Best {
+                step: 250,
+                value: 1.0,
+            }),
+            ..State::default()
+        };
+        change(&mut state);
+        let longer = [Extension::new("fixed", 150, 200, 1e-4)];
+        let checked = check_position(&recipe, &longer, &state, Path::new("c"));
+        checked
+            .err()
+            .map_or(String::new(), |error| error.to_string())
+    }
+
+    #[test]
+    fn the_counters_of_a_checkpoint_are_a_place_in_its_recipe_or_the_first_that_is_not_is_named() {
+        type Change = fn(&mut State);
+        let allowed: [Change; 6] = [
+            |_| (),
+            |state| state.stage_step = 200,
+            |state| state.tokens = 0,
+            |state| state.best = None,
+            |state| state.stage_step = 150,
+            // An imported run has no step of its own.
+            |state| (state.step, state.micro_batches, state.tokens, state.best) = (0, 0, 0, None),
+        ];
+        for change in allowed {
+            assert_eq!(complaint(change), "");
+        }
+        let refused: [(Change, &str); 8] = [
+            (
+                |state| state.stage_index = 2,
+                "stage_index: found 2, expected 0 to 1",
+            ),
+            (
+                |state| state.stage_index = 0,
+                "stage: found \"fixed\", expected \"baseline\", stage 0",
+            ),
+            (
+                |state| state.stage_step = 201,
+                "stage_step: found 201, expected at most 200, the steps of fixed",
+            ),
+            (
+                |state| state.step = 251,
+                "step: found 251, expected at most 250",
+            ),
+            (
+                |state| state.micro_batches = 499,
+                "micro_batches: found 499, expected 500, 2 for each of 250 steps",
+            ),
+            (
+                |state| state.micro_batches = 501,
+                "micro_batches: found 501, expected 500",
+            ),
+            (
+                |state| state.tokens = 256_001,
+                "tokens: found 256001, expected at most 256000",
+            ),
+            (
+                |state| state.best.as_mut().unwrap().step = 251,
+                "best.step: found 251, expected at most 250",
+            ),
+        ];
+        for (change, expected) in refused {
+            let found = complaint(change);
+            assert!(found.contains(expected), "{found:?} and {expected:?}");
+        }
+    }
+}

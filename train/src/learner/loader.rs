@@ -330,3 +330,204 @@ impl<I: Iterator> DataLoaderIterator<I::Item> for Counted<I> {
         Progress::new(self.done, self.total)
     }
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::data::shard::tests::split_of_lines;
+    use crate::data::{Kind, TrainSource, ValidSource};
+    use crate::device::tests::Host;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap()
+    }
+
+    /// Windows of three tokens, over two splits to train on and two to measure.
+    fn config() -> DataConfig {
+        let tiny = BUNDLED.iter().find(|one| one.kind == "baseline").unwrap();
+        let recipe = from_text("r.toml", tiny.text.to_string(), &[]).unwrap();
+        let train = [&["abcdefghij", "kl"][..], &["mnopq"]].map(|lines| TrainSource {
+            path: split_of_lines(lines),
+            weight: 1.0,
+        });
+        let valid =
+            [("a", &["rstuvwx", "yz"][..]), ("b", &["ABCD"])].map(|(name, lines)| ValidSource {
+                name: name.to_string(),
+                path: split_of_lines(lines),
+            });
+        DataConfig {
+            window: 3,
+            train: train.into(),
+            valid: valid.into(),
+            ..recipe.data.clone()
+        }
+    }
+
+    fn valid(config: &DataConfig, targets: u64) -> ValidationData {
+        let splits: Vec<(String, &Path)> = config
+            .valid
+            .iter()
+            .map(|source| (source.name.clone(), source.path.as_path()))
+            .collect();
+        ValidationData::open(&splits, config, 2, targets, None, &tokenizer()).unwrap()
+    }
+
+    #[test]
+    fn micro_batches_follow_each_other_and_an_epoch_has_every_window_once() {
+        let data = Arc::new(TrainingData::open(&config(), 2, &tokenizer()).unwrap());
+        let lengths: Vec<u64> = data.sources().iter().map(Windows::len).collect();
+        let mut seen = [BTreeSet::new(), BTreeSet::new()];
+        for position in 0..2 * lengths.iter().max().unwrap() {
+            let host = data.micro_batch(position);
+            assert_eq!((host.batch, host.seq), (2, 3));
+            // Row r of micro-batch p has the number 2 p + r.
+            assert_eq!(host.sequences, [2 * position, 2 * position + 1]);
+            for (source, window) in host.ids {
+                let visits = &mut seen[source];
+                if (visits.len() as u64) < lengths[source] {
+                    assert!(
+                        visits.insert(window),
+                        "{source}: {window} twice in an epoch"
+                    );
+                }
+            }
+        }
+        let complete = |(seen, length): (&BTreeSet<u64>, &u64)| *seen == (0..*length).collect();
+        assert!(seen.iter().zip(&lengths).all(complete), "{seen:?}");
+    }
+
+    #[test]
+    fn a_loader_gives_its_positions_and_a_slice_of_them_counts_from_its_start() {
+        let data = Arc::new(TrainingData::open(&config(), 2, &tokenizer()).unwrap());
+        let loader = TrainingLoader {
+            data: data.clone(),
+            positions: 3..8,
+            route: RoutePlan::sequential(),
+        };
+        let loader: &dyn DataLoader<Host, Batch> = &loader;
+        let first = |batch: Batch| batch.host.sequences[0];
+        assert_eq!(
+            loader.iter().map(first).collect::<Vec<_>>(),
+            [6, 8, 10, 12, 14]
+        );
+        assert_eq!(loader.num_items(), 5);
+        let slice = loader.slice(1, 3);
+        assert_eq!(slice.iter().map(first).collect::<Vec<_>>(), [8, 10]);
+        let mut batches = loader.iter();
+        assert_eq!(batches.next().unwrap().host, data.micro_batch(3));
+        let progress = batches.progress();
+        assert_eq!((progress.items_processed, progress.items_total), (1, 5));
+        assert_eq!(batches.by_ref().count(), 4);
+        assert_eq!(
+            (batches.next().is_none(), batches.progress().items_processed),
+            (true, 5)
+        );
+    }
+
+    #[test]
+    fn a_validation_has_every_window_once_in_file_order_under_a_number_of_its_own() {
+        let config = config();
+        let data = valid(&config, 0);
+        let batches: Vec<Batch> = data.batches().collect();
+        let ids: Vec<(usize, u64)> = batches
+            .iter()
+            .flat_map(|batch| batch.host.ids.clone())
+            .collect();
+        let all = data.sources().iter().enumerate();
+        let expected: Vec<(usize, u64)> = all
+            .flat_map(|(source, windows)| (0..windows.len()).map(move |window| (source, window)))
+            .collect();
+        assert_eq!(ids, expected);
+        assert_eq!(
+            (
+                batches.len(),
+                ValidationLoader(Arc::new(data.clone())).0.n_batches()
+            ),
+            (data.n_batches(), batches.len())
+        );
+        assert!(
+            batches.iter().all(|batch| batch.host.batch <= 2
+                && batch.host.ids.iter().all(|id| id.0 == batch.source))
+        );
+        let numbers: BTreeSet<u64> = batches
+            .iter()
+            .flat_map(|batch| batch.host.sequences.clone())
+            .collect();
+        assert_eq!(numbers.len(), ids.len());
+        let targets: u64 = batches.iter().map(Batch::targets).sum();
+        // Each byte and the end of each document is a target: 7 + 1, 2 + 1 and 4 + 1.
+        assert_eq!(targets, 16);
+        let bytes: u64 = batches.iter().map(|batch| batch.host.bytes).sum();
+        assert_eq!(bytes, 13);
+    }
+
+    #[test]
+    fn a_bounded_validation_looks_at_as_many_targets_and_not_at_a_window_more() {
+        let config = config();
+        let all = valid(&config, 0);
+        for most in 1..=8 {
+            let data = valid(&config, most);
+            for (source, limit) in data.limits.iter().enumerate() {
+                let windows = &all.sources()[source];
+                let targets = |n: u64| -> usize {
+                    (0..n)
+                        .map(|window| {
+                            windows
+                                .get(window)
+                                .valid
+                                .iter()
+                                .filter(|valid| **valid)
+                                .count()
+                        })
+                        .sum()
+                };
+                let whole = *limit == windows.len();
+                assert!(whole || targets(*limit) as u64 >= most, "{most}: {limit}");
+                assert!((targets(limit - 1) as u64) < most, "{most}: {limit}");
+            }
+            let n: u64 = data.limits.iter().map(|limit| limit.div_ceil(2)).sum();
+            assert_eq!(
+                (data.n_batches() as u64, data.batches().count() as u64),
+                (n, n)
+            );
+        }
+        let mut route = RoutePlan::sequential();
+        route.rules.without_memory = true;
+        let on = all.on(route.clone());
+        assert!(on.batches().all(|batch| batch.plan.route == route));
+        assert!(all.batches().all(|batch| batch.plan.route != route));
+    }
+
+    #[test]
+    fn splits_of_another_tokenizer_are_refused_by_their_hash() {
+        let config = config();
+        let data = TrainingData::open(&config, 1, &tokenizer()).unwrap();
+        let paths: Vec<PathBuf> = config
+            .train
+            .iter()
+            .map(|source| source.path.clone())
+            .collect();
+        for (path, windows) in paths.iter().zip(data.sources()) {
+            assert_eq!(
+                data.sha256()[&path.display().to_string()],
+                windows.split().sha256()
+            );
+        }
+        let words =
+            Tokenizer::train(Kind::Character, [Ok("abc".to_string())].into_iter(), None).unwrap();
+        assert_eq!(
+            TrainingData::open(&config, 1, &words)
+                .err()
+                .unwrap()
+                .exit_code(),
+            3
+        );
+        assert!(check_split(&paths[0], &config, Some(&words)).is_err());
+        assert!(check_split(&paths[0], &config, Some(&tokenizer())).is_ok());
+        assert!(check_split(&paths[0], &config, None).is_ok());
+    }
+}

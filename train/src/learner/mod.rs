@@ -41,3 +41,6 @@ pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};
 pub use strategy::{Components, HookedStrategy, Outcome, Trainable};
 pub use weights::{load_model, store_model};
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;

@@ -427,3 +427,6 @@ fn stop_if_asked(verdict: Verdict) -> Result<(), Error> {
         Verdict::Stop(error) => Err(error),
     }
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests;

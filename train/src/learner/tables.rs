@@ -241,3 +241,180 @@ fn check_moments(model: &BriLlm, tensors: &TensorMap, file: &Path) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::data::HostBatch;
+    use crate::device::tests::Learning as B;
+    use crate::ladder::Blueprint;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use crate::recipe::{Checked, Policy};
+    use crate::task::{Batch, Decoder, RoutePlan, StepPlan};
+
+    /// A graph of all pairs of four tokens, with codes that are learnt and a decay, so that no row stands still.
+    fn recipe() -> Checked {
+        let tiny = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("brillm", "tiny"))
+            .unwrap();
+        let sets = [
+            "model.d_node=2",
+            "model.prior='none'",
+            "model.flow.encoding={kind='learnt',max_length=8}",
+            "optimizer.weight_decay=0.1",
+        ];
+        let (model, rest) = tiny.text.split_once("[model.edges]").unwrap();
+        let (_, flow) = rest.split_once("[model.flow]").unwrap();
+        let text = format!("{model}[model.edges]\nkind = \"full\"\n\n[model.flow]{flow}");
+        from_text("r.toml", text, &sets.map(str::to_string)).unwrap()
+    }
+
+    fn signal(recipe: &Checked, fresh: bool) -> Signal<B> {
+        let blueprint = Blueprint {
+            recipe,
+            vocabulary: 4,
+            counts: None,
+        };
+        let device = Default::default();
+        let model = match fresh {
+            true => blueprint.fresh(&Policy::None, &device),
+            false => blueprint.skeleton(&Policy::None, &device),
+        };
+        let Decoder::BriLlm(signal) = model else {
+            panic!("a graph");
+        };
+        signal
+    }
+
+    /// A path along four tokens, some of which other paths leave out.
+    fn path(tokens: [u32; 4]) -> Vec<Batch> {
+        let host = HostBatch {
+            inputs: tokens[..3].to_vec(),
+            targets: tokens[1..].to_vec(),
+            valid: vec![true; 3],
+            batch: 1,
+            seq: 3,
+            sequences: vec![0],
+            difficulty: vec![None],
+            ids: vec![(0, 0)],
+            bytes: 3,
+        };
+        vec![Batch {
+            host,
+            source: 0,
+            plan: StepPlan::idle(RoutePlan::sequential()),
+        }]
+    }
+
+    fn learnt(recipe: &Checked) -> Signal<B> {
+        let signal = signal(recipe, true);
+        for tokens in [[0, 1, 2, 1], [1, 1, 0, 3], [0, 1, 2, 2]] {
+            signal.learn(&path(tokens), 0.1);
+        }
+        signal
+    }
+
+    /// Copies of what is lent.
+    fn lent(signal: &Signal<B>) -> [TensorMap; 2] {
+        let copy = |tensors: TensorMap| -> TensorMap {
+            let copied = tensors.iter().map(|(name, tensor)| {
+                let of = Values::clone(&tensor.values);
+                (name.clone(), HostTensor::of(tensor.shape.clone(), of))
+            });
+            copied.collect()
+        };
+        lend(signal, |weights, moments| [copy(weights), copy(moments)])
+    }
+
+    #[test]
+    fn a_graph_goes_on_after_it_was_lent_and_from_what_was_lent_as_if_nothing_had_been() {
+        let recipe = recipe();
+        let (alone, shown, read) = (learnt(&recipe), learnt(&recipe), signal(&recipe, false));
+        let [weights, moments] = lent(&shown);
+        let names: Vec<&str> = weights.keys().map(String::as_str).collect();
+        assert_eq!(names, ["codes", "edges", "mix", "node_bias"]);
+        // Of 16 pairs and a row that others share; a row is a matrix of 2 by 2 and a bias.
+        assert_eq!(
+            (&weights["edges"].shape[..], &weights["node_bias"].shape[..]),
+            (&[17, 3, 2][..], &[4, 2][..])
+        );
+        assert_eq!(moments["rates"].floats()[..], [0.1f32; 3]);
+        assert_eq!((moments.len(), moments["edges.touched"].len()), (10, 17));
+        let shapes = shapes(&shown);
+        assert!(
+            weights
+                .iter()
+                .all(|(name, tensor)| shapes[name] == tensor.shape)
+        );
+        set_parameters(&read, weights);
+        set_moments(&read, moments, Path::new("optim")).unwrap();
+        for tokens in [[2, 1, 1, 0], [0, 1, 2, 3]] {
+            for signal in [&alone, &shown, &read] {
+                signal.learn(&path(tokens), 0.05);
+            }
+        }
+        let [expected, ..] = [lent(&alone), lent(&shown)];
+        assert!(lent(&shown) == expected && lent(&read) == expected);
+    }
+
+    #[test]
+    fn moments_of_another_graph_or_of_steps_that_never_were_are_refused() {
+        let recipe = recipe();
+        let shown = learnt(&recipe);
+        let [_, moments] = lent(&shown);
+        let refused = |name: &str, shape: Vec<usize>, values: Vec<f32>| {
+            let mut moments = moments.clone();
+            match values.is_empty() {
+                true => drop(moments.remove(name)),
+                false => drop(moments.insert(name.to_string(), HostTensor::new(shape, values))),
+            }
+            let read = set_moments(&shown, moments, Path::new("optim"));
+            read.err()
+                .map_or(String::new(), |problem| problem.to_string())
+        };
+        let touched = |value: f32| {
+            let mut all = vec![3.0; 17];
+            all[5] = value;
+            refused("edges.touched", vec![17], all)
+        };
+        assert_eq!([3.0, 0.0].map(touched), [""; 2]);
+        for value in [4.0, 1.5, -1.0] {
+            let text = touched(value);
+            assert!(
+                text.contains(&format!(
+                    "found {value} at row 5, expected a step from 0 to 3"
+                )),
+                "{text}"
+            );
+        }
+        let rates = refused("rates", vec![3], vec![0.1, 0.0, -0.1]);
+        assert!(
+            rates.contains("tensor rates: found -0.1 at index 2"),
+            "{rates}"
+        );
+        assert_eq!(refused("rates", vec![3], vec![0.1, 0.0, 0.1]), "");
+        let missing = refused("mix.moment_2", Vec::new(), Vec::new());
+        assert!(
+            missing.contains("tensor mix.moment_2: found nothing"),
+            "{missing}"
+        );
+        let other = refused("node_bias.moment_1", vec![8], vec![0.0; 8]);
+        assert!(
+            other.contains("found shape [8], expected shape [4, 2]"),
+            "{other}"
+        );
+        let more = refused("other", vec![1], vec![0.0]);
+        assert!(more.contains("tensor other: found a tensor"), "{more}");
+        let negative = refused(
+            "node_bias.moment_2",
+            vec![4, 2],
+            vec![0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0],
+        );
+        assert!(
+            negative.contains("a negative number at index 3"),
+            "{negative}"
+        );
+    }
+}

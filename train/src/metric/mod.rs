@@ -147,3 +147,63 @@ impl MetricLogger for NoLog {
 
     fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(number: &mut Number, nats: f64, targets: u64) -> [f64; 2] {
+        let measured = Measured {
+            nats,
+            targets,
+            ..Measured::default()
+        };
+        update(number, &measured)
+    }
+
+    fn update(number: &mut Number, measured: &Measured) -> [f64; 2] {
+        let metadata = MetricMetadata {
+            progress: burn::data::dataloader::Progress::new(1, 1),
+            global_progress: burn::data::dataloader::Progress::new(1, 1),
+            iteration: Some(1),
+            lr: None,
+        };
+        number.update(&measured.adapt(), &metadata);
+        [number.value(), number.running_value()].map(|entry| entry.current())
+    }
+
+    #[test]
+    fn the_mean_of_a_number_is_over_targets_and_what_was_not_measured_adds_nothing() {
+        let mut loss = Number::new("loss/lm");
+        assert_eq!(loss.name().as_str(), "loss.lm");
+        assert_eq!(shown(&mut loss, 6.0, 3), [2.0, 2.0]);
+        // 6 + 12 nats on 3 + 1 targets.
+        assert_eq!(shown(&mut loss, 12.0, 1), [12.0, 4.5]);
+        let mut rate = Number::new("learning_rate");
+        let with = |value| Measured {
+            targets: 2,
+            numbers: [("learning_rate".to_string(), value)].into(),
+            ..Measured::default()
+        };
+        assert_eq!(update(&mut rate, &Measured::default())[0], 0.0);
+        assert_eq!(update(&mut rate, &with(0.5)), [0.5, 0.5]);
+        let without = Measured {
+            targets: 9,
+            ..Measured::default()
+        };
+        assert_eq!(update(&mut rate, &without), [0.5, 0.5]);
+        rate.clear();
+        assert_eq!(update(&mut rate, &with(0.25)), [0.25, 0.25]);
+    }
+
+    #[test]
+    fn only_speed_is_better_when_it_is_higher() {
+        let better = |key| match Number::new(key).attributes() {
+            MetricAttributes::Numeric(attributes) => attributes.higher_is_better,
+            _ => panic!("a number"),
+        };
+        for key in BOTH.into_iter().chain(TRAIN).chain(ROUTED) {
+            assert_eq!(better(key), key == "tokens_per_second", "{key}");
+        }
+    }
+}

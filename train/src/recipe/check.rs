@@ -314,3 +314,6 @@ impl Section<'_> {
         self.report.add_with_advice(&path, found, expected, advice);
     }
 }
+
+#[cfg(test)]
+mod tests;

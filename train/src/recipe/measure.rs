@@ -88,3 +88,53 @@ fn terms(walk: &Walk, policy: &Policy) -> [(&'static str, f64); 10] {
         ("halting_prior", loss.halting_prior),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+
+    fn names(kind: &str, sets: &[&str]) -> Vec<String> {
+        let size = if kind == "brian" { "ladder" } else { "tiny" };
+        let found = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == (kind, size))
+            .unwrap();
+        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        measures(&from_text("r.toml", found.text.to_string(), &sets).unwrap())
+    }
+
+    #[test]
+    fn what_is_measured_follows_from_model_splits_and_last_stage() {
+        let plain = ["valid/loss/lm", "valid/loss/total", "valid/bits_per_byte"];
+        assert_eq!(names("baseline", &[]), plain);
+        assert_eq!(names("baseline", &["watch.valid_every_steps=0"]), [""; 0]);
+        let two = "data.valid=[{name='a',path='a.bin'},{name='b',path='b.bin'}]";
+        assert_eq!(
+            names("baseline", &[two])[3..],
+            plain.map(|name| name.replace("valid/", "valid.b/"))
+        );
+        let has =
+            |sets: &[&str], name: &str| names("brian", sets).contains(&format!("valid/{name}"));
+        // The last stage weighs selected balance and cost alone, and walks at most as many steps as the route or the pool has.
+        assert!(has(&[], "loss/selected_balance") && has(&[], "loss/cost"));
+        assert!(!has(&[], "loss/imitation") && !has(&[], "loss/balance"));
+        assert!(has(
+            &["stage.exit.walk.loss.imitation=0.1"],
+            "loss/imitation"
+        ));
+        let size = ["model.n_pool=4", "model.route.max_steps=6"];
+        assert!(has(&size, "route/load/3") && !has(&size, "route/load/4"));
+        assert!(
+            has(&size, "route/exit/6")
+                && !has(&size, "route/exit/7")
+                && !has(&size, "route/exit/0")
+        );
+        let size = ["model.n_pool=7", "model.route.max_steps=6"];
+        assert!(has(&size, "route/exit/7") && !has(&size, "route/exit/8"));
+        assert!(
+            has(&[], "memory/share") && !has(&["stage.exit.walk.memory=false"], "memory/share")
+        );
+    }
+}

@@ -119,4 +119,28 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn an_extension_rises_and_stays_below_the_most_steps() {
+        let root = tempfile::tempdir().unwrap();
+        for (index, (from, to, holds)) in [
+            (8, 9, true),
+            (8, 8, false),
+            (8, 7, false),
+            (8, MOST_STEPS, true),
+            (8, MOST_STEPS + 1, false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let run =
+                RunDirectory::create(root.path(), &format!("r{index}"), "", RunInfo::new("x"))
+                    .unwrap();
+            Extension::new("other", 1, 2, 1e-4).record(&run).unwrap();
+            Extension::new("fixed", from, to, 1e-4)
+                .record(&run)
+                .unwrap();
+            assert_eq!(Extension::read(&run).is_ok(), holds, "{from} to {to}");
+        }
+    }
 }

@@ -186,4 +186,41 @@ mod tests {
         fs::write(git.join("refs/heads/main"), "89ab\n").unwrap();
         assert_eq!(git_revision(&inner).unwrap(), "89ab");
     }
+
+    #[test]
+    fn a_text_that_is_too_long_and_another_schema_are_strange() {
+        let field = |change: &dyn Fn(&mut RunInfo)| {
+            let mut info = RunInfo::new("x");
+            info.git = None;
+            change(&mut info);
+            info.strange().map(|(field, ..)| field)
+        };
+        let text = |n: usize| "a".repeat(n);
+        assert_eq!(field(&|_| ()), None);
+        assert_eq!(field(&|info| info.schema = 2).as_deref(), Some("schema"));
+        assert_eq!(field(&|info| info.stage = text(1000)), None);
+        assert_eq!(
+            field(&|info| info.stage = text(1001)).as_deref(),
+            Some("stage")
+        );
+        assert_eq!(
+            field(&|info| info.git = Some(text(1001))).as_deref(),
+            Some("git")
+        );
+        let started = StartedFrom {
+            path: text(1001),
+            step: 1,
+            weights_sha256: String::new(),
+        };
+        let starts = |info: &mut RunInfo| _ = info.starts.insert("a".to_string(), started.clone());
+        assert_eq!(field(&starts).as_deref(), Some("starts.a"));
+        let words = [
+            Status::Running,
+            Status::Stopped,
+            Status::Done,
+            Status::Failed,
+        ]
+        .map(Status::word);
+        assert_eq!(words, ["running", "stopped", "done", "failed"]);
+    }
 }

@@ -155,4 +155,72 @@ mod tests {
         assert!((even - (14f64 / 6.0).sqrt()).abs() < 1e-12, "{even}");
         assert_eq!(ratio_standard_error(&[(1.0, 4), (0.0, 0)]), None);
     }
+
+    #[test]
+    fn sums_are_means_over_targets_and_bits_over_bytes() {
+        let mut measured = Measured {
+            nats: 6.0,
+            targets: 3,
+            bytes: 4,
+            terms: [("cost", 9.0)].into(),
+            added: 1.5,
+            numbers: [("learning_rate".to_string(), 0.1)].into(),
+            ..Measured::default()
+        };
+        let named = measured.named();
+        let of = |name: &str| named[name];
+        assert_eq!(
+            (of("loss/lm"), of("loss/total"), of("loss/cost")),
+            (2.0, 2.5, 3.0)
+        );
+        assert_eq!(
+            (of("bits_per_byte"), of("learning_rate")),
+            (1.5 / LN_2, 0.1)
+        );
+        let other = Measured {
+            nats: 12.0,
+            targets: 1,
+            bytes: 2,
+            terms: [("cost", 1.0), ("balance", 4.0)].into(),
+            added: 0.5,
+            numbers: [("learning_rate".to_string(), 9.0)].into(),
+            ..Measured::default()
+        };
+        measured += &other;
+        let named = measured.named();
+        let of = |name: &str| named[name];
+        // 18 nats on 4 targets, 2 added, 10 and 4 of the terms; what is no sum stays.
+        assert_eq!((of("loss/lm"), of("loss/total")), (4.5, 5.0));
+        assert_eq!((of("loss/cost"), of("loss/balance")), (2.5, 1.0));
+        assert_eq!(
+            (of("bits_per_byte"), of("learning_rate")),
+            (3.0 / LN_2, 0.1)
+        );
+        measured.bytes = 0;
+        assert!(!measured.named().contains_key("bits_per_byte"));
+    }
+
+    #[test]
+    fn pairs_are_told_apart_by_how_often_they_were_seen() {
+        let mut coverage = Coverage::default();
+        for (count, nats) in [
+            (0, 1.0),
+            (1, 2.0),
+            (9, 4.0),
+            (10, 8.0),
+            (99, 16.0),
+            (100, 32.0),
+            (9999, 64.0),
+        ] {
+            coverage.add(count, nats);
+        }
+        assert_eq!(coverage.nats, [1.0, 6.0, 24.0, 96.0]);
+        assert_eq!(coverage.targets, [1, 2, 2, 2]);
+        let mut all = Measured {
+            coverage,
+            ..Measured::default()
+        };
+        all += &all.clone();
+        assert_eq!((all.coverage.nats[3], all.coverage.targets[0]), (192.0, 2));
+    }
 }

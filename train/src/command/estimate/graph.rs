@@ -231,4 +231,32 @@ mod tests {
         let error = GraphCost::full(&config, 1 << 40).unwrap_err();
         assert_eq!(error.exit_code(), 2);
     }
+
+    #[test]
+    fn what_competes_is_the_mean_over_the_text_and_as_many_as_are_drawn() {
+        let shared = "model.edges.back_off='shared_row'";
+        let texts: [&[u32]; 2] = [&[0, 1, 2, 0, 1], &[1, 2, 2]];
+        let counts = PairCounts::of(4, texts);
+        let cost = |sets: &[&str]| GraphCost::counted(&config(sets), &counts);
+        // Tokens 0, 1 and 2 were seen 2, 3 and 3 times and have 1, 1 and 2 edges, and each one row that others share:
+        // (2 · 2 + 3 · 2 + 3 · 3) / 8 = 2.375 rows compete, and the hop is one more. d = 16, so a row has 272 numbers.
+        let all = cost(&[shared]);
+        assert_eq!((all.edges, all.rows, all.table_bytes), (4, 5, 5 * 272 * 4));
+        assert_eq!((all.flops, all.active), ([512.0 * 3.375; 2], 646));
+        // With one other candidate drawn, two compete in training.
+        let drawn = cost(&[shared, "model.candidates={kind='sampled',n=1}"]);
+        assert_eq!(
+            (drawn.flops, drawn.active),
+            ([512.0 * 3.0, 512.0 * 3.375], 544)
+        );
+        let many = cost(&[shared, "model.candidates={kind='frequent',n=9}"]);
+        assert_eq!(many.flops, all.flops);
+        // Two pairs were seen twice.
+        assert_eq!(cost(&[shared, "model.edges.min_count=2"]).edges, 2);
+        let half = cost(&[shared, "model.storage=bf16", "optimizer.mode=touched"]);
+        assert_eq!(
+            (half.table_bytes, half.moments_bytes),
+            (all.table_bytes / 2, 4 * half.parameters)
+        );
+    }
 }

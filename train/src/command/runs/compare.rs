@@ -425,4 +425,49 @@ mod tests {
         assert_eq!([lines[0].step, lines[1].step], [7, 5]);
         assert!(last_common(&[log(&[(1, 1, 1.0)]), Vec::new()], |line| line.step).is_none());
     }
+
+    #[test]
+    fn what_is_less_than_in_the_first_run_stands_with_a_minus() {
+        let names = ["a", "b"].map(str::to_string);
+        let lines = [log(&[(10, 200, 4.0)]), log(&[(12, 300, 3.75)])].concat();
+        let points = [Point {
+            what: "equal tokens",
+            split: "valid".to_string(),
+            lines,
+        }];
+        // Differences −0.6 and −0.4: mean −0.5, s / √2 = 0.1, t of 1 is 12.7062.
+        let documents = Documents::Of {
+            split: "v.bin".to_string(),
+            rows: vec![(2.0, None), (1.5, Paired::of(&[-0.6, -0.4]))],
+        };
+        let changed = Changed::from([("run.seed".to_string(), vec![Some("1".to_string()), None])]);
+        let shown = text(&names, &changed, &points, &documents);
+        let lines: Vec<String> = shown
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for expected in [
+            "equal tokens valid a a 10 200 4.0000 - -",
+            "equal tokens valid b a 12 300 3.7500 -0.2500 -",
+            "a 2.0000 - - -",
+            "b 1.5000 -0.5000 -1.7706 to +0.7706 2",
+        ] {
+            assert!(
+                lines.iter().any(|line| line == expected),
+                "{expected}: {shown}"
+            );
+        }
+        assert!(
+            shown.contains("run.seed") && shown.contains("Nats per token on v.bin"),
+            "{shown}"
+        );
+        let same = text(
+            &names,
+            &Changed::new(),
+            &[],
+            &Documents::Not("x".to_string()),
+        );
+        assert!(same.contains("The recipes have the same values."), "{same}");
+        assert!(same.contains("No comparison over documents: x."), "{same}");
+    }
 }

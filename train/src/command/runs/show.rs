@@ -277,3 +277,57 @@ fn kind(model: &ModelConfig) -> &'static str {
         ModelConfig::BriLlm(_) => "brillm",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::checkpoint::State;
+
+    #[test]
+    fn a_time_is_told_in_seconds_minutes_or_hours() {
+        assert_eq!([0.04, 119.94].map(seconds), ["0.0 s", "119.9 s"]);
+        assert_eq!([120.0, 7199.0].map(seconds), ["2.0 min", "120.0 min"]);
+        assert_eq!([7200.0, 9000.0].map(seconds), ["2.00 h", "2.50 h"]);
+    }
+
+    #[test]
+    fn stages_are_through_begun_or_not_begun_with_the_steps_they_were_given() {
+        let tiny = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("brian", "tiny"))
+            .unwrap();
+        let recipe = from_text("r.toml", tiny.text.to_string(), &[]).unwrap();
+        let at = |stage_index, stage_step, extensions: &[Extension]| -> Vec<String> {
+            let newest = Glance {
+                path: Default::default(),
+                state: State {
+                    stage_index,
+                    stage_step,
+                    ..State::default()
+                },
+                weights_sha256: String::new(),
+                parameters: 0,
+            };
+            let stages = stages(&recipe, extensions, Some(&newest)).into_iter();
+            stages
+                .map(|stage| format!("{} {}", stage[1], stage[2]))
+                .collect()
+        };
+        assert_eq!(at(0, 0, &[]), ["0 of 150 not begun", "0 of 150 not begun"]);
+        assert_eq!(at(0, 149, &[]), ["149 of 150 begun", "0 of 150 not begun"]);
+        assert_eq!(
+            at(1, 150, &[]),
+            ["150 of 150 through", "150 of 150 through"]
+        );
+        let longer = [
+            Extension::new("fixed", 150, 200, 1e-4),
+            Extension::new("fixed", 200, 250, 1e-4),
+        ];
+        assert_eq!(
+            at(1, 200, &longer),
+            ["150 of 150 through", "200 of 250 begun"]
+        );
+        let none: Vec<[String; 3]> = stages(&recipe, &[], None);
+        assert!(none.iter().all(|stage| stage[2] == "not begun"));
+    }
+}

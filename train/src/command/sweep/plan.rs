@@ -274,3 +274,113 @@ impl Pace {
         format!("{head}, about {}, {how}", readable_seconds(seconds))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::bundled::BUNDLED;
+    use crate::recipe::load::from_text;
+    use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+    use crate::run::{RunInfo, TensorMap};
+    use std::path::Path;
+
+    /// A run of 300 steps in two stages.
+    fn planned(root: &Path, row: &str, standing: Standing) -> Planned {
+        let tiny = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("brian", "tiny"))
+            .unwrap();
+        let sets = [
+            format!("run.root={:?}", root.display().to_string()),
+            "run.name=s-a-s1".to_string(),
+        ];
+        Planned {
+            variant: Variant {
+                row: row.to_string(),
+                seed: 1,
+                recipe: from_text("r.toml", tiny.text.to_string(), &sets).unwrap(),
+            },
+            standing,
+        }
+    }
+
+    /// A run that came to a step in so many seconds.
+    fn run(root: &Path, name: &str, step: u64, wall_s: f64) -> RunDirectory {
+        let run = RunDirectory::create(root, name, "", RunInfo::new("x")).unwrap();
+        let state = State {
+            format: STATE_FORMAT,
+            step,
+            wall_s,
+            ..State::default()
+        };
+        let snapshot = Snapshot {
+            state,
+            model: TensorMap::new(),
+            optimizer: TensorMap::new(),
+        };
+        checkpoint::save(&run, &snapshot, 2).unwrap();
+        run
+    }
+
+    #[test]
+    fn what_is_left_is_told_by_the_steps_and_the_pace_of_each_row() {
+        let root = tempfile::tempdir().unwrap();
+        let done = run(root.path(), "one", 100, 50.0);
+        let other = run(root.path(), "two", 40, 10.0);
+        let none = run(root.path(), "three", 0, 7.0);
+        let plans = [
+            planned(root.path(), "a", Standing::Done(done.clone())),
+            planned(root.path(), "b", Standing::GoesOn(other.clone(), 40)),
+            planned(root.path(), "a", Standing::New),
+            planned(root.path(), "a", Standing::Again),
+        ];
+        assert_eq!(
+            plans.iter().map(Planned::steps_left).collect::<Vec<_>>(),
+            [0, 260, 300, 300]
+        );
+        let mut pace = Pace {
+            seconds: BTreeMap::from([("b".to_string(), 9.0)]),
+            timed: BTreeSet::from(["b".to_string()]),
+        };
+        assert_eq!(pace.seconds_left(&plans), None);
+        assert_eq!(pace.seconds_left(&plans[..1]), Some(0.0));
+        for (row, run) in [("a", &done), ("b", &other), ("b", &none)] {
+            pace.learn(row, run);
+        }
+        // Half a second a step in row a, a quarter in row b.
+        assert_eq!(pace.seconds_left(&plans), Some(600.0 * 0.5 + 260.0 * 0.25));
+        assert_eq!(
+            pace.summary(&plans),
+            "4 runs: 1 done, 1 go on, 1 new, 1 beside an old one; 860 steps left, about 6 min, by the steps of the runs \
+             that are there"
+        );
+        assert_eq!(pace.summary(&plans[..1]), "1 runs: 1 done; 0 steps left");
+    }
+
+    #[test]
+    fn the_runs_of_a_name_are_found_newest_first_and_others_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let recipe = planned(root.path(), "a", Standing::New).variant.recipe;
+        for name in [
+            "s-a-s1",
+            "s-a-s1-2",
+            "s-a-s1-10",
+            "s-a-s11",
+            "s-a-s1-x",
+            "t-a-s1",
+        ] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        fs::write(root.path().join("s-a-s1-3"), "").unwrap();
+        let found = candidates(&recipe).unwrap();
+        let names: Vec<&str> = found
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(names, ["s-a-s1-10", "s-a-s1-2", "s-a-s1"]);
+        let nowhere = planned(&root.path().join("nowhere"), "a", Standing::New)
+            .variant
+            .recipe;
+        assert!(candidates(&nowhere).unwrap().is_empty());
+    }
+}

@@ -313,4 +313,41 @@ mod tests {
         );
         assert!(report.json()["rows"][0]["minus_control"].is_null());
     }
+
+    #[test]
+    fn pairs_are_of_equal_seeds_whatever_their_order_and_how_many_there_are() {
+        let sweep = sweep(&["control", "late"]);
+        let mut runs = finished("control", &[1.0, 10.0, 100.0]);
+        // Seeds 4, 3 and 2: the control has no 4 and the row no 1.
+        let late = [(4, 7.0), (3, 101.0), (2, 13.0)].map(|(seed, loss)| Finished {
+            row: "late".to_string(),
+            seed,
+            run: PathBuf::new(),
+            numbers: BTreeMap::from([("valid/loss/lm".to_string(), loss)]),
+        });
+        runs.extend(late);
+        let report = Report {
+            sweep: &sweep,
+            finished: runs,
+            failed: Vec::new(),
+        };
+        // 101 − 100 and 13 − 10: mean 2, s / √2 = 1, t of 1 is 12.7062.
+        let paired = report.difference("late", "valid/loss/lm").unwrap();
+        let [low, high] = paired.interval.unwrap();
+        assert_eq!((paired.pairs, paired.mean), (2, 2.0));
+        assert!(
+            (low + 10.7062).abs() < 1e-4 && (high - 14.7062).abs() < 1e-4,
+            "{low} {high}"
+        );
+        assert_eq!(report.difference(CONTROL, "valid/loss/lm"), None);
+        assert_eq!(report.difference("late", "valid/route/steps_mean"), None);
+        let json = report.json();
+        let late = &json["rows"][1];
+        assert_eq!(
+            (&late["runs"], &late["from"], &late["to"]),
+            (&3.into(), &7.0.into(), &101.0.into())
+        );
+        assert_eq!(late["mean"], 121.0 / 3.0);
+        assert_eq!(late["minus_control"]["interval_95"], json!([low, high]));
+    }
 }

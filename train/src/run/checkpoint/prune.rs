@@ -118,4 +118,19 @@ mod tests {
         remove_run(&run, lock).unwrap();
         assert!(!run.path().exists() && elsewhere.exists());
     }
+
+    #[test]
+    fn without_a_best_one_only_the_newest_is_needed() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(root.path());
+        let saved: Vec<PathBuf> = (1..=3)
+            .map(|step| save(&run, &snapshot(step), 10).unwrap())
+            .collect();
+        assert_eq!(unneeded(&run, None).unwrap(), saved[..2]);
+        let best = Some(Best {
+            step: 3,
+            value: 1.0,
+        });
+        assert_eq!(unneeded(&run, best).unwrap(), saved[..2]);
+    }
 }

@@ -91,4 +91,25 @@ mod tests {
         saved(5);
         assert_eq!(steps(&run), [3, 4, 5]);
     }
+
+    #[test]
+    fn as_many_stay_as_were_asked_for_and_the_best_of_before_goes_with_its_rank() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(root.path());
+        let saved = |step: u64, keep_last, best: Option<u64>| {
+            let mut snapshot = snapshot(step);
+            snapshot.state.best = best.map(|step| Best { step, value: 1.0 });
+            save(&run, &snapshot, keep_last).unwrap();
+            steps(&run)
+        };
+        for step in 1..=4 {
+            saved(step, 4, None);
+        }
+        assert_eq!(saved(5, 4, None), [2, 3, 4, 5]);
+        assert_eq!(saved(6, 3, Some(2)), [2, 4, 5, 6]);
+        assert_eq!(saved(7, 3, Some(2)), [2, 5, 6, 7]);
+        // Another is the best now; at least two stay, whatever was asked for.
+        assert_eq!(saved(8, 3, Some(8)), [6, 7, 8]);
+        assert_eq!(saved(9, 1, Some(8)), [8, 9]);
+    }
 }

@@ -144,4 +144,42 @@ mod tests {
         state.stage_valid.insert("loss/lm".to_string(), f64::NAN);
         assert_eq!(state.not_finite().unwrap(), "stage_valid.loss/lm");
     }
+
+    #[test]
+    fn counters_beyond_what_a_training_can_reach_are_named() {
+        let name = |change: fn(&mut State)| {
+            let mut state = State {
+                step: 7,
+                ..State::default()
+            };
+            change(&mut state);
+            state.impossible().map(|(name, ..)| name)
+        };
+        assert_eq!(name(|_| ()), None);
+        assert_eq!(name(|state| state.tokens = MOST), None);
+        assert_eq!(name(|state| state.tokens = MOST + 1), Some("tokens"));
+        assert_eq!(
+            name(|state| state.stage_step = MOST + 1),
+            Some("stage_step")
+        );
+        assert_eq!(
+            name(|state| state.micro_batches = u64::MAX),
+            Some("micro_batches")
+        );
+        assert_eq!(
+            name(
+                |state| state.optimizer_times = [("a".to_string(), 7), ("b".to_string(), 3)].into()
+            ),
+            None
+        );
+        assert_eq!(
+            name(
+                |state| state.optimizer_times = [("a".to_string(), 3), ("b".to_string(), 8)].into()
+            ),
+            Some("optimizer_times")
+        );
+        assert_eq!(name(|state| state.wall_s = 0.0), None);
+        assert_eq!(name(|state| state.wall_s = -1e-9), Some("wall_s"));
+        assert_eq!(name(|state| state.wall_s = f64::NAN), Some("wall_s"));
+    }
 }
