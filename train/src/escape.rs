@@ -119,4 +119,31 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(&written).unwrap();
         assert_eq!(read, value);
     }
+
+    #[test]
+    fn of_all_characters_only_those_that_act_are_marked() {
+        // Controls, ends of lines and paragraphs, and whatever turns the direction of a line (Unicode's Bidi_Control).
+        let acts = |c: char| {
+            let turns = ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c)
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c);
+            c.is_control() || c == '\u{2028}' || c == '\u{2029}' || turns
+        };
+        for character in ('\0'..='\u{ffff}').chain(['👍', char::MAX]) {
+            let text = character.to_string();
+            let shown = terminal(&text);
+            assert_eq!(
+                shown != text,
+                acts(character),
+                "{:#x}",
+                u32::from(character)
+            );
+            assert!(!shown.contains(acts), "{:#x}", u32::from(character));
+            let is_layout = ['\n', '\t'].contains(&character);
+            let of_lines = if is_layout { &text } else { &shown };
+            assert_eq!(terminal_lines(&text), *of_lines);
+        }
+        // Unicode's pictures stand in the order of the controls.
+        assert_eq!(terminal("\0\u{1}\u{1f}\u{7f}\u{85}"), "␀␁␟␡\\u{85}");
+    }
 }

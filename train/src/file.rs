@@ -231,4 +231,19 @@ mod tests {
         assert!(error.to_string().ends_with(found), "{error}");
         open_own(&place.path().join("fresh")).unwrap();
     }
+
+    #[test]
+    fn a_stream_of_just_the_limit_is_read_and_one_byte_more_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("text");
+        fs::write(&path, "0123456789").unwrap();
+        assert_eq!(read_stream(&path, "a text", 10).unwrap(), "0123456789");
+        let error = read_stream(&path, "a text", 9).unwrap_err().to_string();
+        let found = "found more than 9 bytes, expected a text of at most 9 bytes";
+        assert!(error.ends_with(found), "{error}");
+        // The same file to write in: what it holds stays.
+        let mut own = open_own(&path).unwrap();
+        io::Write::write_all(&mut own, b"ab").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "ab23456789");
+    }
 }

@@ -57,4 +57,12 @@ mod tests {
         let text = complaint("[\"a\\nat line 1 column 2\\u001b\"]");
         assert!(!text.contains(char::is_control), "{text}");
     }
+
+    #[test]
+    fn only_what_is_longer_than_a_line_is_cut_and_between_characters() {
+        let just = "é".repeat(MOST_SHOWN);
+        assert_eq!(shortened(&just), just);
+        let long = format!("{just}é");
+        assert_eq!(shortened(&long), format!("{just}… (402 bytes)"));
+    }
 }

@@ -669,11 +669,9 @@ impl PlainPrefix<'_> {
                 among.push((keys, of_values, there[rows.clone()].to_vec()));
             }
             among.push((own[1].clone(), own[2].clone(), vec![true; SEQ]));
-            let join = |of: fn(&(Array2<f64>, Array2<f64>, Vec<bool>)) -> &Array2<f64>| {
-                let parts: Vec<_> = among.iter().map(|part| of(part).view()).collect();
-                ndarray::concatenate(Axis(0), &parts).expect("one width")
-            };
-            let (keys, of_values) = (join(|part| &part.0), join(|part| &part.1));
+            let join = |parts: Vec<_>| ndarray::concatenate(Axis(0), &parts).expect("one width");
+            let keys = join(among.iter().map(|part| part.0.view()).collect());
+            let of_values = join(among.iter().map(|part| part.1.view()).collect());
             let sees = |query: usize, key: usize| {
                 let (slot, token) = (key / SEQ, key % SEQ);
                 let added = if slot < kept.len() { bias } else { 0.0 };

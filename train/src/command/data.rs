@@ -311,4 +311,56 @@ mod tests {
         assert!(refuse_existing(&file, true).is_ok());
         assert!(refuse_existing(&directory.path().join("free"), false).is_ok());
     }
+
+    #[test]
+    fn a_stream_of_texts_has_its_number_and_its_labels_in_every_line() {
+        let routing: Vec<Value> = lines(SynthKind::Routing, 1, 9).collect();
+        let stories: Vec<Value> = lines(SynthKind::Story, 4, 9).collect();
+        assert_eq!((routing.len(), stories.len()), (9, 9));
+        for (index, (sample, line)) in routing.iter().zip(&stories).enumerate() {
+            assert_eq!(sample["index"], index);
+            assert_eq!(sample["difficulty"], index % 3);
+            let made = story(4, index as u64);
+            let expected = json!({
+                "text": made.text, "task": "story", "difficulty": index % 4, "index": index, "events": made.events
+            });
+            assert_eq!(*line, expected);
+        }
+        assert_eq!(routing[0]["text"], "copy: 2 9 1 4 -> 2 9 1 4");
+        assert_eq!(routing[3]["route"]["type"], "skip");
+    }
+
+    #[test]
+    fn the_table_of_a_split_has_its_numbers_behind_their_names() {
+        let split = SplitStatistics {
+            documents: 2,
+            tokens: 10,
+            bytes: 4,
+            tokens_per_byte: 2.5,
+            unknown: 1,
+            unknown_share: 0.1,
+            distinct_ids: 3,
+            duplicates: 5,
+            also_in_train: 6,
+            difficulties: [("0".to_string(), 7), ("none".to_string(), 8)].into(),
+            tasks: [("copy".to_string(), 9)].into(),
+        };
+        let table = table("valid", &split, 260);
+        let rows: Vec<&str> = table.lines().map(str::trim).collect();
+        let row = |name: &str, value: &str| format!("{name:<16}{value}");
+        let expected = [
+            "valid".to_string(),
+            row("documents", "2"),
+            row("tokens", "10"),
+            row("bytes", "4"),
+            row("tokens per byte", "2.5000"),
+            row("<unk>", "1 (10.00 %)"),
+            row("ids in use", "3 of 260"),
+            row("duplicates", "5"),
+            row("also in train", "6"),
+            row("difficulties", "0 7, none 8"),
+            row("tasks", "copy 9"),
+        ];
+        assert_eq!(rows, expected);
+    }
 }

@@ -342,3 +342,89 @@ fn answer(
     }));
     print(&aligned(&table))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::shard::tests::split_of_lines;
+
+    const LINES: [&str; 5] = ["abab", "\u{e9}a", "b", "abc", "ab"];
+    const END: u32 = 257;
+
+    fn text(start: Option<u32>) -> Text {
+        Text {
+            start,
+            never: vec![start.unwrap_or(256), 258],
+            vocabulary: 260,
+            token_bytes: (0..260).map(|id| u32::from(id < 256)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_sum_over_all_targets_of_all_documents() {
+        let split = Split::open(split_of_lines(&LINES)).unwrap();
+        for start in [Some(256), Some(END), None] {
+            let text = text(start);
+            let sequences = text.sequences(&split);
+            let predictable = text.predictable(&sequences);
+            for order in 1..=4 {
+                let of_train = sequences.iter().map(Vec::as_slice);
+                let model = KneserNey::count(predictable.clone(), order, of_train);
+                let row = measure(&model, order, &text, &split).unwrap();
+                let mut documents = Vec::new();
+                let mut bytes = 0;
+                for line in LINES {
+                    let ids = line.bytes().map(u32::from).chain([END]);
+                    // The symbol in front has an id behind all others.
+                    let ids: Vec<u32> = start.map(|_| 260).into_iter().chain(ids).collect();
+                    // All that came before is the context.
+                    let nats = (1..ids.len()).map(|place| model.nats(&ids[..place], ids[place]));
+                    documents.push((nats.sum::<f64>(), ids.len() as u64 - 1));
+                    // Without a symbol the first byte is context only.
+                    bytes += line.len() as u64 - u64::from(start.is_none());
+                }
+                let nats: f64 = documents.iter().map(|(nats, _)| nats).sum();
+                let targets = if start.is_some() { 18 } else { 13 };
+                assert_eq!((row.targets, row.documents, row.bytes), (targets, 5, bytes));
+                assert!((row.nats - nats).abs() < 1e-9, "order {order}");
+                assert!((row.loss() - nats / targets as f64).abs() < 1e-12);
+                let bits = row.bits_per_byte().unwrap();
+                assert!((bits - nats / 2f64.ln() / bytes as f64).abs() < 1e-12);
+                assert_eq!(row.standard_error, ratio_standard_error(&documents));
+                assert_eq!((row.order, row.stored), (order, model.stored_ngrams()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_nothing_predicts_is_the_symbol_in_front_and_padding() {
+        let split = Split::open(split_of_lines(&LINES)).unwrap();
+        let of = |start| {
+            let text = text(start);
+            text.predictable(&text.sequences(&split))
+        };
+        for (start, length, never) in [
+            (Some(256), 261, &[256, 258, 260][..]),
+            // A symbol that also ends documents is predicted there.
+            (Some(END), 261, &[258, 260]),
+            (None, 260, &[256, 258]),
+        ] {
+            let predictable = of(start);
+            assert_eq!(predictable.len(), length);
+            let found: Vec<usize> = (0..length).filter(|&id| !predictable[id]).collect();
+            assert_eq!(found, never, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_from_one_to_sixteen() {
+        for orders in [&[][..], &[1], &[16], &[3, 2, 1]] {
+            assert!(check_orders(orders).is_ok());
+        }
+        for orders in [&[0][..], &[17], &[1, 17]] {
+            let error = check_orders(orders).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("expected 1 to 16"), "{error}");
+        }
+    }
+}

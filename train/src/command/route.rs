@@ -221,3 +221,85 @@ impl Walk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trained::tests::kept;
+    use super::*;
+
+    fn walked(trained: &Trained, text: Option<&str>) -> RouteReport {
+        let walk = Walk {
+            trained,
+            text: text.map(str::to_string),
+            sequences: 3,
+            tokens: 0,
+        };
+        device::run(&trained.device, walk).unwrap()
+    }
+
+    /// Nats, targets and tokens of the first validation split, batch by batch.
+    struct Losses<'a>(&'a Trained);
+
+    impl Task for Losses<'_> {
+        type Output = [f64; 3];
+
+        fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<[f64; 3], Error> {
+            let Trained {
+                recipe, tokenizer, ..
+            } = self.0;
+            let model: Decoder<B::InnerBackend> = self.0.model(&device)?;
+            let first = &recipe.data.valid[0];
+            let splits = [(first.name.clone(), first.path.as_path())];
+            let data = ValidationData::open(&splits, &recipe.data, 4, 0, None, tokenizer)?;
+            let mut sums = [0.0; 3];
+            for batch in data.on(self.0.route()).batches() {
+                sums[0] += model.measure(&batch).0.nats;
+                sums[1] += batch.targets() as f64;
+                sums[2] += (batch.host.batch * batch.host.seq) as f64;
+            }
+            Ok(sums)
+        }
+    }
+
+    #[test]
+    fn a_report_on_data_is_the_sum_of_all_of_its_passes() {
+        let trained = kept("ladder");
+        let report = walked(&trained, None);
+        let [nats, targets, tokens] = device::run(&trained.device, Losses(&trained)).unwrap();
+        let Passes { nats: found, .. } = report.passes;
+        assert!((found - nats).abs() < 1e-4 * nats, "{found} and {nats}");
+        assert_eq!(
+            (report.passes.targets as f64, report.passes.tokens as f64),
+            (targets, tokens)
+        );
+        assert_eq!(report.counts.tokens as f64, targets);
+        assert_eq!(report.sequences.len(), 3);
+    }
+
+    #[test]
+    fn the_same_text_twice_costs_twice_as_much() {
+        let trained = kept("ladder");
+        // As long as the context, so that the second half is a pass of its own, and like the first.
+        let text = "copy: 1 2 3 -> 1 2 3 ".repeat(3)[..48].to_string();
+        let [once, twice] = [1, 2].map(|times| walked(&trained, Some(&text.repeat(times))));
+        assert_eq!((once.passes.tokens, once.counts.tokens), (48, 48));
+        assert_eq!((twice.passes.tokens, twice.counts.tokens), (96, 96));
+        assert_eq!(
+            twice.passes.flops.unwrap(),
+            2.0 * once.passes.flops.unwrap()
+        );
+        assert_eq!(
+            twice.passes.baseline_flops,
+            2.0 * once.passes.baseline_flops
+        );
+        assert_eq!(
+            twice.sequences,
+            [&once.sequences[..], &once.sequences].concat()
+        );
+        assert_eq!(once.sequences[0].len(), 48);
+        assert_eq!(
+            (once.sequences[0][0].text.as_str(), once.passes.targets),
+            ("c", 0)
+        );
+    }
+}

@@ -242,3 +242,96 @@ impl Task for Continue<'_> {
         (0..arguments.n).map(sample).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Verb};
+    use clap::Parser;
+
+    fn refusal(flags: &[&str]) -> Option<String> {
+        let typed = ["nerve", "sample", "run"].iter().chain(flags);
+        let Verb::Sample(arguments) = Cli::parse_from(typed).verb else {
+            panic!("another verb")
+        };
+        check(&arguments).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn bounds_of_the_draw_are_those_that_can_be_drawn_with() {
+        for flags in [
+            ["--temperature", "0"],
+            ["--temperature", "100"],
+            ["--top-p", "1"],
+            ["--top-p", "0.001"],
+            ["--min-p", "0"],
+            ["--min-p", "1"],
+        ] {
+            assert_eq!(refusal(&flags), None, "{flags:?}");
+        }
+        for flags in [
+            ["--temperature", "-0.1"],
+            ["--temperature", "inf"],
+            ["--temperature", "nan"],
+            ["--top-p", "0"],
+            ["--top-p", "1.01"],
+            ["--top-p", "nan"],
+        ] {
+            let refusal = refusal(&flags).unwrap();
+            assert!(
+                refusal.starts_with(&format!("command line: {}: found", flags[0])),
+                "{refusal}"
+            );
+        }
+        for min_p in ["--min-p=-0.1", "--min-p=1.01", "--min-p=nan"] {
+            assert!(
+                refusal(&[min_p])
+                    .unwrap()
+                    .contains("expected a number from 0 to 1")
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_tokens_of_a_prompt_are_counted_apart() {
+        let mut facts = PromptFacts::default();
+        [3, 7, 3, 9].into_iter().for_each(|id| facts.add(id, 3));
+        assert_eq!((facts.tokens, facts.unknown), (4, 2));
+    }
+
+    #[test]
+    fn no_token_is_no_prompt() {
+        assert!(check_prompt(&[0]).is_ok());
+        assert_eq!(check_prompt(&[]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn every_continuation_has_draws_of_its_own() {
+        let trained = super::super::trained::tests::kept("ladder");
+        let typed = [
+            "nerve", "sample", "run", "--seed", "5", "--tokens", "7", "--top-k", "3", "--min-p",
+            "0.25",
+        ];
+        let Verb::Sample(mut arguments) = Cli::parse_from(typed).verb else {
+            panic!("another verb")
+        };
+        arguments.top_p = 0.5;
+        for index in 0..3 {
+            let of = how(&trained, &arguments, index);
+            let sampling = Sampling {
+                temperature: 1.0,
+                top_k: 3,
+                top_p: 0.5,
+                min_p: 0.25,
+                seed: random::key(5, "continuation", index),
+            };
+            assert_eq!((of.sampling, of.n_tokens, of.context), (sampling, 7, 48));
+            assert_eq!(of.at_end, crate::task::AtEnd::Stop);
+        }
+        arguments.ignore_end = true;
+        assert_ne!(
+            how(&trained, &arguments, 0).at_end,
+            crate::task::AtEnd::Stop
+        );
+    }
+}

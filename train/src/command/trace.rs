@@ -219,3 +219,138 @@ fn otherwise(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trained::tests::kept;
+    use super::*;
+    use crate::task::{Core, Signal};
+    use burn::tensor::backend::Backend;
+
+    /// Looks at the graph that is kept, with a text.
+    struct Look<'a, F>(&'a Trained, F);
+
+    impl<F: FnOnce(Subject<'_>)> Task for Look<'_, F> {
+        type Output = ();
+
+        fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
+            let model: Decoder<B::InnerBackend> = self.0.model(&device)?;
+            look(self.0, &model, self.1);
+            Ok(())
+        }
+    }
+
+    fn look<B: Backend>(trained: &Trained, model: &Decoder<B>, with: impl FnOnce(Subject<'_>)) {
+        let Decoder::BriLlm(signal) = model else {
+            panic!("a graph is kept")
+        };
+        let signal: &Signal<B> = signal;
+        let core: &mut Core = &mut signal.write();
+        let tokens = begun(
+            &trained.tokenizer,
+            trained.recipe.data.start(),
+            "One cat was near.",
+        );
+        with(Subject::new(trained, core, Some(tokens), 3, 0));
+    }
+
+    #[test]
+    fn what_if_compares_each_step_with_the_same_step_of_the_other_text() {
+        let trained = kept("brillm");
+        let check = |subject: Subject<'_>| {
+            let tokens = subject.tokens.clone().unwrap();
+            let steps = subject.trace(&tokens, &BTreeSet::new());
+            // Positions count from 1.
+            for positions in [vec![1], vec![4], vec![2, 5, 6]] {
+                let places: BTreeSet<usize> = positions.iter().map(|n| n - 1).collect();
+                let first = places.first().copied().unwrap();
+                let dropped =
+                    otherwise(&subject, &tokens, &steps, &WhatIf::Drop(positions.clone()));
+                let after = subject.trace(&tokens, &places);
+                // The step at a dropped token is the first that misses its signal.
+                let found: Vec<usize> = dropped.steps.iter().map(|step| step.position).collect();
+                assert_eq!(found, (first + 1..=tokens.len()).collect::<Vec<_>>());
+                for step in &dropped.steps {
+                    let nats =
+                        |steps: &[Step]| steps[step.position - 1].truth.map(|truth| truth.nats);
+                    assert_eq!(
+                        step.nats,
+                        nats(&steps).zip(nats(&after)).map(|(a, b)| [a, b])
+                    );
+                }
+                let removed = otherwise(&subject, &tokens, &steps, &WhatIf::Remove(positions));
+                let kept = |place: &usize| !places.contains(place);
+                let shorter: Vec<u32> = (0..tokens.len())
+                    .filter(kept)
+                    .map(|place| tokens[place])
+                    .collect();
+                let after = subject.trace(&shorter, &BTreeSet::new());
+                let mut expected = Vec::new();
+                for place in first + 1..tokens.len() {
+                    if kept(&place) && kept(&(place + 1)) {
+                        let other = &after[(0..place).filter(kept).count()];
+                        assert_eq!(other.token, tokens[place]);
+                        let nats = steps[place].truth.zip(other.truth);
+                        expected.push((
+                            place + 1,
+                            tokens[place],
+                            nats.map(|(a, b)| [a.nats, b.nats]),
+                        ));
+                    }
+                }
+                let found: Vec<_> = removed
+                    .steps
+                    .iter()
+                    .map(|step| (step.position, step.token, step.nats))
+                    .collect();
+                assert_eq!(found, expected);
+            }
+        };
+        device::run(&trained.device, Look(&trained, check)).unwrap();
+    }
+
+    #[test]
+    fn an_edge_that_was_left_out_is_there_again_and_its_worth_is_the_change() {
+        let trained = kept("brillm");
+        let check = |mut subject: Subject<'_>| {
+            let tokens = subject.tokens.clone().unwrap();
+            let pair = (tokens[2], tokens[3]);
+            let before = subject.core.model.parameters.clone();
+            let ablation = Ablation::new(&mut subject, pair)
+                .unwrap()
+                .expect("an edge of its own");
+            assert!(subject.core.model.parameters == before);
+            let nats = subject.nats(&tokens);
+            let valid = subject.validation().unwrap();
+            for measured in &ablation.measured {
+                let replacement = match measured.by {
+                    "zero" => brillm::explain::Replacement::Zero,
+                    _ => brillm::explain::Replacement::BackOff,
+                };
+                let sequences = match measured.on {
+                    "text" => std::slice::from_ref(&tokens),
+                    _ => &valid[..],
+                };
+                let all = |subject: &Subject<'_>| -> f64 {
+                    sequences
+                        .iter()
+                        .flat_map(|tokens| subject.nats(tokens))
+                        .sum()
+                };
+                let (old, _) = (
+                    all(&subject),
+                    replace(&mut subject.core.model, pair, replacement),
+                );
+                let new = all(&subject);
+                subject.core.model.parameters = before.clone();
+                let sum = &measured.parts[0];
+                assert!((sum.before - old).abs() < 1e-6 && (sum.after - new).abs() < 1e-6);
+                let targets: usize = sequences.iter().map(|tokens| tokens.len() - 1).sum();
+                assert_eq!(sum.tokens, targets as u64);
+            }
+            assert_eq!(ablation.measured.len(), 4);
+            assert_eq!(ablation.measured[0].parts[0].tokens, nats.len() as u64);
+        };
+        device::run(&trained.device, Look(&trained, check)).unwrap();
+    }
+}

@@ -165,3 +165,40 @@ fn newest(run: &RunDirectory) -> Result<Loaded, Error> {
         Error::Invalid(problem.advise("let `nerve fit` reach its first checkpoint"))
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::fs;
+
+    /// One of two small runs that are kept: `ladder`, a routed decoder in its third stage, or `brillm`, a graph.
+    pub fn kept(run: &str) -> Trained {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/runs");
+        let place = tempfile::tempdir().unwrap();
+        copy(&kept.join(run), &place.path().join(run));
+        // Counts that are not where they were are looked for in the run alone.
+        let own = place.path().join(run).join("bigrams.safetensors");
+        fs::copy(kept.join("stories/bigrams.safetensors"), own).unwrap();
+        let source = cli::Source {
+            run: place.path().join(run).display().to_string(),
+            root: place.path().to_path_buf(),
+            best: false,
+            device: None,
+            data: vec![kept.join("data"), kept.join("stories")],
+            json: false,
+        };
+        Trained::open(&source).unwrap()
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let to = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                copy(&entry.path(), &to);
+            } else {
+                fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+}

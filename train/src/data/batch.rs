@@ -76,12 +76,17 @@ mod tests {
                     stride: None,
                     full_only: false,
                 };
-                Windows::new(split.clone(), cut, Arc::new(vec![1; 260])).unwrap()
+                let windows = Windows::new(split.clone(), cut, Arc::new(vec![1; 260]));
+                windows.unwrap().graded(Some(vec![Some(2), None]))
             })
             .into();
         let ids = [(1, 3), (0, 0)];
         let host = collect(&sources, &ids, vec![3, 4]);
         assert_eq!((host.batch, host.seq), (2, 5));
+        assert_eq!(host.ids, ids);
+        assert_eq!(host.sequences, [3, 4]);
+        // The third window apart is the rest of the first document's, the fourth is the other document.
+        assert_eq!(host.difficulty, [None, Some(2)]);
         for (row, (source, index)) in ids.into_iter().enumerate() {
             let window = sources[source].get(index);
             assert_eq!(host.inputs[row * 5..][..5], window.inputs);

@@ -269,4 +269,46 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn pairs_are_counted_within_documents_and_behind_the_symbol_only() {
+        let lines = ["abab", "b", "bba"];
+        let split = Split::open(split_of_lines(&lines)).unwrap();
+        let end = split.specials().end.unwrap();
+        for start in [None, split.specials().begin, Some(end)] {
+            let bigrams = Bigrams::count(&split, start);
+            let mut by_hand: std::collections::BTreeMap<(u32, u32), u32> = Default::default();
+            for line in lines {
+                let text = line.bytes().map(u32::from).chain([end]);
+                let all: Vec<u32> = start.into_iter().chain(text).collect();
+                all.windows(2)
+                    .for_each(|pair| *by_hand.entry((pair[0], pair[1])).or_default() += 1);
+            }
+            assert_eq!(bigrams.counts.pairs(), by_hand.len());
+            for (&(from, to), &count) in &by_hand {
+                assert_eq!(bigrams.counts.count(from, to), count, "{from} {to}");
+            }
+            // The symbol in front is context, and not seen.
+            assert_eq!(bigrams.counts.tokens[end as usize], 3);
+            assert_eq!(bigrams.counts.tokens[256], 0);
+        }
+        let hashes =
+            [None, Some(256), Some(257)].map(|start| Bigrams::count(&split, start).sha256());
+        assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2] && hashes[0] != hashes[2]);
+    }
+
+    #[test]
+    fn coverage_is_the_share_of_pairs_that_were_seen_often_enough() {
+        let counted = Split::open(split_of_lines(&["abab", "ab"])).unwrap();
+        // a b, b c, c </s>; a b, b a, a b, b </s>: of seven, a b was seen three times, b a and b </s> once and twice.
+        let other = Split::open(split_of_lines(&["abc", "abab"])).unwrap();
+        let bigrams = Bigrams::count(&counted, None);
+        let of = |min_count| bigrams.coverage(&other, min_count);
+        let expected = [5.0, 4.0, 3.0, 0.0].map(|seen: f64| seen / 7.0);
+        assert_eq!([1, 2, 3, 4].map(of), expected);
+        // Behind the symbol each document has one pair more, and <s> a was seen twice.
+        let bigrams = Bigrams::count(&counted, Some(256));
+        assert_eq!(bigrams.coverage(&other, 1), 7.0 / 9.0);
+        assert_eq!(bigrams.coverage(&other, 3), 3.0 / 9.0);
+    }
 }

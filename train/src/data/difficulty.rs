@@ -171,7 +171,8 @@ pub fn in_thirds(losses: &[(f64, u64)]) -> Vec<MeasuredDocument> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shard::tests::split_of_lines;
+    use super::super::shard::tests::{prepared, split_of_lines};
+    use super::super::tokenizer::{Kind, Tokenizer};
     use super::*;
     use std::fs;
 
@@ -232,5 +233,78 @@ mod tests {
         assert_eq!(known, Some(vec![Some(0), Some(1)]));
         fs::write(&path, "{").unwrap();
         assert_eq!(source.of_documents(&split).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn labels_are_those_of_the_documents_and_none_is_above_hard() {
+        let bytes = Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap();
+        let record = |label: &str| format!("{{\"text\": \"ab\", \"difficulty\": {label}}}");
+        let lines = ["2", "null", "0", "1", "3", "300"].map(record);
+        let directory = prepared(&bytes, "t.jsonl", &lines.join("\n"), 0.0);
+        let split = Split::open(directory.join("train.bin")).unwrap();
+        let labels = DifficultySource::Label.of_documents(&split).unwrap();
+        let expected = [Some(2), None, Some(0), Some(1), Some(2), Some(2)];
+        assert_eq!(labels, Some(expected.to_vec()));
+        for source in [DifficultySource::None, DifficultySource::TokenRank] {
+            assert_eq!(source.of_documents(&split).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn thirds_are_as_even_as_they_can_be_and_rise_with_the_mean_loss() {
+        for n in 1..40u64 {
+            // Means in an order that is none: those of i * 7 mod 41, over as many targets as it takes.
+            let mean = |i: u64| ((i * 7) % 41) as f64 + 1.0;
+            let losses: Vec<(f64, u64)> = (0..n)
+                .map(|i| (mean(i) * (i % 5 + 1) as f64, i % 5 + 1))
+                .collect();
+            let documents = in_thirds(&losses);
+            let count = |grade| documents.iter().filter(|d| d.difficulty == grade).count() as u64;
+            // The first of n is at rank 0, so the easy third has what is left over, then the medium one.
+            assert_eq!(
+                [0, 1, 2].map(count),
+                [n.div_ceil(3), (n + 1) / 3, n / 3],
+                "{n}"
+            );
+            for (i, one) in (0..).zip(&documents) {
+                assert_eq!((one.nats, one.targets), losses[i]);
+                for other in documents
+                    .iter()
+                    .filter(|other| one.difficulty < other.difficulty)
+                {
+                    assert!(one.nats / one.targets as f64 <= other.nats / other.targets as f64);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_measured_grade_is_at_most_hard_and_belongs_to_a_split_of_as_many_documents() {
+        let split = Split::open(split_of_lines(&["abc", "de"])).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("difficulty.json");
+        let of = |grades: &[u8]| {
+            let document = |&difficulty: &u8| MeasuredDocument {
+                nats: 1.0,
+                targets: 2,
+                difficulty,
+            };
+            let measured = MeasuredSplit {
+                path: "a.bin".to_string(),
+                documents: grades.iter().map(document).collect(),
+            };
+            let measurement = Measurement {
+                schema: 1,
+                run: "r".to_string(),
+                step: 1,
+                splits: [(split.sha256().to_string(), measured)].into(),
+            };
+            fs::write(&path, serde_json::to_string(&measurement).unwrap()).unwrap();
+            DifficultySource::File { path: path.clone() }.of_documents(&split)
+        };
+        assert_eq!(of(&[7, 1]).unwrap(), Some(vec![Some(2), Some(1)]));
+        for grades in [&[0][..], &[0, 1, 2]] {
+            assert_eq!(of(grades).unwrap_err().exit_code(), 3);
+        }
     }
 }

@@ -1032,4 +1032,34 @@ mod tests {
             assert!(error.to_string().contains(found), "{error}");
         }
     }
+
+    #[test]
+    fn documents_are_numbered_one_by_one_and_have_labels_of_their_own() {
+        let lines = [
+            r#"{"text": "a", "task": "x", "difficulty": 1}"#,
+            r#"{"text": ""}"#,
+            r#"{"text": "b"}"#,
+            r#"{"text": "c\ud800\udfff\ud800d", "task": null, "difficulty": 0}"#,
+        ];
+        let rules = rules(DocumentRule::Line, BadUtf8::Replace);
+        let mut reader = open("t.jsonl", lines.join("\n").as_bytes(), &rules, None);
+        let documents: Vec<Document> = reader.by_ref().map(Result::unwrap).collect();
+        let facts = |it: &Document| (it.index, it.text.clone(), it.task.clone(), it.difficulty);
+        let found: Vec<_> = documents.iter().map(facts).collect();
+        let expected = [
+            (0, "a".to_string(), Some("x".to_string()), Some(1)),
+            (1, "b".to_string(), None, None),
+            (2, "c\u{103ff}\u{fffd}d".to_string(), None, Some(0)),
+        ];
+        assert_eq!(found, expected);
+        let counts = reader.counts();
+        assert_eq!(
+            (counts.lines, counts.empty_texts, counts.characters_replaced),
+            (4, 1, 1)
+        );
+        let twice = br#"{"text": "\ud800 \udc00"}"#;
+        let mut reader = open("t.jsonl", twice, &rules, None);
+        assert_eq!(reader.next().unwrap().unwrap().text, "\u{fffd} \u{fffd}");
+        assert_eq!(reader.counts().characters_replaced, 2);
+    }
 }

@@ -258,6 +258,11 @@ mod tests {
             ),
             (
                 "260",
+                "0",
+                "tokenizer.vocabulary_size: found 0, expected 1 to",
+            ),
+            (
+                "260",
                 "16777216",
                 "tokenizer.vocabulary_size: found 16777216, expected 1 to",
             ),
@@ -307,5 +312,26 @@ mod tests {
             assert_eq!(error.exit_code(), 3);
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_directory_of_before_says_nothing_of_spans_and_parsed_its_specials() {
+        let path = super::super::shard::tests::split_of_lines(&["ab"]);
+        let file = path.with_file_name("manifest.json");
+        let written = Manifest::load(path.parent().unwrap()).unwrap();
+        assert_eq!(
+            (written.has_spans, written.specials),
+            (true, SpelledSpecials::Text)
+        );
+        let mut value: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        let object = value.as_object_mut().unwrap();
+        assert!(object.remove("has_spans").is_some() && object.remove("specials").is_some());
+        fs::write(&file, value.to_string()).unwrap();
+        let older = Manifest::load(path.parent().unwrap()).unwrap();
+        assert_eq!(
+            (older.has_spans, older.specials),
+            (false, SpelledSpecials::Parse)
+        );
     }
 }

@@ -797,6 +797,12 @@ mod tests {
         }
         // Four counts of three would make the second discount negative.
         assert_eq!(Discounts::estimate([2, 1, 4, 1]), None);
+        // Three counts of four make the third 0, which is within bounds; four of them would make it negative.
+        assert_eq!(
+            Discounts::estimate([4, 2, 2, 3]),
+            Some(Discounts([0.5, 0.5, 0.0]))
+        );
+        assert_eq!(Discounts::estimate([4, 2, 2, 4]), None);
     }
 
     #[test]

@@ -227,4 +227,80 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn each_source_is_read_epoch_by_epoch_in_an_order_of_its_own() {
+        let (lengths, weights) = ([7, 7, 3], [3.0, 2.0, 1.0]);
+        let mixture = Mixture::new(&lengths, &weights, 5).unwrap();
+        let mut visits = [0; 3];
+        for sequence in 0..6 * 40 {
+            let Place {
+                source,
+                epoch,
+                window,
+            } = mixture.place(sequence);
+            let (length, visit) = (lengths[source], visits[source]);
+            // Runs that were made resume in this order, so it is a promise to the bit.
+            let key = random::key(5, &format!("order/{source}"), visit / length);
+            let expected = Permutation::new(length, key).get(visit % length);
+            assert_eq!((epoch, window), (visit / length, expected), "{sequence}");
+            visits[source] += 1;
+        }
+        assert_eq!(visits, [120, 80, 40]);
+        assert_eq!(mixture.shares(), [0.5, 2.0 / 6.0, 1.0 / 6.0]);
+    }
+
+    #[test]
+    fn another_seed_is_another_order() {
+        let order = |seed| -> Vec<u64> {
+            let mixture = Mixture::new(&[50], &[1.0], seed).unwrap();
+            (0..50)
+                .map(|sequence| mixture.place(sequence).window)
+                .collect()
+        };
+        assert_eq!(order(1), order(1));
+        assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn no_source_is_ever_a_slot_behind_its_share() {
+        for weights in [
+            &[1.0, 1.0][..],
+            &[5.0, 3.0, 1.0],
+            &[0.61, 0.29, 0.07, 0.03],
+            &[10.0, 1.0, 1.0, 1.0, 1.0],
+        ] {
+            let mixture = Mixture::new(&vec![4; weights.len()], weights, 1).unwrap();
+            let total: f64 = weights.iter().sum();
+            let mut given = vec![0.0; weights.len()];
+            for sequence in 0..300 {
+                given[mixture.place(sequence).source] += 1.0;
+                for (given, weight) in given.iter().zip(weights) {
+                    let share = (sequence + 1) as f64 * weight / total;
+                    assert!(given > &(share - 1.0), "{weights:?} at {sequence}");
+                }
+            }
+            let shares = mixture.shares();
+            let sum: f64 = shares.iter().sum();
+            assert!((sum - 1.0).abs() < 1e-12);
+            for (share, weight) in shares.iter().zip(weights) {
+                assert!((share - weight / total).abs() < 1e-3, "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn slots_that_cannot_be_exact_go_by_the_largest_remainder() {
+        // 333.4, 333.4 and 333.2 of 1000: one is missing from the whole parts, and the first of the largest rests gets it.
+        let counts = slot_counts(&[1000.2, 1000.2, 999.6]);
+        assert_eq!(counts, [334, 333, 333]);
+        // As many sources as slots: each has one, whatever it weighs.
+        let mut weights = vec![1e-9; SLOTS_MAX];
+        weights[0] = 1.0;
+        assert_eq!(slot_counts(&weights), vec![1; SLOTS_MAX]);
+        assert!(Mixture::new(&[1; 1001], &[1.0; 1001], 1).is_err());
+        assert!(Mixture::new(&[], &[], 1).is_err());
+        let error = Mixture::new(&[1, 0], &[1.0, 1.0], 1).unwrap_err();
+        assert!(error.to_string().contains("data.train[1].path"), "{error}");
+    }
 }

@@ -104,4 +104,23 @@ mod tests {
         let permutation = Permutation::new(1 << 62, 3);
         assert!(permutation.get(u64::MAX >> 2) < 1 << 62);
     }
+
+    /// Runs resume in the order they began with, so a key means the same numbers for ever.
+    #[test]
+    fn a_key_means_the_order_that_it_always_meant() {
+        let order = |n, key| -> Vec<u64> {
+            let permutation = Permutation::new(n, key);
+            (0..6).map(|index| permutation.get(index)).collect()
+        };
+        assert_eq!(order(1000, 7), [501, 447, 495, 881, 940, 822]);
+        let large = [
+            569_903_714_455,
+            391_193_254_552,
+            514_084_140_675,
+            305_173_824_019,
+            669_729_810_702,
+            417_892_858_099,
+        ];
+        assert_eq!(order(1 << 40, 7), large);
+    }
 }

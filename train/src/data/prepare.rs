@@ -673,4 +673,124 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn who_goes_to_validation_depends_on_seed_and_number_and_is_the_share_asked_for() {
+        let lines: String = (0..300).map(|i| format!("{i:03}\n")).collect();
+        let (first, second) = lines.split_at(600);
+        let held_out = |seed: u64, fraction: f64| -> Vec<u64> {
+            let directory = tempfile::tempdir().unwrap();
+            // Numbers go on from file to file.
+            let mut preparation =
+                preparation(directory.path(), &[("a.txt", first), ("b.txt", second)]);
+            preparation.reading.document = DocumentRule::Line;
+            (preparation.seed, preparation.valid_fraction) = (seed, fraction);
+            let manifest = preparation.plan().unwrap().run().unwrap();
+            let documents: Vec<u64> = manifest
+                .sources
+                .iter()
+                .map(|source| source.documents)
+                .collect();
+            assert_eq!(documents, [150, 150]);
+            let text = text_of(directory.path(), "valid");
+            let numbers = text.as_bytes().chunks(3);
+            numbers
+                .map(|number| std::str::from_utf8(number).unwrap().parse().unwrap())
+                .collect()
+        };
+        let by_hand = |seed: u64, fraction: f64| -> Vec<u64> {
+            let draw =
+                |number: &u64| random::uniform(random::key(seed, "split", *number), 0) < fraction;
+            (0..300).filter(draw).collect()
+        };
+        for (seed, fraction) in [(1, 0.1), (2, 0.1), (1, 0.8)] {
+            assert_eq!(held_out(seed, fraction), by_hand(seed, fraction));
+        }
+        // What is held out with a small share is held out with a larger one.
+        let (small, large) = (by_hand(1, 0.1), by_hand(1, 0.8));
+        assert!(small.iter().all(|number| large.contains(number)));
+        assert_ne!(small, by_hand(2, 0.1));
+    }
+
+    #[test]
+    fn files_are_whole_documents_without_an_end_and_lines_have_one_unless_it_is_said() {
+        for (rule, asked, has_end) in [
+            (DocumentRule::File, None, false),
+            (DocumentRule::File, Some(true), true),
+            (DocumentRule::Line, None, true),
+            (DocumentRule::Line, Some(false), false),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut preparation =
+                preparation(directory.path(), &[("a.txt", "ab\ncd"), ("b.txt", "e")]);
+            preparation.reading.document = rule;
+            preparation.end_of_document = asked;
+            preparation.valid_fraction = 0.0;
+            let manifest = preparation.plan().unwrap().run().unwrap();
+            let split = Split::open(directory.path().join("out/train.bin")).unwrap();
+            let end = [257].repeat(usize::from(has_end));
+            let documents: &[&[u32]] = match rule {
+                DocumentRule::Line => &[&[97, 98], &[99, 100], &[101]],
+                _ => &[&[97, 98, 10, 99, 100], &[101]],
+            };
+            let expected: Vec<u32> = documents
+                .iter()
+                .flat_map(|ids| [ids, &end[..]].concat())
+                .collect();
+            assert_eq!(split.tokens(0..split.len()), expected);
+            assert_eq!(split.documents().len(), documents.len());
+            assert_eq!(
+                (
+                    split.documents().last().unwrap().source,
+                    manifest.end_of_document
+                ),
+                (1, has_end)
+            );
+            let tokens: u64 = manifest.sources.iter().map(|source| source.tokens).sum();
+            assert_eq!(tokens, expected.len() as u64);
+            assert_eq!(manifest.splits.len(), 1);
+        }
+    }
+
+    #[test]
+    fn every_text_file_is_divided_by_its_own_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut preparation = preparation(
+            directory.path(),
+            &[("a.txt", "abcdefghij"), ("b.txt", "uvwxyz")],
+        );
+        // floor(10 * 0.75) = 7 and floor(6 * 0.75) = 4 bytes for training.
+        preparation.valid_fraction = 0.25;
+        preparation.plan().unwrap().run().unwrap();
+        assert_eq!(text_of(directory.path(), "train"), "abcdefguvwx");
+        assert_eq!(text_of(directory.path(), "valid"), "hijyz");
+    }
+
+    #[test]
+    fn a_document_in_pieces_is_one_document_with_one_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = |text: &str| format!("{{\"text\": \"{text}\"}}\n");
+        // More than a MiB of lines, so that it comes in pieces, between two short ones.
+        let long = "0123456789abcde\\n".repeat(70_000);
+        let text = record("a") + &record(&long) + &record("b");
+        let mut preparation = preparation(directory.path(), &[("a.jsonl", &text)]);
+        preparation.split = Some(SplitRule::Every);
+        preparation.valid_fraction = 0.5;
+        preparation.reading.max_line_bytes = 4 << 20;
+        let manifest = preparation.plan().unwrap().run().unwrap();
+        assert_eq!(manifest.sources[0].documents, 3);
+        let open = |name: &str| Split::open(directory.path().join("out").join(name)).unwrap();
+        let (train, valid) = (open("train.bin"), open("valid.bin"));
+        assert_eq!(valid.tokens(0..valid.len()), [97, 257, 98, 257]);
+        assert_eq!((train.documents().len(), train.len()), (1, 16 * 70_000 + 1));
+        assert_eq!(train.documents()[0].bytes, 16 * 70_000);
+        let ends = train
+            .tokens(0..train.len())
+            .into_iter()
+            .filter(|id| *id == 257);
+        assert_eq!(
+            (ends.count(), train.tokens(train.len() - 1..train.len())),
+            (1, vec![257])
+        );
+    }
 }

@@ -510,13 +510,19 @@ pub(crate) mod tests {
         split_with(&bytes.unwrap(), lines)
     }
 
-    fn split_with(of: &Tokenizer, lines: &[&str]) -> PathBuf {
+    /// The same by another tokenizer.
+    pub fn split_with(of: &Tokenizer, lines: &[&str]) -> PathBuf {
+        prepared(of, "t.txt", &lines.join("\n"), 0.0).join("train.bin")
+    }
+
+    /// The directory of a file with a document per line, of which every so many go to validation, the first among them.
+    pub fn prepared(of: &Tokenizer, file: &str, text: &str, valid_fraction: f64) -> PathBuf {
         let directory = tempfile::tempdir().unwrap().keep();
         let tokenizer = directory.join("tokenizer.json");
         of.save(&tokenizer).unwrap();
-        fs::write(directory.join("t.txt"), lines.join("\n")).unwrap();
+        fs::write(directory.join(file), text).unwrap();
         let preparation = Preparation {
-            files: vec![directory.join("t.txt")],
+            files: vec![directory.join(file)],
             output: directory.join("out"),
             tokenizer,
             reading: ReadRules {
@@ -527,14 +533,17 @@ pub(crate) mod tests {
                 ..ReadRules::default()
             },
             specials: Default::default(),
-            split: Some(SplitRule::Hash),
-            valid_fraction: 0.0,
+            split: Some(match valid_fraction {
+                0.0 => SplitRule::Hash,
+                _ => SplitRule::Every,
+            }),
+            valid_fraction,
             seed: 1,
             end_of_document: None,
             force: false,
         };
         preparation.plan().unwrap().run().unwrap();
-        directory.join("out/train.bin")
+        directory.join("out")
     }
 
     fn broken(change: impl Fn(&mut Vec<u8>)) -> String {
@@ -600,6 +609,26 @@ pub(crate) mod tests {
             (
                 text.replace("\"tokens\":4", "\"tokens\":400"),
                 "line 2: found 400",
+            ),
+            (
+                text.replace("\"tokens\":4", "\"tokens\":5"),
+                "line 2: found 5 tokens from 3",
+            ),
+            (
+                text.replace("\"bytes\":3", "\"bytes\":3,\"spans\":[[4,1]]"),
+                "line 2: found 1 spans of 1 bytes up to token 4",
+            ),
+            (
+                text.replace("\"bytes\":3", "\"bytes\":3,\"spans\":[[0,2],[3,2]]"),
+                "line 2: found 2 spans of 4 bytes up to token 3",
+            ),
+            (
+                text.replace("\"bytes\":3", "\"bytes\":3,\"spans\":[[1,0],[1,0]]"),
+                "line 2: found 2 spans of 0 bytes up to token 1",
+            ),
+            (
+                text.replace("\"bytes\":3", "\"bytes\":3,\"spans\":[[0,2],[3,1]]"),
+                "found the hash",
             ),
             (
                 text.lines().next().unwrap().to_string() + "\n",
@@ -680,5 +709,64 @@ pub(crate) mod tests {
                 .contains("manifest.json: found no such file"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn ids_of_a_large_vocabulary_take_four_bytes_each() {
+        let path = split_of_lines(&["ab", "cde"]);
+        let at = |name: &str| path.with_file_name(name);
+        // No vocabulary is believed that is larger than its file.
+        fs::write(at("tokenizer.json"), " ".repeat(70_000)).unwrap();
+        let ids = [97u32, 65_536, 69_999, 3, 2, 1, 0];
+        let header = [20_240_801, 7, 7].map(i32::to_le_bytes).concat();
+        let tokens = ids.map(u32::to_le_bytes).concat();
+        let bytes = [header, vec![0; HEADER_BYTES - 12], tokens].concat();
+        fs::write(&path, &bytes).unwrap();
+        let text = fs::read_to_string(at("manifest.json")).unwrap();
+        let mut manifest: Manifest = serde_json::from_str(&text).unwrap();
+        manifest.tokenizer.vocabulary_size = 70_000;
+        let facts = FileFacts {
+            bytes: bytes.len() as u64,
+            sha256: hexadecimal(&Sha256::digest(&bytes)),
+        };
+        manifest.files.insert("train.bin".to_string(), facts);
+        fs::write(at("manifest.json"), manifest.to_json()).unwrap();
+        let split = Split::open(&path).unwrap();
+        assert_eq!((split.tokens(0..7), split.len()), (ids.to_vec(), 7));
+        assert_eq!(split.tokens(1..3), ids[1..3]);
+        let mut sizes = vec![1; 70_000];
+        (sizes[65_536], sizes[69_999]) = (5, 9);
+        assert_eq!(
+            (
+                split.span_bytes(1..2, &sizes),
+                split.span_bytes(1..3, &sizes)
+            ),
+            (5, 14)
+        );
+        manifest.tokenizer.vocabulary_size = 69_999;
+        fs::write(at("manifest.json"), manifest.to_json()).unwrap();
+        let error = Split::open(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("byte 1032: found id 69999, expected ids below"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn splits_of_two_tokenizers_do_not_go_together() {
+        let bytes = Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap();
+        let known = std::iter::once(Ok("ab".to_string()));
+        let characters = Tokenizer::train(Kind::Character, known, None).unwrap();
+        let [one, same, other] = [&bytes, &bytes, &characters]
+            .map(|tokenizer| Split::open(split_with(tokenizer, &["ab"])).unwrap());
+        assert!(one.require_like(&same).is_ok() && one.require(&bytes, "").is_ok());
+        let error = one.require_like(&other).unwrap_err().to_string();
+        assert!(error.contains("tokens of another tokenizer"), "{error}");
+        let mut larger = Split::open(same.path()).unwrap();
+        larger.manifest.tokenizer.vocabulary_size += 1;
+        let error = larger.require_like(&one).unwrap_err().to_string();
+        assert!(error.contains("found a tokenizer of 261 tokens"), "{error}");
+        let error = one.require(&characters, "advice").unwrap_err().to_string();
+        assert!(error.ends_with("advice"), "{error}");
     }
 }

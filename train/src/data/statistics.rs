@@ -144,7 +144,8 @@ fn tokens_of(split: &Split, document: usize) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shard::tests::split_of_lines;
+    use super::super::shard::tests::{prepared, split_of_lines};
+    use super::super::tokenizer::{Kind, Tokenizer};
     use super::*;
 
     #[test]
@@ -155,5 +156,58 @@ mod tests {
         assert_eq!((train.documents, train.tokens, train.bytes), (4, 14, 10));
         assert_eq!((train.duplicates, train.distinct_ids), (1, 5));
         assert_eq!(train.tasks["none"], 4);
+    }
+
+    #[test]
+    fn a_held_out_split_is_compared_with_training_and_not_with_itself() {
+        let known = std::iter::once(Ok("abcdef".to_string()));
+        let tokenizer = Tokenizer::train(Kind::Character, known, None).unwrap();
+        // The first, third and every other line is held out; the last three of five characters of "abxyz" are unknown.
+        let lines = [
+            r#"{"text": "ab", "task": "copy", "difficulty": 2}"#,
+            r#"{"text": "ab", "task": "sum"}"#,
+            r#"{"text": "abxyz", "task": "copy"}"#,
+            r#"{"text": "cd", "difficulty": 1}"#,
+            r#"{"text": "ab", "difficulty": 2}"#,
+            r#"{"text": "cd", "task": "sum", "difficulty": 1}"#,
+        ];
+        let directory = prepared(&tokenizer, "t.jsonl", &lines.join("\n"), 0.5);
+        let all = statistics(&directory).unwrap();
+        let [train, valid] = ["train", "valid"].map(|name| &all.splits[name]);
+        assert_eq!((train.documents, train.tokens, train.bytes), (3, 9, 6));
+        assert_eq!((valid.documents, valid.tokens, valid.bytes), (3, 12, 9));
+        assert_eq!((train.duplicates, train.also_in_train), (1, 0));
+        assert_eq!((valid.duplicates, valid.also_in_train), (1, 2));
+        assert_eq!((train.unknown, valid.unknown), (0, 3));
+        assert_eq!((train.unknown_share, valid.unknown_share), (0.0, 0.25));
+        // a b c d and the end; a b, the unknown and the end.
+        assert_eq!((train.distinct_ids, valid.distinct_ids), (5, 4));
+        assert_eq!(
+            (train.tokens_per_byte, valid.tokens_per_byte),
+            (1.5, 12.0 / 9.0)
+        );
+        let counts = |of: &BTreeMap<String, u64>| -> Vec<(String, u64)> {
+            of.iter()
+                .map(|(name, count)| (name.clone(), *count))
+                .collect()
+        };
+        let named = |pairs: &[(&str, u64)]| -> Vec<(String, u64)> {
+            pairs
+                .iter()
+                .map(|(name, count)| (name.to_string(), *count))
+                .collect()
+        };
+        assert_eq!(counts(&train.tasks), named(&[("none", 1), ("sum", 2)]));
+        assert_eq!(counts(&valid.tasks), named(&[("copy", 2), ("none", 1)]));
+        assert_eq!(counts(&train.difficulties), named(&[("1", 2), ("none", 1)]));
+        assert_eq!(counts(&valid.difficulties), named(&[("2", 2), ("none", 1)]));
+        // What the manifest says is the same.
+        let manifest = Manifest::load(&directory).unwrap();
+        for (name, split) in &all.splits {
+            let counts = manifest.splits[name];
+            assert_eq!(counts.duplicates, split.duplicates, "{name}");
+            assert_eq!(counts.also_in_train, split.also_in_train, "{name}");
+            assert_eq!(counts.unknown, split.unknown, "{name}");
+        }
     }
 }

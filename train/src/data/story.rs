@@ -378,6 +378,8 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::hexadecimal;
+    use sha2::{Digest, Sha256};
     use std::collections::HashSet;
 
     #[test]
@@ -439,6 +441,78 @@ mod tests {
             };
             let answer = format!("\"{},\" said", capitalised(&day.here(place)));
             assert!(day.text.contains(&answer), "{}", day.text);
+        }
+    }
+
+    /// Data that anybody made can be made again: a seed means the same stories for ever.
+    #[test]
+    fn a_seed_means_the_stories_that_it_always_meant() {
+        let mut hash = Sha256::new();
+        for (seed, index) in [1, 2]
+            .into_iter()
+            .flat_map(|seed| (0..200).map(move |i| (seed, i)))
+        {
+            let Story {
+                text,
+                difficulty,
+                index,
+                events,
+            } = story(seed, index);
+            hash.update(format!("{index} {difficulty} {events} {text}\n"));
+        }
+        assert_eq!(
+            hexadecimal(&hash.finalize()),
+            "b67a1cc2593e23ed1b57f98c31fd0ccf642264a68d6eaf10d2a2b14742b7fe41"
+        );
+    }
+
+    #[test]
+    fn only_what_can_happen_happens_and_the_evening_knows_where_everything_is() {
+        for index in 0..200 {
+            let difficulty = (index % DIFFICULTIES) as usize;
+            let mut day = Day::new(Draws::new(random::key(9, "story", index)), difficulty);
+            day.begin();
+            for _ in 0..12 {
+                let possible = day.possible();
+                let places: Vec<usize> = day.people.iter().map(|person| person.place).collect();
+                let spots: Vec<Spot> = day.things.iter().map(|thing| thing.at).collect();
+                for event in &possible {
+                    assert!(match *event {
+                        Event::Go { who, to } => places[who] != to && to < day.places.len(),
+                        Event::Take { who, what } => spots[what] == Spot::Place(places[who]),
+                        Event::Leave { who, what } => spots[what] == Spot::With(who),
+                        Event::Give { who, what, whom } => {
+                            spots[what] == Spot::With(who)
+                                && who != whom
+                                && places[who] == places[whom]
+                        }
+                    });
+                }
+                day.event();
+                let of_event = |event: &&Event| {
+                    let (mut places, mut spots) = (places.clone(), spots.clone());
+                    match **event {
+                        Event::Go { who, to } => places[who] = to,
+                        Event::Take { who, what } => spots[what] = Spot::With(who),
+                        Event::Leave { who, what } => spots[what] = Spot::Place(places[who]),
+                        Event::Give { what, whom, .. } => spots[what] = Spot::With(whom),
+                    }
+                    day.people.iter().map(|person| person.place).eq(places)
+                        && day.things.iter().map(|thing| thing.at).eq(spots)
+                };
+                let happened = possible.iter().find(of_event).expect("something possible");
+                assert!(day.last.is_none_or(|last| actor(last) == actor(*happened)));
+            }
+            day.end();
+            for thing in &day.things {
+                let answer = match thing.at {
+                    Spot::With(0) => "I have it".to_string(),
+                    Spot::With(who) => format!("{} has it", day.people[who].name),
+                    Spot::Place(place) => capitalised(&day.here(place)),
+                };
+                let dialogue = format!("\"Where is {}?\" \"{answer},\" said", thing.name);
+                assert!(day.text.contains(&dialogue), "{}", day.text);
+            }
         }
     }
 }

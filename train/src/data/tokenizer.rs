@@ -542,4 +542,19 @@ mod tests {
                 .starts_with("nowhere.json: found no such file")
         );
     }
+
+    #[test]
+    fn a_document_begins_behind_its_own_symbol_or_behind_the_end_of_another() {
+        let of = |begin, end| Specials {
+            begin,
+            end,
+            pad: Some(7),
+            unknown: 8,
+        };
+        assert_eq!(of(Some(5), Some(6)).start_symbol(), Some(5));
+        assert_eq!(of(None, Some(6)).start_symbol(), Some(6));
+        assert_eq!(of(None, None).start_symbol(), None);
+        let bytes = three_kinds().remove(0);
+        assert_eq!((bytes.start_symbol(), bytes.start()), (Some(256), 257));
+    }
 }

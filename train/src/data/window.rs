@@ -402,7 +402,8 @@ impl Windows {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shard::tests::split_of_lines;
+    use super::super::shard::tests::{split_of_lines, split_with};
+    use super::super::{DifficultySource, Kind};
     use super::*;
 
     const LINES: [&str; 4] = ["abcdef", "g", "ijklm", "n"];
@@ -581,5 +582,227 @@ mod tests {
             "{error}"
         );
         assert!(windows(&["abc"], Cut { window: 3, ..old }).is_ok());
+    }
+
+    /// A split of one-character tokens of which some are unknown, and its bytes per id.
+    fn split_of_characters(lines: &[&str]) -> (Arc<Split>, Arc<Vec<u32>>) {
+        let known = std::iter::once(Ok("abcdefgh".to_string()));
+        let tokenizer = Tokenizer::train(Kind::Character, known, None).unwrap();
+        let split = Split::open(split_with(&tokenizer, lines)).unwrap();
+        (Arc::new(split), Arc::new(tokenizer.token_bytes()))
+    }
+
+    /// All places of each stretch, straight from the words of [`Beginning`] and [`DocumentsRule`].
+    fn stretches(split: &Split, cut: Cut) -> Vec<Vec<Place>> {
+        let mut stretches: Vec<Vec<Place>> = Vec::new();
+        for (document, entry) in split.documents().iter().enumerate() {
+            if cut.documents == DocumentsRule::Separate || document == 0 {
+                stretches.push(Vec::new());
+            }
+            let stretch = stretches.last_mut().unwrap();
+            if let Beginning::Symbol(id) = cut.beginning
+                && stretch.last().is_none_or(|before| before.id != id)
+            {
+                stretch.push(Place {
+                    id,
+                    position: None,
+                    document,
+                    is_target: false,
+                });
+            }
+            for position in entry.start as usize..(entry.start + entry.tokens) as usize {
+                let is_first = position as u64 == entry.start;
+                stretch.push(Place {
+                    id: split.tokens(position..position + 1)[0],
+                    position: Some(position),
+                    document,
+                    is_target: !is_first || cut.beginning != Beginning::Unmarked,
+                });
+            }
+        }
+        stretches
+    }
+
+    /// Of each window its stretch, the first and the last target in it, and the first that counts.
+    fn ranges(stretches: &[Vec<Place>], cut: Cut) -> Vec<(usize, usize, usize, usize)> {
+        let mut ranges = Vec::new();
+        for (stretch, places) in stretches.iter().enumerate() {
+            let last = places.len() - 1;
+            let mut counted = 1;
+            while counted <= last {
+                let more = match cut.stride {
+                    Some(stride) if counted > 1 => stride,
+                    _ => cut.window,
+                };
+                let end = last.min(counted + more - 1);
+                let first = match cut.stride {
+                    Some(_) => end.saturating_sub(cut.window - 1).max(1),
+                    None => counted,
+                };
+                if !cut.full_only || end + 1 - counted == cut.window {
+                    ranges.push((stretch, first, end, counted));
+                }
+                counted = end + 1;
+            }
+        }
+        ranges
+    }
+
+    /// The window of such a range.
+    fn window_by_hand(
+        split: &Split,
+        bytes: &[u32],
+        window: usize,
+        places: &[Place],
+        (_, first, last, counted): (usize, usize, usize, usize),
+    ) -> Window {
+        let pad = split.specials().pad.unwrap();
+        let mut by_hand = Window {
+            inputs: vec![pad; window],
+            targets: vec![pad; window],
+            valid: vec![false; window],
+            bytes: 0,
+            document: Some(places[first - 1].document),
+            difficulty: Some(places[first - 1].document as u8),
+        };
+        for (column, target) in (first..=last).enumerate() {
+            by_hand.inputs[column] = places[target - 1].id;
+            by_hand.targets[column] = places[target].id;
+            by_hand.valid[column] = target >= counted && places[target].is_target;
+            if by_hand.valid[column] {
+                let position = places[target].position.unwrap();
+                by_hand.bytes += split.span_bytes(position..position + 1, bytes);
+            }
+            if places[target].document != places[first - 1].document {
+                by_hand.document = None;
+            }
+        }
+        by_hand
+    }
+
+    #[test]
+    fn every_window_is_the_one_cut_by_hand() {
+        let texts: [&[&str]; 4] = [
+            &["abcdef", "g", "\u{8a9e}bcd\u{e9}", "h"],
+            &["a"],
+            &["\u{e9}", "ab", "b", "cabbage"],
+            &["abcdefghabcdefgh"],
+        ];
+        for lines in texts {
+            let (split, bytes) = split_of_characters(lines);
+            let specials = split.specials();
+            let [begin, end] = [specials.begin, specials.end].map(Option::unwrap);
+            let beginnings = [
+                Beginning::Symbol(begin),
+                Beginning::Symbol(end),
+                Beginning::Unmarked,
+                Beginning::FirstToken,
+            ];
+            for (window, beginning) in (1..9).flat_map(|w| beginnings.map(|b| (w, b))) {
+                let strides = std::iter::once(None).chain((1..=window).map(Some));
+                for stride in strides {
+                    for documents in [DocumentsRule::Separate, DocumentsRule::RunOn] {
+                        let full_only = beginning == Beginning::FirstToken
+                            && documents == DocumentsRule::RunOn
+                            && stride.is_none();
+                        let cut = Cut {
+                            window,
+                            documents,
+                            beginning,
+                            stride,
+                            full_only,
+                        };
+                        assert_cut_as_by_hand(&split, &bytes, cut);
+                        assert_cut_as_by_hand(
+                            &split,
+                            &bytes,
+                            Cut {
+                                full_only: false,
+                                ..cut
+                            },
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn assert_cut_as_by_hand(split: &Arc<Split>, bytes: &Arc<Vec<u32>>, cut: Cut) {
+        let stretches = stretches(split, cut);
+        let ranges = ranges(&stretches, cut);
+        let by_hand: Vec<Window> = ranges
+            .iter()
+            .map(|range| window_by_hand(split, bytes, cut.window, &stretches[range.0], *range))
+            .collect();
+        let counts: Vec<u64> = by_hand
+            .iter()
+            .map(|window| window.valid.iter().filter(|valid| **valid).count() as u64)
+            .collect();
+        let targets: u64 = counts.iter().sum();
+        let Ok(windows) = Windows::new(split.clone(), cut, bytes.clone()) else {
+            assert_eq!(targets, 0, "{cut:?}");
+            return;
+        };
+        let grades = (0..split.documents().len()).map(|document| Some(document as u8));
+        let windows = windows.graded(Some(grades.collect()));
+        assert_eq!(windows.len(), by_hand.len() as u64, "{cut:?}");
+        assert_eq!(windows.n_targets(), targets, "{cut:?}");
+        for (index, expected) in (0..).zip(&by_hand) {
+            assert_eq!(windows.get(index), *expected, "window {index} of {cut:?}");
+        }
+        let mut seen = 0;
+        for (index, count) in (1..).zip(counts).filter(|(_, count)| *count > 0) {
+            assert_eq!(windows.enough_for(seen + 1), index, "{cut:?}");
+            seen += count;
+            assert_eq!(windows.enough_for(seen), index, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_recipe_is_trained_and_measured_by_its_own_rules() {
+        let tokenizer = Tokenizer::train(Kind::Byte, std::iter::empty(), None).unwrap();
+        let config = |start, documents| DataConfig {
+            window: 7,
+            documents,
+            start,
+            order_seed: 1,
+            difficulty: DifficultySource::None,
+            train: Vec::new(),
+            valid: Vec::new(),
+        };
+        let cases = [
+            (
+                Some(StartRule::Symbol),
+                DocumentsRule::RunOn,
+                Beginning::Symbol(BEGIN),
+                false,
+            ),
+            (
+                Some(StartRule::Symbol),
+                DocumentsRule::Separate,
+                Beginning::Symbol(BEGIN),
+                false,
+            ),
+            (
+                Some(StartRule::FirstToken),
+                DocumentsRule::Separate,
+                Beginning::FirstToken,
+                false,
+            ),
+            // What recipes of before there was a choice mean.
+            (None, DocumentsRule::RunOn, Beginning::FirstToken, true),
+        ];
+        for (start, documents, beginning, full_only) in cases {
+            let config = config(start, documents);
+            let expected = Cut {
+                full_only,
+                ..cut(7, documents, beginning)
+            };
+            assert_eq!(Cut::training(&config, &tokenizer), expected);
+            assert_eq!(
+                Cut::measuring(&config, &tokenizer),
+                cut(7, documents, beginning)
+            );
+        }
     }
 }

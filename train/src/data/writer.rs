@@ -245,3 +245,153 @@ pub fn file_facts(path: &Path) -> Result<FileFacts, Error> {
     };
     read().map_err(|e| Error::resource(path, "read", e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(text: &str, index: u64, ends: bool) -> Document {
+        Document {
+            text: text.to_string(),
+            source: String::new(),
+            index,
+            begins: false,
+            ends,
+            after_cut: false,
+            task: None,
+            difficulty: Some(7),
+        }
+    }
+
+    fn encoded(ids: &[u32], spans: &[(u64, u64)]) -> Encoded {
+        Encoded {
+            ids: ids.to_vec(),
+            spans: spans.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_header_and_the_width_of_its_vocabulary() {
+        assert_eq!([1, 1 << 16].map(Width::of), [Width::U16; 2]);
+        assert_eq!(Width::of((1 << 16) + 1), Width::U32);
+        for (width, magic) in [(Width::U16, [20_240_520, 1]), (Width::U32, [20_240_801, 7])] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut writer = SplitWriter::create(directory.path(), "x", width, 9).unwrap();
+            let ids = [5, 9, 65_535];
+            writer
+                .push(&piece("abc", 0, true), &encoded(&ids, &[]), 0)
+                .unwrap();
+            let files = writer.finish().unwrap();
+            let bytes = std::fs::read(directory.path().join("x.bin")).unwrap();
+            let words = |range: std::ops::Range<usize>| -> Vec<i32> {
+                let words = bytes[range].as_chunks().0.iter();
+                words.map(|word| i32::from_le_bytes(*word)).collect()
+            };
+            assert_eq!(words(0..12), [magic[0], magic[1], 3]);
+            assert!(words(12..1024).iter().all(|&word| word == 0));
+            let written: Vec<u8> = match width {
+                Width::U16 => ids
+                    .iter()
+                    .flat_map(|&id| (id as u16).to_le_bytes())
+                    .collect(),
+                Width::U32 => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+            };
+            assert_eq!(bytes[1024..], written);
+            let (name, facts) = &files[0];
+            assert_eq!((name.as_str(), facts.bytes), ("x.bin", bytes.len() as u64));
+            assert_eq!(facts.sha256, hexadecimal(&Sha256::digest(&bytes)));
+        }
+    }
+
+    #[test]
+    fn the_pieces_of_a_document_are_one_entry_with_the_spans_of_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, 9).unwrap();
+        let mut push = |document: &Document, encoded: &Encoded| {
+            writer.push(document, encoded, 3).unwrap();
+        };
+        push(
+            &piece("ab\u{e9}", 4, false),
+            &encoded(&[1, 2, 9], &[(2, 2)]),
+        );
+        push(
+            &piece("\u{8a9e}b", 4, true),
+            &encoded(&[9, 2, 0], &[(0, 3)]),
+        );
+        push(&piece("a", 5, true), &encoded(&[1, 0], &[]));
+        push(&piece("a", 6, true), &encoded(&[1, 0], &[]));
+        writer.count_duplicates(None);
+        let expected = SplitCounts {
+            documents: 3,
+            tokens: 10,
+            bytes: 10,
+            unknown: 2,
+            duplicates: 1,
+            also_in_train: 0,
+        };
+        assert_eq!(writer.counts(), expected);
+        writer.finish().unwrap();
+        let list = std::fs::read_to_string(directory.path().join("x.documents.jsonl")).unwrap();
+        let entries: Vec<DocumentEntry> = list
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let facts = |entry: &DocumentEntry| {
+            (
+                entry.start,
+                entry.tokens,
+                entry.bytes,
+                entry.index,
+                entry.source,
+            )
+        };
+        let facts: Vec<_> = entries.iter().map(facts).collect();
+        assert_eq!(facts, [(0, 6, 8, 4, 3), (6, 2, 1, 5, 3), (8, 2, 1, 6, 3)]);
+        assert_eq!(entries[0].spans, [(2, 2), (3, 3)]);
+        assert_eq!(entries[0].difficulty, Some(7));
+    }
+
+    #[test]
+    fn what_training_has_too_is_counted_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, documents: &[&[u32]]| {
+            let mut writer = SplitWriter::create(directory.path(), name, Width::U16, 9).unwrap();
+            for ids in documents {
+                writer
+                    .push(&piece("a", 0, true), &encoded(ids, &[]), 0)
+                    .unwrap();
+            }
+            writer
+        };
+        let mut train = write("train", &[&[4, 5], &[1], &[4, 5], &[2]]);
+        let mut valid = write("valid", &[&[2], &[3], &[2], &[2], &[1], &[5, 4]]);
+        train.count_duplicates(None);
+        valid.count_duplicates(Some(&train));
+        assert_eq!(
+            (train.counts().duplicates, train.counts().also_in_train),
+            (1, 0)
+        );
+        assert_eq!(
+            (valid.counts().duplicates, valid.counts().also_in_train),
+            (2, 4)
+        );
+    }
+
+    #[test]
+    fn a_split_holds_as_many_tokens_as_its_header_can_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, 9).unwrap();
+        // As if so many had been written before.
+        writer.counts.tokens = TOKENS_MAX - 2;
+        assert!(
+            writer
+                .push(&piece("a", 0, true), &encoded(&[1, 2], &[]), 0)
+                .is_ok()
+        );
+        let error = writer
+            .push(&piece("a", 1, true), &encoded(&[1], &[]), 0)
+            .unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().contains("at most 2147483647"), "{error}");
+    }
+}

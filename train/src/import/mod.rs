@@ -25,6 +25,8 @@ mod pytorch;
 mod safetensors_file;
 mod shards;
 mod source;
+#[cfg(test)]
+mod tests;
 pub mod vocabulary;
 
 pub use checkpoint::{Checkpoint, Doubled};

@@ -267,4 +267,49 @@ mod tests {
         assert_eq!(Dtype::of_storage(""), None);
         assert_eq!(Dtype::of_safetensors("F8_E4M3"), None);
     }
+
+    #[test]
+    fn every_short_number_is_what_the_library_says() {
+        let mut cast = Cast::default();
+        for bits in 0..=u16::MAX {
+            let half = half::f16::from_bits(bits).to_f32();
+            let brain = half::bf16::from_bits(bits).to_f32();
+            for (number, expected) in [(Number::F16, half), (Number::Bf16, brain)] {
+                let found = number.read(&bits.to_le_bytes(), &mut cast);
+                let is_same = found.to_bits() == expected.to_bits();
+                assert!(
+                    is_same || found.is_nan() && expected.is_nan(),
+                    "{number:?} {bits:#06x}: {found}"
+                );
+            }
+        }
+        assert_eq!(cast, Cast::default());
+    }
+
+    #[test]
+    fn costs_add_up_and_the_first_overflow_stays_the_first() {
+        let of = |overflowed, first_overflow, vanished, subnormal| Cast {
+            overflowed,
+            first_overflow,
+            vanished,
+            subnormal,
+        };
+        let mut sum = of(0, None, 1, 2);
+        sum.add(of(2, Some(1e39), 10, 20));
+        sum.add(of(1, Some(1e40), 100, 200));
+        assert_eq!(sum, of(3, Some(1e39), 111, 222));
+        // Infinity was there before, and a number that only lost digits cost nothing that is counted.
+        let mut cast = Cast::default();
+        for wide in [
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+            0.1,
+            -0.0,
+            3.4e38,
+        ] {
+            cast.narrow(wide);
+        }
+        assert_eq!(cast, Cast::default());
+    }
 }

@@ -814,6 +814,7 @@ mod tests {
         let cases = [
             saved(&[2, 5], &[5, 1], 0, 8, &floats(8)),
             saved(&[2, 3], &[3, 1], 5, 8, &floats(8)),
+            saved(&[2, 3], &[1, 2], 3, 8, &floats(8)),
             saved(&[2, 3], &[200, 1], 0, 8, &floats(8)),
             saved(&[2, 3], &[3, 1], 0, 200, &floats(8)),
             saved(&[255, 255], &[0, 0], 0, 8, &floats(8)),
@@ -846,6 +847,45 @@ mod tests {
         let whole = saved(&[2, 3], &[3, 1], 0, 8, &floats(8));
         for end in 0..whole.len() {
             assert!(read(&whole[..end]).is_err(), "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_several_pieces_is_whole_in_order_and_turned() {
+        // 700 by 400 numbers are more than a MiB; a counter of four bytes names such sizes.
+        let long = |count: u32| [&b"J"[..], &count.to_le_bytes()].concat();
+        let (rows, columns, offset) = (700u32, 400u32, 3u32);
+        let numbers = rows * columns + offset;
+        let storage: Vec<u8> = (0..numbers)
+            .flat_map(|n| (n as f32).to_le_bytes())
+            .collect();
+        for strides in [[columns, 1], [1, rows]] {
+            let parts: [Vec<u8>; 11] = [
+                b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(".to_vec(),
+                b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu".to_vec(),
+                long(numbers),
+                b"tQ".to_vec(),
+                long(offset),
+                b"(".to_vec(),
+                [long(rows), long(columns)].concat(),
+                b"t(".to_vec(),
+                strides.map(long).concat(),
+                b"t\x89}tR".to_vec(),
+                b"s.".to_vec(),
+            ];
+            let file = archive(&[
+                ("archive/data.pkl", &parts.concat()),
+                ("archive/data/0", &storage),
+            ]);
+            let tensors = read(&file).unwrap();
+            assert_eq!(tensors["w"].shape, [700, 400]);
+            let place =
+                |index: u32| offset + index / columns * strides[0] + index % columns * strides[1];
+            let expected = (0..rows * columns).map(|index| place(index) as f32);
+            assert!(
+                expected.eq(tensors["w"].floats().iter().copied()),
+                "{strides:?}"
+            );
         }
     }
 }

@@ -142,4 +142,21 @@ mod tests {
         let found = of(&stages(["p", "q"]), &stages(["q", "p"]));
         assert_eq!(found, [row("s", "p, q", "q, p")]);
     }
+
+    #[test]
+    fn only_the_very_keys_that_are_to_be_ignored_are() {
+        let text = |n: u32| format!("[run]\nname = {n}\nnames = {n}\n[other]\nname = {n}\n");
+        let found = of(&text(1), &text(2));
+        assert_eq!(
+            found,
+            [row("other.name", "1", "2"), row("run.names", "1", "2")]
+        );
+        // Text, number and truth are not the same, and a negative number is not its opposite.
+        let found = of(
+            "a = \"1\"\nb = true\nc = -1\nd = {}",
+            "a = 1\nb = \"true\"\nc = 1\nd = 0",
+        );
+        let keys: Vec<String> = found.into_iter().map(|(key, _, _)| key).collect();
+        assert_eq!(keys, ["a", "b", "c", "d"]);
+    }
 }

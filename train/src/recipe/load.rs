@@ -174,6 +174,7 @@ mod tests {
             message_of_file(b"format = 1\n# \xff"),
             "r.toml: line 2, byte 13: found the byte 0xff, expected UTF-8"
         );
+        assert!(!message_of_file(&vec![b'#'; MAX_BYTES]).contains("more than"));
         assert_eq!(
             message_of_file(&vec![b'#'; MAX_BYTES + 1]),
             "r.toml: found more than 1048576 bytes, expected a recipe of at most 1048576 bytes"

@@ -114,4 +114,24 @@ mod tests {
         assert!(path.is_below(&KeyPath::default().key("stage").index(1)));
         assert!(!path.is_below(&KeyPath::default().key("stage").index(0)));
     }
+
+    #[test]
+    fn a_key_of_a_hundred_plain_characters_needs_no_quotes() {
+        for key in ["a", "a-b_C9", &"k".repeat(100)] {
+            assert!(is_bare(key), "{key}");
+        }
+        for key in ["", "a.b", "a b", "é", &"k".repeat(101)] {
+            assert!(!is_bare(key), "{key}");
+        }
+        let text = "x".repeat(60);
+        assert_eq!(shortened(&text), text);
+        assert_eq!(shortened(&format!("{text}y")), format!("{}…", &text[1..]));
+        assert_eq!(
+            KeyPath::parse(" 'a.b' . c ").map(|path| path.to_string()),
+            None
+        );
+        let quoted = KeyPath::parse("s.'a.b'.\"c\"").unwrap();
+        assert_eq!(quoted.to_string(), "s.\"a.b\".c");
+        assert_eq!(quoted.segments().len(), 3);
+    }
 }

@@ -217,4 +217,20 @@ steps = 20
             ]
         );
     }
+
+    #[test]
+    fn of_two_values_the_later_one_stands_and_each_place_says_where_it_came_from() {
+        let source = Source::parse("r.toml", TEXT.to_string()).unwrap();
+        let sets = ["model.d_model=1", "model.d_model=2", "stage.1.steps=3"].map(str::to_string);
+        let changed = apply(source, &sets).unwrap();
+        assert!(changed.text.contains("d_model = 2\n"), "{}", changed.text);
+        let place = |path: &str| changed.place(&KeyPath::parse(path).unwrap());
+        assert_eq!(place("model.d_model"), "line 5, model.d_model, from --set");
+        assert_eq!(
+            place("stage.free.steps"),
+            "line 12, stage.free.steps, from --set"
+        );
+        assert_eq!(place("stage.fixed.steps"), "line 9, stage.fixed.steps");
+        assert_eq!(place("model.exit"), "line 6, model.exit");
+    }
 }

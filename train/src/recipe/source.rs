@@ -278,4 +278,48 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn an_element_is_found_by_its_name_its_path_or_its_number() {
+        let text = "[[s]]\nname = \"1\"\nn = 10\n[[s]]\npath = \"a/b\"\nn = 11\n[[s]]\nname = \"x\"\nn = 12\n";
+        let source = Source::parse("r.toml", text.to_string()).unwrap();
+        let number = |key: &str| {
+            let found = source.locate(&KeyPath::default().key("s").key(key).key("n"));
+            let Value::Integer(Some(n)) = found.node.value else {
+                panic!("{key}")
+            };
+            (
+                n,
+                source.line(&KeyPath::default().key("s").key(key).key("n")),
+            )
+        };
+        // A name comes before a number.
+        assert_eq!(
+            ["0", "1", "a/b", "2", "x"].map(number),
+            [(10, 3), (10, 3), (11, 6), (12, 9), (12, 9)]
+        );
+        let beyond = source.locate(&KeyPath::default().key("s").key("3").key("n"));
+        assert_eq!(
+            (beyond.depth, beyond.shown.to_string().as_str()),
+            (1, "s.3.n")
+        );
+        let elements = source.root.entry("s").unwrap().node.elements();
+        let names = [0, 1, 2].map(|index| element_name(elements, index));
+        assert_eq!(names, [Some("1"), None, Some("x")]);
+    }
+
+    #[test]
+    fn a_column_counts_characters() {
+        let place = |text: &str| {
+            Source::parse("r.toml", format!("a = 1\nb = \"{text}\" x\n"))
+                .unwrap_err()
+                .place
+        };
+        assert_eq!(place("\u{e9}\u{8a9e}"), place("ee"));
+        assert!(
+            place("ee").starts_with("line 2, column "),
+            "{}",
+            place("ee")
+        );
+    }
 }

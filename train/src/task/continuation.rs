@@ -197,4 +197,90 @@ mod tests {
         let old = stops.beyond_ends(&tokenizer, StartRule::FirstToken);
         assert_eq!(old.behind(257), Next::GoOn);
     }
+
+    /// Bytes, and what others call an end of a document or of a turn.
+    fn of_others() -> Tokenizer {
+        let mut file: serde_json::Value = serde_json::from_slice(bytes().file()).unwrap();
+        let added = file["added_tokens"].as_array_mut().unwrap();
+        let mut more = added[0].clone();
+        for (id, text) in (260..).zip(["<eos>", "<|else|>", "<|im_end|>"]) {
+            more["id"] = serde_json::json!(id);
+            more["content"] = serde_json::json!(text);
+            added.push(more.clone());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        std::fs::write(&path, file.to_string()).unwrap();
+        Tokenizer::load(&path).unwrap()
+    }
+
+    #[test]
+    fn every_name_of_an_end_ends_a_document() {
+        let tokenizer = of_others();
+        assert_eq!(ends(&tokenizer), [257, 260, 262]);
+        let how = Continuation::new(&tokenizer, 9, 4, Sampling::plain(1));
+        assert_eq!((how.n_tokens, how.context), (9, 4));
+        assert_eq!(
+            [260, 261, 262].map(|id| how.behind(id)),
+            [Next::Stop, Next::GoOn, Next::Stop]
+        );
+    }
+
+    #[test]
+    fn a_text_begins_as_in_training() {
+        let tokenizer = bytes();
+        assert_eq!(begun(&tokenizer, StartRule::Symbol, "ab"), [256, 97, 98]);
+        assert_eq!(begun(&tokenizer, StartRule::Symbol, ""), [256]);
+        assert_eq!(begun(&tokenizer, StartRule::FirstToken, "ab"), [97, 98]);
+        assert_eq!(begun(&tokenizer, StartRule::FirstToken, ""), [257]);
+        // Where a tokenizer has neither symbol, nothing comes first; without any token the first of the vocabulary.
+        let characters = ["b", "<unk>", "a"].map(str::to_string);
+        let tokenizer = Tokenizer::of_characters(Path::new("vocab.json"), &characters).unwrap();
+        for rule in [StartRule::Symbol, StartRule::FirstToken] {
+            assert_eq!(begun(&tokenizer, rule, "ab"), [2, 0]);
+            assert_eq!(begun(&tokenizer, rule, ""), [0]);
+            assert_eq!(opening(&tokenizer, rule), None);
+        }
+        let how = Continuation::new(&tokenizer, 9, 4, Sampling::plain(1));
+        assert_eq!((&how.never[..], &how.ends[..]), (&[][..], &[][..]));
+    }
+
+    #[test]
+    fn the_place_of_what_cannot_be_drawn_counts_from_one() {
+        let found = NotFinite {
+            drawn: 2,
+            id: 7,
+            value: f32::NAN,
+            count: 3,
+            of: 9,
+        };
+        let said = not_finite(Path::new("m"), found).to_string();
+        assert!(
+            said.starts_with(
+                "m: logits of token 3 of the continuation: found NaN for id 7, 3 of 9 not finite"
+            ),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_symbol_that_begins_and_ends_documents_is_drawn_and_stands_once_between_two() {
+        let mut file: serde_json::Value = serde_json::from_slice(bytes().file()).unwrap();
+        // A file of others says itself what is unknown, and may lack what ours has.
+        file["added_tokens"][0]["content"] = serde_json::json!("<other>");
+        file["model"]["unk_token"] = serde_json::json!("<unk>");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        std::fs::write(&path, file.to_string()).unwrap();
+        let tokenizer = Tokenizer::load(&path).unwrap();
+        assert_eq!(tokenizer.start_symbol(), Some(257));
+        let how = Continuation::new(&tokenizer, 9, 4, Sampling::plain(1));
+        assert_eq!((&how.never[..], &how.ends[..]), (&[258][..], &[257][..]));
+        let beyond = how.beyond_ends(&tokenizer, StartRule::Symbol);
+        assert_eq!(
+            (beyond.at_end, beyond.behind(257)),
+            (AtEnd::GoOn(None), Next::GoOn)
+        );
+        assert_eq!(begun(&tokenizer, StartRule::Symbol, "a"), [257, 97]);
+    }
 }

@@ -6,6 +6,8 @@ mod decoder;
 mod measured;
 mod plan;
 mod signal;
+#[cfg(test)]
+mod tests;
 
 pub use batch::Batch;
 pub use continuation::{

@@ -100,5 +100,15 @@ mod tests {
         assert_eq!(plan(0.5, 0.0).teacher(), teacher);
         assert_eq!(plan(1.0, 0.1).teacher(), teacher);
         assert_eq!(plan(1.0, 0.0).teacher(), None);
+        let led = |imitation| {
+            let mut plan = plan(1.0, imitation);
+            plan.rules.policy = Policy::Router {
+                teacher: Some(Teacher::Sequential),
+                select: Select::Argmax,
+            };
+            plan
+        };
+        assert_eq!(led(0.1).teacher(), teacher);
+        assert_eq!(led(0.0).teacher(), None);
     }
 }

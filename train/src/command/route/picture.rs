@@ -144,4 +144,12 @@ mod tests {
         assert_eq!(svg.matches("class=\"link\"").count(), links.len());
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
     }
+
+    #[test]
+    fn nodes_stand_below_each_other_with_a_gap() {
+        assert_eq!(
+            tops(&[1.0, 0.0, 2.0], 10.0),
+            [MARGIN, MARGIN + 20.0, MARGIN + 30.0]
+        );
+    }
 }

@@ -310,4 +310,52 @@ pub(super) mod tests {
         assert_eq!(json["numbers"]["route/steps_mean"], 1.5);
         assert_eq!(json["paths"].as_array().unwrap().len(), 4);
     }
+
+    #[test]
+    fn what_passes_gave_and_cost_is_a_mean_over_their_own_tokens() {
+        let passes = Passes {
+            nats: 6.0,
+            targets: 3,
+            flops: Some(100.0),
+            tokens: 5,
+            baseline_flops: 400.0,
+        };
+        let expected = [
+            ("loss/lm", 2.0),
+            ("flops_per_token", 20.0),
+            ("flops_per_token_of_all_blocks_in_a_row", 80.0),
+            ("flops_share_of_all_blocks_in_a_row", 0.25),
+        ];
+        assert_eq!(passes.named(), expected);
+        let unknown = Passes {
+            flops: None,
+            ..passes
+        };
+        assert_eq!(unknown.named(), [expected[0], expected[2]]);
+        let of_text = Passes {
+            nats: 0.0,
+            targets: 0,
+            ..passes
+        };
+        assert_eq!(of_text.named(), expected[1..]);
+        assert_eq!(Passes::default().named(), []);
+    }
+
+    #[test]
+    fn paths_stand_by_their_number_then_by_their_length() {
+        let mut report = report(["a", "b", "c", "d"]);
+        let paths: Vec<Vec<usize>> = report
+            .top_paths(9)
+            .iter()
+            .map(|(path, _)| path.to_vec())
+            .collect();
+        // OUT is no part of a path: who left at once has an empty one.
+        assert_eq!(paths, [vec![], vec![0], vec![0, 1], vec![1, 1, 1]]);
+        assert!(report.top_paths(9).iter().all(|(_, share)| *share == 0.25));
+        *report.counts.paths.get_mut(&vec![1, 1, 1]).unwrap() += 1;
+        report.counts.tokens = 8;
+        assert_eq!(report.top_paths(1), [(&[1, 1, 1][..], 0.25)]);
+        // From block 0 to 1 once, from 1 to 1 twice.
+        assert_eq!(report.moves(), [["0.0", "33.3"], ["0.0", "66.7"]]);
+    }
 }

@@ -182,4 +182,20 @@ mod tests {
             [1.75, 0.0, 0.75, 1.25]
         );
     }
+
+    #[test]
+    fn a_target_behind_another_source_is_not_the_edge() {
+        let mut parts = [Sum::default(); 4];
+        add(
+            &mut parts,
+            &[7, 4, 3, 4, 4, 3],
+            (3, 4),
+            &[1.0; 5],
+            &[2.0; 5],
+        );
+        // All five; 3 to 4 once; behind a 3 once; two places after it.
+        assert_eq!(parts.map(|part| part.tokens), [5, 1, 1, 2]);
+        assert_eq!(parts[3].mean(parts[3].after), Some(2.0));
+        assert_eq!(Sum::default().mean(0.0), None);
+    }
 }

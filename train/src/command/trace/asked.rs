@@ -172,6 +172,7 @@ fn what_if(typed: &str, n_tokens: usize) -> Result<WhatIf, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Kind, Tokenizer};
 
     #[test]
     fn positions_lie_in_the_text() {
@@ -183,5 +184,25 @@ mod tests {
             assert!(what_if(wrong, 3).is_err(), "{wrong}");
         }
         assert_eq!(WhatIf::Drop(vec![3, 5]).name(), "drop=3,5");
+    }
+
+    #[test]
+    fn an_edge_is_replaced_by_nothing_by_its_shared_row_or_by_another_edge() {
+        let text = std::iter::once(Ok("ab=,".to_string()));
+        let tokenizer = Tokenizer::train(Kind::Character, text, None).unwrap();
+        let names = Names::new(&tokenizer);
+        let [a, b, equals] = ["a", "b", "="].map(|name| names.token(name).unwrap());
+        for (typed, pair, by) in [
+            ("a,b=zero", (a, b), Replacement::Zero),
+            ("b,a=shared", (b, a), Replacement::BackOff),
+            ("a,b=b,a", (a, b), Replacement::Edge(b, a)),
+            ("a,==zero", (a, equals), Replacement::Zero),
+            ("=,a==,b", (equals, a), Replacement::Edge(equals, b)),
+        ] {
+            assert_eq!(edit(&names, typed), Ok(Edit { pair, by }), "{typed}");
+        }
+        for typed in ["a,b", "a,b=", "a,b=none", "=zero", "a=zero"] {
+            assert!(edit(&names, typed).is_err(), "{typed}");
+        }
     }
 }

@@ -133,3 +133,43 @@ impl Comparison {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::steps::tests::step;
+    use super::*;
+
+    #[test]
+    fn steps_are_compared_with_their_partners_and_nats_with_nats() {
+        let before = [
+            step(0, Some((1, 1.0)), 7),
+            step(1, Some((2, 2.0)), 7),
+            step(2, Some((3, 4.0)), 7),
+            step(3, None, 7),
+        ];
+        let after = [
+            step(0, Some((2, 1.5)), 8),
+            step(1, Some((3, 3.0)), 7),
+            step(2, None, 9),
+        ];
+        // The first token was never said.
+        let compared = Comparison::new("x".to_string(), &before, &after, |place| {
+            place.checked_sub(1)
+        });
+        let found: Vec<_> = compared
+            .steps
+            .iter()
+            .map(|step| (step.position, step.token, step.next, step.nats, step.best))
+            .collect();
+        let expected = [
+            (2, 1, Some(2), Some([2.0, 1.5]), [Some(7), Some(8)]),
+            (3, 2, Some(3), Some([4.0, 3.0]), [Some(7), Some(7)]),
+            (4, 3, None, None, [Some(7), Some(9)]),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(compared.nats(), [6.0, 4.5]);
+        // Where the second trace has no such step, there is nothing to compare.
+        let beyond = Comparison::new("x".to_string(), &before, &after[..1], Some);
+        assert_eq!(beyond.steps.len(), 1);
+    }
+}

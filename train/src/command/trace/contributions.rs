@@ -98,3 +98,24 @@ fn strongest(split: &Split, shares: &[f64], top: usize) -> (Vec<usize>, Vec<usiz
     rest.sort_unstable();
     (mixed, rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_positions_stand_in_the_order_of_the_text_and_the_rest_together() {
+        let split = Split {
+            positions: vec![0.5, -3.0, 9.0, 1.0, -2.0],
+            bias: 0.0,
+            code: 0.0,
+            gap: 0.0,
+        };
+        // Position 2 is in no mix, however strong it would be.
+        let shares = [0.1, 0.2, 0.0, 0.3, 0.4];
+        assert_eq!(strongest(&split, &shares, 2), (vec![1, 4], vec![0, 3]));
+        assert_eq!(strongest(&split, &shares, 3), (vec![1, 3, 4], vec![0]));
+        assert_eq!(strongest(&split, &shares, 0), (vec![], vec![0, 1, 3, 4]));
+        assert_eq!(strongest(&split, &shares, 9), (vec![0, 1, 3, 4], vec![]));
+    }
+}

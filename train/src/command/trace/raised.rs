@@ -142,3 +142,48 @@ impl Raised {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Kind, Tokenizer};
+
+    #[test]
+    fn shares_of_raised_edges_are_of_their_own_kind() {
+        let text = std::iter::once(Ok("ab".to_string()));
+        let tokenizer = Tokenizer::train(Kind::Character, text, None).unwrap();
+        let names = Names::new(&tokenizer);
+        let raised = Raised {
+            candidates: Candidates::Frequent { n: 1 },
+            steps: 9,
+            found: Some(RaisedOnly {
+                edges: vec![(0, 1, 7), (1, 0, 5)],
+                n_edges: 8,
+                n_candidates: 16,
+                untouched: 3,
+            }),
+            draws: vec![None],
+            top: 1,
+        };
+        let table = raised.table(&names);
+        assert_eq!(table.rows, [["a", "b", "7"]]);
+        let said = table.notes.join("\n");
+        for words in [
+            "among the 2 most frequent successors",
+            "2 of 8 edges of their own (25.00 %), and 12.5000 % of the 16 pairs",
+            "the 1 seen most often are listed",
+            "3 more edges of their own were never seen either",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        let json = raised.json(&names);
+        assert_eq!(
+            (&json["share_of_edges"], &json["share_of_decode_candidates"]),
+            (&json!(0.25), &json!(0.125))
+        );
+        assert_eq!(
+            (&json["candidates"]["kind"], &json["edges"][0]["count"]),
+            (&json!("frequent"), &json!(7))
+        );
+    }
+}

@@ -177,3 +177,56 @@ fn attribution_json(attribution: &Attribution, names: &Names<'_>) -> Value {
         "integrated": split(&attribution.integrated),
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use brillm::explain::Odds;
+
+    /// A step after which a token came at some nats, if one came, while another was the best.
+    pub(in super::super) fn step(position: usize, truth: Option<(u32, f64)>, best: u32) -> Step {
+        let placed = |target: u32, nats: f64| Placed {
+            target,
+            row: 0,
+            own: true,
+            count: None,
+            energy: 1.0,
+            score: 1.0,
+            nats,
+            rank: Some(1),
+        };
+        Step {
+            position,
+            token: position as u32,
+            degree: 0,
+            signal: vec![0.0, 1.0],
+            norm: 1.0,
+            shares: vec![1.0; position + 1],
+            candidates: vec![placed(best, 0.5)],
+            odds: Odds {
+                ln_sum_exp: 0.0,
+                entropy: 0.0,
+                margin: None,
+            },
+            truth: truth.map(|(target, nats)| placed(target, nats)),
+            attributions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_loss_is_a_mean_over_the_tokens_that_had_one_before_them() {
+        let steps = [
+            step(0, Some((1, 2.0)), 1),
+            step(1, Some((2, 5.0)), 1),
+            step(2, None, 1),
+        ];
+        assert_eq!(loss(&steps), Some(3.5));
+        assert_eq!(loss(&steps[2..]), None);
+        assert_eq!(loss(&[]), None);
+    }
+
+    #[test]
+    fn a_signal_is_drawn_from_its_lowest_to_its_highest_value() {
+        assert_eq!(sparkline(&[-1.0, 6.0, 0.0, 2.5]), "▁█▂▅ -1.000 to 6.000");
+    }
+}
