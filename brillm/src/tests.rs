@@ -74,18 +74,6 @@ impl Text {
         }
     }
 
-    /// The same, but only places in the middle whose source nothing else leaves stay without a prediction.
-    fn with_lonely_holes(mut self) -> Self {
-        for place in 0..self.valid.len() {
-            let length = self.paths().length(place / self.seq);
-            let is_hole = !self.valid[place] && place % self.seq < length;
-            let mut valid = (0..self.valid.len()).filter(|&other| self.valid[other]);
-            let is_shared = valid.any(|other| self.sources[other] == self.sources[place]);
-            self.valid[place] |= is_hole && is_shared;
-        }
-        self
-    }
-
     /// Some of its rows.
     fn rows(&self, rows: &[usize]) -> Self {
         let places = || {
@@ -532,7 +520,7 @@ fn gradient(case: &Case, text: &Text) -> (Vec<f32>, f64) {
 fn gradients_of_every_parameter_are_those_of_the_equations_in_f64() {
     let mut holes = 0;
     for (index, made) in cases().into_iter().enumerate() {
-        let text = Text::new(index as u64 + 50, [3, 4, made.nodes]).with_lonely_holes();
+        let text = Text::new(index as u64 + 50, [3, 4, made.nodes]);
         // The second row has a place in the middle that nothing is predicted at.
         holes += usize::from(!text.valid[5]);
         let case = Case::new(made, &[]);
@@ -629,7 +617,7 @@ fn a_signal_along_three_tokens_is_the_one_on_paper() {
 fn what_stands_in_padding_and_beside_a_row_changes_nothing() {
     for (index, made) in cases().into_iter().enumerate() {
         let case = Case::new(made, &[]);
-        let text = Text::new(index as u64 + 90, [4, 5, made.nodes]).with_lonely_holes();
+        let text = Text::new(index as u64 + 90, [4, 5, made.nodes]);
         let mut other = text.clone();
         for row in 0..4 {
             // What is behind the last edge; the last source is the last target before.
@@ -832,7 +820,6 @@ fn steps_are_adamw_as_it_is_written_with_rows_that_count_their_own_and_are_clipp
         let mut clipped = 0;
         for step in 0..4 {
             let text = Text::new(20 + step, [2, 3, [5, 2][step as usize % 2]]);
-            let text = text.with_lonely_holes();
             let rate = 0.05 / (1.0 + step as f64);
             let at = Plain {
                 values: dense.values.clone(),

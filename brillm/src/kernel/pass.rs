@@ -1,7 +1,7 @@
 //! The phases of a pass in their order.
 
 use super::numeric::vectorised;
-use super::score::{self, Part, Scored};
+use super::score::{self, Own, Part, Scored};
 use super::trail::{Trail, TrailGradients};
 use crate::candidate::{Group, Paths};
 use crate::flow::Bias;
@@ -80,13 +80,14 @@ pub fn learn(
     clock: &Clock<'_>,
 ) -> (Learnt, Gradients) {
     let d = config.d_node;
-    let targets = paths.edges() as f64;
     let codes = codes(config, parameters, paths);
     let mut pending = Pending::new(graph, paths, groups);
     pending.catch_up(parameters, moments, config, clock);
     let trails = trails(config, graph, parameters, &codes, paths);
     let signals = signals(config, paths, &trails, &codes);
-    let scored = score_all(graph, parameters, moments, groups, &signals, clock, targets);
+    let scored = score_all(
+        graph, parameters, moments, groups, &pending, &signals, clock,
+    );
     let mut of_mixes = vec![0.0; paths.valid.len() * d];
     let mut square = 0.0;
     let mut gradients = Gradients {
@@ -190,9 +191,9 @@ fn score_all(
     parameters: &mut Parameters,
     moments: &mut Moments,
     groups: &[Group],
+    pending: &Pending,
     signals: &Signals<'_>,
     clock: &Clock<'_>,
-    targets: f64,
 ) -> Vec<Scored> {
     let row_len = signals.d * (signals.d + 1);
     let (shared, own) =
@@ -200,9 +201,28 @@ fn score_all(
     let shared = &shared;
     let node_bias = &parameters.node_bias;
     let parts = own.parts(groups.iter().map(|group| graph.own_rows(group.source)));
-    let work: Vec<(&Group, Rows<'_>)> = groups.iter().zip(parts).collect();
+    let targets: usize = groups.iter().map(|group| group.places.len()).sum();
+    let crossed = |group: &Group| {
+        let rows = pending.edges.range(graph.own_rows(group.source));
+        rows.map(|(&row, _)| row).collect()
+    };
+    let own = groups.iter().zip(parts).map(|(group, rows)| {
+        let crossed = crossed(group);
+        (group, Own { rows, crossed })
+    });
+    let work: Vec<(&Group, Own<'_>)> = own.collect();
     work.into_par_iter()
-        .map(|(group, own)| score::learn(group, signals, node_bias, shared, own, clock, targets))
+        .map(|(group, own)| {
+            score::learn(
+                group,
+                signals,
+                node_bias,
+                shared,
+                own,
+                clock,
+                targets as f64,
+            )
+        })
         .collect()
 }
 

@@ -189,22 +189,29 @@ pub struct Scored {
     pub square: f64,
 }
 
+/// The rows of a group's source.
+pub struct Own<'a> {
+    /// All.
+    pub rows: Rows<'a>,
+    /// Those that lie on a path, whether something is predicted there or not.
+    pub crossed: Vec<usize>,
+}
+
 /// A group's part of a training step, and the update of its rows that lie on no path.
 ///
-/// `own` are the rows of the group's source, `shared` the back-off rows from row 0; the gradient is that of the sum of
-/// nats divided by `targets`.
+/// `shared` are the back-off rows from row 0; the gradient is that of the sum of nats divided by `targets`.
 pub fn learn(
     group: &Group,
     signals: &Signals<'_>,
     node_bias: &[f32],
     shared: &Rows<'_>,
-    own: Rows<'_>,
+    own: Own<'_>,
     clock: &Clock<'_>,
     targets: f64,
 ) -> Scored {
     let n = group.places.len();
     let tokens = Tokens::of(group, signals, node_bias);
-    let mut chunks = chunks(group, own);
+    let mut chunks = chunks(group, own.rows);
     let score = |chunk: &mut Chunk<'_, '_>| vectorised!(chunk.score(&tokens, n, shared, clock));
     // Other groups keep the threads busy: waking them for a small one costs more than it gains.
     let is_large = group.rows.len() * n >= LARGE;
@@ -223,10 +230,11 @@ pub fn learn(
     let scale = (1.0 / targets) as f32;
     shares.iter_mut().for_each(|share| *share *= scale);
     let mut on_path = vec![false; group.rows.len()];
-    group
-        .truth
-        .iter()
-        .for_each(|&row| on_path[row as usize] = true);
+    for row in own.crossed {
+        if let Ok(place) = group.rows.binary_search(&row) {
+            on_path[place] = true;
+        }
+    }
     let learn = |chunk: Chunk<'_, '_>| {
         let (from, rows) = (chunk.from, chunk.rows.len());
         let shares = &shares[from * n..][..rows * n];

@@ -517,13 +517,12 @@ mod tests {
             // By the probabilities that decoding has.
             let core = signal.settled();
             let mut state = State::start(&core.model, 1);
-            for place in 3..6 {
+            for (&target, &nats) in batch.host.targets[3..6].iter().zip(&nats[3..6]) {
                 let all = state.candidates(&core.model, &core.evaluation, Decoding::NATIVE);
                 let shares = all.iter().map(|c| f64::from(c.score).exp());
-                let target = batch.host.targets[place] as usize;
-                let expected = shares.sum::<f64>().ln() - f64::from(all[target].score);
-                assert!((nats[place] - expected).abs() < 1e-4, "{on_host} {place}");
-                state.advance(&core.model, Decoding::NATIVE, target as u32);
+                let expected = shares.sum::<f64>().ln() - f64::from(all[target as usize].score);
+                assert!((nats - expected).abs() < 1e-4, "{on_host} {target}");
+                state.advance(&core.model, Decoding::NATIVE, target);
             }
             found.push(measured.nats);
         }
