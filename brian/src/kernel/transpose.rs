@@ -154,8 +154,8 @@ fn woven(simd: V3, [a, b, c, d]: [f32x8; SIDE / 2]) -> [f32x8; SIDE / 2] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::processor::v3;
     use super::*;
-    use crate::kernel::processor::v3;
 
     #[test]
     fn columns_are_lines_and_lines_are_rows() {

@@ -306,7 +306,7 @@ mod tests {
     use brillm::row_adamw::{AdamW, Mode};
     use brillm::table::Storage;
 
-    type Cpu = burn::backend::Autodiff<burn_ndarray::NdArray>;
+    type Cpu = crate::device::tests::Learning;
     const NODES: usize = 6;
 
     fn core(candidates: Candidates, last_edge: LastEdge, on_host: bool) -> Core {
