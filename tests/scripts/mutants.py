@@ -18,6 +18,7 @@ import datetime
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -111,8 +112,11 @@ def write_tree(mutants, place):
 
 def build(mutants):
     """The test programs with all faults inside, by crate, and `it` for the whole; and the tree that they belong to."""
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
-    place = target / "mutants"
+    usual = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
+    place, target = usual / "mutants/tree", usual / "mutants/target"
+    # A directory of its own: cargo would take what is built here for what the tree itself builds to. Dependencies are the same.
+    if not target.exists() and (usual / "release").exists():
+        shutil.copytree(usual / "release", target / "release", symlinks=True)
     write_tree(mutants, place)
     command = ["cargo", "test", "--release", "--workspace", "--no-run"]
     environment = os.environ | {"CARGO_TARGET_DIR": str(target)}
