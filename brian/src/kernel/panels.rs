@@ -7,8 +7,8 @@
 
 use super::numeric::flat_mut;
 use super::pin;
-// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
 use super::processor::v3;
+// Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
 use super::transpose::{COLUMNS, to_lines, to_rows};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::x86::V3;
