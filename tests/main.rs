@@ -27,8 +27,6 @@ mod optimizer;
 mod parallel;
 mod parameters;
 mod parity;
-#[cfg(target_arch = "x86_64")]
-mod portable;
 mod prepare;
 mod recipes;
 mod reference;
@@ -39,4 +37,6 @@ mod support;
 mod sweep;
 mod tidy;
 mod trace;
+#[cfg(target_arch = "x86_64")]
+mod without_kernels;
 mod wrong_files;

@@ -3,7 +3,7 @@
 //! is done number by number are left out. A step of training costs [`TRAINING`] times as much.
 
 use crate::baseline::BaselineConfig;
-use crate::memory::{Adapters, Compression, HiddenCodeConfig, Lifecycle, MemoryConfig};
+use crate::memory::{Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig};
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
 use crate::route::position::Injection;
@@ -153,7 +153,8 @@ impl BrianConfig {
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
             (Execution::Dense, _) => {
-                n_tokens as f64 * (cost.whole(seq + self.prefix_keys(index, seq)) + place)
+                let whole = cost.whole(seq + self.prefix_keys(index, seq));
+                n_tokens as f64 * (whole + place + self.prefix_write())
             }
             (Execution::Grouped, Attends::All) if everywhere => {
                 n_tokens as f64 * (cost.whole(seq) + place)
@@ -195,30 +196,62 @@ impl BrianConfig {
         }
     }
 
-    /// What a memory of codes writes and reads: at every step, and once more behind the exit.
+    /// The codes of the key and the value that a block makes of a token.
+    fn prefix_write(&self) -> f64 {
+        match self.memory {
+            MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+                compression: Compression::Code { d_code },
+                ..
+            }) => (4 * self.d_model * d_code) as f64,
+            _ => 0.0,
+        }
+    }
+
+    /// What a memory of codes writes before the walk and after every step, and reads before every step and behind the exit: each
+    /// map in use on all tokens.
     fn codes(&self, walks: &Walks) -> f64 {
         let MemoryConfig::HiddenCode(memory) = self.memory else {
             return 0.0;
         };
-        let n_tokens = (walks.batch * walks.seq) as f64;
-        let mut total = 0.0;
-        for index in 0..=walks.steps.len() {
-            let last = index.checked_sub(1).map(|before| &walks.steps[before]);
-            let used: BTreeSet<usize> = match (memory.adapters, last) {
-                (Adapters::PerBlock, Some(step)) => step.actions.iter().copied().collect(),
-                _ => [0].into(),
-            };
-            let n_columns = memory.retention().kept(index + 1).count() * walks.seq;
-            total += used.len() as f64 * n_tokens * self.code(&memory, n_columns);
-        }
-        total
-    }
-
-    /// Writing a code, and reading among so many.
-    fn code(&self, memory: &HiddenCodeConfig, n_columns: usize) -> f64 {
+        let n_tokens = walks.batch * walks.seq;
         let (d_model, d_code) = (self.d_model, memory.d_code);
+        let map = 2 * d_model * d_code;
         let heads = 2 * memory.head_rank * (d_model + self.n_heads * d_code);
-        (3 * 2 * d_model * d_code + 2 * heads + 4 * d_code * n_columns) as f64
+        let write = map + heads;
+        let read = |n_slots: usize| {
+            let n_columns = memory.retention().kept(n_slots).count() * walks.seq;
+            2 * map + heads + 4 * d_code * n_columns
+        };
+        let mut last = vec![self.n_pool; n_tokens];
+        let mut walking = vec![true; n_tokens];
+        // How many slots there were when each token was walking.
+        let mut seen = vec![1; n_tokens];
+        let n_maps = |last: &[usize], tokens: &dyn Fn(usize) -> bool| {
+            let map = |token: usize| match memory.adapters {
+                Adapters::Shared => 0,
+                Adapters::PerBlock => last[token],
+            };
+            let tokens = (0..n_tokens).filter(|&token| tokens(token));
+            tokens.map(map).collect::<BTreeSet<usize>>().len()
+        };
+        let mut per_token = write;
+        for (index, step) in walks.steps.iter().enumerate() {
+            let n_slots = index + 1;
+            per_token += n_maps(&last, &|token| walking[token]) * read(n_slots);
+            last.clone_from(&step.actions);
+            per_token += n_maps(&last, &|_| true) * write;
+            for token in 0..n_tokens {
+                let leaves = walks.hard_exit && step.actions[token] == self.n_pool;
+                walking[token] &= !(leaves && memory.lifecycle == Lifecycle::Frozen);
+                if walking[token] {
+                    seen[token] = n_slots + 1;
+                }
+            }
+        }
+        for n_slots in seen.iter().copied().collect::<BTreeSet<usize>>() {
+            per_token += n_maps(&last, &|token| seen[token] == n_slots) * read(n_slots);
+        }
+        (n_tokens * per_token) as f64
     }
 }
 
@@ -243,6 +276,7 @@ mod tests {
     use super::*;
     use crate::compat;
     use crate::initial::Initial;
+    use crate::memory::HiddenCodeConfig;
 
     const VOCABULARY: usize = 50;
     const SEQ: usize = 12;
@@ -537,6 +571,43 @@ mod tests {
         holds(reference, &APART, 2.0 * blocks + memory(6.0));
     }
 
+    /// Two tokens, of which the first leaves at once: maps 2 × 3 and columns of 3 numbers as above.
+    #[test]
+    fn a_memory_of_codes_counts_reads_of_those_who_walk_and_one_behind_the_exit_per_number_of_slots()
+     {
+        let mut walks = decided(&[[Some(2), Some(0)], [None, Some(1)]]);
+        walks.hard_exit = true;
+        let holds = |adapters, lifecycle, [n_writes, n_reads, n_columns]: [f64; 3]| {
+            let mut config = on_paper();
+            if lifecycle == Lifecycle::Reference {
+                config.route.execution = Execution::Dense;
+            }
+            let without = config.flops(7, &walks).expect("one path");
+            config.memory = MemoryConfig::HiddenCode(HiddenCodeConfig {
+                d_code: 3,
+                sink: 1,
+                window: 5,
+                adapters,
+                head_rank: 0,
+                lifecycle,
+            });
+            let of_token = n_writes * 12.0 + n_reads * 24.0 + n_columns * 12.0;
+            paper(&config, &walks, without + 2.0 * of_token);
+        };
+        // Reads: both one slot, the second two; behind the exit the first one, the second three. Each slot is two columns.
+        let columns = 2.0 * (1.0 + 2.0 + 1.0 + 3.0);
+        holds(Adapters::Shared, Lifecycle::Frozen, [3.0, 4.0, columns]);
+        // Behind each step one has taken OUT last and the other a block: two maps write, and each read is one's own.
+        holds(Adapters::PerBlock, Lifecycle::Frozen, [5.0, 4.0, columns]);
+        // The reference reads for both, at each step with the maps of both.
+        let columns = 2.0 * (1.0 + 2.0 * 2.0 + 2.0 * 3.0);
+        holds(
+            Adapters::PerBlock,
+            Lifecycle::Reference,
+            [5.0, 5.0, columns],
+        );
+    }
+
     #[test]
     fn a_memory_of_keys_and_values_counts_the_keys_it_kept() {
         let mut config = on_paper();
@@ -559,10 +630,12 @@ mod tests {
         prefix.compression = Compression::Code { d_code: 3 };
         config.memory = MemoryConfig::KeyValuePrefix(prefix);
         let undone = (2.0 + 4.0) * 2.0 * 12.0;
+        // To make them, the same of each token that a block runs on.
+        let made = 3.0 * 2.0 * 2.0 * 12.0;
         paper(
             &config,
             &decided(&walk),
-            around + 2.0 * (2.0 + 4.0) * KEY + undone,
+            around + 2.0 * (2.0 + 4.0) * KEY + undone + made,
         );
         // Blocks run everywhere.
         let apart = config.flops(7, &decided(&APART)).expect("one path");

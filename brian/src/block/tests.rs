@@ -8,10 +8,11 @@ use super::feed_forward::gated;
 use super::matrix;
 use super::routed::RoutedBlock;
 use super::transformer::TransformerBlock;
+pub(crate) use crate::kernel::composed::here::composed;
 use crate::kernel::groups::Group;
 use crate::kernel::rows::{Parts, Place};
 use crate::kernel::sight::Sight;
-pub(crate) use crate::kernel::tests::{Composed, Host, Learning as Passes};
+pub(crate) use crate::kernel::tests::{Host, Learning as Passes};
 use crate::parameter::{self, Path};
 use crate::precision::multiplying_in;
 use crate::random;
@@ -362,7 +363,7 @@ fn a_block_is_its_equations_and_so_is_its_gradient_by_passes() {
 
 #[test]
 fn a_block_is_its_equations_and_so_is_its_gradient_by_tensor_operations() {
-    assert_block::<Composed>("tensor operations");
+    composed(|| assert_block::<Passes>("tensor operations"));
 }
 
 /// Some tokens at a time, of which only the last are asked for.
@@ -389,7 +390,7 @@ fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
         }
     }
     assert_kept::<Host>();
-    assert_kept::<Composed>();
+    composed(assert_kept::<Host>);
 }
 
 /// Tokens apart: queries of some, keys and values of others, that lie in two tensors.
@@ -444,7 +445,7 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
         assert_near("apart", &found(&output), &expected, SINGLE);
     }
     assert_found::<Host>();
-    assert_found::<Composed>();
+    composed(assert_found::<Host>);
 }
 
 /// With four numbers per head and a base of 100 the second pair turns a tenth as fast: `100^(−2/4)`.
@@ -532,15 +533,14 @@ fn no_position_lies_beyond_the_context() {
 /// Far to the left a gate is closed, far to the right it is its input: 0 and `30 · 2`; in between `silu(1) = 0.731059`.
 #[test]
 fn a_gate_is_open_to_the_right_and_closed_to_the_left() {
-    let row =
-        |numbers: [f32; 5]| Tensor::<Composed, 2>::from_floats([numbers], &Default::default());
+    let row = |numbers: [f32; 5]| Tensor::<Passes, 2>::from_floats([numbers], &Default::default());
     let gate = row([-300.0, -30.0, 0.0, 1.0, 30.0]).require_grad();
     let up = row([5.0, 5.0, 5.0, 3.0, 2.0]).require_grad();
     let output = gated(gate.clone(), up.clone());
     let expected = [[0.0, 0.0, 0.0, 2.193_176, 60.0]];
     assert_near("gated", &found(&output), &ndarray::arr2(&expected), 1e-6);
     let gradients = output.sum().backward();
-    let grad = |x: &Tensor<Composed, 2>| rows_of(&x.grad(&gradients).expect("one").into_data());
+    let grad = |x: &Tensor<Passes, 2>| rows_of(&x.grad(&gradients).expect("one").into_data());
     // silu'(1) = σ(1) (1 + 1 − σ(1)) = 0.927671.
     let of_gate = [[0.0, 0.0, 2.5, 2.783_012, 2.0]];
     assert_near("of the gate", &grad(&gate), &ndarray::arr2(&of_gate), 1e-6);
@@ -614,7 +614,7 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
         }
     }
     assert_placed::<Host>();
-    assert_placed::<Composed>();
+    composed(assert_placed::<Host>);
 }
 
 /// Rows, some in the place of others where two meet, columns, and products added to the stream.
@@ -679,7 +679,7 @@ fn rows_and_columns_are_those_meant() {
         );
     }
     assert_meant::<Host>();
-    assert_meant::<Composed>();
+    composed(assert_meant::<Host>);
 }
 
 /// Products in double precision, which the host can multiply in: maps of attention and feed-forward become double, norms and all

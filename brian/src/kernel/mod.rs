@@ -2,10 +2,12 @@
 //! written by hand.
 //!
 //! The blocks composed of tensor operations are the definition; a test holds both equal. Everything here answers `None` where it
-//! does not apply (another backend, another precision), and then the definition runs. No model knows which backend it has.
+//! does not apply (another backend, another precision, `NERVE_COMPOSED=1`), and then the definition runs. No model knows which
+//! backend it has.
 //!
 //! | file | pass |
 //! |---|---|
+//! | `composed` | whether nothing here is to apply |
 //! | `node` | how a pass becomes an operation of a backend that learns; the only file that names one |
 //! | `groups` | rows of several groups, each with maps of its own, through one pass |
 //! | `sum` | the gradient of a map, or of rows, that many passes use |
@@ -30,6 +32,7 @@
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
 
 pub(crate) mod attend;
+pub(crate) mod composed;
 pub(crate) mod feed_forward;
 #[cfg(feature = "cube")]
 pub(crate) mod gpu;

@@ -1,5 +1,6 @@
 //! A pass as an operation of a backend: computed where tensors lie in the memory of the host, with its gradient where one is wanted.
 
+use super::composed;
 use super::numeric::{add, add_product, flat, flat_mut, part, rows_per_task};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -142,12 +143,18 @@ pub(super) fn run<B: Backend, P: Pass<N>, const N: usize>(
     pass: P,
     inputs: [FloatTensor<B>; N],
 ) -> Option<Tensor<B, 2>> {
+    if composed::only() {
+        return None;
+    }
     let output = host::run::<B, P, N>(pass, inputs)?;
     Some(Tensor::from_primitive(TensorPrimitive::Float(output)))
 }
 
 /// The numbers of a tensor, if they lie in the memory of the host in single precision.
 pub(super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
+    if composed::only() {
+        return None;
+    }
     host::rows_of::<B>(tensor)
 }
 
@@ -161,6 +168,9 @@ pub(crate) fn reshape<B: Backend, const D: usize, const E: usize>(
     tensor: Tensor<B, D>,
     dims: [usize; E],
 ) -> Tensor<B, E> {
+    if composed::only() {
+        return tensor.reshape(dims);
+    }
     match host::reshape::<B>(tensor.into_primitive().tensor(), &dims) {
         Ok(reshaped) => Tensor::from_primitive(TensorPrimitive::Float(reshaped)),
         Err(tensor) => {
@@ -172,6 +182,9 @@ pub(crate) fn reshape<B: Backend, const D: usize, const E: usize>(
 
 /// A map, or rows, for several passes: what the gradient is a sum of is added up in one place, see [`Sum`](super::sum::Sum).
 pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B, D> {
+    if composed::only() {
+        return map;
+    }
     let shared = host::shared::<B>(map.into_primitive().tensor());
     Tensor::from_primitive(TensorPrimitive::Float(shared))
 }

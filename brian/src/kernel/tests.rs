@@ -32,8 +32,6 @@ use std::sync::Arc;
 pub(crate) type Host = NdArray;
 /// With gradients: passes over its memory apply.
 pub(crate) type Learning = Autodiff<NdArray>;
-/// One that no pass knows: what is composed of tensor operations runs.
-pub(crate) type Composed = Autodiff<Learning>;
 type Matrix = Tensor<Learning, 2>;
 
 const SIZES: BlockSizes = BlockSizes {

@@ -28,7 +28,6 @@ use crate::memory::pass::Pass;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::cell::RefCell;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Which tokens run which block; tokens count `[batch * seq]`.
@@ -226,10 +225,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                     some(reshape(output, [batch * seq, d_model]), &tokens)
                 }
                 (Execution::Grouped, Attends::All) if self.runs_everywhere(&runs.of[block]) => {
-                    self.everywhere(block, &input, &tokens)
+                    self.everywhere(block, &input, runs)
                 }
                 (Execution::Grouped, _) => self.apart(blocks, &input, runs),
-                (Execution::Dense, _) => some(self.everywhere(block, &input, &tokens), &tokens),
+                (Execution::Dense, _) => some(self.everywhere(block, &input, runs), &tokens),
             };
             let output = gains.states(&input.hidden, output, &tokens, &runs.leaves);
             outputs.push(match weights {
@@ -272,25 +271,29 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     }
 
     /// What a block makes of every token.
-    fn everywhere(&self, index: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+    fn everywhere(&self, index: usize, input: &Input<B>, runs: &Runs) -> Tensor<B, 2> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
-        let block = &self.pool[index];
+        let (block, tokens) = (&self.pool[index], &runs.of[index]);
         let split = |x: &Tensor<B, 2>| {
             let [_, width] = x.dims();
             reshape(x.clone(), [batch, seq, width])
         };
         let (hidden, position) = (split(&input.hidden), split(&input.position));
         let output = match self.attends {
-            Attends::Selected if !self.runs_everywhere(tokens) => {
+            Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, runs)) => {
+                let device = input.hidden.device();
                 let mut absent = vec![MASKED; n_tokens];
-                tokens.iter().for_each(|&token| absent[token] = 0.0);
+                let staying = tokens.iter().filter(|&&token| !runs.leaves[token]);
+                staying.for_each(|&token| absent[token] = 0.0);
                 let absent = TensorData::new(absent, [batch, 1, 1, seq]);
-                let absent = Tensor::from_data(absent, &input.hidden.device());
+                let absent = Tensor::from_data(absent, &device);
+                let own = Tensor::<B, 2, Bool>::diag_mask([seq, seq], 0, &device).bool_not();
                 let placed = block.place(hidden, position);
-                let (queries, own) = block.block.project(placed.clone(), self.causal);
+                let (queries, keys_values) = block.block.project(placed.clone(), self.causal);
                 let mask = self.causal.mask() + absent;
-                block.block.finish(placed, queries, own, mask)
+                let mask = mask.mask_fill(own.unsqueeze(), 0.0);
+                block.block.finish(placed, queries, keys_values, mask)
             }
             _ => self
                 .memory
@@ -352,25 +355,16 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let tokens: Vec<usize> = blocks.iter().flat_map(of_block).collect();
         let groups = self.groups(first, &tokens);
         let angles = self.angles(&tokens);
-        let Present { n_queries, seen } = Present::new(&tokens, seq);
         let (placed, keys_values, sight) = match self.attends {
             Attends::Selected => {
-                let sight = Sight {
-                    visible: n_queries.iter().flat_map(|&n| 1..=n).collect(),
-                    n_keys: n_queries.clone(),
-                    n_queries,
-                };
+                let leaves = |token: usize| runs.leaves[token % n_tokens];
+                let (keys, sight) = among_runners(&tokens, seq, leaves);
                 let placed = self.placed(&groups, input, &tokens);
                 let made = Maps::keys_values(&self.normed_maps(&groups), &placed, &angles);
-                (placed, Parts::one(made), sight)
+                (placed, Parts::one(some(made, &keys)), sight)
             }
             Attends::All => {
-                let sight = Sight {
-                    visible: tokens.iter().map(|token| token % seq + 1).collect(),
-                    n_keys: seen.iter().map(Range::len).collect(),
-                    n_queries,
-                };
-                let keys: Vec<usize> = seen.into_iter().flatten().collect();
+                let (keys, sight) = among_all(&tokens, seq);
                 let (placed, keys_values) =
                     self.keys_values(first, input, &keys, &tokens, &runs.left);
                 (placed, keys_values, sight)
@@ -454,25 +448,53 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     }
 }
 
-/// Tokens, rising, sequence by sequence.
-struct Present {
-    /// How many of each sequence that has any.
-    n_queries: Vec<usize>,
-    /// Those that they see: of each such sequence all up to the last one.
-    seen: Vec<Range<usize>>,
+/// Whether none of some tokens leaves.
+fn all_stay(tokens: &[usize], runs: &Runs) -> bool {
+    tokens.iter().all(|&token| !runs.leaves[token])
 }
 
-impl Present {
-    fn new(tokens: &[usize], seq: usize) -> Self {
-        let groups: Vec<&[usize]> = tokens.chunk_by(|a, b| a / seq == b / seq).collect();
-        Self {
-            n_queries: groups.iter().map(|group| group.len()).collect(),
-            seen: groups
-                .iter()
-                .map(|group| group[0] / seq * seq..group[group.len() - 1] + 1)
-                .collect(),
+/// Tokens that run a block, rising, see all tokens of their sequence up to themselves: these, and who sees whom.
+fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, Sight) {
+    let of_sequences = tokens.chunk_by(|a, b| a / seq == b / seq);
+    let seen = |own: &[usize]| own[0] / seq * seq..own[own.len() - 1] + 1;
+    let sight = Sight {
+        n_queries: of_sequences.clone().map(<[usize]>::len).collect(),
+        n_keys: of_sequences.clone().map(|own| seen(own).len()).collect(),
+        visible: tokens.iter().map(|token| token % seq + 1).collect(),
+    };
+    (of_sequences.flat_map(seen).collect(), sight)
+}
+
+/// Tokens that run a block, rising, see each other up to themselves, by where they stand in `tokens`; but who leaves is seen by
+/// nobody else: in evaluation it would not run. So it is a sequence of its own, and so are those between two that leave.
+fn among_runners(
+    tokens: &[usize],
+    seq: usize,
+    leaves: impl Fn(usize) -> bool,
+) -> (Vec<usize>, Sight) {
+    let mut keys = Vec::with_capacity(tokens.len());
+    let mut sight = Sight {
+        n_queries: Vec::new(),
+        n_keys: Vec::new(),
+        visible: Vec::with_capacity(tokens.len()),
+    };
+    let mut first = 0;
+    for own in tokens.chunk_by(|a, b| a / seq == b / seq) {
+        let mut staying = Vec::with_capacity(own.len());
+        for queries in own.chunk_by(|&a, &b| !leaves(a) && !leaves(b)) {
+            let before = staying.len();
+            let places = first..first + queries.len();
+            keys.extend(staying.iter().copied().chain(places.clone()));
+            sight.n_queries.push(queries.len());
+            sight.n_keys.push(before + queries.len());
+            sight.visible.extend(before + 1..=before + queries.len());
+            if !leaves(queries[0]) {
+                staying.extend(places);
+            }
+            first += queries.len();
         }
     }
+    (keys, sight)
 }
 
 #[cfg(test)]
@@ -480,9 +502,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_counted_sequence_by_sequence() {
-        let present = Present::new(&[1, 2, 13, 15, 16, 33], 10);
-        assert_eq!(present.n_queries, [2, 3, 1]);
-        assert_eq!(present.seen, [0..3, 10..17, 30..34]);
+    fn runners_see_all_tokens_of_their_sequence_up_to_themselves() {
+        let (keys, sight) = among_all(&[1, 2, 13, 15, 16, 33], 10);
+        assert_eq!(keys, [0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 30, 31, 32, 33]);
+        assert_eq!(sight.n_queries, [2, 3, 1]);
+        assert_eq!(sight.n_keys, [3, 7, 4]);
+        assert_eq!(sight.visible, [2, 3, 4, 6, 7, 4]);
+    }
+
+    #[test]
+    fn who_leaves_sees_who_stays_and_is_seen_by_itself_alone() {
+        let tokens = [1, 2, 13, 15, 16, 33];
+        let (keys, sight) = among_runners(&tokens, 10, |_| false);
+        assert_eq!(keys, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(sight.n_queries, [2, 3, 1]);
+        assert_eq!(sight.n_keys, [2, 3, 1]);
+        assert_eq!(sight.visible, [1, 2, 1, 2, 3, 1]);
+        let (keys, sight) = among_runners(&tokens, 10, |token| [2, 13, 15].contains(&token));
+        assert_eq!(keys, [0, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(sight.n_queries, [1, 1, 1, 1, 1, 1]);
+        assert_eq!(sight.n_keys, [1, 2, 1, 1, 1, 1]);
+        assert_eq!(sight.visible, [1, 2, 1, 1, 1, 1]);
+        let (keys, sight) = among_runners(&tokens, 10, |token| token == 15);
+        assert_eq!(keys, [0, 1, 2, 2, 3, 2, 4, 5]);
+        assert_eq!(sight.n_queries, [2, 1, 1, 1, 1]);
+        assert_eq!(sight.n_keys, [2, 1, 2, 2, 1]);
+        assert_eq!(sight.visible, [1, 2, 1, 2, 2, 1]);
     }
 }

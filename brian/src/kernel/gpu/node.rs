@@ -1,5 +1,6 @@
 //! A kernel as an operation of a backend: computed where tensors lie in the memory of a GPU, with its gradient where one is wanted.
 
+use super::super::composed;
 pub(super) use super::super::node::input;
 use super::super::node::same;
 use burn::backend::Autodiff;
@@ -59,7 +60,8 @@ fn anywhere<B: Backend, K: Kernel<N>, const N: usize>(
     indices: Option<IntTensor<B>>,
 ) -> Option<FloatTensor<B>> {
     let is_empty = |shape: Shape| shape.num_elements() == 0;
-    if inputs.iter().any(|input| is_empty(input.shape()))
+    if composed::only()
+        || inputs.iter().any(|input| is_empty(input.shape()))
         || indices.iter().any(|indices| is_empty(indices.shape()))
     {
         return None;

@@ -342,7 +342,7 @@ impl Turn<'_> {
     }
 }
 
-/// A block on every token, where each sees what it is to see.
+/// A block on every token, where each sees what it is to see: of earlier tokens those that `runs` names, if any are.
 pub(super) fn attended<B: Backend>(
     block: &RoutedBlock<B>,
     hidden: &Tensor<B, 3>,
@@ -355,7 +355,8 @@ pub(super) fn attended<B: Backend>(
     let (queries, own) = block.block.project(placed.clone(), causal);
     let hidden_from = |index: usize| {
         let (key, query, row) = (index % seq, index / seq % seq, index / seq / seq);
-        let seen = key <= query && runs.is_none_or(|runs| runs[row * seq + key]);
+        let among = runs.is_none_or(|runs| key == query || runs[row * seq + key]);
+        let seen = key <= query && among;
         if seen { 0.0 } else { MASKED }
     };
     let mask: Vec<f32> = (0..batch * seq * seq).map(hidden_from).collect();
@@ -465,7 +466,7 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
         let runs = |block: usize| -> Vec<bool> {
             let runs = decided.iter().map(|(decision, ..)| match decision.fused {
                 true => decision.likeliest.contains(&block),
-                false => decision.action == block || decision.forgone == Some(block),
+                false => decision.action == block,
             });
             runs.collect()
         };
