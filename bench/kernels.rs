@@ -5,11 +5,12 @@ use bench::{
     ADAMW, BenchAutodiff, BenchBackend, Composed, Shape, clocked_here, drawn, products, timed,
 };
 use brian::Baseline;
-use brian::baseline::embed;
 use brian::block::causal::Rotary;
-use brian::block::feed_forward::gated;
-use brian::block::matrix::{normed, plus};
 use brian::loss::language;
+use brian::ops::embedding::embed;
+use brian::ops::residual_add::residual_add;
+use brian::ops::rms_norm::rms_norm;
+use brian::ops::swiglu::gated;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
@@ -46,10 +47,12 @@ fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
     let causal = Rotary::new(shape.seq, d_head, base.rope_base, device).causal(shape.seq);
     let x = leaf(base.d_model);
     bench("norm", &mut || {
-        back(normed(&block.attention_norm, &x, products))
+        back(rms_norm(&x, &block.attention_norm, products))
     });
     let product = leaf(base.d_model).cast(products);
-    bench("addition", &mut || back(plus(x.clone(), product.clone())));
+    bench("addition", &mut || {
+        back(residual_add(x.clone(), product.clone()))
+    });
     bench("norm_projection_and_positions", &mut || {
         back(
             block

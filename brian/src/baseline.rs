@@ -4,13 +4,14 @@
 
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;
-use crate::block::matrix::{multiply, normed, shared};
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
-use crate::kernel::gpu;
-use crate::kernel::node::reshape;
-use crate::kernel::product::times_transposed;
+use crate::ops::embedding::embed;
+use crate::ops::linear::linear_transposed;
+use crate::ops::reshape::{per_row, reshape};
+use crate::ops::reuse::shared_module;
+use crate::ops::rms_norm::rms_norm;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -109,8 +110,9 @@ impl<B: Backend> Baseline<B> {
     pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let causal = self.rotary.causal(tokens.dims()[1]);
         let embedded = embed(&self.embedding, tokens);
-        let execute =
-            |hidden, block: &TransformerBlock<B>| shared(block.clone()).forward(hidden, &causal);
+        let execute = |hidden, block: &TransformerBlock<B>| {
+            shared_module(block.clone()).forward(hidden, &causal)
+        };
         let hidden = self.blocks.iter().fold(embedded, execute);
         self.head(hidden)
     }
@@ -134,20 +136,6 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
-/// The rows of tokens.
-///
-/// # Shapes
-/// `[batch, seq]` to `[batch, seq, d_model]`
-pub fn embed<B: Backend>(embedding: &Embedding<B>, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-    let [batch, seq] = tokens.dims();
-    let table = embedding.weight.val();
-    let [_, d_model] = table.dims();
-    gpu::rows(&table, &tokens.clone().reshape([batch * seq])).map_or_else(
-        || embedding.forward(tokens),
-        |rows| rows.reshape([batch, seq, d_model]),
-    )
-}
-
 /// The tied head: `norm(hidden) Eᵀ`, multiplied in a type.
 ///
 /// # Shapes
@@ -158,12 +146,10 @@ pub(crate) fn head<B: Backend>(
     hidden: Tensor<B, 3>,
     products: DType,
 ) -> Tensor<B, 3> {
-    let ([batch, seq, d_model], dtype) = (hidden.dims(), hidden.dtype());
+    let ([batch, seq, _], dtype) = (hidden.dims(), hidden.dtype());
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
-    let normed = normed(norm, &reshape(hidden, [batch * seq, d_model]), products);
-    let logits = times_transposed(&normed, &weight)
-        .unwrap_or_else(|| multiply(normed, weight.cast(products).transpose()))
-        .cast(dtype);
+    let normed = rms_norm(&per_row(hidden), norm, products);
+    let logits = linear_transposed(normed, weight).cast(dtype);
     reshape(logits, [batch, seq, vocabulary])
 }

@@ -347,7 +347,7 @@ mod tests {
     #[cfg(feature = "ndarray")]
     mod of_a_model {
         use super::*;
-        use crate::kernel::tests::Learning;
+        use crate::ops::tests::Learning;
         use burn::tensor::TensorData;
 
         const PROMPT: [u32; 3] = [5, 6, 7];

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The folders are the equation: [`block`] holds what is executed, [`route`] where it goes next, [`memory`] what it
-//! leaves behind on its way, [`loss`] what it costs.
+//! leaves behind on its way, [`loss`] what it costs; [`ops`] are the operations that all of it is made of.
 //! [`Baseline`] is the same Transformer with its blocks in a fixed row; a [`Brian`] on the sequential path started from
 //! a baseline's weights gives the baseline's logits. [`Rules`] are everything that decides a walk besides the weights.
 //!
@@ -40,10 +40,10 @@ pub mod error;
 pub mod flops;
 pub mod generate;
 pub mod initial;
-mod kernel;
 pub mod loss;
 pub mod memory;
 pub mod model;
+pub mod ops;
 pub mod parameter;
 pub mod precision;
 pub mod random;

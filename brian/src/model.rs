@@ -1,16 +1,17 @@
 //! The routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`.
 
-use crate::baseline::{Baseline, BaselineConfig, embed, embedding, head};
+use crate::baseline::{Baseline, BaselineConfig, embedding, head};
 use crate::block::BlockSizes;
 use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
-use crate::block::matrix::shared;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::memory::pass::{Pass, Start as Begin};
 use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
+use crate::ops::embedding::embed;
+use crate::ops::reuse::shared_module;
 use crate::route::parallel::Parallel;
 use crate::route::past::Past;
 use crate::route::policy::Row;
@@ -320,7 +321,7 @@ impl<B: Backend> Brian<B> {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| match rules.learning {
-            true => shared(block.clone()).forward(hidden, &causal),
+            true => shared_module(block.clone()).forward(hidden, &causal),
             false => block.forward(hidden, &causal),
         };
         let embedded = embed(&self.embedding, tokens);
@@ -359,12 +360,12 @@ impl<B: Backend> Brian<B> {
         Ground {
             memory: Pass::start(memory, begin),
             pool: match rules.learning {
-                true => Cow::Owned(self.pool.iter().cloned().map(shared).collect()),
+                true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
                 false => Cow::Borrowed(&self.pool),
             },
             positions: &self.position,
             router: match rules.learning {
-                true => Cow::Owned(shared(self.router.clone())),
+                true => Cow::Owned(shared_module(self.router.clone())),
                 false => Cow::Borrowed(&self.router),
             },
             route: self.route,
@@ -582,7 +583,7 @@ mod tests {
     #[cfg(feature = "ndarray")]
     mod on_a_backend {
         use super::*;
-        use crate::kernel::tests::Learning;
+        use crate::ops::tests::Learning;
         use crate::route::policy::{Policy, Select, Teacher};
         use crate::route::position::Start;
         use crate::route::rules::Execution;

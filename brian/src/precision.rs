@@ -35,7 +35,7 @@ impl<B: Backend> Change<B> for CastMaps {
 mod tests {
     use super::*;
     use crate::baseline::BaselineConfig;
-    use crate::kernel::tests::Learning;
+    use crate::ops::tests::Learning;
     use crate::{Exit, Initial, Rules, compat, parameter};
     use burn::module::ModuleVisitor;
     use burn::tensor::Int;

@@ -1,10 +1,10 @@
 //! What a block keeps of the tokens it has seen, so that later ones can attend to them without another pass.
 
 use super::causal::Causal;
-use super::matrix::per_row;
 use super::transformer::TransformerBlock;
-use crate::kernel::rows::Parts;
-use crate::kernel::sight::Sight;
+use crate::ops::attention_spans::AttentionSpans;
+use crate::ops::gather::Parts;
+use crate::ops::reshape::per_row;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl<B: Backend> Cache<B> {
         self.kept = Some(kept.clone());
 
         let n_keys = self.n_tokens();
-        let sight = Sight {
+        let spans = AttentionSpans {
             n_queries: vec![n_wanted; batch],
             n_keys: vec![n_keys; batch],
             visible: (0..batch)
@@ -62,7 +62,7 @@ impl<B: Backend> Cache<B> {
         let among = Parts::one(per_row(kept));
         let found = block
             .attention
-            .find_rows(per_row(queries), among, &Arc::new(sight));
+            .find_rows(per_row(queries), among, &Arc::new(spans));
         let output = block.end(per_row(x.slice_dim(1, wanted)), found);
         output.reshape([batch, n_wanted, d_model])
     }

@@ -1,17 +1,12 @@
 //! What every attention layer of one pass shares: the rotary angles of the positions and the causal mask.
 //!
-//! Rotary positions in the half-split convention: for a head `x = [x1, x2]` cut in the middle,
-//! `out = [x1 cos − x2 sin, x2 cos + x1 sin]` with angle `position · base^(−2j/d_head)`.
-
-use super::matrix::indices;
+use crate::ops::attention_spans::MASKED;
+pub use crate::ops::rotary::Angles;
+use crate::ops::rotary::apply_rotary;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use std::ops::Range;
 use std::sync::OnceLock;
-
-/// A score this low has probability exactly zero after the softmax, and stays finite where an infinity would not.
-pub(crate) const MASKED: f32 = -1e30;
 
 /// The angles of all positions a model can hold.
 #[derive(Module, Debug)]
@@ -87,7 +82,7 @@ impl<B: Backend> Causal<B> {
     /// # Shapes
     /// `[batch, n_heads, seq, d_head]` to the same
     pub fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        turn(
+        apply_rotary(
             x,
             3,
             self.cos.clone().unsqueeze(),
@@ -148,77 +143,4 @@ pub(crate) fn beside<B: Backend>(mask: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
         mask + itself.clone() * MASKED,
         (itself.neg() + 1.0) * MASKED,
     ]
-}
-
-/// The angles of tokens.
-#[derive(Clone, Debug)]
-pub struct Angles<B: Backend> {
-    /// Of all positions, `[seq, d_head / 2]`.
-    cos: Tensor<B, 2>,
-    sin: Tensor<B, 2>,
-    /// Where each token stands; if nothing is said, at all positions in order, again and again.
-    places: Option<Vec<usize>>,
-}
-
-impl<B: Backend> Angles<B> {
-    /// Those of some of the tokens; of whole sequences only all.
-    pub(crate) fn some(&self, which: Range<usize>) -> Self {
-        Self {
-            places: self.places.as_ref().map(|places| places[which].to_vec()),
-            ..self.clone()
-        }
-    }
-
-    /// Cosines and sines of all positions, and where each token stands among them.
-    pub(crate) fn parts(&self) -> ([Tensor<B, 2>; 2], Option<&[usize]>) {
-        ([self.cos.clone(), self.sin.clone()], self.places.as_deref())
-    }
-
-    /// Cosines and sines of the tokens; of whole sequences those of the first one.
-    pub fn tables(&self) -> [Tensor<B, 2>; 2] {
-        let tables = [self.cos.clone(), self.sin.clone()];
-        let Some(places) = &self.places else {
-            return tables;
-        };
-        let places = indices(places, &self.cos.device());
-        tables.map(|table| table.select(0, places.clone()))
-    }
-
-    /// Numbers per head.
-    pub fn d_head(&self) -> usize {
-        let [_, half] = self.cos.dims();
-        2 * half
-    }
-
-    /// Turns queries or keys to their positions, head by head.
-    ///
-    /// # Shapes
-    /// `[n_tokens, n_heads * d_head]` to the same
-    pub fn rotate(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let [n_tokens, d_model] = x.dims();
-        let d_head = self.d_head();
-        let [cos, sin] = self.tables().map(|table| {
-            let n_times = n_tokens / table.dims()[0].max(1);
-            table.repeat_dim(0, n_times).unsqueeze_dim(1)
-        });
-        let x = x.reshape([n_tokens, d_model / d_head, d_head]);
-        turn(x, 2, cos, sin).reshape([n_tokens, d_model])
-    }
-}
-
-/// `[x1 cos − x2 sin, x2 cos + x1 sin]` along the last dimension.
-fn turn<B: Backend, const D: usize>(
-    x: Tensor<B, D>,
-    last: usize,
-    cos: Tensor<B, D>,
-    sin: Tensor<B, D>,
-) -> Tensor<B, D> {
-    let half = x.dims()[last] / 2;
-    let first = x.clone().slice_dim(last, 0..half);
-    let second = x.slice_dim(last, half..2 * half);
-    let turned = vec![
-        first.clone() * cos.clone() - second.clone() * sin.clone(),
-        second * cos + first * sin,
-    ];
-    Tensor::cat(turned, last)
 }

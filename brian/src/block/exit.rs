@@ -5,9 +5,11 @@
 //! makes a wrapped baseline another model.
 
 use super::BlockSizes;
-use super::matrix::{add_times, matrix, normed, per_row, place, times};
+use super::matrix::{matrix, place};
 use super::transformer::norm;
-use crate::kernel::node::reshape;
+use crate::ops::linear::{add_linear, linear};
+use crate::ops::reshape::{per_row, reshape};
+use crate::ops::rms_norm::rms_norm;
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
@@ -62,10 +64,10 @@ impl<B: Backend> ExitBlock<B> {
         let dims = hidden.dims();
         let (hidden, position) = (per_row(hidden), per_row(position));
         let placed = place(hidden.clone(), self.adapter.as_ref(), position);
-        let normed = normed(&self.norm, &placed, placed.dtype());
+        let normed = rms_norm(&placed, &self.norm, placed.dtype());
         let left = match self.kind {
-            Exit::Residual => add_times(hidden, normed, &self.projection),
-            Exit::Projection => times(normed, &self.projection),
+            Exit::Residual => add_linear(hidden, normed, &self.projection),
+            Exit::Projection => linear(normed, &self.projection),
         };
         reshape(left, dims)
     }

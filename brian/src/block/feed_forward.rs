@@ -1,12 +1,12 @@
 //! Gated feed-forward (SwiGLU, Shazeer 2020): `down( silu(gate x) ⊙ up x )`, no biases.
 
 use super::BlockSizes;
-use super::matrix::{exact, matrix, times};
-use crate::kernel::gpu;
+use super::matrix::matrix;
+use crate::ops::linear::linear;
+use crate::ops::swiglu::gated;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 
 /// The feed-forward half of a block.
@@ -39,16 +39,7 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let (gate, up) = (times(x.clone(), &self.gate), times(x, &self.up));
-        times(gated(gate, up), &self.down)
+        let (gate, up) = (linear(x.clone(), &self.gate), linear(x, &self.up));
+        linear(gated(gate, up), &self.down)
     }
-}
-
-/// `silu(gate) ⊙ up`, computed in single precision or better.
-pub fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
-    gpu::gated(&gate, &up).unwrap_or_else(|| {
-        let dtype = gate.dtype();
-        let inside = exact(dtype);
-        (silu(gate.cast(inside)) * up.cast(inside)).cast(dtype)
-    })
 }

@@ -6,7 +6,6 @@ pub mod causal;
 pub mod exit;
 pub mod feed_forward;
 pub mod matrix;
-pub(crate) mod rectangle;
 pub mod routed;
 #[cfg(all(test, feature = "ndarray"))]
 pub(crate) mod tests;

@@ -5,10 +5,12 @@
 
 use super::BlockSizes;
 use super::causal::Causal;
-use super::matrix::{add_times_each, matrix, per_row, place, some};
+use super::matrix::{matrix, place};
 use super::transformer::TransformerBlock;
-use crate::kernel::groups::Group;
-use crate::kernel::node::reshape;
+use crate::ops::gather::some;
+use crate::ops::groups::Group;
+use crate::ops::linear::add_linear_each;
+use crate::ops::reshape::{per_row, reshape};
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -74,7 +76,7 @@ impl<B: Backend> RoutedBlock<B> {
         };
         let adapters: Option<Vec<_>> = operators.iter().map(adapter).collect();
         match adapters {
-            Some(adapters) => add_times_each(hidden, Some(tokens), position, &adapters),
+            Some(adapters) => add_linear_each(hidden, Some(tokens), position, &adapters),
             None => some(hidden, tokens) + position,
         }
     }

@@ -3,16 +3,18 @@
 
 use super::BlockSizes;
 use super::cache::Cache;
-use super::causal::{Causal, MASKED, Rotary, beside};
-use super::feed_forward::gated;
+use super::causal::{Causal, Rotary, beside};
 use super::matrix;
 use super::routed::RoutedBlock;
 use super::transformer::TransformerBlock;
-pub(crate) use crate::kernel::composed::here::composed;
-use crate::kernel::groups::Group;
-use crate::kernel::rows::{Parts, Place};
-use crate::kernel::sight::Sight;
-pub(crate) use crate::kernel::tests::{Host, Learning as Passes};
+use crate::ops::attention_spans::AttentionSpans;
+use crate::ops::attention_spans::MASKED;
+pub(crate) use crate::ops::composed::here::composed;
+use crate::ops::gather::{self, Parts, Place};
+use crate::ops::groups::Group;
+use crate::ops::linear::{add_linear, linear};
+use crate::ops::swiglu::gated;
+pub(crate) use crate::ops::tests::{Host, Learning as Passes};
 use crate::parameter::{self, Path};
 use crate::precision::multiplying_in;
 use crate::random;
@@ -426,16 +428,16 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
                 })
                 .collect(),
         };
-        let asked = matrix::rows(x.clone(), &asking);
+        let asked = gather::rows(x.clone(), &asking);
         let groups = Group::only((&block.attention_norm, &maps), &asked);
         let angles = causal.angles(asking.map(|row| places[row]).to_vec());
         let queries = super::attention::Maps::queries(&groups, &asked, &angles);
-        let sight = Sight {
+        let spans = AttentionSpans {
             n_queries: vec![2, 1],
             n_keys: vec![5, 3],
             visible: vec![2, 5, 3],
         };
-        let output = block.attention.find_rows(queries, parts, &Arc::new(sight));
+        let output = block.attention.find_rows(queries, parts, &Arc::new(spans));
         let all = each_sequence(&found(&x), SEQ, |_, x| {
             let [queries, keys, of_values] = projected(&values, "", x, 0);
             let causal = |query: usize, key: usize| (key <= query).then_some(0.0);
@@ -622,7 +624,7 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
 fn copies_lie_one_behind_the_other_and_each_has_its_part_of_the_gradient() {
     let x: Tensor<Passes, 2> = tensor("x", [2, 3]);
     let weights: Tensor<Passes, 2> = tensor("weights", [6, 3]);
-    let copies = matrix::copies(x.clone(), 3);
+    let copies = gather::copies(x.clone(), 3);
     let of_x = found(&x);
     let expected = concatenate(Axis(0), &[of_x.view(); 3]).unwrap();
     assert_near("copies", &found(&copies), &expected, 1e-7);
@@ -640,13 +642,13 @@ fn rows_and_columns_are_those_meant() {
         let [of_x, first, second] = [&x, &parts[0], &parts[1]].map(found);
         assert_near(
             "rows",
-            &found(&matrix::rows(x.clone(), &[3, 3, 0])),
+            &found(&gather::rows(x.clone(), &[3, 3, 0])),
             &of_x.select(Axis(0), &[3, 3, 0]),
             1e-7,
         );
-        let columns = matrix::columns(&x, 1..3);
+        let columns = gather::columns(&x, 1..3);
         assert_near("columns", &found(&columns), &cut(&of_x, 1, 1..3), 1e-7);
-        let replaced = matrix::replace(x.clone(), &[4, 1, 4], parts.to_vec());
+        let replaced = gather::replace(x.clone(), &[4, 1, 4], parts.to_vec());
         let mut expected = of_x.clone();
         expected.row_mut(1).assign(&first.row(1));
         expected
@@ -655,11 +657,11 @@ fn rows_and_columns_are_those_meant() {
         assert_near("replaced", &found(&replaced), &expected, 1e-6);
         let map = loud(matrix::matrix::<B>(4, 4, &Default::default()), |_| 0.4);
         let of_map = &values_of("", &map)["weight"];
-        let sum = matrix::add_times(x.clone(), x.clone(), &map);
+        let sum = add_linear(x.clone(), x.clone(), &map);
         assert_near("added", &found(&sum), &(&of_x + &of_x.dot(of_map)), 1e-6);
         assert_near(
             "times",
-            &found(&matrix::times(x.clone(), &map)),
+            &found(&linear(x.clone(), &map)),
             &of_x.dot(of_map),
             1e-6,
         );

@@ -4,10 +4,10 @@ use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
-use super::matrix::{add_times_each, by_group, normed, per_row, plus};
-use crate::kernel::feed_forward::feed_forward;
-use crate::kernel::groups::{Group, each};
-use crate::kernel::node::reshape;
+use crate::ops::groups::{Group, each};
+use crate::ops::linear::add_linear_each;
+use crate::ops::reshape::{per_row, reshape};
+use crate::ops::swiglu::swiglu_residual;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::backend::Backend;
@@ -38,7 +38,7 @@ impl<B: Backend> TransformerBlock<B> {
 
     /// The type that products run in; see [`crate::precision`].
     pub fn products(&self) -> DType {
-        self.attention.output.weight.val().dtype()
+        self.attention.products()
     }
 
     /// Executes the block on every position.
@@ -89,16 +89,11 @@ impl<B: Backend> TransformerBlock<B> {
         found: Tensor<B, 2>,
     ) -> Tensor<B, 2> {
         let outputs = each(blocks, |block| &block.attention.output);
-        let x = add_times_each(x, None, found, &outputs);
+        let x = add_linear_each(x, None, found, &outputs);
         let halves = each(blocks, |block| {
             (&block.feed_forward_norm, block.feed_forward.all())
         });
-        feed_forward(&x, &halves).unwrap_or_else(|| {
-            by_group([x], blocks, |[x], block, _| {
-                let normed = normed(&block.feed_forward_norm, &x, block.products());
-                plus(x, block.feed_forward.forward(normed))
-            })
-        })
+        swiglu_residual(x, &halves)
     }
 }
 

@@ -4,7 +4,7 @@ use super::input_anchor::input_anchor;
 use super::language;
 use super::route::{RouteLosses, Term};
 use super::view::{Scope, View};
-use crate::kernel::tests::Learning;
+use crate::ops::tests::Learning;
 use crate::random;
 use crate::route::constraint::Constraint;
 use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, Start};

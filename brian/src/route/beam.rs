@@ -26,9 +26,8 @@ use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, Walks};
 use super::walk::{Asked, Ground, State, record, targets_at};
-use crate::block::matrix::rows as rows_of;
-use crate::block::matrix::some;
 use crate::memory::pass::Written;
+use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 

@@ -3,7 +3,7 @@
 //! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
 //! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The
 //! rest of the block runs on the tokens that chose it. In the memory of the host all blocks of a step go through each operation
-//! together, see [`groups`](crate::kernel::groups): one gather and one scatter per step; elsewhere one per block.
+//! together, see [`groups`](crate::ops::groups): one gather and one scatter per step; elsewhere one per block.
 //!
 //! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
 
@@ -13,18 +13,20 @@ use super::resting::Resting;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
 use super::walk::Ground;
-use crate::block::attention::{KeysValues, Maps, NormedMaps};
-use crate::block::causal::{Angles, Causal, MASKED};
-use crate::block::matrix::{copies, pins, replace, rows, some};
+use crate::block::attention::{Maps, NormedMaps};
+use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
-use crate::kernel::groups::{Group, at_once, each};
-use crate::kernel::node::{reshape, shared};
-use crate::kernel::pin::Pinned;
-use crate::kernel::rows::Parts;
-use crate::kernel::sight::Sight;
-use crate::kernel::straight::straight;
 use crate::memory::pass::Pass;
+use crate::ops::attention::KeysValues;
+use crate::ops::attention_spans::{AttentionSpans, MASKED};
+use crate::ops::gather::{Parts, copies, replace, rows, some};
+use crate::ops::groups::{Group, each};
+use crate::ops::linear::groups_at_once;
+use crate::ops::reshape::reshape;
+use crate::ops::reuse::{Packed, shared};
+use crate::ops::rotary::Angles;
+use crate::ops::straight_through::straight_through;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::cell::RefCell;
@@ -116,11 +118,7 @@ impl<B: Backend> Gains<B> {
             states = states + (after.clone() - before()) * some(whole.clone(), tokens);
         }
         if let Some(gain) = &self.straight {
-            let change = [after.clone(), hidden.clone()];
-            states = straight(&states, change, gain, tokens).unwrap_or_else(|| {
-                let change = (after - before()).detach();
-                states + change * some(gain.clone(), tokens)
-            });
+            states = straight_through(states, [&after, hidden], gain, tokens);
         }
         states
     }
@@ -150,7 +148,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
     /// All others of the blocks that have those.
-    pinned: Vec<Arc<Pinned>>,
+    packed: Vec<Packed>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
@@ -159,7 +157,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let pool: &[RoutedBlock<B>] = &ground.pool;
         let execution = ground.execution();
         let at_once = match (execution, ground.past) {
-            (Execution::Grouped, None) => at_once(&pool[0].block.attention.output.weight.val()),
+            (Execution::Grouped, None) => groups_at_once(&pool[0].block.attention.output),
             _ => 1,
         };
         let resting = |blocks: &[_]| Some(Resting::new(blocks.len() * dims[0] * dims[1]));
@@ -175,7 +173,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             at_once,
             resting: pool.chunks(at_once).map(resting).collect(),
             maps: pool.iter().map(|_| None).collect(),
-            pinned: Vec::new(),
+            packed: Vec::new(),
         }
     }
 
@@ -355,24 +353,24 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let tokens: Vec<usize> = blocks.iter().flat_map(of_block).collect();
         let groups = self.groups(first, &tokens);
         let angles = self.angles(&tokens);
-        let (placed, keys_values, sight) = match self.attends {
+        let (placed, keys_values, spans) = match self.attends {
             Attends::Selected => {
                 let leaves = |token: usize| runs.leaves[token % n_tokens];
-                let (keys, sight) = among_runners(&tokens, seq, leaves);
+                let (keys, spans) = among_runners(&tokens, seq, leaves);
                 let placed = self.placed(&groups, input, &tokens);
                 let made = Maps::keys_values(&self.normed_maps(&groups), &placed, &angles);
-                (placed, Parts::one(some(made, &keys)), sight)
+                (placed, Parts::one(some(made, &keys)), spans)
             }
             Attends::All => {
-                let (keys, sight) = among_all(&tokens, seq);
+                let (keys, spans) = among_all(&tokens, seq);
                 let (placed, keys_values) =
                     self.keys_values(first, input, &keys, &tokens, &runs.left);
-                (placed, keys_values, sight)
+                (placed, keys_values, spans)
             }
         };
         let queries = Maps::queries(&self.normed_maps(&groups), &placed, &angles);
         let attention = &self.pool[first].block.attention;
-        let found = attention.find_rows(queries, keys_values, &Arc::new(sight));
+        let found = attention.find_rows(queries, keys_values, &Arc::new(spans));
         let blocks = each(&groups, |&block| &self.pool[block].block);
         TransformerBlock::end_each(&blocks, placed, found)
     }
@@ -407,7 +405,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     fn cut_maps(&mut self, block: usize) {
         self.maps[block].get_or_insert_with(|| {
             let block = &self.pool[block];
-            self.pinned.extend(pins(block));
+            self.packed.push(Packed::of(block));
             block.block.attention.maps()
         });
     }
@@ -454,15 +452,15 @@ fn all_stay(tokens: &[usize], runs: &Runs) -> bool {
 }
 
 /// Tokens that run a block, rising, see all tokens of their sequence up to themselves: these, and who sees whom.
-fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, Sight) {
+fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, AttentionSpans) {
     let of_sequences = tokens.chunk_by(|a, b| a / seq == b / seq);
     let seen = |own: &[usize]| own[0] / seq * seq..own[own.len() - 1] + 1;
-    let sight = Sight {
+    let spans = AttentionSpans {
         n_queries: of_sequences.clone().map(<[usize]>::len).collect(),
         n_keys: of_sequences.clone().map(|own| seen(own).len()).collect(),
         visible: tokens.iter().map(|token| token % seq + 1).collect(),
     };
-    (of_sequences.flat_map(seen).collect(), sight)
+    (of_sequences.flat_map(seen).collect(), spans)
 }
 
 /// Tokens that run a block, rising, see each other up to themselves, by where they stand in `tokens`; but who leaves is seen by
@@ -471,9 +469,9 @@ fn among_runners(
     tokens: &[usize],
     seq: usize,
     leaves: impl Fn(usize) -> bool,
-) -> (Vec<usize>, Sight) {
+) -> (Vec<usize>, AttentionSpans) {
     let mut keys = Vec::with_capacity(tokens.len());
-    let mut sight = Sight {
+    let mut spans = AttentionSpans {
         n_queries: Vec::new(),
         n_keys: Vec::new(),
         visible: Vec::with_capacity(tokens.len()),
@@ -485,16 +483,16 @@ fn among_runners(
             let before = staying.len();
             let places = first..first + queries.len();
             keys.extend(staying.iter().copied().chain(places.clone()));
-            sight.n_queries.push(queries.len());
-            sight.n_keys.push(before + queries.len());
-            sight.visible.extend(before + 1..=before + queries.len());
+            spans.n_queries.push(queries.len());
+            spans.n_keys.push(before + queries.len());
+            spans.visible.extend(before + 1..=before + queries.len());
             if !leaves(queries[0]) {
                 staying.extend(places);
             }
             first += queries.len();
         }
     }
-    (keys, sight)
+    (keys, spans)
 }
 
 #[cfg(test)]
@@ -503,30 +501,30 @@ mod tests {
 
     #[test]
     fn runners_see_all_tokens_of_their_sequence_up_to_themselves() {
-        let (keys, sight) = among_all(&[1, 2, 13, 15, 16, 33], 10);
+        let (keys, spans) = among_all(&[1, 2, 13, 15, 16, 33], 10);
         assert_eq!(keys, [0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 30, 31, 32, 33]);
-        assert_eq!(sight.n_queries, [2, 3, 1]);
-        assert_eq!(sight.n_keys, [3, 7, 4]);
-        assert_eq!(sight.visible, [2, 3, 4, 6, 7, 4]);
+        assert_eq!(spans.n_queries, [2, 3, 1]);
+        assert_eq!(spans.n_keys, [3, 7, 4]);
+        assert_eq!(spans.visible, [2, 3, 4, 6, 7, 4]);
     }
 
     #[test]
     fn who_leaves_sees_who_stays_and_is_seen_by_itself_alone() {
         let tokens = [1, 2, 13, 15, 16, 33];
-        let (keys, sight) = among_runners(&tokens, 10, |_| false);
+        let (keys, spans) = among_runners(&tokens, 10, |_| false);
         assert_eq!(keys, [0, 1, 2, 3, 4, 5]);
-        assert_eq!(sight.n_queries, [2, 3, 1]);
-        assert_eq!(sight.n_keys, [2, 3, 1]);
-        assert_eq!(sight.visible, [1, 2, 1, 2, 3, 1]);
-        let (keys, sight) = among_runners(&tokens, 10, |token| [2, 13, 15].contains(&token));
+        assert_eq!(spans.n_queries, [2, 3, 1]);
+        assert_eq!(spans.n_keys, [2, 3, 1]);
+        assert_eq!(spans.visible, [1, 2, 1, 2, 3, 1]);
+        let (keys, spans) = among_runners(&tokens, 10, |token| [2, 13, 15].contains(&token));
         assert_eq!(keys, [0, 0, 1, 2, 3, 4, 5]);
-        assert_eq!(sight.n_queries, [1, 1, 1, 1, 1, 1]);
-        assert_eq!(sight.n_keys, [1, 2, 1, 1, 1, 1]);
-        assert_eq!(sight.visible, [1, 2, 1, 1, 1, 1]);
-        let (keys, sight) = among_runners(&tokens, 10, |token| token == 15);
+        assert_eq!(spans.n_queries, [1, 1, 1, 1, 1, 1]);
+        assert_eq!(spans.n_keys, [1, 2, 1, 1, 1, 1]);
+        assert_eq!(spans.visible, [1, 2, 1, 1, 1, 1]);
+        let (keys, spans) = among_runners(&tokens, 10, |token| token == 15);
         assert_eq!(keys, [0, 1, 2, 2, 3, 2, 4, 5]);
-        assert_eq!(sight.n_queries, [2, 1, 1, 1, 1]);
-        assert_eq!(sight.n_keys, [2, 1, 2, 2, 1]);
-        assert_eq!(sight.visible, [1, 2, 1, 2, 2, 1]);
+        assert_eq!(spans.n_queries, [2, 1, 1, 1, 1]);
+        assert_eq!(spans.n_keys, [2, 1, 2, 2, 1]);
+        assert_eq!(spans.visible, [1, 2, 1, 2, 2, 1]);
     }
 }

@@ -1,8 +1,7 @@
 //! What does not change any more: rows that were made of the state of a token that has left, once.
 
-use crate::block::matrix::some;
-use crate::kernel::node::shared;
-use crate::kernel::rows::{Parts, Place};
+use crate::ops::gather::{Parts, Place, some};
+use crate::ops::reuse::shared;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -70,7 +69,7 @@ impl<B: Backend> Resting<B> {
 #[cfg(all(test, feature = "ndarray"))]
 mod tests {
     use super::*;
-    use crate::kernel::tests::Learning;
+    use crate::ops::tests::Learning;
     use crate::random;
     use burn::tensor::TensorData;
 

@@ -3,11 +3,10 @@
 //! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model`. It sees nothing pooled over the
 //! sequence: a mean over positions would show it the future.
 
-use crate::kernel::router::score;
+use crate::ops::router_scores::router_scores;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 
 /// Scores the actions of every token.
@@ -44,9 +43,6 @@ impl<B: Backend> Router<B> {
     /// - `position`: `[n_tokens, d_position]`
     /// - returns `[n_tokens, n_actions]`
     pub fn forward(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        score(&hidden, &position, &self.input, &self.output).unwrap_or_else(|| {
-            let state = Tensor::cat(vec![hidden, position], 1);
-            self.output.forward(silu(self.input.forward(state)))
-        })
+        router_scores(hidden, position, &self.input, &self.output)
     }
 }

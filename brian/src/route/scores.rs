@@ -1,8 +1,8 @@
 //! The scores of the branches on the device, where they carry the task's gradient to the router, and what they weigh.
 
 use super::branch::Child;
-use crate::block::causal::MASKED;
-use crate::block::matrix::rows;
+use crate::ops::attention_spans::MASKED;
+use crate::ops::gather::rows;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};

@@ -16,11 +16,12 @@ use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use super::trace::{Arrival, Decisions, Origin, Trace, TraceStep};
 use crate::block::causal::Causal;
-use crate::block::matrix::{pins, some, values};
 use crate::block::routed::RoutedBlock;
-use crate::kernel::{self, node::reshape};
 use crate::memory::pass::{Pass, Written};
-use burn::tensor::activation::softmax;
+use crate::ops::gather::some;
+use crate::ops::reshape::{reshape, values};
+use crate::ops::reuse::Packed;
+use crate::ops::softmax::{chosen_probability, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rayon::prelude::*;
@@ -86,7 +87,7 @@ impl<B: Backend> Ground<'_, B> {
             hidden: entered,
             position: table.start(batch * seq),
         };
-        let _pinned = rules.asks_router().then(|| pins(&*self.router));
+        let _packed = rules.asks_router().then(|| Packed::of(&*self.router));
         let hard_exit = rules.exit_objective.hard();
         let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
         let mut resting = Resting::new(batch * seq);
@@ -238,8 +239,7 @@ impl<B: Backend> Ground<'_, B> {
             );
             logits = logits.mask_fill(mask, CAPPED);
         }
-        let probabilities = kernel::softmax::softmax(&logits);
-        let probabilities = probabilities.unwrap_or_else(|| softmax(logits.clone(), 1));
+        let probabilities = softmax(&logits);
         Asked {
             // The walk waits here for the device: who decides sits on the host.
             host_logits: values(&logits),
@@ -434,16 +434,7 @@ impl<B: Backend> Asked<B> {
     /// The probability of each token's block among all blocks, `[n_tokens, 1]`; 1, whatever the router says, for a token without
     /// one.
     fn gate(&self, blocks: &[Option<usize>], n_pool: usize) -> Tensor<B, 2> {
-        kernel::softmax::share(&self.logits, blocks, n_pool).unwrap_or_else(|| {
-            let device = self.logits.device();
-            let dims = [blocks.len(), 1];
-            let without: Vec<bool> = blocks.iter().map(Option::is_none).collect();
-            let without = Tensor::from_data(TensorData::new(without, dims), &device);
-            let blocks: Vec<i32> = blocks.iter().map(|b| b.unwrap_or(0) as i32).collect();
-            let blocks = Tensor::from_data(TensorData::new(blocks, dims), &device);
-            let shares = softmax(self.logits.clone().slice_dim(1, 0..n_pool), 1);
-            shares.gather(1, blocks).mask_fill(without, 1.0)
-        })
+        chosen_probability(&self.logits, blocks, n_pool)
     }
 }
 

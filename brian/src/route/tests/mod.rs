@@ -10,7 +10,7 @@ use super::parallel::Parallel;
 use super::policy::{Policy, Row, Select, Teacher};
 use super::position::{Injection, Layout, PositionConfig, Reach, Start};
 use super::rules::{Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
-use crate::kernel::tests::Learning;
+use crate::ops::tests::Learning;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};

@@ -1,8 +1,9 @@
 //! A walk is what its description says: a slow one that follows the words, token by token, beside the real one.
 
 use super::*;
-use crate::block::causal::{Causal, MASKED};
+use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::ops::attention_spans::MASKED;
 use crate::route::draws::Purpose;
 use crate::route::trace::Origin;
 use burn::tensor::activation::softmax;

@@ -1,0 +1,160 @@
+//! Attention: `softmax(q kᵀ + mask) v`, head by head, with queries that are scaled already.
+
+use super::attention_spans::AttentionSpans;
+use super::gather::Parts;
+use super::linear::{exact, multiply};
+use super::{Operation, gpu, host, run};
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What can be attended to, `[batch, n_heads, n_keys, d_head]` each; keys know their position.
+#[derive(Clone, Debug)]
+pub struct KeysValues<B: Backend> {
+    /// What queries are compared with.
+    pub keys: Tensor<B, 4>,
+    /// What they take with them.
+    pub values: Tensor<B, 4>,
+}
+
+/// What queries find among keys and values, multiplied in a type; `mask` is added to the scores.
+///
+/// # Shapes
+/// - `queries`: `[batch, n_heads, seq, d_head]`
+/// - `among`: `[batch, n_heads, n_keys, d_head]`
+/// - `mask`: `[batch or 1, n_heads or 1, seq, n_keys]`
+/// - returns `[batch, seq, d_model]`
+pub fn attention<B: Backend>(
+    queries: Tensor<B, 4>,
+    among: KeysValues<B>,
+    mask: Tensor<B, 4>,
+    dtype: DType,
+) -> Tensor<B, 3> {
+    let [batch, n_heads, seq, d_head] = queries.dims();
+    let scores = multiply(queries, among.keys.cast(dtype).swap_dims(2, 3)) + mask;
+    let found = multiply(softmax(scores, 3), among.values.cast(dtype));
+    found
+        .swap_dims(1, 2)
+        .reshape([batch, seq, n_heads * d_head])
+}
+
+/// `[batch, seq, n_heads * d_head]` to `[batch, n_heads, seq, d_head]`.
+pub fn heads<B: Backend>(x: Tensor<B, 3>, n_heads: usize) -> Tensor<B, 4> {
+    let [batch, seq, width] = x.dims();
+    x.reshape([batch, seq, n_heads, width / n_heads])
+        .swap_dims(1, 2)
+}
+
+/// What the tokens of whole sequences find among those before them and themselves. `mask` hides later positions,
+/// `[1, 1, seq, seq]`.
+///
+/// # Shapes
+/// `[batch * seq, 3 * d_model]`, queries, keys and values side by side, to `[batch * seq, d_model]`
+pub(crate) fn causal_attention<B: Backend>(
+    packed: Tensor<B, 2>,
+    n_heads: usize,
+    batch: usize,
+    mask: impl Fn() -> Tensor<B, 4>,
+    dtype: DType,
+) -> Tensor<B, 2> {
+    run(CausalAttention {
+        packed,
+        n_heads,
+        batch,
+        mask,
+        dtype,
+    })
+}
+
+struct CausalAttention<B: Backend, M> {
+    packed: Tensor<B, 2>,
+    n_heads: usize,
+    batch: usize,
+    mask: M,
+    dtype: DType,
+}
+
+impl<B: Backend, M: Fn() -> Tensor<B, 4>> Operation for CausalAttention<B, M> {
+    type Output = Tensor<B, 2>;
+
+    fn define(self) -> Tensor<B, 2> {
+        let [n_tokens, width] = self.packed.dims();
+        let (seq, inside) = (n_tokens / self.batch, exact(self.packed.dtype()));
+        let packed = self.packed.cast(inside).reshape([self.batch, seq, width]);
+        let [queries, keys, values] = [0, 1, 2].map(|index| {
+            let part = index * width / 3..(index + 1) * width / 3;
+            heads(packed.clone().slice_dim(2, part), self.n_heads)
+        });
+        let among = KeysValues { keys, values };
+        let found = attention(queries, among, (self.mask)(), self.dtype);
+        found.reshape([n_tokens, width / 3])
+    }
+
+    fn on_host(&self) -> Option<Tensor<B, 2>> {
+        let [n_tokens, _] = self.packed.dims();
+        let spans = AttentionSpans::whole(self.batch, n_tokens / self.batch);
+        host::attention::causal_attention(&self.packed, self.n_heads, &Arc::new(spans))
+    }
+
+    fn on_gpu(&self) -> Option<Tensor<B, 2>> {
+        gpu::causal_attention(&self.packed, self.n_heads, self.batch)
+    }
+}
+
+/// What queries find among keys and values of other tokens.
+///
+/// # Shapes
+/// `[n_queries, d_model]` and `[n_keys, 2 * d_model]` to `[n_queries, d_model]`
+pub(crate) fn attention_over_spans<B: Backend>(
+    queries: Tensor<B, 2>,
+    keys_values: Parts<B>,
+    n_heads: usize,
+    spans: &Arc<AttentionSpans>,
+    dtype: DType,
+) -> Tensor<B, 2> {
+    run(AttentionOverSpans {
+        queries,
+        keys_values,
+        n_heads,
+        spans,
+        dtype,
+    })
+}
+
+struct AttentionOverSpans<'a, B: Backend> {
+    queries: Tensor<B, 2>,
+    keys_values: Parts<B>,
+    n_heads: usize,
+    spans: &'a Arc<AttentionSpans>,
+    dtype: DType,
+}
+
+impl<B: Backend> Operation for AttentionOverSpans<'_, B> {
+    type Output = Tensor<B, 2>;
+
+    fn define(self) -> Tensor<B, 2> {
+        let keys_values = self.keys_values.gather();
+        let find = |queries: Tensor<B, 3>, keys_values: Tensor<B, 3>, mask| {
+            let d_model = queries.dims()[2];
+            let part =
+                |part: Range<usize>| heads(keys_values.clone().slice_dim(2, part), self.n_heads);
+            let among = KeysValues {
+                keys: part(0..d_model),
+                values: part(d_model..2 * d_model),
+            };
+            attention(heads(queries, self.n_heads), among, mask, self.dtype)
+        };
+        self.spans.on_rectangles(self.queries, keys_values, find)
+    }
+
+    fn on_host(&self) -> Option<Tensor<B, 2>> {
+        host::attention::attention_over_spans(
+            &self.queries,
+            &self.keys_values,
+            self.n_heads,
+            self.spans,
+        )
+    }
+}

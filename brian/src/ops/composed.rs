@@ -1,0 +1,60 @@
+//! Whether everything is composed of tensor operations, as the definition says, and no pass and no kernel applies.
+
+use std::sync::LazyLock;
+
+/// True with `NERVE_COMPOSED=1` in the environment: for whoever changes an equation, or doubts a pass.
+pub(crate) fn only() -> bool {
+    static ASKED: LazyLock<bool> = LazyLock::new(|| {
+        let asked = std::env::var_os("NERVE_COMPOSED");
+        asked.is_some_and(|value| value == "1")
+    });
+    #[cfg(test)]
+    if here::is_asked() {
+        return true;
+    }
+    *ASKED
+}
+
+/// For a test that holds both against the same numbers.
+#[cfg(test)]
+pub(crate) mod here {
+    use std::cell::Cell;
+
+    thread_local! {
+        static ASKED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn is_asked() -> bool {
+        ASKED.get()
+    }
+
+    /// Runs a test with everything that its own thread asks for composed of tensor operations.
+    #[cfg(feature = "ndarray")]
+    pub(crate) fn composed(test: impl FnOnce()) {
+        let before = ASKED.replace(true);
+        test();
+        ASKED.set(before);
+    }
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::super::reuse::shared;
+    use super::super::tests::Learning;
+    use super::here::composed;
+    use super::only;
+    use burn::tensor::Tensor;
+
+    #[test]
+    fn no_pass_applies_where_everything_is_composed() {
+        let device = Default::default();
+        let x = Tensor::<Learning, 2>::ones([2, 3], &device).require_grad();
+        let applies = || {
+            let sums_in_one_place = shared(x.clone()).grad(&shared(x.clone()).sum().backward());
+            [!only(), sums_in_one_place.is_some()]
+        };
+        assert_eq!(applies(), [true; 2]);
+        composed(|| assert_eq!(applies(), [false; 2]));
+        assert_eq!(applies(), [true; 2]);
+    }
+}

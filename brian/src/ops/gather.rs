@@ -1,0 +1,160 @@
+//! Rows and columns that lie elsewhere: some rows of a tensor, rows of several tensors, rows in the place of others, some columns.
+
+use super::{Operation, gpu, host, run};
+use burn::tensor::backend::Backend;
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use std::ops::Range;
+
+/// Indices on the device.
+pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    let n_rows = rows.len();
+    Tensor::from_data(TensorData::new(rows, [n_rows]), device)
+}
+
+/// Some rows, in the order given, any of them any number of times.
+///
+/// # Shapes
+/// `[n, width]` to `[which, width]`
+pub(crate) fn rows<B: Backend>(from: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
+    run(Rows { from, which })
+}
+
+struct Rows<'a, B: Backend> {
+    from: Tensor<B, 2>,
+    which: &'a [usize],
+}
+
+impl<B: Backend> Operation for Rows<'_, B> {
+    type Output = Tensor<B, 2>;
+
+    fn define(self) -> Tensor<B, 2> {
+        let which = indices(self.which, &self.from.device());
+        self.from.select(0, which)
+    }
+
+    fn on_host(&self) -> Option<Tensor<B, 2>> {
+        host::gather::rows(&self.from, self.which)
+    }
+
+    fn on_gpu(&self) -> Option<Tensor<B, 2>> {
+        gpu::rows(&self.from, || indices(self.which, &self.from.device()))
+    }
+}
+
+/// Some rows; all of them as they are.
+pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
+    match which.iter().copied().eq(0..all.dims()[0]) {
+        true => all,
+        false => rows(all, which),
+    }
+}
+
+/// `into` with the rows of some parts, one part after another, in the places `which`; where one place gets several, with their
+/// sum.
+///
+/// # Shapes
+/// `[n, width]` and `[…, width]`, `which` in all, to `[n, width]`
+pub(crate) fn replace<B: Backend>(
+    into: Tensor<B, 2>,
+    which: &[usize],
+    parts: Vec<Tensor<B, 2>>,
+) -> Tensor<B, 2> {
+    let [n_rows, _] = into.dims();
+    if which.iter().copied().eq(0..n_rows) {
+        return Tensor::cat(parts, 0);
+    }
+    run(Replace { into, which, parts })
+}
+
+struct Replace<'a, B: Backend> {
+    into: Tensor<B, 2>,
+    which: &'a [usize],
+    parts: Vec<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Operation for Replace<'_, B> {
+    type Output = Tensor<B, 2>;
+
+    fn define(self) -> Tensor<B, 2> {
+        let ([n_rows, _], device) = (self.into.dims(), self.into.device());
+        let mut stays = vec![1.0; n_rows];
+        self.which.iter().for_each(|&row| stays[row] = 0.0);
+        let stays = Tensor::from_data(TensorData::new::<f32, _>(stays, [n_rows, 1]), &device);
+        let which = indices(self.which, &device);
+        let rows = Tensor::cat(self.parts, 0);
+        (self.into * stays).select_assign(0, which, rows, IndexingUpdateOp::Add)
+    }
+
+    fn on_host(&self) -> Option<Tensor<B, 2>> {
+        host::gather::replace(&self.into, self.which, &self.parts)
+    }
+}
+
+/// Some columns of a map.
+///
+/// # Shapes
+/// `[d_in, d_out]` to `[d_in, which]`
+pub(crate) fn columns<B: Backend>(map: &Tensor<B, 2>, which: Range<usize>) -> Tensor<B, 2> {
+    run(Columns { map, which })
+}
+
+struct Columns<'a, B: Backend> {
+    map: &'a Tensor<B, 2>,
+    which: Range<usize>,
+}
+
+impl<B: Backend> Operation for Columns<'_, B> {
+    type Output = Tensor<B, 2>;
+
+    fn define(self) -> Tensor<B, 2> {
+        self.map.clone().slice_dim(1, self.which)
+    }
+
+    fn on_host(&self) -> Option<Tensor<B, 2>> {
+        host::gather::columns(self.map, self.which.start, self.which.len())
+    }
+}
+
+/// Rows that lie in several tensors `[…, width]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts<B: Backend> {
+    pub parts: Vec<Tensor<B, 2>>,
+    /// Where each lies; no two in one place.
+    pub places: Vec<Place>,
+}
+
+/// A row of one of several tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub part: usize,
+    pub row: usize,
+}
+
+impl<B: Backend> Parts<B> {
+    /// All of one tensor.
+    pub fn one(part: Tensor<B, 2>) -> Self {
+        let [n_rows, _] = part.dims();
+        Self {
+            parts: vec![part],
+            places: (0..n_rows).map(|row| Place { part: 0, row }).collect(),
+        }
+    }
+
+    /// The rows in their order.
+    pub fn gather(self) -> Tensor<B, 2> {
+        let lengths = self.parts.iter().map(|part| part.dims()[0]);
+        let begin = |begin: &mut usize, length| Some(std::mem::replace(begin, *begin + length));
+        let begins: Vec<usize> = lengths.scan(0, begin).collect();
+        let places = self.places.iter();
+        let which: Vec<usize> = places.map(|at| begins[at.part] + at.row).collect();
+        some(Tensor::cat(self.parts, 0), &which)
+    }
+}
+
+/// A tensor several times, one copy behind the other along the first dimension.
+///
+/// Not `repeat_dim`: where that dimension is longer than one, Burn 0.21 adds up its gradient as if each entry stood beside its copies.
+pub(crate) fn copies<B: Backend, const D: usize>(x: Tensor<B, D>, n: usize) -> Tensor<B, D> {
+    Tensor::cat(vec![x; n], 0)
+}

@@ -1,0 +1,161 @@
+//! A kernel as an operation of a backend: computed where tensors lie in the memory of a GPU, with its gradient where one is wanted.
+
+pub(super) use super::super::host::custom_op::input;
+use super::super::host::custom_op::same;
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::{FloatTensor, IntTensor};
+use burn::tensor::{Int, Shape, Tensor, TensorMetadata, TensorPrimitive};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+/// A function of `N` tensors, contiguous all, and its gradient.
+pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
+    /// The output, and what the gradient needs besides the inputs; nothing where it does not apply. `indices` are as given.
+    fn forward<R: CubeRuntime>(
+        &self,
+        inputs: &[CubeTensor<R>; N],
+        indices: Option<&CubeTensor<R>>,
+    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)>;
+
+    /// The gradients of the inputs, from that of the output.
+    fn backward<R: CubeRuntime>(
+        &self,
+        state: &State<R, N>,
+        gradient: CubeTensor<R>,
+    ) -> [Option<CubeTensor<R>>; N];
+}
+
+/// What a gradient starts from.
+#[derive(Clone, Debug)]
+pub(super) struct State<R: CubeRuntime, const N: usize> {
+    pub inputs: [CubeTensor<R>; N],
+    pub indices: Option<CubeTensor<R>>,
+    pub kept: Vec<CubeTensor<R>>,
+}
+
+/// What a kernel makes of its inputs, if they lie in the memory of a GPU.
+pub(super) fn run<B: Backend, K: Kernel<N>, const N: usize, const D: usize>(
+    kernel: K,
+    inputs: [FloatTensor<B>; N],
+    indices: Option<Tensor<B, 1, Int>>,
+) -> Option<Tensor<B, D>> {
+    let indices = indices.map(Tensor::into_primitive);
+    let output = anywhere::<B, K, N>(kernel, inputs, indices)?;
+    Some(Tensor::from_primitive(TensorPrimitive::Float(output)))
+}
+
+#[allow(unused_mut, unused_variables, unused_assignments)]
+fn anywhere<B: Backend, K: Kernel<N>, const N: usize>(
+    kernel: K,
+    inputs: [FloatTensor<B>; N],
+    indices: Option<IntTensor<B>>,
+) -> Option<FloatTensor<B>> {
+    let is_empty = |shape: Shape| shape.num_elements() == 0;
+    if inputs.iter().any(|input| is_empty(input.shape()))
+        || indices.iter().any(|indices| is_empty(indices.shape()))
+    {
+        return None;
+    }
+    let mut inputs = (inputs, indices);
+    #[cfg(feature = "cuda")]
+    match on::<B, burn::backend::Cuda, K, N>(&kernel, inputs) {
+        Ok(output) => return output,
+        Err(other) => inputs = other,
+    }
+    #[cfg(feature = "vulkan")]
+    match on::<B, burn::backend::Vulkan, K, N>(&kernel, inputs) {
+        Ok(output) => return output,
+        Err(other) => inputs = other,
+    }
+    #[cfg(feature = "wgpu")]
+    match on::<B, burn::backend::Wgpu, K, N>(&kernel, inputs) {
+        Ok(output) => return output,
+        Err(other) => inputs = other,
+    }
+    None
+}
+
+/// A backend whose tensors lie in the memory of a GPU.
+trait OnGpu:
+    Backend<
+        FloatTensorPrimitive = CubeTensor<Self::Runtime>,
+        IntTensorPrimitive = CubeTensor<Self::Runtime>,
+    >
+{
+    type Runtime: CubeRuntime;
+}
+
+impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> OnGpu
+    for CubeBackend<R, F, I, T>
+{
+    type Runtime = R;
+}
+
+type Given<B, const N: usize> = ([FloatTensor<B>; N], Option<IntTensor<B>>);
+
+/// The output, if `B` is `C` or learns on it; else the inputs again.
+fn on<B: Backend, C: OnGpu, K: Kernel<N>, const N: usize>(
+    kernel: &K,
+    given: Given<B, N>,
+) -> Result<Option<FloatTensor<B>>, Given<B, N>> {
+    let given = match same::<_, Given<C, N>>(given) {
+        Ok((inputs, indices)) => {
+            let inputs = inputs.map(into_contiguous);
+            let indices = indices.map(into_contiguous);
+            let output = kernel.forward(&inputs, indices.as_ref());
+            return Ok(output.and_then(|(output, _)| same(output).ok()));
+        }
+        Err(given) => given,
+    };
+    let (inputs, indices) = same::<_, Given<Autodiff<C>, N>>(given)?;
+    let nodes = inputs.each_ref().map(|input| input.node.clone());
+    let inputs = inputs.map(|input| into_contiguous(input.primitive));
+    let indices = indices.map(into_contiguous);
+    let Some((output, kept)) = kernel.forward(&inputs, indices.as_ref()) else {
+        return Ok(None);
+    };
+    let prepared = Step::<K, C>(PhantomData).prepare::<NoCheckpointing>(nodes);
+    let output = match prepared.compute_bound().stateful() {
+        OpsKind::UnTracked(prepared) => prepared.finish(output),
+        OpsKind::Tracked(prepared) => {
+            let state = State {
+                inputs,
+                indices,
+                kept,
+            };
+            prepared.finish((kernel.clone(), state), output)
+        }
+    };
+    Ok(same(output).ok())
+}
+
+struct Step<K, C>(PhantomData<(K, C)>);
+
+impl<K, C> Debug for Step<K, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a kernel")
+    }
+}
+
+impl<C: OnGpu, K: Kernel<N>, const N: usize> Backward<C, N> for Step<K, C> {
+    type State = (K, State<C::Runtime, N>);
+
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (kernel, state) = ops.state;
+        let gradient = into_contiguous(gradients.consume::<C>(&ops.node));
+        let found = kernel.backward(&state, gradient);
+        for (parent, found) in ops.parents.into_iter().zip(found) {
+            if let (Some(parent), Some(found)) = (parent, found) {
+                gradients.register::<C>(parent.id, found);
+            }
+        }
+    }
+}

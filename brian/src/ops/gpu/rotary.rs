@@ -1,0 +1,135 @@
+//! Queries, scaled, and keys, turned to their positions; values as they are. Side by side, as the product gave them.
+
+use super::custom_op::{Kernel, State, input, run};
+use super::launch::{address, empty, is_known, kind, len, rows, units};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
+
+/// The first `n_turned` of some parts turned, the first `n_scaled` of them divided by the root of `d_head`.
+///
+/// # Shapes
+/// - `packed`: `[n_tokens, n_parts * d_model]`; the positions of `angles` again and again
+/// - `angles`: cosines and sines, `[n_positions, d_head / 2]`
+pub(crate) fn apply_rotary<B: Backend>(
+    packed: &Tensor<B, 2>,
+    angles: impl FnOnce() -> [Tensor<B, 2>; 2],
+    [n_scaled, n_turned, n_parts]: [usize; 3],
+) -> Option<Tensor<B, 2>> {
+    let kernel = Turn {
+        n_scaled,
+        n_turned,
+        n_parts,
+    };
+    let [cos, sin] = angles().map(|table| input(&table));
+    run(kernel, [input(packed), cos, sin], None)
+}
+
+#[derive(Clone, Debug)]
+struct Turn {
+    n_scaled: usize,
+    n_turned: usize,
+    n_parts: usize,
+}
+
+impl Turn {
+    fn launch<R: CubeRuntime>(
+        &self,
+        [packed, cos, sin]: &[CubeTensor<R>; 3],
+        direction: f32,
+    ) -> CubeTensor<R> {
+        let output = empty(packed, rows(packed), packed.dtype);
+        let [n_positions, half] = rows(cos);
+        let [_, width] = rows(packed);
+        let d_model = width / self.n_parts;
+        let pairs = len(packed) / 2;
+        let (count, dim) = units(packed, pairs);
+        turned::launch::<R>(
+            &packed.client,
+            count,
+            dim,
+            address([packed]),
+            packed.clone().into_array_arg(),
+            cos.clone().into_array_arg(),
+            sin.clone().into_array_arg(),
+            output.clone().into_array_arg(),
+            pairs,
+            width / 2,
+            n_positions,
+            half,
+            self.n_scaled * d_model,
+            self.n_turned * d_model,
+            (2.0 * half as f32).powf(-0.5),
+            direction,
+            kind(packed),
+        );
+        output
+    }
+}
+
+impl Kernel<3> for Turn {
+    fn forward<R: CubeRuntime>(
+        &self,
+        inputs: &[CubeTensor<R>; 3],
+        _: Option<&CubeTensor<R>>,
+    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
+        is_known(&inputs[0]).then(|| (self.launch(inputs, 1.0), Vec::new()))
+    }
+
+    fn backward<R: CubeRuntime>(
+        &self,
+        state: &State<R, 3>,
+        gradient: CubeTensor<R>,
+    ) -> [Option<CubeTensor<R>>; 3] {
+        let [_, cos, sin] = &state.inputs;
+        let back = self.launch(&[gradient, cos.clone(), sin.clone()], -1.0);
+        [Some(back), None, None]
+    }
+}
+
+/// A unit for each pair that is turned together.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+fn turned<F: Float>(
+    packed: &Array<F>,
+    cos: &Array<f32>,
+    sin: &Array<f32>,
+    output: &mut Array<F>,
+    pairs: usize,
+    pairs_of_row: usize,
+    n_positions: usize,
+    half: usize,
+    scaled: usize,
+    turned: usize,
+    scale: f32,
+    direction: f32,
+    #[define(F)] _type: StorageType,
+) {
+    if ABSOLUTE_POS >= pairs {
+        terminate!();
+    }
+    let row = ABSOLUTE_POS / pairs_of_row;
+    let pair = ABSOLUTE_POS % pairs_of_row;
+    let dimension = pair % half;
+    let column = pair / half * (2 * half) + dimension;
+    let first = row * (2 * pairs_of_row) + column;
+    let second = first + half;
+    let mut x = f32::cast_from(packed[first]);
+    let mut y = f32::cast_from(packed[second]);
+    if column < scaled {
+        x *= scale;
+        y *= scale;
+    }
+    if column < turned {
+        let angle = row % n_positions * half + dimension;
+        let cosine = cos[angle];
+        let sine = sin[angle] * direction;
+        let turned_x = x * cosine - y * sine;
+        y = y * cosine + x * sine;
+        x = turned_x;
+    }
+    output[first] = F::cast_from(x);
+    output[second] = F::cast_from(y);
+}

@@ -1,0 +1,595 @@
+//! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
+//! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
+
+use super::super::attention_spans::AttentionSpans;
+use super::super::gather::{Parts, Place};
+use super::custom_op::{MOST_INPUTS, Pass, input, of_first, run, run_many};
+use super::gradient::Gradient;
+use super::head_products::{self as lines, Products};
+use super::numeric::{Rows, exp, flat, flat_mut, part, vectorised};
+use super::softmax::{to_probabilities, to_scores};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix2};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Queries that are scored at once.
+const QUERIES: usize = 32;
+
+/// What queries find; of one tensor with queries, keys and values.
+///
+/// # Shapes
+/// `[n, 3 * d_model]` to `[n, d_model]`
+pub(crate) fn causal_attention<B: Backend>(
+    packed: &Tensor<B, 2>,
+    n_heads: usize,
+    spans: &Arc<AttentionSpans>,
+) -> Option<Tensor<B, 2>> {
+    run(All(Attend::new(n_heads, spans)), [input(packed)])
+}
+
+/// What queries find among keys and values of other tokens.
+///
+/// # Shapes
+/// `[n, d_model]` and `[n_keys, 2 * d_model]` to `[n, d_model]`
+pub(crate) fn attention_over_spans<B: Backend>(
+    queries: &Tensor<B, 2>,
+    keys_values: &Parts<B>,
+    n_heads: usize,
+    spans: &Arc<AttentionSpans>,
+) -> Option<Tensor<B, 2>> {
+    if keys_values.parts.len() >= MOST_INPUTS {
+        let one = Parts::one(keys_values.clone().gather());
+        return attention_over_spans(queries, &one, n_heads, spans);
+    }
+    let pass = Apart {
+        attend: Attend::new(n_heads, spans),
+        n_parts: keys_values.parts.len(),
+        places: keys_values.places.clone(),
+    };
+    let parts = keys_values.parts.iter().map(input);
+    run_many(pass, [input(queries)].into_iter().chain(parts).collect())
+}
+
+/// Queries, keys and values side by side.
+#[derive(Clone, Debug)]
+struct All(Attend);
+
+impl Pass<1> for All {
+    type Kept = Array2<f32>;
+
+    fn forward(&self, [packed]: &[Rows; 1]) -> (Array2<f32>, Array2<f32>) {
+        let (queries, keys_values) = packed.view().split_at(Axis(1), packed.ncols() / 3);
+        self.0.forward(queries, KeysValues::Whole(keys_values))
+    }
+
+    fn backward(
+        &self,
+        [packed]: &[Rows; 1],
+        sums: Array2<f32>,
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        let d_model = packed.ncols() / 3;
+        let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
+        let mut found = Array2::zeros(packed.dim());
+        let (of_queries, mut of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
+        let of_keys_values = of_keys_values.rows_mut().into_iter().map(whole_row);
+        self.0.backward(
+            queries,
+            KeysValues::Whole(keys_values),
+            &sums,
+            gradient.view(),
+            of_queries,
+            of_keys_values.collect(),
+        );
+        [Some(found.into())]
+    }
+}
+
+/// Keys and values of other tokens.
+#[derive(Clone, Debug)]
+struct Apart {
+    attend: Attend,
+    n_parts: usize,
+    places: Vec<Place>,
+}
+
+impl Apart {
+    /// The queries, and keys and values where they lie.
+    fn lines<'a>(&self, inputs: &'a [Rows]) -> (&'a Rows, Vec<&'a [f32]>) {
+        let (queries, parts) = inputs.split_first().expect("queries");
+        let width = 2 * queries.ncols();
+        let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
+        let row = |at: &Place| &parts[at.part][at.row * width..][..width];
+        (queries, self.places.iter().map(row).collect())
+    }
+
+    /// Where the gradients of keys and values lie, in those of the parts.
+    fn lines_mut<'a>(&self, parts: &'a mut [Array2<f32>]) -> Vec<&'a mut [f32]> {
+        let rows = |part: &'a mut Array2<f32>| {
+            let width = part.ncols();
+            let rows = flat_mut(part).chunks_exact_mut(width);
+            rows.map(Some).collect()
+        };
+        let mut rows: Vec<Vec<Option<&mut [f32]>>> = parts.iter_mut().map(rows).collect();
+        let row = |at: &Place| rows[at.part][at.row].take().expect("no two in one place");
+        self.places.iter().map(row).collect()
+    }
+}
+
+/// Queries, then parts.
+impl<const N: usize> Pass<N> for Apart {
+    type Kept = Array2<f32>;
+
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Array2<f32>) {
+        let (queries, lines) = self.lines(inputs);
+        self.attend
+            .forward(queries.view(), KeysValues::Apart(&lines))
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Rows; N],
+        sums: Array2<f32>,
+        gradient: Rows,
+        wanted: [bool; N],
+    ) -> [Option<Gradient>; N] {
+        self.backward_onto(inputs, sums, gradient, wanted, |_| None)
+    }
+
+    /// Many keys and values get something from few queries: it goes where the rest of theirs is.
+    fn backward_onto(
+        &self,
+        inputs: &[Rows; N],
+        sums: Array2<f32>,
+        gradient: Rows,
+        _: [bool; N],
+        so_far: impl Fn(usize) -> Option<Array2<f32>>,
+    ) -> [Option<Gradient>; N] {
+        let (queries, lines) = self.lines(inputs);
+        let mut of_queries = Array2::zeros(queries.dim());
+        let of_part =
+            |index: usize| so_far(index).unwrap_or_else(|| Array2::zeros(inputs[index].dim()));
+        let mut of_parts: Vec<Array2<f32>> = (1..=self.n_parts).map(of_part).collect();
+        self.attend.backward(
+            queries.view(),
+            KeysValues::Apart(&lines),
+            &sums,
+            gradient.view(),
+            of_queries.view_mut(),
+            self.lines_mut(&mut of_parts),
+        );
+        let found = [of_queries].into_iter().chain(of_parts);
+        of_first(found.map(|found| Some(found.into())))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Attend {
+    n_heads: usize,
+    spans: Arc<AttentionSpans>,
+}
+
+impl Attend {
+    fn new(n_heads: usize, spans: &Arc<AttentionSpans>) -> Self {
+        Self {
+            n_heads,
+            spans: spans.clone(),
+        }
+    }
+
+    /// What is found, and per query and head the logarithm of the sum of its exponentials.
+    fn forward<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: KeysValues<'a>,
+    ) -> (Array2<f32>, Array2<f32>) {
+        let mut found = Array2::zeros(queries.dim());
+        let mut sums = Array2::zeros([queries.nrows(), self.n_heads]);
+        let heads = self.heads(queries, keys_values);
+        let out = self.cut(found.view_mut(), &self.spans.n_queries);
+        let out_sums = self.cut(sums.view_mut(), &self.spans.n_queries);
+        heads
+            .into_par_iter()
+            .zip(out.into_par_iter().zip(out_sums))
+            .for_each(|(head, (out, sums))| head.forward(out, sums));
+        (found, sums)
+    }
+
+    fn backward<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: KeysValues<'a>,
+        sums: &Array2<f32>,
+        gradient: ArrayView2<f32>,
+        of_queries: ArrayViewMut2<f32>,
+        of_keys_values: Vec<&mut [f32]>,
+    ) {
+        let heads = self.heads(queries, keys_values);
+        let of_queries = self.cut(of_queries, &self.spans.n_queries);
+        let of_keys_values = self.cut_lines(of_keys_values);
+        let outputs = of_queries.into_par_iter().zip(of_keys_values);
+        heads
+            .into_par_iter()
+            .zip(outputs)
+            .for_each(|(head, (of_queries, of_keys_values))| {
+                let [first, column] = head.place;
+                let rows = first..first + head.queries.nrows();
+                let width = head.queries.ncols();
+                let gradient = part(gradient, 0, rows.clone());
+                let gradient = part(gradient, 1, column * width..(column + 1) * width);
+                let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
+                head.backward(&sums, gradient, of_queries, of_keys_values);
+            });
+    }
+
+    /// Sequence by sequence, head by head.
+    fn heads<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: KeysValues<'a>,
+    ) -> Vec<Head<'a>> {
+        let d_model = queries.ncols();
+        let width = d_model / self.n_heads;
+        let (mut first_query, mut first_key) = (0, 0);
+        let mut heads = Vec::with_capacity(self.spans.n_queries.len() * self.n_heads);
+        for (&n_queries, &n_keys) in self.spans.n_queries.iter().zip(&self.spans.n_keys) {
+            let rows = first_query..first_query + n_queries;
+            let keys = first_key..first_key + n_keys;
+            for head in 0..self.n_heads {
+                let columns = head * width..(head + 1) * width;
+                let behind = d_model + columns.start..d_model + columns.end;
+                heads.push(Head {
+                    queries: part(part(queries, 0, rows.clone()), 1, columns.clone()),
+                    keys: keys_values.part(keys.clone(), columns),
+                    values: keys_values.part(keys.clone(), behind),
+                    visible: &self.spans.visible[rows.clone()],
+                    place: [first_query, head],
+                });
+            }
+            first_query += n_queries;
+            first_key += n_keys;
+        }
+        heads
+    }
+
+    /// The same parts of rows that are to be written.
+    fn cut<'a>(
+        &self,
+        mut rows: ArrayViewMut2<'a, f32>,
+        sizes: &[usize],
+    ) -> Vec<ArrayViewMut2<'a, f32>> {
+        let width = rows.ncols() / self.n_heads;
+        let mut parts = Vec::with_capacity(sizes.len() * self.n_heads);
+        for &size in sizes {
+            let (mut sequence, rest) = rows.split_at(Axis(0), size);
+            rows = rest;
+            for _ in 0..self.n_heads {
+                let (head, rest) = sequence.split_at(Axis(1), width);
+                sequence = rest;
+                parts.push(head);
+            }
+        }
+        parts
+    }
+
+    /// Keys and values that are to be written, of each sequence and head.
+    fn cut_lines<'a>(&self, lines: Vec<&'a mut [f32]>) -> Vec<[Lines<'a>; 2]> {
+        let n_heads = self.n_heads;
+        let mut parts = Vec::with_capacity(self.spans.n_keys.len() * n_heads);
+        let mut lines = lines.into_iter();
+        for &size in &self.spans.n_keys {
+            let first = parts.len();
+            parts.resize_with(first + n_heads, || {
+                [(); 2].map(|()| Vec::with_capacity(size))
+            });
+            for line in lines.by_ref().take(size) {
+                let (keys, values) = line.split_at_mut(line.len() / 2);
+                let width = keys.len() / n_heads;
+                let pairs = keys
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact_mut(width));
+                for (part, (keys, values)) in parts[first..].iter_mut().zip(pairs) {
+                    part[0].push(keys);
+                    part[1].push(values);
+                }
+            }
+        }
+        parts
+    }
+}
+
+/// Rows that lie apart.
+type Lines<'a> = Vec<&'a mut [f32]>;
+
+/// Keys and values, side by side.
+#[derive(Clone, Copy)]
+enum KeysValues<'a> {
+    /// Row after row.
+    Whole(ArrayView2<'a, f32>),
+    /// Rows that lie apart.
+    Apart(&'a [&'a [f32]]),
+}
+
+impl<'a> KeysValues<'a> {
+    fn part(self, rows: Range<usize>, columns: Range<usize>) -> Columns<'a> {
+        let lines = match self {
+            Self::Whole(lines) => Self::Whole(part(part(lines, 0, rows), 1, columns.clone())),
+            Self::Apart(lines) => Self::Apart(&lines[rows]),
+        };
+        Columns { lines, columns }
+    }
+}
+
+/// Those of one head of one sequence.
+struct Columns<'a> {
+    lines: KeysValues<'a>,
+    columns: Range<usize>,
+}
+
+impl<'a> Columns<'a> {
+    /// As one matrix.
+    fn load(&self) -> CowArray<'a, f32, Ix2> {
+        let lines = match self.lines {
+            KeysValues::Whole(view) => return view.into(),
+            KeysValues::Apart(lines) => lines,
+        };
+        let mut loaded = Vec::with_capacity(lines.len() * self.columns.len());
+        for line in lines {
+            loaded.extend_from_slice(&line[self.columns.clone()]);
+        }
+        let loaded = Array2::from_shape_vec([lines.len(), self.columns.len()], loaded);
+        loaded.expect("so many rows").into()
+    }
+
+    /// Row by row, where they lie.
+    fn rows<const N: usize>(&self) -> Vec<&lines::Row<N>> {
+        match &self.lines {
+            KeysValues::Whole(view) => rows_of(view),
+            KeysValues::Apart(rows) => {
+                lines::rows(rows.iter().map(|row| &row[self.columns.clone()]))
+            }
+        }
+    }
+}
+
+/// One head of one sequence.
+struct Head<'a> {
+    queries: ArrayView2<'a, f32>,
+    keys: Columns<'a>,
+    values: Columns<'a>,
+    /// How many keys each query sees: the first ones.
+    visible: &'a [usize],
+    /// First row of the queries, and which head.
+    place: [usize; 2],
+}
+
+impl Head<'_> {
+    /// Blocks of queries, and how many keys any query of the block sees.
+    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let n_queries = self.visible.len();
+        (0..n_queries).step_by(QUERIES).map(move |start| {
+            let block = start..(start + QUERIES).min(n_queries);
+            let n_keys = self.visible[block.clone()].iter().copied().max();
+            (block, n_keys.unwrap_or(0))
+        })
+    }
+
+    /// Scores of a block, `[queries, n_keys]`.
+    fn scores(&self, block: &Range<usize>, keys: ArrayView2<f32>) -> Array2<f32> {
+        let mut scores = Array2::zeros([block.len(), keys.nrows()]);
+        let queries = part(self.queries, 0, block.clone());
+        general_mat_mul(1.0, &queries, &keys.t(), 0.0, &mut scores);
+        scores
+    }
+
+    fn forward(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
+        let done = match self.queries.ncols() {
+            8 => self.forward_lines::<1>(&mut out, &mut sums),
+            16 => self.forward_lines::<2>(&mut out, &mut sums),
+            32 => self.forward_lines::<4>(&mut out, &mut sums),
+            64 => self.forward_lines::<8>(&mut out, &mut sums),
+            _ => None,
+        };
+        done.unwrap_or_else(|| self.forward_packed(out, sums));
+    }
+
+    fn backward(
+        &self,
+        sums: &[f32],
+        gradient: ArrayView2<f32>,
+        mut of_queries: ArrayViewMut2<f32>,
+        mut of: [Lines<'_>; 2],
+    ) {
+        let done = match self.queries.ncols() {
+            8 => self.backward_lines::<1>(sums, gradient, &mut of_queries, &mut of),
+            16 => self.backward_lines::<2>(sums, gradient, &mut of_queries, &mut of),
+            32 => self.backward_lines::<4>(sums, gradient, &mut of_queries, &mut of),
+            64 => self.backward_lines::<8>(sums, gradient, &mut of_queries, &mut of),
+            _ => None,
+        };
+        done.unwrap_or_else(|| self.backward_packed(sums, gradient, of_queries, of));
+    }
+
+    /// With keys and values where they lie; nothing where this machine does not know how.
+    fn forward_lines<const N: usize>(
+        &self,
+        out: &mut ArrayViewMut2<f32>,
+        sums: &mut ArrayViewMut2<f32>,
+    ) -> Option<()> {
+        let products = Products::new()?;
+        let (keys, values) = (self.keys.rows::<N>(), self.values.rows());
+        let queries = rows_of(&self.queries);
+        for (block, n_keys) in self.blocks() {
+            let (queries, visible) = (&queries[block.clone()], &self.visible[block.clone()]);
+            let stride = n_keys.next_multiple_of(lines::COMPARED);
+            let mut scores = vec![0.0; stride * queries.len()];
+            let mut found = [[[0.0; 8]; N]; QUERIES];
+            let mut ends = [0.0; QUERIES];
+            vectorised!({
+                products.compare(queries, &keys[..n_keys], visible, stride, &mut scores);
+                let rows = scores.chunks_exact_mut(stride);
+                for ((row, &visible), end) in rows.zip(visible).zip(&mut ends) {
+                    *end = softmax(row, visible);
+                }
+                let found = &mut found[..queries.len()];
+                products.gather(&scores, &values[..n_keys], visible, stride, found);
+            });
+            for (row, (found, end)) in block.zip(found.iter().zip(ends)) {
+                whole_row(out.row_mut(row)).copy_from_slice(found.as_flattened());
+                sums[[row, 0]] = end;
+            }
+        }
+        Some(())
+    }
+
+    fn backward_lines<const N: usize>(
+        &self,
+        sums: &[f32],
+        gradient: ArrayView2<f32>,
+        of_queries: &mut ArrayViewMut2<f32>,
+        of_keys_values: &mut [Lines<'_>; 2],
+    ) -> Option<()> {
+        let products = Products::new()?;
+        let (keys, values) = (self.keys.rows::<N>(), self.values.rows());
+        let (queries, gradient) = (rows_of(&self.queries), rows_of(&gradient));
+        let [mut of_keys, mut of_values] = of_keys_values.each_mut().map(rows_to);
+        for (block, n_keys) in self.blocks() {
+            let [keys, values] = [&keys, &values].map(|rows| &rows[..n_keys]);
+            let [queries, gradient] = [&queries, &gradient].map(|rows| &rows[block.clone()]);
+            let visible = &self.visible[block.clone()];
+            let stride = n_keys.next_multiple_of(lines::COMPARED);
+            // First scores, then probabilities; first the gradient of those, then that of scores.
+            let mut shares = vec![0.0; stride * queries.len()];
+            let mut of_scores = shares.clone();
+            let mut found = [[[0.0; 8]; N]; QUERIES];
+            vectorised!({
+                products.compare(queries, keys, visible, stride, &mut shares);
+                products.compare(gradient, values, visible, stride, &mut of_scores);
+                let rows = shares.chunks_exact_mut(stride);
+                let rows = rows.zip(of_scores.chunks_exact_mut(stride));
+                let sums = &sums[block.clone()];
+                for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
+                    softmax_back(shares, of_scores, visible, sum);
+                }
+                let found = &mut found[..queries.len()];
+                products.gather(&of_scores, keys, visible, stride, found);
+                let of_keys = &mut of_keys[..n_keys];
+                products.scatter(&of_scores, queries, visible, stride, of_keys);
+                let of_values = &mut of_values[..n_keys];
+                products.scatter(&shares, gradient, visible, stride, of_values);
+            });
+            for (row, found) in block.zip(&found) {
+                whole_row(of_queries.row_mut(row)).copy_from_slice(found.as_flattened());
+            }
+        }
+        Some(())
+    }
+
+    fn forward_packed(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
+        let (keys, values) = (self.keys.load(), self.values.load());
+        for (block, n_keys) in self.blocks() {
+            let mut scores = self.scores(&block, part(keys.view(), 0, 0..n_keys));
+            let visible = &self.visible[block.clone()];
+            let mut found = vec![0.0; block.len()];
+            vectorised!({
+                let rows = flat_mut(&mut scores).chunks_exact_mut(n_keys);
+                for ((row, &visible), found) in rows.zip(visible).zip(&mut found) {
+                    *found = softmax(row, visible);
+                }
+            });
+            for (row, found) in block.clone().zip(found) {
+                sums[[row, 0]] = found;
+            }
+            let values = part(values.view(), 0, 0..n_keys);
+            let mut out = part(out.view_mut(), 0, block);
+            general_mat_mul(1.0, &scores, &values, 0.0, &mut out);
+        }
+    }
+
+    fn backward_packed(
+        &self,
+        sums: &[f32],
+        gradient: ArrayView2<f32>,
+        mut of_queries: ArrayViewMut2<f32>,
+        of_keys_values: [Lines<'_>; 2],
+    ) {
+        let (keys, values) = (self.keys.load(), self.values.load());
+        let [mut of_keys, mut of_values] = [&keys, &values].map(|all| Array2::zeros(all.dim()));
+        for (block, n_keys) in self.blocks() {
+            let [keys, values] = [&keys, &values].map(|all| part(all.view(), 0, 0..n_keys));
+            // First scores, then probabilities.
+            let mut shares = self.scores(&block, keys);
+            let queries = part(self.queries, 0, block.clone());
+            let gradient = part(gradient, 0, block.clone());
+            // First the gradient of the probabilities, then that of the scores.
+            let mut of_scores = Array2::zeros([block.len(), n_keys]);
+            general_mat_mul(1.0, &gradient, &values.t(), 0.0, &mut of_scores);
+            let visible = &self.visible[block.clone()];
+            let sums = &sums[block.clone()];
+            vectorised!({
+                let rows = flat_mut(&mut shares).chunks_exact_mut(n_keys);
+                let rows = rows.zip(flat_mut(&mut of_scores).chunks_exact_mut(n_keys));
+                for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
+                    softmax_back(shares, of_scores, visible, sum);
+                }
+            });
+            let mut of_queries = part(of_queries.view_mut(), 0, block);
+            general_mat_mul(1.0, &of_scores, &keys, 0.0, &mut of_queries);
+            let mut of_keys = part(of_keys.view_mut(), 0, 0..n_keys);
+            general_mat_mul(1.0, &of_scores.t(), &queries, 1.0, &mut of_keys);
+            let mut of_values = part(of_values.view_mut(), 0, 0..n_keys);
+            general_mat_mul(1.0, &shares.t(), &gradient, 1.0, &mut of_values);
+        }
+        for (to, found) in of_keys_values.into_iter().zip([of_keys, of_values]) {
+            for (to, found) in to.into_iter().zip(found.rows()) {
+                let pairs = to.iter_mut().zip(found);
+                pairs.for_each(|(to, found)| *to += found);
+            }
+        }
+    }
+}
+
+/// Scores of the first keys to probabilities, zero behind; gives the logarithm of the sum of their exponentials.
+#[inline(always)]
+fn softmax(row: &mut [f32], visible: usize) -> f32 {
+    let (row, hidden) = row.split_at_mut(visible);
+    hidden.fill(0.0);
+    to_probabilities(row)
+}
+
+/// Scores to probabilities, by that logarithm, and the gradient of these to that of scores.
+#[inline(always)]
+fn softmax_back(shares: &mut [f32], of_scores: &mut [f32], visible: usize, sum: f32) {
+    let (shares, hidden) = shares.split_at_mut(visible);
+    hidden.fill(0.0);
+    let (of_scores, hidden) = of_scores.split_at_mut(visible);
+    hidden.fill(0.0);
+    for share in shares.iter_mut() {
+        *share = exp((*share - sum).min(0.0));
+    }
+    to_scores(shares, of_scores);
+}
+
+fn rows_of<'a, const N: usize>(view: &'a ArrayView2<'_, f32>) -> Vec<&'a lines::Row<N>> {
+    let rows = view.outer_iter();
+    lines::rows(rows.map(|row| row.to_slice().expect("a row without gaps")))
+}
+
+fn rows_to<'a, const N: usize>(lines: &'a mut Lines<'_>) -> Vec<&'a mut lines::Row<N>> {
+    let lanes = |row: &'a mut &mut [f32]| row.as_chunks_mut().0.first_chunk_mut();
+    let rows = lines.iter_mut();
+    rows.map(|row| lanes(row).expect("a head's numbers"))
+        .collect()
+}
+
+fn whole_row(row: ArrayViewMut1<'_, f32>) -> &mut [f32] {
+    row.into_slice().expect("a row without gaps")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Products of matrices, each by the way that is fastest for its shape, and all to the same bits.
+
+use super::numeric::{flat_mut, has_fused, vectorised};
+use super::{packed, packed_gemm, skinny_gemm};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+/// So many rows are few.
+const FEW: usize = 4;
+/// A task of a product with few rows works on so many columns.
+const COLUMNS: usize = 256;
+
+/// `a b`.
+pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
+    let mut out = Array2::zeros([a.nrows(), b.ncols()]);
+    add_product(a, b, out.view_mut());
+    out
+}
+
+/// `out + a b`. A map that stays packed is taken as it is. Of few rows, as in decoding, any other is read once and not packed
+/// before; of some, it is packed here.
+///
+/// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: all
+/// are multiplied in the order in which matrixmultiply multiplies many. Where that is not known, all go its way.
+pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut2<f32>) {
+    let (depth, width) = b.dim();
+    let out = &mut out;
+    match (a.as_slice(), b.as_slice()) {
+        _ if packed::add_product(a, b, out) => {}
+        (Some(a), Some(b)) if a.len() <= FEW * depth && !b.is_empty() && has_fused() => {
+            for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
+                let columns = out.par_chunks_mut(COLUMNS).enumerate();
+                columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
+            }
+        }
+        _ if skinny_gemm::add_product(a, b, out) => {}
+        _ if packed_gemm::add_product(a, b, out) => {}
+        _ => general_mat_mul(1.0, &a, &b, 1.0, out),
+    }
+}
+
+/// `out + row b`, of the columns of `b` from `first` on.
+fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]) {
+    /// matrixmultiply adds up so many products before it adds them to what is there.
+    const DEPTH: usize = 256;
+    const AT_ONCE: usize = 4;
+    let n_columns = out.len();
+    vectorised!({
+        for (row, b) in row.chunks(DEPTH).zip(b.chunks(DEPTH * width)) {
+            let mut sums = [0.0f32; COLUMNS];
+            let sums = &mut sums[..n_columns];
+            for (factors, lines) in row.chunks(AT_ONCE).zip(b.chunks(AT_ONCE * width)) {
+                let line = |index: usize| &lines[index * width + first..][..n_columns];
+                if let &[a, b, c, d] = factors {
+                    let [of_a, of_b, of_c, of_d] = [line(0), line(1), line(2), line(3)];
+                    for (index, sum) in sums.iter_mut().enumerate() {
+                        let two = b.mul_add(of_b[index], a.mul_add(of_a[index], *sum));
+                        *sum = d.mul_add(of_d[index], c.mul_add(of_c[index], two));
+                    }
+                } else {
+                    for (index, factor) in factors.iter().enumerate() {
+                        for (sum, value) in sums.iter_mut().zip(line(index)) {
+                            *sum = factor.mul_add(*value, *sum);
+                        }
+                    }
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += *sum;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

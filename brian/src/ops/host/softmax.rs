@@ -1,0 +1,147 @@
+//! Scores to probabilities, row by row, and one of them.
+
+use super::custom_op::{Pass, input, run};
+use super::gradient::Gradient;
+use super::numeric::{Rows, dot, exp, flat, flat_mut, largest, rows_per_task, sum, vectorised};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::Array2;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Scores to probabilities; gives the logarithm of the sum of their exponentials.
+#[inline(always)]
+pub fn to_probabilities(row: &mut [f32]) -> f32 {
+    let peak = largest(row);
+    for score in row.iter_mut() {
+        *score = exp(*score - peak);
+    }
+    let whole = sum(row);
+    let share = 1.0 / whole;
+    for score in row.iter_mut() {
+        *score *= share;
+    }
+    peak + whole.ln()
+}
+
+/// The gradient of probabilities to that of scores.
+#[inline(always)]
+pub fn to_scores(probabilities: &[f32], gradient: &mut [f32]) {
+    let mean = dot(probabilities, gradient);
+    for (gradient, share) in gradient.iter_mut().zip(probabilities) {
+        *gradient = share * (*gradient - mean);
+    }
+}
+
+/// Does something with every row of one matrix beside the same row of another.
+pub(super) fn each_row(
+    rows: &mut Array2<f32>,
+    beside: &Rows,
+    each: impl Fn(usize, &mut [f32], &[f32]) + Sync,
+) {
+    let widths = [rows.ncols(), beside.ncols()];
+    let n_rows = rows_per_task(widths[0].max(widths[1]));
+    let chunks = flat_mut(rows).par_chunks_mut(n_rows * widths[0]);
+    let beside = flat(beside).par_chunks(n_rows * widths[1]);
+    let chunks = chunks.zip(beside).enumerate();
+    chunks.for_each(|(chunk, (rows, beside))| {
+        let rows = rows.chunks_exact_mut(widths[0]);
+        let pairs = rows.zip(beside.chunks_exact(widths[1])).enumerate();
+        pairs.for_each(|(row, (own, beside))| each(chunk * n_rows + row, own, beside));
+    });
+}
+
+/// `softmax` of every row.
+///
+/// # Shapes
+/// `[n, width]` to the same
+pub(crate) fn softmax<B: Backend>(scores: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+    run(Softmax, [input(scores)])
+}
+
+#[derive(Clone, Debug)]
+struct Softmax;
+
+impl Pass<1> for Softmax {
+    /// The probabilities.
+    type Kept = Rows;
+
+    fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, Rows) {
+        let mut found = scores.to_owned();
+        each_row(&mut found, scores, |_, row, _| {
+            vectorised!(to_probabilities(row));
+        });
+        (found.clone(), found.into_shared())
+    }
+
+    fn backward(
+        &self,
+        _: &[Rows; 1],
+        probabilities: Rows,
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        let mut found = gradient.into_owned();
+        each_row(&mut found, &probabilities, |_, row, shares| {
+            vectorised!(to_scores(shares, row));
+        });
+        [Some(found.into())]
+    }
+}
+
+/// Of every row one of the probabilities of its first `n` scores; 1, whatever the scores, where none is `chosen`.
+///
+/// # Shapes
+/// `[rows, width]` and `[rows]` to `[rows, 1]`
+pub(crate) fn chosen_probability<B: Backend>(
+    scores: &Tensor<B, 2>,
+    chosen: &[Option<usize>],
+    n: usize,
+) -> Option<Tensor<B, 2>> {
+    let chosen = Arc::from(chosen);
+    run(Share { chosen, n }, [input(scores)])
+}
+
+#[derive(Clone, Debug)]
+struct Share {
+    chosen: Arc<[Option<usize>]>,
+    n: usize,
+}
+
+impl Pass<1> for Share {
+    type Kept = ();
+
+    fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, ()) {
+        let mut found = Array2::ones([scores.nrows(), 1]);
+        each_row(&mut found, scores, |row, found, scores| {
+            if let Some(chosen) = self.chosen[row] {
+                let mut shares = scores[..self.n].to_vec();
+                vectorised!(to_probabilities(&mut shares));
+                found[0] = shares[chosen];
+            }
+        });
+        (found, ())
+    }
+
+    fn backward(
+        &self,
+        [scores]: &[Rows; 1],
+        (): (),
+        gradient: Rows,
+        _: [bool; 1],
+    ) -> [Option<Gradient>; 1] {
+        let mut found = scores.to_owned();
+        each_row(&mut found, &gradient, |row, found, gradient| {
+            let Some(chosen) = self.chosen[row] else {
+                return found.fill(0.0);
+            };
+            let (found, others) = found.split_at_mut(self.n);
+            others.fill(0.0);
+            vectorised!(to_probabilities(found));
+            let share = gradient[0] * found[chosen];
+            found.iter_mut().for_each(|found| *found *= -share);
+            found[chosen] += share;
+        });
+        [Some(found.into())]
+    }
+}

@@ -1,0 +1,146 @@
+//! The second half of a block: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
+
+use super::super::groups::Group;
+use super::super::swiglu::NormedMaps;
+use super::custom_op::{Pass, input, of_first, run_many};
+use super::gemm::{add_product, product};
+use super::gradient::Gradient;
+use super::groups::{n_rows, run_each, share};
+use super::numeric::{Rows, copied, flat, flat_mut, part, rows_per_task, sigmoid, vectorised};
+use super::rms_norm as norm;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+/// Norm, feed-forward, and the stream itself; the rows of each group with a norm and maps of its own.
+///
+/// # Shapes
+/// `[n, d_model]` to the same
+pub(crate) fn swiglu_residual<B: Backend>(
+    x: &Tensor<B, 2>,
+    groups: &[Group<NormedMaps<'_, B>>],
+) -> Option<Tensor<B, 2>> {
+    let (norm, _) = groups.first()?.of;
+    let pass = Fed {
+        epsilon: norm.epsilon as f32,
+        n_rows: n_rows(groups),
+    };
+    let of_group = |group: &Group<NormedMaps<'_, B>>| {
+        let (norm, [gate, up, down]) = group.of;
+        let maps = [gate, up, down].map(|map| input(&map.weight.val()));
+        [input(&norm.gamma.val())].into_iter().chain(maps)
+    };
+    let groups = groups.iter().flat_map(of_group);
+    run_many(pass, [input(x)].into_iter().chain(groups).collect())
+}
+
+#[derive(Clone, Debug)]
+struct Fed {
+    epsilon: f32,
+    n_rows: Vec<usize>,
+}
+
+impl Fed {
+    /// Adds to the stream what a group gives; `gate n` and `up n` of it.
+    fn forward(
+        &self,
+        x: ArrayView2<f32>,
+        [gain, gate, up, down]: &[Rows; 4],
+        out: ArrayViewMut2<f32>,
+    ) -> [Array2<f32>; 2] {
+        let normed = norm::norm(x, gain, self.epsilon);
+        let gates = product(normed.view(), gate.view());
+        let ups = product(normed.view(), up.view());
+        let mut hidden = Array2::zeros(gates.dim());
+        let chunk = rows_per_task(gates.ncols()) * gates.ncols();
+        let from = flat(&gates)
+            .par_chunks(chunk)
+            .zip(flat(&ups).par_chunks(chunk));
+        let to = flat_mut(&mut hidden).par_chunks_mut(chunk);
+        to.zip(from).for_each(|(hidden, (gates, ups))| {
+            vectorised!({
+                for ((hidden, gate), up) in hidden.iter_mut().zip(gates).zip(ups) {
+                    *hidden = gate * sigmoid(*gate) * up;
+                }
+            });
+        });
+        add_product(hidden.view(), down.view(), out);
+        [gates, ups]
+    }
+
+    /// The gradients of a group's gain and maps; that of its rows goes to `of_x`.
+    fn backward(
+        &self,
+        x: ArrayView2<f32>,
+        [gain, gate, up, down]: &[Rows; 4],
+        [mut gates, mut ups]: [Array2<f32>; 2],
+        gradient: Rows,
+        mut of_x: ArrayViewMut2<f32>,
+    ) -> [Gradient; 4] {
+        // From here on what was `gate n` and `up n` is their gradient, and `hidden` is first that of the hidden row.
+        let mut hidden = product(gradient.view(), down.t());
+        let chunk = rows_per_task(gates.ncols()) * gates.ncols();
+        let pairs = flat_mut(&mut gates)
+            .par_chunks_mut(chunk)
+            .zip(flat_mut(&mut ups).par_chunks_mut(chunk));
+        let hiddens = flat_mut(&mut hidden).par_chunks_mut(chunk);
+        hiddens.zip(pairs).for_each(|(hidden, (gates, ups))| {
+            vectorised!({
+                for ((hidden, gate), up) in hidden.iter_mut().zip(gates).zip(ups) {
+                    let share = sigmoid(*gate);
+                    let (open, of_hidden) = (*gate * share, *hidden);
+                    *hidden = open * *up;
+                    *gate = of_hidden * *up * share * (1.0 + *gate * (1.0 - share));
+                    *up = of_hidden * open;
+                }
+            });
+        });
+        add_product(gates.view(), gate.t(), of_x.view_mut());
+        add_product(ups.view(), up.t(), of_x.view_mut());
+        let normed = norm::norm(x, gain, self.epsilon).into_shared();
+        let of_gain = norm::back(x, gain, self.epsilon, of_x, Some(gradient.view()));
+        let [gates, ups, hidden] = [gates, ups, hidden].map(Array2::into_shared);
+        [
+            of_gain,
+            Gradient::Product(normed.clone(), gates),
+            Gradient::Product(normed, ups),
+            Gradient::Product(hidden, gradient),
+        ]
+    }
+}
+
+/// Rows, then of each group the gain and the maps.
+impl<const N: usize> Pass<N> for Fed {
+    /// Of each group `gate n` and `up n`.
+    type Kept = Vec<[Array2<f32>; 2]>;
+
+    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Self::Kept) {
+        let (x, groups) = inputs.split_first().expect("rows");
+        let (groups, _) = groups.as_chunks();
+        let mut output = copied(x);
+        let kept = run_each(&self.n_rows, groups, &mut output, |which, group, out| {
+            self.forward(part(x.view(), 0, which), group, out)
+        });
+        (output, kept)
+    }
+
+    fn backward(
+        &self,
+        inputs: &[Rows; N],
+        kept: Self::Kept,
+        gradient: Rows,
+        _: [bool; N],
+    ) -> [Option<Gradient>; N] {
+        let (x, groups) = inputs.split_first().expect("rows");
+        let (groups, _) = groups.as_chunks();
+        let mut of_x = Array2::zeros(x.dim());
+        let of = groups.iter().zip(kept);
+        let of_groups = run_each(&self.n_rows, of, &mut of_x, |which, (group, kept), of_x| {
+            let gradient = share(&gradient, which.clone());
+            self.backward(part(x.view(), 0, which), group, kept, gradient, of_x)
+        });
+        let of_groups = of_groups.into_iter().flatten();
+        of_first([of_x.into()].into_iter().chain(of_groups).map(Some))
+    }
+}
