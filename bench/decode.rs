@@ -5,7 +5,7 @@ use bench::{BenchBackend, Shape, VOCABULARY, in_place};
 use brian::generate::{Next, Sampling, generate};
 use brian::random;
 use brian::route::draws::Draws;
-use brian::route::policy::{Policy, Row, Select};
+use brian::route::policy::{Policy, Select, SequenceInfo};
 use brian::route::rules::ExitObjective;
 use brian::{Brian, Rules};
 use burn::tensor::backend::Backend;
@@ -110,7 +110,7 @@ fn anew<B: Backend>(model: &Decoder<B>, rules: &Rules, seen: &[u32]) -> Tensor<B
     let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
     let data = TensorData::new(ids, [1, seen.len()]);
     let input = Tensor::<B, 2, Int>::from_data(data, &model.device());
-    let (logits, _) = model.forward(input, rules, &[Row::default()]);
+    let (logits, _) = model.forward(input, rules, &[SequenceInfo::default()]);
     let last = seen.len() - 1..seen.len();
     logits.slice_dim(1, last).squeeze_dims(&[0, 1])
 }

@@ -3,8 +3,8 @@
 
 use bench::{BenchBackend, Shape, Work, measured, products};
 use brian::Rules;
-use brian::precision::multiplying_in;
-use brian::route::policy::Row;
+use brian::precision::with_matmul_dtype;
+use brian::route::policy::SequenceInfo;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn forward(criterion: &mut Criterion) {
@@ -16,14 +16,17 @@ fn forward(criterion: &mut Criterion) {
         let baseline = shape
             .baseline()
             .init::<BenchBackend>(shape.vocabulary, 1, &device);
-        let brian = multiplying_in(shape.brian().wrap(baseline.clone(), 1), products().into());
-        let baseline = multiplying_in(baseline, products().into());
+        let brian = with_matmul_dtype(shape.brian().wrap(baseline.clone(), 1), products().into());
+        let baseline = with_matmul_dtype(baseline, products().into());
         let work = Work::Flops(shape.flops());
         let name = format!("baseline/{}", shape.name());
         measured::<BenchBackend>(&mut group, name, &device, work, || {
             drop(baseline.forward(input.clone()));
         });
-        let (rules, rows) = (Rules::sequential(), vec![Row::default(); shape.batch]);
+        let (rules, rows) = (
+            Rules::sequential(),
+            vec![SequenceInfo::default(); shape.batch],
+        );
         let name = format!("fixed_route/{}", shape.name());
         measured::<BenchBackend>(&mut group, name, &device, work, || {
             drop(brian.forward(input.clone(), &rules, &rows));

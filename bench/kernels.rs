@@ -43,7 +43,7 @@ fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
     }
 
     let model: Baseline<B> = base.init(shape.vocabulary, 1, device);
-    let block = brian::precision::multiplying_in(model.blocks[0].clone(), products);
+    let block = brian::precision::with_matmul_dtype(model.blocks[0].clone(), products);
     let causal = Rotary::new(shape.seq, d_head, base.rope_base, device).causal(shape.seq);
     let x = leaf(base.d_model);
     bench("norm", &mut || {
@@ -73,7 +73,7 @@ fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
     let tokens = shape.input::<B>(device);
     let logits = leaf(shape.vocabulary).reshape([shape.batch, shape.seq, shape.vocabulary]);
     bench("loss", &mut || {
-        back(language::nats(logits.clone(), tokens.clone()))
+        back(language::token_losses(logits.clone(), tokens.clone()))
     });
     bench("embedding", &mut || {
         back(embed(&model.embedding, tokens.clone()))

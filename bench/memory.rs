@@ -22,7 +22,7 @@ fn measured(seq: usize) {
     let mut optimizer = GroupedAdamW::new(&ADAMW);
     let model: Baseline<BenchAutodiff> = shape.baseline().init(shape.vocabulary, 1, &device);
     let before = memory_bytes(STATUS, "VmRSS:").expect("a system that counts memory in /proc");
-    let nats = language::nats(model.forward(input.clone()), input);
+    let nats = language::token_losses(model.forward(input.clone()), input);
     let gradients = GradientsParams::from_grads(nats.mean().backward(), &model);
     let _ = optimizer.step(1e-4, model, gradients);
     BenchBackend::sync(&device).expect("the device answers");

@@ -94,7 +94,7 @@ fn parts(criterion: &mut Criterion) {
         };
         let ends: Baseline<BenchAutodiff> = without_blocks.init(shape.vocabulary, 1, &device);
         let nats = |model: &Baseline<BenchAutodiff>| {
-            language::nats(model.forward(targets.clone()), targets.clone()).mean()
+            language::token_losses(model.forward(targets.clone()), targets.clone()).mean()
         };
         group.bench_function("embedding_head_and_loss/and_backward", |bencher| {
             timed::<BenchBackend>(bencher, &device, || backward(nats(&ends)));

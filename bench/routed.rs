@@ -6,7 +6,7 @@
 
 use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, in_place};
 use brian::loss::language;
-use brian::route::policy::{Policy, Row, Select, Teacher};
+use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
 use brian::route::trace::Walks;
 use brian::{Brian, BrianConfig, Rules, parameter};
@@ -170,8 +170,8 @@ fn main() {
 
 fn measured() {
     let device = Default::default();
-    let rows: Vec<Row> = (0..SHAPE.batch as u64)
-        .map(|sequence| Row {
+    let rows: Vec<SequenceInfo> = (0..SHAPE.batch as u64)
+        .map(|sequence| SequenceInfo {
             sequence,
             difficulty: None,
         })
@@ -212,7 +212,7 @@ fn measured() {
         let (model, rules, optimizer) = &mut learners[index];
         let before = model.take().expect("it is put back below");
         let (logits, trace) = before.forward(input.clone(), rules, &rows);
-        let loss = language::nats(logits, input.clone()).mean();
+        let loss = language::token_losses(logits, input.clone()).mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
         // So slow that walks stay what they are.
         *model = Some(optimizer.step(1e-9, before, gradients));

@@ -5,7 +5,7 @@ use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, Work, measured, products}
 use brian::Rules;
 use brian::flops::TRAINING;
 use brian::loss::language;
-use brian::route::policy::Row;
+use brian::route::policy::SequenceInfo;
 use burn::optim::{GradientsParams, Optimizer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use train::learner::{GroupedAdamW, gradient};
@@ -24,16 +24,19 @@ fn train_step(criterion: &mut Criterion) {
             ("baseline", Decoder::Baseline(baseline)),
             ("fixed_route", Decoder::Brian(fixed)),
         ];
-        let (rules, rows) = (Rules::sequential(), vec![Row::default(); shape.batch]);
+        let (rules, rows) = (
+            Rules::sequential(),
+            vec![SequenceInfo::default(); shape.batch],
+        );
         for (name, model) in models {
             let input = shape.input::<BenchAutodiff>(&device);
             let mut optimizer = GroupedAdamW::new(&ADAMW);
             let mut model = Some(model);
             let mut step = || {
                 let before = model.take().expect("it is put back below");
-                let computing = before.multiplying_in(products());
+                let computing = before.with_matmul_dtype(products());
                 let logits = computing.forward(input.clone(), &rules, &rows).0;
-                let loss = language::nats(logits, input.clone()).mean();
+                let loss = language::token_losses(logits, input.clone()).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &before);
                 drop(computing);
                 let norm = gradient::norm(&before, &gradients).length;

@@ -48,7 +48,7 @@ impl Task for Passes {
         let rows: Vec<_> = (0..3).map(row).collect();
         let input = TensorData::new(sequences.concat(), [sequences.len(), SEQ]);
         let input: Tensor<B, 2, Int> = Tensor::from_data(input, &device);
-        let nats = |logits| language::nats(logits, input.clone()).mean();
+        let nats = |logits| language::token_losses(logits, input.clone()).mean();
 
         let baseline = small_baseline().init::<B>(VOCABULARY, 3, &device);
         let of_baseline = baseline.forward(input.clone());

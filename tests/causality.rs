@@ -10,7 +10,7 @@ use brian::random;
 use brian::route::constraint::Constraint;
 use brian::route::draws::Draws;
 use brian::route::parallel::{Parallel, ParentExit};
-use brian::route::policy::{Policy, Row, Select, Teacher};
+use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::{Attends, ChoiceGradient, Execution, ExitObjective, Sees};
 use brian::{Brian, BrianConfig, Exit, Layout, Rules};
@@ -30,7 +30,7 @@ struct Case {
 }
 
 impl Case {
-    fn logits(&self, sequences: &[Vec<i64>], rows: &[Row]) -> Vec<f32> {
+    fn logits(&self, sequences: &[Vec<i64>], rows: &[SequenceInfo]) -> Vec<f32> {
         values(self.model.forward(tokens(sequences), &self.rules, rows).0)
     }
 }
@@ -314,8 +314,8 @@ pub(crate) fn sequence(seed: u64, length: usize) -> Vec<i64> {
         .collect()
 }
 
-pub(crate) fn row(sequence: u64) -> Row {
-    Row {
+pub(crate) fn row(sequence: u64) -> SequenceInfo {
+    SequenceInfo {
         sequence,
         difficulty: Some((sequence % 3) as u8),
     }

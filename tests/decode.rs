@@ -8,7 +8,7 @@ use crate::support::{
 use brian::generate::{Next, Sampling, generate};
 use brian::random;
 use brian::route::constraint::Constraint;
-use brian::route::policy::{Row, Select, Teacher};
+use brian::route::policy::{Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach};
 use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
 use brian::{BrianConfig, Exit, Initial, Layout, Rules};
@@ -43,7 +43,11 @@ fn text(seed: u64, length: usize) -> Vec<u32> {
 /// Logits after every token of a text, by one pass.
 fn whole(model: &Decoder<TestBackend>, rules: &Rules, text: &[u32]) -> Vec<f32> {
     let text = text.iter().map(|&token| i64::from(token)).collect();
-    values(model.forward(tokens(&[text]), rules, &[Row::default()]).0)
+    values(
+        model
+            .forward(tokens(&[text]), rules, &[SequenceInfo::default()])
+            .0,
+    )
 }
 
 /// Reads some of a text at once and the rest token by token: what was found after each of those, and what a whole pass finds.

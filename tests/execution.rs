@@ -26,7 +26,7 @@ fn pass(model: &Brian<TestAutodiff>, rules: &Rules) -> Pass {
     let rows: Vec<_> = (0..3).map(row).collect();
     let input = tokens(&sequences);
     let (logits, trace) = model.forward(input.clone(), rules, &rows);
-    let loss = language::nats(logits.clone(), input).mean();
+    let loss = language::token_losses(logits.clone(), input).mean();
     Pass {
         logits: values(logits),
         walks: trace.walks,

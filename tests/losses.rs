@@ -9,9 +9,9 @@ use brian::loss::load::{coverage_floor, selected_balance};
 use brian::loss::route::RouteLosses;
 use brian::loss::transition::transition_diversity;
 use brian::loss::view::{Scope, View};
-use brian::route::policy::{Policy, Row, Select, Teacher};
+use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
-use brian::route::trace::{Arrival, Decisions, Origin, Trace, TraceStep, Walks};
+use brian::route::trace::{Decisions, Move, Origin, Trace, TraceStep, Walks};
 use brian::{Brian, Exit, Layout, Rules, parameter, random};
 use burn::tensor::{Tensor, TensorData};
 
@@ -31,7 +31,7 @@ fn trace(probabilities: &[&[[f32; 3]]], actions: &[&[usize]], target: usize) -> 
             .collect();
         steps.push(TraceStep {
             logits: Tensor::from_data(TensorData::new(logits, [n, 3]), &Default::default()),
-            arrival: Arrival {
+            last_move: Move {
                 probabilities: Tensor::zeros([n, 3], &Default::default()),
                 position: Tensor::zeros([n, 1], &Default::default()),
                 places: Tensor::zeros([3, 1], &Default::default()),
@@ -203,7 +203,7 @@ fn rules(exit_objective: ExitObjective, choice_gradient: ChoiceGradient) -> Rule
 /// The task: some smooth function of the logits.
 fn task(model: &Brian<TestAutodiff>, rules: &Rules) -> Tensor<TestAutodiff, 1> {
     let input = (0..20).map(|t| t * 11 % 31).collect();
-    let row = Row {
+    let row = SequenceInfo {
         sequence: 1,
         difficulty: None,
     };
@@ -322,7 +322,7 @@ fn the_smallest_walks_have_finite_losses_and_gradients() {
                 select: Select::Argmax,
             };
             rules.constraint.self_recurrence_cap = 1;
-            let rows = [0, 2].map(|difficulty| Row {
+            let rows = [0, 2].map(|difficulty| SequenceInfo {
                 sequence: difficulty.into(),
                 difficulty: Some(difficulty),
             });

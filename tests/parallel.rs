@@ -100,8 +100,8 @@ fn a_beam_of_one_branch_is_the_greedy_walk_with_a_hard_exit() {
                     &values(expected.logits.clone()),
                 );
                 near(
-                    &values(found.arrival.location()),
-                    &values(expected.arrival.location()),
+                    &values(found.last_move.location()),
+                    &values(expected.last_move.location()),
                 );
             }
         }
@@ -197,7 +197,7 @@ fn the_task_reaches_the_router_through_the_scores_of_several_branches() {
         let model: Brian<TestAutodiff> = model(&config);
         let input = sequences(SEQ);
         let (logits, _) = pass(&model, &input, &greedy());
-        let loss = language::nats(logits, tokens(&input)).mean();
+        let loss = language::token_losses(logits, tokens(&input)).mean();
         let gradients = loss.backward();
         let weight = &model.router.output.weight;
         let values = weight.grad(&gradients).map(values).unwrap_or_default();

@@ -3,7 +3,7 @@
 use crate::support::{
     REORDERED, TestBackend, difference, small_baseline, small_brian, small_memories, tokens, values,
 };
-use brian::route::policy::Row;
+use brian::route::policy::SequenceInfo;
 use brian::route::position::{Injection, Start};
 use brian::{BrianConfig, Exit, Layout, Rules, compat, parameter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,11 @@ fn a_fixed_route_around_a_baseline_has_the_baselines_logits() {
         Layout::None,
     ] {
         let wrapped = small_brian(Exit::Residual, layout).wrap(baseline.clone(), 5);
-        let (found, _) = wrapped.forward(input.clone(), &Rules::sequential(), &[Row::default()]);
+        let (found, _) = wrapped.forward(
+            input.clone(),
+            &Rules::sequential(),
+            &[SequenceInfo::default()],
+        );
         let found = values(found);
         let difference = difference(&found, &expected);
         assert!(difference < REORDERED, "{layout:?}: {difference:e}");

@@ -12,7 +12,7 @@ use brian::memory::{
 };
 use brian::route::constraint::Constraint;
 use brian::route::parallel::{Parallel, ParentExit};
-use brian::route::policy::{Policy, Row, Select, Teacher};
+use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach, Start};
 use brian::route::rules::ExitObjective;
 use brian::{BaselineConfig, BrianConfig, Layout, Rules, compat, parameter};
@@ -114,9 +114,9 @@ fn check_routed(folder: &Path, case: &Value) -> Result<String, String> {
     };
     let rules = rules(case);
     let difficulty = compat::difficulty(&golden.input_ids);
-    let rows: Vec<Row> = (0..)
+    let rows: Vec<SequenceInfo> = (0..)
         .zip(difficulty)
-        .map(|(sequence, difficulty)| Row {
+        .map(|(sequence, difficulty)| SequenceInfo {
             sequence,
             difficulty: Some(difficulty),
         })
@@ -403,7 +403,7 @@ impl Golden {
         let counted =
             tokens::<TestAutodiff>(&counts(|target| i64::from(target != IGNORED))).float();
         let targets = tokens(&counts(|target| if target == IGNORED { 0 } else { target }));
-        let nats = language::nats(logits.clone().narrow(1, 0, seq - 1), targets);
+        let nats = language::token_losses(logits.clone().narrow(1, 0, seq - 1), targets);
         (nats * counted.clone()).sum() / counted.sum()
     }
 

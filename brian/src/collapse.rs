@@ -1,7 +1,7 @@
 //! Ways in which a router stops routing, read off the counts of its walks. Host only.
 
 use crate::route::draws::Draws;
-use crate::route::policy::{Row, Teacher};
+use crate::route::policy::{SequenceInfo, Teacher};
 use crate::route::trace::{Decisions, Origin, Walks};
 use crate::stats::RouteCounts;
 
@@ -135,11 +135,11 @@ pub fn by_design(teacher: &Teacher, counts: &RouteCounts) -> Vec<Mode> {
     let rows = difficulties
         .iter()
         .zip(0..)
-        .map(|(&difficulty, sequence)| Row {
+        .map(|(&difficulty, sequence)| SequenceInfo {
             sequence,
             difficulty,
         });
-    let rows: Vec<Row> = rows.collect();
+    let rows: Vec<SequenceInfo> = rows.collect();
     let mut targets = teacher.targets(n_pool, max_steps, &rows, Draws::new(0, 0));
     targets.truncate(max_steps);
     let mut walked = RouteCounts::default();

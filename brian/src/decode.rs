@@ -10,9 +10,9 @@ use crate::block::cache::Cache;
 use crate::block::causal::{Causal, Rotary};
 use crate::block::transformer::TransformerBlock;
 use crate::model::Brian;
-use crate::route::past::Past;
-use crate::route::policy::Row;
+use crate::route::policy::SequenceInfo;
 use crate::route::rules::Rules;
+use crate::route::walk_cache::WalkCache;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use std::cell::RefCell;
@@ -34,9 +34,9 @@ enum Model<'a, B: Backend> {
     Brian {
         model: &'a Brian<B>,
         rules: Box<Rules>,
-        row: Row,
+        row: SequenceInfo,
         pre: Vec<Cache<B>>,
-        past: RefCell<Past<B>>,
+        past: RefCell<WalkCache<B>>,
         post: Vec<Cache<B>>,
     },
 }
@@ -52,13 +52,13 @@ impl<'a, B: Backend> Decoding<'a, B> {
     }
 
     /// Before the first token of a routed model, which walks as it does in evaluation.
-    pub fn brian(model: &'a Brian<B>, rules: &Rules, row: Row) -> Self {
+    pub fn brian(model: &'a Brian<B>, rules: &Rules, row: SequenceInfo) -> Self {
         let model = Model::Brian {
             model,
             rules: Box::new(rules.evaluation()),
             row,
             pre: fresh(&model.pre),
-            past: RefCell::new(Past::new(&model.rotary, model.pool.len())),
+            past: RefCell::new(WalkCache::new(&model.rotary, model.pool.len())),
             post: fresh(&model.post),
         };
         Self {
@@ -120,7 +120,7 @@ impl<'a, B: Backend> Decoding<'a, B> {
                 ..
             } => {
                 *pre = fresh(&model.pre);
-                *past = RefCell::new(Past::new(&model.rotary, model.pool.len()));
+                *past = RefCell::new(WalkCache::new(&model.rotary, model.pool.len()));
                 *post = fresh(&model.post);
             }
         }
@@ -340,10 +340,10 @@ mod tests {
                 model,
                 |path| if path.starts_with("router") { 1.0 } else { 0.4 },
             );
-            let decoding = Decoding::brian(&model, &rules, Row::default());
+            let decoding = Decoding::brian(&model, &rules, SequenceInfo::default());
             assert_decodes(&format!("{memory:?} {sees:?}"), decoding, |tokens| {
                 model
-                    .forward(tokens, &rules.evaluation(), &[Row::default()])
+                    .forward(tokens, &rules.evaluation(), &[SequenceInfo::default()])
                     .0
             });
         }

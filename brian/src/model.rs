@@ -13,13 +13,13 @@ use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig}
 use crate::ops::embedding::embed;
 use crate::ops::reuse::shared_module;
 use crate::route::parallel::Parallel;
-use crate::route::past::Past;
-use crate::route::policy::Row;
+use crate::route::policy::SequenceInfo;
 use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
 use crate::route::router::Router;
 use crate::route::rules::{Attends, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
-use crate::route::walk::{Ground, State};
+use crate::route::walk::{State, WalkContext};
+use crate::route::walk_cache::WalkCache;
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -316,7 +316,7 @@ impl<B: Backend> Brian<B> {
         &self,
         tokens: Tensor<B, 2, Int>,
         rules: &Rules,
-        rows: &[Row],
+        rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Trace<B>) {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
@@ -348,8 +348,8 @@ impl<B: Backend> Brian<B> {
         entered: &Tensor<B, 3>,
         causal: &'a Causal<B>,
         rules: &Rules,
-        past: Option<&'a RefCell<Past<B>>>,
-    ) -> Ground<'a, B> {
+        past: Option<&'a RefCell<WalkCache<B>>>,
+    ) -> WalkContext<'a, B> {
         let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
         let begin = Begin {
             entered,
@@ -357,7 +357,7 @@ impl<B: Backend> Brian<B> {
             out: self.pool.len(),
             measures: !rules.learning,
         };
-        Ground {
+        WalkContext {
             memory: Pass::start(memory, begin),
             pool: match rules.learning {
                 true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
@@ -694,7 +694,7 @@ mod tests {
                 hidden = model.exit.forward(hidden, place(table.after(3, 8)));
                 hidden = model.post[0].forward(hidden, &causal);
                 let expected = headed(hidden, &model.norm, &model.embedding);
-                let rows = [Row::default(); 2];
+                let rows = [SequenceInfo::default(); 2];
                 for learning in [false, true] {
                     let rules = Rules {
                         learning,
@@ -778,7 +778,11 @@ mod tests {
                 .chain(wrapped.pool.iter().map(|routed| &routed.block))
                 .chain(&wrapped.post);
             assert_eq!(plain.map(map).collect::<Vec<_>>(), expected);
-            let (found, _) = wrapped.forward(tokens(), &Rules::sequential(), &[Row::default(); 2]);
+            let (found, _) = wrapped.forward(
+                tokens(),
+                &Rules::sequential(),
+                &[SequenceInfo::default(); 2],
+            );
             close(&values(found), &logits);
         }
 
@@ -826,7 +830,11 @@ mod tests {
                     select: Select::Argmax,
                 };
                 let rules = Rules { policy, ..rules };
-                values(model.forward(tokens(), &rules, &[Row::default(); 2]).0)
+                values(
+                    model
+                        .forward(tokens(), &rules, &[SequenceInfo::default(); 2])
+                        .0,
+                )
             };
             let mut plain = small();
             (plain.route.top_k, plain.route.execution) = (1, Execution::Grouped);

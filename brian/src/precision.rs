@@ -10,7 +10,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
 /// The model with products in a type. Its parameters have the ids and the gradients of those given.
-pub fn multiplying_in<B: Backend, M: Module<B>>(model: M, dtype: DType) -> M {
+pub fn with_matmul_dtype<B: Backend, M: Module<B>>(model: M, dtype: DType) -> M {
     change(model, CastMaps(dtype))
 }
 
@@ -95,7 +95,7 @@ mod tests {
         let mut config = compat::brian(baseline, 1, 1, 4, 2);
         config.exit = Exit::Projection;
         let model = config.init::<Learning>(7, 1, &Default::default());
-        let cast = multiplying_in(model.clone(), DType::F64);
+        let cast = with_matmul_dtype(model.clone(), DType::F64);
         let rules = Rules {
             learning: true,
             ..Rules::sequential()
@@ -104,7 +104,7 @@ mod tests {
             || Tensor::<Learning, 2, Int>::from_data([[3i64, 1, 6, 0]], &Default::default());
         let task = |model: &crate::Brian<Learning>| {
             let (logits, _) = model.forward(tokens(), &rules, &[Default::default()]);
-            let nats = crate::loss::language::nats(logits, tokens());
+            let nats = crate::loss::language::token_losses(logits, tokens());
             (
                 nats.clone().into_data().iter::<f32>().collect::<Vec<_>>(),
                 nats.sum().backward(),

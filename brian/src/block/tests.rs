@@ -16,7 +16,7 @@ use crate::ops::linear::{add_linear, linear};
 use crate::ops::swiglu::gated;
 pub(crate) use crate::ops::tests::{Host, Learning as Passes};
 use crate::parameter::{self, Path};
-use crate::precision::multiplying_in;
+use crate::precision::with_matmul_dtype;
 use crate::random;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -690,7 +690,7 @@ fn rows_and_columns_are_those_meant() {
 fn products_in_another_type_are_cast_from_parameters_that_learn() {
     let routed = RoutedBlock::<Passes>::new(&SIZES, Some(3), &Default::default());
     let routed = loud(routed, |_| 0.4);
-    let double = multiplying_in(routed.clone(), DType::F64);
+    let double = with_matmul_dtype(routed.clone(), DType::F64);
     assert_eq!(double.block.products(), DType::F64);
     let [adapter, gain] = [
         double.adapter.as_ref().expect("one").weight.val().dtype(),

@@ -11,7 +11,7 @@ use burn::tensor::{Int, Tensor};
 /// - `logits`: `[batch, seq, vocabulary]`; position `t` predicts `targets[t]`, nothing is shifted here
 /// - `targets`: `[batch, seq]`
 /// - returns `[batch, seq]`
-pub fn nats<B: Backend>(logits: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+pub fn token_losses<B: Backend>(logits: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
     let [batch, seq, vocabulary] = logits.dims();
     let logits = reshape(logits, [batch * seq, vocabulary]);
     cross_entropy(logits, targets.reshape([batch * seq])).reshape([batch, seq])

@@ -8,5 +8,5 @@ use burn::tensor::backend::Backend;
 
 /// Mean squared distance, `[1]`.
 pub fn location<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
-    view.mean(|_, step| step.arrival.location())
+    view.mean(|_, step| step.last_move.location())
 }

@@ -9,7 +9,7 @@ use crate::random;
 use crate::route::constraint::Constraint;
 use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, Start};
 use crate::route::rules::{ExitObjective, Rules};
-use crate::route::trace::{Arrival, Decisions, Origin, Trace, TraceStep, Walks};
+use crate::route::trace::{Decisions, Move, Origin, Trace, TraceStep, Walks};
 use burn::module::Param;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -170,7 +170,7 @@ impl Case {
         let leaves: Vec<Matrix> = self.inputs.iter().enumerate().map(leaf).collect();
         let step = |step: usize| TraceStep {
             logits: leaves[step].clone(),
-            arrival: Arrival {
+            last_move: Move {
                 probabilities: softmax(leaves[step].clone(), 1),
                 position: leaves[n_steps + step].clone(),
                 places: leaves[2 * n_steps].clone(),
@@ -806,7 +806,7 @@ fn the_nats_of_a_target_are_those_of_its_own_position() {
             TensorData::new(logits.clone(), [batch, seq, vocabulary]),
         );
         let input = Tensor::<Learning, 3>::from_data(data, (&device, dtype)).require_grad();
-        let nats = language::nats(
+        let nats = language::token_losses(
             input.clone(),
             Tensor::<Learning, 2, Int>::from_data(targets, &device),
         );

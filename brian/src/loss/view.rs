@@ -1,7 +1,7 @@
 //! The decisions of a trace as the route losses see them: which count, and how much.
 
 use crate::route::rules::Rules;
-use crate::route::trace::{Arrival, Origin, Trace};
+use crate::route::trace::{Move, Origin, Trace};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -42,7 +42,7 @@ pub struct ViewStep<B: Backend> {
     /// The teacher's action, `[n]`.
     pub targets: Option<Tensor<B, 1, Int>>,
     /// Where the step led.
-    pub arrival: Arrival<B>,
+    pub last_move: Move<B>,
     /// How much the decision counts, `[n]`; without a gradient.
     pub weight: Tensor<B, 1>,
     /// The probability that the token is still walking, `[n]`, with its gradient; 1 where the scope does not look.
@@ -100,10 +100,10 @@ impl<B: Backend> View<B> {
             let stays = probabilities.clone().slice_dim(1, n_pool..n_pool + 1).neg() + 1.0;
             steps.push(ViewStep {
                 log_probabilities: log_softmax(logits, 1),
-                arrival: Arrival {
-                    probabilities: picked(step.arrival.probabilities.clone()),
-                    position: picked(step.arrival.position.clone()),
-                    places: step.arrival.places.clone(),
+                last_move: Move {
+                    probabilities: picked(step.last_move.probabilities.clone()),
+                    position: picked(step.last_move.position.clone()),
+                    places: step.last_move.places.clone(),
                 },
                 executed: Tensor::from_data(executed, &device),
                 probabilities,

@@ -18,14 +18,14 @@
 
 use super::branch::{Child, Parent, Search};
 use super::choose::{Chosen, Step, Token, by_logit};
-use super::execute::{Executor, Gains, Runs};
-use super::policy::Row;
+use super::execute::{Dispatch, Executor, GradientGates};
+use super::exited_cache::ExitedCache;
+use super::policy::SequenceInfo;
 use super::position::{Table, normalize};
-use super::resting::Resting;
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, Walks};
-use super::walk::{Asked, Ground, State, record, targets_at};
+use super::walk::{RouterOutput, State, WalkContext, record, targets_at};
 use crate::memory::pass::Written;
 use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
@@ -43,7 +43,7 @@ struct Branches<B: Backend> {
 /// A step that is over.
 struct Passed<B: Backend> {
     /// About the branches before it.
-    asked: Asked<B>,
+    asked: RouterOutput<B>,
     /// The branches behind it.
     children: Vec<Child>,
     chosen: Vec<Chosen>,
@@ -52,14 +52,14 @@ struct Passed<B: Backend> {
     top_k: usize,
 }
 
-impl<B: Backend> Ground<'_, B> {
+impl<B: Backend> WalkContext<'_, B> {
     /// Walks every token on several paths from the state it enters with, and mixes where they lead.
     pub(super) fn beam(
         &self,
         search: &Search,
         entered: Tensor<B, 3>,
         rules: &Rules,
-        rows: &[Row],
+        rows: &[SequenceInfo],
     ) -> (State<B>, Trace<B>) {
         let dims @ [batch, seq, _] = entered.dims();
         let n_tokens = batch * seq;
@@ -114,7 +114,7 @@ impl<B: Backend> Ground<'_, B> {
         let n_tokens = batch * seq;
         branches.state.hidden = self.memory.read(branches.state.hidden.clone());
         // Branches change places, so nothing is kept by place from step to step.
-        let mut resting = Resting::new(branches.tokens.len());
+        let mut resting = ExitedCache::new(branches.tokens.len());
         let asked = self.score(
             step,
             self.route.max_steps,
@@ -170,8 +170,15 @@ impl<B: Backend> Ground<'_, B> {
         let position = some(state.position.clone(), parents);
         let told = self.into.tell_blocks(position);
         let mut executor = Executor::new(self, [n_branches * batch, seq]).of_branches(n_branches);
-        let runs = Runs::new(chosen, n_pool);
-        let hidden = executor.execute(step.index, &hidden, told, &runs, None, &Gains::default());
+        let runs = Dispatch::new(chosen, n_pool);
+        let hidden = executor.execute(
+            step.index,
+            &hidden,
+            told,
+            &runs,
+            None,
+            &GradientGates::default(),
+        );
         let device = hidden.device();
         self.memory.write(&Written {
             hidden: &hidden,
@@ -193,7 +200,7 @@ impl<B: Backend> Branches<B> {
         &self,
         search: &Search,
         step: Step<'_>,
-        asked: &Asked<B>,
+        asked: &RouterOutput<B>,
         n_tokens: usize,
     ) -> Vec<Child> {
         let n_branches = self.tokens.len() / n_tokens;
@@ -295,7 +302,7 @@ fn best_walks<B: Backend>(
     trace
 }
 
-impl<B: Backend> Asked<B> {
+impl<B: Backend> RouterOutput<B> {
     /// What the router said about some tokens.
     fn of_tokens(&self, tokens: &[usize]) -> Self {
         let on_host = |values: &[f32]| -> Vec<f32> {

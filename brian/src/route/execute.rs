@@ -1,4 +1,4 @@
-//! Runs the chosen blocks: on every token, or on the tokens that chose them. The same numbers, up to the order of sums.
+//! Dispatch the chosen blocks: on every token, or on the tokens that chose them. The same numbers, up to the order of sums.
 //!
 //! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
 //! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The
@@ -8,11 +8,11 @@
 //! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
 
 use super::choose::Chosen;
-use super::past::Past;
-use super::resting::Resting;
+use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
-use super::walk::Ground;
+use super::walk::WalkContext;
+use super::walk_cache::WalkCache;
 use crate::block::attention::{Maps, NormedMaps};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
@@ -33,7 +33,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Which tokens run which block; tokens count `[batch * seq]`.
-pub(crate) struct Runs {
+pub(crate) struct Dispatch {
     /// Per block, rising.
     of: Vec<Vec<usize>>,
     /// Those that run none, rising.
@@ -44,19 +44,19 @@ pub(crate) struct Runs {
     left: Vec<bool>,
 }
 
-impl Runs {
+impl Dispatch {
     /// What was chosen: by a token that is fused its likeliest blocks, by one that leaves the block it would have gone on with
     /// if that is wanted.
     pub fn new(chosen: &[Chosen], n_pool: usize) -> Self {
-        let mut runs = Self {
+        let mut dispatch = Self {
             of: vec![Vec::new(); n_pool],
             idle: Vec::new(),
             leaves: Vec::with_capacity(chosen.len()),
             left: Vec::with_capacity(chosen.len()),
         };
         for (token, chosen) in chosen.iter().enumerate() {
-            runs.left.push(chosen.origin == Origin::Left);
-            runs.leaves.push(chosen.forgone.is_some());
+            dispatch.left.push(chosen.origin == Origin::Left);
+            dispatch.leaves.push(chosen.forgone.is_some());
             let alone = match chosen.action < n_pool {
                 true => Some(chosen.action),
                 false => chosen.forgone,
@@ -64,16 +64,16 @@ impl Runs {
             match (chosen.fused, alone) {
                 (true, _) => {
                     let blocks = chosen.likeliest.iter().filter(|&&block| block < n_pool);
-                    blocks.for_each(|&block| runs.of[block].push(token));
+                    blocks.for_each(|&block| dispatch.of[block].push(token));
                 }
-                (false, Some(block)) => runs.of[block].push(token),
-                (false, None) => runs.idle.push(token),
+                (false, Some(block)) => dispatch.of[block].push(token),
+                (false, None) => dispatch.idle.push(token),
             }
         }
-        runs
+        dispatch
     }
 
-    /// The blocks that any token runs.
+    /// The blocks that any token dispatch.
     fn used(&self) -> impl Iterator<Item = usize> {
         let blocks = self.of.iter().enumerate();
         blocks.filter_map(|(block, tokens)| (!tokens.is_empty()).then_some(block))
@@ -81,14 +81,14 @@ impl Runs {
 }
 
 /// What is added to a token's state besides what a block changes: so often that change, per token `[batch * seq, 1]`.
-pub(crate) struct Gains<B: Backend> {
+pub(crate) struct GradientGates<B: Backend> {
     /// With the gradient of the change.
     pub whole: Option<Tensor<B, 2>>,
     /// Without it: for gains whose value is zero.
     pub straight: Option<Tensor<B, 2>>,
 }
 
-impl<B: Backend> Default for Gains<B> {
+impl<B: Backend> Default for GradientGates<B> {
     fn default() -> Self {
         Self {
             whole: None,
@@ -97,7 +97,7 @@ impl<B: Backend> Default for Gains<B> {
     }
 }
 
-impl<B: Backend> Gains<B> {
+impl<B: Backend> GradientGates<B> {
     /// The states of some tokens behind a block, `[tokens, d_model]`; `hidden` are those of all before it.
     fn states(
         &self,
@@ -135,7 +135,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     pool: &'a [RoutedBlock<B>],
     causal: &'a Causal<B>,
     memory: &'a Pass<'m, B>,
-    past: Option<&'a RefCell<Past<B>>>,
+    past: Option<&'a RefCell<WalkCache<B>>>,
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
@@ -144,7 +144,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     /// So many blocks of the pool, one after another, run together.
     at_once: usize,
     /// Of every so many blocks, keys and values.
-    resting: Vec<Option<Resting<B>>>,
+    resting: Vec<Option<ExitedCache<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
     /// All others of the blocks that have those.
@@ -153,14 +153,14 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// For `dims` sequences and tokens of each.
-    pub fn new(ground: &'a Ground<'m, B>, dims: [usize; 2]) -> Self {
+    pub fn new(ground: &'a WalkContext<'m, B>, dims: [usize; 2]) -> Self {
         let pool: &[RoutedBlock<B>] = &ground.pool;
         let execution = ground.execution();
         let at_once = match (execution, ground.past) {
             (Execution::Grouped, None) => groups_at_once(&pool[0].block.attention.output),
             _ => 1,
         };
-        let resting = |blocks: &[_]| Some(Resting::new(blocks.len() * dims[0] * dims[1]));
+        let resting = |blocks: &[_]| Some(ExitedCache::new(blocks.len() * dims[0] * dims[1]));
         Self {
             pool,
             causal: ground.causal,
@@ -196,9 +196,9 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         index: usize,
         hidden: &Tensor<B, 3>,
         position: Tensor<B, 2>,
-        runs: &Runs,
+        dispatch: &Dispatch,
         weights: Option<&Tensor<B, 2>>,
-        gains: &Gains<B>,
+        gains: &GradientGates<B>,
     ) -> Tensor<B, 3> {
         let dims @ [batch, seq, d_model] = hidden.dims();
         let input = Input {
@@ -211,29 +211,33 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             past.borrow_mut().enter(index, hidden.clone(), position);
         }
         let (mut order, mut outputs) = (Vec::new(), Vec::new());
-        let used: Vec<usize> = runs.used().collect();
+        let used: Vec<usize> = dispatch.used().collect();
         let [n_tokens, _] = input.hidden.dims();
-        for blocks in self.together(&used, runs) {
+        for blocks in self.together(&used, dispatch) {
             let block = blocks[0];
-            let tokens: Vec<usize> = blocks.iter().flat_map(|&b| &runs.of[b]).copied().collect();
+            let tokens: Vec<usize> = blocks
+                .iter()
+                .flat_map(|&b| &dispatch.of[b])
+                .copied()
+                .collect();
             let output = match (self.execution, self.attends) {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, &tokens),
                 _ if let Some(past) = self.past => {
                     let output = past.borrow_mut().output(index, block, &self.pool[block]);
                     some(reshape(output, [batch * seq, d_model]), &tokens)
                 }
-                (Execution::Grouped, Attends::All) if self.runs_everywhere(&runs.of[block]) => {
-                    self.everywhere(block, &input, runs)
+                (Execution::Grouped, Attends::All) if self.runs_everywhere(&dispatch.of[block]) => {
+                    self.everywhere(block, &input, dispatch)
                 }
-                (Execution::Grouped, _) => self.apart(blocks, &input, runs),
-                (Execution::Dense, _) => some(self.everywhere(block, &input, runs), &tokens),
+                (Execution::Grouped, _) => self.gathered(blocks, &input, dispatch),
+                (Execution::Dense, _) => some(self.everywhere(block, &input, dispatch), &tokens),
             };
-            let output = gains.states(&input.hidden, output, &tokens, &runs.leaves);
+            let output = gains.states(&input.hidden, output, &tokens, &dispatch.leaves);
             outputs.push(match weights {
                 Some(weights) => {
                     let [_, n_pool] = weights.dims();
                     let cells = blocks.iter().flat_map(|&block| {
-                        runs.of[block]
+                        dispatch.of[block]
                             .iter()
                             .map(move |token| token * n_pool + block)
                     });
@@ -254,13 +258,14 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     }
 
     /// Blocks that run together: none that runs on every token.
-    fn together<'u>(&self, used: &'u [usize], runs: &Runs) -> Vec<&'u [usize]> {
+    fn together<'u>(&self, used: &'u [usize], dispatch: &Dispatch) -> Vec<&'u [usize]> {
         let at_once = match self.n_branches {
             1 => self.at_once,
             _ => 1,
         };
-        let apart = |&block: &usize| !self.runs_everywhere(&runs.of[block]);
-        let together = |a: &usize, b: &usize| a / at_once == b / at_once && apart(a) && apart(b);
+        let is_gathered = |&block: &usize| !self.runs_everywhere(&dispatch.of[block]);
+        let together =
+            |a: &usize, b: &usize| a / at_once == b / at_once && is_gathered(a) && is_gathered(b);
         used.chunk_by(together).collect()
     }
 
@@ -269,20 +274,20 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     }
 
     /// What a block makes of every token.
-    fn everywhere(&self, index: usize, input: &Input<B>, runs: &Runs) -> Tensor<B, 2> {
+    fn everywhere(&self, index: usize, input: &Input<B>, dispatch: &Dispatch) -> Tensor<B, 2> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
-        let (block, tokens) = (&self.pool[index], &runs.of[index]);
+        let (block, tokens) = (&self.pool[index], &dispatch.of[index]);
         let split = |x: &Tensor<B, 2>| {
             let [_, width] = x.dims();
             reshape(x.clone(), [batch, seq, width])
         };
         let (hidden, position) = (split(&input.hidden), split(&input.position));
         let output = match self.attends {
-            Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, runs)) => {
+            Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, dispatch)) => {
                 let device = input.hidden.device();
                 let mut absent = vec![MASKED; n_tokens];
-                let staying = tokens.iter().filter(|&&token| !runs.leaves[token]);
+                let staying = tokens.iter().filter(|&&token| !dispatch.leaves[token]);
                 staying.for_each(|&token| absent[token] = 0.0);
                 let absent = TensorData::new(absent, [batch, 1, 1, seq]);
                 let absent = Tensor::from_data(absent, &device);
@@ -341,13 +346,18 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     ///
     /// A token as one of a block has the number `block * n_tokens + token`, with `block` counted from the first one of those that
     /// run together.
-    fn apart(&mut self, blocks: &[usize], input: &Input<B>, runs: &Runs) -> Tensor<B, 2> {
+    fn gathered(
+        &mut self,
+        blocks: &[usize],
+        input: &Input<B>,
+        dispatch: &Dispatch,
+    ) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
         let [n_tokens, _] = input.hidden.dims();
         blocks.iter().for_each(|&block| self.cut_maps(block));
         let first = blocks[0] / self.at_once * self.at_once;
         let of_block = |&block: &usize| {
-            let tokens = runs.of[block].iter();
+            let tokens = dispatch.of[block].iter();
             tokens.map(move |token| (block - first) * n_tokens + token)
         };
         let tokens: Vec<usize> = blocks.iter().flat_map(of_block).collect();
@@ -355,7 +365,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let angles = self.angles(&tokens);
         let (placed, keys_values, spans) = match self.attends {
             Attends::Selected => {
-                let leaves = |token: usize| runs.leaves[token % n_tokens];
+                let leaves = |token: usize| dispatch.leaves[token % n_tokens];
                 let (keys, spans) = among_runners(&tokens, seq, leaves);
                 let placed = self.placed(&groups, input, &tokens);
                 let made = Maps::keys_values(&self.normed_maps(&groups), &placed, &angles);
@@ -364,7 +374,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             Attends::All => {
                 let (keys, spans) = among_all(&tokens, seq);
                 let (placed, keys_values) =
-                    self.keys_values(first, input, &keys, &tokens, &runs.left);
+                    self.keys_values(first, input, &keys, &tokens, &dispatch.left);
                 (placed, keys_values, spans)
             }
         };
@@ -447,8 +457,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
 }
 
 /// Whether none of some tokens leaves.
-fn all_stay(tokens: &[usize], runs: &Runs) -> bool {
-    tokens.iter().all(|&token| !runs.leaves[token])
+fn all_stay(tokens: &[usize], dispatch: &Dispatch) -> bool {
+    tokens.iter().all(|&token| !dispatch.leaves[token])
 }
 
 /// Tokens that run a block, rising, see all tokens of their sequence up to themselves: these, and who sees whom.

@@ -24,7 +24,7 @@ pub enum Teacher {
 
 /// What a teacher may know about a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Row {
+pub struct SequenceInfo {
     /// Its number, which decides its draws; the same sequence has the same number in every batch.
     pub sequence: u64,
     /// 0 easy, 1 medium, 2 hard; unknown counts as medium.
@@ -38,13 +38,14 @@ impl Teacher {
         &self,
         n_pool: usize,
         max_steps: usize,
-        rows: &[Row],
+        rows: &[SequenceInfo],
         draws: Draws,
     ) -> Vec<Vec<usize>> {
-        let all = |n_steps: usize, action: &dyn Fn(usize, &Row) -> usize| -> Vec<Vec<usize>> {
-            let step = |s| rows.iter().map(|row| action(s, row)).collect();
-            (0..n_steps).map(step).collect()
-        };
+        let all =
+            |n_steps: usize, action: &dyn Fn(usize, &SequenceInfo) -> usize| -> Vec<Vec<usize>> {
+                let step = |s| rows.iter().map(|row| action(s, row)).collect();
+                (0..n_steps).map(step).collect()
+            };
         match self {
             Self::Sequential => all(n_pool + 1, &|s, _| s),
             Self::Path { blocks } => all(blocks.len() + 1, &|s, _| {
@@ -57,8 +58,9 @@ impl Teacher {
                 draws.below(n_pool, Purpose::Teacher, row.sequence, 0, s)
             }),
             Self::MixedSkipRecur => {
-                let action =
-                    |s, row: &Row| mixed(row.difficulty.unwrap_or(MEDIUM), s, n_pool, max_steps);
+                let action = |s, row: &SequenceInfo| {
+                    mixed(row.difficulty.unwrap_or(MEDIUM), s, n_pool, max_steps)
+                };
                 let mut targets = all(max_steps, &action);
                 let last = targets.last().expect("a walk has at least one step");
                 if last.iter().any(|&action| action < n_pool) {
@@ -136,16 +138,21 @@ impl Policy {
 mod tests {
     use super::*;
 
-    fn paths(teacher: &Teacher, n_pool: usize, max_steps: usize, rows: &[Row]) -> Vec<Vec<usize>> {
+    fn paths(
+        teacher: &Teacher,
+        n_pool: usize,
+        max_steps: usize,
+        rows: &[SequenceInfo],
+    ) -> Vec<Vec<usize>> {
         let steps = teacher.targets(n_pool, max_steps, rows, Draws::new(1, 1));
         (0..rows.len())
             .map(|row| steps.iter().map(|step| step[row]).collect())
             .collect()
     }
 
-    fn graded() -> Vec<Row> {
+    fn graded() -> Vec<SequenceInfo> {
         [0, 1, 2]
-            .map(|difficulty| Row {
+            .map(|difficulty| SequenceInfo {
                 sequence: u64::from(difficulty),
                 difficulty: Some(difficulty),
             })
@@ -174,8 +181,8 @@ mod tests {
 
     #[test]
     fn balanced_coverage_uses_every_block_alike() {
-        let rows: Vec<Row> = (0..4)
-            .map(|sequence| Row {
+        let rows: Vec<SequenceInfo> = (0..4)
+            .map(|sequence| SequenceInfo {
                 sequence,
                 difficulty: None,
             })
@@ -187,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_random_path_belongs_to_its_sequence_and_not_to_its_place_in_the_batch() {
-        let rows: Vec<Row> = (0..50)
-            .map(|sequence| Row {
+        let rows: Vec<SequenceInfo> = (0..50)
+            .map(|sequence| SequenceInfo {
                 sequence,
                 difficulty: None,
             })
@@ -203,8 +210,8 @@ mod tests {
     #[test]
     fn a_path_ends_with_out_and_one_in_order_has_every_block() {
         let two = [
-            Row::default(),
-            Row {
+            SequenceInfo::default(),
+            SequenceInfo {
                 sequence: 9,
                 difficulty: Some(2),
             },
@@ -230,7 +237,7 @@ mod tests {
             paths(&Teacher::BalancedCoverage, 3, 4, &two[1..]),
             [[0, 1, 2, 0]]
         );
-        let late = Row {
+        let late = SequenceInfo {
             sequence: 10,
             difficulty: None,
         };
@@ -242,8 +249,8 @@ mod tests {
 
     #[test]
     fn a_random_teacher_takes_all_blocks_alike_at_every_step() {
-        let rows: Vec<Row> = (0..3000)
-            .map(|sequence| Row {
+        let rows: Vec<SequenceInfo> = (0..3000)
+            .map(|sequence| SequenceInfo {
                 sequence,
                 difficulty: None,
             })

@@ -11,13 +11,13 @@
 
 use super::branch::{Child, Parent, Search};
 use super::choose::{Chosen, by_logit};
-use super::execute::{Executor, Gains, Runs};
-use super::policy::Row;
+use super::execute::{Dispatch, Executor, GradientGates};
+use super::policy::SequenceInfo;
 use super::position::{Table, distances, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace};
-use super::walk::{Asked, Ground, State, record, targets_at};
+use super::walk::{RouterOutput, State, WalkContext, record, targets_at};
 use crate::memory::codes::Codes;
 use crate::memory::pass::Written;
 use crate::ops::gather::{rows as rows_of, some};
@@ -39,14 +39,14 @@ struct Branches<B: Backend> {
     scores: Scores<B>,
 }
 
-impl<B: Backend> Ground<'_, B> {
+impl<B: Backend> WalkContext<'_, B> {
     /// Walks every sequence on several paths from the state it enters with, and mixes where they lead.
     pub(super) fn sequence_beam(
         &self,
         search: &Search,
         entered: Tensor<B, 3>,
         rules: &Rules,
-        rows: &[Row],
+        rows: &[SequenceInfo],
     ) -> (State<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
         let n_pool = self.pool.len();
@@ -142,9 +142,10 @@ impl<B: Backend> Ground<'_, B> {
             .collect();
         let mut executor = Executor::new(self, [n_after, seq]);
         let told = every_token(told, seq);
-        let runs = Runs::new(&of_tokens, n_pool);
+        let runs = Dispatch::new(&of_tokens, n_pool);
         let device = hidden.device();
-        branches.hidden = executor.execute(index, &hidden, told, &runs, None, &Gains::default());
+        branches.hidden =
+            executor.execute(index, &hidden, told, &runs, None, &GradientGates::default());
         branches.position = self.arrive(chosen, None, n_pool, table, &device);
         let left = |chosen: &Chosen| chosen.action == n_pool;
         branches.left = chosen.iter().map(left).collect();
@@ -212,7 +213,11 @@ fn chosen(children: &[Child], parents: &[usize], left: &[bool]) -> Vec<Chosen> {
 }
 
 /// What is recorded of the router's word, `[batch, n_actions]`; `logits` are about the branches before the step.
-fn asked<B: Backend>(scores: &Scores<B>, logits: Tensor<B, 2>, children: &[Child]) -> Asked<B> {
+fn asked<B: Backend>(
+    scores: &Scores<B>,
+    logits: Tensor<B, 2>,
+    children: &[Child],
+) -> RouterOutput<B> {
     let [n_before, n_actions] = logits.dims();
     let probabilities = softmax(logits, 1);
     let [_, batch] = scores.weights().dims();
@@ -223,7 +228,7 @@ fn asked<B: Backend>(scores: &Scores<B>, logits: Tensor<B, 2>, children: &[Child
     let probabilities = scores.mix(probabilities);
     // Bounded before the logarithm, so that a probability of zero has a zero gradient and not none.
     let logits = probabilities.clone().clamp_min(LOWEST.exp()).log();
-    Asked {
+    RouterOutput {
         host_logits: Vec::new(),
         host_probabilities: Vec::new(),
         n_actions,
@@ -232,7 +237,7 @@ fn asked<B: Backend>(scores: &Scores<B>, logits: Tensor<B, 2>, children: &[Child
     }
 }
 
-impl<B: Backend> Asked<B> {
+impl<B: Backend> RouterOutput<B> {
     fn of_every_token(self, seq: usize) -> Self {
         let logits = every_token(self.logits, seq);
         let probabilities = every_token(self.probabilities, seq);
@@ -249,7 +254,7 @@ impl<B: Backend> Asked<B> {
 /// What every token of a sequence does, by the record: the action of the best branch, the first one.
 fn of_tokens<B: Backend>(
     chosen: &[Chosen],
-    asked: &Asked<B>,
+    asked: &RouterOutput<B>,
     [batch, seq]: [usize; 2],
 ) -> Vec<Chosen> {
     let of_sequence = |sequence: usize| {

@@ -107,12 +107,12 @@ pub struct TraceStep<B: Backend> {
     /// Adjusted action logits, `[batch * seq, n_actions]`.
     pub logits: Tensor<B, 2>,
     /// Where the step led.
-    pub arrival: Arrival<B>,
+    pub last_move: Move<B>,
 }
 
 /// Where tokens stand after a step, among all places that they could have gone to.
 #[derive(Clone, Debug)]
-pub struct Arrival<B: Backend> {
+pub struct Move<B: Backend> {
     /// Of all actions, `[n_tokens, n_actions]`.
     pub probabilities: Tensor<B, 2>,
     /// After the step, `[n_tokens, d_position]`.
@@ -121,7 +121,7 @@ pub struct Arrival<B: Backend> {
     pub places: Tensor<B, 2>,
 }
 
-impl<B: Backend> Arrival<B> {
+impl<B: Backend> Move<B> {
     /// `Σ_a p_a |P' − E_a|²`, `[n_tokens]`.
     pub fn location(&self) -> Tensor<B, 1> {
         let distances = distances(self.position.clone(), self.places.clone());

@@ -6,15 +6,15 @@ use super::branch::Finished;
 use super::choose::{Chosen, Step, Token, choose};
 use super::constraint::CAPPED;
 use super::draws::Purpose;
-use super::execute::{Executor, Gains, Runs};
+use super::execute::{Dispatch, Executor, GradientGates};
+use super::exited_cache::ExitedCache;
 use super::leave::{Mixture, StraightThrough};
-use super::past::Past;
-use super::policy::{Policy, Row};
+use super::policy::{Policy, SequenceInfo};
 use super::position::{Positions, Reach, Table, distances};
-use super::resting::Resting;
 use super::router::Router;
 use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
-use super::trace::{Arrival, Decisions, Origin, Trace, TraceStep};
+use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
+use super::walk_cache::WalkCache;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::memory::pass::{Pass, Written};
@@ -41,7 +41,7 @@ pub struct State<B: Backend> {
 const TASK: usize = 128;
 
 /// What a walk goes through.
-pub(crate) struct Ground<'a, B: Backend> {
+pub(crate) struct WalkContext<'a, B: Backend> {
     pub pool: Cow<'a, [RoutedBlock<B>]>,
     pub positions: &'a Positions<B>,
     pub router: Cow<'a, Router<B>>,
@@ -50,15 +50,20 @@ pub(crate) struct Ground<'a, B: Backend> {
     pub causal: &'a Causal<B>,
     pub memory: Pass<'a, B>,
     /// The tokens before those that walk, where there are any.
-    pub past: Option<&'a RefCell<Past<B>>>,
+    pub past: Option<&'a RefCell<WalkCache<B>>>,
 }
 
-impl<B: Backend> Ground<'_, B> {
+impl<B: Backend> WalkContext<'_, B> {
     /// Walks every token from the state it enters with.
     ///
     /// # Panics
     /// If `rows` are not as many as sequences, or a teacher names an action beyond OUT.
-    pub fn walk(&self, entered: Tensor<B, 3>, rules: &Rules, rows: &[Row]) -> (State<B>, Trace<B>) {
+    pub fn walk(
+        &self,
+        entered: Tensor<B, 3>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (State<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
         assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
         // A teacher knows one path; only a router can say which others are worth a try.
@@ -90,7 +95,7 @@ impl<B: Backend> Ground<'_, B> {
         let _packed = rules.asks_router().then(|| Packed::of(&*self.router));
         let hard_exit = rules.exit_objective.hard();
         let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
-        let mut resting = Resting::new(batch * seq);
+        let mut resting = ExitedCache::new(batch * seq);
         let mut underway = Underway {
             executor: Executor::new(self, [batch, seq]),
             straight: StraightThrough::default(),
@@ -142,7 +147,7 @@ impl<B: Backend> Ground<'_, B> {
         }
     }
 
-    pub(super) fn targets(&self, rules: &Rules, rows: &[Row]) -> Vec<Vec<usize>> {
+    pub(super) fn targets(&self, rules: &Rules, rows: &[SequenceInfo]) -> Vec<Vec<usize>> {
         let n_pool = self.pool.len();
         let teacher = rules.policy.teacher();
         let targets =
@@ -172,8 +177,8 @@ impl<B: Backend> Ground<'_, B> {
         state: &State<B>,
         tokens: &[Token],
         table: &Table<B>,
-        resting: &mut Resting<B>,
-    ) -> Asked<B> {
+        resting: &mut ExitedCache<B>,
+    ) -> RouterOutput<B> {
         let rules = step.rules;
         let [batch, seq, d_model] = state.hidden.dims();
         let n_tokens = batch * seq;
@@ -240,7 +245,7 @@ impl<B: Backend> Ground<'_, B> {
             logits = logits.mask_fill(mask, CAPPED);
         }
         let probabilities = softmax(&logits);
-        Asked {
+        RouterOutput {
             // The walk waits here for the device: who decides sits on the host.
             host_logits: values(&logits),
             host_probabilities: values(&probabilities),
@@ -256,7 +261,7 @@ impl<B: Backend> Ground<'_, B> {
         step: Step<'_>,
         state: State<B>,
         chosen: &[Chosen],
-        asked: Option<&Asked<B>>,
+        asked: Option<&RouterOutput<B>>,
         underway: &mut Underway<'_, '_, B>,
         table: &Table<B>,
     ) -> State<B> {
@@ -265,7 +270,7 @@ impl<B: Backend> Ground<'_, B> {
         let weights = asked
             .filter(|_| mixes)
             .map(|asked| asked.fusion(chosen, step.n_pool));
-        let runs = Runs::new(chosen, step.n_pool);
+        let runs = Dispatch::new(chosen, step.n_pool);
         let seen = self.into.tell_blocks(position);
         let gains = self.gains(step, chosen, asked, underway);
         let moved =
@@ -295,10 +300,10 @@ impl<B: Backend> Ground<'_, B> {
         &self,
         step: Step<'_>,
         chosen: &[Chosen],
-        asked: Option<&Asked<B>>,
+        asked: Option<&RouterOutput<B>>,
         underway: &mut Underway<'_, '_, B>,
-    ) -> Gains<B> {
-        let mut gains = Gains::default();
+    ) -> GradientGates<B> {
+        let mut gains = GradientGates::default();
         let rules = step.rules;
         let gates = rules.learning || rules.choice_gradient == ChoiceGradient::Gated;
         let Some(asked) = asked.filter(|_| gates) else {
@@ -376,7 +381,7 @@ struct Underway<'a, 'm, B: Backend> {
 }
 
 /// What the router said at a step, about every token.
-pub(super) struct Asked<B: Backend> {
+pub(super) struct RouterOutput<B: Backend> {
     /// Adjusted, `[n_tokens, n_actions]`.
     pub logits: Tensor<B, 2>,
     pub probabilities: Tensor<B, 2>,
@@ -385,7 +390,7 @@ pub(super) struct Asked<B: Backend> {
     pub n_actions: usize,
 }
 
-impl<B: Backend> Asked<B> {
+impl<B: Backend> RouterOutput<B> {
     /// The adjusted logits of a token.
     pub fn of_token(&self, token: usize) -> &[f32] {
         &self.host_logits[token * self.n_actions..][..self.n_actions]
@@ -395,7 +400,7 @@ impl<B: Backend> Asked<B> {
     pub fn trace(&self, position: Tensor<B, 2>, table: &Table<B>) -> TraceStep<B> {
         TraceStep {
             logits: self.logits.clone(),
-            arrival: Arrival {
+            last_move: Move {
                 probabilities: self.probabilities.clone(),
                 position,
                 places: table.places(),
@@ -455,7 +460,7 @@ pub(super) fn targets_at(
 fn choose_all<B: Backend>(
     step: Step<'_>,
     tokens: &[Token],
-    asked: Option<&Asked<B>>,
+    asked: Option<&RouterOutput<B>>,
     targets: Option<&[usize]>,
     seq: usize,
 ) -> Vec<Chosen> {
@@ -473,7 +478,7 @@ fn choose_all<B: Backend>(
 
 pub(super) fn record<B: Backend>(
     chosen: &[Chosen],
-    asked: Option<Asked<B>>,
+    asked: Option<RouterOutput<B>>,
     targets: Option<Vec<usize>>,
     seq: usize,
 ) -> Decisions {

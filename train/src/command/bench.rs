@@ -204,7 +204,7 @@ impl Bench<'_> {
         let start = [self.trained.tokenizer.start()];
         let context = self.recipe().model.context();
         let rules = self.trained.route().rules;
-        let model = model.multiplying_in(self.trained.device.dtype);
+        let model = model.with_matmul_dtype(self.trained.device.dtype);
         let tokens = (self.arguments.tokens as usize).min(context - 1);
         let tokenizer = &self.trained.tokenizer;
         // Behind the end of a document another one follows, so that the number of tokens is known.

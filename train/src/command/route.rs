@@ -20,7 +20,7 @@ use crate::task::{Decoder, begun};
 use brian::Rules;
 use brian::collapse::by_design;
 use brian::loss::language;
-use brian::route::policy::Row;
+use brian::route::policy::SequenceInfo;
 use brian::route::trace::Walks;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -129,7 +129,8 @@ impl Walk<'_> {
             let rules = self.trained.route().rules;
             let (logits, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
             let Some(trace) = trace else { continue };
-            let nats = language::nats(logits, batch.target_tokens(device)) * batch.counted(device);
+            let nats =
+                language::token_losses(logits, batch.target_tokens(device)) * batch.counted(device);
             let nats = nats.sum().into_data().iter::<f64>().sum();
             self.trained.require_finite("loss", nats)?;
             self.count(
@@ -175,7 +176,7 @@ impl Walk<'_> {
             let values: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
             let data = TensorData::new(values, [1, ids.len()]);
             let input = Tensor::<B, 2, Int>::from_data(data, device);
-            let row = Row {
+            let row = SequenceInfo {
                 sequence: sequence as u64,
                 difficulty: None,
             };

@@ -226,7 +226,7 @@ impl Task for Continue<'_> {
             tokens,
         } = self;
         let model = trained.model::<B::InnerBackend>(&device)?;
-        let model = model.multiplying_in(trained.device.dtype);
+        let model = model.with_matmul_dtype(trained.device.dtype);
         let rules = trained.route().rules;
         let sample = |index: u64| {
             let how = how(&trained, arguments, index);

@@ -30,7 +30,7 @@ impl Task for Stream<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
         let Self { trained, arguments } = self;
         let model = trained.model::<B::InnerBackend>(&device)?;
-        let model = model.multiplying_in(trained.device.dtype);
+        let model = model.with_matmul_dtype(trained.device.dtype);
         let tokenizer = &trained.tokenizer;
         let mut unread = Ok(());
         let mut facts = PromptFacts::default();

@@ -59,7 +59,7 @@ impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
 
     fn after_step(&mut self, step: &mut StepInfo<Decoder<B>>) -> Result<Verdict, Error> {
         let model = step.model.valid();
-        let model = model.multiplying_in(step.plan.route.products);
+        let model = model.with_matmul_dtype(step.plan.route.products);
         let rules = step.plan.route.rules.evaluation();
         for (index, prompt) in self.prompts.iter().enumerate() {
             let key = random::key(self.seed, "sample", step.step);

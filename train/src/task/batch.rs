@@ -4,7 +4,7 @@
 
 use crate::data::HostBatch;
 use crate::task::StepPlan;
-use brian::route::policy::Row;
+use brian::route::policy::SequenceInfo;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 
@@ -47,10 +47,10 @@ impl Batch {
     }
 
     /// What a teacher and chance may know about each sequence.
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<SequenceInfo> {
         let known = self.host.sequences.iter().zip(&self.host.difficulty);
         known
-            .map(|(&sequence, &difficulty)| Row {
+            .map(|(&sequence, &difficulty)| SequenceInfo {
                 sequence,
                 difficulty,
             })

@@ -6,7 +6,7 @@ use crate::device::Dtype;
 use brian::generate::{Next, NotFinite, generate};
 use brian::loss::language;
 use brian::loss::route::Term;
-use brian::route::policy::Row;
+use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
 use brian::{Baseline, Brian, Decoding};
@@ -40,7 +40,7 @@ impl<B: Backend> Decoder<B> {
         &self,
         tokens: Tensor<B, 2, Int>,
         rules: &Rules,
-        rows: &[Row],
+        rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>) {
         match self {
             Self::Baseline(model) => (model.forward(tokens), None),
@@ -58,7 +58,7 @@ impl<B: Backend> Decoder<B> {
     pub fn decoding(&self, rules: &Rules) -> Decoding<'_, B> {
         match self {
             Self::Baseline(model) => Decoding::baseline(model),
-            Self::Brian(model) => Decoding::brian(model, rules, Row::default()),
+            Self::Brian(model) => Decoding::brian(model, rules, SequenceInfo::default()),
             Self::BriLlm(_) => unreachable!("a graph decodes by itself; see `Signal`"),
         }
     }
@@ -172,19 +172,19 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// The model with products in a type; see [`brian::precision`].
-    pub fn multiplying_in(&self, dtype: Dtype) -> Cow<'_, Self> {
+    pub fn with_matmul_dtype(&self, dtype: Dtype) -> Cow<'_, Self> {
         match dtype {
             Dtype::F32 => Cow::Borrowed(self),
-            dtype => Cow::Owned(precision::multiplying_in(self.clone(), dtype.into())),
+            dtype => Cow::Owned(precision::with_matmul_dtype(self.clone(), dtype.into())),
         }
     }
 
     fn pass(&self, batch: &Batch) -> Pass<B> {
         let device = self.device();
         let route = &batch.plan.route;
-        let computing = self.multiplying_in(route.products);
+        let computing = self.with_matmul_dtype(route.products);
         let (logits, trace) = computing.forward(batch.inputs(&device), &route.rules, &batch.rows());
-        let nats = language::nats(logits, batch.target_tokens(&device));
+        let nats = language::token_losses(logits, batch.target_tokens(&device));
         let terms = match (self, &trace) {
             (Self::Brian(model), Some(trace)) => {
                 let valid = &batch.host.valid;

@@ -292,7 +292,7 @@ impl Case for Nats {
         let logits: Tensor<B, 3> = values([1, n, vocabulary], 3, device) * 8.0;
         let targets = tokens::<B>(n, vocabulary, device).reshape([1, n]);
         let leaf = Tensor::from_inner(logits.inner()).require_grad();
-        let nats = language::nats(leaf.clone(), targets);
+        let nats = language::token_losses(leaf.clone(), targets);
         with_gradients(nats, &mut [&mut |found| gradient(&leaf, found)])
     }
 }

@@ -339,7 +339,7 @@ fn a_sequence_beam_of_one_branch_is_the_walk_whose_router_sees_the_mean() {
             assert!(relative(&found, &expected) < tolerance(), "{seed}");
         }
         for (found, expected) in beam.steps.iter().zip(&walk.steps) {
-            let [found, expected] = [found, expected].map(|step| host(&step.arrival.location()));
+            let [found, expected] = [found, expected].map(|step| host(&step.last_move.location()));
             assert!(relative(&found, &expected) < tolerance(), "{seed}");
         }
     }

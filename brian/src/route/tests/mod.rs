@@ -7,7 +7,7 @@ mod walk;
 use super::constraint::Constraint;
 use super::draws::Draws;
 use super::parallel::Parallel;
-use super::policy::{Policy, Row, Select, Teacher};
+use super::policy::{Policy, Select, SequenceInfo, Teacher};
 use super::position::{Injection, Layout, PositionConfig, Reach, Start};
 use super::rules::{Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use crate::ops::tests::Learning;
@@ -216,8 +216,8 @@ fn tokens<B: Backend>(seed: u64) -> Tensor<B, 2, Int> {
     Tensor::from_data(TensorData::new(tokens, [batch, SEQ]), &Default::default())
 }
 
-fn rows(seed: u64) -> Vec<Row> {
-    let row = |index: u64| Row {
+fn rows(seed: u64) -> Vec<SequenceInfo> {
+    let row = |index: u64| SequenceInfo {
         sequence: seed + 5 * index,
         difficulty: pick(
             seed + index,
@@ -274,7 +274,7 @@ fn gradients<B: AutodiffBackend>(model: &Brian<B>, logits: &Tensor<B, 3>) -> Vec
 /// Set in the process of a test in double precision.
 const FLOAT64: &str = "NERVE_WALKS_IN_FLOAT64";
 
-/// Runs the test of this name in a process of its own, in which tensors are float64 and no pass of our own runs; there, says so.
+/// Dispatch the test of this name in a process of its own, in which tensors are float64 and no pass of our own runs; there, says so.
 fn in_float64(name: &str) -> bool {
     if env::var_os(FLOAT64).is_some() {
         let set = set_default_dtypes::<Learning>(&Default::default(), DType::F64, DType::I64);

@@ -718,9 +718,9 @@ pub(super) fn compare(
                 &all(|said| said.logits.clone()),
             );
             let location = all(|said| vec![said.location]);
-            near("distances", &host(&found.arrival.location()), &location);
+            near("distances", &host(&found.last_move.location()), &location);
             let shares = all(|said| said.probabilities.clone());
-            near("shares", &host(&found.arrival.probabilities), &shares);
+            near("shares", &host(&found.last_move.probabilities), &shares);
         }
         assert_eq!(
             trace.steps.len(),

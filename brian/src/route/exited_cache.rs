@@ -6,14 +6,14 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 /// Rows of tokens that have left.
-pub(crate) struct Resting<B: Backend> {
+pub(crate) struct ExitedCache<B: Backend> {
     /// Where the row of each token lies that has one.
     places: Vec<Option<Place>>,
     /// Of each step those that were made, `[…, width]`.
     kept: Vec<Tensor<B, 2>>,
 }
 
-impl<B: Backend> Resting<B> {
+impl<B: Backend> ExitedCache<B> {
     pub fn new(n_tokens: usize) -> Self {
         Self {
             places: vec![None; n_tokens],
@@ -79,7 +79,7 @@ mod tests {
         let row = |token: usize, step: usize| (100 * token + step) as f32;
         for seed in 0..40 {
             let n = 7;
-            let mut resting = Resting::<Learning>::new(n);
+            let mut resting = ExitedCache::<Learning>::new(n);
             let mut left = vec![false; n];
             let mut since: Vec<Option<usize>> = vec![None; n];
             for step in 0..5 {

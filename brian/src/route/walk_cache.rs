@@ -12,7 +12,7 @@ use burn::tensor::backend::Backend;
 
 /// All walks so far of one sequence.
 #[derive(Clone, Debug)]
-pub(crate) struct Past<B: Backend> {
+pub(crate) struct WalkCache<B: Backend> {
     rotary: Rotary<B>,
     n_pool: usize,
     n_tokens: usize,
@@ -28,7 +28,7 @@ struct PastStep<B: Backend> {
     blocks: Vec<(Cache<B>, usize)>,
 }
 
-impl<B: Backend> Past<B> {
+impl<B: Backend> WalkCache<B> {
     /// Before the first token.
     pub fn new(rotary: &Rotary<B>, n_pool: usize) -> Self {
         Self {
