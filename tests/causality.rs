@@ -11,7 +11,7 @@ use brian::route::constraint::Constraint;
 use brian::route::draws::Draws;
 use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
-use brian::route::position::{Injection, Reach, Start};
+use brian::route::position::{Injection, Reach, StartPosition};
 use brian::route::rules::{Attends, ChoiceGradient, Execution, ExitObjective, Sees};
 use brian::{Brian, BrianConfig, Exit, Layout, Rules};
 use burn::tensor::backend::Backend;
@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
     let mut direct = config;
     direct.position.injection = Injection::Direct;
     direct.position.d_position = direct.d_model;
-    direct.position.start = Start::FirstBlock;
+    direct.position.start = StartPosition::FirstBlock;
     let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
     add("direct injection".to_string(), &direct, rules);
     for (policy_name, policy) in policies() {

@@ -4,7 +4,7 @@ use crate::support::{
     REORDERED, TestBackend, difference, small_baseline, small_brian, small_memories, tokens, values,
 };
 use brian::route::policy::SequenceInfo;
-use brian::route::position::{Injection, Start};
+use brian::route::position::{Injection, StartPosition};
 use brian::{BrianConfig, Exit, Layout, Rules, compat, parameter};
 use std::collections::{BTreeMap, BTreeSet};
 use train::learner::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
@@ -37,7 +37,7 @@ fn the_published_routed_models_have_their_published_sizes() {
     direct.position.injection = Injection::Direct;
     let mut fine_grained = r125(16, 64, 32);
     fine_grained.d_ff_pool = compat::d_ff(768, 1.25);
-    fine_grained.position.start = Start::Learned;
+    fine_grained.position.start = StartPosition::Learned;
     let r350 = compat::brian(compat::baseline(960, 16, 24, 4096), 4, 16, 128, 8);
     let r1b = compat::brian(compat::baseline(1536, 24, 32, 4096), 6, 20, 256, 12);
     let check = |name: &str, config: &BrianConfig, vocabulary: usize, expected: u64| {
@@ -47,7 +47,7 @@ fn the_published_routed_models_have_their_published_sizes() {
     check("tiny", &tiny, 260, 292_019);
     check("r125", &r125(8, 64, 4), 32_000, 139_521_609);
     check("sphere16", &sphere16, 32_000, 139_521_609);
-    sphere16.position.start = Start::Learned;
+    sphere16.position.start = StartPosition::Learned;
     check("sphere16, learned start", &sphere16, 32_000, 139_521_673);
     check("fine-grained", &fine_grained, 32_000, 139_933_841);
     check("direct", &direct, 32_000, 139_626_249);

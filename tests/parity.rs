@@ -13,7 +13,7 @@ use brian::memory::{
 use brian::route::constraint::Constraint;
 use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
-use brian::route::position::{Injection, Reach, Start};
+use brian::route::position::{Injection, Reach, StartPosition};
 use brian::route::rules::ExitObjective;
 use brian::{BaselineConfig, BrianConfig, Layout, Rules, compat, parameter};
 use burn::module::Module;
@@ -233,7 +233,7 @@ fn brian_config(case: &Value) -> Result<BrianConfig, String> {
         config.position.injection = Injection::Direct;
     }
     if is("independent_input_position", false) {
-        config.position.start = Start::Learned;
+        config.position.start = StartPosition::Learned;
     }
     let both = (
         is("position_to_router", true),

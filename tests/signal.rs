@@ -3,7 +3,7 @@
 use crate::support::{GOLDEN, GOLDEN_GRADIENT, TestAutodiff};
 use brillm::candidate::{Candidates, Competition, Group, Paths, given};
 use brillm::compat;
-use brillm::generate::{Decoding, Positions, State, strongest};
+use brillm::generate::{Decoding, Positions, SignalState, strongest};
 use brillm::graph::Graph;
 use brillm::model::{BackOffRows, Initial};
 use brillm::prior::Weights;
@@ -97,7 +97,7 @@ fn competition(model: &BriLlm) -> Competition {
 /// Greedy continuation of a prompt, `n` tokens.
 fn decode(model: &BriLlm, prompt: &[u32], n: usize, decoding: Decoding) -> Vec<u32> {
     let competition = competition(model);
-    let mut state = State::start(model, prompt[0]);
+    let mut state = SignalState::start(model, prompt[0]);
     prompt[1..]
         .iter()
         .for_each(|&token| state.advance(model, decoding, token));
@@ -116,10 +116,10 @@ fn decode(model: &BriLlm, prompt: &[u32], n: usize, decoding: Decoding) -> Vec<u
 pub fn energies(model: &BriLlm, batch: &Batch) -> Vec<Vec<f32>> {
     let competition = competition(model);
     let mut all = Vec::new();
-    let mut state = State::start(model, 0);
+    let mut state = SignalState::start(model, 0);
     for (place, candidates) in batch.candidates.iter().enumerate() {
         if place % batch.seq == 0 {
-            state = State::start(model, batch.sources[place]);
+            state = SignalState::start(model, batch.sources[place]);
         }
         let reached = state.candidates(model, &competition, Decoding::NATIVE);
         all.push(
@@ -483,7 +483,7 @@ fn check_small(name: &str, case: &Value) {
             close(name, f64::from(*found), *expected, 1e-5);
         }
     }
-    let first = State::start(&model, 0).mixed;
+    let first = SignalState::start(&model, 0).mixed;
     for (found, expected) in first.iter().zip(numbers(&case["initial_tensor_row0"])) {
         close(name, f64::from(*found), expected, 1e-5);
     }

@@ -6,7 +6,7 @@ use crate::initial::Initial;
 use crate::memory::MemoryConfig;
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
-use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
+use crate::route::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
 use crate::route::rules::{Attends, Execution, RouteConfig, Sees};
 
 /// The reference's feed-forward width: a multiple of the model's, 4 if nothing else is said, rounded up to 256 from a width
@@ -61,7 +61,7 @@ pub fn brian(
         position: PositionConfig {
             d_position,
             layout: Layout::OpenArc,
-            start: Start::FirstBlock,
+            start: StartPosition::FirstBlock,
             injection: Injection::Adapter,
             into: Reach::Both,
         },

@@ -213,7 +213,7 @@ mod tests {
     use crate::memory::{Adapters, HiddenCodeConfig, Lifecycle, MemoryConfig};
     use crate::route::parallel::Parallel;
     use crate::route::policy::{Policy, Select};
-    use crate::route::position::{Injection, Layout, PositionConfig, Reach, Start};
+    use crate::route::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
     use crate::route::rules::{Attends, Execution, ExitObjective, RouteConfig, Sees};
     use crate::{BaselineConfig, BrianConfig, Exit, Initial};
 
@@ -250,7 +250,7 @@ mod tests {
             position: PositionConfig {
                 d_position: 3,
                 layout: Layout::OpenArc,
-                start: Start::Learned,
+                start: StartPosition::Learned,
                 injection: Injection::Adapter,
                 into: Reach::Both,
             },

@@ -8,7 +8,7 @@ use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
-use crate::memory::pass::{Pass, Start as Begin};
+use crate::memory::pass::{MemoryPass, MemoryStart};
 use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
 use crate::ops::embedding::embed;
 use crate::ops::reuse::shared_module;
@@ -18,7 +18,7 @@ use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout
 use crate::route::router::Router;
 use crate::route::rules::{Attends, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
-use crate::route::walk::{State, WalkContext};
+use crate::route::walk::{WalkContext, WalkState};
 use crate::route::walk_cache::WalkCache;
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
@@ -351,14 +351,14 @@ impl<B: Backend> Brian<B> {
         past: Option<&'a RefCell<WalkCache<B>>>,
     ) -> WalkContext<'a, B> {
         let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
-        let begin = Begin {
+        let begin = MemoryStart {
             entered,
             causal,
             out: self.pool.len(),
             measures: !rules.learning,
         };
         WalkContext {
-            memory: Pass::start(memory, begin),
+            memory: MemoryPass::start(memory, begin),
             pool: match rules.learning {
                 true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
                 false => Cow::Borrowed(&self.pool),
@@ -376,7 +376,7 @@ impl<B: Backend> Brian<B> {
     }
 
     /// What blocks and exit are told of the positions, `[batch, seq, d_position]`.
-    pub(crate) fn told(&self, state: &State<B>) -> Tensor<B, 3> {
+    pub(crate) fn told(&self, state: &WalkState<B>) -> Tensor<B, 3> {
         let [batch, seq, _] = state.hidden.dims();
         let [_, d_position] = state.position.dims();
         let position = self.into.tell_blocks(state.position.clone());
@@ -585,7 +585,7 @@ mod tests {
         use super::*;
         use crate::ops::tests::Learning;
         use crate::route::policy::{Policy, Select, Teacher};
-        use crate::route::position::Start;
+        use crate::route::position::StartPosition;
         use crate::route::rules::Execution;
         use crate::{parameter, random};
         use burn::tensor::TensorData;
@@ -676,7 +676,7 @@ mod tests {
 
         #[test]
         fn a_walk_in_a_row_is_its_blocks_each_told_where_the_last_one_lies() {
-            for start in [Start::Learned, Start::FirstBlock] {
+            for start in [StartPosition::Learned, StartPosition::FirstBlock] {
                 let mut config = small();
                 config.position.start = start;
                 let model = any(config.skeleton::<Learning>(VOCABULARY, &Default::default()));

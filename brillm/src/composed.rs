@@ -85,7 +85,7 @@ impl<B: Backend> Gathered<B> {
 }
 
 /// `−ln p(truth)` of every token of every group, in their order, `[edges]`.
-pub fn nats<B: Backend>(
+pub fn token_losses<B: Backend>(
     model: &BriLlm,
     paths: &Paths<'_>,
     groups: &[Group],
@@ -94,14 +94,14 @@ pub fn nats<B: Backend>(
     let rows = rows_of(&model.graph, paths, groups);
     let nodes = nodes_of(model, paths, groups);
     let gathered = Gathered::<B>::new(model, paths, (&rows, &nodes), device);
-    Pass {
+    ComposedPass {
         model,
         paths,
         rows: &rows,
         nodes: &nodes,
         device,
     }
-    .nats(&gathered, groups)
+    .token_losses(&gathered, groups)
 }
 
 /// The mean of nats and its gradient: of the rows of [`rows_of`], `[rows][d + 1][d]`, and of the rest.
@@ -126,14 +126,14 @@ pub fn gradients<B: AutodiffBackend>(
         node_bias: node_bias.require_grad(),
         codes: codes.require_grad(),
     };
-    let nats = Pass {
+    let nats = ComposedPass {
         model,
         paths,
         rows: &rows,
         nodes: &nodes,
         device,
     }
-    .nats(&gathered, groups);
+    .token_losses(&gathered, groups);
     let on_host: Vec<f64> = nats.clone().into_data().iter().collect();
     let of_all = nats.mean().backward();
     let flat = |data: Option<TensorData>, n: usize| match data {
@@ -175,7 +175,7 @@ fn gelu<B: Backend, const D: usize>(z: Tensor<B, D>) -> Tensor<B, D> {
 }
 
 /// One pass over a batch.
-struct Pass<'a, B: Backend> {
+struct ComposedPass<'a, B: Backend> {
     model: &'a BriLlm,
     paths: &'a Paths<'a>,
     rows: &'a [usize],
@@ -183,7 +183,7 @@ struct Pass<'a, B: Backend> {
     device: &'a B::Device,
 }
 
-impl<B: Backend> Pass<'_, B> {
+impl<B: Backend> ComposedPass<'_, B> {
     fn config(&self) -> &BriLlmConfig {
         &self.model.config
     }
@@ -200,7 +200,7 @@ impl<B: Backend> Pass<'_, B> {
             .expect("every row that is used was gathered")
     }
 
-    fn nats(&self, parameters: &Gathered<B>, groups: &[Group]) -> Tensor<B, 1> {
+    fn token_losses(&self, parameters: &Gathered<B>, groups: &[Group]) -> Tensor<B, 1> {
         let mixed = self.mixed(parameters);
         let of_group = |group: &Group| self.nats_of(parameters, mixed.clone(), group);
         Tensor::cat(groups.iter().map(of_group).collect(), 0)

@@ -34,7 +34,7 @@ impl PairCounts {
         sequences: impl IntoIterator<Item = S>,
     ) -> Self {
         let mut tokens = vec![0u64; nodes];
-        let mut pairs = Runs::default();
+        let mut pairs = SortedPairs::default();
         let pair = |from: u32, to: u32| u64::from(from) << 32 | u64::from(to);
         for sequence in sequences {
             let sequence = sequence.as_ref();
@@ -174,12 +174,12 @@ impl PairCounts {
 
 /// Sorted and merged as they come, so that memory follows the distinct pairs and not the text.
 #[derive(Default)]
-struct Runs {
+struct SortedPairs {
     merged: Vec<(u64, u64)>,
     fresh: Vec<u64>,
 }
 
-impl Runs {
+impl SortedPairs {
     const AT_ONCE: usize = 1 << 22;
 
     fn extend(&mut self, keys: impl Iterator<Item = u64>) {
@@ -248,9 +248,9 @@ mod tests {
     #[test]
     fn merging_in_pieces_changes_nothing() {
         let keys: Vec<u64> = (0..1000).map(|i| i * i % 37).collect();
-        let mut whole = Runs::default();
+        let mut whole = SortedPairs::default();
         whole.extend(keys.iter().copied());
-        let mut pieces = Runs::default();
+        let mut pieces = SortedPairs::default();
         for key in &keys {
             pieces.extend([*key].into_iter());
             pieces.merge();

@@ -79,7 +79,7 @@ const ROWS_AT_ONCE: usize = 2048;
 
 /// A signal at a node.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct SignalState {
     /// The token that was reached.
     pub token: u32,
     /// The mix of all signals so far.
@@ -105,7 +105,7 @@ pub struct Candidate {
     pub score: f32,
 }
 
-impl State {
+impl SignalState {
     /// The signal at the first token.
     pub fn start(model: &BriLlm, token: u32) -> Self {
         let BriLlmConfig { d_node, flow, .. } = model.config;

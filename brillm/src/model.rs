@@ -27,7 +27,7 @@ pub struct BriLlm {
 
 impl BriLlm {
     /// `−ln p(truth)` per place of the paths, among the candidates of the groups; 0 where there is no edge.
-    pub fn nats(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
+    pub fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
         pass::evaluate(&self.config, &self.graph, &self.parameters, paths, groups)
     }
 

@@ -70,8 +70,8 @@ impl AdamW {
     }
 
     /// A step for moments of which `fades` is left.
-    pub(crate) fn step(&self, rate: f64, corrections: [f64; 2], fades: [f64; 2]) -> Step {
-        Step {
+    pub(crate) fn step(&self, rate: f64, corrections: [f64; 2], fades: [f64; 2]) -> RowStep {
+        RowStep {
             keep: (1.0 - rate * self.weight_decay) as f32,
             rate: (rate * corrections[0] * fades[0]) as f32,
             root: (corrections[1] * fades[1]).sqrt() as f32,
@@ -82,7 +82,7 @@ impl AdamW {
 
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step {
+pub(crate) struct RowStep {
     /// What weight decay keeps of a value.
     pub keep: f32,
     /// The learning rate, with what corrects the first moment.
@@ -93,7 +93,7 @@ pub(crate) struct Step {
     pub epsilon: f32,
 }
 
-impl Step {
+impl RowStep {
     #[inline(always)]
     fn apply(self, value: f32, first: f32, root_of_second: f32) -> f32 {
         value * self.keep - self.rate * first / (root_of_second * self.root + self.epsilon)
@@ -105,12 +105,12 @@ impl Step {
 pub struct Replay {
     /// After which step, up to which one, and the time of the last gradient.
     times: [u32; 3],
-    steps: Vec<Step>,
+    steps: Vec<RowStep>,
 }
 
 impl Replay {
     #[inline(always)]
-    fn steps(&mut self, after: u32, last: u32, touched: u32, clock: &Clock<'_>) -> &[Step] {
+    fn steps(&mut self, after: u32, last: u32, touched: u32, clock: &Clock<'_>) -> &[RowStep] {
         let times = [after, last, touched];
         if self.times != times {
             self.times = times;
@@ -371,7 +371,7 @@ impl<'a> Rows<'a> {
 
 /// Steps without a gradient, one after the other, value by value in blocks: the square root is taken once for all of them.
 #[inline(always)]
-fn fade(steps: &[Step], values: &mut [f32], first: &[f32], second: &[f32]) {
+fn fade(steps: &[RowStep], values: &mut [f32], first: &[f32], second: &[f32]) {
     const BLOCK: usize = 8;
     let apply = |values: &mut [f32], first: &[f32], second: &[f32]| {
         let places = values.iter_mut().zip(first).zip(second);

@@ -4,7 +4,7 @@ use crate::candidate::{Candidates, Competition, Group, Paths};
 use crate::compat;
 use crate::counts::PairCounts;
 use crate::flow::{Bias, First, FlowConfig, Hop, Mix};
-use crate::generate::{Decoding, Positions, SelfTransition, State};
+use crate::generate::{Decoding, Positions, SelfTransition, SignalState};
 use crate::graph::{BackOff, Graph};
 use crate::model::{BackOffRows, BriLlm, BriLlmConfig, Initial, Parameters};
 use crate::position::Encoding;
@@ -375,7 +375,7 @@ impl Plain {
     }
 
     /// `−ln p` per place; 0 where nothing is predicted.
-    fn nats(&self, text: &Text, weights: &[Vec<f64>]) -> Vec<f64> {
+    fn token_losses(&self, text: &Text, weights: &[Vec<f64>]) -> Vec<f64> {
         let first_hop = self.config.flow.first_hop;
         let mut nats = vec![0.0; text.valid.len()];
         for begin in (0..nats.len()).step_by(text.seq) {
@@ -399,7 +399,7 @@ impl Plain {
     /// The mean over what is predicted.
     fn loss(&self, text: &Text, weights: &[Vec<f64>]) -> f64 {
         let valid = text.valid.iter().filter(|&&valid| valid).count();
-        self.nats(text, weights).iter().sum::<f64>() / valid as f64
+        self.token_losses(text, weights).iter().sum::<f64>() / valid as f64
     }
 
     /// Of one parameter, by a central difference.
@@ -476,16 +476,17 @@ fn nats_are_those_of_the_equations_in_f64() {
         // A node that no text holds is never predicted in every second case.
         let excluded = [made.nodes as u32 - 1];
         let case = Case::new(made, &excluded[..index % 2]);
-        let expected = Plain::new(&case.model).nats(&text, &case.weights(&text));
-        let found = case.model.nats(&text.paths(), &case.groups(&text));
+        let expected = Plain::new(&case.model).token_losses(&text, &case.weights(&text));
+        let found = case.model.token_losses(&text.paths(), &case.groups(&text));
         let evaluated = case.competition.evaluation();
         let groups = evaluated.groups(&case.model.graph, &text.paths(), &|_| 0.0);
         let everybody = Case {
             competition: evaluated,
             ..Case::new(made, &excluded[..index % 2])
         };
-        let expected_of_all = Plain::new(&case.model).nats(&text, &everybody.weights(&text));
-        let found_of_all = case.model.nats(&text.paths(), &groups);
+        let expected_of_all =
+            Plain::new(&case.model).token_losses(&text, &everybody.weights(&text));
+        let found_of_all = case.model.token_losses(&text.paths(), &groups);
         let pairs = found.iter().zip(&expected);
         for (found, expected) in pairs.chain(found_of_all.iter().zip(&expected_of_all)) {
             // A few roundings of f32 of numbers of about 3.
@@ -588,7 +589,7 @@ fn a_signal_along_three_tokens_is_the_one_on_paper() {
         },
     };
     let everybody = Competition::new(Candidates::All, Weights::One, flow.bias, None);
-    let mut state = State::start(&case.model, 0);
+    let mut state = SignalState::start(&case.model, 0);
     assert_eq!(state.mixed, [1.0, 1.0]);
     state.advance(&case.model, Decoding::NATIVE, 1);
     state.advance(&case.model, Decoding::NATIVE, 2);
@@ -607,7 +608,7 @@ fn a_signal_along_three_tokens_is_the_one_on_paper() {
         seq: 3,
     };
     let groups = everybody.groups(&graph, &text.paths(), &|_| 0.0);
-    let nats = case.model.nats(&text.paths(), &groups);
+    let nats = case.model.token_losses(&text.paths(), &groups);
     assert_eq!(nats[..2], [0.0, 0.0]);
     // ln(e^1.3668151 + e^1.3895755 + e^0) − 1.3895755.
     assert!((nats[2] - 0.800_510_7).abs() < 1e-6, "{nats:?}");
@@ -627,7 +628,7 @@ fn what_stands_in_padding_and_beside_a_row_changes_nothing() {
             }
         }
         assert_ne!(text.targets, other.targets);
-        let nats = |text: &Text| case.model.nats(&text.paths(), &case.groups(text));
+        let nats = |text: &Text| case.model.token_losses(&text.paths(), &case.groups(text));
         let whole = nats(&text);
         assert_eq!(whole, nats(&other), "{made:?}");
         assert!(
@@ -678,8 +679,8 @@ fn many_rows_and_many_tokens_make_the_same_as_few() {
         };
         let plain = Plain::new(&case.model);
         let weights = vec![vec![1.0; 150]; n];
-        let expected = plain.nats(&text, &weights);
-        let found = case.model.nats(&text.paths(), &case.groups(&text));
+        let expected = plain.token_losses(&text, &weights);
+        let found = case.model.token_losses(&text.paths(), &case.groups(&text));
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         }
@@ -695,7 +696,7 @@ fn many_rows_and_many_tokens_make_the_same_as_few() {
                 );
             }
         }
-        let state = State::start(&case.model, 7);
+        let state = SignalState::start(&case.model, 7);
         let score = || state.candidates(&case.model, &case.competition, Decoding::NATIVE);
         // From within the pool the rows are shared between its threads.
         let shared = rayon::scope(|_| score());
@@ -732,7 +733,7 @@ fn decoding_one_by_one_is_the_equations_at_the_positions_it_names() {
                     Positions::Restart => hop + first_hop,
                 };
                 let expected = plain.energies(&tokens, &position);
-                let mut state = State::start(&case.model, tokens[0]);
+                let mut state = SignalState::start(&case.model, tokens[0]);
                 for (hop, &token) in tokens.iter().enumerate() {
                     if hop > 0 {
                         state.advance(&case.model, decoding, token);

@@ -10,7 +10,7 @@ pub use torch::Torch;
 
 use brian::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle};
 use brian::route::parallel::Parallel;
-use brian::route::position::{Injection, Reach, Start};
+use brian::route::position::{Injection, Reach, StartPosition};
 use brian::route::rules::{Attends, Execution, Sees};
 use brian::{
     BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
@@ -77,7 +77,7 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         position: PositionConfig {
             d_position: 5,
             layout,
-            start: Start::Learned,
+            start: StartPosition::Learned,
             injection: Injection::Adapter,
             into: Reach::Both,
         },

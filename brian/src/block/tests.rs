@@ -10,7 +10,7 @@ use super::transformer::TransformerBlock;
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::attention_spans::MASKED;
 pub(crate) use crate::ops::composed::here::composed;
-use crate::ops::gather::{self, Parts, Place};
+use crate::ops::gather::{self, Parts, RowPlace};
 use crate::ops::groups::Group;
 use crate::ops::linear::{add_linear, linear};
 use crate::ops::swiglu::gated;
@@ -420,8 +420,8 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
             parts: vec![made(0..3), made(3..8)],
             places: (0..8)
                 .map(|row| match row < 3 {
-                    true => Place { part: 0, row },
-                    false => Place {
+                    true => RowPlace { part: 0, row },
+                    false => RowPlace {
                         part: 1,
                         row: row - 3,
                     },
@@ -667,7 +667,7 @@ fn rows_and_columns_are_those_meant() {
         );
         let per_token = matrix::per_token(&map, x.clone().reshape([1, 5, 4]));
         assert_near("per token", &found(&per_token), &of_x.dot(of_map), 1e-6);
-        let order = [Place { part: 1, row: 0 }, Place { part: 0, row: 1 }];
+        let order = [RowPlace { part: 1, row: 0 }, RowPlace { part: 0, row: 1 }];
         let gathered = Parts {
             parts: parts.to_vec(),
             places: order.to_vec(),

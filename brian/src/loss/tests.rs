@@ -7,7 +7,7 @@ use super::view::{Scope, View};
 use crate::ops::tests::Learning;
 use crate::random;
 use crate::route::constraint::Constraint;
-use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, Start};
+use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, StartPosition};
 use crate::route::rules::{ExitObjective, Rules};
 use crate::route::trace::{Decisions, Move, Origin, Trace, TraceStep, Walks};
 use burn::module::Param;
@@ -358,7 +358,7 @@ fn positions() -> Positions<Learning> {
     let config = PositionConfig {
         d_position: D_POSITION,
         layout: Layout::OpenArc,
-        start: Start::Learned,
+        start: StartPosition::Learned,
         injection: Injection::Adapter,
         into: Reach::Both,
     };

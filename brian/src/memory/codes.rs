@@ -9,7 +9,7 @@
 
 use super::config::{Adapters, Lifecycle};
 use super::hidden_code::{Found, HiddenCode};
-use super::pass::{Start, Written};
+use super::pass::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use super::window::Window;
 use crate::block::causal::beside;
@@ -56,7 +56,7 @@ struct Columns<B: Backend> {
 
 impl<'a, B: Backend> Codes<'a, B> {
     /// With the slot that is written before the first step.
-    pub fn new(memory: &'a HiddenCode<B>, start: Start<'_, B>) -> Self {
+    pub fn new(memory: &'a HiddenCode<B>, start: MemoryStart<'_, B>) -> Self {
         let [batch, seq, _] = start.entered.dims();
         let n_tokens = batch * seq;
         let mut codes = Self {

@@ -22,7 +22,7 @@ pub enum Memory<B: Backend> {
 }
 
 /// What a pass begins with.
-pub(crate) struct Start<'a, B: Backend> {
+pub(crate) struct MemoryStart<'a, B: Backend> {
     /// Before the walk, `[batch, seq, d_model]`.
     pub entered: &'a Tensor<B, 3>,
     pub causal: &'a Causal<B>,
@@ -45,7 +45,7 @@ pub(crate) struct Written<'a, B: Backend> {
 }
 
 /// A memory during one pass. The walk holds it by reference while it grows.
-pub(crate) struct Pass<'a, B: Backend>(RefCell<Kind<'a, B>>);
+pub(crate) struct MemoryPass<'a, B: Backend>(RefCell<Kind<'a, B>>);
 
 enum Kind<'a, B: Backend> {
     Nothing,
@@ -53,8 +53,8 @@ enum Kind<'a, B: Backend> {
     Prefix(Prefix<'a, B>),
 }
 
-impl<'a, B: Backend> Pass<'a, B> {
-    pub fn start(memory: Option<&'a Memory<B>>, start: Start<'_, B>) -> Self {
+impl<'a, B: Backend> MemoryPass<'a, B> {
+    pub fn start(memory: Option<&'a Memory<B>>, start: MemoryStart<'_, B>) -> Self {
         Self(RefCell::new(match memory {
             None => Kind::Nothing,
             Some(Memory::HiddenCode(memory)) => Kind::Codes(Codes::new(memory, start)),

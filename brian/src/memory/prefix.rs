@@ -2,7 +2,7 @@
 
 use super::config::Lifecycle;
 use super::key_value_prefix::KeyValuePrefix;
-use super::pass::{Start, Written};
+use super::pass::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use crate::block::attention::KeysValues;
 use crate::block::causal::Causal;
@@ -47,7 +47,7 @@ struct Projected<B: Backend> {
 }
 
 impl<'a, B: Backend> Prefix<'a, B> {
-    pub fn new(memory: &'a KeyValuePrefix<B>, start: Start<'_, B>) -> Self {
+    pub fn new(memory: &'a KeyValuePrefix<B>, start: MemoryStart<'_, B>) -> Self {
         Self {
             memory,
             slots: Vec::new(),

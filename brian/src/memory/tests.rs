@@ -4,7 +4,7 @@
 use super::codes::Codes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
-use super::pass::{Memory, Pass, Start, Written};
+use super::pass::{Memory, MemoryPass, MemoryStart, Written};
 use super::usage::MemoryUse;
 use super::window::Window;
 use super::{
@@ -326,8 +326,8 @@ fn start<'a, B: Backend>(
     entered: &'a Tensor<B, 3>,
     causal: &'a Causal<B>,
     measures: bool,
-) -> Start<'a, B> {
-    Start {
+) -> MemoryStart<'a, B> {
+    MemoryStart {
         entered,
         causal,
         out: OUT,
@@ -571,13 +571,13 @@ fn a_memory_of_sequences_keeps_the_first_code_and_its_window() {
         let memory: HiddenCode<Host> = codes_memory(config);
         let entered: Tensor<Host, 3> = tensor("entered", [BATCH, 1, D_MODEL]);
         let causal = rotary().causal(1);
-        let pass = Pass::start(None, start(&entered, &causal, false));
+        let pass = MemoryPass::start(None, start(&entered, &causal, false));
         assert!(
             pass.of_sequences(tensor("mean", [BATCH, D_MODEL]), OUT)
                 .is_none()
         );
         let memory = Memory::HiddenCode(memory);
-        let pass = Pass::start(Some(&memory), start(&entered, &causal, false));
+        let pass = MemoryPass::start(Some(&memory), start(&entered, &causal, false));
         let mean: Tensor<Host, 2> = tensor("mean", [BATCH, D_MODEL]);
         let mut codes = pass.of_sequences(mean.clone(), OUT).expect("codes");
         assert!(
@@ -792,7 +792,7 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
     let weights = Tensor::<B, 2>::from_data(weights, &device);
     let runs = |step: &Step, block: usize| *fused || step.actions.contains(&block);
     let run = |measures: bool| {
-        let pass = Pass::start(Some(&memory), start(&states[0], &causal, measures));
+        let pass = MemoryPass::start(Some(&memory), start(&states[0], &causal, measures));
         assert!(!pass.rests());
         let mut outputs = Vec::new();
         for (state, step) in states.iter().zip(steps) {
@@ -972,7 +972,7 @@ fn without_a_memory_nothing_is_read_and_blocks_run_as_they_are() {
         |_| 0.4,
     );
     let position: Tensor<Host, 3> = tensor("position", [BATCH, SEQ, 3]);
-    let pass = Pass::start(None, start(&states[0], &causal, true));
+    let pass = MemoryPass::start(None, start(&states[0], &causal, true));
     assert!(pass.rests());
     for state in &states {
         assert_eq!(pass.read(state.clone()).into_data(), state.to_data());

@@ -121,12 +121,12 @@ impl<B: Backend> Operation for Columns<'_, B> {
 pub(crate) struct Parts<B: Backend> {
     pub parts: Vec<Tensor<B, 2>>,
     /// Where each lies; no two in one place.
-    pub places: Vec<Place>,
+    pub places: Vec<RowPlace>,
 }
 
 /// A row of one of several tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RowPlace {
     pub part: usize,
     pub row: usize,
 }
@@ -137,7 +137,7 @@ impl<B: Backend> Parts<B> {
         let [n_rows, _] = part.dims();
         Self {
             parts: vec![part],
-            places: (0..n_rows).map(|row| Place { part: 0, row }).collect(),
+            places: (0..n_rows).map(|row| RowPlace { part: 0, row }).collect(),
         }
     }
 

@@ -20,7 +20,7 @@ mod on_host {
     use super::super::attention_spans::AttentionSpans;
     use super::super::composed::here::composed;
     use super::super::cross_entropy::cross_entropy;
-    use super::super::gather::{Parts, Place, columns, replace, rows};
+    use super::super::gather::{Parts, RowPlace, columns, replace, rows};
     use super::super::groups::{Group, each};
     use super::super::linear::{add_linear, add_linear_each, linear, linear_transposed};
     use super::super::reshape::reshape;
@@ -256,7 +256,7 @@ mod on_host {
             let rows_of_part = 18usize.div_ceil(n_parts);
             let place = |key: usize| {
                 let row = (key * 7 + 3) % 18;
-                Place {
+                RowPlace {
                     part: row % n_parts,
                     row: row / n_parts,
                 }

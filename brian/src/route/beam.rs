@@ -17,7 +17,7 @@
 //! What is recorded is one walk: the one that led to the branch that is best in the end, from its first step.
 
 use super::branch::{Child, Parent, Search};
-use super::choose::{Chosen, Step, Token, by_logit};
+use super::choose::{Chosen, StepContext, Token, by_logit};
 use super::execute::{Dispatch, Executor, GradientGates};
 use super::exited_cache::ExitedCache;
 use super::policy::SequenceInfo;
@@ -25,7 +25,7 @@ use super::position::{Table, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, Walks};
-use super::walk::{RouterOutput, State, WalkContext, record, targets_at};
+use super::walk::{RouterOutput, WalkContext, WalkState, record, targets_at};
 use crate::memory::pass::Written;
 use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
@@ -34,7 +34,7 @@ use burn::tensor::backend::Backend;
 /// All branches of all tokens, the best ones first: `[n_branches * batch * seq]`.
 struct Branches<B: Backend> {
     /// Hidden states `[n_branches * batch, seq, d_model]`.
-    state: State<B>,
+    state: WalkState<B>,
     tokens: Vec<Token>,
     host_scores: Vec<f64>,
     scores: Scores<B>,
@@ -60,7 +60,7 @@ impl<B: Backend> WalkContext<'_, B> {
         entered: Tensor<B, 3>,
         rules: &Rules,
         rows: &[SequenceInfo],
-    ) -> (State<B>, Trace<B>) {
+    ) -> (WalkState<B>, Trace<B>) {
         let dims @ [batch, seq, _] = entered.dims();
         let n_tokens = batch * seq;
         let n_steps = self.route.max_steps;
@@ -70,7 +70,7 @@ impl<B: Backend> WalkContext<'_, B> {
             .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)));
         let mut branches = Branches {
             scores: Scores::start(n_tokens, &entered.device()),
-            state: State {
+            state: WalkState {
                 hidden: entered,
                 position: table.start(n_tokens),
             },
@@ -79,7 +79,7 @@ impl<B: Backend> WalkContext<'_, B> {
         };
         let mut walked = Vec::new();
         for index in 0..n_steps {
-            let step = Step {
+            let step = StepContext {
                 rules,
                 index,
                 is_last: index + 1 == n_steps,
@@ -106,7 +106,7 @@ impl<B: Backend> WalkContext<'_, B> {
     fn step(
         &self,
         search: &Search,
-        step: Step<'_>,
+        step: StepContext<'_>,
         branches: &mut Branches<B>,
         table: &Table<B>,
         [batch, seq, d_model]: [usize; 3],
@@ -155,13 +155,13 @@ impl<B: Backend> WalkContext<'_, B> {
     /// Executes what was chosen, each on the state of its parent, and moves.
     fn run(
         &self,
-        step: Step<'_>,
-        state: &State<B>,
+        step: StepContext<'_>,
+        state: &WalkState<B>,
         chosen: &[Chosen],
         parents: &[usize],
         table: &Table<B>,
         [batch, d_model]: [usize; 2],
-    ) -> State<B> {
+    ) -> WalkState<B> {
         let [n_before, seq, _] = state.hidden.dims();
         let n_branches = chosen.len() / (batch * seq);
         let n_pool = step.n_pool;
@@ -187,7 +187,7 @@ impl<B: Backend> WalkContext<'_, B> {
             walking: chosen.iter().map(|c| c.action != n_pool).collect(),
             weights: None,
         });
-        State {
+        WalkState {
             hidden,
             position: self.arrive(chosen, None, n_pool, table, &device),
         }
@@ -199,7 +199,7 @@ impl<B: Backend> Branches<B> {
     fn follow(
         &self,
         search: &Search,
-        step: Step<'_>,
+        step: StepContext<'_>,
         asked: &RouterOutput<B>,
         n_tokens: usize,
     ) -> Vec<Child> {
@@ -224,7 +224,7 @@ impl<B: Backend> Branches<B> {
     }
 
     /// What the branches do that go on, or stay.
-    fn choose(&self, step: Step<'_>, children: &[Child], parents: &[usize]) -> Vec<Chosen> {
+    fn choose(&self, step: StepContext<'_>, children: &[Child], parents: &[usize]) -> Vec<Chosen> {
         let cap = step.rules.constraint.self_recurrence_cap;
         let of = |(child, &parent): (&Child, &usize)| {
             let before = &self.tokens[parent];
@@ -242,20 +242,20 @@ impl<B: Backend> Branches<B> {
     }
 
     /// What leaves the walk; `dims` of what entered it.
-    fn merge(self, dims: [usize; 3]) -> State<B> {
+    fn merge(self, dims: [usize; 3]) -> WalkState<B> {
         let [_, _, d_model] = dims;
         let n_rows = self.tokens.len();
         let hidden = self
             .scores
             .mix(self.state.hidden.reshape([n_rows, d_model]));
-        State {
+        WalkState {
             hidden: hidden.reshape(dims),
             position: normalize(self.scores.mix(self.state.position)),
         }
     }
 }
 
-impl Step<'_> {
+impl StepContext<'_> {
     fn must_leave(&self) -> bool {
         self.is_last && self.rules.constraint.force_final_exit
     }

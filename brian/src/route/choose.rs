@@ -27,7 +27,7 @@ pub(crate) struct Token {
 
 /// One step of a walk.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Step<'a> {
+pub(crate) struct StepContext<'a> {
     pub rules: &'a Rules,
     /// Counted from 0.
     pub index: usize,
@@ -104,7 +104,7 @@ impl Token {
 
 /// The action of a token. `logits` are the adjusted ones, empty if nobody asked the router; `target` is the teacher's word.
 pub(crate) fn choose(
-    step: Step<'_>,
+    step: StepContext<'_>,
     token: &Token,
     logits: &[f32],
     target: Option<usize>,
@@ -183,7 +183,7 @@ struct Router {
 }
 
 impl Router {
-    fn new(step: Step<'_>, token: &Token, logits: &[f32]) -> Self {
+    fn new(step: StepContext<'_>, token: &Token, logits: &[f32]) -> Self {
         let (rules, out) = (step.rules, step.n_pool);
         let mut likeliest = by_logit(logits);
         let best = likeliest[0];
@@ -279,7 +279,7 @@ fn sample(logits: &[f32], temperature: f64, range: RangeInclusive<usize>, draw: 
 
 /// The draws of a token at a step.
 struct Lot<'a> {
-    step: Step<'a>,
+    step: StepContext<'a>,
     token: &'a Token,
 }
 
@@ -315,8 +315,8 @@ mod tests {
         }
     }
 
-    fn step(rules: &Rules, index: usize, top_k: usize) -> Step<'_> {
-        Step {
+    fn step(rules: &Rules, index: usize, top_k: usize) -> StepContext<'_> {
+        StepContext {
             rules,
             index,
             is_last: index == 4,

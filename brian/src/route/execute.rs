@@ -17,7 +17,7 @@ use crate::block::attention::{Maps, NormedMaps};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
-use crate::memory::pass::Pass;
+use crate::memory::pass::MemoryPass;
 use crate::ops::attention::KeysValues;
 use crate::ops::attention_spans::{AttentionSpans, MASKED};
 use crate::ops::gather::{Parts, copies, replace, rows, some};
@@ -134,7 +134,7 @@ struct Input<B: Backend> {
 pub(crate) struct Executor<'a, 'm, B: Backend> {
     pool: &'a [RoutedBlock<B>],
     causal: &'a Causal<B>,
-    memory: &'a Pass<'m, B>,
+    memory: &'a MemoryPass<'m, B>,
     past: Option<&'a RefCell<WalkCache<B>>>,
     attends: Attends,
     execution: Execution,

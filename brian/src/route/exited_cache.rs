@@ -1,6 +1,6 @@
 //! What does not change any more: rows that were made of the state of a token that has left, once.
 
-use crate::ops::gather::{Parts, Place, some};
+use crate::ops::gather::{Parts, RowPlace, some};
 use crate::ops::reuse::shared;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 /// Rows of tokens that have left.
 pub(crate) struct ExitedCache<B: Backend> {
     /// Where the row of each token lies that has one.
-    places: Vec<Option<Place>>,
+    places: Vec<Option<RowPlace>>,
     /// Of each step those that were made, `[…, width]`.
     kept: Vec<Tensor<B, 2>>,
 }
@@ -35,7 +35,7 @@ impl<B: Backend> ExitedCache<B> {
             self.places[token].unwrap_or_else(|| {
                 fresh.push(token);
                 let row = fresh.len() - 1;
-                Place { part, row }
+                RowPlace { part, row }
             })
         };
         let places = tokens.iter().map(place).collect();
@@ -57,7 +57,7 @@ impl<B: Backend> ExitedCache<B> {
         let all = 2 * stay.len() > fresh.len();
         for (index, &at) in stay.iter().enumerate() {
             let row = if all { at } else { index };
-            self.places[fresh[at]] = Some(Place { part, row });
+            self.places[fresh[at]] = Some(RowPlace { part, row });
         }
         self.kept.push(match all {
             true => made.clone(),

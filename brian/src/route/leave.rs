@@ -8,7 +8,7 @@
 
 use super::choose::Chosen;
 use super::trace::Origin;
-use super::walk::State;
+use super::walk::WalkState;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
@@ -91,10 +91,10 @@ impl<B: Backend> Mixture<B> {
     }
 
     /// What leaves the walk; `out` is where OUT lies, `[n_tokens, d_position]`.
-    pub fn end(self, last: State<B>, out: Tensor<B, 2>) -> State<B> {
+    pub fn end(self, last: WalkState<B>, out: Tensor<B, 2>) -> WalkState<B> {
         let [batch, seq, _] = last.hidden.dims();
         let rest = self.alive.clone().reshape([batch, seq, 1]);
-        State {
+        WalkState {
             hidden: self.hidden + last.hidden * rest,
             position: last.position * self.alive.clone() + out * (self.alive.neg() + 1.0),
         }

@@ -34,7 +34,7 @@ pub enum Layout {
 /// Where a walk starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum StartPosition {
     /// At a learned vector of its own, used at unit length.
     Learned,
     /// At the raw position of block 0, without a gradient: as if the walk just came from there.
@@ -92,7 +92,7 @@ pub struct PositionConfig {
     /// Where the operators start.
     pub layout: Layout,
     /// Where a walk starts.
-    pub start: Start,
+    pub start: StartPosition,
     /// How a position enters a block.
     pub injection: Injection,
     /// Who is told.
@@ -112,7 +112,7 @@ pub struct Positions<B: Backend> {
 
 impl<B: Backend> Positions<B> {
     pub(crate) fn new(config: &PositionConfig, n_actions: usize, device: &B::Device) -> Self {
-        let learned = config.start == Start::Learned;
+        let learned = config.start == StartPosition::Learned;
         Self {
             embeddings: Initializer::Zeros.init([n_actions, config.d_position], device),
             start: learned.then(|| Initializer::Zeros.init([config.d_position], device)),
@@ -260,7 +260,7 @@ mod tests {
         let config = PositionConfig {
             d_position,
             layout: layout_kind,
-            start: Start::Learned,
+            start: StartPosition::Learned,
             injection: Injection::Adapter,
             into: Reach::Both,
         };
@@ -333,7 +333,7 @@ mod tests {
         let config = |layout| PositionConfig {
             d_position: 2,
             layout,
-            start: Start::Learned,
+            start: StartPosition::Learned,
             injection: Injection::Adapter,
             into: Reach::Both,
         };
@@ -354,7 +354,7 @@ mod tests {
         let config = PositionConfig {
             d_position: 7,
             layout: Layout::Random,
-            start: Start::Learned,
+            start: StartPosition::Learned,
             injection: Injection::Adapter,
             into: Reach::Both,
         };

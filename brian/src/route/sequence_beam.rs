@@ -17,7 +17,7 @@ use super::position::{Table, distances, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace};
-use super::walk::{RouterOutput, State, WalkContext, record, targets_at};
+use super::walk::{RouterOutput, WalkContext, WalkState, record, targets_at};
 use crate::memory::codes::Codes;
 use crate::memory::pass::Written;
 use crate::ops::gather::{rows as rows_of, some};
@@ -47,7 +47,7 @@ impl<B: Backend> WalkContext<'_, B> {
         entered: Tensor<B, 3>,
         rules: &Rules,
         rows: &[SequenceInfo],
-    ) -> (State<B>, Trace<B>) {
+    ) -> (WalkState<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
         let n_pool = self.pool.len();
         let n_steps = self.route.max_steps;
@@ -188,13 +188,13 @@ impl<B: Backend> Branches<B> {
     }
 
     /// What leaves the walk: every token gets the position of its sequence.
-    fn merge(self, [batch, seq]: [usize; 2]) -> State<B> {
+    fn merge(self, [batch, seq]: [usize; 2]) -> WalkState<B> {
         let [n_rows, _, d_model] = self.hidden.dims();
         let hidden = self
             .scores
             .mix(self.hidden.reshape([n_rows, seq * d_model]));
         let position = normalize(self.scores.mix(self.position));
-        State {
+        WalkState {
             hidden: hidden.reshape([batch, seq, d_model]),
             position: every_token(position, seq),
         }

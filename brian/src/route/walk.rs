@@ -3,7 +3,7 @@
 //! Every token walks on its own, but attends to all earlier tokens.
 
 use super::branch::Finished;
-use super::choose::{Chosen, Step, Token, choose};
+use super::choose::{Chosen, StepContext, Token, choose};
 use super::constraint::CAPPED;
 use super::draws::Purpose;
 use super::execute::{Dispatch, Executor, GradientGates};
@@ -17,7 +17,7 @@ use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
 use super::walk_cache::WalkCache;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
-use crate::memory::pass::{Pass, Written};
+use crate::memory::pass::{MemoryPass, Written};
 use crate::ops::gather::some;
 use crate::ops::reshape::{reshape, values};
 use crate::ops::reuse::Packed;
@@ -30,7 +30,7 @@ use std::cell::RefCell;
 
 /// Where a walk stands.
 #[derive(Clone, Debug)]
-pub struct State<B: Backend> {
+pub struct WalkState<B: Backend> {
     /// `[batch, seq, d_model]`.
     pub hidden: Tensor<B, 3>,
     /// `[batch * seq, d_position]`.
@@ -48,7 +48,7 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub route: RouteConfig,
     pub into: Reach,
     pub causal: &'a Causal<B>,
-    pub memory: Pass<'a, B>,
+    pub memory: MemoryPass<'a, B>,
     /// The tokens before those that walk, where there are any.
     pub past: Option<&'a RefCell<WalkCache<B>>>,
 }
@@ -63,7 +63,7 @@ impl<B: Backend> WalkContext<'_, B> {
         entered: Tensor<B, 3>,
         rules: &Rules,
         rows: &[SequenceInfo],
-    ) -> (State<B>, Trace<B>) {
+    ) -> (WalkState<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
         assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
         // A teacher knows one path; only a router can say which others are worth a try.
@@ -88,7 +88,7 @@ impl<B: Backend> WalkContext<'_, B> {
             .iter()
             .flat_map(|row| places.clone().map(|place| Token::new(row.sequence, place)))
             .collect();
-        let mut state = State {
+        let mut state = WalkState {
             hidden: entered,
             position: table.start(batch * seq),
         };
@@ -102,7 +102,7 @@ impl<B: Backend> WalkContext<'_, B> {
         };
         let mut mixture = rules.mixes_states().then(|| Mixture::new(&state.hidden));
         for index in 0..n_steps {
-            let step = Step {
+            let step = StepContext {
                 rules,
                 index,
                 is_last: index + 1 == n_steps,
@@ -172,9 +172,9 @@ impl<B: Backend> WalkContext<'_, B> {
     /// The adjusted action logits of every token.
     pub(super) fn score(
         &self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         n_steps: usize,
-        state: &State<B>,
+        state: &WalkState<B>,
         tokens: &[Token],
         table: &Table<B>,
         resting: &mut ExitedCache<B>,
@@ -258,14 +258,14 @@ impl<B: Backend> WalkContext<'_, B> {
     /// Executes what was chosen and moves.
     fn go(
         &self,
-        step: Step<'_>,
-        state: State<B>,
+        step: StepContext<'_>,
+        state: WalkState<B>,
         chosen: &[Chosen],
         asked: Option<&RouterOutput<B>>,
         underway: &mut Underway<'_, '_, B>,
         table: &Table<B>,
-    ) -> State<B> {
-        let State { hidden, position } = state;
+    ) -> WalkState<B> {
+        let WalkState { hidden, position } = state;
         let mixes = chosen.iter().any(|chosen| chosen.fused);
         let weights = asked
             .filter(|_| mixes)
@@ -289,7 +289,7 @@ impl<B: Backend> WalkContext<'_, B> {
                 .collect(),
             weights: weights.as_ref(),
         });
-        State {
+        WalkState {
             hidden: moved,
             position: self.arrive(chosen, weights, step.n_pool, table, &device),
         }
@@ -298,7 +298,7 @@ impl<B: Backend> WalkContext<'_, B> {
     /// How the task reaches the choice of a block and the exit.
     fn gains(
         &self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         chosen: &[Chosen],
         asked: Option<&RouterOutput<B>>,
         underway: &mut Underway<'_, '_, B>,
@@ -458,7 +458,7 @@ pub(super) fn targets_at(
 
 /// What every token does.
 fn choose_all<B: Backend>(
-    step: Step<'_>,
+    step: StepContext<'_>,
     tokens: &[Token],
     asked: Option<&RouterOutput<B>>,
     targets: Option<&[usize]>,

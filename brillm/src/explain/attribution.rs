@@ -9,7 +9,7 @@
 //!   `E − ‖GELU(0)‖ = E`, up to the error of the integral, which `gap` says too.
 
 use crate::flow::add_edge;
-use crate::generate::{Decoding, State};
+use crate::generate::{Decoding, SignalState};
 use crate::kernel::numeric::{LANES, add_lanes, gelu, vector_matrix, vectorised};
 use crate::model::BriLlm;
 
@@ -40,7 +40,7 @@ pub struct Split {
 }
 
 /// A signal behind an edge, with the parts it was made of.
-pub struct Arrival {
+pub struct ArrivedSignal {
     /// `[W; b]`.
     row: Vec<f32>,
     /// What is added besides the edge's own bias, `[d]`.
@@ -49,9 +49,9 @@ pub struct Arrival {
     z: Vec<f32>,
 }
 
-impl Arrival {
+impl ArrivedSignal {
     /// What a signal becomes on its way to a target.
-    pub fn new(model: &BriLlm, decoding: Decoding, state: &State, target: u32) -> Self {
+    pub fn new(model: &BriLlm, decoding: Decoding, state: &SignalState, target: u32) -> Self {
         let d = model.config.d_node;
         let row = model.graph.row(state.token, target);
         let row = model.parameters.edge(row, d).to_vec();

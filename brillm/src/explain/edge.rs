@@ -1,7 +1,7 @@
 //! One edge: its size, its dead outputs, another one in its place.
 
-use super::attribution::Arrival;
-use crate::generate::{Decoding, State};
+use super::attribution::ArrivedSignal;
+use crate::generate::{Decoding, SignalState};
 use crate::model::BriLlm;
 
 /// An output whose GELU has a slope below this, upwards or downwards, learns nothing.
@@ -83,11 +83,11 @@ impl DeadOutputs {
         let Some((&first, rest)) = tokens.split_first() else {
             return;
         };
-        let mut state = State::start(model, first);
+        let mut state = SignalState::start(model, first);
         let mut rest = rest.iter();
         loop {
             if state.token == source {
-                let slopes = Arrival::new(model, decoding, &state, target).slopes();
+                let slopes = ArrivedSignal::new(model, decoding, &state, target).slopes();
                 self.signals += 1;
                 self.outputs += slopes.len() as u64;
                 self.dead += slopes.iter().filter(|slope| slope.abs() < DEAD).count() as u64;

@@ -22,4 +22,4 @@ pub use attribution::{Attribution, Split};
 pub use edge::{DEAD, DeadOutputs, EdgeSize, Replacement, replace, write_row};
 pub use odds::{Odds, Placed};
 pub use opposition::{Opposition, RaisedOnly, opposition, raised_only};
-pub use walk::{Step, Tracer};
+pub use walk::{TracedStep, Tracer};

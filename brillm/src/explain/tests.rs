@@ -5,7 +5,7 @@ use crate::candidate::{Candidates, Competition, Paths};
 use crate::compat;
 use crate::counts::PairCounts;
 use crate::flow::{Bias, FlowConfig, Hop, Mix, arrive};
-use crate::generate::{Decoding, State};
+use crate::generate::{Decoding, SignalState};
 use crate::graph::BackOff;
 use crate::kernel::numeric::norm;
 use crate::model::{BackOffRows, BriLlm, BriLlmConfig, Initial};
@@ -86,12 +86,12 @@ impl Case {
         }
     }
 
-    fn trace(&self, tokens: &[u32]) -> Vec<Step> {
+    fn trace(&self, tokens: &[u32]) -> Vec<TracedStep> {
         self.tracer(NODES).trace(tokens, &NOBODY)
     }
 
     /// `−ln p` of every next token, by the pass that training and evaluation use.
-    fn nats(&self, tokens: &[u32]) -> Vec<f64> {
+    fn token_losses(&self, tokens: &[u32]) -> Vec<f64> {
         let seq = tokens.len() - 1;
         let paths = Paths {
             sources: &tokens[..seq],
@@ -100,7 +100,7 @@ impl Case {
             seq,
         };
         let groups = self.everybody.groups(&self.model.graph, &paths, &|_| 0.0);
-        self.model.nats(&paths, &groups)
+        self.model.token_losses(&paths, &groups)
     }
 }
 
@@ -140,7 +140,7 @@ fn a_trace_measures_what_evaluation_measures() {
             let tokens = text(seed + 40, 18);
             let steps = case.trace(&tokens);
             assert_eq!(steps.len(), tokens.len());
-            for (step, nats) in steps.iter().zip(case.nats(&tokens)) {
+            for (step, nats) in steps.iter().zip(case.token_losses(&tokens)) {
                 let truth = step.truth.unwrap();
                 assert!(
                     (truth.nats - nats).abs() < 1e-5,
@@ -188,7 +188,7 @@ fn probabilities_are_one_distribution_and_ranks_are_its_order() {
 fn the_shares_of_the_past_make_the_mix() {
     for case in cases() {
         let tokens = text(3, 14);
-        let mut state = State::start(&case.model, tokens[0]);
+        let mut state = SignalState::start(&case.model, tokens[0]);
         let mut arrived = vec![state.arrived.clone()];
         for (step, next) in case.trace(&tokens).iter().zip(&tokens[1..]) {
             let sum: f64 = step.shares.iter().sum();
@@ -232,8 +232,8 @@ fn contributions_add_up_to_the_energy() {
 }
 
 /// The energy of a target if `change` were added to the mix.
-fn energy_with(case: &Case, step: &Step, target: u32, change: &[f64]) -> f64 {
-    let mut state = State::start(&case.model, step.token);
+fn energy_with(case: &Case, step: &TracedStep, target: u32, change: &[f64]) -> f64 {
+    let mut state = SignalState::start(&case.model, step.token);
     // Only the number of hops counts for the code.
     for token in text(5, 12).into_iter().skip(1).take(step.position) {
         state.advance(&case.model, Decoding::NATIVE, token);
@@ -254,7 +254,7 @@ fn energy_with(case: &Case, step: &Step, target: u32, change: &[f64]) -> f64 {
 fn a_gradient_is_what_a_small_change_of_a_signal_does() {
     for case in cases() {
         let tokens = text(5, 12);
-        let mut state = State::start(&case.model, tokens[0]);
+        let mut state = SignalState::start(&case.model, tokens[0]);
         let mut arrived = vec![state.arrived.clone()];
         for next in &tokens[1..] {
             state.advance(&case.model, Decoding::NATIVE, *next);
@@ -289,7 +289,8 @@ fn a_dropped_signal_is_in_no_mix_and_the_others_take_its_weight() {
             let whole = case.trace(&tokens);
             let steps = case.tracer(3).trace(&tokens, &dropped);
             // By definition, hop after hop.
-            let mut arrived: Vec<Vec<f32>> = vec![State::start(&case.model, tokens[0]).arrived];
+            let mut arrived: Vec<Vec<f32>> =
+                vec![SignalState::start(&case.model, tokens[0]).arrived];
             for (place, step) in steps.iter().enumerate() {
                 let kept = (0..=place).filter(|p| !dropped.contains(p));
                 let weight = |p: usize| whole[place].shares[p];
@@ -311,7 +312,7 @@ fn a_dropped_signal_is_in_no_mix_and_the_others_take_its_weight() {
                 let Some(&next) = tokens.get(place + 1) else {
                     break;
                 };
-                let mut state = State::start(&case.model, tokens[0]);
+                let mut state = SignalState::start(&case.model, tokens[0]);
                 for &token in &tokens[1..=place] {
                     state.advance(&case.model, Decoding::NATIVE, token);
                 }
@@ -534,7 +535,7 @@ fn the_bias_and_the_code_get_what_their_direction_gives_them() {
     use crate::kernel::numeric::gelu;
     let tokens = text(5, 6);
     for case in cases() {
-        let mut state = State::start(&case.model, tokens[0]);
+        let mut state = SignalState::start(&case.model, tokens[0]);
         for step in case.trace(&tokens) {
             if step.position > 0 {
                 state.advance(&case.model, Decoding::NATIVE, tokens[step.position]);

@@ -3,12 +3,12 @@
 //! Signal `p` is what arrived at token `p`: the first signal at token 0, then one behind every edge. The first signal
 //! decides what comes second and is in no mix after that.
 
-use super::attribution::{Arrival, Attribution};
+use super::attribution::{ArrivedSignal, Attribution};
 use super::odds::{Odds, Placed, Ranking};
 use crate::candidate::Competition;
 use crate::counts::PairCounts;
 use crate::flow::Mixer;
-use crate::generate::{Candidate, Decoding, State};
+use crate::generate::{Candidate, Decoding, SignalState};
 use crate::kernel::numeric::norm;
 use crate::model::BriLlm;
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ pub struct Tracer<'a> {
 
 /// A signal at a token, and what comes next.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct TracedStep {
     /// Which token of the text, from 0.
     pub position: usize,
     /// That token.
@@ -53,7 +53,7 @@ pub struct Step {
     pub attributions: Vec<Attribution>,
 }
 
-impl Step {
+impl TracedStep {
     /// The best candidate; nothing if nobody competes.
     pub fn best(&self) -> Option<&Placed> {
         self.candidates.first()
@@ -63,7 +63,7 @@ impl Step {
 impl Tracer<'_> {
     /// One step per token. The signals that arrived at the `dropped` positions, counted from 0, are in no mix; the others
     /// take over their weight, and where no other is left the mix is the zero signal.
-    pub fn trace(&self, tokens: &[u32], dropped: &BTreeSet<usize>) -> Vec<Step> {
+    pub fn trace(&self, tokens: &[u32], dropped: &BTreeSet<usize>) -> Vec<TracedStep> {
         let Some((&first, rest)) = tokens.split_first() else {
             return Vec::new();
         };
@@ -77,7 +77,7 @@ impl Tracer<'_> {
         steps
     }
 
-    fn step(&self, walk: &Walk<'_>, next: Option<u32>) -> Step {
+    fn step(&self, walk: &Walk<'_>, next: Option<u32>) -> TracedStep {
         let Self {
             model,
             counts,
@@ -90,7 +90,7 @@ impl Tracer<'_> {
         let ranking = Ranking::new(&model.graph, counts, source, competing);
         let candidates = ranking.top(self.top.max(1));
         let shares = walk.shares();
-        let arrival = |target| Arrival::new(model, decoding, state, target);
+        let arrival = |target| ArrivedSignal::new(model, decoding, state, target);
         let truth = next.map(|next| {
             let outside = || ranking.outside(self.unranked(source, next, &arrival(next)));
             ranking.of(next).unwrap_or_else(outside)
@@ -101,7 +101,7 @@ impl Tracer<'_> {
         let attributions = targets
             .into_iter()
             .map(|target| arrival(target).attribution(target, &walk.signals, &shares));
-        Step {
+        TracedStep {
             position: walk.signals.len() - 1,
             token: source,
             degree: model.graph.targets(source).len(),
@@ -115,7 +115,7 @@ impl Tracer<'_> {
         }
     }
 
-    fn unranked(&self, source: u32, target: u32, arrival: &Arrival) -> Candidate {
+    fn unranked(&self, source: u32, target: u32, arrival: &ArrivedSignal) -> Candidate {
         let energy = arrival.energy();
         let weight = self.competition.weights.of(source, target);
         Candidate {
@@ -129,7 +129,7 @@ impl Tracer<'_> {
 
 /// A signal on its way, and all that arrived before.
 struct Walk<'a> {
-    state: State,
+    state: SignalState,
     /// What arrived at every position.
     signals: Vec<Vec<f32>>,
     /// Its weight in the mix, before they are normalised.
@@ -141,7 +141,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn start(model: &BriLlm, token: u32, dropped: &'a BTreeSet<usize>) -> Self {
-        let state = State::start(model, token);
+        let state = SignalState::start(model, token);
         let mut walk = Self {
             signals: vec![state.arrived.clone()],
             state,

@@ -60,7 +60,7 @@ pub fn evaluate(
     paths: &Paths<'_>,
     groups: &[Group],
 ) -> Vec<f64> {
-    let codes = codes(config, parameters, paths);
+    let codes = positional_encoding(config, parameters, paths);
     let trails = trails(config, graph, parameters, &codes, paths);
     let signals = signals(config, paths, &trails, &codes);
     let of_group = |group: &Group| score::evaluate(group, &signals, parameters);
@@ -80,7 +80,7 @@ pub fn learn(
     clock: &Clock<'_>,
 ) -> (Learnt, Gradients) {
     let d = config.d_node;
-    let codes = codes(config, parameters, paths);
+    let codes = positional_encoding(config, parameters, paths);
     let mut pending = Pending::new(graph, paths, groups);
     pending.catch_up(parameters, moments, config, clock);
     let trails = trails(config, graph, parameters, &codes, paths);
@@ -148,7 +148,11 @@ pub fn learn(
     )
 }
 
-fn codes(config: &BriLlmConfig, parameters: &Parameters, paths: &Paths<'_>) -> Vec<f32> {
+fn positional_encoding(
+    config: &BriLlmConfig,
+    parameters: &Parameters,
+    paths: &Paths<'_>,
+) -> Vec<f32> {
     position::table(
         config.flow.encoding,
         &parameters.codes,

@@ -4,7 +4,7 @@ use crate::candidate::{Candidates, Competition, Group, Paths};
 use crate::compat;
 use crate::counts::PairCounts;
 use crate::flow::{Bias, FlowConfig, Mix};
-use crate::generate::{Decoding, State};
+use crate::generate::{Decoding, SignalState};
 use crate::graph::{BackOff, Graph};
 use crate::model::{BackOffRows, BriLlm, BriLlmConfig, Initial, row_places};
 use crate::position::Encoding;
@@ -169,11 +169,11 @@ fn the_full_softmax_is_that_over_every_single_target() {
                 targets: text.targets.iter().map(|&target| target.min(11)).collect(),
                 ..Text::new(5, 4, 9, NODES)
             };
-            let nats = model.nats(&text.paths(), &groups(&model, &text, &competition));
-            let mut state = State::start(&model, 0);
+            let nats = model.token_losses(&text.paths(), &groups(&model, &text, &competition));
+            let mut state = SignalState::start(&model, 0);
             for (place, found) in nats.into_iter().enumerate() {
                 if place % text.seq == 0 {
-                    state = State::start(&model, text.sources[place]);
+                    state = SignalState::start(&model, text.sources[place]);
                 }
                 // A target that is not the next source begins nothing here: paths are followed by their targets.
                 state.token = text.sources[place];
@@ -203,7 +203,11 @@ fn the_full_softmax_is_that_over_every_single_target() {
 
 /// Mean of nats in the competition of training.
 fn loss(model: &BriLlm, text: &Text, groups: &[Group]) -> f64 {
-    model.nats(&text.paths(), groups).iter().sum::<f64>() / text.paths().edges() as f64
+    model
+        .token_losses(&text.paths(), groups)
+        .iter()
+        .sum::<f64>()
+        / text.paths().edges() as f64
 }
 
 #[test]
@@ -293,7 +297,7 @@ fn drawn_candidates_estimate_the_full_sum_without_bias() {
         let groups = sampled.groups(&model.graph, &text.paths(), &|place| {
             uniform("draw", draw * 1009 + place)
         });
-        let nats = model.nats(&text.paths(), &groups);
+        let nats = model.token_losses(&text.paths(), &groups);
         // exp(nats) is the sum over all candidates divided by the truth's share.
         sums.iter_mut()
             .zip(nats)
@@ -480,7 +484,7 @@ fn a_million_tokens_stay_finite_and_close_to_f64() {
     for (mix, hop) in [(compat::REFERENCE, "absolute"), (compat::NATIVE, "decay")] {
         let model = model(mix, Graph::full(5));
         let d = model.config.d_node;
-        let mut state = State::start(&model, 0);
+        let mut state = SignalState::start(&model, 0);
         let size = size_of_val(&state)
             + 4 * (state.mixed.len() + state.arrived.len())
             + 8 * state.mixer.sum.len();
@@ -581,7 +585,7 @@ fn published_decodings_differ_from_ours_where_they_say_so() {
     let model = models().remove(1);
     let everybody = competition(&model, Candidates::All, Prior::None, &[]);
     let reached = |decoding: Decoding, prompt: usize, generated: usize| {
-        let mut state = State::start(&model, 2);
+        let mut state = SignalState::start(&model, 2);
         (0..prompt).for_each(|_| state.advance(&model, decoding, 3));
         state.end_prompt(decoding);
         (0..generated).for_each(|_| state.advance(&model, decoding, 4));

@@ -531,7 +531,7 @@ impl<R: CubeRuntime> OnDevice for ResidentTable<R> {
         gradients.mix = shares.gradient(&of.of_shares(paths), model.parameters.mix.len());
         let square = of.square() + gradients.square();
         let learnt = Learnt {
-            nats: of.nats(paths, groups),
+            nats: of.token_losses(paths, groups),
             gradient_norm: square.sqrt(),
         };
         Some((learnt, gradients))
@@ -660,7 +660,7 @@ impl Report<'_> {
         squares.iter().copied().map(f64::from).sum()
     }
 
-    fn nats(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
+    fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
         let mut nats = vec![0.0; paths.valid.len()];
         let places = groups.iter().flat_map(|group| &group.places);
         let found = self.part(self.parts.nats, self.parts.tokens as usize);

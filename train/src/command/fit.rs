@@ -7,7 +7,7 @@ use crate::cli;
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::ladder::{
-    Asked, Checkpoints, Inputs, Ladder, Needs, Position, find_inputs, new_inputs, survey,
+    Checkpoints, Inputs, Ladder, Needs, Position, RequestedLength, find_inputs, new_inputs, survey,
 };
 use crate::recipe::{Checked, load, load_run, remarks};
 use crate::render::Render;
@@ -26,7 +26,11 @@ use std::path::PathBuf;
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
     let stop = signal::install()?;
-    let asked = arguments.extend.as_deref().map(Asked::read).transpose()?;
+    let asked = arguments
+        .extend
+        .as_deref()
+        .map(RequestedLength::read)
+        .transpose()?;
     let (recipe, existing) = match &arguments.resume {
         Some(run) => {
             let run = find(run, &arguments.root)?;
@@ -77,7 +81,7 @@ struct Training {
     render: Render,
     fail_on_collapse: bool,
     /// Which stage goes on after its end.
-    longer: Option<Asked>,
+    longer: Option<RequestedLength>,
     /// Where to look for files that are not where they were.
     folders: Vec<PathBuf>,
 }

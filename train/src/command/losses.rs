@@ -124,7 +124,7 @@ mod tests {
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
     use crate::run::TensorMap;
-    use crate::run::checkpoint::{Loaded, Snapshot, State};
+    use crate::run::checkpoint::{CheckpointState, Loaded, Snapshot};
     use crate::task::{Batch, RoutePlan, StepPlan};
 
     /// The smallest plain decoder of bytes, in windows of three.
@@ -150,7 +150,7 @@ mod tests {
         };
         let model: Decoder<Host> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
         let snapshot = Snapshot {
-            state: State::default(),
+            state: CheckpointState::default(),
             model: store_model(&model),
             optimizer: TensorMap::new(),
         };

@@ -180,7 +180,7 @@ fn open_like(path: &Path, train: &Split) -> Result<Split, Error> {
 }
 
 /// A held-out split measured with one model.
-struct Row {
+struct MeasuredOrder {
     split: String,
     order: usize,
     documents: usize,
@@ -192,7 +192,7 @@ struct Row {
     stored: usize,
 }
 
-impl Row {
+impl MeasuredOrder {
     fn loss(&self) -> f64 {
         self.nats / self.targets as f64
     }
@@ -202,7 +202,12 @@ impl Row {
     }
 }
 
-fn measure(model: &KneserNey, order: usize, text: &Text, split: &Split) -> Result<Row, Error> {
+fn measure(
+    model: &KneserNey,
+    order: usize,
+    text: &Text,
+    split: &Split,
+) -> Result<MeasuredOrder, Error> {
     let mut per_document = Vec::new();
     let mut bytes = 0;
     for (document, sequence) in split.documents().iter().zip(text.sequences(split)) {
@@ -210,7 +215,7 @@ fn measure(model: &KneserNey, order: usize, text: &Text, split: &Split) -> Resul
         let mut nats = 0.0;
         for place in 1..sequence.len() {
             let context = &sequence[place.saturating_sub(order)..place];
-            nats += model.nats(context, sequence[place]);
+            nats += model.token_loss(context, sequence[place]);
         }
         if nats.is_infinite() {
             let place = format!("the document at token {}", document.start);
@@ -235,7 +240,7 @@ fn measure(model: &KneserNey, order: usize, text: &Text, split: &Split) -> Resul
             problem.advise("prepare longer documents, or with an end of each"),
         ));
     }
-    Ok(Row {
+    Ok(MeasuredOrder {
         split: split.path().display().to_string(),
         order,
         documents: per_document.len(),
@@ -288,14 +293,14 @@ fn answer(
     arguments: &NgramsArgs,
     text: &Text,
     predictable: &[bool],
-    rows: &[Row],
+    rows: &[MeasuredOrder],
 ) -> Result<(), Error> {
     if arguments.json {
         let start = match text.start {
             Some(_) => StartRule::Symbol,
             None => StartRule::FirstToken,
         };
-        let row = |row: &Row| {
+        let row = |row: &MeasuredOrder| {
             json!({
                 "split": row.split, "order": row.order, "documents": row.documents, "tokens": row.targets,
                 "targets": row.targets, "bytes": row.bytes, "loss/lm": row.loss(),
@@ -378,7 +383,8 @@ mod tests {
                     // The symbol in front has an id behind all others.
                     let ids: Vec<u32> = start.map(|_| 260).into_iter().chain(ids).collect();
                     // All that came before is the context.
-                    let nats = (1..ids.len()).map(|place| model.nats(&ids[..place], ids[place]));
+                    let nats =
+                        (1..ids.len()).map(|place| model.token_loss(&ids[..place], ids[place]));
                     documents.push((nats.sum::<f64>(), ids.len() as u64 - 1));
                     // Without a symbol the first byte is context only.
                     bytes += line.len() as u64 - u64::from(start.is_none());

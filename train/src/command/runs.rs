@@ -19,7 +19,7 @@ use crate::recipe::nearest::nearest;
 use crate::run::checkpoint;
 use crate::run::{RunDirectory, find, list_runs};
 use crate::say::say;
-use row::{HEAD, Row, number, size_bytes};
+use row::{HEAD, RunRow, number, size_bytes};
 
 /// Carries out one of the verbs; the answer goes to stdout.
 ///
@@ -40,16 +40,16 @@ fn list(arguments: &TableArgs) -> Result<(), Error> {
     for problem in runs.problems {
         say(&problem.to_string());
     }
-    let mut rows: Vec<Row> = runs
+    let mut rows: Vec<RunRow> = runs
         .found
         .iter()
-        .map(|(run, info)| Row::new(run, info))
+        .map(|(run, info)| RunRow::new(run, info))
         .collect();
     if let Some(metric) = &arguments.sort {
         sort(&mut rows, metric)?;
     }
     if arguments.list.json {
-        let row = |row: &Row| {
+        let row = |row: &RunRow| {
             let mut object = json!(row);
             if let Some(metric) = &arguments.sort {
                 object["sorted_by"] = json!({ "name": metric, "value": row.metric(metric) });
@@ -61,7 +61,7 @@ fn list(arguments: &TableArgs) -> Result<(), Error> {
     }
     let Some(metric) = &arguments.sort else {
         let mut table = vec![HEAD.map(str::to_string)];
-        table.extend(rows.iter().map(Row::cells));
+        table.extend(rows.iter().map(RunRow::cells));
         return print(&aligned(&table));
     };
     let with = |first: String, cells: [String; 11]| -> [String; 12] {
@@ -77,9 +77,9 @@ fn list(arguments: &TableArgs) -> Result<(), Error> {
 }
 
 /// Smallest first; runs without the number come last.
-fn sort(rows: &mut [Row], metric: &str) -> Result<(), Error> {
+fn sort(rows: &mut [RunRow], metric: &str) -> Result<(), Error> {
     if !rows.iter().any(|row| row.metric(metric).is_some()) {
-        let known: BTreeSet<String> = rows.iter().flat_map(Row::metrics).collect();
+        let known: BTreeSet<String> = rows.iter().flat_map(RunRow::metrics).collect();
         let meant = nearest(metric, known.iter().map(String::as_str));
         let advice = meant.map(|meant| format!("did you mean {meant:?}?"));
         let names: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -90,7 +90,7 @@ fn sort(rows: &mut [Row], metric: &str) -> Result<(), Error> {
         let problem = Problem::new("command line", "--sort", format!("{metric:?}"), expected);
         return Err(Error::config(problem.advise(advice.unwrap_or_default())));
     }
-    let value = |row: &Row| row.metric(metric).unwrap_or(f64::INFINITY);
+    let value = |row: &RunRow| row.metric(metric).unwrap_or(f64::INFINITY);
     rows.sort_by(|left, right| value(left).total_cmp(&value(right)));
     Ok(())
 }
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn rows_are_sorted_from_the_smallest_and_those_without_the_number_come_last() {
         let root = tempfile::tempdir().unwrap();
-        let mut rows: Vec<Row> = [
+        let mut rows: Vec<RunRow> = [
             ("a", Some(3.5)),
             ("b", None),
             ("c", Some(-1.0)),
@@ -169,7 +169,7 @@ mod tests {
             let line =
                 loss.map(|loss| format!("{{\"step\":1,\"split\":\"valid\",\"loss/lm\":{loss}}}\n"));
             fs::write(run.metrics(), line.unwrap_or_default()).unwrap();
-            Row::new(&run, &info)
+            RunRow::new(&run, &info)
         })
         .collect();
         sort(&mut rows, "valid/loss/lm").unwrap();

@@ -1,7 +1,6 @@
 //! `nerve trace`: why a graph of tokens said what it said.
 
 mod ablation;
-mod asked;
 mod card;
 mod comparison;
 mod contributions;
@@ -9,6 +8,7 @@ mod names;
 mod picture;
 mod raised;
 mod report;
+mod request;
 mod steps;
 mod subject;
 mod table;
@@ -23,14 +23,14 @@ use crate::recipe::ModelConfig;
 use crate::say::note;
 use crate::task::{Decoder, begun};
 use ablation::Ablation;
-use asked::{Asked, WhatIf};
-use brillm::explain::{Step, replace};
+use brillm::explain::{TracedStep, replace};
 use burn::tensor::backend::AutodiffBackend;
 use card::EdgeCard;
 use comparison::Comparison;
 use names::{Names, Pair};
 use raised::Raised;
 use report::TraceReport;
+use request::{TraceRequest, WhatIf};
 use std::collections::BTreeSet;
 use subject::Subject;
 
@@ -50,7 +50,7 @@ pub fn run(arguments: &cli::Trace) -> Result<(), Error> {
     let names = Names::new(&trained.tokenizer);
     let tokens = arguments.text.as_deref().map(|text| read(&trained, text));
     let follow = Follow {
-        asked: Asked::read(arguments, &names, tokens)?,
+        asked: TraceRequest::read(arguments, &names, tokens)?,
         trained: &trained,
         names: &names,
         arguments,
@@ -87,7 +87,7 @@ struct Follow<'a> {
     trained: &'a Trained,
     names: &'a Names<'a>,
     arguments: &'a cli::Trace,
-    asked: Asked,
+    asked: TraceRequest,
 }
 
 impl Task for Follow<'_> {
@@ -112,7 +112,7 @@ impl Task for Follow<'_> {
 
 impl Follow<'_> {
     fn report(&self, mut subject: Subject<'_>) -> Result<TraceReport, Error> {
-        let Asked {
+        let TraceRequest {
             edits,
             what_ifs,
             edges,
@@ -188,7 +188,7 @@ impl Follow<'_> {
 fn otherwise(
     subject: &Subject<'_>,
     tokens: &[u32],
-    steps: &[Step],
+    steps: &[TracedStep],
     what_if: &WhatIf,
 ) -> Comparison {
     let name = format!("what if {}", what_if.name());
@@ -224,7 +224,7 @@ fn otherwise(
 mod tests {
     use super::super::trained::tests::kept;
     use super::*;
-    use crate::task::{Core, Signal};
+    use crate::task::{BriLlmState, BriLlmTask};
     use burn::tensor::backend::Backend;
 
     /// Looks at the graph that is kept, with a text.
@@ -244,8 +244,8 @@ mod tests {
         let Decoder::BriLlm(signal) = model else {
             panic!("a graph is kept")
         };
-        let signal: &Signal<B> = signal;
-        let core: &mut Core = &mut signal.write();
+        let signal: &BriLlmTask<B> = signal;
+        let core: &mut BriLlmState = &mut signal.write();
         let tokens = begun(
             &trained.tokenizer,
             trained.recipe.data.start(),
@@ -271,8 +271,9 @@ mod tests {
                 let found: Vec<usize> = dropped.steps.iter().map(|step| step.position).collect();
                 assert_eq!(found, (first + 1..=tokens.len()).collect::<Vec<_>>());
                 for step in &dropped.steps {
-                    let nats =
-                        |steps: &[Step]| steps[step.position - 1].truth.map(|truth| truth.nats);
+                    let nats = |steps: &[TracedStep]| {
+                        steps[step.position - 1].truth.map(|truth| truth.nats)
+                    };
                     assert_eq!(
                         step.nats,
                         nats(&steps).zip(nats(&after)).map(|(a, b)| [a, b])
@@ -320,7 +321,7 @@ mod tests {
                 .unwrap()
                 .expect("an edge of its own");
             assert!(subject.core.model.parameters == before);
-            let nats = subject.nats(&tokens);
+            let nats = subject.token_losses(&tokens);
             let valid = subject.validation().unwrap();
             for measured in &ablation.measured {
                 let replacement = match measured.by {
@@ -334,7 +335,7 @@ mod tests {
                 let all = |subject: &Subject<'_>| -> f64 {
                     sequences
                         .iter()
-                        .flat_map(|tokens| subject.nats(tokens))
+                        .flat_map(|tokens| subject.token_losses(tokens))
                         .sum()
                 };
                 let (old, _) = (

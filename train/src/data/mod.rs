@@ -45,7 +45,7 @@ pub use bigram::Bigrams;
 pub use difficulty::DifficultySource;
 pub use document::{BadUtf8, Document, DocumentReader, DocumentRule, Format, ReadRules};
 pub use manifest::Manifest;
-pub use order::{Mixture, Place};
+pub use order::{Mixture, SequencePlace};
 pub use permutation::Permutation;
 pub use shard::{Split, list_of};
 pub use tokenizer::{Kind, Specials, SpelledSpecials, Tokenizer};

@@ -107,7 +107,7 @@ impl KneserNey {
     /// # Panics
     ///
     /// If `target` or one of the last `order - 1` tokens of `context` is no token of the model.
-    pub fn nats(&self, context: &[u32], target: u32) -> f64 {
+    pub fn token_loss(&self, context: &[u32], target: u32) -> f64 {
         let used = &context[context.len().saturating_sub(self.order - 1)..];
         require_tokens_below(self.predictable.len(), used);
         require_tokens_below(self.predictable.len(), &[target]);
@@ -521,7 +521,7 @@ mod tests {
     fn assert_sums_to_one(model: &KneserNey, context: &[u32]) {
         let targets = 0..model.predictable.len() as u32;
         let sum: f64 = targets
-            .map(|target| (-model.nats(context, target)).exp())
+            .map(|target| (-model.token_loss(context, target)).exp())
             .sum();
         assert!(
             (sum - 1.0).abs() < 1e-9,
@@ -530,7 +530,7 @@ mod tests {
     }
 
     fn assert_probability(model: &KneserNey, context: &[u32], target: u32, expected: f64) {
-        let probability = (-model.nats(context, target)).exp();
+        let probability = (-model.token_loss(context, target)).exp();
         let close = (probability - expected).abs() < 1e-12;
         assert!(
             close,
@@ -540,7 +540,7 @@ mod tests {
 
     fn average_nats(model: &KneserNey, tokens: &[u32]) -> f64 {
         let total: f64 = (0..tokens.len())
-            .map(|position| model.nats(&tokens[..position], tokens[position]))
+            .map(|position| model.token_loss(&tokens[..position], tokens[position]))
             .sum();
         total / tokens.len() as f64
     }
@@ -682,7 +682,7 @@ mod tests {
             assert_probability(&model, &[4], target, unigram);
             assert_probability(&model, &[6], target, unigram);
         }
-        assert_eq!(model.nats(&[0], 7), f64::INFINITY);
+        assert_eq!(model.token_loss(&[0], 7), f64::INFINITY);
         assert_eq!(model.stored_ngrams(), 6 + 11);
         assert_eq!(model.fallbacks(), []);
     }
@@ -828,7 +828,7 @@ mod tests {
         let first = count(20, 5, &sequences);
         let second = count(20, 5, &sequences);
         assert_eq!(first, second);
-        let bits = |model: &KneserNey| model.nats(&[3, 1, 4, 1], 5).to_bits();
+        let bits = |model: &KneserNey| model.token_loss(&[3, 1, 4, 1], 5).to_bits();
         assert_eq!(bits(&first), bits(&second));
     }
 
@@ -836,11 +836,11 @@ mod tests {
     fn a_sequence_border_is_never_crossed() {
         let divided = count(4, 2, &[vec![0, 1], vec![2, 3]]);
         assert_eq!(divided.stored_ngrams(), 5 + 4);
-        assert_eq!(divided.nats(&[1], 2), divided.nats(&[], 2));
+        assert_eq!(divided.token_loss(&[1], 2), divided.token_loss(&[], 2));
         let joined = count(4, 2, &[vec![0, 1, 2, 3]]);
         assert_eq!(joined.stored_ngrams(), 5 + 4);
-        assert!(joined.nats(&[1], 2) < joined.nats(&[], 2));
-        assert!(joined.nats(&[1], 2) < divided.nats(&[1], 2));
+        assert!(joined.token_loss(&[1], 2) < joined.token_loss(&[], 2));
+        assert!(joined.token_loss(&[1], 2) < divided.token_loss(&[1], 2));
     }
 
     #[test]
@@ -860,7 +860,7 @@ mod tests {
                 let model = count(vocabulary, order, &generator.sequences(vocabulary, number));
                 for length in 0..=9 {
                     let context = generator.tokens(vocabulary, length);
-                    let nats = model.nats(&context, generator.below(vocabulary) as u32);
+                    let nats = model.token_loss(&context, generator.below(vocabulary) as u32);
                     assert!(nats.is_finite() && nats >= 0.0);
                     assert_sums_to_one(&model, &context);
                 }
@@ -886,8 +886,8 @@ mod tests {
     #[test]
     fn identifiers_outside_the_vocabulary_are_refused() {
         assert!(catch_unwind(|| count(4, 2, &[vec![0, 4]])).is_err());
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).nats(&[0], 5)).is_err());
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).nats(&[5], 0)).is_err());
+        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).token_loss(&[0], 5)).is_err());
+        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).token_loss(&[5], 0)).is_err());
         assert!(catch_unwind(|| count(0, 2, &[])).is_err());
         assert!(catch_unwind(|| count(4, 0, &[])).is_err());
     }

@@ -15,7 +15,7 @@ const SLOTS_MAX: usize = 1000;
 
 /// Where a sequence is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SequencePlace {
     /// The index of the source.
     pub source: usize,
     /// How often the source has been read in full before.
@@ -79,14 +79,14 @@ impl Mixture {
     }
 
     /// Where sequence number `sequence` of the run is read.
-    pub fn place(&self, sequence: u64) -> Place {
+    pub fn place(&self, sequence: u64) -> SequencePlace {
         let n_slots = self.pattern.len() as u64;
         let (source, before) = self.pattern[(sequence % n_slots) as usize];
         let visit = sequence / n_slots * self.counts[source] + before;
         let length = self.lengths[source];
         let epoch = visit / length;
         let key = random::key(self.seed, &format!("order/{source}"), epoch);
-        Place {
+        SequencePlace {
             source,
             epoch,
             window: Permutation::new(length, key).get(visit % length),
@@ -234,7 +234,7 @@ mod tests {
         let mixture = Mixture::new(&lengths, &weights, 5).unwrap();
         let mut visits = [0; 3];
         for sequence in 0..6 * 40 {
-            let Place {
+            let SequencePlace {
                 source,
                 epoch,
                 window,

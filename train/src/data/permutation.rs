@@ -40,14 +40,14 @@ impl Permutation {
     /// If `index` is not below `n`.
     pub fn get(&self, index: u64) -> u64 {
         assert!(index < self.n, "index {index} is not below {}", self.n);
-        let mut value = self.turn(index);
+        let mut value = self.feistel(index);
         while value >= self.n {
-            value = self.turn(value);
+            value = self.feistel(value);
         }
         value
     }
 
-    fn turn(&self, value: u64) -> u64 {
+    fn feistel(&self, value: u64) -> u64 {
         let mask = (1 << self.half_bits) - 1;
         let halves = (value >> self.half_bits, value & mask);
         let (left, right) = (0..ROUNDS).fold(halves, |(left, right), round| {

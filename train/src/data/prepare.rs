@@ -21,7 +21,7 @@ use super::tokenizer::{SpelledSpecials, Tokenizer};
 use super::writer::{SplitWriter, Width, file_facts};
 use crate::error::{Error, Problem};
 use crate::signal::Stop;
-use place::Place;
+use place::OutputPlace;
 pub use report::sentences;
 use share::Share;
 
@@ -72,7 +72,7 @@ pub struct Plan {
     end_of_document: bool,
     tokenizer: Tokenizer,
     sources: Vec<Source>,
-    place: Place,
+    place: OutputPlace,
     stop: Option<Stop>,
 }
 
@@ -103,7 +103,8 @@ impl Preparation {
                 "at least 0 and below 1",
             ));
         }
-        let place = Place::new(&self.output, self.force).map_err(|e| self.with_wrong_files(e))?;
+        let place =
+            OutputPlace::new(&self.output, self.force).map_err(|e| self.with_wrong_files(e))?;
         let tokenizer = Tokenizer::load(&self.tokenizer)?.with_spelled_specials(self.specials);
         let files = self.files.iter();
         let mut sources: Vec<Source> = files

@@ -105,7 +105,7 @@ pub struct Windows {
 
 /// One position of a stretch: a token of the split, or a start symbol.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct TargetPlace {
     id: u32,
     /// Its position in the split; none for a symbol that was put in.
     position: Option<usize>,
@@ -191,7 +191,7 @@ impl Windows {
         let places = self.places(index);
         // Nobody looks at it.
         let pad = self.split.specials().pad.unwrap_or(0);
-        let padded = |places: &[Place]| {
+        let padded = |places: &[TargetPlace]| {
             let mut ids: Vec<u32> = places.iter().map(|place| place.id).collect();
             ids.resize(self.cut.window, pad);
             ids
@@ -295,7 +295,7 @@ impl Windows {
     }
 
     /// The inputs of a window and its last target.
-    fn places(&self, index: u64) -> Vec<Place> {
+    fn places(&self, index: u64) -> Vec<TargetPlace> {
         assert!(
             index < self.len(),
             "window {index} is not below {}",
@@ -322,7 +322,7 @@ impl Windows {
         places
     }
 
-    fn between(&self, stretch: usize, range: Range<u64>) -> Vec<Place> {
+    fn between(&self, stretch: usize, range: Range<u64>) -> Vec<TargetPlace> {
         let mut places = Vec::with_capacity((range.end - range.start) as usize);
         let (mut document, mut at) = match self.cut.documents {
             DocumentsRule::Separate => (stretch, range.start),
@@ -339,7 +339,7 @@ impl Windows {
                 _ => None,
             };
             if let (Some(id), 0) = (symbol, at) {
-                places.push(Place {
+                places.push(TargetPlace {
                     id,
                     position: None,
                     document,
@@ -353,20 +353,24 @@ impl Windows {
             let left = (entry.tokens - offset) as usize;
             let end = start + left.min(wanted - places.len());
             let ids = self.split.tokens(start..end);
-            places.extend(ids.into_iter().zip(start..).map(|(id, position)| Place {
-                id,
-                position: Some(position),
-                document,
-                is_target: position as u64 > entry.start
-                    || self.cut.beginning != Beginning::Unmarked,
-            }));
+            places.extend(
+                ids.into_iter()
+                    .zip(start..)
+                    .map(|(id, position)| TargetPlace {
+                        id,
+                        position: Some(position),
+                        document,
+                        is_target: position as u64 > entry.start
+                            || self.cut.beginning != Beginning::Unmarked,
+                    }),
+            );
             (document, at) = (document + 1, 0);
         }
         places
     }
 
     /// Bytes of the counted targets: of runs of neighbours, for a whole document may know more than its tokens.
-    fn bytes(&self, targets: &[Place]) -> u64 {
+    fn bytes(&self, targets: &[TargetPlace]) -> u64 {
         let counted = targets.iter().filter(|target| target.is_target);
         let mut positions = counted.filter_map(|target| target.position).peekable();
         let mut bytes = 0;
@@ -593,8 +597,8 @@ mod tests {
     }
 
     /// All places of each stretch, straight from the words of [`Beginning`] and [`DocumentsRule`].
-    fn stretches(split: &Split, cut: Cut) -> Vec<Vec<Place>> {
-        let mut stretches: Vec<Vec<Place>> = Vec::new();
+    fn stretches(split: &Split, cut: Cut) -> Vec<Vec<TargetPlace>> {
+        let mut stretches: Vec<Vec<TargetPlace>> = Vec::new();
         for (document, entry) in split.documents().iter().enumerate() {
             if cut.documents == DocumentsRule::Separate || document == 0 {
                 stretches.push(Vec::new());
@@ -603,7 +607,7 @@ mod tests {
             if let Beginning::Symbol(id) = cut.beginning
                 && stretch.last().is_none_or(|before| before.id != id)
             {
-                stretch.push(Place {
+                stretch.push(TargetPlace {
                     id,
                     position: None,
                     document,
@@ -612,7 +616,7 @@ mod tests {
             }
             for position in entry.start as usize..(entry.start + entry.tokens) as usize {
                 let is_first = position as u64 == entry.start;
-                stretch.push(Place {
+                stretch.push(TargetPlace {
                     id: split.tokens(position..position + 1)[0],
                     position: Some(position),
                     document,
@@ -624,7 +628,7 @@ mod tests {
     }
 
     /// Of each window its stretch, the first and the last target in it, and the first that counts.
-    fn ranges(stretches: &[Vec<Place>], cut: Cut) -> Vec<(usize, usize, usize, usize)> {
+    fn ranges(stretches: &[Vec<TargetPlace>], cut: Cut) -> Vec<(usize, usize, usize, usize)> {
         let mut ranges = Vec::new();
         for (stretch, places) in stretches.iter().enumerate() {
             let last = places.len() - 1;
@@ -653,7 +657,7 @@ mod tests {
         split: &Split,
         bytes: &[u32],
         window: usize,
-        places: &[Place],
+        places: &[TargetPlace],
         (_, first, last, counted): (usize, usize, usize, usize),
     ) -> Window {
         let pad = split.specials().pad.unwrap();

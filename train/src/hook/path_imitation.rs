@@ -4,7 +4,7 @@
 
 use crate::error::Error;
 use crate::learner::Hook;
-use crate::recipe::stage::Row;
+use crate::recipe::stage::MixRow;
 use crate::recipe::{Policy, Stage};
 use crate::task::StepPlan;
 use brian::route::draws::Draws;
@@ -14,7 +14,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 /// Leads the walks of a stage as its recipe says.
 pub struct PathImitation {
-    schedule: Vec<Row>,
+    schedule: Vec<MixRow>,
     exploration: Exploration,
     seed: u64,
 }
@@ -35,7 +35,7 @@ impl PathImitation {
     }
 
     /// The row that holds at a step of a stage of `steps` steps.
-    fn row(&self, step: u64, steps: u64) -> Option<&Row> {
+    fn row(&self, step: u64, steps: u64) -> Option<&MixRow> {
         let current = self.schedule.iter().find(|row| step < row.until(steps));
         current.or(self.schedule.last())
     }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_row_holds_until_its_step_and_the_last_one_for_ever() {
-        let row = |until_step, router_probability| Row {
+        let row = |until_step, router_probability| MixRow {
             until_step: Some(until_step),
             until_share: None,
             router_probability,

@@ -154,10 +154,10 @@ struct Machine<'a> {
     memo: HashMap<u32, Index>,
 }
 
-type Step<T> = Result<T, String>;
+type PickleResult<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
-    fn run(&mut self) -> Step<Index> {
+    fn run(&mut self) -> PickleResult<Index> {
         for _ in 0..MOST_STEPS {
             match self.byte()? {
                 b'.' => return self.pop(),
@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
         Err(format!("more than {MOST_STEPS} values and references"))
     }
 
-    fn step(&mut self, opcode: u8) -> Step<()> {
+    fn step(&mut self, opcode: u8) -> PickleResult<()> {
         match opcode {
             // PROTO, FRAME
             0x80 => self.skip(1),
@@ -320,17 +320,17 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn push(&mut self, value: Value) -> Step<()> {
+    fn push(&mut self, value: Value) -> PickleResult<()> {
         self.stack.push(self.values.len());
         self.values.push(value);
         Ok(())
     }
 
-    fn pop(&mut self) -> Step<Index> {
+    fn pop(&mut self) -> PickleResult<Index> {
         self.stack.pop().ok_or_else(|| "an empty stack".to_string())
     }
 
-    fn pop_to_mark(&mut self) -> Step<Vec<Index>> {
+    fn pop_to_mark(&mut self) -> PickleResult<Vec<Index>> {
         let is_mark = |&index: &Index| self.values[index] == Value::Mark;
         let mark = self
             .stack
@@ -342,7 +342,7 @@ impl<'a> Machine<'a> {
         Ok(items)
     }
 
-    fn append(&mut self, items: Vec<Index>) -> Step<()> {
+    fn append(&mut self, items: Vec<Index>) -> PickleResult<()> {
         let &top = self.stack.last().ok_or("an empty stack")?;
         if let Value::Sequence(sequence) = &mut self.values[top] {
             sequence.extend(items);
@@ -350,7 +350,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn set(&mut self, items: Vec<Index>) -> Step<()> {
+    fn set(&mut self, items: Vec<Index>) -> PickleResult<()> {
         let &top = self.stack.last().ok_or("an empty stack")?;
         let pairs = items.chunks_exact(2).map(|pair| (pair[0], pair[1]));
         match &mut self.values[top] {
@@ -361,31 +361,31 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn remember(&mut self, slot: u32) -> Step<()> {
+    fn remember(&mut self, slot: u32) -> PickleResult<()> {
         let &top = self.stack.last().ok_or("an empty stack")?;
         self.memo.insert(slot, top);
         Ok(())
     }
 
-    fn recall(&mut self, slot: u32) -> Step<()> {
+    fn recall(&mut self, slot: u32) -> PickleResult<()> {
         let index = self.memo.get(&slot).ok_or("a reference to nothing")?;
         self.stack.push(*index);
         Ok(())
     }
 
-    fn text(&mut self, length: u64) -> Step<()> {
+    fn text(&mut self, length: u64) -> PickleResult<()> {
         let bytes = self.take(length)?;
         let text = std::str::from_utf8(bytes).map_err(|_| "a text that is not UTF-8")?;
         self.push(Value::Text(text.to_string()))
     }
 
-    fn opaque(&mut self, length: u64) -> Step<()> {
+    fn opaque(&mut self, length: u64) -> PickleResult<()> {
         self.take(length)?;
         self.push(Value::Other)
     }
 
     /// An integer of any length; one that fits no i64 has no meaning here.
-    fn long(&mut self) -> Step<()> {
+    fn long(&mut self) -> PickleResult<()> {
         let length = self.byte()?;
         let bytes = self.take(length.into())?;
         let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
@@ -400,7 +400,7 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    fn line(&mut self) -> Step<String> {
+    fn line(&mut self) -> PickleResult<String> {
         let rest = &self.bytes[self.at..];
         let end = rest
             .iter()
@@ -410,22 +410,22 @@ impl<'a> Machine<'a> {
         Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
     }
 
-    fn byte(&mut self) -> Step<u8> {
+    fn byte(&mut self) -> PickleResult<u8> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> PickleResult<[u8; N]> {
         Ok(self
             .take(N as u64)?
             .try_into()
             .expect("as many as were taken"))
     }
 
-    fn skip(&mut self, n: u64) -> Step<()> {
+    fn skip(&mut self, n: u64) -> PickleResult<()> {
         self.take(n).map(|_| ())
     }
 
-    fn take(&mut self, n: u64) -> Step<&'a [u8]> {
+    fn take(&mut self, n: u64) -> PickleResult<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let n = usize::try_from(n).ok().filter(|&n| n <= rest.len());
         let n = n.ok_or("the end of the file where more was promised")?;

@@ -5,7 +5,7 @@ use crate::error::{Error, Problem};
 use crate::learner::{OptimizerConfig, load_model, tables};
 use crate::recipe::{Edges, ModelConfig, Policy, Recipe, SignalConfig};
 use crate::run::{TensorMap, require_finite};
-use crate::task::{Core, Decoder, Signal};
+use crate::task::{BriLlmState, BriLlmTask, Decoder};
 use brian::random;
 use brillm::BriLlm;
 use brillm::candidate::Competition;
@@ -161,7 +161,7 @@ impl Blueprint<'_> {
         graph: Graph,
         parameters: Parameters,
         device: &B::Device,
-    ) -> Signal<B> {
+    ) -> BriLlmTask<B> {
         let counts = self.counts.map(Arc::as_ref);
         let weights = Weights::new(config.prior, counts, &graph);
         let training = Competition::new(config.candidates, weights, config.flow.bias, counts);
@@ -174,7 +174,7 @@ impl Blueprint<'_> {
             OptimizerConfig::RowAdamw { mode, clip_row, .. } => (*mode, Some(*clip_row as f32)),
             OptimizerConfig::Adamw { .. } => (Mode::Exact, None),
         };
-        let core = Core {
+        let core = BriLlmState {
             optimizer: RowAdamW::new(&model, mode, self.recipe.optimizer.adamw(), clip),
             model,
             evaluation: training.evaluation(),
@@ -184,7 +184,7 @@ impl Blueprint<'_> {
             last_edge: config.last_edge,
             on_host: ON_THE_CPU.contains(&self.recipe.device.backend.as_str()),
         };
-        Signal::new(core, device)
+        BriLlmTask::new(core, device)
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     use crate::task::{Batch, RoutePlan, StepPlan};
 
     /// `brillm/tiny` over all pairs of six tokens.
-    fn graph(sets: &[&str]) -> Signal<B> {
+    fn graph(sets: &[&str]) -> BriLlmTask<B> {
         let tiny = BUNDLED
             .iter()
             .find(|one| (one.kind, one.size) == ("brillm", "tiny"))
@@ -285,7 +285,7 @@ mod tests {
     const TWO: [[u32; 4]; 2] = [[0, 1, 2, 5], [3, 4, 4, 0]];
 
     /// All numbers of a model.
-    fn weights(signal: &Signal<B>) -> Vec<f32> {
+    fn weights(signal: &BriLlmTask<B>) -> Vec<f32> {
         tables::lend(signal, |weights, _| {
             let each = weights.values().map(HostTensor::floats);
             each.flat_map(|values| values.to_vec()).collect()

@@ -16,9 +16,9 @@ use crate::learner::{
     TrainingLoader, ValidationLoader, tables,
 };
 use crate::metric;
-use crate::recipe::{Checked, Policy, Stage, Start};
-use crate::render::{Opening, Place, Render};
-use crate::run::checkpoint::{self, Snapshot, State};
+use crate::recipe::{Checked, Policy, Stage, StageStart};
+use crate::render::{Opening, Render, StagePlace};
+use crate::run::checkpoint::{self, CheckpointState, Snapshot};
 use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
 use crate::say::say;
 use crate::signal::Stop;
@@ -76,14 +76,17 @@ impl Ladder {
             (model, state) = self.train_stage(stage, ready, state)?;
             let passed = gate::check(stage, &state, &self.run)?;
             if let Some(passed) = passed.filter(|_| self.render.is_for_people()) {
-                say(&format!("{}: {passed}", Place::new(&self.recipe, index)));
+                say(&format!(
+                    "{}: {passed}",
+                    StagePlace::new(&self.recipe, index)
+                ));
             }
         }
         Ok(())
     }
 
     /// Says what begins: the sitting, if this is its first stage, and the stage.
-    fn introduce(&self, state: &State, parameters: u64, is_first: bool) {
+    fn introduce(&self, state: &CheckpointState, parameters: u64, is_first: bool) {
         if !self.render.is_for_people() {
             return;
         }
@@ -105,8 +108,8 @@ impl Ladder {
         &self,
         stage: &Stage,
         ready: Ready<B>,
-        state: State,
-    ) -> Result<(Option<Decoder<B>>, State), Error> {
+        state: CheckpointState,
+    ) -> Result<(Option<Decoder<B>>, CheckpointState), Error> {
         let recipe = &*self.recipe;
         let steps = self.steps(stage);
         let steps_left = steps.saturating_sub(state.stage_step);
@@ -122,7 +125,7 @@ impl Ladder {
             route,
         };
         let hooks = self.hooks::<B>(stage, &state)?;
-        let place = Place::new(recipe, state.stage_index);
+        let place = StagePlace::new(recipe, state.stage_index);
         let session = self.session(stage, state, ready.optimizer, hooks);
         let rounds = match session.settings.valid_every_steps {
             0 => 1,
@@ -151,7 +154,7 @@ impl Ladder {
     pub fn session<B: AutodiffBackend>(
         &self,
         stage: &Stage,
-        state: State,
+        state: CheckpointState,
         optimizer: GroupedAdamW<Decoder<B>, B>,
         hooks: Hooks<B, Decoder<B>>,
     ) -> Session<B, Decoder<B>> {
@@ -195,7 +198,7 @@ impl Ladder {
     fn hooks<B: AutodiffBackend>(
         &self,
         stage: &Stage,
-        state: &State,
+        state: &CheckpointState,
     ) -> Result<Hooks<B, Decoder<B>>, Error> {
         let watch = &self.recipe.watch;
         let mut hooks: Hooks<B, Decoder<B>> = vec![
@@ -215,7 +218,7 @@ impl Ladder {
         ];
         hooks.extend(
             self.render
-                .hook(Place::new(&self.recipe, state.stage_index)),
+                .hook(StagePlace::new(&self.recipe, state.stage_index)),
         );
         if watch.sample_every_steps > 0 {
             let sample = Sample::open(
@@ -261,8 +264,8 @@ impl Ladder {
         let blueprint = self.blueprint();
         let policy = &stage.policy;
         let model = match (&stage.start, carried) {
-            (Start::Previous, Some(carried)) => blueprint.adapt(policy, carried),
-            (Start::Run { path }, _) => {
+            (StageStart::Previous, Some(carried)) => blueprint.adapt(policy, carried),
+            (StageStart::Run { path }, _) => {
                 let carried = self.of_run(path, stage, device)?;
                 blueprint.adapt(policy, carried)
             }
@@ -324,8 +327,8 @@ struct Ready<B: AutodiffBackend> {
     optimizer: GroupedAdamW<Decoder<B>, B>,
 }
 
-fn next_stage(state: State, index: usize, stage: &Stage) -> State {
-    State {
+fn next_stage(state: CheckpointState, index: usize, stage: &Stage) -> CheckpointState {
+    CheckpointState {
         stage_index: index,
         stage: stage.name.clone(),
         stage_step: 0,
@@ -349,7 +352,7 @@ mod tests {
             .find(|one| (one.kind, one.size) == ("brian", "tiny"))
             .unwrap();
         let recipe = from_text("r.toml", tiny.text.to_string(), &[]).unwrap();
-        let before = State {
+        let before = CheckpointState {
             stage: "baseline".to_string(),
             step: 150,
             stage_step: 150,
@@ -363,9 +366,9 @@ mod tests {
             stage_valid: [("valid/loss/lm".to_string(), 3.0)].into(),
             optimizer_times: [("norm".to_string(), 150)].into(),
             hooks: [("metrics_log".to_string(), 7.into())].into(),
-            ..State::default()
+            ..CheckpointState::default()
         };
-        let expected = State {
+        let expected = CheckpointState {
             stage_index: 1,
             stage: "fixed".to_string(),
             stage_step: 0,

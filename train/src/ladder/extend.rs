@@ -3,19 +3,19 @@
 use crate::error::{Error, Problem};
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::{Recipe, Stage};
-use crate::run::checkpoint::State;
+use crate::run::checkpoint::CheckpointState;
 use crate::run::{Extension, MOST_STEPS};
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestedLength {
     /// The stage's name.
     pub stage: String,
     /// Its steps then, those done included.
     pub steps: u64,
 }
 
-impl Asked {
+impl RequestedLength {
     /// Reads `STAGE=STEPS`.
     ///
     /// # Errors
@@ -51,9 +51,9 @@ pub fn ends(stage: &Stage, extensions: &[Extension]) -> Vec<u64> {
 /// `Config` with the reason why the run cannot go on so.
 pub fn extension(
     recipe: &Recipe,
-    state: &State,
+    state: &CheckpointState,
     known: &[Extension],
-    asked: &Asked,
+    asked: &RequestedLength,
 ) -> Result<Option<Extension>, Error> {
     let names: Vec<&str> = recipe
         .stage
@@ -131,14 +131,14 @@ mod tests {
         let mut bundled = BUNDLED.iter();
         let tiny = bundled.find(|recipe| (recipe.kind, recipe.size) == ("brian", "tiny"));
         let recipe = from_text("r.toml", tiny.unwrap().text.to_string(), &[]).unwrap();
-        let state = State {
+        let state = CheckpointState {
             stage_index,
             stage_step,
-            ..State::default()
+            ..CheckpointState::default()
         };
         let known = [Extension::new("fixed", 150, 200, 1e-4)];
         let known = if stage_step > 150 { &known[..] } else { &[] };
-        let asked = Asked::read(asked).map_err(|error| error.to_string())?;
+        let asked = RequestedLength::read(asked).map_err(|error| error.to_string())?;
         extension(&recipe, &state, known, &asked).map_err(|error| error.to_string())
     }
 
@@ -202,12 +202,12 @@ mod tests {
         let floor = |floor: &str| {
             let sets = [format!("stage.fixed.learning_rate.floor={floor}")];
             let recipe = from_text("r.toml", found.text.to_string(), &sets).unwrap();
-            let state = State {
+            let state = CheckpointState {
                 stage_index: 1,
                 stage_step: 150,
-                ..State::default()
+                ..CheckpointState::default()
             };
-            let asked = Asked::read(" fixed = 160 ").unwrap();
+            let asked = RequestedLength::read(" fixed = 160 ").unwrap();
             extension(&recipe, &state, &[], &asked)
         };
         // The last step of the schedule is at the floor.
@@ -218,9 +218,11 @@ mod tests {
                 .to_string()
                 .contains("a learning rate of 0")
         );
-        assert!(Asked::read("fixed=0").is_err() && Asked::read("fixed=1").is_ok());
+        assert!(
+            RequestedLength::read("fixed=0").is_err() && RequestedLength::read("fixed=1").is_ok()
+        );
         let most = format!("fixed={MOST_STEPS}");
-        assert_eq!(Asked::read(&most).unwrap().steps, MOST_STEPS);
-        assert!(Asked::read(&format!("fixed={}", MOST_STEPS + 1)).is_err());
+        assert_eq!(RequestedLength::read(&most).unwrap().steps, MOST_STEPS);
+        assert!(RequestedLength::read(&format!("fixed={}", MOST_STEPS + 1)).is_err());
     }
 }

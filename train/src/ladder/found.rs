@@ -5,7 +5,7 @@
 
 use crate::data::{DifficultySource, Manifest, list_of};
 use crate::error::{Error, Problem};
-use crate::recipe::{Checked, ModelConfig, Start};
+use crate::recipe::{Checked, ModelConfig, StageStart};
 use crate::run::{InputRecord, RunDirectory, RunInfo, file_sha256};
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,7 +59,7 @@ pub fn find_inputs(
         found.push((path.to_path_buf(), search.small(path, "", &run.bigrams())));
     }
     for stage in &recipe.stage {
-        if let Start::Run { path } = &stage.start {
+        if let StageStart::Run { path } = &stage.start {
             let mut candidates = search.candidates(path);
             let there = candidates.find(|path| path.join("run.json").is_file());
             found.push((path.clone(), there));

@@ -3,13 +3,17 @@
 use crate::error::Error;
 use crate::recipe::Stage;
 use crate::run::RunDirectory;
-use crate::run::checkpoint::State;
+use crate::run::checkpoint::CheckpointState;
 
 /// Opens, with what is to be said of it, or stays shut.
 ///
 /// # Errors
 /// `Refused` with the number and how to go on if it stays shut, also if there is no such number.
-pub fn check(stage: &Stage, state: &State, run: &RunDirectory) -> Result<Option<String>, Error> {
+pub fn check(
+    stage: &Stage,
+    state: &CheckpointState,
+    run: &RunDirectory,
+) -> Result<Option<String>, Error> {
     let Some(gate) = &stage.gate else {
         return Ok(None);
     };
@@ -75,10 +79,10 @@ mod tests {
             }),
             ..recipe.stage[0].clone()
         };
-        let state = |loss: f64| State {
+        let state = |loss: f64| CheckpointState {
             stage_step: 150,
             stage_valid: [("valid/loss/lm".to_string(), loss)].into(),
-            ..State::default()
+            ..CheckpointState::default()
         };
         let passed = check(&stage, &state(4.5), &run).unwrap();
         let text = "gate passed: valid/loss/lm is 4.500000, bound at most 4.5";
@@ -115,9 +119,9 @@ mod tests {
             let mut valid: std::collections::BTreeMap<_, _> =
                 [("valid/other".to_string(), 0.5)].into();
             valid.extend(value.map(|value| ("valid/m".to_string(), value)));
-            let state = State {
+            let state = CheckpointState {
                 stage_valid: valid,
-                ..State::default()
+                ..CheckpointState::default()
             };
             check(&stage, &state, &run)
         };
@@ -142,6 +146,9 @@ mod tests {
             gate: None,
             ..recipe.stage[0].clone()
         };
-        assert_eq!(check(&stage, &State::default(), &run).unwrap(), None);
+        assert_eq!(
+            check(&stage, &CheckpointState::default(), &run).unwrap(),
+            None
+        );
     }
 }

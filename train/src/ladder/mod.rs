@@ -13,7 +13,7 @@ mod survey;
 
 pub use build::{Blueprint, load_into};
 pub use climb::Ladder;
-pub use extend::Asked;
+pub use extend::RequestedLength;
 pub use found::find_inputs;
 pub use inputs::{Inputs, counts, new_inputs};
 pub use memory::{Checkpoints, Needs};

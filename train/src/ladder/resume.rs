@@ -1,12 +1,12 @@
 //! Where a climb goes on, and whether what it needs is still what it was.
 
 use super::Ladder;
-use super::extend::{self, Asked};
+use super::extend::{self, RequestedLength};
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::recipe::{Recipe, Stage};
 use crate::run::Extension;
-use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+use crate::run::checkpoint::{self, CheckpointState, STATE_FORMAT, Snapshot};
 use crate::say::note;
 use crate::text::shortened;
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::path::Path;
 pub fn check_position(
     recipe: &Recipe,
     extensions: &[Extension],
-    state: &State,
+    state: &CheckpointState,
     checkpoint: &Path,
 ) -> Result<(), Error> {
     let steps = |stage: &Stage| {
@@ -78,7 +78,7 @@ pub fn check_position(
 /// Where a climb begins: on the ground, or at a checkpoint.
 pub struct Position {
     /// The counters there.
-    pub(super) state: State,
+    pub(super) state: CheckpointState,
     /// The checkpoint's content.
     pub(super) resumed: Option<Snapshot>,
 }
@@ -90,7 +90,7 @@ impl Ladder {
     /// # Errors
     /// `Invalid` if no checkpoint verifies, or data or tokenizer have changed since; `Config` if the recipe has, or if the
     /// run cannot go on so.
-    pub fn find_start(&mut self, longer: Option<&Asked>) -> Result<Position, Error> {
+    pub fn find_start(&mut self, longer: Option<&RequestedLength>) -> Result<Position, Error> {
         let Some(loaded) = checkpoint::latest(&self.run)? else {
             if longer.is_some() {
                 let problem = Problem::new(self.run.path(), "", "no checkpoint", "at least one");
@@ -146,13 +146,13 @@ impl Ladder {
     }
 
     /// Whether nothing is left to do but to ask the last stage's gate.
-    fn is_over(&self, state: &State) -> bool {
+    fn is_over(&self, state: &CheckpointState) -> bool {
         let last = state.stage_index + 1 == self.recipe.stage.len();
         last && state.stage_step == self.steps(&self.recipe.stage[state.stage_index])
     }
 
     /// Lets the stage of the checkpoint go on after its end, and writes that down.
-    fn extend(&mut self, state: &State, asked: &Asked) -> Result<(), Error> {
+    fn extend(&mut self, state: &CheckpointState, asked: &RequestedLength) -> Result<(), Error> {
         let Some(extension) = extend::extension(&self.recipe, state, &self.extensions, asked)?
         else {
             note("this extension is recorded already; the run goes on with it");
@@ -169,8 +169,8 @@ impl Ladder {
     }
 
     /// The state of a run that has done nothing yet.
-    fn first_state(&self) -> State {
-        State {
+    fn first_state(&self) -> CheckpointState {
+        CheckpointState {
             format: STATE_FORMAT,
             stage: self.recipe.stage[0].name.clone(),
             recipe_sha256: self.recipe.sha256(),
@@ -179,12 +179,12 @@ impl Ladder {
             nerve_version: env!("CARGO_PKG_VERSION").to_string(),
             backend: self.recipe.device.backend.clone(),
             threads: device::threads(),
-            ..State::default()
+            ..CheckpointState::default()
         }
     }
 
     /// A resume is exact only with the recipe, the data and the tokenizer it was saved with.
-    fn check_unchanged(&self, state: &State) -> Result<State, Error> {
+    fn check_unchanged(&self, state: &CheckpointState) -> Result<CheckpointState, Error> {
         let now = self.first_state();
         let changed = |file: &Path, advice: &str| {
             let problem = Problem::new(
@@ -218,7 +218,7 @@ impl Ladder {
                 now.threads, state.threads
             ));
         }
-        Ok(State {
+        Ok(CheckpointState {
             threads: now.threads,
             ..state.clone()
         })
@@ -234,14 +234,14 @@ mod tests {
 
     /// `brian/tiny` with two stages of 150 steps, two micro-batches a step of 8 windows of 64 tokens; at step 100 of the
     /// second stage, which goes on to step 200.
-    fn complaint(change: impl Fn(&mut State)) -> String {
+    fn complaint(change: impl Fn(&mut CheckpointState)) -> String {
         let found = BUNDLED
             .iter()
             .find(|one| (one.kind, one.size) == ("brian", "tiny"))
             .unwrap();
         let sets = ["batch.accumulate=2".to_string()];
         let recipe = from_text("r.toml", found.text.to_string(), &sets).unwrap();
-        let mut state = State {
+        let mut state = CheckpointState {
             stage_index: 1,
             stage: "fixed".to_string(),
             stage_step: 100,
@@ -252,7 +252,7 @@ mod tests {
                 step: 250,
                 value: 1.0,
             }),
-            ..State::default()
+            ..CheckpointState::default()
         };
         change(&mut state);
         let longer = [Extension::new("fixed", 150, 200, 1e-4)];
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_counters_of_a_checkpoint_are_a_place_in_its_recipe_or_the_first_that_is_not_is_named() {
-        type Change = fn(&mut State);
+        type Change = fn(&mut CheckpointState);
         let allowed: [Change; 6] = [
             |_| (),
             |state| state.stage_step = 200,

@@ -5,7 +5,7 @@ use crate::data::Tokenizer;
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::learner::check_split;
-use crate::recipe::{Checked, Start};
+use crate::recipe::{Checked, StageStart};
 use crate::run::{RunDirectory, System, checkpoint};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -73,7 +73,7 @@ fn starts(recipe: &Checked) -> Vec<Error> {
     let tokenizer = Tokenizer::load(&recipe.tokenizer.file).ok();
     let own = tokenizer.map(|tokenizer| tokenizer.sha256());
     for stage in &recipe.stage {
-        let Start::Run { path } = &stage.start else {
+        let StageStart::Run { path } = &stage.start else {
             continue;
         };
         let newest = RunDirectory::open(path).and_then(|run| Ok((checkpoint::glance(&run)?, run)));

@@ -13,7 +13,7 @@ use super::strategy::Trainable;
 use super::weights::store_model;
 use crate::error::Error;
 use crate::run::RunDirectory;
-use crate::run::checkpoint::{self, Best, Snapshot, State};
+use crate::run::checkpoint::{self, Best, CheckpointState, Snapshot};
 use crate::signal::Stop;
 use crate::task::{Batch, Measured, RoutePlan, StepPlan};
 use burn::data::dataloader::DataLoader;
@@ -64,7 +64,7 @@ pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
     /// What signals have asked for.
     pub stop: Stop,
     /// Counters; at a resume those of the checkpoint.
-    pub state: State,
+    pub state: CheckpointState,
     /// What is trained; the learner brings it. Moved out and back by every step, so that it never has two owners.
     pub model: Option<M>,
     /// AdamW and its moments.

@@ -6,7 +6,7 @@ use super::session::{MODEL, Session};
 use super::tables;
 use crate::error::Error;
 use crate::run::TensorMap;
-use crate::run::checkpoint::State;
+use crate::run::checkpoint::CheckpointState;
 use crate::task::{Batch, Decoder, Learnt, Measured};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -64,7 +64,7 @@ pub struct Outcome<M> {
     /// The trained model.
     pub model: M,
     /// The state at the last step, or why there is none.
-    pub state: Result<State, Error>,
+    pub state: Result<CheckpointState, Error>,
 }
 
 /// The strategy that trains one stage. burn-train calls it through `&self`, so what changes lies behind a mutex.

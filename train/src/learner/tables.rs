@@ -3,7 +3,7 @@
 use super::optimizer::moments;
 use crate::error::Problem;
 use crate::run::{HostTensor, TensorMap, Values};
-use crate::task::{Core, Signal};
+use crate::task::{BriLlmState, BriLlmTask};
 use brillm::table::Table;
 use brillm::{BriLlm, Parameters};
 use burn::tensor::backend::Backend;
@@ -33,9 +33,12 @@ impl Lent {
 }
 
 /// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory.
-pub fn lend<B: Backend, T>(signal: &Signal<B>, to: impl FnOnce(TensorMap, TensorMap) -> T) -> T {
+pub fn lend<B: Backend, T>(
+    signal: &BriLlmTask<B>,
+    to: impl FnOnce(TensorMap, TensorMap) -> T,
+) -> T {
     let mut core = signal.write();
-    let Core {
+    let BriLlmState {
         model, optimizer, ..
     } = &mut *core;
     optimizer.catch_up(model);
@@ -137,12 +140,12 @@ fn shapes_of(model: &BriLlm) -> BTreeMap<String, Vec<usize>> {
 }
 
 /// Shapes of the parameters, by name.
-pub fn shapes<B: Backend>(signal: &Signal<B>) -> BTreeMap<String, Vec<usize>> {
+pub fn shapes<B: Backend>(signal: &BriLlmTask<B>) -> BTreeMap<String, Vec<usize>> {
     shapes_of(&signal.read().model)
 }
 
 /// Takes over parameters; the caller has checked their shapes.
-pub fn set_parameters<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) {
+pub fn set_parameters<B: Backend>(signal: &BriLlmTask<B>, mut tensors: TensorMap) {
     let mut take = |name: &str| {
         let tensor = tensors.remove(name);
         tensor.map_or_else(Table::default, |tensor| {
@@ -152,7 +155,7 @@ pub fn set_parameters<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) {
     let edges = take("edges");
     let mut list = |name: &str| list_of(take(name));
     let mut core = signal.write();
-    let Core {
+    let BriLlmState {
         model, optimizer, ..
     } = &mut *core;
     optimizer.leave_device(model);
@@ -169,12 +172,12 @@ pub fn set_parameters<B: Backend>(signal: &Signal<B>, mut tensors: TensorMap) {
 /// # Errors
 /// The first tensor that is missing, superfluous, of another shape or out of range, naming `file`.
 pub fn set_moments<B: Backend>(
-    signal: &Signal<B>,
+    signal: &BriLlmTask<B>,
     mut tensors: TensorMap,
     file: &Path,
 ) -> Result<(), Problem> {
     let mut core = signal.write();
-    let Core {
+    let BriLlmState {
         model, optimizer, ..
     } = &mut *core;
     check_moments(model, &tensors, file)?;
@@ -271,7 +274,7 @@ mod tests {
         from_text("r.toml", text, &sets.map(str::to_string)).unwrap()
     }
 
-    fn signal(recipe: &Checked, fresh: bool) -> Signal<B> {
+    fn signal(recipe: &Checked, fresh: bool) -> BriLlmTask<B> {
         let blueprint = Blueprint {
             recipe,
             vocabulary: 4,
@@ -308,7 +311,7 @@ mod tests {
         }]
     }
 
-    fn learnt(recipe: &Checked) -> Signal<B> {
+    fn learnt(recipe: &Checked) -> BriLlmTask<B> {
         let signal = signal(recipe, true);
         for tokens in [[0, 1, 2, 1], [1, 1, 0, 3], [0, 1, 2, 2]] {
             signal.learn(&path(tokens), 0.1);
@@ -317,7 +320,7 @@ mod tests {
     }
 
     /// Copies of what is lent.
-    fn lent(signal: &Signal<B>) -> [TensorMap; 2] {
+    fn lent(signal: &BriLlmTask<B>) -> [TensorMap; 2] {
         let copy = |tensors: TensorMap| -> TensorMap {
             let copied = tensors.iter().map(|(name, tensor)| {
                 let of = Values::clone(&tensor.values);

@@ -1,6 +1,6 @@
 //! Where the files of a run's recipe lie by now. The text stays as it was written, and with it its hash.
 
-use super::{Edges, ModelConfig, Recipe, Start};
+use super::{Edges, ModelConfig, Recipe, StageStart};
 use crate::data::DifficultySource;
 use crate::error::{Error, Problem};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ fn each_path(recipe: &mut Recipe, mut change: impl FnMut(&mut PathBuf)) {
         change(counts);
     }
     for stage in &mut recipe.stage {
-        if let Start::Run { path } = &mut stage.start {
+        if let StageStart::Run { path } = &mut stage.start {
             change(path);
         }
     }

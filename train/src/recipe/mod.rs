@@ -4,6 +4,7 @@
 //! `Option`. `load` turns text into a [`Checked`] recipe or into the list of everything that is wrong with it:
 //! text → `set` → [`source`] and [`tree`] → `deserialize` → [`check`].
 
+mod brillm_model;
 pub mod bundled;
 pub mod check;
 mod choice;
@@ -18,7 +19,6 @@ pub mod path;
 mod placeholder;
 pub mod report;
 mod set;
-mod signal;
 pub mod source;
 pub mod stage;
 pub mod sweep;
@@ -27,10 +27,10 @@ pub mod tree;
 #[cfg(test)]
 mod messages;
 
+pub use brillm_model::{Edges, SignalConfig};
 pub use check::remarks;
 pub use load::{Checked, load, load_run};
-pub use signal::{Edges, SignalConfig};
-pub use stage::{Freeze, Gate, Policy, Stage, Start, Walk};
+pub use stage::{Freeze, Gate, Policy, Stage, StageStart, Walk};
 
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;

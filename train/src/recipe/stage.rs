@@ -18,7 +18,7 @@ pub struct Stage {
     /// Optimizer steps.
     pub steps: u64,
     /// Which weights it starts with.
-    pub start: Start,
+    pub start: StageStart,
     /// Who leads the walks through the pool.
     pub policy: Policy,
     /// Step → learning rate.
@@ -34,7 +34,7 @@ pub struct Stage {
 /// The weights a stage starts with. The optimizer always starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum StageStart {
     /// Drawn from the run's seed.
     Fresh,
     /// Those at the end of the stage before.
@@ -66,7 +66,7 @@ pub enum Policy {
         /// How the router chooses.
         select: Select,
         /// Who leads when: rows in the order of their ends; the last one ends with the stage.
-        schedule: Vec<Row>,
+        schedule: Vec<MixRow>,
     },
     /// The router alone.
     Router {
@@ -77,7 +77,7 @@ pub enum Policy {
 
 /// A part of a schedule. Exactly one of `until_step` and `until_share` is written.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Row {
+pub struct MixRow {
     /// The first step of the stage, from 0, to which it does not apply.
     pub until_step: Option<u64>,
     /// The same as a share of the stage: 1.0 is its end.
@@ -88,7 +88,7 @@ pub struct Row {
     pub imitation: f64,
 }
 
-impl Row {
+impl MixRow {
     /// The first step to which it does not apply, in a stage of `stage_steps` steps.
     pub fn until(&self, stage_steps: u64) -> u64 {
         in_steps(self.until_step, self.until_share, stage_steps)

@@ -73,13 +73,13 @@ pub struct Sweep {
     /// Numbers of the last validation that are put side by side: `valid/loss/lm`.
     pub compare: Vec<String>,
     /// The variants.
-    pub row: Vec<Row>,
+    pub row: Vec<SweepRow>,
 }
 
 /// One variant.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct SweepRow {
     /// What its runs are called.
     pub name: String,
     /// Another recipe than the sweep's.
@@ -208,7 +208,7 @@ impl Sweep {
         }
     }
 
-    fn variant(&self, name: &str, row: &Row, seed: u64) -> Result<Variant, Error> {
+    fn variant(&self, name: &str, row: &SweepRow, seed: u64) -> Result<Variant, Error> {
         let value = |value: &toml::Value| value.to_string().replace("{seed}", &seed.to_string());
         let mut sets: Vec<String> = row
             .set
@@ -257,7 +257,7 @@ impl Sweep {
 }
 
 /// Says of which row's recipe a problem is.
-fn in_row(mut problem: Problem, row: &Row) -> Problem {
+fn in_row(mut problem: Problem, row: &SweepRow) -> Problem {
     problem.place = match problem.place.is_empty() {
         true => format!("row {}", row.name),
         false => format!("row {}: {}", row.name, problem.place),

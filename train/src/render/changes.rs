@@ -1,12 +1,12 @@
 //! Why the loss of a stage begins elsewhere than that of the stage before ended.
 
-use crate::recipe::{Policy, Stage, Start};
+use crate::recipe::{Policy, Stage, StageStart};
 use brian::route::policy::Teacher;
 
 /// A sentence for everything that changes what the loss is measured on.
 pub fn changes(before: &Stage, now: &Stage) -> Vec<String> {
     let mut found = Vec::new();
-    if now.start == Start::Fresh {
+    if now.start == StageStart::Fresh {
         found
             .push("the weights are drawn anew, so the loss starts as at the beginning".to_string());
     }

@@ -3,7 +3,7 @@
 //! It opens with the first number: before, it has nothing to plot, and its arrow keys would look for it in vain. What a step
 //! did not measure, a metric gives as its last value, or as a number that is none; the latter is kept from the screen.
 
-use super::Place;
+use super::StagePlace;
 use crate::say::note;
 use burn::data::dataloader::Progress;
 use burn::train::Interrupter;
@@ -31,7 +31,7 @@ pub fn is_end_by_key(panic: &PanicHookInfo<'_>) -> bool {
 
 /// Burn's dashboard for one stage.
 pub struct Dashboard {
-    place: Place,
+    place: StagePlace,
     interrupter: Interrupter,
     definitions: Vec<MetricDefinition>,
     open: Option<TuiMetricsRendererWrapper>,
@@ -39,7 +39,7 @@ pub struct Dashboard {
 
 impl Dashboard {
     /// Not on the screen yet.
-    pub fn new(place: Place, interrupter: Interrupter) -> Self {
+    pub fn new(place: StagePlace, interrupter: Interrupter) -> Self {
         Self {
             place,
             interrupter,
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_stage_stands_first() {
-        let place = Place {
+        let place = StagePlace {
             stage: "fixed".to_string(),
             number: 2,
             of: 5,

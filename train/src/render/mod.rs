@@ -41,7 +41,7 @@ pub enum Render {
 
 /// A stage's name and its place in the ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StagePlace {
     /// Its name.
     pub stage: String,
     /// Which it is, from 1.
@@ -50,7 +50,7 @@ pub struct Place {
     pub of: usize,
 }
 
-impl Place {
+impl StagePlace {
     /// That of the stage with an index, from 0.
     pub fn new(recipe: &Recipe, index: usize) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for StagePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.shown_name();
         write!(f, "stage {} of {} {name}", self.number, self.of)
@@ -101,7 +101,7 @@ impl Render {
     pub fn attach<B: AutodiffBackend, M: Trainable<B>>(
         self,
         training: SupervisedTraining<Components<B, M>>,
-        place: Place,
+        place: StagePlace,
         interrupter: Interrupter,
     ) -> SupervisedTraining<Components<B, M>> {
         match self {
@@ -111,7 +111,7 @@ impl Render {
     }
 
     /// What says lines about a stage; it stands behind the hooks that add numbers.
-    pub fn hook<B: AutodiffBackend, M>(self, place: Place) -> Option<Box<dyn Hook<B, M>>> {
+    pub fn hook<B: AutodiffBackend, M>(self, place: StagePlace) -> Option<Box<dyn Hook<B, M>>> {
         match self {
             Self::Plain => Some(Box::new(PlainLines::new(place))),
             Self::Json => Some(Box::new(JsonLines)),

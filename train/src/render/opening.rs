@@ -1,8 +1,8 @@
 //! What is said before the first step, of a run and of each of its stages: what learns, from what, where it is kept.
 
-use super::Place;
+use super::StagePlace;
 use super::changes::changes;
-use crate::recipe::{ModelConfig, Policy, Recipe, Stage, Start};
+use crate::recipe::{ModelConfig, Policy, Recipe, Stage, StageStart};
 use brian::route::policy::Teacher;
 use std::path::Path;
 
@@ -74,7 +74,7 @@ impl Opening<'_> {
     /// stage before ended.
     pub fn stage_lines(&self) -> Vec<String> {
         let stage = self.stage();
-        let place = Place::new(self.recipe, self.stage_index);
+        let place = StagePlace::new(self.recipe, self.stage_index);
         let mut parts = vec![match self.stage_step {
             0 => format!("{} steps", stage.steps),
             done => format!("goes on after {done} of {} steps", stage.steps),
@@ -146,11 +146,11 @@ pub(super) fn name(teacher: &Teacher) -> &'static str {
     }
 }
 
-fn weights(start: &Start) -> String {
+fn weights(start: &StageStart) -> String {
     match start {
-        Start::Fresh => "fresh weights".to_string(),
-        Start::Previous => "weights of the stage before".to_string(),
-        Start::Run { path } => format!("weights of {}", path.display()),
+        StageStart::Fresh => "fresh weights".to_string(),
+        StageStart::Previous => "weights of the stage before".to_string(),
+        StageStart::Run { path } => format!("weights of {}", path.display()),
     }
 }
 

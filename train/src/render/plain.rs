@@ -1,6 +1,6 @@
 //! Progress as lines on stderr for people, without a terminal and without escape codes.
 
-use super::Place;
+use super::StagePlace;
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
 use crate::say::say;
@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// A line every few seconds.
 pub struct PlainLines {
-    place: Place,
+    place: StagePlace,
     started: Instant,
     first_step: Option<u64>,
     last_line: Option<Instant>,
@@ -26,7 +26,7 @@ pub struct PlainLines {
 
 impl PlainLines {
     /// The lines of one stage.
-    pub fn new(place: Place) -> Self {
+    pub fn new(place: StagePlace) -> Self {
         Self {
             place,
             started: Instant::now(),
@@ -159,7 +159,7 @@ mod tests {
     use brian::route::policy::{Select, Teacher};
 
     fn lines() -> PlainLines {
-        PlainLines::new(Place {
+        PlainLines::new(StagePlace {
             stage: "scheduled".to_string(),
             number: 4,
             of: 5,

@@ -47,7 +47,7 @@ pub fn find(argument: &str, root: &Path) -> Result<RunDirectory, Error> {
 
 /// The runs under a root.
 #[derive(Debug)]
-pub struct Runs {
+pub struct FoundRuns {
     /// Those whose `run.json` can be read, newest first.
     pub found: Vec<(RunDirectory, RunInfo)>,
     /// What is wrong with the others: lines for stderr.
@@ -58,7 +58,7 @@ pub struct Runs {
 ///
 /// # Errors
 /// `Invalid` if the root does not exist, `Resource` if it cannot be listed.
-pub fn list_runs(root: &Path) -> Result<Runs, Error> {
+pub fn list_runs(root: &Path) -> Result<FoundRuns, Error> {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for path in directories(root)? {
         let Ok(run) = RunDirectory::open(&path) else {
@@ -73,7 +73,7 @@ pub fn list_runs(root: &Path) -> Result<Runs, Error> {
         let by_time = right.created_s.total_cmp(&left.created_s);
         by_time.then_with(|| right.id.cmp(&left.id))
     });
-    Ok(Runs { found, problems })
+    Ok(FoundRuns { found, problems })
 }
 
 fn steps_back(argument: &str) -> Option<usize> {

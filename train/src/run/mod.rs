@@ -1,4 +1,4 @@
-//! Runs on disk: the directory a training leaves behind, its lock and its checkpoints.
+//! FoundRuns on disk: the directory a training leaves behind, its lock and its checkpoints.
 //!
 //! ```text
 //! runs/tiny/
@@ -16,7 +16,7 @@
 //!     step-00001200/               complete: it was renamed into place
 //!       model-00001-of-00001.safetensors   shards of at most 1 GiB, dtype F32
 //!       optim-00001-of-00001.safetensors
-//!       state.json                 counters, schedule position, hook state, hashes: see `checkpoint::State`
+//!       state.json                 counters, schedule position, hook state, hashes: see `checkpoint::CheckpointState`
 //!       manifest.json              written last: size, SHA-256 and tensors of every file
 //!     step-00001300.tmp-…/         being written, or left by a killed process; removed at the next start
 //!     step-00001100.corrupt-…/     did not verify when the run came by again; kept for the reader
@@ -43,7 +43,7 @@ pub use append::AppendLog;
 pub use directory::RunDirectory;
 pub use disk::{Disk, System};
 pub use extension::{Extension, MOST_STEPS};
-pub use find::{Runs, find, list_runs};
+pub use find::{FoundRuns, find, list_runs};
 pub use info::{RunInfo, StartedFrom, Status};
 pub use inputs::{InputFile, InputRecord, NewInputs, file_sha256};
 pub use lock::Lock;

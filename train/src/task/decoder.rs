@@ -1,6 +1,6 @@
 //! A language model of either kind, as burn-train's learner wants it.
 
-use super::{Batch, Continuation, Drawn, Learnt, Measured, Signal, StopReason};
+use super::{Batch, BriLlmTask, Continuation, Drawn, Learnt, Measured, StopReason};
 use crate::data::HostBatch;
 use crate::device::Dtype;
 use brian::generate::{Next, NotFinite, generate};
@@ -28,7 +28,7 @@ pub enum Decoder<B: Backend> {
     /// A pool of blocks and a path through it.
     Brian(Brian<B>),
     /// A graph that signals flow through.
-    BriLlm(Signal<B>),
+    BriLlm(BriLlmTask<B>),
 }
 
 impl<B: Backend> Decoder<B> {
@@ -49,7 +49,7 @@ impl<B: Backend> Decoder<B> {
                 (logits, Some(trace))
             }
             Self::BriLlm(_) => {
-                unreachable!("a graph has no logits for all positions; see `Signal`")
+                unreachable!("a graph has no logits for all positions; see `BriLlmTask`")
             }
         }
     }
@@ -59,7 +59,7 @@ impl<B: Backend> Decoder<B> {
         match self {
             Self::Baseline(model) => Decoding::baseline(model),
             Self::Brian(model) => Decoding::brian(model, rules, SequenceInfo::default()),
-            Self::BriLlm(_) => unreachable!("a graph decodes by itself; see `Signal`"),
+            Self::BriLlm(_) => unreachable!("a graph decodes by itself; see `BriLlmTask`"),
         }
     }
 
@@ -179,7 +179,7 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    fn pass(&self, batch: &Batch) -> Pass<B> {
+    fn pass(&self, batch: &Batch) -> DecoderPass<B> {
         let device = self.device();
         let route = &batch.plan.route;
         let computing = self.with_matmul_dtype(route.products);
@@ -193,7 +193,7 @@ impl<B: Backend> Decoder<B> {
             }
             _ => Vec::new(),
         };
-        Pass {
+        DecoderPass {
             nats: nats * batch.counted(&device),
             terms,
             trace,
@@ -202,14 +202,14 @@ impl<B: Backend> Decoder<B> {
 }
 
 /// What a pass gives.
-struct Pass<B: Backend> {
+struct DecoderPass<B: Backend> {
     /// `−ln p(target)`, 0 where nothing counts, `[batch, seq]`.
     nats: Tensor<B, 2>,
     terms: Vec<Term<B>>,
     trace: Option<Trace<B>>,
 }
 
-impl<B: Backend> Pass<B> {
+impl<B: Backend> DecoderPass<B> {
     /// Puts the sums on the host.
     fn measure(&self, batch: &Batch) -> Measured {
         let number = |tensor: &Tensor<B, 1>| tensor.clone().into_data().iter::<f64>().sum::<f64>();

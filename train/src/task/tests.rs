@@ -13,7 +13,7 @@ use brian::{parameter, random};
 use brillm::candidate::{Candidates, Competition, LastEdge};
 use brillm::compat::NATIVE;
 use brillm::counts::PairCounts;
-use brillm::generate::{Decoding, Positions, State, Temperature, draw};
+use brillm::generate::{Decoding, Positions, SignalState, Temperature, draw};
 use brillm::graph::BackOff;
 use brillm::model::{BackOffRows, BriLlm, BriLlmConfig};
 use brillm::prior::Weights;
@@ -363,7 +363,7 @@ fn a_text_goes_on_as_whole_passes_over_what_is_seen_say() {
 #[test]
 fn whoever_wants_no_more_tokens_gets_none() {
     fn check<B: AutodiffBackend>(device: &B::Device) {
-        let graph = Decoder::BriLlm(Signal::new(
+        let graph = Decoder::BriLlm(BriLlmTask::new(
             core(Candidates::All, LastEdge::Trained),
             device,
         ));
@@ -387,7 +387,7 @@ fn whoever_wants_no_more_tokens_gets_none() {
 }
 
 /// A graph of seven tokens whose pairs were seen once, eleven times and often.
-fn core(candidates: Candidates, last_edge: LastEdge) -> Core {
+fn core(candidates: Candidates, last_edge: LastEdge) -> BriLlmState {
     let mut seen = vec![vec![1, 2]; 150];
     seen.extend(vec![vec![2, 3]; 11]);
     seen.extend([vec![3, 1, 6], vec![4, 0, 5, 5], vec![0, 6, 2]]);
@@ -413,7 +413,7 @@ fn core(candidates: Candidates, last_edge: LastEdge) -> Core {
         weight_decay: 0.1,
     };
     let training = Competition::new(candidates, Weights::One, NATIVE.bias, Some(&counts));
-    Core {
+    BriLlmState {
         optimizer: RowAdamW::new(&model, Mode::Exact, adamw, None),
         model,
         evaluation: training.evaluation(),
@@ -426,10 +426,10 @@ fn core(candidates: Candidates, last_edge: LastEdge) -> Core {
 }
 
 /// `−ln p` of every place, by following each row token by token with all of the vocabulary as candidates.
-fn followed(core: &Core, host: &HostBatch) -> Vec<f64> {
+fn followed(core: &BriLlmState, host: &HostBatch) -> Vec<f64> {
     let mut nats = vec![0.0; host.valid.len()];
     for row in 0..host.batch {
-        let mut state = State::start(&core.model, host.inputs[row * host.seq]);
+        let mut state = SignalState::start(&core.model, host.inputs[row * host.seq]);
         let places = row * host.seq..(row + 1) * host.seq;
         for place in places {
             if !host.valid[place] {
@@ -451,7 +451,7 @@ fn a_graph_measures_what_following_it_token_by_token_says() {
         let batch = batch(ROWS, &RoutePlan::sequential(), 6);
         let core = core(Candidates::Sampled { n: 2 }, LastEdge::Left);
         let expected = followed(&core, &batch.host);
-        let signal = Signal::<B>::new(core, device);
+        let signal = BriLlmTask::<B>::new(core, device);
         for on_host in [true, false] {
             signal.write().on_host = on_host;
             let (measured, nats) = signal.measure(&batch);
@@ -497,7 +497,7 @@ fn a_graph_learns_from_all_micro_batches_at_once() {
                 targets = 5;
             }
             let learnt = [&whole[..], &parts].map(|batches| {
-                let signal = Signal::<B>::new(core(), device);
+                let signal = BriLlmTask::<B>::new(core(), device);
                 let learnt = signal.learn(batches, 0.1);
                 close(learnt.measured.nats, nats.iter().sum(), "before the step");
                 assert_eq!(learnt.measured.targets, targets);
@@ -521,7 +521,7 @@ fn every_step_draws_its_own_candidates_and_the_seed_decides_which() {
         let nats = |seed: u64| -> Vec<f64> {
             let mut core = core(Candidates::Sampled { n: 1 }, LastEdge::Trained);
             core.seed = seed;
-            let signal = Signal::<B>::new(core, device);
+            let signal = BriLlmTask::<B>::new(core, device);
             // At a rate of 0 nothing moves, so that only the draws differ.
             (0..6)
                 .map(|_| signal.learn(&batches, 0.0).measured.nats)
@@ -538,8 +538,8 @@ fn every_step_draws_its_own_candidates_and_the_seed_decides_which() {
 /// A graph that goes on token by token, each drawn where the seed and its place say.
 fn drawn_by_hand(prompt: &[u32], decoding: Decoding, how: &Continuation) -> Vec<u32> {
     let core = core(Candidates::All, LastEdge::Trained);
-    let mut state = State::start(&core.model, prompt[0]);
-    let advance = |state: &mut State, token| state.advance(&core.model, decoding, token);
+    let mut state = SignalState::start(&core.model, prompt[0]);
+    let advance = |state: &mut SignalState, token| state.advance(&core.model, decoding, token);
     prompt[1..]
         .iter()
         .for_each(|&token| advance(&mut state, token));
@@ -583,7 +583,7 @@ fn a_graph_goes_on_along_its_edges_as_the_draws_say() {
             let drawn = |prompt: &[u32], how: &Continuation| {
                 let mut core = core(Candidates::All, LastEdge::Trained);
                 core.model.config.decoding = decoding;
-                let decoder = Decoder::BriLlm(Signal::<B>::new(core, device));
+                let decoder = Decoder::BriLlm(BriLlmTask::<B>::new(core, device));
                 decoder
                     .continue_tokens(prompt, &Rules::sequential(), how)
                     .unwrap()

@@ -1,6 +1,6 @@
 //! The loss of a token: `−ln softmax(logits)[target]`, one pass over the logits instead of seven.
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{
     UNITS, address, cubes, empty, is_known, kind, max_over_cube, row_dim, rows, sum_over_cube,
 };
@@ -57,7 +57,7 @@ impl Kernel<1> for Nats {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 1>,
+        state: &KernelState<R, 1>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 1] {
         let [logits] = &state.inputs;

@@ -28,14 +28,14 @@ pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     /// The gradients of the inputs, from that of the output.
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, N>,
+        state: &KernelState<R, N>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; N];
 }
 
 /// What a gradient starts from.
 #[derive(Clone, Debug)]
-pub(super) struct State<R: CubeRuntime, const N: usize> {
+pub(super) struct KernelState<R: CubeRuntime, const N: usize> {
     pub inputs: [CubeTensor<R>; N],
     pub indices: Option<CubeTensor<R>>,
     pub kept: Vec<CubeTensor<R>>,
@@ -122,11 +122,11 @@ fn on<B: Backend, C: OnGpu, K: Kernel<N>, const N: usize>(
     let Some((output, kept)) = kernel.forward(&inputs, indices.as_ref()) else {
         return Ok(None);
     };
-    let prepared = Step::<K, C>(PhantomData).prepare::<NoCheckpointing>(nodes);
+    let prepared = KernelBackward::<K, C>(PhantomData).prepare::<NoCheckpointing>(nodes);
     let output = match prepared.compute_bound().stateful() {
         OpsKind::UnTracked(prepared) => prepared.finish(output),
         OpsKind::Tracked(prepared) => {
-            let state = State {
+            let state = KernelState {
                 inputs,
                 indices,
                 kept,
@@ -137,16 +137,16 @@ fn on<B: Backend, C: OnGpu, K: Kernel<N>, const N: usize>(
     Ok(same(output).ok())
 }
 
-struct Step<K, C>(PhantomData<(K, C)>);
+struct KernelBackward<K, C>(PhantomData<(K, C)>);
 
-impl<K, C> Debug for Step<K, C> {
+impl<K, C> Debug for KernelBackward<K, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a kernel")
     }
 }
 
-impl<C: OnGpu, K: Kernel<N>, const N: usize> Backward<C, N> for Step<K, C> {
-    type State = (K, State<C::Runtime, N>);
+impl<C: OnGpu, K: Kernel<N>, const N: usize> Backward<C, N> for KernelBackward<K, C> {
+    type State = (K, KernelState<C::Runtime, N>);
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (kernel, state) = ops.state;

@@ -1,7 +1,7 @@
 //! Some rows. The gradient is a sum for each row of the table, in the order of the places that took it; Burn's adds place after
 //! place, one unit per column.
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{self, UNITS, address, cubes, empty, len, row_dim};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor};
@@ -54,7 +54,7 @@ impl Kernel<1> for Rows {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 1>,
+        state: &KernelState<R, 1>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 1] {
         let [table] = &state.inputs;

@@ -1,6 +1,6 @@
 //! A stream in single precision with what a product in half precision gave.
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, len, rows, units};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -46,7 +46,7 @@ impl Kernel<2> for Added {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 2>,
+        state: &KernelState<R, 2>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 2] {
         let [_, x] = &state.inputs;

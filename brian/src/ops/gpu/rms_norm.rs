@@ -1,6 +1,6 @@
 //! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`, written in the type that the product behind it runs in.
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{UNITS, address, cubes, empty, is_known, kind, row_dim, rows, sum_over_cube};
 use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;
@@ -68,7 +68,7 @@ impl Kernel<2> for Norm {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 2>,
+        state: &KernelState<R, 2>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 2] {
         let [x, gain] = &state.inputs;

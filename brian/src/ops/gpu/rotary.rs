@@ -1,6 +1,6 @@
 //! Queries, scaled, and keys, turned to their positions; values as they are. Side by side, as the product gave them.
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -80,7 +80,7 @@ impl Kernel<3> for Turn {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 3>,
+        state: &KernelState<R, 3>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 3] {
         let [_, cos, sin] = &state.inputs;

@@ -1,6 +1,6 @@
 //! The gate of a feed-forward: `silu(gate) ⊙ up`, in single precision whatever it is read from.
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -46,7 +46,7 @@ impl Kernel<2> for Gated {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 2>,
+        state: &KernelState<R, 2>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 2] {
         let [gate, up] = &state.inputs;

@@ -2,8 +2,8 @@
 //! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
 use super::super::attention_spans::AttentionSpans;
-use super::super::gather::{Parts, Place};
-use super::custom_op::{MOST_INPUTS, Pass, input, of_first, run, run_many};
+use super::super::gather::{Parts, RowPlace};
+use super::custom_op::{FusedPass, MOST_INPUTS, input, of_first, run, run_many};
 use super::gradient::Gradient;
 use super::head_products::{self as lines, Products};
 use super::numeric::{Rows, exp, flat, flat_mut, part, vectorised};
@@ -58,7 +58,7 @@ pub(crate) fn attention_over_spans<B: Backend>(
 #[derive(Clone, Debug)]
 struct All(Attend);
 
-impl Pass<1> for All {
+impl FusedPass<1> for All {
     type Kept = Array2<f32>;
 
     fn forward(&self, [packed]: &[Rows; 1]) -> (Array2<f32>, Array2<f32>) {
@@ -95,7 +95,7 @@ impl Pass<1> for All {
 struct Apart {
     attend: Attend,
     n_parts: usize,
-    places: Vec<Place>,
+    places: Vec<RowPlace>,
 }
 
 impl Apart {
@@ -104,7 +104,7 @@ impl Apart {
         let (queries, parts) = inputs.split_first().expect("queries");
         let width = 2 * queries.ncols();
         let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
-        let row = |at: &Place| &parts[at.part][at.row * width..][..width];
+        let row = |at: &RowPlace| &parts[at.part][at.row * width..][..width];
         (queries, self.places.iter().map(row).collect())
     }
 
@@ -116,13 +116,13 @@ impl Apart {
             rows.map(Some).collect()
         };
         let mut rows: Vec<Vec<Option<&mut [f32]>>> = parts.iter_mut().map(rows).collect();
-        let row = |at: &Place| rows[at.part][at.row].take().expect("no two in one place");
+        let row = |at: &RowPlace| rows[at.part][at.row].take().expect("no two in one place");
         self.places.iter().map(row).collect()
     }
 }
 
 /// Queries, then parts.
-impl<const N: usize> Pass<N> for Apart {
+impl<const N: usize> FusedPass<N> for Apart {
     type Kept = Array2<f32>;
 
     fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Array2<f32>) {

@@ -1,6 +1,6 @@
 //! The loss of a token: `−ln softmax(logits)[target]`.
 
-use super::custom_op::{Pass, input, rows_of, run};
+use super::custom_op::{FusedPass, input, rows_of, run};
 use super::gradient::Gradient;
 use super::numeric::{Rows, exp, vectorised};
 use super::softmax::{each_row, to_probabilities};
@@ -31,7 +31,7 @@ pub(crate) fn cross_entropy<B: Backend>(
 #[derive(Clone, Debug)]
 struct CrossEntropy(Arc<[usize]>);
 
-impl Pass<1> for CrossEntropy {
+impl FusedPass<1> for CrossEntropy {
     /// The logarithm of every row's sum of exponentials.
     type Kept = Array2<f32>;
 

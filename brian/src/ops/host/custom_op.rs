@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// A function of `N` inputs and its gradient.
-pub(super) trait Pass<const N: usize>: Clone + Debug + Send + 'static {
+pub(super) trait FusedPass<const N: usize>: Clone + Debug + Send + 'static {
     /// What the gradient needs besides the inputs.
     type Kept: Clone + Debug + Send + 'static;
 
@@ -53,7 +53,7 @@ pub(super) const MOST_INPUTS: usize = 33;
 /// What a pass makes of as many inputs as there are, at most [`MOST_INPUTS`]: the last one fills up what is left of them.
 pub(super) fn run_many<B: Backend, P>(pass: P, inputs: Vec<FloatTensor<B>>) -> Option<Tensor<B, 2>>
 where
-    P: Pass<3> + Pass<5> + Pass<9> + Pass<17> + Pass<MOST_INPUTS>,
+    P: FusedPass<3> + FusedPass<5> + FusedPass<9> + FusedPass<17> + FusedPass<MOST_INPUTS>,
 {
     fn filled<B: Backend, const N: usize>(inputs: Vec<FloatTensor<B>>) -> [FloatTensor<B>; N] {
         let last = inputs.len() - 1;
@@ -78,7 +78,7 @@ pub(super) fn of_first<const N: usize>(
 }
 
 /// What a pass makes of its inputs, if they lie in the memory of the host in single precision.
-pub(super) fn run<B: Backend, P: Pass<N>, const N: usize>(
+pub(super) fn run<B: Backend, P: FusedPass<N>, const N: usize>(
     pass: P,
     inputs: [FloatTensor<B>; N],
 ) -> Option<Tensor<B, 2>> {
@@ -135,7 +135,7 @@ pub(super) fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> 
 
 #[cfg(not(feature = "ndarray"))]
 mod host {
-    use super::{Backend, FloatTensor, Pass, Rows};
+    use super::{Backend, FloatTensor, FusedPass, Rows};
 
     pub fn rows_of<B: Backend>(_: FloatTensor<B>) -> Option<Rows> {
         None
@@ -149,7 +149,7 @@ mod host {
         map
     }
 
-    pub fn run<B: Backend, P: Pass<N>, const N: usize>(
+    pub fn run<B: Backend, P: FusedPass<N>, const N: usize>(
         _: P,
         _: [FloatTensor<B>; N],
     ) -> Option<FloatTensor<B>> {
@@ -162,7 +162,7 @@ mod host {
     use super::super::gradient_sum::GradientSum;
     use super::super::numeric::add;
     use super::super::packed::{self, PackedMap};
-    use super::{Backend, FloatTensor, Gradient, Pass, Rows, same};
+    use super::{Backend, FloatTensor, FusedPass, Gradient, Rows, same};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::NodeId;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -177,7 +177,7 @@ mod host {
 
     type Learning = FloatTensor<Autodiff<NdArray>>;
 
-    pub fn run<B: Backend, P: Pass<N>, const N: usize>(
+    pub fn run<B: Backend, P: FusedPass<N>, const N: usize>(
         pass: P,
         inputs: [FloatTensor<B>; N],
     ) -> Option<FloatTensor<B>> {
@@ -196,11 +196,11 @@ mod host {
         let inputs = all_rows(inputs.map(|input| input.primitive))?;
         let (output, kept) = pass.forward(&inputs);
         let output = tensor(output.into_dyn());
-        let prepared = Step::<P>(PhantomData).prepare::<NoCheckpointing>(nodes);
+        let prepared = PassBackward::<P>(PhantomData).prepare::<NoCheckpointing>(nodes);
         let output = match prepared.compute_bound().stateful() {
             OpsKind::UnTracked(prepared) => prepared.finish(output),
             OpsKind::Tracked(prepared) => {
-                let state = State {
+                let state = PassState {
                     pass,
                     packed: inputs.each_ref().map(|input| packed::find(input.view())),
                     inputs,
@@ -216,7 +216,7 @@ mod host {
 
     /// What the gradient starts from.
     #[derive(Clone, Debug)]
-    struct State<P: Pass<N>, const N: usize> {
+    struct PassState<P: FusedPass<N>, const N: usize> {
         pass: P,
         inputs: [Rows; N],
         /// What the gradient multiplies with again.
@@ -229,14 +229,14 @@ mod host {
     }
 
     #[derive(Debug)]
-    struct Step<P>(PhantomData<P>);
+    struct PassBackward<P>(PhantomData<P>);
 
-    impl<P: Pass<N>, const N: usize> Backward<NdArray, N> for Step<P> {
-        type State = State<P, N>;
+    impl<P: FusedPass<N>, const N: usize> Backward<NdArray, N> for PassBackward<P> {
+        type State = PassState<P, N>;
 
         fn backward(
             self,
-            ops: Ops<State<P, N>, N>,
+            ops: Ops<PassState<P, N>, N>,
             gradients: &mut Gradients,
             _: &mut Checkpointer,
         ) {

@@ -1,6 +1,6 @@
 //! Some rows of a tensor, any of them any number of times, others in their place, and some columns.
 
-use super::custom_op::{MOST_INPUTS, Pass, input, run, run_many};
+use super::custom_op::{FusedPass, MOST_INPUTS, input, run, run_many};
 use super::gradient::{Gradient, SomeRows};
 use super::numeric::{Rows, copied, filled, flat, flat_mut};
 use burn::tensor::Tensor;
@@ -72,7 +72,7 @@ struct Select {
     which: Vec<usize>,
 }
 
-impl Pass<1> for Select {
+impl FusedPass<1> for Select {
     type Kept = ();
 
     fn forward(&self, [from]: &[Rows; 1]) -> (Array2<f32>, ()) {
@@ -96,7 +96,7 @@ struct Replace {
     which: Vec<usize>,
 }
 
-impl<const N: usize> Pass<N> for Replace {
+impl<const N: usize> FusedPass<N> for Replace {
     type Kept = ();
 
     fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
@@ -163,7 +163,7 @@ struct Columns {
     n: usize,
 }
 
-impl Pass<1> for Columns {
+impl FusedPass<1> for Columns {
     type Kept = ();
 
     fn forward(&self, [map]: &[Rows; 1]) -> (Array2<f32>, ()) {

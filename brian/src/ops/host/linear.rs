@@ -1,7 +1,7 @@
 //! Products of rows with a map, without a copy of what is transposed.
 
 use super::super::groups::Group;
-use super::custom_op::{Pass, input, of_first, run, run_many};
+use super::custom_op::{FusedPass, input, of_first, run, run_many};
 use super::gather::{pick, put_back};
 use super::gemm::{add_product, product};
 use super::gradient::{Gradient, product_if};
@@ -54,7 +54,7 @@ struct Times {
     transposed: bool,
 }
 
-impl Pass<2> for Times {
+impl FusedPass<2> for Times {
     type Kept = ();
 
     fn forward(&self, [x, map]: &[Rows; 2]) -> (Array2<f32>, ()) {
@@ -91,7 +91,7 @@ struct AddTimes {
     n_rows: Vec<usize>,
 }
 
-impl<const N: usize> Pass<N> for AddTimes {
+impl<const N: usize> FusedPass<N> for AddTimes {
     type Kept = ();
 
     fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {

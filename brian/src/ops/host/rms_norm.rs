@@ -1,6 +1,6 @@
 //! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`.
 
-use super::custom_op::{Pass, input, run};
+use super::custom_op::{FusedPass, input, run};
 use super::gradient::Gradient;
 use super::numeric::{Rows, dot, flat, flat_mut, rows_per_task, total, vectorised};
 use burn::nn::RmsNorm;
@@ -23,7 +23,7 @@ struct Norm {
     epsilon: f32,
 }
 
-impl Pass<2> for Norm {
+impl FusedPass<2> for Norm {
     type Kept = ();
 
     fn forward(&self, [x, gain]: &[Rows; 2]) -> (Array2<f32>, ()) {

@@ -3,7 +3,7 @@
 use super::super::groups::Group;
 use super::super::rotary::Angles;
 use super::super::rotary_projection::{Columns, NormedMap};
-use super::custom_op::{Pass, input, of_first, run_many};
+use super::custom_op::{FusedPass, input, of_first, run_many};
 use super::gemm::add_product;
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
@@ -55,7 +55,14 @@ struct Project {
 
 impl Project {
     /// Turns and scales rows, or, with the gradient of what that gives, takes it back.
-    fn turn(&self, rows: &mut Array2<f32>, d_model: usize, cos: &Rows, sin: &Rows, back: bool) {
+    fn apply_rotary(
+        &self,
+        rows: &mut Array2<f32>,
+        d_model: usize,
+        cos: &Rows,
+        sin: &Rows,
+        back: bool,
+    ) {
         let [n_scaled, n_turned, _] = self.columns.parts().map(|parts| parts * d_model);
         let (width, n_angles, half) = (rows.ncols(), cos.nrows(), cos.ncols());
         let scale = (2.0 * half as f32).sqrt().recip();
@@ -94,7 +101,7 @@ impl Project {
 }
 
 /// Rows, cosines and sines, then of each group the gain and the map.
-impl<const N: usize> Pass<N> for Project {
+impl<const N: usize> FusedPass<N> for Project {
     type Kept = ();
 
     fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
@@ -110,7 +117,7 @@ impl<const N: usize> Pass<N> for Project {
                 add_product(normed.view(), map.view(), out);
             },
         );
-        self.turn(&mut rows, x.ncols(), cos, sin, false);
+        self.apply_rotary(&mut rows, x.ncols(), cos, sin, false);
         (rows, ())
     }
 
@@ -125,7 +132,7 @@ impl<const N: usize> Pass<N> for Project {
         let (groups, _) = groups.as_chunks();
         let (wanted_of_groups, _) = wanted[3..].as_chunks();
         let mut gradient = gradient.into_owned();
-        self.turn(&mut gradient, x.ncols(), cos, sin, true);
+        self.apply_rotary(&mut gradient, x.ncols(), cos, sin, true);
         let gradient = gradient.into_shared();
         let mut of_x = Array2::zeros(x.dim());
         let of = groups.iter().zip(wanted_of_groups);

@@ -1,6 +1,6 @@
 //! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`.
 
-use super::custom_op::{Pass, input, run};
+use super::custom_op::{FusedPass, input, run};
 use super::gather::cut;
 use super::gemm::{add_product, product};
 use super::gradient::Gradient;
@@ -70,7 +70,7 @@ impl Score {
     }
 }
 
-impl Pass<6> for Score {
+impl FusedPass<6> for Score {
     /// What the first layer takes, and what it gives.
     type Kept = [Rows; 2];
 

@@ -1,6 +1,6 @@
 //! Scores to probabilities, row by row, and one of them.
 
-use super::custom_op::{Pass, input, run};
+use super::custom_op::{FusedPass, input, run};
 use super::gradient::Gradient;
 use super::numeric::{Rows, dot, exp, flat, flat_mut, largest, rows_per_task, sum, vectorised};
 use burn::tensor::Tensor;
@@ -62,7 +62,7 @@ pub(crate) fn softmax<B: Backend>(scores: &Tensor<B, 2>) -> Option<Tensor<B, 2>>
 #[derive(Clone, Debug)]
 struct Softmax;
 
-impl Pass<1> for Softmax {
+impl FusedPass<1> for Softmax {
     /// The probabilities.
     type Kept = Rows;
 
@@ -108,7 +108,7 @@ struct Share {
     n: usize,
 }
 
-impl Pass<1> for Share {
+impl FusedPass<1> for Share {
     type Kept = ();
 
     fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, ()) {

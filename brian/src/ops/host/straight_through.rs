@@ -1,6 +1,6 @@
 //! The straight-through gain: a value of zero times what a block changed, and the gradient of that.
 
-use super::custom_op::{Pass, input, run};
+use super::custom_op::{FusedPass, input, run};
 use super::gradient::Gradient;
 use super::numeric::{Rows, dot, flat, vectorised};
 use burn::tensor::Tensor;
@@ -31,7 +31,7 @@ struct Straight {
     which: Vec<usize>,
 }
 
-impl Pass<4> for Straight {
+impl FusedPass<4> for Straight {
     type Kept = ();
 
     fn forward(&self, [states, ..]: &[Rows; 4]) -> (Array2<f32>, ()) {

@@ -2,7 +2,7 @@
 
 use super::super::groups::Group;
 use super::super::swiglu::NormedMaps;
-use super::custom_op::{Pass, input, of_first, run_many};
+use super::custom_op::{FusedPass, input, of_first, run_many};
 use super::gemm::{add_product, product};
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
@@ -111,7 +111,7 @@ impl Fed {
 }
 
 /// Rows, then of each group the gain and the maps.
-impl<const N: usize> Pass<N> for Fed {
+impl<const N: usize> FusedPass<N> for Fed {
     /// Of each group `gate n` and `up n`.
     type Kept = Vec<[Array2<f32>; 2]>;
 

@@ -5,7 +5,7 @@ use crate::route::choose::Chosen;
 use crate::route::leave::{Mixture, StraightThrough};
 use crate::route::position::{distances, normalize};
 use crate::route::trace::Origin;
-use crate::route::walk::State;
+use crate::route::walk::WalkState;
 
 const OUT: usize = 2;
 
@@ -99,11 +99,11 @@ fn a_mixture_has_the_shares_of_the_halting_distribution() {
             let chosen = Chosen::alone(action, if step == 1 { origin } else { Origin::Router });
             mixture.leave(&state(step), column(&[lambda]), &[chosen], OUT);
         }
-        let last = State {
+        let last = WalkState {
             hidden: state(3),
             position: column(&[5.0]),
         };
-        let State { hidden, position } = mixture.end(last, column(&[1.0]));
+        let WalkState { hidden, position } = mixture.end(last, column(&[1.0]));
         [host(&hidden), host(&position)].concat()
     };
     let near = |found: Vec<f64>, expected: [f64; 5]| {

@@ -8,7 +8,7 @@ use super::constraint::Constraint;
 use super::draws::Draws;
 use super::parallel::Parallel;
 use super::policy::{Policy, Select, SequenceInfo, Teacher};
-use super::position::{Injection, Layout, PositionConfig, Reach, Start};
+use super::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
 use super::rules::{Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use crate::ops::tests::Learning;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
@@ -65,7 +65,11 @@ fn config(seed: u64) -> BrianConfig {
                     Layout::None,
                 ],
             ),
-            start: pick(seed, "start", &[Start::Learned, Start::FirstBlock]),
+            start: pick(
+                seed,
+                "start",
+                &[StartPosition::Learned, StartPosition::FirstBlock],
+            ),
             injection,
             into: pick(
                 seed,

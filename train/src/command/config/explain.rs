@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 const REFERENCE: &str = include_str!("../../../../docs/recipe.md");
 
 /// Key, value, meaning.
-type Row = [&'static str; 3];
+type KeyRow = [&'static str; 3];
 
 /// Prints a key and all below it; without a key, the tables of a recipe.
 ///
@@ -19,34 +19,33 @@ type Row = [&'static str; 3];
 pub fn run(key: Option<&str>, as_json: bool) -> Result<(), Error> {
     let found = found(key)?;
     if as_json {
-        let row =
-            |[key, value, meaning]: &Row| json!({ "key": key, "value": value, "meaning": meaning });
+        let row = |[key, value, meaning]: &KeyRow| json!({ "key": key, "value": value, "meaning": meaning });
         let keys: Vec<Value> = found.iter().map(row).collect();
         return print_json(&json!({ "schema": 1, "keys": keys }));
     }
-    let entry = |[key, value, meaning]: &Row| match value.is_empty() {
+    let entry = |[key, value, meaning]: &KeyRow| match value.is_empty() {
         true => format!("{key}\n    {meaning}\n"),
         false => format!("{key}: {value}\n    {meaning}\n"),
     };
     print(&found.iter().map(entry).collect::<String>())
 }
 
-fn found(key: Option<&str>) -> Result<Vec<Row>, Error> {
-    let rows: Vec<Row> = rows().collect();
+fn found(key: Option<&str>) -> Result<Vec<KeyRow>, Error> {
+    let rows: Vec<KeyRow> = rows().collect();
     let Some(typed) = key else {
-        let is_top = |row: &&Row| !row[0].contains(['.', ' ']);
+        let is_top = |row: &&KeyRow| !row[0].contains(['.', ' ']);
         return Ok(rows.iter().filter(is_top).copied().collect());
     };
     let key = written(typed);
-    let below = |row: &&Row| {
+    let below = |row: &&KeyRow| {
         let rest = row[0].strip_prefix(key.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ' ', '[']))
     };
-    let all: Vec<Row> = rows.iter().filter(below).copied().collect();
+    let all: Vec<KeyRow> = rows.iter().filter(below).copied().collect();
     // Several kinds may have the same key, with the same below it; what stands below one of them belongs to it.
     let mut seen = BTreeSet::new();
     let each = all.chunk_by(|_, next| next[0] != key);
-    let found: Vec<Row> = each
+    let found: Vec<KeyRow> = each
         .filter(|one| seen.insert(*one))
         .flatten()
         .copied()
@@ -68,7 +67,7 @@ fn found(key: Option<&str>) -> Result<Vec<Row>, Error> {
 }
 
 /// The rows of the reference.
-fn rows() -> impl Iterator<Item = Row> {
+fn rows() -> impl Iterator<Item = KeyRow> {
     REFERENCE.lines().filter_map(|line| {
         let line = line.strip_prefix("| `")?.strip_suffix(" |")?;
         let (key, rest) = line.split_once("` | ")?;

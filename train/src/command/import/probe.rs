@@ -11,7 +11,7 @@ use crate::ladder::{Blueprint, load_into};
 use crate::learner::tables;
 use crate::recipe::{Checked, Edges, ModelConfig, Recipe, SignalConfig};
 use crate::run::TensorMap;
-use crate::task::{Core, Decoder};
+use crate::task::{BriLlmState, Decoder};
 use brillm::candidate::Paths;
 use brillm::counts::PairCounts;
 use brillm::position::Encoding;
@@ -173,7 +173,7 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
             let mut core = signal.write();
             core.model.config.flow.encoding = convention.encoding;
             core.model.config.flow.first_hop = convention.first_hop;
-            let nats = nats(&core, self.lines, recipe.data.window);
+            let nats = token_losses(&core, self.lines, recipe.data.window);
             Measured { convention, nats }
         };
         let measured = probe.conventions().into_iter().map(measure).collect();
@@ -184,7 +184,7 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
 }
 
 /// Nats of every line over the whole vocabulary.
-fn nats(core: &Core, lines: &[Vec<u32>], seq: usize) -> Vec<f64> {
+fn token_losses(core: &BriLlmState, lines: &[Vec<u32>], seq: usize) -> Vec<f64> {
     let mut all = Vec::with_capacity(lines.len());
     for lines in lines.chunks(AT_ONCE) {
         let (mut sources, mut targets, mut valid) = (Vec::new(), Vec::new(), Vec::new());
@@ -202,7 +202,7 @@ fn nats(core: &Core, lines: &[Vec<u32>], seq: usize) -> Vec<f64> {
             seq,
         };
         let groups = core.evaluation.groups(&core.model.graph, &paths, &|_| 0.0);
-        let nats = core.model.nats(&paths, &groups);
+        let nats = core.model.token_losses(&paths, &groups);
         all.extend(nats.chunks(seq).map(|line| line.iter().sum::<f64>()));
     }
     all

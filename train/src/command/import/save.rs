@@ -5,7 +5,7 @@ use crate::device;
 use crate::error::Error;
 use crate::recipe::load::from_text;
 use crate::recipe::{Checked, ModelConfig};
-use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+use crate::run::checkpoint::{self, CheckpointState, STATE_FORMAT, Snapshot};
 use crate::run::{NewInputs, RunDirectory, RunInfo, Status, TensorMap, replace_file};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirec
             data_sha256.insert(run.bigrams().display().to_string(), bigrams.sha256());
         }
     }
-    let state = State {
+    let state = CheckpointState {
         format: STATE_FORMAT,
         stage_index: last,
         stage: stage.name.clone(),
@@ -75,7 +75,7 @@ pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirec
         nerve_version: env!("CARGO_PKG_VERSION").to_string(),
         backend: recipe.device.backend.clone(),
         threads: device::threads(),
-        ..State::default()
+        ..CheckpointState::default()
     };
     let snapshot = Snapshot {
         state,

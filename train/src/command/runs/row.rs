@@ -27,7 +27,7 @@ pub const HEAD: [&str; 11] = [
 
 /// One line of `runs list`.
 #[derive(Serialize)]
-pub struct Row {
+pub struct RunRow {
     /// Of its directory.
     pub name: String,
     /// Its directory.
@@ -82,7 +82,7 @@ impl Loss {
     }
 }
 
-impl Row {
+impl RunRow {
     /// Reads what the line needs.
     pub fn new(run: &RunDirectory, info: &RunInfo) -> Self {
         let last = logged::last(run);
@@ -209,7 +209,7 @@ mod tests {
             r#"{"step":7,"stage":"b","split":"train","loss/lm":3.25}"#,
         ];
         fs::write(run.metrics(), lines.join("\n") + "\n").unwrap();
-        let row = Row::new(&run, &info);
+        let row = RunRow::new(&run, &info);
         assert_eq!((row.stage.as_str(), row.step, row.saved_step), ("b", 7, 4));
         let valid = row.valid.as_ref().unwrap();
         assert_eq!(

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::answer::{aligned, print, print_json, printable, readable_bytes};
 use super::checkpoints;
-use super::row::{HEAD, Row};
+use super::row::{HEAD, RunRow};
 use crate::cli::runs::RunArgs;
 use crate::data::Manifest;
 use crate::error::Error;
@@ -25,7 +25,7 @@ const OWN: [&str; 3] = ["run.name", "run.root", "run.seed"];
 pub fn show(arguments: &RunArgs) -> Result<(), Error> {
     let run = find(&arguments.run, &arguments.list.root)?;
     let info = run.info()?;
-    let row = Row::new(&run, &info);
+    let row = RunRow::new(&run, &info);
     let checkpoints = checkpoints(&run)?;
     let newest = checkpoint::glance(&run);
     let newest = newest.as_ref().ok().and_then(Option::as_ref);
@@ -281,7 +281,7 @@ fn kind(model: &ModelConfig) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::checkpoint::State;
+    use crate::run::checkpoint::CheckpointState;
 
     #[test]
     fn a_time_is_told_in_seconds_minutes_or_hours() {
@@ -300,10 +300,10 @@ mod tests {
         let at = |stage_index, stage_step, extensions: &[Extension]| -> Vec<String> {
             let newest = Glance {
                 path: Default::default(),
-                state: State {
+                state: CheckpointState {
                     stage_index,
                     stage_step,
-                    ..State::default()
+                    ..CheckpointState::default()
                 },
                 weights_sha256: String::new(),
                 parameters: 0,

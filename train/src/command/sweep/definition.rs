@@ -6,7 +6,7 @@ use crate::file::{read_regular, read_text};
 use crate::hash::hexadecimal;
 use crate::recipe::difference::{Values, differences, shown, values};
 use crate::recipe::source::{MAX_BYTES, Source};
-use crate::recipe::{Checked, ModelConfig, Start, load_run};
+use crate::recipe::{Checked, ModelConfig, StageStart, load_run};
 use crate::run::checkpoint::{self, Glance};
 use crate::run::{Extension, InputRecord, RunDirectory, RunInfo};
 use crate::say::note;
@@ -192,7 +192,7 @@ impl Found {
         let mut found = Vec::new();
         let begun = self.newest.as_ref().map(|newest| newest.state.stage_index);
         for (index, stage) in recipe.stage.iter().enumerate() {
-            let Start::Run { path } = &stage.start else {
+            let StageStart::Run { path } = &stage.start else {
                 continue;
             };
             let Some(started) = self.info.starts.get(&stage.name) else {

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
-    use crate::run::checkpoint::{self, STATE_FORMAT, Snapshot, State};
+    use crate::run::checkpoint::{self, CheckpointState, STATE_FORMAT, Snapshot};
     use crate::run::{RunInfo, TensorMap};
     use std::path::Path;
 
@@ -307,11 +307,11 @@ mod tests {
     /// A run that came to a step in so many seconds.
     fn run(root: &Path, name: &str, step: u64, wall_s: f64) -> RunDirectory {
         let run = RunDirectory::create(root, name, "", RunInfo::new("x")).unwrap();
-        let state = State {
+        let state = CheckpointState {
             format: STATE_FORMAT,
             step,
             wall_s,
-            ..State::default()
+            ..CheckpointState::default()
         };
         let snapshot = Snapshot {
             state,

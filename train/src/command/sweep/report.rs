@@ -214,10 +214,10 @@ fn summary(values: &[f64]) -> Option<[f64; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::sweep::Row;
+    use crate::recipe::sweep::SweepRow;
 
     fn sweep(rows: &[&str]) -> Sweep {
-        let row = |name: &&str| Row {
+        let row = |name: &&str| SweepRow {
             name: name.to_string(),
             recipe: None,
             set: BTreeMap::new(),

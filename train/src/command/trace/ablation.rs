@@ -55,7 +55,7 @@ impl Ablation {
             let read = |tokens: &&Vec<u32>| tokens.contains(&pair.0);
             let before: Vec<Vec<f64>> = sequences
                 .iter()
-                .map(|tokens| subject.nats(tokens))
+                .map(|tokens| subject.token_losses(tokens))
                 .collect();
             for (by, replacement) in [
                 ("shared", Replacement::BackOff),
@@ -67,7 +67,7 @@ impl Ablation {
                 let mut parts = [Sum::default(); 4];
                 for (tokens, before) in sequences.iter().zip(&before) {
                     let after = match read(&tokens) {
-                        true => &subject.nats(tokens),
+                        true => &subject.token_losses(tokens),
                         false => before,
                     };
                     add(&mut parts, tokens, pair, before, after);

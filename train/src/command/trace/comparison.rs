@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::table::{Column, Table, change, maybe, number};
-use brillm::explain::Step;
+use brillm::explain::TracedStep;
 use serde_json::{Value, json};
 
 /// What a change did.
@@ -33,11 +33,11 @@ impl Comparison {
     /// Pairs up steps: `partner` gives for a position of the first trace, from 0, the one of the second.
     pub fn new(
         name: String,
-        before: &[Step],
-        after: &[Step],
+        before: &[TracedStep],
+        after: &[TracedStep],
         partner: impl Fn(usize) -> Option<usize>,
     ) -> Self {
-        let pair = |step: &Step| {
+        let pair = |step: &TracedStep| {
             let other = after.get(partner(step.position)?)?;
             Some(Pairing {
                 position: step.position + 1,
@@ -54,7 +54,7 @@ impl Comparison {
     }
 
     /// How many nats the steps cost together, before and after.
-    pub fn nats(&self) -> [f64; 2] {
+    pub fn token_losses(&self) -> [f64; 2] {
         let nats = || self.steps.iter().filter_map(|step| step.nats);
         [
             nats().map(|[before, _]| before).sum(),
@@ -94,7 +94,7 @@ impl Comparison {
                 then,
             ]);
         }
-        let [before, after] = self.nats();
+        let [before, after] = self.token_losses();
         let n = self.steps.iter().filter(|step| step.nats.is_some()).count();
         table.notes = vec![match n {
             0 => "no later token is predicted, so nothing changes".to_string(),
@@ -123,7 +123,7 @@ impl Comparison {
                 "best_after": token(step.best[1]),
             })
         };
-        let [before, after] = self.nats();
+        let [before, after] = self.token_losses();
         json!({
             "change": self.name,
             "nats_before": before,
@@ -167,7 +167,7 @@ mod tests {
             (4, 3, None, None, [Some(7), Some(9)]),
         ];
         assert_eq!(found, expected);
-        assert_eq!(compared.nats(), [6.0, 4.5]);
+        assert_eq!(compared.token_losses(), [6.0, 4.5]);
         // Where the second trace has no such step, there is nothing to compare.
         let beyond = Comparison::new("x".to_string(), &before, &after[..1], Some);
         assert_eq!(beyond.steps.len(), 1);

@@ -2,11 +2,11 @@
 
 use super::names::Names;
 use super::table::{Column, Table, bar, maybe, number};
-use brillm::explain::{Attribution, Split, Step};
+use brillm::explain::{Attribution, Split, TracedStep};
 
 /// For people: the `top` strongest positions, and the rest together.
 pub fn table(
-    step: &Step,
+    step: &TracedStep,
     attribution: &Attribution,
     tokens: &[u32],
     names: &Names<'_>,

@@ -3,7 +3,7 @@
 use super::names::Names;
 use crate::command::answer::fitted;
 use crate::escape::xml;
-use brillm::explain::{Attribution, Step};
+use brillm::explain::{Attribution, TracedStep};
 use std::fmt::Write;
 
 /// The most steps that are drawn.
@@ -17,7 +17,7 @@ const RAISES: &str = "#0072B2";
 const LOWERS: &str = "#D55E00";
 
 /// A drawing on its own: a row per step, a column per position, then the bias of the edge and the code of the place.
-pub fn map(steps: &[Step], names: &Names<'_>) -> String {
+pub fn map(steps: &[TracedStep], names: &Names<'_>) -> String {
     let steps = &steps[..steps.len().min(MOST_STEPS)];
     let columns = steps.len() + 2;
     let (width, height) = (LEFT + columns * CELL + 60, TOP + (steps.len() + 2) * CELL);
@@ -58,9 +58,9 @@ pub fn map(steps: &[Step], names: &Names<'_>) -> String {
 fn cells(
     svg: &mut String,
     row: usize,
-    step: &Step,
+    step: &TracedStep,
     attribution: &Attribution,
-    steps: &[Step],
+    steps: &[TracedStep],
     names: &Names<'_>,
 ) {
     let largest = largest(steps);
@@ -96,7 +96,7 @@ fn cells(
 }
 
 /// The longest contribution of a position; bias and code may exceed it and are drawn as strong.
-fn largest(steps: &[Step]) -> f64 {
+fn largest(steps: &[TracedStep]) -> f64 {
     let first = steps.iter().filter_map(|step| step.attributions.first());
     let parts = first.flat_map(|attribution| &attribution.integrated.positions);
     let largest = parts.fold(0.0, |largest: f64, part| largest.max(part.abs()));

@@ -10,7 +10,7 @@ use super::table::Table;
 use super::{contributions, steps};
 use crate::command::markup::document;
 use crate::escape::{terminal, xml};
-use brillm::explain::Step;
+use brillm::explain::TracedStep;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -30,7 +30,7 @@ pub struct TraceReport {
     /// The text, and its tokens, if there is one.
     pub text: Option<(String, Vec<u32>)>,
     /// One step per token.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TracedStep>,
     /// What the replacements did to the text.
     pub edited: Option<Comparison>,
     /// Other courses of the text.
@@ -71,7 +71,7 @@ impl TraceReport {
     }
 
     /// What competed, and how energies came about: of the truth, then of the best if it is another; of the best at the end.
-    fn of_step(&self, step: &Step, names: &Names<'_>, energies: usize) -> Vec<Table> {
+    fn of_step(&self, step: &TracedStep, names: &Names<'_>, energies: usize) -> Vec<Table> {
         let tokens = self.text.as_ref().map_or(&[][..], |(_, tokens)| tokens);
         let mut tables = vec![steps::candidates(step, names)];
         let shown = step.attributions.iter().take(energies);

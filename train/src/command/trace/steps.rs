@@ -2,23 +2,23 @@
 
 use super::names::Names;
 use super::table::{Column, Table, maybe, number};
-use brillm::explain::{Attribution, Placed, Split, Step};
+use brillm::explain::{Attribution, Placed, Split, TracedStep};
 use serde_json::{Value, json};
 
 /// The mean of nats over the tokens that had one before them; nothing for a text of one token.
-pub fn loss(steps: &[Step]) -> Option<f64> {
-    let nats: Vec<f64> = nats(steps).collect();
+pub fn loss(steps: &[TracedStep]) -> Option<f64> {
+    let nats: Vec<f64> = token_losses(steps).collect();
     (!nats.is_empty()).then(|| nats.iter().sum::<f64>() / nats.len() as f64)
 }
 
-fn nats(steps: &[Step]) -> impl Iterator<Item = f64> {
+fn token_losses(steps: &[TracedStep]) -> impl Iterator<Item = f64> {
     steps
         .iter()
         .filter_map(|step| step.truth.map(|truth| truth.nats))
 }
 
 /// One line per step.
-pub fn overview(steps: &[Step], names: &Names<'_>) -> Table {
+pub fn overview(steps: &[TracedStep], names: &Names<'_>) -> Table {
     let mut table = Table::new(
         "step by step",
         &[
@@ -49,7 +49,7 @@ pub fn overview(steps: &[Step], names: &Names<'_>) -> Table {
             number(step.odds.entropy),
         ]);
     }
-    let n = nats(steps).count();
+    let n = token_losses(steps).count();
     table.notes = match loss(steps) {
         Some(loss) => vec![format!(
             "loss {loss:.6} nats, mean over {n} tokens that had one before them"
@@ -60,7 +60,7 @@ pub fn overview(steps: &[Step], names: &Names<'_>) -> Table {
 }
 
 /// What competed after a token.
-pub fn candidates(step: &Step, names: &Names<'_>) -> Table {
+pub fn candidates(step: &TracedStep, names: &Names<'_>) -> Table {
     let signal = sparkline(&step.signal);
     let title = format!(
         "step {} at {}: {} edges of its own, signal of length {}",
@@ -134,7 +134,7 @@ fn sparkline(signal: &[f32]) -> String {
 }
 
 /// A step for programs.
-pub fn json(step: &Step, names: &Names<'_>) -> Value {
+pub fn json(step: &TracedStep, names: &Names<'_>) -> Value {
     let placed = |placed: &Placed| placed_json(placed, names);
     let attributions = step.attributions.iter();
     json!({
@@ -184,7 +184,11 @@ pub(super) mod tests {
     use brillm::explain::Odds;
 
     /// A step after which a token came at some nats, if one came, while another was the best.
-    pub(in super::super) fn step(position: usize, truth: Option<(u32, f64)>, best: u32) -> Step {
+    pub(in super::super) fn step(
+        position: usize,
+        truth: Option<(u32, f64)>,
+        best: u32,
+    ) -> TracedStep {
         let placed = |target: u32, nats: f64| Placed {
             target,
             row: 0,
@@ -195,7 +199,7 @@ pub(super) mod tests {
             nats,
             rank: Some(1),
         };
-        Step {
+        TracedStep {
             position,
             token: position as u32,
             degree: 0,

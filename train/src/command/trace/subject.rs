@@ -4,9 +4,9 @@ use super::card::{self, Updates};
 use crate::command::trained::Trained;
 use crate::error::Error;
 use crate::learner::ValidationData;
-use crate::task::Core;
+use crate::task::BriLlmState;
 use brillm::candidate::Paths;
-use brillm::explain::{Opposition, Step, Tracer};
+use brillm::explain::{Opposition, TracedStep, Tracer};
 use brillm::generate::Decoding;
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ pub struct Subject<'a> {
     /// The run.
     pub trained: &'a Trained,
     /// Its model; edges may be replaced.
-    pub core: &'a mut Core,
+    pub core: &'a mut BriLlmState,
     /// The text, if there is one.
     pub tokens: Option<Vec<u32>>,
     /// How many of the best candidates a step keeps.
@@ -32,7 +32,7 @@ impl<'a> Subject<'a> {
     /// Nothing is read yet but the model.
     pub fn new(
         trained: &'a Trained,
-        core: &'a mut Core,
+        core: &'a mut BriLlmState,
         tokens: Option<Vec<u32>>,
         top: usize,
         valid_tokens: u64,
@@ -48,7 +48,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The steps of some tokens; `dropped` counts from 0.
-    pub fn trace(&self, tokens: &[u32], dropped: &BTreeSet<usize>) -> Vec<Step> {
+    pub fn trace(&self, tokens: &[u32], dropped: &BTreeSet<usize>) -> Vec<TracedStep> {
         let tracer = Tracer {
             model: &self.core.model,
             competition: &self.core.evaluation,
@@ -100,7 +100,7 @@ impl<'a> Subject<'a> {
     }
 
     /// `−ln p` of every token but the first, over the whole vocabulary.
-    pub fn nats(&self, tokens: &[u32]) -> Vec<f64> {
+    pub fn token_losses(&self, tokens: &[u32]) -> Vec<f64> {
         let Some(seq) = tokens.len().checked_sub(1).filter(|&seq| seq > 0) else {
             return Vec::new();
         };
@@ -110,11 +110,11 @@ impl<'a> Subject<'a> {
             valid: &vec![true; seq],
             seq,
         };
-        let Core {
+        let BriLlmState {
             model, evaluation, ..
         } = &*self.core;
         let groups = evaluation.groups(&model.graph, &paths, &|_| 0.0);
-        model.nats(&paths, &groups)
+        model.token_losses(&paths, &groups)
     }
 
     /// When training changed a row.

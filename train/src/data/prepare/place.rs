@@ -29,7 +29,7 @@ const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The name of a directory that may be made.
-pub(super) struct Place {
+pub(super) struct OutputPlace {
     wanted: PathBuf,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Started {
     renaming: Arc<Mutex<()>>,
 }
 
-impl Place {
+impl OutputPlace {
     /// Checks that the directory may be made. Touches nothing.
     pub fn new(output: &Path, force: bool) -> Result<Self, Error> {
         let refuse = |found: &str, expected: &str, advice: &str| {
@@ -340,7 +340,7 @@ mod tests {
     fn what_a_killed_process_left_is_cleared_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
-        let place = Place::new(&root.join("x"), false).unwrap();
+        let place = OutputPlace::new(&root.join("x"), false).unwrap();
         let writing = place.start().unwrap();
         let theirs = names(root);
         // Left by a kill: its directory and a lock file that nobody holds.
@@ -388,7 +388,7 @@ mod tests {
         std::os::unix::fs::symlink(at("nowhere"), at("broken")).unwrap();
         fs::write(at("file"), "text").unwrap();
         let refusal = |path: PathBuf| {
-            let error = Place::new(&path, true).err().unwrap();
+            let error = OutputPlace::new(&path, true).err().unwrap();
             assert_eq!(error.exit_code(), 2);
             error.to_string()
         };
@@ -397,8 +397,8 @@ mod tests {
         }
         assert!(refusal(at("file")).contains("found something else there"));
         assert!(refusal("/proc".into()).contains("found a mount point"));
-        assert!(Place::new(&at("real"), false).is_ok());
-        assert!(Place::new(&at("real/deeper/x"), false).is_ok());
+        assert!(OutputPlace::new(&at("real"), false).is_ok());
+        assert!(OutputPlace::new(&at("real/deeper/x"), false).is_ok());
     }
 
     #[test]
@@ -407,7 +407,7 @@ mod tests {
         let output = directory.path().join("x");
         for version in ["one", "two"] {
             let text = format!(r#"{{"nerve_version":"{version}","splits":{{}},"files":{{}}}}"#);
-            let started = Place::new(&output, true).unwrap().start().unwrap();
+            let started = OutputPlace::new(&output, true).unwrap().start().unwrap();
             started.finish(&text).unwrap();
             assert_eq!(
                 fs::read_to_string(output.join("manifest.json")).unwrap(),
@@ -415,7 +415,7 @@ mod tests {
             );
             assert_eq!(names(directory.path()), ["x"]);
         }
-        let refusal = || Place::new(&output, true).err().unwrap().to_string();
+        let refusal = || OutputPlace::new(&output, true).err().unwrap().to_string();
         fs::write(output.join("mine.txt"), "work").unwrap();
         assert!(refusal().contains("other files, mine.txt for one"));
         fs::remove_file(output.join("mine.txt")).unwrap();

@@ -10,7 +10,7 @@ use crate::metric::NoLog;
 use crate::recipe::Freeze;
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::load::from_text;
-use crate::render::{Place, Render};
+use crate::render::{Render, StagePlace};
 use crate::run::{RunInfo, TensorMap};
 use crate::task::Decoder;
 use brian::BaselineConfig;
@@ -49,7 +49,7 @@ impl<B: Backend> Toy<B> {
         [&embedding, &norm].map(|data| data.iter::<f64>().sum())
     }
 
-    fn nats(&self, batch: &Batch) -> Tensor<B, 1> {
+    fn token_losses(&self, batch: &Batch) -> Tensor<B, 1> {
         let places = batch.host.targets.iter().zip(&batch.host.valid);
         let counted = places.filter(|(_, valid)| **valid);
         let sum: u32 = counted.map(|(target, _)| target).sum();
@@ -58,7 +58,7 @@ impl<B: Backend> Toy<B> {
 
     fn measured(&self, batch: &Batch) -> Measured {
         Measured {
-            nats: self.nats(batch).into_data().iter::<f64>().sum(),
+            nats: self.token_losses(batch).into_data().iter::<f64>().sum(),
             targets: batch.targets(),
             bytes: batch.host.bytes,
             ..Measured::default()
@@ -71,7 +71,7 @@ impl<B: AutodiffBackend> TrainStep for Toy<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> TrainOutput<Measured> {
-        let loss = self.nats(&batch) / batch.plan.targets as f64;
+        let loss = self.token_losses(&batch) / batch.plan.targets as f64;
         TrainOutput::new(self, loss.backward(), self.measured(&batch))
     }
 }
@@ -116,9 +116,9 @@ impl Given {
     }
 }
 
-struct Pass(std::vec::IntoIter<Batch>);
+struct BatchesOfPass(std::vec::IntoIter<Batch>);
 
-impl Iterator for Pass {
+impl Iterator for BatchesOfPass {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
@@ -126,7 +126,7 @@ impl Iterator for Pass {
     }
 }
 
-impl DataLoaderIterator<Batch> for Pass {
+impl DataLoaderIterator<Batch> for BatchesOfPass {
     fn progress(&self) -> Progress {
         Progress::new(0, 1)
     }
@@ -135,7 +135,9 @@ impl DataLoaderIterator<Batch> for Pass {
 impl<B: Backend> DataLoader<B, Batch> for Given {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
         let pass = self.0.lock().unwrap().pop_front();
-        Box::new(Pass(pass.expect("a pass for every time").into_iter()))
+        Box::new(BatchesOfPass(
+            pass.expect("a pass for every time").into_iter(),
+        ))
     }
 
     fn num_items(&self) -> usize {
@@ -279,10 +281,10 @@ fn session<M: Trainable<B>>(root: &TempDir, settings: StageSettings, model: M) -
         settings,
         run,
         stop: Stop::new(),
-        state: State {
+        state: CheckpointState {
             format: checkpoint::STATE_FORMAT,
             stage: "a".to_string(),
-            ..State::default()
+            ..CheckpointState::default()
         },
         model: Some(model),
         optimizer: GroupedAdamW::new(&adamw()),
@@ -308,7 +310,7 @@ fn launch(session: Session<B, Toy<B>>, train: Vec<Batch>, valid: &[u32]) -> Outc
             .with_metric_logger(NoLog)
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-    let training = Render::None.attach(training, Place::new(&recipe, 0), interrupter);
+    let training = Render::None.attach(training, StagePlace::new(&recipe, 0), interrupter);
     drop(training.launch(Learner::new(Toy::new(), GroupedAdamW::new(&adamw()), 0.1)));
     strategy.outcome()
 }

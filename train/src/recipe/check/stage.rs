@@ -7,8 +7,8 @@
 use super::{MOST_STEPS, Section, walk};
 use crate::data::DifficultySource;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS, Schedule};
-use crate::recipe::stage::{Row, VALID_METRICS};
-use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, Start};
+use crate::recipe::stage::{MixRow, VALID_METRICS};
+use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, StageStart};
 use brian::route::policy::Teacher;
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
             "a name that no other stage has",
         );
         section.whole("steps", stage.steps, 1, MOST_STEPS);
-        let has_previous = index > 0 || stage.start != Start::Previous;
+        let has_previous = index > 0 || stage.start != StageStart::Previous;
         section.require(
             "start",
             has_previous,
@@ -61,7 +61,7 @@ fn rows(stage: &Stage, section: &Section<'_>) {
     };
     let steps = section.path.key("steps");
     let rows = section.key("policy").key("schedule");
-    let key = |row: &Row| match row.until_share {
+    let key = |row: &MixRow| match row.until_share {
         Some(_) => "until_share",
         None => "until_step",
     };
@@ -151,7 +151,7 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
     section.relate(
         "policy",
         &others,
-        !(routed_before && stage.start == Start::Previous && stage.policy == Policy::None),
+        !(routed_before && stage.start == StageStart::Previous && stage.policy == Policy::None),
         "a policy with a pool, as in the stage before, whose weights this one starts with",
     );
     if let ModelConfig::Brian(config) = &recipe.model {

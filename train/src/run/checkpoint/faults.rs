@@ -153,12 +153,12 @@ pub fn snapshot(step: u64) -> Snapshot {
             .into_iter()
             .collect()
     };
-    let state = State {
+    let state = CheckpointState {
         format: STATE_FORMAT,
         step,
         stage: "fixed".to_string(),
         wall_s: 0.1 * step as f64,
-        ..State::default()
+        ..CheckpointState::default()
     };
     Snapshot {
         state,

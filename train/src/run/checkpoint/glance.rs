@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::list::list;
 use super::manifest::{Flaw, Manifest};
 use super::restore::read_state;
-use super::state::State;
+use super::state::CheckpointState;
 use crate::error::{Error, Problem};
 use crate::hash::hexadecimal;
 use crate::run::directory::RunDirectory;
@@ -18,7 +18,7 @@ pub struct Glance {
     /// Its directory.
     pub path: PathBuf,
     /// Its counters and hashes.
-    pub state: State,
+    pub state: CheckpointState,
     /// Identifies the weights: equal for equal bytes, whatever else the checkpoints hold.
     pub weights_sha256: String,
     /// Numbers in the tensors of the model.

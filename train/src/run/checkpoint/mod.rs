@@ -17,7 +17,7 @@ pub use list::{list, remove_stale};
 pub(super) use manifest::{FileRecord, TensorRecord};
 pub use restore::{Loaded, latest, load, verify};
 pub use save::save;
-pub use state::{Best, STATE_FORMAT, Snapshot, State};
+pub use state::{Best, CheckpointState, STATE_FORMAT, Snapshot};
 
 #[cfg(test)]
 mod faults;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::list::list;
 use super::manifest::{Flaw, Manifest, STATE};
-use super::state::{STATE_FORMAT, Snapshot, State};
+use super::state::{CheckpointState, STATE_FORMAT, Snapshot};
 use crate::error::{Error, Problem};
 use crate::run::directory::RunDirectory;
 use crate::run::tensors::{self, TensorMap, require_finite};
@@ -97,10 +97,10 @@ fn read(checkpoint: &Path) -> Result<Snapshot, Flaw> {
     })
 }
 
-pub(super) fn read_state(manifest: &Manifest, checkpoint: &Path) -> Result<State, Flaw> {
+pub(super) fn read_state(manifest: &Manifest, checkpoint: &Path) -> Result<CheckpointState, Flaw> {
     let path = checkpoint.join(STATE);
     let bytes = manifest.bytes(checkpoint, STATE)?;
-    let state: State = serde_json::from_slice(&bytes).map_err(|error| {
+    let state: CheckpointState = serde_json::from_slice(&bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         let found = json_complaint(&error);
         Flaw::Content(Problem::new(&path, place, found, "the state of a run"))

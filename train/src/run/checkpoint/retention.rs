@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::list::{file_name, list};
 use super::manifest::Manifest;
-use super::state::State;
+use super::state::CheckpointState;
 use crate::error::Error;
 use crate::run::directory::RunDirectory;
 use crate::run::disk::{self, Disk};
@@ -18,7 +18,7 @@ const KEEP_AT_LEAST: usize = 2;
 pub fn apply(
     disk: &dyn Disk,
     run: &RunDirectory,
-    state: &State,
+    state: &CheckpointState,
     keep_last: usize,
 ) -> Result<(), Error> {
     let mut verified = 0;

@@ -17,7 +17,7 @@ const MOST: u64 = 1 << 53;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// Counters, hook state and hashes.
-    pub state: State,
+    pub state: CheckpointState,
     /// The weights by parameter path.
     pub model: TensorMap,
     /// The optimizer's moments by parameter path.
@@ -27,7 +27,7 @@ pub struct Snapshot {
 /// The content of `state.json`. Float fields must be finite, as JSON has no other numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct CheckpointState {
     /// [`STATE_FORMAT`].
     pub format: u32,
     /// Optimizer steps done, over all stages; it names the checkpoint's directory.
@@ -80,7 +80,7 @@ pub struct Best {
     pub value: f64,
 }
 
-impl State {
+impl CheckpointState {
     /// The first number that no training of ours could have left: its name, what it is and what it should be.
     pub(super) fn impossible(&self) -> Option<(&'static str, String, String)> {
         let counters = [
@@ -122,12 +122,12 @@ mod tests {
 
     #[test]
     fn numbers_survive_to_the_bit() {
-        let mut state = State::default();
+        let mut state = CheckpointState::default();
         for index in 0..20_000u64 {
             let mantissa = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12;
             state.wall_s = f64::from_bits((1000 + index % 40) << 52 | mantissa);
             let text = serde_json::to_string(&state).unwrap();
-            let read: State = serde_json::from_str(&text).unwrap();
+            let read: CheckpointState = serde_json::from_str(&text).unwrap();
             assert_eq!(
                 read.wall_s.to_bits(),
                 state.wall_s.to_bits(),
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_number_that_json_would_lose_is_named() {
-        let mut state = State::default();
+        let mut state = CheckpointState::default();
         assert_eq!(state.not_finite(), None);
         state.stage_valid.insert("loss/lm".to_string(), f64::NAN);
         assert_eq!(state.not_finite().unwrap(), "stage_valid.loss/lm");
@@ -147,10 +147,10 @@ mod tests {
 
     #[test]
     fn counters_beyond_what_a_training_can_reach_are_named() {
-        let name = |change: fn(&mut State)| {
-            let mut state = State {
+        let name = |change: fn(&mut CheckpointState)| {
+            let mut state = CheckpointState {
                 step: 7,
-                ..State::default()
+                ..CheckpointState::default()
             };
             change(&mut state);
             state.impossible().map(|(name, ..)| name)

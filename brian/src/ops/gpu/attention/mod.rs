@@ -10,7 +10,7 @@ mod place;
 mod tile;
 mod units;
 
-use super::custom_op::{Kernel, State, input, run};
+use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, is_known, kind, rows};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -109,7 +109,7 @@ impl Kernel<1> for Attend {
 
     fn backward<R: CubeRuntime>(
         &self,
-        state: &State<R, 1>,
+        state: &KernelState<R, 1>,
         gradient: CubeTensor<R>,
     ) -> [Option<CubeTensor<R>>; 1] {
         let ([packed], [found, ends]) = (&state.inputs, &state.kept[..]) else {

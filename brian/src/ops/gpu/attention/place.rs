@@ -7,7 +7,7 @@ pub type Pair<F> = Vector<F, Const<2>>;
 
 /// Where a matrix begins in memory, how far its rows lie apart, and how many there are; counted in pairs.
 #[derive(CubeType, Clone, Copy)]
-pub struct Place {
+pub struct HeadRows {
     pub at: usize,
     pub stride: usize,
     pub rows: usize,
@@ -41,9 +41,9 @@ pub fn head(seq: usize, n_heads: usize, #[comptime] pairs: usize) -> Head {
 #[cube]
 impl Head {
     /// Rows of queries, keys or values (0, 1, 2), from one of the sequence on.
-    pub fn packed(&self, part: usize, row: usize) -> Place {
+    pub fn packed(&self, part: usize, row: usize) -> HeadRows {
         let width = self.n_heads * comptime!(self.pairs);
-        Place {
+        HeadRows {
             at: (self.base + row) * 3 * width + part * width + self.head * comptime!(self.pairs),
             stride: 3 * width,
             rows: self.seq - min(row, self.seq),
@@ -51,9 +51,9 @@ impl Head {
     }
 
     /// Rows of what was found, or of its gradient.
-    pub fn found(&self, row: usize) -> Place {
+    pub fn found(&self, row: usize) -> HeadRows {
         let width = self.n_heads * comptime!(self.pairs);
-        Place {
+        HeadRows {
             at: (self.base + row) * width + self.head * comptime!(self.pairs),
             stride: width,
             rows: self.seq - min(row, self.seq),

@@ -7,7 +7,7 @@
 //! same numbers as before.
 
 use super::super::launch::kind;
-use super::place::{Pair, Place};
+use super::place::{HeadRows, Pair};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::features::MmaConfig;
 use burn_cubecl::cubecl::tf32;
@@ -125,7 +125,7 @@ pub fn lane() -> (usize, usize) {
 #[cube]
 pub fn left<F: Float>(
     from: &Array<Pair<F>>,
-    place: Place,
+    place: HeadRows,
     #[comptime] tile: Tile,
 ) -> Sequence<Array<Pair<F>>> {
     let (g, t) = lane();
@@ -289,7 +289,7 @@ pub fn staged<F: Float>(#[comptime] lying: Lying, #[comptime] tile: Tile) -> Sta
 #[cube]
 impl<F: Float> Staged<F> {
     /// Brings a tile's rows, by all units of the cube. Rows that are not there are zero.
-    pub fn bring(&mut self, from: &Array<Pair<F>>, place: Place, #[comptime] tile: Tile) {
+    pub fn bring(&mut self, from: &Array<Pair<F>>, place: HeadRows, #[comptime] tile: Tile) {
         // A plane takes 16 rows of 4 pairs; units next to each other, pairs of rows: in turned rows, too, they meet in no bank.
         let across = comptime!(tile.n / 16);
         let lane = UNIT_POS_X as usize;
@@ -344,7 +344,7 @@ pub fn write<F: Float>(
     sums: &Sums,
     factors: &Array<f32>,
     to: &mut Array<Pair<F>>,
-    place: Place,
+    place: HeadRows,
     #[comptime] tile: Tile,
 ) {
     let (g, t) = lane();

@@ -3,7 +3,7 @@
 //! Neighbours have neighbouring rows of one head, so they read the other side together.
 
 use super::LOWEST;
-use super::place::{Pair, Place, head};
+use super::place::{HeadRows, Pair, head};
 use burn_cubecl::cubecl::{self, prelude::*};
 
 /// Rows of a cube.
@@ -28,7 +28,7 @@ fn own_row() -> usize {
 #[cube]
 fn row<F: Float>(
     from: &Array<Pair<F>>,
-    place: Place,
+    place: HeadRows,
     #[comptime] pairs: usize,
 ) -> Array<Pair<f32>> {
     let mut row = Array::<Pair<f32>>::new(pairs);
@@ -54,7 +54,7 @@ fn nothing(#[comptime] pairs: usize) -> Array<Pair<f32>> {
 fn product<F: Float>(
     row: &Array<Pair<f32>>,
     other: &Array<Pair<F>>,
-    place: Place,
+    place: HeadRows,
     #[comptime] pairs: usize,
 ) -> f32 {
     let mut sum = Pair::<f32>::new(0.0);
@@ -71,7 +71,7 @@ fn add<F: Float>(
     sums: &mut Array<Pair<f32>>,
     weight: f32,
     other: &Array<Pair<F>>,
-    place: Place,
+    place: HeadRows,
     #[comptime] pairs: usize,
 ) {
     #[unroll]
@@ -84,7 +84,7 @@ fn add<F: Float>(
 fn write<F: Float>(
     sums: &Array<Pair<f32>>,
     to: &mut Array<Pair<F>>,
-    place: Place,
+    place: HeadRows,
     #[comptime] pairs: usize,
 ) {
     #[unroll]

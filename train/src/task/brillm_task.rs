@@ -3,7 +3,7 @@
 //!
 //! The table lies on the host, behind a lock, and clones share it. Where the backend computes on the CPU a step is done
 //! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it
-//! ([`Signal::settled`]); what has no kernels sends the rows that it uses to the device and back.
+//! ([`BriLlmTask::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
 use super::{Batch, Continuation, Coverage, Measured, StopReason};
 use crate::data::HostBatch;
@@ -11,7 +11,7 @@ use brian::generate::{Next, NotFinite};
 use brian::random;
 use brillm::candidate::{Competition, Group, LastEdge, Paths};
 use brillm::counts::PairCounts;
-use brillm::generate::{Candidate, Sampling, State, draw};
+use brillm::generate::{Candidate, Sampling, SignalState, draw};
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, composed};
 use burn::module::Module;
@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A BriLLM, its optimizer, and what competes in training.
-pub struct Core {
+pub struct BriLlmState {
     /// The model.
     pub model: BriLlm,
     /// What AdamW remembers.
@@ -42,15 +42,15 @@ pub struct Core {
 
 /// Shared by all clones.
 #[derive(Module, Debug)]
-pub struct Signal<B: Backend> {
+pub struct BriLlmTask<B: Backend> {
     /// Says on which device passes run that are not done on the host; burn-train wants every model to be somewhere.
     place: Tensor<B, 1>,
     #[module(skip)]
-    core: Arc<RwLock<Core>>,
+    core: Arc<RwLock<BriLlmState>>,
 }
 
 // The module's display prints it: no table of numbers, please.
-impl fmt::Debug for Core {
+impl fmt::Debug for BriLlmState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BriLlm { config, graph, .. } = &self.model;
         write!(
@@ -71,9 +71,9 @@ pub struct Learnt {
     pub gradient_norm: f64,
 }
 
-impl<B: Backend> Signal<B> {
+impl<B: Backend> BriLlmTask<B> {
     /// A model for the learner.
-    pub fn new(core: Core, device: &B::Device) -> Self {
+    pub fn new(core: BriLlmState, device: &B::Device) -> Self {
         Self {
             place: Tensor::zeros([1], device),
             core: Arc::new(RwLock::new(core)),
@@ -86,20 +86,20 @@ impl<B: Backend> Signal<B> {
     }
 
     /// The model as it is; rows may have steps to catch up with, or be newer on a device.
-    pub fn read(&self) -> RwLockReadGuard<'_, Core> {
+    pub fn read(&self) -> RwLockReadGuard<'_, BriLlmState> {
         self.core.read().expect("no panic while it was held")
     }
 
     /// The model, to change it: [`RowAdamW::leave_device`] comes before a change of the table.
-    pub fn write(&self) -> RwLockWriteGuard<'_, Core> {
+    pub fn write(&self) -> RwLockWriteGuard<'_, BriLlmState> {
         self.core.write().expect("no panic while it was held")
     }
 
     /// The model with every row brought to the last step; what its optimizer remembers may be newer on a device.
-    pub fn settled(&self) -> RwLockReadGuard<'_, Core> {
+    pub fn settled(&self) -> RwLockReadGuard<'_, BriLlmState> {
         {
             let mut core = self.write();
-            let Core {
+            let BriLlmState {
                 model, optimizer, ..
             } = &mut *core;
             optimizer.catch_up_values(model);
@@ -114,7 +114,7 @@ impl<B: Backend> Signal<B> {
     {
         let mut host = joined(batches);
         let mut core = self.write();
-        let Core {
+        let BriLlmState {
             model,
             optimizer,
             training,
@@ -151,7 +151,7 @@ impl<B: Backend> Signal<B> {
     pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
         let core = self.settled();
         let paths = paths(&batch.host);
-        let nats = core.nats::<B>(&paths, &self.device());
+        let nats = core.token_losses::<B>(&paths, &self.device());
         let mut coverage = Coverage::default();
         if let Some(counts) = &core.counts {
             for (place, nats) in nats
@@ -187,7 +187,7 @@ impl<B: Backend> Signal<B> {
         each: impl FnMut(u32) -> bool + Send,
     ) -> Result<StopReason, NotFinite> {
         let core = self.settled();
-        let core: &Core = &core;
+        let core: &BriLlmState = &core;
         // Inside the pool, so that its threads stay awake between two tokens.
         rayon::scope(|_| core.stream(prompt, how, each))
     }
@@ -198,7 +198,7 @@ impl<B: Backend> Signal<B> {
     }
 }
 
-impl Core {
+impl BriLlmState {
     fn stream(
         &self,
         mut prompt: impl Iterator<Item = u32>,
@@ -210,7 +210,7 @@ impl Core {
         let Some(first) = prompt.next() else {
             return Ok(StopReason::NoCandidate);
         };
-        let mut state = State::start(model, first);
+        let mut state = SignalState::start(model, first);
         prompt.for_each(|token| state.advance(model, decoding, token));
         state.end_prompt(decoding);
         let sampling = Sampling {
@@ -242,12 +242,12 @@ impl Core {
     }
 
     /// `−ln p(target)` of every place over the whole vocabulary.
-    fn nats<B: Backend>(&self, paths: &Paths<'_>, device: &B::Device) -> Vec<f64> {
+    fn token_losses<B: Backend>(&self, paths: &Paths<'_>, device: &B::Device) -> Vec<f64> {
         let groups = self.evaluation.groups(&self.model.graph, paths, &|_| 0.0);
         if self.on_host {
-            return self.model.nats(paths, &groups);
+            return self.model.token_losses(paths, &groups);
         }
-        let of_groups: Vec<f64> = composed::nats::<B>(&self.model, paths, &groups, device)
+        let of_groups: Vec<f64> = composed::token_losses::<B>(&self.model, paths, &groups, device)
             .into_data()
             .iter()
             .collect();
@@ -309,14 +309,14 @@ mod tests {
     type Cpu = crate::device::tests::Learning;
     const NODES: usize = 6;
 
-    fn core(candidates: Candidates, last_edge: LastEdge, on_host: bool) -> Core {
-        Core {
+    fn core(candidates: Candidates, last_edge: LastEdge, on_host: bool) -> BriLlmState {
+        BriLlmState {
             last_edge,
             ..core_of(compat::NATIVE, candidates, on_host)
         }
     }
 
-    fn core_of(flow: FlowConfig, candidates: Candidates, on_host: bool) -> Core {
+    fn core_of(flow: FlowConfig, candidates: Candidates, on_host: bool) -> BriLlmState {
         // 0 1 ten times, 1 0 nine times, 1 2 once; 2 3 was never seen.
         let text: Vec<u32> = (0..20).map(|place| place % 2).chain([2]).collect();
         let counts = PairCounts::of(NODES, [text]);
@@ -343,7 +343,7 @@ mod tests {
             epsilon: 1e-8,
             weight_decay: 0.1,
         };
-        Core {
+        BriLlmState {
             optimizer: RowAdamW::new(&model, Mode::Touched, adamw, None),
             model,
             evaluation: training.evaluation(),
@@ -355,8 +355,8 @@ mod tests {
         }
     }
 
-    fn signal(core: Core) -> Signal<Cpu> {
-        Signal::new(core, &Default::default())
+    fn signal(core: BriLlmState) -> BriLlmTask<Cpu> {
+        BriLlmTask::new(core, &Default::default())
     }
 
     /// Windows of three edges and seven bytes each.
@@ -402,7 +402,7 @@ mod tests {
         let apart = of(&[batch(&[A, C]), batch(&[D])]);
         assert!(together == apart);
         // Another seed draws others.
-        let others = Core {
+        let others = BriLlmState {
             seed: 6,
             ..core(Candidates::Sampled { n: 3 }, LastEdge::Trained, true)
         };
@@ -516,7 +516,7 @@ mod tests {
             assert_eq!(nats[8], 0.0);
             // By the probabilities that decoding has.
             let core = signal.settled();
-            let mut state = State::start(&core.model, 1);
+            let mut state = SignalState::start(&core.model, 1);
             for (&target, &nats) in batch.host.targets[3..6].iter().zip(&nats[3..6]) {
                 let all = state.candidates(&core.model, &core.evaluation, Decoding::NATIVE);
                 let shares = all.iter().map(|c| f64::from(c.score).exp());
@@ -554,7 +554,7 @@ mod tests {
         // The strongest, one after the other, without `never` and with `symbol` behind an end.
         let expected = |never: &[u32], end: Option<(u32, u32)>| {
             let core = signal.settled();
-            let mut state = State::start(&core.model, 0);
+            let mut state = SignalState::start(&core.model, 0);
             state.advance(&core.model, Decoding::NATIVE, 1);
             let mut tokens = Vec::new();
             for _ in 0..5 {

@@ -6,7 +6,7 @@ use crate::error::{Error, Problem};
 use brillm::explain::Replacement;
 
 /// Everything that was asked for.
-pub struct Asked {
+pub struct TraceRequest {
     /// The text's tokens; nothing if no text was given.
     pub tokens: Option<Vec<u32>>,
     /// Changes of the model that hold for everything else.
@@ -61,7 +61,7 @@ impl Edit {
     }
 }
 
-impl Asked {
+impl TraceRequest {
     /// Reads all arguments.
     ///
     /// # Errors
