@@ -25,6 +25,7 @@ pub mod candidate;
 pub mod compat;
 pub mod composed;
 pub mod counts;
+pub mod decoding;
 pub mod explain;
 pub mod flow;
 pub mod generate;

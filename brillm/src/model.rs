@@ -1,10 +1,8 @@
 //! BriLLM: its sizes, its parameters, and how they begin.
 
-use crate::candidate::{Group, Paths};
+use crate::decoding::Decoding;
 use crate::flow::FlowConfig;
-use crate::generate::Decoding;
 use crate::graph::Graph;
-use crate::kernel::pass;
 use crate::position;
 use crate::table::{Storage, Table};
 use half::bf16;
@@ -26,11 +24,6 @@ pub struct BriLlm {
 }
 
 impl BriLlm {
-    /// `−ln p(truth)` per place of the paths, among the candidates of the groups; 0 where there is no edge.
-    pub fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
-        pass::evaluate(&self.config, &self.graph, &self.parameters, paths, groups)
-    }
-
     /// How many rows, from the first, are not trained.
     pub fn frozen_rows(&self) -> usize {
         match self.config.back_off_rows {

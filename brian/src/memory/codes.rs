@@ -9,7 +9,7 @@
 
 use super::config::{Adapters, Lifecycle};
 use super::hidden_code::{Found, HiddenCode};
-use super::pass::{MemoryStart, Written};
+use super::step::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use super::window::Window;
 use crate::block::causal::beside;

@@ -25,6 +25,7 @@ pub mod hidden_code;
 pub mod key_value_prefix;
 pub mod pass;
 mod prefix;
+pub(crate) mod step;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;
 pub mod usage;

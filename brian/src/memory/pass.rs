@@ -4,6 +4,7 @@ use super::codes::Codes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
 use super::prefix::Prefix;
+use super::step::{MemoryStart, Written};
 use super::usage::{MemoryUse, Reads};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
@@ -19,29 +20,6 @@ pub enum Memory<B: Backend> {
     HiddenCode(HiddenCode<B>),
     /// Of keys and values.
     KeyValuePrefix(KeyValuePrefix<B>),
-}
-
-/// What a pass begins with.
-pub(crate) struct MemoryStart<'a, B: Backend> {
-    /// Before the walk, `[batch, seq, d_model]`.
-    pub entered: &'a Tensor<B, 3>,
-    pub causal: &'a Causal<B>,
-    /// The action that leaves.
-    pub out: usize,
-    /// Whether to count what is read.
-    pub measures: bool,
-}
-
-/// What a step did; tokens in the order `[batch * seq]`.
-pub(crate) struct Written<'a, B: Backend> {
-    /// After the step, `[batch, seq, d_model]`.
-    pub hidden: &'a Tensor<B, 3>,
-    pub causal: &'a Causal<B>,
-    pub actions: Vec<usize>,
-    /// Who goes on.
-    pub walking: Vec<bool>,
-    /// How the outputs of blocks were mixed, `[batch * seq, n_pool]`, if any were.
-    pub weights: Option<&'a Tensor<B, 2>>,
 }
 
 /// A memory during one pass. The walk holds it by reference while it grows.

@@ -2,7 +2,7 @@
 
 use super::config::Lifecycle;
 use super::key_value_prefix::KeyValuePrefix;
-use super::pass::{MemoryStart, Written};
+use super::step::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use crate::block::attention::KeysValues;
 use crate::block::causal::Causal;

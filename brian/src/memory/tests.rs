@@ -4,7 +4,8 @@
 use super::codes::Codes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
-use super::pass::{Memory, MemoryPass, MemoryStart, Written};
+use super::pass::{Memory, MemoryPass};
+use super::step::{MemoryStart, Written};
 use super::usage::MemoryUse;
 use super::window::Window;
 use super::{

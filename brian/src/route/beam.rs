@@ -16,17 +16,19 @@
 //!
 //! What is recorded is one walk: the one that led to the branch that is best in the end, from its first step.
 
-use super::branch::{Child, Parent, Search};
+use super::branch::{Child, Parent};
 use super::choose::{Chosen, StepContext, Token, by_logit};
+use super::context::{WalkContext, WalkState};
 use super::execute::{Dispatch, Executor, GradientGates};
 use super::exited_cache::ExitedCache;
+use super::parallel::Search;
 use super::policy::SequenceInfo;
 use super::position::{Table, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, Walks};
-use super::walk::{RouterOutput, WalkContext, WalkState, record, targets_at};
-use crate::memory::pass::Written;
+use super::walk::{RouterOutput, record, targets_at};
+use crate::memory::step::Written;
 use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;

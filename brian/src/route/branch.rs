@@ -5,29 +5,7 @@
 //! count by parent, then by likelihood.
 
 use super::choose::by_logit;
-use super::parallel::ParentExit;
-
-/// How a beam searches.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Search {
-    /// The most branches.
-    pub width: usize,
-    /// The most children of a branch, if not as many as a walk would mix.
-    pub children: Option<usize>,
-    pub branch_cost: f64,
-    pub score_decay: f64,
-    pub finished: Finished,
-}
-
-/// What becomes of a branch that has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finished {
-    /// It stays, once. As soon as all branches of a token have left, their scores decay no more: for how many steps others go
-    /// on must not matter to them.
-    Rests,
-    /// It has as many children as any other, all alike, which may fill the beam: the reference's.
-    Repeats(ParentExit),
-}
+use super::parallel::{Finished, ParentExit, Search};
 
 /// A branch that may have children.
 #[derive(Clone, Debug)]

@@ -8,10 +8,10 @@
 //! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
 
 use super::choose::Chosen;
+use super::context::WalkContext;
 use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
-use super::walk::WalkContext;
 use super::walk_cache::WalkCache;
 use crate::block::attention::{Maps, NormedMaps};
 use crate::block::causal::Causal;

@@ -7,8 +7,8 @@
 //!   (Banino, Balaguer, Blundell 2021, with states in the place of losses).
 
 use super::choose::Chosen;
+use super::context::WalkState;
 use super::trace::Origin;
-use super::walk::WalkState;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 

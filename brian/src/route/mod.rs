@@ -25,6 +25,7 @@ mod beam;
 mod branch;
 mod choose;
 pub mod constraint;
+pub mod context;
 pub mod draws;
 mod execute;
 mod exited_cache;

@@ -5,7 +5,6 @@
 //! likeliest actions as children (nothing is fused), the best `width` of them go on, and in the end
 //! `H = Σ w H_i`, `P = norm(Σ w P_i)` with `w = softmax(scores)`: the task reaches the router through the scores.
 
-use super::branch::{Finished, Search};
 use serde::Deserialize;
 
 /// How many paths are walked at once.
@@ -50,6 +49,28 @@ pub enum ParentExit {
     Top1,
     /// The same: the reference names it apart and treats it alike.
     AnyTopk,
+}
+
+/// How a beam searches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Search {
+    /// The most branches.
+    pub width: usize,
+    /// The most children of a branch, if not as many as a walk would mix.
+    pub children: Option<usize>,
+    pub branch_cost: f64,
+    pub score_decay: f64,
+    pub finished: Finished,
+}
+
+/// What becomes of a branch that has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// It stays, once. As soon as all branches of a token have left, their scores decay no more: for how many steps others go
+    /// on must not matter to them.
+    Rests,
+    /// It has as many children as any other, all alike, which may fill the beam: the reference's.
+    Repeats(ParentExit),
 }
 
 impl Parallel {

@@ -9,17 +9,19 @@
 //! A memory of codes is one of sequences here: what a branch reads reaches the router only, never the state, and nothing is read
 //! behind the exit.
 
-use super::branch::{Child, Parent, Search};
+use super::branch::{Child, Parent};
 use super::choose::{Chosen, by_logit};
+use super::context::{WalkContext, WalkState};
 use super::execute::{Dispatch, Executor, GradientGates};
+use super::parallel::Search;
 use super::policy::SequenceInfo;
 use super::position::{Table, distances, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace};
-use super::walk::{RouterOutput, WalkContext, WalkState, record, targets_at};
+use super::walk::{RouterOutput, record, targets_at};
 use crate::memory::codes::Codes;
-use crate::memory::pass::Written;
+use crate::memory::step::Written;
 use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;

@@ -2,22 +2,19 @@
 //!
 //! Every token walks on its own, but attends to all earlier tokens.
 
-use super::branch::Finished;
 use super::choose::{Chosen, StepContext, Token, choose};
 use super::constraint::CAPPED;
+use super::context::{WalkContext, WalkState};
 use super::draws::Purpose;
 use super::execute::{Dispatch, Executor, GradientGates};
 use super::exited_cache::ExitedCache;
 use super::leave::{Mixture, StraightThrough};
+use super::parallel::Finished;
 use super::policy::{Policy, SequenceInfo};
-use super::position::{Positions, Reach, Table, distances};
-use super::router::Router;
-use super::rules::{ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
+use super::position::{Table, distances};
+use super::rules::{ChoiceGradient, Execution, ExitObjective, Rules, Sees};
 use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
-use super::walk_cache::WalkCache;
-use crate::block::causal::Causal;
-use crate::block::routed::RoutedBlock;
-use crate::memory::pass::{MemoryPass, Written};
+use crate::memory::step::Written;
 use crate::ops::gather::some;
 use crate::ops::reshape::{reshape, values};
 use crate::ops::reuse::Packed;
@@ -25,33 +22,9 @@ use crate::ops::softmax::{chosen_probability, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rayon::prelude::*;
-use std::borrow::Cow;
-use std::cell::RefCell;
-
-/// Where a walk stands.
-#[derive(Clone, Debug)]
-pub struct WalkState<B: Backend> {
-    /// `[batch, seq, d_model]`.
-    pub hidden: Tensor<B, 3>,
-    /// `[batch * seq, d_position]`.
-    pub position: Tensor<B, 2>,
-}
 
 /// So many tokens choose on one thread.
 const TASK: usize = 128;
-
-/// What a walk goes through.
-pub(crate) struct WalkContext<'a, B: Backend> {
-    pub pool: Cow<'a, [RoutedBlock<B>]>,
-    pub positions: &'a Positions<B>,
-    pub router: Cow<'a, Router<B>>,
-    pub route: RouteConfig,
-    pub into: Reach,
-    pub causal: &'a Causal<B>,
-    pub memory: MemoryPass<'a, B>,
-    /// The tokens before those that walk, where there are any.
-    pub past: Option<&'a RefCell<WalkCache<B>>>,
-}
 
 impl<B: Backend> WalkContext<'_, B> {
     /// Walks every token from the state it enters with.

@@ -2,44 +2,20 @@
 
 use super::numeric::vectorised;
 use super::score::{self, Own, Part, Scored};
+use super::signals::Signals;
 use super::trail::{Trail, TrailGradients};
 use crate::candidate::{Group, Paths};
-use crate::flow::Bias;
 use crate::graph::Graph;
-use crate::model::{BriLlmConfig, Gradients, Parameters};
-use crate::position::{self, Encoding};
+use crate::model::{BriLlm, BriLlmConfig, Gradients, Parameters};
+use crate::position;
 use crate::row_adamw::{Clock, Moments, Replay, Rows};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// The signals of a batch.
-pub struct Signals<'a> {
-    /// Width of a signal.
-    pub d: usize,
-    /// What arrives at a node.
-    pub bias: Bias,
-    /// Whether codes of positions are learnt.
-    pub learn_codes: bool,
-    seq: usize,
-    first_hop: usize,
-    trails: &'a [Trail],
-    codes: &'a [f32],
-}
-
-impl Signals<'_> {
-    /// The position whose code is added behind a place.
-    fn position(&self, place: usize) -> usize {
-        place % self.seq + self.first_hop
-    }
-
-    /// The mix at a place of the paths, `[d]`.
-    pub fn mixed(&self, place: usize) -> &[f32] {
-        &self.trails[place / self.seq].mixed[place % self.seq * self.d..][..self.d]
-    }
-
-    /// The code of the position behind a place, `[d]`.
-    pub fn code(&self, place: usize) -> &[f32] {
-        &self.codes[self.position(place) * self.d..][..self.d]
+impl BriLlm {
+    /// `−ln p(truth)` per place of the paths, among the candidates of the groups; 0 where there is no edge.
+    pub fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
+        evaluate(&self.config, &self.graph, &self.parameters, paths, groups)
     }
 }
 
@@ -62,7 +38,7 @@ pub fn evaluate(
 ) -> Vec<f64> {
     let codes = positional_encoding(config, parameters, paths);
     let trails = trails(config, graph, parameters, &codes, paths);
-    let signals = signals(config, paths, &trails, &codes);
+    let signals = Signals::new(config, paths, &trails, &codes);
     let of_group = |group: &Group| score::evaluate(group, &signals, parameters);
     let nats: Vec<Vec<f64>> = groups.par_iter().map(of_group).collect();
     scatter(groups, nats.iter().map(Vec::as_slice), paths.valid.len())
@@ -84,7 +60,7 @@ pub fn learn(
     let mut pending = Pending::new(graph, paths, groups);
     pending.catch_up(parameters, moments, config, clock);
     let trails = trails(config, graph, parameters, &codes, paths);
-    let signals = signals(config, paths, &trails, &codes);
+    let signals = Signals::new(config, paths, &trails, &codes);
     let scored = score_all(
         graph, parameters, moments, groups, &pending, &signals, clock,
     );
@@ -170,23 +146,6 @@ fn trails(
 ) -> Vec<Trail> {
     let walk = |row| vectorised!(Trail::walk(config, graph, parameters, codes, paths, row));
     (0..paths.batch()).into_par_iter().map(walk).collect()
-}
-
-fn signals<'a>(
-    config: &BriLlmConfig,
-    paths: &Paths<'_>,
-    trails: &'a [Trail],
-    codes: &'a [f32],
-) -> Signals<'a> {
-    Signals {
-        d: config.d_node,
-        bias: config.flow.bias,
-        learn_codes: matches!(config.flow.encoding, Encoding::Learnt { .. }),
-        seq: paths.seq,
-        first_hop: config.flow.first_hop,
-        trails,
-        codes,
-    }
 }
 
 /// The groups' parts of the step; every group gets the rows that it owns.

@@ -4,7 +4,7 @@
 //! tokens, whoever computes them: the bits do not depend on the number of threads.
 
 use super::numeric::{LANES, add_lanes, exp, gelu, norm, outer, vector_matrix, vectorised};
-use super::pass::Signals;
+use super::signals::Signals;
 use crate::candidate::Group;
 use crate::flow::{self, Bias};
 use crate::model::Parameters;

@@ -5,6 +5,9 @@ use burn_cubecl::cubecl::{self, prelude::*};
 /// Lines of a row that a unit may hold in registers.
 pub const FEW: usize = 12;
 
+/// Cubes that add up the squares of all gradients; each reports a part.
+pub const SQUARES: usize = 64;
+
 /// How a cube divides the work on a row `[d + 1, d]`: its units are `[lanes, d]`, one per column in every lane, and a
 /// lane takes every `lanes`-th line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,6 +13,7 @@
 //! | `score` | energies, a cube per pair; softmax, a cube per token |
 //! | `rows` | catching up, gradient and AdamW, a cube per row |
 //! | `table` | the table, and the kernels in their order |
+//! | `on_device` | what it is asked for there |
 //! | `runtime` | the runtimes it can lie on |
 //!
 //! What is not done here is done by [`crate::composed`]: biases of nodes, tables of bf16, rows wider than a cube, tables
@@ -22,6 +23,7 @@
 mod arithmetic;
 #[cfg(feature = "cube")]
 mod mix;
+mod on_device;
 #[cfg(feature = "cube")]
 mod plan;
 #[cfg(feature = "cube")]
@@ -37,41 +39,11 @@ mod tests;
 #[cfg(feature = "cube")]
 mod trail;
 
-use crate::candidate::{Group, Paths};
-use crate::kernel::pass::Learnt;
-use crate::model::{BriLlm, Gradients};
+use crate::model::BriLlm;
 use crate::row_adamw::{Clock, Moments};
+use on_device::OnDevice;
 use std::any::Any;
 use std::fmt;
-
-/// A table and its moments on some device.
-#[cfg_attr(not(feature = "cube"), allow(dead_code))]
-pub(crate) trait OnDevice: Send + Sync {
-    /// One step on the table; the gradients of the rest. Nothing if this step needs more room than there is.
-    fn learn(
-        &mut self,
-        model: &BriLlm,
-        moments: &mut Moments,
-        paths: &Paths<'_>,
-        groups: &[Group],
-        clock: &Clock<'_>,
-    ) -> Option<(Learnt, Gradients)>;
-
-    /// Brings every row to the last step, there.
-    fn catch_up(&mut self, moments: &mut Moments, clock: &Clock<'_>);
-
-    /// Brings values that have changed to the host.
-    fn download_values(&mut self, model: &mut BriLlm);
-
-    /// Brings everything that has changed to the host.
-    fn download(&mut self, model: &mut BriLlm, moments: &mut Moments);
-
-    /// Whether the host's values are older than the device's.
-    fn is_ahead(&self) -> bool;
-
-    /// Whether this is the device.
-    fn lies_on(&self, device: &dyn Any) -> bool;
-}
 
 /// What the host wants to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What a step does, as two lists that go to the device: whole numbers and others, each part from some place on.
 
+use super::arithmetic::SQUARES;
 use super::mix::Shares;
-use super::rows::SQUARES;
 use crate::candidate::{Group, Paths};
 use crate::flow::Hop;
 use crate::model::BriLlm;

@@ -1,12 +1,9 @@
 //! Rows of the table: caught up, updated, moved. A cube each.
 
-use super::arithmetic::{FEW, Shape, sum_of_units};
+use super::arithmetic::{FEW, SQUARES, Shape, sum_of_units};
 use super::plan::Parts;
 use super::score::{UNITS, tree_sum};
 use burn_cubecl::cubecl::{self, prelude::*};
-
-/// Cubes that add up the squares of all gradients; each reports a part.
-pub const SQUARES: usize = 64;
 
 /// Steps without a gradient, one after the other, up to the one that `time` counts.
 ///

@@ -1,6 +1,6 @@
 //! The runtimes that a table can lie on: the only file that names them.
 
-use super::OnDevice;
+use super::on_device::OnDevice;
 use super::table::ResidentTable;
 use crate::model::BriLlm;
 use crate::row_adamw::Moments;

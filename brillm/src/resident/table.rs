@@ -1,9 +1,9 @@
 //! The table on a device, and the kernels of a step in their order.
 
-use super::OnDevice;
-use super::arithmetic::Shape;
+use super::arithmetic::{SQUARES, Shape};
+use super::on_device::OnDevice;
 use super::plan::{Parts, PartsLaunch, Plan, behind};
-use super::rows::{self, SQUARES, UpdateLaunch};
+use super::rows::{self, UpdateLaunch};
 use super::score::{self, UNITS};
 use super::trail;
 use crate::candidate::{Group, Paths};

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::route::choose::Chosen;
+use crate::route::context::WalkState;
 use crate::route::leave::{Mixture, StraightThrough};
 use crate::route::position::{distances, normalize};
 use crate::route::trace::Origin;
-use crate::route::walk::WalkState;
 
 const OUT: usize = 2;
 

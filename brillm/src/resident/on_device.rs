@@ -1,0 +1,36 @@
+//! What a table on a device is asked for.
+
+use crate::candidate::{Group, Paths};
+use crate::kernel::pass::Learnt;
+use crate::model::{BriLlm, Gradients};
+use crate::row_adamw::{Clock, Moments};
+use std::any::Any;
+
+/// A table and its moments on some device.
+#[cfg_attr(not(feature = "cube"), allow(dead_code))]
+pub(crate) trait OnDevice: Send + Sync {
+    /// One step on the table; the gradients of the rest. Nothing if this step needs more room than there is.
+    fn learn(
+        &mut self,
+        model: &BriLlm,
+        moments: &mut Moments,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        clock: &Clock<'_>,
+    ) -> Option<(Learnt, Gradients)>;
+
+    /// Brings every row to the last step, there.
+    fn catch_up(&mut self, moments: &mut Moments, clock: &Clock<'_>);
+
+    /// Brings values that have changed to the host.
+    fn download_values(&mut self, model: &mut BriLlm);
+
+    /// Brings everything that has changed to the host.
+    fn download(&mut self, model: &mut BriLlm, moments: &mut Moments);
+
+    /// Whether the host's values are older than the device's.
+    fn is_ahead(&self) -> bool;
+
+    /// Whether this is the device.
+    fn lies_on(&self, device: &dyn Any) -> bool;
+}
