@@ -25,4 +25,4 @@ if ! "$program" --version; then
     echo "$program: does not start; register qemu-aarch64 with binfmt_misc (qemu-user-binfmt does)"
     exit 1
 fi
-"${build[@]}" -- kernel parity causality decode execution determinism
+"${build[@]}" -- ops kernel parity causality decode execution determinism
