@@ -36,25 +36,3 @@ pub(crate) mod here {
         ASKED.set(before);
     }
 }
-
-#[cfg(all(test, feature = "ndarray"))]
-mod tests {
-    use super::super::reuse::shared;
-    use super::super::tests::Learning;
-    use super::here::composed;
-    use super::only;
-    use burn::tensor::Tensor;
-
-    #[test]
-    fn no_pass_applies_where_everything_is_composed() {
-        let device = Default::default();
-        let x = Tensor::<Learning, 2>::ones([2, 3], &device).require_grad();
-        let applies = || {
-            let sums_in_one_place = shared(x.clone()).grad(&shared(x.clone()).sum().backward());
-            [!only(), sums_in_one_place.is_some()]
-        };
-        assert_eq!(applies(), [true; 2]);
-        composed(|| assert_eq!(applies(), [false; 2]));
-        assert_eq!(applies(), [true; 2]);
-    }
-}
