@@ -1,0 +1,30 @@
+# To be sourced: trains bundled recipes for some steps, in an empty folder. It becomes the working directory and goes in the end.
+
+place=$(mktemp -d -t nerve-short-XXXXXX)
+trap 'rm -rf "$place"' EXIT
+ln -s "$(realpath "$(dirname "${BASH_SOURCE[0]}")/../../assets")" "$place/assets"
+cd "$place"
+
+prepare_data() { # NERVE
+    {
+        "$1" data prepare assets/samples/stories.jsonl --output data/stories --tokenizer assets/tokenizers/story_bpe.json
+        "$1" data prepare assets/samples/routing.jsonl --output data/routing --tokenizer assets/tokenizers/byte.json
+        "$1" data bigrams data/stories/train.bin --output data/stories/bigrams.safetensors
+    } >log 2>&1 || { cat log; exit 1; }
+}
+
+# So many steps of every stage; gates ask for more than that can give. Prints the run.
+short_run() { # NERVE RECIPE STEPS
+    local file=assets/recipes/$2.toml sets
+    mapfile -t sets < <(awk -F'"' -v steps="$3" '
+        /^\[\[stage\]\]/ { is_stage = 1 }
+        is_stage && /^name = / {
+            stage = "stage." $2; is_stage = 0
+            print "--set"; print stage ".steps=" steps
+            print "--set"; print stage ".learning_rate.warmup_steps=5"
+        }
+        /^gate = .*at_most/ { print "--set"; print stage ".gate.at_most=1000.0" }
+        /^gate = .*at_least/ { print "--set"; print stage ".gate.at_least=0.0" }
+    ' "$file")
+    "$1" fit "$file" --render none --set "run.root=$place/runs" "${sets[@]}" 2>log || { echo "$2: $(tail -n 1 log)" >&2; exit 1; }
+}
