@@ -2,7 +2,7 @@
 //!
 //! All candidates of a position leave the same node, so positions are grouped by their source: a group reads every row
 //! once, and no two groups own a row together. A row competes with a weight: 1 for one target, the number of targets
-//! for a shared row (exact full softmax, specification §12.1), the inverse of its chance for a drawn one.
+//! for a shared row (exact full softmax), the inverse of its chance for a drawn one.
 
 use crate::counts::PairCounts;
 use crate::flow::Bias;
@@ -31,7 +31,7 @@ pub enum Candidates {
     },
 }
 
-/// Whether the last edge of a path is trained (specification §3, D14).
+/// Whether the last edge of a path is trained (`docs/brillm.md`, D14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LastEdge {

@@ -1,4 +1,4 @@
-//! The published configurations by name, each a choice of the same switches (specification §3, §21.1).
+//! The published configurations by name, each a choice of the same switches (`docs/brillm.md`, section 3).
 //!
 //! | discrepancy | switch | D |
 //! |---|---|---|

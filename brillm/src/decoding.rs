@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// What is decided otherwise in decoding than in training (specification §3).
+/// What is decided otherwise in decoding than in training (`docs/brillm.md`, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decoding {

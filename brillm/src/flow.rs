@@ -1,13 +1,13 @@
 //! One signal on its way: how it begins, what it becomes on an edge, and how the past is mixed.
 //!
 //! The mix is a running sum, `h = S / Z`, so that the state and the time per token do not grow with the context
-//! (specification §1.3, §14.2).
+//! (`docs/brillm.md`, section 2).
 
 use crate::kernel::numeric::{gelu, matrix_vector};
 use crate::position::{self, Encoding};
 use serde::Deserialize;
 
-/// What decides the way of a signal. Every field is a discrepancy between the paper and its code (specification §3).
+/// What decides the way of a signal. In most fields the paper and its code differ (`docs/brillm.md`, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowConfig {

@@ -1,7 +1,7 @@
 //! Which pairs of tokens have an edge of their own, and which row of the edge table every pair uses.
 //!
 //! Compressed sparse rows: first the back-off rows, then the own rows in the order of (source, target), so that all
-//! edges out of one node lie side by side. With one class there is one back-off row, row 0 (specification §7.3).
+//! edges out of one node lie side by side. With one class there is one back-off row, row 0.
 
 use serde::Deserialize;
 use std::ops::Range;

@@ -12,7 +12,7 @@
 //! | `candidate` | which targets compete, grouped by source |
 //! | `table` | rows of numbers, as f32 or as bf16 |
 //! | `model` | sizes and parameters |
-//! | `composed` | the passes as tensor operations, on any backend: the specification of the next |
+//! | `composed` | the passes as tensor operations, on any backend: the definition of the next |
 //! | `kernel` | the passes, fast, on the host |
 //! | `resident` | the passes on a GPU, where the table stays between steps |
 //! | `row_adamw` | AdamW that touches only the rows a batch used |

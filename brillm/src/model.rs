@@ -56,7 +56,7 @@ pub struct BriLlmConfig {
     pub decoding: Decoding,
 }
 
-/// Whether rows that pairs without an edge share are trained (specification §3, D10).
+/// Whether rows that pairs without an edge share are trained (`docs/brillm.md`, D10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackOffRows {

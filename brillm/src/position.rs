@@ -7,7 +7,7 @@ use serde::Deserialize;
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
     /// The reference's: frequencies are multiplied where Transformers divide, so that neighbouring positions are nearly
-    /// unrelated (specification §2.2). Angles are rounded to f32 before the sine, as there.
+    /// unrelated. Angles are rounded to f32 before the sine, as there.
     ReferenceMultiply,
     /// That of the first Transformer (Vaswani et al. 2017), with angles in f64.
     Standard,

@@ -1,7 +1,7 @@
 //! AdamW that touches only the rows a batch used.
 //!
 //! Dense AdamW goes on moving a row after its last gradient, because its moments fade slowly. `Exact` catches up on those
-//! steps before the row is read again, step by step and so to the bit whenever it does so (specification §14.4, §21.2);
+//! steps before the row is read again, step by step and so to the bit whenever it does so;
 //! `Touched` leaves them out.
 
 use crate::table::{Slice, Storage, Table, round_by_chance};

@@ -1,7 +1,7 @@
 //! Which edges training can lower.
 //!
 //! An edge is raised where it is the truth and lowered where it competes with the truth. With few candidates some edges
-//! never compete: training only ever raises them, while decoding lets everybody compete (specification §4.5).
+//! never compete: training only ever raises them, while decoding lets everybody compete.
 
 use crate::candidate::{Candidates, Competition};
 use crate::counts::PairCounts;

@@ -1,7 +1,7 @@
 //! The passes over the graph, on the memory of the host: what [`crate::composed`] does with tensor operations, done in
 //! place, grouped by source, without a gradient of the table's size.
 //!
-//! | file | phase (specification §12.2) |
+//! | file | phase |
 //! |---|---|
 //! | `numeric` | arithmetic of one row |
 //! | `trail` | the true path: the only part that is sequential, forward and backward |

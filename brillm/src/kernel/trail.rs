@@ -99,7 +99,7 @@ impl Trail {
 
     /// From the gradients of every mix by its position's competition to those of everything before it.
     ///
-    /// `G` and `K` are the gradients of `S` and `Z` behind the edge at hand (specification §2.5, for running sums).
+    /// `G` and `K` are the gradients of `S` and `Z` behind the edge at hand (`docs/brillm.md`, section 2, gradients).
     pub fn backward(
         &self,
         config: &BriLlmConfig,

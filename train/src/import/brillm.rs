@@ -7,7 +7,7 @@
 //!
 //! Matrices are `[in, out]` in both, as here: nothing is transposed. A row of our table is a matrix with its bias below.
 //! In the release of March 2025 the pair `(s, t)` owns row `1 + s·nodes + t`; no pair uses row 0, and there are no biases
-//! of nodes (specification §2.8, §7).
+//! of nodes.
 
 use super::checkpoint::Checkpoint;
 use super::fit::{Fit, Theirs, What};

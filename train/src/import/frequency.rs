@@ -1,6 +1,6 @@
 //! A frequency file of the reference, `source → target → count`: which pair of tokens owns which row of the weights.
 //!
-//! A pair whose count is 0 shares row 0. All others own a row, in the order of the vocabulary (specification §7.3), and so
+//! A pair whose count is 0 shares row 0. All others own a row, in the order of the vocabulary, and so
 //! do pairs that the file does not mention: the reference only looks for zeros. The file may hold millions of numbers,
 //! zeros included; what is kept of it are the pairs that own a row, and no more of them than the weights have rows.
 

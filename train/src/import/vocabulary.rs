@@ -1,6 +1,6 @@
 //! A vocabulary file of the reference: one JSON object of tokens and their ids.
 //!
-//! Rows of the weights are numbered along the order of this file, so ids must be 0, 1, 2, … in it (specification §7.3).
+//! Rows of the weights are numbered along the order of this file, so ids must be 0, 1, 2, … in it.
 
 use super::json::{self, Fault, Whole, shown};
 use crate::error::{Error, Problem};

@@ -1,4 +1,4 @@
-//! Do these weights expect the positions that the recipe gives them? The loss on a text tells (specification §7.5).
+//! Do these weights expect the positions that the recipe gives them? The loss on a text tells.
 //!
 //! The published code counts positions one lower in decoding than in training, and multiplies frequencies where others
 //! divide. The right convention must have clearly the lowest loss, before anything that is generated can be trusted.
