@@ -149,4 +149,20 @@ mod tests {
             assert!((found - expected).abs() < 1e-4, "{found} {expected}");
         }
     }
+
+    /// `10⁸ + 1 − 10⁸` is 0 in single precision and 1 in double.
+    #[test]
+    fn the_head_multiplies_in_the_type_of_the_blocks() {
+        let baseline = compat::baseline(8, 2, 3, 6);
+        let mut model =
+            compat::brian(baseline, 1, 1, 4, 2).init::<Learning>(7, 1, &Default::default());
+        let mut table = vec![0.0f32; 7 * 8];
+        (table[0], table[1], table[2]) = (1e8, 1.0, -1e8);
+        let table = burn::tensor::TensorData::new(table, [7, 8]);
+        model.embedding.weight = Param::from_data(table, &Default::default());
+        let ones = Tensor::<Learning, 3>::ones([1, 1, 8], &Default::default());
+        let cast = with_matmul_dtype(model, DType::F64);
+        let logits: Vec<f32> = cast.head(ones).into_data().iter().collect();
+        assert!((logits[0] - 1.0).abs() < 1e-6, "{logits:?}");
+    }
 }

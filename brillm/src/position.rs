@@ -89,6 +89,11 @@ mod tests {
         for (value, expected) in row.iter().zip(published) {
             assert!((value - expected).abs() < 1e-6, "{row:?}");
         }
+        // 100 times the last frequency, 5623.413, is 562341.3125 to the nearest single number, of which they lie 1/16 apart.
+        let far = &table(Encoding::ReferenceMultiply, &[], 101, 32)[100 * 32 + 30..][..2];
+        for (value, expected) in far.iter().zip([0.589_871_7, -0.807_497]) {
+            assert!((value - expected).abs() < 1e-6, "{far:?}");
+        }
     }
 
     #[test]

@@ -202,6 +202,30 @@ mod on_host {
         });
     }
 
+    /// So many that tasks share them.
+    #[test]
+    fn rows_of_several_tasks() {
+        let norm = || norm_of(random("gain", [1, D_MODEL]));
+        let map = |name: &str, d_in, d_out| map_of(random(name, [d_in, d_out]) * 0.2);
+        agrees("swiglu_residual of many", [[3000, D_MODEL]], |[x]| {
+            let norm = norm();
+            let maps = [
+                map("gate", D_MODEL, 5),
+                map("up", D_MODEL, 5),
+                map("down", 5, D_MODEL),
+            ];
+            let groups = Group::only((&norm, maps.each_ref()), &x);
+            swiglu_residual(x, &groups)
+        });
+        let rotary = Rotary::<Learning>::new(350, D_MODEL / N_HEADS, 10_000.0, &Default::default());
+        let angles = rotary.causal(350).all_angles();
+        agrees("rotary_projection of many", [[1050, D_MODEL]], |[x]| {
+            let (norm, map) = (norm(), random("map", [D_MODEL, 3 * D_MODEL]));
+            let groups = Group::only((&norm, &map), &x);
+            rotary_projection(&x, &groups, Columns::All, &angles)
+        });
+    }
+
     #[test]
     fn projections_turned_to_their_positions() {
         let rotary = Rotary::<Learning>::new(N, D_MODEL / N_HEADS, 10_000.0, &Default::default());

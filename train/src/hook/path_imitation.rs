@@ -5,7 +5,7 @@
 use crate::error::Error;
 use crate::learner::Hook;
 use crate::recipe::stage::MixRow;
-use crate::recipe::{Policy, Stage};
+use crate::recipe::{Policy, Recipe, Stage};
 use crate::task::StepPlan;
 use brian::route::draws::Draws;
 use brian::route::exploration::Exploration;
@@ -20,8 +20,8 @@ pub struct PathImitation {
 }
 
 impl PathImitation {
-    /// The schedule and the exploration of a stage; `seed` is the run's.
-    pub fn new(stage: &Stage, seed: u64) -> Self {
+    /// The schedule and the exploration of a stage of a recipe.
+    pub fn new(stage: &Stage, recipe: &Recipe) -> Self {
         let schedule = match &stage.policy {
             Policy::Scheduled { schedule, .. } => schedule.clone(),
             _ => Vec::new(),
@@ -30,7 +30,7 @@ impl PathImitation {
         Self {
             schedule,
             exploration: walk.map_or(Exploration::NONE, |walk| walk.exploration),
-            seed: stage.seed(seed),
+            seed: stage.seed(recipe.run.seed),
         }
     }
 

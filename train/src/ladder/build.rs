@@ -293,6 +293,14 @@ mod tests {
     }
 
     #[test]
+    fn a_graph_begins_by_the_seed_of_its_run() {
+        let [first, same, other] =
+            [1, 1, 2].map(|seed| weights(&graph(&[&format!("run.seed={seed}")])));
+        assert_eq!(first, same);
+        assert_ne!(first, other);
+    }
+
+    #[test]
     fn micro_batches_of_a_graph_are_one_batch() {
         let (whole, parts) = (graph(&[]), graph(&[]));
         for _ in 0..2 {

@@ -203,7 +203,7 @@ impl Ladder {
         let watch = &self.recipe.watch;
         let mut hooks: Hooks<B, Decoder<B>> = vec![
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
-            Box::new(PathImitation::new(stage, self.recipe.run.seed)),
+            Box::new(PathImitation::new(stage, &self.recipe)),
             Box::new(RoutingMetrics),
             Box::new(CollapseGuard::new(
                 self.fail_on_collapse,

@@ -344,3 +344,40 @@ fn a_sequence_beam_of_one_branch_is_the_walk_whose_router_sees_the_mean() {
         }
     }
 }
+
+/// A branch tries as many actions as a walk would mix, at the first step another number than later.
+#[test]
+fn a_sequence_beam_has_more_children_where_the_first_step_is_to_have_more() {
+    let mut config = config(0);
+    config.n_pool = 3;
+    config.position.layout = Layout::OpenArc;
+    config.route.max_steps = 3;
+    config.route.sees = Sees::SequenceMean;
+    config.route.attends = Attends::All;
+    config.route.parallel = Parallel::SequenceBeam {
+        width: 3,
+        branch_cost: 0.0,
+        score_decay: 1.0,
+        parent_exit: ParentExit::Branch,
+    };
+    let rules = Rules {
+        policy: Policy::Router {
+            teacher: None,
+            select: Select::Argmax,
+        },
+        ..Rules::sequential()
+    };
+    let mut logits = |top_k_first, top_k| {
+        (config.route.top_k_first, config.route.top_k) = (top_k_first, top_k);
+        let model: Brian<Learning> = loud(&config, 0);
+        host(&model.forward(tokens(0), &rules, &rows(0)).0)
+    };
+    let [one, first, later] = [logits(1, 1), logits(3, 1), logits(1, 3)];
+    for (name, found, expected) in [
+        ("first", &first, &one),
+        ("later", &later, &one),
+        ("both", &first, &later),
+    ] {
+        assert!(relative(found, expected) > 1e-3, "{name}");
+    }
+}

@@ -5,7 +5,7 @@ use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::ops::attention_spans::MASKED;
 use crate::route::draws::Purpose;
-use crate::route::trace::Origin;
+use crate::route::trace::{Origin, TraceStep};
 use burn::tensor::activation::softmax;
 use std::collections::BTreeSet;
 
@@ -803,5 +803,36 @@ fn a_token_that_comes_alone_has_the_logits_of_a_whole_pass() {
             );
         }
         n += 1;
+    }
+}
+
+/// Two blocks and OUT are three steps, although a walk may have five: the third is the last, where OUT gets its final bias.
+#[test]
+fn the_last_step_of_a_taught_walk_is_that_of_its_path() {
+    let mut config = config(0);
+    config.n_pool = 2;
+    config.route.max_steps = 5;
+    (config.route.top_k_first, config.route.top_k) = (1, 1);
+    let model: Brian<Learning> = loud(&config, 0);
+    let scores_of_out = |final_exit_bias| {
+        let rules = Rules {
+            ask_router: true,
+            constraint: Constraint {
+                final_exit_bias,
+                ..Constraint::NONE
+            },
+            ..Rules::sequential()
+        };
+        let (_, trace) = model.forward(tokens(0), &rules, &rows(0));
+        let scores = |step: &TraceStep<Learning>| host(&step.logits.clone().slice_dim(1, 2..3));
+        trace.steps.iter().map(scores).collect::<Vec<Vec<f64>>>()
+    };
+    let (without, with) = (scores_of_out(0.0), scores_of_out(3.0));
+    assert_eq!([without.len(), with.len()], [3, 3]);
+    for (step, (without, with)) in without.iter().zip(&with).enumerate() {
+        let expected = if step == 2 { 3.0 } else { 0.0 };
+        for (without, with) in without.iter().zip(with) {
+            assert!((with - without - expected).abs() < 1e-5, "step {step}");
+        }
     }
 }
