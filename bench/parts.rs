@@ -97,10 +97,10 @@ fn parts(criterion: &mut Criterion) {
             language::token_losses(model.forward(targets.clone()), targets.clone()).mean()
         };
         group.bench_function("embedding_head_and_loss/and_backward", |bencher| {
-            timed::<BenchBackend>(bencher, &device, || backward(token_losses(&ends)));
+            timed::<BenchBackend>(bencher, &device, || backward(nats(&ends)));
         });
         group.bench_function("all/and_backward", |bencher| {
-            timed::<BenchBackend>(bencher, &device, || backward(token_losses(&model)));
+            timed::<BenchBackend>(bencher, &device, || backward(nats(&model)));
         });
         group.finish();
     }

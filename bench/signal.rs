@@ -10,7 +10,7 @@ use brillm::candidate::{Candidates, Competition, Group, Paths};
 use brillm::compat;
 use brillm::composed::rows_of;
 use brillm::counts::PairCounts;
-use brillm::generate::{Decoding, State, strongest};
+use brillm::generate::{Decoding, SignalState, strongest};
 use brillm::graph::{BackOff, Graph};
 use brillm::model::{BackOffRows, Initial};
 use brillm::prior::Weights;
@@ -308,7 +308,7 @@ fn decoding(criterion: &mut Criterion) {
         let world = World::new(nodes, share);
         let model = world.model(32);
         let competition = world.competition(Candidates::All);
-        let mut state = State::start(&model, 3);
+        let mut state = SignalState::start(&model, 3);
         let mut next = || {
             let candidates = state.candidates(&model, &competition, Decoding::REFERENCE);
             let next = strongest(&candidates).expect("somebody competes").target;

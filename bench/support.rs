@@ -1,7 +1,7 @@
 //! The backend under measurement, shapes, and a clock that waits for the device.
 
 use brian::route::parallel::Parallel;
-use brian::route::position::{Injection, Reach, Start};
+use brian::route::position::{Injection, Reach, StartPosition};
 use brian::route::rules::{Attends, Execution, Sees};
 use brian::{
     BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
@@ -191,7 +191,7 @@ impl Shape {
             position: PositionConfig {
                 d_position: 16,
                 layout: Layout::OpenArc,
-                start: Start::Learned,
+                start: StartPosition::Learned,
                 injection: Injection::Adapter,
                 into: Reach::Both,
             },

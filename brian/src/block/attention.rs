@@ -121,7 +121,7 @@ impl<B: Backend> Attention<B> {
         self.output.weight.val().dtype()
     }
 
-    /// What queries find among keys and values; see [`attention`].
+    /// What queries find among keys and values; see `ops::attention`.
     pub fn find(
         &self,
         queries: Tensor<B, 4>,

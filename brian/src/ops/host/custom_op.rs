@@ -43,7 +43,7 @@ pub(super) trait FusedPass<const N: usize>: Clone + Debug + Send + 'static {
 }
 
 /// The primitive of an input.
-pub(super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatTensor<B> {
+pub(in super::super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatTensor<B> {
     tensor.clone().into_primitive().tensor()
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B,
 }
 
 /// A value under the type that it has.
-pub(super) fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> {
+pub(in super::super) fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> {
     let mut value = Some(value);
     match (&mut value as &mut dyn Any).downcast_mut::<Option<To>>() {
         Some(found) => Ok(found.take().expect("it was put in above")),
