@@ -3,7 +3,7 @@
 use super::attention_spans::AttentionSpans;
 use super::gather::Parts;
 use super::linear::{exact, multiply};
-use super::{Operation, gpu, host, run};
+use super::{fused, gpu, host};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -56,51 +56,27 @@ pub(crate) fn causal_attention<B: Backend>(
     packed: Tensor<B, 2>,
     n_heads: usize,
     batch: usize,
-    mask: impl Fn() -> Tensor<B, 4>,
+    mask: impl FnOnce() -> Tensor<B, 4>,
     dtype: DType,
 ) -> Tensor<B, 2> {
-    run(CausalAttention {
-        packed,
-        n_heads,
-        batch,
-        mask,
-        dtype,
-    })
-}
-
-struct CausalAttention<B: Backend, M> {
-    packed: Tensor<B, 2>,
-    n_heads: usize,
-    batch: usize,
-    mask: M,
-    dtype: DType,
-}
-
-impl<B: Backend, M: Fn() -> Tensor<B, 4>> Operation for CausalAttention<B, M> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let [n_tokens, width] = self.packed.dims();
-        let (seq, inside) = (n_tokens / self.batch, exact(self.packed.dtype()));
-        let packed = self.packed.cast(inside).reshape([self.batch, seq, width]);
+    let [n_tokens, width] = packed.dims();
+    let seq = n_tokens / batch;
+    let on_host = || {
+        let spans = Arc::new(AttentionSpans::whole(batch, seq));
+        host::attention::causal_attention(&packed, n_heads, &spans)
+    };
+    let on_gpu = || gpu::causal_attention(&packed, n_heads, batch);
+    fused(&[&on_host, &on_gpu]).unwrap_or_else(|| {
+        let inside = exact(packed.dtype());
+        let packed = packed.clone().cast(inside).reshape([batch, seq, width]);
         let [queries, keys, values] = [0, 1, 2].map(|index| {
             let part = index * width / 3..(index + 1) * width / 3;
-            heads(packed.clone().slice_dim(2, part), self.n_heads)
+            heads(packed.clone().slice_dim(2, part), n_heads)
         });
         let among = KeysValues { keys, values };
-        let found = attention(queries, among, (self.mask)(), self.dtype);
+        let found = attention(queries, among, mask(), dtype);
         found.reshape([n_tokens, width / 3])
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        let [n_tokens, _] = self.packed.dims();
-        let spans = AttentionSpans::whole(self.batch, n_tokens / self.batch);
-        host::attention::causal_attention(&self.packed, self.n_heads, &Arc::new(spans))
-    }
-
-    fn on_gpu(&self) -> Option<Tensor<B, 2>> {
-        gpu::causal_attention(&self.packed, self.n_heads, self.batch)
-    }
+    })
 }
 
 /// What queries find among keys and values of other tokens.
@@ -114,47 +90,18 @@ pub(crate) fn attention_over_spans<B: Backend>(
     spans: &Arc<AttentionSpans>,
     dtype: DType,
 ) -> Tensor<B, 2> {
-    run(AttentionOverSpans {
-        queries,
-        keys_values,
-        n_heads,
-        spans,
-        dtype,
-    })
-}
-
-struct AttentionOverSpans<'a, B: Backend> {
-    queries: Tensor<B, 2>,
-    keys_values: Parts<B>,
-    n_heads: usize,
-    spans: &'a Arc<AttentionSpans>,
-    dtype: DType,
-}
-
-impl<B: Backend> Operation for AttentionOverSpans<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let keys_values = self.keys_values.gather();
+    let on_host = || host::attention::attention_over_spans(&queries, &keys_values, n_heads, spans);
+    fused(&[&on_host]).unwrap_or_else(|| {
+        let keys_values = keys_values.clone().gather();
         let find = |queries: Tensor<B, 3>, keys_values: Tensor<B, 3>, mask| {
             let d_model = queries.dims()[2];
-            let part =
-                |part: Range<usize>| heads(keys_values.clone().slice_dim(2, part), self.n_heads);
+            let part = |part: Range<usize>| heads(keys_values.clone().slice_dim(2, part), n_heads);
             let among = KeysValues {
                 keys: part(0..d_model),
                 values: part(d_model..2 * d_model),
             };
-            attention(heads(queries, self.n_heads), among, mask, self.dtype)
+            attention(heads(queries, n_heads), among, mask, dtype)
         };
-        self.spans.on_rectangles(self.queries, keys_values, find)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::attention::attention_over_spans(
-            &self.queries,
-            &self.keys_values,
-            self.n_heads,
-            self.spans,
-        )
-    }
+        spans.on_rectangles(queries.clone(), keys_values, find)
+    })
 }

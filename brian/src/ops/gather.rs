@@ -1,6 +1,6 @@
 //! Rows and columns that lie elsewhere: some rows of a tensor, rows of several tensors, rows in the place of others, some columns.
 
-use super::{Operation, gpu, host, run};
+use super::{fused, gpu, host};
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use std::ops::Range;
@@ -17,29 +17,11 @@ pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<
 /// # Shapes
 /// `[n, width]` to `[which, width]`
 pub(crate) fn rows<B: Backend>(from: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
-    run(Rows { from, which })
-}
-
-struct Rows<'a, B: Backend> {
-    from: Tensor<B, 2>,
-    which: &'a [usize],
-}
-
-impl<B: Backend> Operation for Rows<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let which = indices(self.which, &self.from.device());
-        self.from.select(0, which)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::gather::rows(&self.from, self.which)
-    }
-
-    fn on_gpu(&self) -> Option<Tensor<B, 2>> {
-        gpu::rows(&self.from, || indices(self.which, &self.from.device()))
-    }
+    let indices = || indices(which, &from.device());
+    fused(&[&|| host::gather::rows(&from, which), &|| {
+        gpu::rows(&from, indices)
+    }])
+    .unwrap_or_else(|| from.clone().select(0, indices()))
 }
 
 /// Some rows; all of them as they are.
@@ -64,31 +46,15 @@ pub(crate) fn replace<B: Backend>(
     if which.iter().copied().eq(0..n_rows) {
         return Tensor::cat(parts, 0);
     }
-    run(Replace { into, which, parts })
-}
-
-struct Replace<'a, B: Backend> {
-    into: Tensor<B, 2>,
-    which: &'a [usize],
-    parts: Vec<Tensor<B, 2>>,
-}
-
-impl<B: Backend> Operation for Replace<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let ([n_rows, _], device) = (self.into.dims(), self.into.device());
+    fused(&[&|| host::gather::replace(&into, which, &parts)]).unwrap_or_else(|| {
+        let device = into.device();
         let mut stays = vec![1.0; n_rows];
-        self.which.iter().for_each(|&row| stays[row] = 0.0);
+        which.iter().for_each(|&row| stays[row] = 0.0);
         let stays = Tensor::from_data(TensorData::new::<f32, _>(stays, [n_rows, 1]), &device);
-        let which = indices(self.which, &device);
-        let rows = Tensor::cat(self.parts, 0);
-        (self.into * stays).select_assign(0, which, rows, IndexingUpdateOp::Add)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::gather::replace(&self.into, self.which, &self.parts)
-    }
+        let which = indices(which, &device);
+        let rows = Tensor::cat(parts, 0);
+        (into * stays).select_assign(0, which, rows, IndexingUpdateOp::Add)
+    })
 }
 
 /// Some columns of a map.
@@ -96,24 +62,8 @@ impl<B: Backend> Operation for Replace<'_, B> {
 /// # Shapes
 /// `[d_in, d_out]` to `[d_in, which]`
 pub(crate) fn columns<B: Backend>(map: &Tensor<B, 2>, which: Range<usize>) -> Tensor<B, 2> {
-    run(Columns { map, which })
-}
-
-struct Columns<'a, B: Backend> {
-    map: &'a Tensor<B, 2>,
-    which: Range<usize>,
-}
-
-impl<B: Backend> Operation for Columns<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        self.map.clone().slice_dim(1, self.which)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::gather::columns(self.map, self.which.start, self.which.len())
-    }
+    fused(&[&|| host::gather::columns(map, which.start, which.len())])
+        .unwrap_or_else(|| map.clone().slice_dim(1, which))
 }
 
 /// Rows that lie in several tensors `[…, width]`.

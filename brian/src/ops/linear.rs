@@ -3,7 +3,7 @@
 use super::gather::some;
 use super::groups::{Group, by_group};
 use super::residual_add::residual_add;
-use super::{Operation, host, run};
+use super::{fused, host};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -31,24 +31,7 @@ pub(crate) fn exact(products: DType) -> DType {
 /// `[n, d_in]` to `[n, d_out]`
 pub(crate) fn linear<B: Backend>(x: Tensor<B, 2>, map: &Linear<B>) -> Tensor<B, 2> {
     let map = map.weight.val();
-    run(Times { x, map })
-}
-
-struct Times<B: Backend> {
-    x: Tensor<B, 2>,
-    map: Tensor<B, 2>,
-}
-
-impl<B: Backend> Operation for Times<B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        multiply(self.x, self.map)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::linear::linear(&self.x, &self.map)
-    }
+    fused(&[&|| host::linear::linear(&x, &map)]).unwrap_or_else(|| multiply(x, map))
 }
 
 /// `x Wᵀ`, multiplied in the type of `x`.
@@ -56,25 +39,10 @@ impl<B: Backend> Operation for Times<B> {
 /// # Shapes
 /// `[n, d_in]` and `[d_out, d_in]` to `[n, d_out]`
 pub(crate) fn linear_transposed<B: Backend>(x: Tensor<B, 2>, map: Tensor<B, 2>) -> Tensor<B, 2> {
-    run(TimesTransposed { x, map })
-}
-
-struct TimesTransposed<B: Backend> {
-    x: Tensor<B, 2>,
-    map: Tensor<B, 2>,
-}
-
-impl<B: Backend> Operation for TimesTransposed<B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let map = self.map.cast(self.x.dtype());
-        multiply(self.x, map.transpose())
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::linear::linear_transposed(&self.x, &self.map)
-    }
+    fused(&[&|| host::linear::linear_transposed(&x, &map)]).unwrap_or_else(|| {
+        let map = map.cast(x.dtype());
+        multiply(x, map.transpose())
+    })
 }
 
 /// `y + x W`.
@@ -100,38 +68,16 @@ pub(crate) fn add_linear_each<B: Backend>(
     x: Tensor<B, 2>,
     groups: &[Group<&Linear<B>>],
 ) -> Tensor<B, 2> {
-    run(AddTimes {
-        y,
-        which,
-        x,
-        groups,
-    })
-}
-
-struct AddTimes<'a, B: Backend> {
-    y: Tensor<B, 2>,
-    which: Option<&'a [usize]>,
-    x: Tensor<B, 2>,
-    groups: &'a [Group<&'a Linear<B>>],
-}
-
-impl<B: Backend> Operation for AddTimes<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let y = match self.which {
-            Some(which) => some(self.y, which),
-            None => self.y,
+    fused(&[&|| host::linear::add_linear(&y, which, &x, groups)]).unwrap_or_else(|| {
+        let y = match which {
+            Some(which) => some(y, which),
+            None => y,
         };
-        by_group([y, self.x], self.groups, |[y, x], map, _| {
+        by_group([y, x], groups, |[y, x], map, _| {
             let map = map.weight.val();
             residual_add(y, x.cast(map.dtype()).matmul(map))
         })
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::linear::add_linear(&self.y, self.which, &self.x, self.groups)
-    }
+    })
 }
 
 /// How many groups go through an operation together, by one of their maps: several only in the memory of the host.

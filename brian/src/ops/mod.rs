@@ -54,36 +54,13 @@ pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// An operation with its inputs.
-pub(crate) trait Operation: Sized {
-    /// What it gives.
-    type Output;
-
-    /// The definition, composed of Burn's operations. Tests hold every other version to it, values and gradients.
-    fn define(self) -> Self::Output;
-
-    /// Fused in the memory of the host; `None` where it does not apply.
-    fn on_host(&self) -> Option<Self::Output> {
-        None
-    }
-
-    /// A kernel in the memory of a GPU; `None` where it does not apply.
-    fn on_gpu(&self) -> Option<Self::Output> {
-        None
-    }
-}
-
-/// Computes an operation: the only place that chooses where.
-pub(crate) fn run<O: Operation>(operation: O) -> O::Output {
+/// What the first of the fused versions that applies gives: the only place that chooses. Where none does, the definition runs.
+pub(crate) fn fused<T>(versions: &[&dyn Fn() -> Option<T>]) -> Option<T> {
     if composed::only() {
-        return operation.define();
+        return None;
     }
-    match operation.on_host().or_else(|| operation.on_gpu()) {
-        Some(output) => {
-            #[cfg(test)]
-            tests::count_fused();
-            output
-        }
-        None => operation.define(),
-    }
+    let found = versions.iter().find_map(|version| version())?;
+    #[cfg(test)]
+    tests::count_fused();
+    Some(found)
 }

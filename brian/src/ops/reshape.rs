@@ -1,6 +1,6 @@
 //! The same numbers in another shape, and on the host.
 
-use super::{Operation, host, run};
+use super::{fused, host};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -9,24 +9,7 @@ pub(crate) fn reshape<B: Backend, const D: usize, const E: usize>(
     tensor: Tensor<B, D>,
     dims: [usize; E],
 ) -> Tensor<B, E> {
-    run(Reshape { tensor, dims })
-}
-
-struct Reshape<B: Backend, const D: usize, const E: usize> {
-    tensor: Tensor<B, D>,
-    dims: [usize; E],
-}
-
-impl<B: Backend, const D: usize, const E: usize> Operation for Reshape<B, D, E> {
-    type Output = Tensor<B, E>;
-
-    fn define(self) -> Tensor<B, E> {
-        self.tensor.reshape(self.dims)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, E>> {
-        host::custom_op::reshape(&self.tensor, self.dims)
-    }
+    fused(&[&|| host::custom_op::reshape(&tensor, dims)]).unwrap_or_else(|| tensor.reshape(dims))
 }
 
 /// `[batch, seq, width]` token by token.
@@ -37,19 +20,6 @@ pub(crate) fn per_row<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
 
 /// What a tensor holds, on the host.
 pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Vec<f32> {
-    run(Values(tensor))
-}
-
-struct Values<'a, B: Backend>(&'a Tensor<B, 2>);
-
-impl<B: Backend> Operation for Values<'_, B> {
-    type Output = Vec<f32>;
-
-    fn define(self) -> Vec<f32> {
-        self.0.clone().into_data().iter::<f32>().collect()
-    }
-
-    fn on_host(&self) -> Option<Vec<f32>> {
-        host::custom_op::values(self.0)
-    }
+    fused(&[&|| host::custom_op::values(tensor)])
+        .unwrap_or_else(|| tensor.clone().into_data().iter::<f32>().collect())
 }

@@ -4,10 +4,10 @@ use super::groups::{Group, by_group};
 use super::linear::multiply;
 use super::rms_norm::rms_norm;
 use super::rotary::Angles;
-use super::{Operation, gpu, host, run};
+use super::{fused, gpu, host};
 use burn::nn::RmsNorm;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
 
 /// What the columns of a map are: queries, then keys, then values, of `d_model` columns each where they are there.
 #[derive(Clone, Copy, Debug)]
@@ -45,70 +45,37 @@ pub(crate) fn rotary_projection<B: Backend>(
     columns: Columns,
     angles: &Angles<B>,
 ) -> Tensor<B, 2> {
-    run(Projection {
-        x,
-        groups,
-        columns,
-        angles,
-    })
-}
-
-struct Projection<'a, B: Backend> {
-    x: &'a Tensor<B, 2>,
-    groups: &'a [Group<NormedMap<'a, B>>],
-    columns: Columns,
-    angles: &'a Angles<B>,
-}
-
-impl<B: Backend> Operation for Projection<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        by_group([self.x.clone()], self.groups, |[x], (norm, map), which| {
-            run(Turned {
-                packed: multiply(rms_norm(&x, norm, map.dtype()), (*map).clone()),
-                dtype: x.dtype(),
-                columns: self.columns,
-                angles: &self.angles.some(which),
+    fused(&[&|| host::rotary_projection::rotary_projection(x, groups, columns, angles)])
+        .unwrap_or_else(|| {
+            by_group([x.clone()], groups, |[x], (norm, map), which| {
+                let packed = multiply(rms_norm(&x, norm, map.dtype()), (*map).clone());
+                turned(packed, x.dtype(), columns, &angles.some(which))
             })
         })
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::rotary_projection::rotary_projection(self.x, self.groups, self.columns, self.angles)
-    }
 }
 
 /// Products, scaled and turned.
-struct Turned<'a, B: Backend> {
+fn turned<B: Backend>(
     packed: Tensor<B, 2>,
-    /// That of the stream.
-    dtype: burn::tensor::DType,
+    dtype: DType,
     columns: Columns,
-    angles: &'a Angles<B>,
-}
-
-impl<B: Backend> Operation for Turned<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let [n_scaled, n_turned, n_parts] = self.columns.parts();
-        let packed = self.packed.cast(self.dtype);
-        let parts = packed.chunk(n_parts, 1).into_iter().enumerate();
-        let parts = parts.map(|(index, part)| {
-            let part = match index < n_turned {
-                true => self.angles.rotate(part),
-                false => part,
-            };
-            match index < n_scaled {
-                true => part * (self.angles.d_head() as f64).powf(-0.5),
-                false => part,
-            }
-        });
-        Tensor::cat(parts.collect(), 1)
-    }
-
-    fn on_gpu(&self) -> Option<Tensor<B, 2>> {
-        gpu::apply_rotary(&self.packed, || self.angles.tables(), self.columns.parts())
-    }
+    angles: &Angles<B>,
+) -> Tensor<B, 2> {
+    let [n_scaled, n_turned, n_parts] = columns.parts();
+    fused(&[&|| gpu::apply_rotary(&packed, || angles.tables(), columns.parts())]).unwrap_or_else(
+        || {
+            let parts = packed.cast(dtype).chunk(n_parts, 1).into_iter().enumerate();
+            let parts = parts.map(|(index, part)| {
+                let part = match index < n_turned {
+                    true => angles.rotate(part),
+                    false => part,
+                };
+                match index < n_scaled {
+                    true => part * (angles.d_head() as f64).powf(-0.5),
+                    false => part,
+                }
+            });
+            Tensor::cat(parts.collect(), 1)
+        },
+    )
 }

@@ -1,6 +1,6 @@
 //! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`.
 
-use super::{Operation, host, run};
+use super::{fused, host};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
@@ -16,30 +16,9 @@ pub(crate) fn router_scores<B: Backend>(
     first: &Linear<B>,
     second: &Linear<B>,
 ) -> Tensor<B, 2> {
-    run(Scores {
-        hidden,
-        position,
-        first,
-        second,
-    })
-}
-
-struct Scores<'a, B: Backend> {
-    hidden: Tensor<B, 2>,
-    position: Tensor<B, 2>,
-    first: &'a Linear<B>,
-    second: &'a Linear<B>,
-}
-
-impl<B: Backend> Operation for Scores<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let state = Tensor::cat(vec![self.hidden, self.position], 1);
-        self.second.forward(silu(self.first.forward(state)))
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::router_scores::router_scores(&self.hidden, &self.position, self.first, self.second)
-    }
+    fused(&[&|| host::router_scores::router_scores(&hidden, &position, first, second)])
+        .unwrap_or_else(|| {
+            let state = Tensor::cat(vec![hidden, position], 1);
+            second.forward(silu(first.forward(state)))
+        })
 }

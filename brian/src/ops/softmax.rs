@@ -1,6 +1,6 @@
 //! Scores to probabilities: `softmax(x)_i = exp(x_i) / Σ_j exp(x_j)`, and one of them.
 
-use super::{Operation, host, run};
+use super::{fused, host};
 use burn::tensor::activation;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -10,21 +10,8 @@ use burn::tensor::{Tensor, TensorData};
 /// # Shapes
 /// `[n, width]` to the same
 pub(crate) fn softmax<B: Backend>(scores: &Tensor<B, 2>) -> Tensor<B, 2> {
-    run(Softmax(scores))
-}
-
-struct Softmax<'a, B: Backend>(&'a Tensor<B, 2>);
-
-impl<B: Backend> Operation for Softmax<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        activation::softmax(self.0.clone(), 1)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::softmax::softmax(self.0)
-    }
+    fused(&[&|| host::softmax::softmax(scores)])
+        .unwrap_or_else(|| activation::softmax(scores.clone(), 1))
 }
 
 /// Of every row the probability of the chosen one among its first `n` scores; 1, whatever the scores, where none is chosen.
@@ -36,31 +23,13 @@ pub(crate) fn chosen_probability<B: Backend>(
     chosen: &[Option<usize>],
     n: usize,
 ) -> Tensor<B, 2> {
-    run(Chosen { scores, chosen, n })
-}
-
-struct Chosen<'a, B: Backend> {
-    scores: &'a Tensor<B, 2>,
-    chosen: &'a [Option<usize>],
-    n: usize,
-}
-
-impl<B: Backend> Operation for Chosen<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let device = self.scores.device();
-        let dims = [self.chosen.len(), 1];
-        let none: Vec<bool> = self.chosen.iter().map(Option::is_none).collect();
+    fused(&[&|| host::softmax::chosen_probability(scores, chosen, n)]).unwrap_or_else(|| {
+        let (device, dims) = (scores.device(), [chosen.len(), 1]);
+        let none: Vec<bool> = chosen.iter().map(Option::is_none).collect();
         let none = Tensor::from_data(TensorData::new(none, dims), &device);
-        let chosen = self.chosen.iter().map(|chosen| chosen.unwrap_or(0) as i32);
-        let chosen = TensorData::new(chosen.collect::<Vec<i32>>(), dims);
-        let chosen = Tensor::from_data(chosen, &device);
-        let shares = activation::softmax(self.scores.clone().slice_dim(1, 0..self.n), 1);
+        let chosen: Vec<i32> = chosen.iter().map(|of| of.unwrap_or(0) as i32).collect();
+        let chosen = Tensor::from_data(TensorData::new(chosen, dims), &device);
+        let shares = activation::softmax(scores.clone().slice_dim(1, 0..n), 1);
         shares.gather(1, chosen).mask_fill(none, 1.0)
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::softmax::chosen_probability(self.scores, self.chosen, self.n)
-    }
+    })
 }

@@ -4,7 +4,7 @@ use super::groups::{Group, by_group};
 use super::linear::{exact, linear};
 use super::residual_add::residual_add;
 use super::rms_norm::rms_norm;
-use super::{Operation, gpu, host, run};
+use super::{fused, gpu, host};
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
@@ -15,26 +15,11 @@ use burn::tensor::backend::Backend;
 /// # Shapes
 /// `[n, d_ff]` each
 pub fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
-    run(Gated { gate, up })
-}
-
-struct Gated<B: Backend> {
-    gate: Tensor<B, 2>,
-    up: Tensor<B, 2>,
-}
-
-impl<B: Backend> Operation for Gated<B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        let dtype = self.gate.dtype();
+    fused(&[&|| gpu::gated(&gate, &up)]).unwrap_or_else(|| {
+        let dtype = gate.dtype();
         let inside = exact(dtype);
-        (silu(self.gate.cast(inside)) * self.up.cast(inside)).cast(dtype)
-    }
-
-    fn on_gpu(&self) -> Option<Tensor<B, 2>> {
-        gpu::gated(&self.gate, &self.up)
-    }
+        (silu(gate.cast(inside)) * up.cast(inside)).cast(dtype)
+    })
 }
 
 /// A norm and the maps behind it: gate, up and down.
@@ -48,26 +33,11 @@ pub(crate) fn swiglu_residual<B: Backend>(
     x: Tensor<B, 2>,
     groups: &[Group<NormedMaps<'_, B>>],
 ) -> Tensor<B, 2> {
-    run(SwigluResidual { x, groups })
-}
-
-struct SwigluResidual<'a, B: Backend> {
-    x: Tensor<B, 2>,
-    groups: &'a [Group<NormedMaps<'a, B>>],
-}
-
-impl<B: Backend> Operation for SwigluResidual<'_, B> {
-    type Output = Tensor<B, 2>;
-
-    fn define(self) -> Tensor<B, 2> {
-        by_group([self.x], self.groups, |[x], (norm, [gate, up, down]), _| {
+    fused(&[&|| host::swiglu::swiglu_residual(&x, groups)]).unwrap_or_else(|| {
+        by_group([x], groups, |[x], (norm, [gate, up, down]), _| {
             let normed = rms_norm(&x, norm, gate.weight.val().dtype());
             let (gate, up) = (linear(normed.clone(), gate), linear(normed, up));
             residual_add(x, linear(gated(gate, up), down))
         })
-    }
-
-    fn on_host(&self) -> Option<Tensor<B, 2>> {
-        host::swiglu::swiglu_residual(&self.x, self.groups)
-    }
+    })
 }
