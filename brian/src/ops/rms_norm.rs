@@ -10,8 +10,10 @@ use burn::tensor::{DType, Tensor};
 /// # Shapes
 /// `[n, d_model]` to the same
 pub fn rms_norm<B: Backend>(x: &Tensor<B, 2>, norm: &RmsNorm<B>, dtype: DType) -> Tensor<B, 2> {
-    fused(&[&|| host::rms_norm::rms_norm(x, norm), &|| {
-        gpu::rms_norm(x, norm, dtype)
-    }])
-    .unwrap_or_else(|| norm.forward(x.clone()).cast(dtype))
+    let on_host = || match x.dtype() == dtype {
+        true => host::rms_norm::rms_norm(x, norm),
+        false => None,
+    };
+    fused(&[&on_host, &|| gpu::rms_norm(x, norm, dtype)])
+        .unwrap_or_else(|| norm.forward(x.clone()).cast(dtype))
 }
