@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the tests for 64-bit Arm and runs those whose numbers a processor could change. Elsewhere than on such a machine the
-# programs run in qemu: a build like any other, then about a quarter of an hour.
+# programs run in qemu: a build like any other, then about an hour on two cores.
 #
 # usage: bash tests/scripts/aarch64.sh
 #
