@@ -505,7 +505,7 @@ mod tests {
     fn a_token_that_left_is_asked_and_made_keys_of_once_more() {
         let mut config = on_paper();
         let walks = decided(&[[Some(2), Some(0)], [None, Some(0)], [None, Some(0)]]);
-        // RouterOutput: both, both, one. Keys of block 0: both, both, one; scores with both at each step.
+        // Asked: both, both, one. Keys of block 0: both, both, one; scores with both at each step.
         let block = 3.0 * (REST + PLACE + 2.0 * KEY) + 5.0 * (KEYS_VALUES + PLACE);
         paper(&config, &walks, 2.0 * AROUND + 5.0 * ASKED + block);
         // What looks at the mean of a sequence is asked about all.

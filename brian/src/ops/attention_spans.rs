@@ -31,7 +31,7 @@ impl AttentionSpans {
         }
     }
 
-    /// Dispatch attention on rectangles of queries and of keys, with what hides keys from queries, `[sequences, 1, n_queries, n_keys]`:
+    /// Runs attention on rectangles of queries and of keys, with what hides keys from queries, `[sequences, 1, n_queries, n_keys]`:
     /// to be added.
     ///
     /// # Shapes

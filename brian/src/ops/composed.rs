@@ -28,7 +28,7 @@ pub(crate) mod here {
         ASKED.get()
     }
 
-    /// Dispatch a test with everything that its own thread asks for composed of tensor operations.
+    /// Runs a test with everything that its own thread asks for composed of tensor operations.
     #[cfg(feature = "ndarray")]
     pub(crate) fn composed(test: impl FnOnce()) {
         let before = ASKED.replace(true);

@@ -1,4 +1,4 @@
-//! Dispatch the chosen blocks: on every token, or on the tokens that chose them. The same numbers, up to the order of sums.
+//! Runs the chosen blocks: on every token, or on the tokens that chose them. The same numbers, up to the order of sums.
 //!
 //! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
 //! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The

@@ -82,7 +82,7 @@ pub trait Hook<B: AutodiffBackend, M> {
         Ok(())
     }
 
-    /// What must survive a resume; nothing when stateless. RequestedLength for at every checkpoint.
+    /// What must survive a resume; nothing when stateless. Asked for at every checkpoint.
     ///
     /// # Errors
     /// If what the state promises cannot be made to last.

@@ -1,4 +1,4 @@
-//! FoundRuns on disk: the directory a training leaves behind, its lock and its checkpoints.
+//! Runs on disk: the directory a training leaves behind, its lock and its checkpoints.
 //!
 //! ```text
 //! runs/tiny/

@@ -20,7 +20,7 @@ pub(super) fn share(rows: &Rows, which: Range<usize>) -> Rows {
     part(rows.clone(), 0, which)
 }
 
-/// Dispatch something for each group beside the others: with which rows are its own, with what it has, and on its rows of `out`.
+/// Runs something for each group beside the others: with which rows are its own, with what it has, and on its rows of `out`.
 pub(super) fn run_each<T: Send, U: Send>(
     n_rows: &[usize],
     of: impl IntoIterator<Item = T>,

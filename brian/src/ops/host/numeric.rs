@@ -19,7 +19,7 @@ pub fn rows_per_task(width: usize) -> usize {
     (TASK / width.max(1)).max(1)
 }
 
-/// Dispatch an expression, and what is inlined into it, with the best vector instructions of this machine.
+/// Runs an expression, and what is inlined into it, with the best vector instructions of this machine.
 ///
 /// A macro, for only what is inlined gets them, and the compiler keeps a large closure apart, in the instructions that every
 /// machine has. `Once` makes the closure one that can be called once, and the call of those cannot be kept apart.

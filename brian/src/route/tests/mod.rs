@@ -278,7 +278,7 @@ fn gradients<B: AutodiffBackend>(model: &Brian<B>, logits: &Tensor<B, 3>) -> Vec
 /// Set in the process of a test in double precision.
 const FLOAT64: &str = "NERVE_WALKS_IN_FLOAT64";
 
-/// Dispatch the test of this name in a process of its own, in which tensors are float64 and no pass of our own runs; there, says so.
+/// Runs the test of this name in a process of its own, in which tensors are float64 and no pass of our own runs; there, says so.
 fn in_float64(name: &str) -> bool {
     if env::var_os(FLOAT64).is_some() {
         let set = set_default_dtypes::<Learning>(&Default::default(), DType::F64, DType::I64);
