@@ -2,8 +2,7 @@
 
 use super::BlockSizes;
 use super::matrix::matrix;
-use crate::ops::linear::linear;
-use crate::ops::swiglu::gated;
+use crate::ops::swiglu::swiglu;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -39,7 +38,6 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let (gate, up) = (linear(x.clone(), &self.gate), linear(x, &self.up));
-        linear(gated(gate, up), &self.down)
+        swiglu(x, self.all())
     }
 }

@@ -22,6 +22,18 @@ pub fn gated<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     })
 }
 
+/// `down( silu(gate x) ⊙ up x )`.
+///
+/// # Shapes
+/// `[n, d_model]` to the same
+pub(crate) fn swiglu<B: Backend>(
+    x: Tensor<B, 2>,
+    [gate, up, down]: [&Linear<B>; 3],
+) -> Tensor<B, 2> {
+    let (gate, up) = (linear(x.clone(), gate), linear(x, up));
+    linear(gated(gate, up), down)
+}
+
 /// A norm and the maps behind it: gate, up and down.
 pub(crate) type NormedMaps<'a, B> = (&'a RmsNorm<B>, [&'a Linear<B>; 3]);
 
@@ -34,10 +46,9 @@ pub(crate) fn swiglu_residual<B: Backend>(
     groups: &[Group<NormedMaps<'_, B>>],
 ) -> Tensor<B, 2> {
     fused(&[&|| host::swiglu::swiglu_residual(&x, groups)]).unwrap_or_else(|| {
-        by_group([x], groups, |[x], (norm, [gate, up, down]), _| {
-            let normed = rms_norm(&x, norm, gate.weight.val().dtype());
-            let (gate, up) = (linear(normed.clone(), gate), linear(normed, up));
-            residual_add(x, linear(gated(gate, up), down))
+        by_group([x], groups, |[x], &(norm, maps), _| {
+            let normed = rms_norm(&x, norm, maps[0].weight.val().dtype());
+            residual_add(x, swiglu(normed, maps))
         })
     })
 }
