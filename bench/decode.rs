@@ -11,7 +11,7 @@ use brian::{Brian, Rules};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use train::task::Decoder;
+use train::model::Model;
 
 const N_TOKENS: usize = 256;
 const GREEDY: Sampling = Sampling {
@@ -69,8 +69,8 @@ fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(N_TOKENS as u64));
     let models = [
-        ("baseline", Decoder::Baseline(baseline), Rules::sequential()),
-        ("routed", Decoder::Brian(model), free),
+        ("baseline", Model::new(baseline), Rules::sequential()),
+        ("routed", Model::new(model), free),
     ];
     for (name, model, rules) in &models {
         group.bench_function(format!("{name}/kept"), |bencher| {
@@ -106,7 +106,7 @@ fn continued(logits: impl FnMut(&[u32]) -> Tensor<BenchBackend, 1>) -> Vec<u32> 
 }
 
 /// Logits of the next token by a whole pass.
-fn anew<B: Backend>(model: &Decoder<B>, rules: &Rules, seen: &[u32]) -> Tensor<B, 1> {
+fn anew<B: Backend>(model: &Model<B>, rules: &Rules, seen: &[u32]) -> Tensor<B, 1> {
     let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
     let data = TensorData::new(ids, [1, seen.len()]);
     let input = Tensor::<B, 2, Int>::from_data(data, &model.device());

@@ -14,7 +14,7 @@ use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use std::time::Instant;
 use train::learner::GroupedAdamW;
-use train::task::Decoder;
+use train::model::Model;
 
 const MAX_STEPS: usize = 8;
 const LIVE: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
@@ -202,7 +202,7 @@ fn measured() {
                 ..subject.rules
             };
             (
-                Some(Decoder::Brian(subject.model)),
+                Some(Model::trainable(subject.model)),
                 rules,
                 GroupedAdamW::new(&ADAMW),
             )

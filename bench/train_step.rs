@@ -9,7 +9,7 @@ use brian::route::policy::SequenceInfo;
 use burn::optim::{GradientsParams, Optimizer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use train::learner::{GroupedAdamW, gradient};
-use train::task::Decoder;
+use train::model::Model;
 
 fn train_step(criterion: &mut Criterion) {
     let device = Default::default();
@@ -21,8 +21,8 @@ fn train_step(criterion: &mut Criterion) {
             .init::<BenchAutodiff>(shape.vocabulary, 1, &device);
         let fixed = shape.brian().wrap(baseline.clone(), 1);
         let models = [
-            ("baseline", Decoder::Baseline(baseline)),
-            ("fixed_route", Decoder::Brian(fixed)),
+            ("baseline", Model::trainable(baseline)),
+            ("fixed_route", Model::trainable(fixed)),
         ];
         let (rules, rows) = (
             Rules::sequential(),

@@ -13,11 +13,11 @@ use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach, StartPosition};
 use brian::route::rules::{Attends, ChoiceGradient, Execution, ExitObjective, Sees};
-use brian::{Brian, BrianConfig, Exit, Layout, Rules};
+use brian::{Baseline, Brian, BrianConfig, Exit, Layout, Rules};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 use std::collections::BTreeSet;
-use train::task::Decoder;
+use train::model::Model;
 
 pub(crate) const VOCABULARY: usize = 31;
 pub(crate) const SEQ: usize = 29;
@@ -25,7 +25,7 @@ pub(crate) const SEQ: usize = 29;
 /// A model and how its walks are led.
 struct Case {
     name: String,
-    model: Decoder<TestBackend>,
+    model: Model<TestBackend>,
     rules: Rules,
 }
 
@@ -38,7 +38,7 @@ impl Case {
 /// Every model on the fixed route, and the routed one under every policy and exit.
 fn cases() -> Vec<Case> {
     let device = Default::default();
-    let baseline = Decoder::Baseline(small_baseline().init(VOCABULARY, 3, &device));
+    let baseline = Model::new(small_baseline().init(VOCABULARY, 3, &device));
     let mut cases = vec![Case {
         name: "baseline".to_string(),
         model: baseline,
@@ -47,7 +47,7 @@ fn cases() -> Vec<Case> {
     let mut add = |name: String, config: &BrianConfig, rules: Rules| {
         cases.push(Case {
             name,
-            model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &device))),
+            model: Model::new(loud(config.init(VOCABULARY, 3, &device))),
             rules,
         });
     };
@@ -371,7 +371,7 @@ fn the_lifecycle_of_the_reference_lets_a_token_see_how_long_others_walk() {
     let changed = |memory: MemoryConfig| {
         let case = Case {
             name: format!("{memory:?}"),
-            model: Decoder::Brian(loud(with_memory(memory).init(
+            model: Model::new(loud(with_memory(memory).init(
                 VOCABULARY,
                 3,
                 &Default::default(),
@@ -447,7 +447,7 @@ fn what_looks_at_the_whole_sequence_sees_the_future() {
     for (name, config) in [("sequence mean", mean), ("sequence beam", sequence_beam)] {
         let case = Case {
             name: name.to_string(),
-            model: Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default()))),
+            model: Model::new(loud(config.init(VOCABULARY, 3, &Default::default()))),
             rules: walk(router(Select::Argmax), ExitObjective::Legacy { hard: true }),
         };
         let original = sequence(1, SEQ);
@@ -521,14 +521,14 @@ fn padding_behind_a_sequence_changes_nothing() {
 #[test]
 fn no_gradient_flows_from_a_logit_to_a_later_token() {
     let device = Default::default();
-    let models: Vec<(Decoder<TestAutodiff>, Rules)> = std::iter::once((
-        Decoder::Baseline(small_baseline().init(VOCABULARY, 3, &device)),
+    let models: Vec<(Model<TestAutodiff>, Rules)> = std::iter::once((
+        Model::new(small_baseline().init(VOCABULARY, 3, &device)),
         Rules::sequential(),
     ))
     .chain(small_memories().into_iter().map(|memory| {
         let model = loud(with_memory(memory).init(VOCABULARY, 3, &device));
         let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
-        (Decoder::Brian(model), rules)
+        (Model::new(model), rules)
     }))
     .chain(exits().map(|exit_objective| {
         let model = loud(pool_of_three().init(VOCABULARY, 3, &device));
@@ -536,14 +536,14 @@ fn no_gradient_flows_from_a_logit_to_a_later_token() {
             choice_gradient: ChoiceGradient::StraightThrough,
             ..walk(router(Select::Argmax), exit_objective)
         };
-        (Decoder::Brian(model), rules)
+        (Model::new(model), rules)
     }))
     .chain([MemoryConfig::None, memories_of_codes()[1]].map(|memory| {
         let mut config = beam(3);
         config.memory = memory;
         let model = loud(config.init(VOCABULARY, 3, &device));
         let rules = walk(router(Select::Argmax), ExitObjective::Legacy { hard: true });
-        (Decoder::Brian(model), rules)
+        (Model::new(model), rules)
     }))
     .collect();
     // Every token occurs once, so a row of the embedding's gradient is the gradient of one position. The tied head
@@ -555,11 +555,11 @@ fn no_gradient_flows_from_a_logit_to_a_later_token() {
         let (logits, _) = model.forward(input.clone(), &rules, &[row(1)]);
         let logit = logits.slice([0..1, position..position + 1, 0..1]).sum();
         let gradients = logit.backward();
-        let embedding = match &model {
-            Decoder::Baseline(model) => &model.embedding,
-            Decoder::Brian(model) => &model.embedding,
-            Decoder::BriLlm(_) => unreachable!("no graph was made"),
-        };
+        let plain = model.get::<Baseline<TestAutodiff>>();
+        let plain = plain.map(|model| &model.embedding);
+        let routed = model.get::<Brian<TestAutodiff>>();
+        let routed = routed.map(|model| &model.embedding);
+        let embedding = plain.or(routed).expect("one of the two was made");
         let gradient = values(embedding.weight.grad(&gradients).unwrap());
         let d_model = small_baseline().d_model;
         for token in 0..SEQ {

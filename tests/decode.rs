@@ -13,14 +13,14 @@ use brian::route::position::{Injection, Reach};
 use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
 use brian::{BrianConfig, Exit, Initial, Layout, Rules};
 use burn::tensor::Tensor;
-use train::task::Decoder;
+use train::model::{Model, Slots};
 
 const VOCABULARY: usize = 31;
 const CONTEXT: usize = 200;
-fn baseline(context: usize) -> Decoder<TestBackend> {
+fn baseline(context: usize) -> Model<TestBackend> {
     let mut config = small_baseline();
     config.context = context;
-    Decoder::Baseline(config.init(VOCABULARY, 3, &Default::default()))
+    Model::new(config.init(VOCABULARY, 3, &Default::default()))
 }
 
 fn pool_of_three() -> BrianConfig {
@@ -30,8 +30,8 @@ fn pool_of_three() -> BrianConfig {
     config
 }
 
-fn routed(config: &BrianConfig) -> Decoder<TestBackend> {
-    Decoder::Brian(loud(config.init(VOCABULARY, 3, &Default::default())))
+fn routed(config: &BrianConfig) -> Model<TestBackend> {
+    Model::new(loud(config.init(VOCABULARY, 3, &Default::default())))
 }
 
 fn text(seed: u64, length: usize) -> Vec<u32> {
@@ -41,7 +41,7 @@ fn text(seed: u64, length: usize) -> Vec<u32> {
 }
 
 /// Logits after every token of a text, by one pass.
-fn whole(model: &Decoder<TestBackend>, rules: &Rules, text: &[u32]) -> Vec<f32> {
+fn whole(model: &Model<TestBackend>, rules: &Rules, text: &[u32]) -> Vec<f32> {
     let text = text.iter().map(|&token| i64::from(token)).collect();
     values(
         model
@@ -50,22 +50,29 @@ fn whole(model: &Decoder<TestBackend>, rules: &Rules, text: &[u32]) -> Vec<f32> 
     )
 }
 
+/// Logits behind tokens that are added to a slot.
+fn read(slots: &mut Slots<'_, TestBackend>, slot: usize, tokens: &[u32]) -> Vec<f32> {
+    let mut logits = slots.read(&[(slot, tokens)]);
+    values(logits.remove(0))
+}
+
 /// Reads some of a text at once and the rest token by token: what was found after each of those, and what a whole pass finds.
-fn decode(model: &Decoder<TestBackend>, rules: &Rules, seed: u64) -> [Vec<f32>; 2] {
+fn decode(model: &Model<TestBackend>, rules: &Rules, seed: u64) -> [Vec<f32>; 2] {
     let rules = rules.evaluation();
     let text = text(seed, CONTEXT);
     let key = random::key(seed, "prefill", 0);
     let prefill = 1 + (random::bits(key, 0) % (CONTEXT as u64 / 2)) as usize;
-    let mut decoding = model.decoding(&rules);
-    let mut found = values(decoding.prefill(&text[..prefill]));
+    let mut slots = Slots::new(|| model.decoding(&rules), CONTEXT);
+    let slot = slots.open();
+    let mut found = read(&mut slots, slot, &text[..prefill]);
     for &next in &text[prefill..] {
-        found.extend(values(decoding.advance(next)));
+        found.extend(read(&mut slots, slot, &[next]));
     }
     let expected = whole(model, &rules, &text);
     [found, expected[(prefill - 1) * VOCABULARY..].to_vec()]
 }
 
-fn assert_decodes(name: &str, model: &Decoder<TestBackend>, rules: &Rules, seed: u64) {
+fn assert_decodes(name: &str, model: &Model<TestBackend>, rules: &Rules, seed: u64) {
     let [found, expected] = decode(model, rules, seed);
     let difference = relative(&found, &expected);
     assert!(difference < EXACT, "{name}: {difference:e}");
@@ -74,7 +81,7 @@ fn assert_decodes(name: &str, model: &Decoder<TestBackend>, rules: &Rules, seed:
 /// With weights as training starts with, and in the precision that it has.
 #[test]
 fn float32_decodes_to_the_logits_of_a_whole_pass_too() {
-    let assert_near = |name: &str, model: &Decoder<TestBackend>, rules: &Rules| {
+    let assert_near = |name: &str, model: &Model<TestBackend>, rules: &Rules| {
         for seed in 0..3 {
             let [found, expected] = decode(model, rules, seed);
             let difference = difference(&found, &expected);
@@ -88,11 +95,11 @@ fn float32_decodes_to_the_logits_of_a_whole_pass_too() {
     let device = Default::default();
     let mut config = small_baseline();
     (config.context, config.initial) = (CONTEXT, initial);
-    let model = Decoder::Baseline(config.init(VOCABULARY, 3, &device));
+    let model = Model::new(config.init(VOCABULARY, 3, &device));
     assert_near("baseline", &model, &Rules::sequential());
     let mut config = pool_of_three();
     config.initial = initial;
-    let model = Decoder::Brian(config.init(VOCABULARY, 3, &device));
+    let model = Model::new(config.init(VOCABULARY, 3, &device));
     for exit_objective in exits() {
         let rules = walk(router(Select::Argmax), exit_objective);
         assert_near(&format!("{exit_objective:?}"), &model, &rules);
@@ -232,10 +239,12 @@ fn a_continuation_is_the_same_with_and_without_what_is_kept() {
 fn beyond_the_context_the_first_token_is_no_longer_seen() {
     let model = baseline(8);
     let text = text(1, 12);
-    let mut decoding = model.decoding(&Rules::sequential());
-    decoding.prefill(&text[..6]);
+    let rules = Rules::sequential();
+    let mut slots = Slots::new(|| model.decoding(&rules), 8);
+    let slot = slots.open();
+    read(&mut slots, slot, &text[..6]);
     for end in 7..=text.len() {
-        let found = values(decoding.advance(text[end - 1]));
+        let found = read(&mut slots, slot, &text[end - 1..end]);
         let expected = whole(
             &model,
             &Rules::sequential(),
@@ -244,8 +253,41 @@ fn beyond_the_context_the_first_token_is_no_longer_seen() {
         let last = &expected[expected.len() - VOCABULARY..];
         assert!(difference(&found, last) < REORDERED, "{end} tokens");
     }
-    let found = values(decoding.prefill(&text));
+    let other = slots.open();
+    let found = read(&mut slots, other, &text);
     let expected = whole(&model, &Rules::sequential(), &text[4..]);
     let last = &expected[expected.len() - VOCABULARY..];
     assert!(difference(&found, last) < REORDERED);
+}
+
+#[test]
+fn slots_read_side_by_side_are_cut_back_and_freed_as_if_each_were_alone() {
+    let config = pool_of_three();
+    let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough).evaluation();
+    for model in [baseline(CONTEXT), routed(&config)] {
+        let mut slots = Slots::new(|| model.decoding(&rules), CONTEXT);
+        let texts = [text(1, 6), text(2, 9)];
+        let (one, two) = (slots.open(), slots.open());
+        let both = slots.read(&[(one, &texts[0]), (two, &texts[1])]);
+        for (logits, text) in both.into_iter().zip(&texts) {
+            let expected = whole(&model, &rules, text);
+            let last = &expected[expected.len() - VOCABULARY..];
+            assert!(relative(&values(logits), last) < EXACT);
+        }
+        // Another end for the first text; the second goes on undisturbed.
+        slots.truncate(one, 4);
+        let found = read(&mut slots, one, &[3, 5]);
+        let changed = [&texts[0][..4], &[3, 5]].concat();
+        assert_eq!(slots.tokens(one), changed);
+        let expected = whole(&model, &rules, &changed);
+        assert!(relative(&found, &expected[expected.len() - VOCABULARY..]) < EXACT);
+        slots.close(one);
+        let found = read(&mut slots, two, &[7]);
+        let longer = [&texts[1][..], &[7]].concat();
+        let expected = whole(&model, &rules, &longer);
+        assert!(relative(&found, &expected[expected.len() - VOCABULARY..]) < EXACT);
+        // A freed slot begins anew.
+        assert_eq!(slots.open(), one);
+        assert_eq!(slots.tokens(one), [0; 0]);
+    }
 }

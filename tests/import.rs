@@ -1,7 +1,7 @@
 //! The releases of BriLLM become runs that predict as the reference does, or are refused in a line.
 
 use crate::signal;
-use crate::support::{Finished, GOLDEN, TestBackend, Torch, Workplace};
+use crate::support::{Finished, GOLDEN, TestAutodiff, Torch, Workplace};
 use brillm::BriLlm;
 use brillm::compat;
 use burn::tensor::Device;
@@ -10,11 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use train::data::{Bigrams, Tokenizer};
+use train::family::brillm::BriLlmTask;
 use train::import;
 use train::ladder::{self, Blueprint, load_into};
 use train::run::checkpoint;
 use train::run::{RunDirectory, TensorMap};
-use train::task::Decoder;
 
 const CASES: [&str; 3] = ["dense_d8", "sparse_d16", "sparse_d32_wd"];
 
@@ -86,12 +86,15 @@ fn model_of(run: &Path) -> BriLlm {
         vocabulary: tokenizer.vocabulary_size(),
         counts: counts.as_ref(),
     };
-    let device = Device::<TestBackend>::default();
-    let skeleton = blueprint.skeleton::<TestBackend>(&recipe.stage[0].policy, &device);
-    let Decoder::BriLlm(signal) = load_into(skeleton, weights_of(run), run).unwrap() else {
-        panic!("the recipe is that of a graph");
-    };
-    signal.read().model.clone()
+    let device = Device::<TestAutodiff>::default();
+    let skeleton = blueprint.skeleton::<TestAutodiff>(&recipe.stage[0].policy, &device);
+    let model = load_into(skeleton, weights_of(run), run).unwrap();
+    let signal = model.get::<BriLlmTask<TestAutodiff>>();
+    signal
+        .expect("the recipe is that of a graph")
+        .read()
+        .model
+        .clone()
 }
 
 fn weights_of(run: &Path) -> TensorMap {

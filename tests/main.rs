@@ -24,6 +24,7 @@ mod moved_runs;
 mod ngrams;
 mod older_runs;
 mod optimizer;
+mod own_model;
 mod parallel;
 mod parameters;
 mod parity;

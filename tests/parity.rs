@@ -15,7 +15,7 @@ use brian::route::parallel::{Parallel, ParentExit};
 use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach, StartPosition};
 use brian::route::rules::ExitObjective;
-use brian::{BaselineConfig, BrianConfig, Layout, Rules, compat, parameter};
+use brian::{BaselineConfig, Brian, BrianConfig, Layout, Rules, compat, parameter};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
@@ -26,8 +26,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use train::import;
 use train::learner::load_model;
+use train::model::Model;
 use train::run::{HostTensor, TensorMap, read_tensors};
-use train::task::Decoder;
 
 /// Below this share of a model's largest gradient, one in float64 is a zero.
 const NOTHING: f32 = 1e-14;
@@ -93,7 +93,7 @@ fn check_baseline(folder: &Path, case: &Value) -> String {
     let golden = Golden::read(folder);
     let config = baseline_config(case);
     let skeleton = config.skeleton(golden.vocabulary(), &Default::default());
-    let model: Decoder<TestAutodiff> = golden.fill(Decoder::Baseline(skeleton), folder);
+    let model: Model<TestAutodiff> = golden.fill(Model::new(skeleton), folder);
     let rules = Rules::sequential();
     let (logits, _) = model.forward(tokens(&golden.input_ids), &rules, &[]);
     let loss = golden.language_loss(&logits);
@@ -108,10 +108,8 @@ fn check_routed(folder: &Path, case: &Value) -> Result<String, String> {
     let config = brian_config(case)?;
     let golden = Golden::read(folder);
     let skeleton = config.skeleton(golden.vocabulary(), &Default::default());
-    let model: Decoder<TestAutodiff> = golden.fill(Decoder::Brian(skeleton), folder);
-    let Decoder::Brian(brian) = &model else {
-        unreachable!("it was made above")
-    };
+    let model: Model<TestAutodiff> = golden.fill(Model::new(skeleton), folder);
+    let brian: &Brian<_> = model.get().expect("it was made above");
     let rules = rules(case);
     let difficulty = compat::difficulty(&golden.input_ids);
     let rows: Vec<SequenceInfo> = (0..)
@@ -386,7 +384,7 @@ impl Golden {
         self.weights["embedding.weight"].shape[0]
     }
 
-    fn fill(&self, skeleton: Decoder<TestAutodiff>, folder: &Path) -> Decoder<TestAutodiff> {
+    fn fill(&self, skeleton: Model<TestAutodiff>, folder: &Path) -> Model<TestAutodiff> {
         load_model(skeleton, self.weights.clone(), folder).unwrap()
     }
 
@@ -422,7 +420,7 @@ impl Golden {
 
     fn compare_gradients(
         &self,
-        model: &Decoder<TestAutodiff>,
+        model: &Model<TestAutodiff>,
         gradients: &GradientsParams,
         folder: &Path,
     ) -> String {
@@ -473,7 +471,7 @@ impl Golden {
 }
 
 /// The gradients of a model by path: put in the place of its values, they are collected like these.
-fn collect_gradients(model: &Decoder<TestAutodiff>, gradients: &GradientsParams) -> TensorMap {
+fn collect_gradients(model: &Model<TestAutodiff>, gradients: &GradientsParams) -> TensorMap {
     struct Put<'a>(&'a GradientsParams);
     impl burn::module::ModuleMapper<TestAutodiff> for Put<'_> {
         fn map_float<const D: usize>(

@@ -1,13 +1,14 @@
 //! Every bundled recipe loads, checks, and describes a model that can be built.
 
-use crate::support::TestBackend;
+use crate::support::TestAutodiff;
 use brillm::compat::{self, Published};
 use std::fs;
 use std::path::{Path, PathBuf};
+use train::family::brillm::{Edges, SignalConfig};
 use train::ladder::Blueprint;
 use train::learner::OptimizerConfig;
 use train::recipe::sweep::Sweep;
-use train::recipe::{Edges, ModelConfig, Recipe, load};
+use train::recipe::{Recipe, load};
 
 fn recipes(place: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(place)
@@ -38,7 +39,7 @@ fn every_bundled_recipe_describes_models_that_can_be_built() {
             };
             let device = Default::default();
             assert!(
-                blueprint.n_parameters::<TestBackend>(&stage.policy, &device) > 0,
+                blueprint.n_parameters::<TestAutodiff>(&stage.policy, &device) > 0,
                 "{}: {}",
                 file.display(),
                 stage.name
@@ -93,14 +94,14 @@ fn the_recipes_of_published_sizes_have_their_parameters() {
             vocabulary: 32_000,
             counts: None,
         };
-        let found = blueprint.n_parameters::<TestBackend>(&last.policy, &Default::default());
+        let found = blueprint.n_parameters::<TestAutodiff>(&last.policy, &Default::default());
         assert_eq!(found, expected, "{name}");
     }
 }
 
 /// What a recipe says of everything in which the published descriptions differ.
 fn described(recipe: &Recipe) -> Published {
-    let ModelConfig::BriLlm(config) = &recipe.model else {
+    let Some(config) = recipe.model.get::<SignalConfig>() else {
         panic!("{:?}", recipe.model);
     };
     let OptimizerConfig::RowAdamw { mode, .. } = recipe.optimizer else {

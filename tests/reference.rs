@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use train::recipe::bundled::BUNDLED;
+use train::registry::registry;
 
 const HEAD: &str = "# Recipes
 
@@ -18,6 +19,28 @@ are told by `nerve sweep --help`.
 Of a graph, `model.kind = \"brillm\"`, the paper is that of BriLLM, the code and the reference are its published implementation, and
 D1, D2 and so on count what these do differently: the table in `brillm/src/compat.rs`.
 ";
+
+/// The families of models: what `model.kind` can be, the type of its table, and the file that uses it.
+const FAMILIES: [[&str; 4]; 3] = [
+    [
+        "baseline",
+        "The decoder of fixed depth.",
+        "BaselineConfig",
+        "train/src/family/baseline.rs",
+    ],
+    [
+        "brian",
+        "The decoder with a routed pool.",
+        "BrianConfig",
+        "train/src/family/brian.rs",
+    ],
+    [
+        "brillm",
+        "The graph of tokens.",
+        "SignalConfig",
+        "train/src/family/brillm/mod.rs",
+    ],
+];
 
 /// A type that is read from a file.
 struct Item {
@@ -202,7 +225,18 @@ impl Reference {
         })
     }
 
+    fn add_families(&mut self, path: &str) {
+        for [kind, text, config, file] in FAMILIES {
+            let row = [format!("{path} = \"{kind}\""), String::new(), text.into()];
+            self.rows.push(row);
+            self.add_struct(path, config, file);
+        }
+    }
+
     fn add_struct(&mut self, path: &str, name: &str, from: &str) {
+        if name == "ModelConfig" {
+            return self.add_families(path);
+        }
         let item = self
             .item(name, from)
             .unwrap_or_else(|| panic!("{name}, which {from} uses"));
@@ -275,12 +309,18 @@ impl Reference {
             "[f64; 2]" => "two numbers",
             "bool" => "true, false",
             "String" => "text",
+            "Hooks" => "table of tables; may be left out",
             "PathBuf" => "path",
             kind if kind.starts_with("BTreeMap") => "table of keys and values",
             _ => "",
         };
         if !plain.is_empty() {
             return (plain.to_string(), None, false);
+        }
+        if kind == "ModelConfig" {
+            let kinds = FAMILIES.map(|[kind, ..]| kind);
+            assert_eq!(registry().kinds(), kinds);
+            return (kinds.join(", "), Some(kind.to_string()), false);
         }
         let item = self
             .item(kind, file)

@@ -40,6 +40,20 @@ pub struct BaselineConfig {
 }
 
 impl BaselineConfig {
+    /// A model that is made in no time, to look at and for tests: five blocks of width 16.
+    pub fn small() -> Self {
+        Self {
+            d_model: 16,
+            n_heads: 2,
+            d_ff: 24,
+            n_layers: 5,
+            context: 32,
+            rope_base: 10_000.0,
+            norm_epsilon: 1e-6,
+            initial: Initial::Scaled { std: 0.1 },
+        }
+    }
+
     /// Every field that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
         let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);

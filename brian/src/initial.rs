@@ -45,6 +45,19 @@ pub(crate) fn draw<B: Backend, M: Module<B>>(
     })
 }
 
+/// Draws every parameter of a model that this table does not know: what has two or more dimensions normal with deviation `std`,
+/// gains (`.gamma`) one, all other vectors zero.
+pub fn scaled<B: Backend, M: Module<B>>(module: M, std: f64, seed: u64) -> M {
+    parameter::assign(module, |path, shape| {
+        let distribution = match shape.len() {
+            1 if path.ends_with(".gamma") || path == "gamma" => Distribution::Constant(1.0),
+            1 => Distribution::Constant(0.0),
+            _ => Distribution::Normal { std },
+        };
+        distribution.sample(random::key(seed, path, 0), shape.iter().product())
+    })
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Distribution {
     Constant(f64),

@@ -16,9 +16,11 @@ use crate::ops::reuse::shared_module;
 use crate::route::context::{WalkContext, WalkState};
 use crate::route::parallel::Parallel;
 use crate::route::policy::SequenceInfo;
-use crate::route::position::{Injection, PositionConfig, Positions, Reach, layout, start};
+use crate::route::position::{
+    Injection, Layout, PositionConfig, Positions, Reach, StartPosition, layout, start,
+};
 use crate::route::router::Router;
-use crate::route::rules::{Attends, RouteConfig, Rules, Sees};
+use crate::route::rules::{Attends, Execution, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
 use crate::route::walk_cache::WalkCache;
 use burn::module::Module;
@@ -65,6 +67,42 @@ pub struct BrianConfig {
 }
 
 impl BrianConfig {
+    /// A model that is made in no time, to look at and for tests: three blocks to choose from between one before and one behind.
+    pub fn small() -> Self {
+        let baseline = BaselineConfig::small();
+        Self {
+            d_model: baseline.d_model,
+            n_heads: baseline.n_heads,
+            d_ff: baseline.d_ff,
+            n_pre: 1,
+            n_pool: 3,
+            d_ff_pool: baseline.d_ff,
+            n_post: 1,
+            context: baseline.context,
+            rope_base: baseline.rope_base,
+            norm_epsilon: baseline.norm_epsilon,
+            initial: baseline.initial,
+            position: PositionConfig {
+                d_position: 4,
+                layout: Layout::OpenArc,
+                start: StartPosition::Learned,
+                injection: Injection::Adapter,
+                into: Reach::Both,
+            },
+            route: RouteConfig {
+                max_steps: 4,
+                top_k_first: 1,
+                top_k: 1,
+                sees: Sees::Token,
+                attends: Attends::All,
+                execution: Execution::Grouped,
+                parallel: Parallel::None,
+            },
+            exit: Exit::Residual,
+            memory: MemoryConfig::None,
+        }
+    }
+
     /// Every field that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
         let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 /// A temporary directory with a link to the project's assets.
 pub struct Workplace {
     place: TempDir,
+    program: &'static str,
 }
 
 /// What a finished process left.
@@ -24,7 +25,8 @@ impl Workplace {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets");
         std::os::unix::fs::symlink(assets.canonicalize().unwrap(), place.path().join("assets"))
             .unwrap();
-        Self { place }
+        let program = env!("CARGO_BIN_EXE_nerve-under-test");
+        Self { place, program }
     }
 
     /// A workplace in which the bundled stories are prepared for the tiny recipes. `ladder.toml` is the routed one
@@ -109,6 +111,11 @@ impl Workplace {
         self.nerve(&prepare).expect(0);
     }
 
+    /// The same for another program: from now on `nerve` is that.
+    pub fn of_program(self, program: &'static str) -> Self {
+        Self { program, ..self }
+    }
+
     pub fn path(&self, inside: &str) -> PathBuf {
         self.place.path().join(inside)
     }
@@ -129,7 +136,7 @@ impl Workplace {
     }
 
     pub fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nerve-under-test"));
+        let mut command = Command::new(self.program);
         command
             .args(line.split_whitespace())
             .current_dir(self.place.path());

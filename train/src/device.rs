@@ -5,6 +5,7 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, Tensor};
 use serde::Deserialize;
+use std::any::TypeId;
 use std::io;
 use std::panic;
 use std::time::Instant;
@@ -107,6 +108,42 @@ pub fn run<T: Task<Output: Send> + Send>(
         ),
         _ => unreachable!("it is compiled in"),
     }
+}
+
+/// Something that is done with the types of one backend.
+pub trait ForBackend {
+    /// What comes out of it.
+    type Output;
+
+    /// Does it.
+    fn call<B: AutodiffBackend>(self) -> Self::Output;
+}
+
+/// Does it for the backend with this id, one of those that [`run`] knows.
+///
+/// # Panics
+/// If it is another one.
+pub fn for_backend<T: ForBackend>(backend: TypeId, call: T) -> T::Output {
+    macro_rules! try_backend {
+        ($backend:ty) => {
+            if backend == TypeId::of::<Autodiff<$backend>>() {
+                return call.call::<Autodiff<$backend>>();
+            }
+        };
+    }
+    #[cfg(feature = "ndarray")]
+    try_backend!(burn_ndarray::NdArray);
+    #[cfg(all(test, feature = "ndarray"))]
+    try_backend!(burn_ndarray::NdArray<f64>);
+    #[cfg(feature = "flex")]
+    try_backend!(burn::backend::Flex);
+    #[cfg(feature = "wgpu")]
+    try_backend!(burn::backend::Wgpu);
+    #[cfg(feature = "vulkan")]
+    try_backend!(burn::backend::Vulkan);
+    #[cfg(feature = "cuda")]
+    try_backend!(burn::backend::Cuda);
+    unreachable!("a backend that `run` does not know")
 }
 
 /// Whether a device starts and can compute in the type that is asked for.

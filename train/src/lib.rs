@@ -4,7 +4,7 @@
 //! command → ladder → hook, metric, render → learner → task → data, run → brian
 //! ```
 //!
-//! The binary `nerve` is [`command::run`] on what [`cli::Cli`] parsed.
+//! The binary `nerve` is [`main_with`] the built-in [`Registry`]; a program of your own adds its models and hooks to it.
 
 #![recursion_limit = "256"]
 
@@ -15,6 +15,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod escape;
+pub mod family;
 pub mod file;
 pub mod hash;
 pub mod hook;
@@ -23,11 +24,17 @@ pub mod keys;
 pub mod ladder;
 pub mod learner;
 pub mod metric;
+pub mod model;
 pub mod paired;
+mod program;
 pub mod recipe;
+pub mod registry;
 pub mod render;
 pub mod run;
 pub mod say;
 pub mod signal;
 pub mod task;
 pub mod text;
+
+pub use program::main_with;
+pub use registry::Registry;

@@ -41,6 +41,12 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Print a recipe of an older format in the one of this program; says on stderr what was added
+    Upgrade {
+        /// The recipe
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Print the recipe as a run would use it
     Show {
         /// The recipe

@@ -8,11 +8,12 @@ use crate::device::{self, MatrixProduct, Task};
 use crate::error::Error;
 use crate::ladder::{self, Inputs, Ladder};
 use crate::learner::{GroupedAdamW, TrainingLoader};
-use crate::recipe::{ModelConfig, Recipe, Stage};
+use crate::model::{Model, Ran};
+use crate::recipe::{Recipe, Stage};
 use crate::render::Render;
 use crate::run::find;
 use crate::signal::Stop;
-use crate::task::{Batch, Continuation, Decoder, not_finite};
+use crate::task::{Batch, Continuation, not_finite};
 use brian::flops::TRAINING;
 use brian::generate::Sampling;
 use burn::data::dataloader::DataLoader;
@@ -137,7 +138,7 @@ impl Task for Bench<'_> {
     type Output = Vec<Speed>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Speed>, Error> {
-        let learner: Decoder<B> = self.trained.model(&device)?;
+        let learner = self.trained.model::<B>(&device)?;
         let model = learner.valid();
         Ok(vec![
             self.evaluate(&model, &device)?,
@@ -182,7 +183,7 @@ impl Bench<'_> {
     }
 
     /// Forward passes over the first batch of the first validation split.
-    fn evaluate<B: Backend>(&self, model: &Decoder<B>, device: &B::Device) -> Result<Speed, Error> {
+    fn evaluate<B: Backend>(&self, model: &Model<B>, device: &B::Device) -> Result<Speed, Error> {
         let batch = self.first_batch();
         let tokens = (batch.host.batch * batch.host.seq) as u64;
         let seconds = self.median::<B>(device, || {
@@ -200,7 +201,7 @@ impl Bench<'_> {
     }
 
     /// Continues one text, as `nerve sample` does.
-    fn sample<B: Backend>(&self, model: &Decoder<B>, device: &B::Device) -> Result<Speed, Error> {
+    fn sample<B: Backend>(&self, model: &Model<B>, device: &B::Device) -> Result<Speed, Error> {
         let start = [self.trained.tokenizer.start()];
         let context = self.recipe().model.context();
         let rules = self.trained.route().rules;
@@ -227,7 +228,7 @@ impl Bench<'_> {
     /// Optimizer steps, as at the beginning of the stage that the checkpoint was saved in.
     fn train<B: AutodiffBackend>(
         &self,
-        learner: Decoder<B>,
+        learner: Model<B>,
         device: &B::Device,
     ) -> Result<Speed, Error> {
         let (recipe, stage) = (self.recipe(), self.stage());
@@ -266,22 +267,26 @@ impl Bench<'_> {
     /// FLOPs of a token in a forward pass, by the walks of a batch.
     fn flops_per_token<B: Backend>(
         &self,
-        model: &Decoder<B>,
+        model: &Model<B>,
         batch: &Batch,
         device: &B::Device,
     ) -> Option<f64> {
         let vocabulary = self.trained.tokenizer.vocabulary_size();
         let rules = self.trained.route().rules;
         let seq = batch.host.seq;
-        match self.recipe().model.under(&self.stage().policy) {
-            ModelConfig::Baseline(config) => Some(config.flops(vocabulary, seq)),
-            ModelConfig::Brian(config) => {
-                let (_, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
-                let flops = config.under(&rules).flops(vocabulary, &trace?.walks)?;
-                Some(flops / (batch.host.batch * seq) as f64)
-            }
-            ModelConfig::BriLlm(_) => None,
-        }
+        let model_config = &self.recipe().model;
+        let walked = model_config
+            .routes()
+            .then(|| model.forward(batch.inputs(device), &rules, &batch.rows()).1);
+        let trace = walked.flatten();
+        let ran = Ran {
+            batch: batch.host.batch,
+            seq,
+            rules: &rules,
+            walks: trace.as_ref().map(|trace| &trace.walks),
+        };
+        let flops = model_config.flops(vocabulary, &ran)?;
+        Some(flops / (ran.batch * ran.seq) as f64)
     }
 }
 

@@ -6,10 +6,13 @@ use crate::cli::config::{Args, Verb};
 use crate::command::answer::{print, print_json, print_text};
 use crate::error::{Error, Problem};
 use crate::ladder::survey;
-use crate::recipe::bundled::BUNDLED;
+use crate::recipe::load::read;
 use crate::recipe::nearest::{nearest, one_of};
+use crate::recipe::source::Source;
 use crate::recipe::tree::{Node, Value};
+use crate::recipe::upgrade::{older_format, upgrade};
 use crate::recipe::{Recipe, load, remarks};
+use crate::registry::registry;
 use crate::say::note;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -22,6 +25,7 @@ pub fn run(arguments: &Args) -> Result<(), Error> {
     match &arguments.verb {
         Verb::New { kind, size } => print_text(new(kind, size)?),
         Verb::Check { files, sets, json } => check(files, sets, *json),
+        Verb::Upgrade { file } => upgraded(file),
         Verb::Explain { key, json } => explain::run(key.as_deref(), *json),
         Verb::Show { file, sets, json } => {
             let recipe = load(file, sets)?;
@@ -36,12 +40,13 @@ pub fn run(arguments: &Args) -> Result<(), Error> {
 
 /// The text of the bundled recipe of a kind and size.
 fn new(kind: &str, size: &str) -> Result<&'static str, Error> {
-    let of_kind: Vec<_> = BUNDLED
+    let recipes = registry().recipes();
+    let of_kind: Vec<_> = recipes
         .iter()
         .filter(|bundled| bundled.kind == kind)
         .collect();
     if of_kind.is_empty() {
-        let mut kinds: Vec<&str> = BUNDLED.iter().map(|bundled| bundled.kind).collect();
+        let mut kinds: Vec<&str> = recipes.iter().map(|bundled| bundled.kind).collect();
         kinds.dedup();
         return Err(unknown("KIND", kind, &kinds));
     }
@@ -50,6 +55,23 @@ fn new(kind: &str, size: &str) -> Result<&'static str, Error> {
     found
         .map(|bundled| bundled.text)
         .ok_or_else(|| unknown("--size", size, &sizes))
+}
+
+/// The text of a recipe in this program's format, on standard output.
+fn upgraded(file: &Path) -> Result<(), Error> {
+    let text = read(file)?;
+    let config = |problem| Error::Config(vec![problem]);
+    let source = Source::parse(&file.display().to_string(), text).map_err(config)?;
+    let Some(format) = older_format(&source) else {
+        load(file, &[])?;
+        note(&format!("{} needs no upgrade", file.display()));
+        return print_text(&source.text);
+    };
+    let (upgraded, added) = upgrade(source, format).map_err(config)?;
+    added
+        .iter()
+        .for_each(|line| note(&format!("{}: {line}", file.display())));
+    print_text(&upgraded.text)
 }
 
 fn unknown(place: &str, typed: &str, known: &[&str]) -> Error {
@@ -143,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_bundled_recipe_can_be_written() {
-        for bundled in BUNDLED {
+        for bundled in registry().recipes() {
             assert_eq!(new(bundled.kind, bundled.size).unwrap(), bundled.text);
         }
     }

@@ -7,12 +7,10 @@ use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig, MatrixProduct, Task};
 use crate::error::{Error, Problem};
-use crate::ladder::{self, Blueprint, Needs};
-use crate::recipe::{Checked, ModelConfig, Recipe, Stage, load};
-use crate::task::Decoder;
+use crate::family::brillm::SignalConfig;
+use crate::ladder::{Blueprint, Needs};
+use crate::recipe::{Checked, Recipe, Stage, load};
 use brian::flops::TRAINING;
-use brian::route::rules::Rules;
-use brian::{BrianConfig, parameter};
 use burn::tensor::backend::AutodiffBackend;
 use graph::GraphCost;
 use serde_json::{Value, json};
@@ -28,8 +26,8 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
         Some(vocabulary) => Ok(vocabulary),
         None => Tokenizer::load(&recipe.tokenizer.file).map(|found| found.vocabulary_size()),
     };
-    let graph = match (&recipe.model, &arguments.counts) {
-        (ModelConfig::BriLlm(config), _) => Some(GraphCost::of(config, arguments, vocabulary)?),
+    let graph = match (recipe.model.get::<SignalConfig>(), &arguments.counts) {
+        (Some(config), _) => Some(GraphCost::of(config, arguments, vocabulary)?),
         (_, Some(_)) => {
             let found = "a file of counts for a model of blocks";
             let problem = Problem::new("command line", "--counts", found, "a recipe of a brillm");
@@ -112,29 +110,16 @@ impl Task for Sizes<'_> {
             counts: None,
         };
         let size = |stage: &Stage| {
-            let decoder = blueprint.skeleton::<B::InnerBackend>(&stage.policy, &device);
-            let parameters = decoder.n_parameters();
-            let unused = match (&decoder, &self.recipe.model) {
-                (Decoder::Brian(model), ModelConfig::Brian(config)) => {
-                    let spare = config.n_pool.saturating_sub(n_steps(stage, config));
-                    spare as u64 * model.pool.first().map_or(0, parameter::count)
-                }
-                _ => 0,
-            };
+            let shapes = blueprint.skeleton::<B>(&stage.policy, &device).shapes();
+            let size = |shape: &Vec<usize>| shape.iter().map(|&side| side as u64).product::<u64>();
+            let parameters = shapes.values().map(size).sum();
+            let unused = self.recipe.model.unused(stage, &shapes);
             Size {
                 parameters,
                 active: parameters - unused,
             }
         };
         Ok(self.recipe.stage.iter().map(size).collect())
-    }
-}
-
-/// The most blocks of the pool that a token runs.
-fn n_steps(stage: &Stage, config: &BrianConfig) -> usize {
-    match stage.policy.knows_router() {
-        true => config.route.max_steps * config.route.top_k.max(1),
-        false => config.n_pool,
     }
 }
 
@@ -156,7 +141,7 @@ impl StageCost {
             name: stage.name.clone(),
             size,
             tokens: stage.steps * per_step as u64,
-            flops: flops(recipe, stage, vocabulary, window),
+            flops: recipe.model.stage_flops(vocabulary, stage, window),
         }
     }
 
@@ -164,34 +149,6 @@ impl StageCost {
         let [_, most] = self.flops?;
         Some(TRAINING * most * self.tokens as f64 / (gflops? * 1e9))
     }
-}
-
-fn flops(recipe: &Recipe, stage: &Stage, vocabulary: usize, seq: usize) -> Option<[f64; 2]> {
-    let mut config = match recipe.model.under(&stage.policy) {
-        ModelConfig::Baseline(config) => return Some([config.flops(vocabulary, seq); 2]),
-        ModelConfig::Brian(config) => config,
-        ModelConfig::BriLlm(_) => return None,
-    };
-    let mut rules = ladder::route(stage, recipe).rules;
-    let leads = rules.policy != Rules::sequential().policy;
-    if !leads {
-        // One step per block, and nobody asks.
-        config.route.max_steps = config.n_pool;
-        (rules.without_memory, rules.without_beam) = (true, true);
-    }
-    let config = config.under(&rules);
-    let per_token = |together: bool| {
-        let mut walks = config.longest_walks(seq, together);
-        if !stage.policy.knows_router() {
-            walks
-                .steps
-                .iter_mut()
-                .for_each(|step| step.probabilities.clear());
-        }
-        Some(config.flops(vocabulary, &walks)? / seq as f64)
-    };
-    let together = per_token(true)?;
-    Some([together, if leads { per_token(false)? } else { together }])
 }
 
 /// What a recipe costs.
@@ -324,6 +281,7 @@ mod tests {
     use super::*;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
+    use brian::{BaselineConfig, BrianConfig};
 
     fn recipe(kind: &str, size: &str, sets: &[&str]) -> Checked {
         let found = BUNDLED
@@ -353,9 +311,7 @@ mod tests {
         let recipe = recipe("baseline", "tiny", &sets);
         let cost = StageCost::new(&recipe, &recipe.stage[0], size(), 100);
         assert_eq!(cost.tokens, 7 * 5 * 3 * 32);
-        let ModelConfig::Baseline(config) = &recipe.model else {
-            panic!("a baseline");
-        };
+        let config = recipe.model.get::<BaselineConfig>().unwrap();
         let flops = config.flops(100, 32);
         assert_eq!(cost.flops, Some([flops; 2]));
         let known = StageCost {
@@ -382,27 +338,28 @@ mod tests {
             vocabulary: 100,
         };
         let sizes = device::run(&recipe.device, sizes).unwrap();
-        let ModelConfig::Brian(config) = &recipe.model else {
-            panic!("a pool");
-        };
+        let config = recipe.model.get::<BrianConfig>().unwrap();
         let d = config.d_model as u64;
         // A block of the pool: two norms, four square matrices, three of the feed-forward, and the adapter of the position.
         let block = 2 * d + 4 * d * d + 3 * d * config.d_ff_pool as u64 + 16 * d;
         for (stage, size) in recipe.stage.iter().zip(&sizes) {
             let knows = stage.policy.knows_router();
             // The router leads two steps of one block; whoever follows the pool in order runs all five.
-            assert_eq!(n_steps(stage, config), if knows { 2 } else { 5 });
             let unused = if knows { 3 * block } else { 0 };
             assert_eq!(size.parameters - size.active, unused, "{}", stage.name);
         }
-        let mixing = BrianConfig {
-            route: brian::RouteConfig {
-                top_k: 2,
-                ..config.route
-            },
-            ..*config
+        // Two blocks in each of two steps.
+        let recipe = self::recipe(
+            "brian",
+            "ladder",
+            &[sets[0], sets[1], "model.route.top_k=2"],
+        );
+        let sizes = Sizes {
+            recipe: &recipe,
+            vocabulary: 100,
         };
-        assert_eq!(n_steps(recipe.stage.last().unwrap(), &mixing), 4);
+        let last = &device::run(&recipe.device, sizes).unwrap()[recipe.stage.len() - 1];
+        assert_eq!(last.parameters - last.active, block);
     }
 
     #[test]
@@ -414,7 +371,7 @@ mod tests {
                 .iter()
                 .find(|stage| stage.name == name)
                 .unwrap();
-            flops(&recipe, stage, 100, 16).unwrap()
+            recipe.model.stage_flops(100, stage, 16).unwrap()
         };
         let [plain, fixed, led] = ["baseline", "fixed", "exit"].map(of);
         assert_eq!((plain[0], fixed[0]), (plain[1], fixed[1]));

@@ -9,9 +9,9 @@ use crate::data::{Beginning, unknown};
 use crate::error::{Error, Problem};
 use crate::file;
 use crate::learner::ValidationData;
-use crate::recipe::ModelConfig;
 use crate::say::note;
 use crate::task::{Coverage, Measured, ratio_standard_error};
+use brian::BrianConfig;
 use brian::MemoryConfig;
 use serde_json::{Value, json};
 use std::fs;
@@ -59,7 +59,7 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     if arguments.source.json {
         let objects: Vec<Value> = splits.iter().map(|(name, l)| object(name, l)).collect();
         return answer::print_json(&json!({
-            "schema": 1, "step": step, "checkpoint": checkpoint, "start": trained.recipe.data.start(),
+            "schema": 1, "step": step, "checkpoint": checkpoint, "start": trained.recipe.data.start,
             "start_symbol": start_symbol(&trained),
             "window": trained.recipe.data.window, "stride": arguments.stride, "splits": objects,
         }));
@@ -92,7 +92,7 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
 
 /// What stands before a document; nothing where the tokenizer has no such symbol, or the run is older than the choice.
 fn start_symbol(trained: &Trained) -> Option<u32> {
-    match Beginning::of(trained.recipe.data.start(), &trained.tokenizer) {
+    match Beginning::of(trained.recipe.data.start, &trained.tokenizer) {
         Beginning::Symbol(symbol) => Some(symbol),
         Beginning::Unmarked | Beginning::FirstToken => None,
     }
@@ -197,8 +197,8 @@ fn open(
 
 /// Refuses to leave out a memory that is not there.
 fn check_memory(trained: &Trained) -> Result<(), Error> {
-    match &trained.recipe.model {
-        ModelConfig::Brian(config) if config.memory != MemoryConfig::None => Ok(()),
+    match trained.recipe.model.get::<BrianConfig>() {
+        Some(config) if config.memory != MemoryConfig::None => Ok(()),
         _ => {
             let found = "a model without a memory";
             let expected = "a run whose model.memory is not \"none\"";

@@ -9,10 +9,11 @@ mod save;
 use super::answer::{self, aligned};
 use crate::cli;
 use crate::error::{Error, Problem};
+use crate::family::brillm::SignalConfig;
 use crate::import::Checkpoint;
 use crate::import::dimensions;
 use crate::import::fit::{Fit, What};
-use crate::recipe::{ModelConfig, load};
+use crate::recipe::load;
 
 /// The most cells of a terminal that a name takes.
 const MOST_CELLS: usize = 120;
@@ -23,9 +24,9 @@ const MOST_CELLS: usize = 120;
 /// `Invalid` if a file is not what it should be or does not fit the recipe's model; `Resource` if memory does not suffice.
 pub fn run(arguments: &cli::Import) -> Result<(), Error> {
     let recipe = load(&arguments.recipe, &arguments.sets)?;
-    match &recipe.model {
-        ModelConfig::BriLlm(config) => brillm::run(arguments, &recipe, config),
-        _ => brian::run(arguments, &recipe),
+    match recipe.model.get::<SignalConfig>() {
+        Some(config) => brillm::run(arguments, &recipe, config),
+        None => brian::run(arguments, &recipe),
     }
 }
 

@@ -6,7 +6,8 @@ use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::learner::ValidationData;
 use crate::say::note;
-use crate::task::{Decoder, Measured};
+use crate::task::Measured;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use indicatif::{ProgressBar, ProgressIterator, ProgressStyle};
 
@@ -51,7 +52,7 @@ pub fn measure(trained: &Trained, data: &ValidationData) -> Result<Vec<Losses>, 
 
 /// Says where a loss is not what runs of today call a loss.
 pub fn say_convention(data: &DataConfig, tokenizer: &Tokenizer) {
-    let old = match (data.start(), data.documents) {
+    let old = match (data.start, data.documents) {
         (StartRule::Symbol, _) if tokenizer.start_symbol().is_some() => return,
         (StartRule::Symbol, _) => {
             "the tokenizer has no symbol that begins or ends a document: the first token of each is context and does not count"
@@ -77,7 +78,7 @@ impl Task for Measure<'_> {
     type Output = Vec<Losses>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Self::Output, Error> {
-        let model: Decoder<B::InnerBackend> = self.trained.model(&device)?;
+        let model = self.trained.model::<B>(&device)?.valid();
         let sources = self.data.sources();
         let unknown = self.trained.tokenizer.specials().unknown;
         let mut losses: Vec<Losses> = sources
@@ -118,9 +119,10 @@ mod tests {
     use super::*;
     use crate::data::shard::tests::split_of_lines;
     use crate::data::{HostBatch, Kind};
-    use crate::device::tests::Host;
+    use crate::device::tests::{Host, Learning};
     use crate::ladder::Blueprint;
     use crate::learner::store_model;
+    use crate::model::Model;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
     use crate::run::TensorMap;
@@ -148,7 +150,7 @@ mod tests {
             vocabulary: tokenizer.vocabulary_size(),
             counts: None,
         };
-        let model: Decoder<Host> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
+        let model: Model<Learning> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
         let snapshot = Snapshot {
             state: CheckpointState::default(),
             model: store_model(&model),
@@ -168,7 +170,7 @@ mod tests {
     }
 
     /// A text behind the start symbol and before its end, three tokens at a time, each time from nothing.
-    fn by_hand(model: &Decoder<Host>, text: &str) -> f64 {
+    fn by_hand(model: &Model<Host>, text: &str) -> f64 {
         let mut tokens = vec![256];
         tokens.extend(text.bytes().map(u32::from));
         tokens.push(257);
@@ -198,7 +200,10 @@ mod tests {
     #[test]
     fn every_document_loses_what_its_own_tokens_lose_and_the_split_their_sum() {
         let trained = trained();
-        let model = trained.model::<Host>(&Default::default()).unwrap();
+        let model = trained
+            .model::<Learning>(&Default::default())
+            .unwrap()
+            .valid();
         let texts = [&["abcdefg", "h", "ij"][..], &["klmno"]];
         let paths = texts.map(split_of_lines);
         let splits: Vec<(String, &std::path::Path)> = paths

@@ -15,13 +15,15 @@ use crate::escape;
 use crate::file;
 use crate::ladder;
 use crate::learner::ValidationData;
-use crate::recipe::ModelConfig;
-use crate::task::{Decoder, begun};
+use crate::model::Model;
+use crate::task::begun;
+use brian::BrianConfig;
 use brian::Rules;
 use brian::collapse::by_design;
 use brian::loss::language;
 use brian::route::policy::SequenceInfo;
 use brian::route::trace::Walks;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use report::{Passes, RouteReport};
@@ -83,7 +85,7 @@ impl Task for Walk<'_> {
     type Output = RouteReport;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<RouteReport, Error> {
-        let model: Decoder<B::InnerBackend> = self.trained.model(&device)?;
+        let model = self.trained.model::<B>(&device)?.valid();
         let state = &self.trained.loaded.snapshot.state;
         let mut report = RouteReport {
             title: format!(
@@ -107,7 +109,7 @@ impl Walk<'_> {
     /// The windows of the recipe's first validation split.
     fn of_data<B: Backend>(
         &self,
-        model: &Decoder<B>,
+        model: &Model<B>,
         device: &B::Device,
         report: &mut RouteReport,
     ) -> Result<(), Error> {
@@ -162,7 +164,7 @@ impl Walk<'_> {
     /// A text, cut at the context.
     fn of_text<B: Backend>(
         &self,
-        model: &Decoder<B>,
+        model: &Model<B>,
         text: &str,
         device: &B::Device,
         report: &mut RouteReport,
@@ -170,7 +172,7 @@ impl Walk<'_> {
         let Trained {
             tokenizer, recipe, ..
         } = self.trained;
-        let ids = begun(tokenizer, recipe.data.start(), text);
+        let ids = begun(tokenizer, recipe.data.start, text);
         let rules = self.trained.route().rules;
         for (sequence, ids) in ids.chunks(self.trained.recipe.model.context()).enumerate() {
             let values: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
@@ -197,7 +199,7 @@ impl Walk<'_> {
     }
 
     fn count(&self, passes: &mut Passes, rules: &Rules, walks: &Walks, nats: f64, targets: u64) {
-        let ModelConfig::Brian(config) = &self.trained.recipe.model else {
+        let Some(config) = self.trained.recipe.model.get::<BrianConfig>() else {
             return;
         };
         let config = config.under(rules);
@@ -248,7 +250,7 @@ mod tests {
             let Trained {
                 recipe, tokenizer, ..
             } = self.0;
-            let model: Decoder<B::InnerBackend> = self.0.model(&device)?;
+            let model = self.0.model::<B>(&device)?.valid();
             let first = &recipe.data.valid[0];
             let splits = [(first.name.clone(), first.path.as_path())];
             let data = ValidationData::open(&splits, &recipe.data, 4, 0, None, tokenizer)?;

@@ -11,6 +11,7 @@ use crate::say::note;
 use crate::task::{Continuation, Drawn, StopReason, not_finite, prompt_tokens};
 use brian::generate::Sampling;
 use brian::random;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -35,7 +36,7 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     let unknown = trained.tokenizer.specials().unknown;
     let text = text.into_iter().inspect(|&id| facts.add(id, unknown));
     let tokens: Vec<u32> =
-        prompt_tokens(&trained.tokenizer, trained.recipe.data.start(), text).collect();
+        prompt_tokens(&trained.tokenizer, trained.recipe.data.start, text).collect();
     check_prompt(&tokens)?;
     facts.say(tokens.len() as u64, trained.recipe.model.context());
     let device = trained.device.clone();
@@ -97,7 +98,7 @@ pub(super) fn how(trained: &Trained, arguments: &cli::Sample, index: u64) -> Con
     let how = Continuation::new(&trained.tokenizer, arguments.tokens, context, sampling);
     match arguments.ignore_end {
         false => how,
-        true => how.beyond_ends(&trained.tokenizer, trained.recipe.data.start()),
+        true => how.beyond_ends(&trained.tokenizer, trained.recipe.data.start),
     }
 }
 
@@ -225,7 +226,7 @@ impl Task for Continue<'_> {
             arguments,
             tokens,
         } = self;
-        let model = trained.model::<B::InnerBackend>(&device)?;
+        let model = trained.model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let rules = trained.route().rules;
         let sample = |index: u64| {

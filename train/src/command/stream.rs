@@ -8,6 +8,7 @@ use crate::data::Tokenizer;
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::task::{not_finite, prompt_tokens};
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 /// Prints the continuation as it comes.
@@ -29,7 +30,7 @@ impl Task for Stream<'_> {
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
         let Self { trained, arguments } = self;
-        let model = trained.model::<B::InnerBackend>(&device)?;
+        let model = trained.model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let tokenizer = &trained.tokenizer;
         let mut unread = Ok(());
@@ -38,7 +39,7 @@ impl Task for Stream<'_> {
         let text = tokens_of(arguments, tokenizer, &mut unread)?;
         let unknown = tokenizer.specials().unknown;
         let text = text.inspect(|&id| facts.add(id, unknown));
-        let mut prompt = prompt_tokens(tokenizer, trained.recipe.data.start(), text)
+        let mut prompt = prompt_tokens(tokenizer, trained.recipe.data.start, text)
             .inspect(|_| all += 1)
             .peekable();
         if prompt.peek().is_none() {

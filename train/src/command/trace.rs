@@ -19,11 +19,12 @@ use super::trained::Trained;
 use crate::cli;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
-use crate::recipe::ModelConfig;
+use crate::family::brillm::{BriLlmTask, SignalConfig};
 use crate::say::note;
-use crate::task::{Decoder, begun};
+use crate::task::begun;
 use ablation::Ablation;
 use brillm::explain::{TracedStep, replace};
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use card::EdgeCard;
 use comparison::Comparison;
@@ -44,7 +45,7 @@ const MOST_TOKENS: usize = 512;
 /// file; `Resource` if a report cannot be written.
 pub fn run(arguments: &cli::Trace) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
-    if !matches!(trained.recipe.model, ModelConfig::BriLlm(_)) {
+    if trained.recipe.model.get::<SignalConfig>().is_none() {
         return Err(no_graph(&arguments.source.run));
     }
     let names = Names::new(&trained.tokenizer);
@@ -72,7 +73,7 @@ fn no_graph(run: &str) -> Error {
 
 /// The tokens of a text, as training would show them.
 fn read(trained: &Trained, text: &str) -> Vec<u32> {
-    let mut tokens = begun(&trained.tokenizer, trained.recipe.data.start(), text);
+    let mut tokens = begun(&trained.tokenizer, trained.recipe.data.start, text);
     if tokens.len() > MOST_TOKENS {
         note(&format!(
             "the text has {} tokens; the first {MOST_TOKENS} are traced",
@@ -94,8 +95,8 @@ impl Task for Follow<'_> {
     type Output = TraceReport;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<TraceReport, Error> {
-        let model: Decoder<B::InnerBackend> = self.trained.model(&device)?;
-        let Decoder::BriLlm(signal) = &model else {
+        let model = self.trained.model::<B>(&device)?.valid();
+        let Some(signal) = model.get::<BriLlmTask<B::InnerBackend>>() else {
             return Err(no_graph(&self.arguments.source.run));
         };
         let mut core = signal.write();
@@ -224,7 +225,7 @@ fn otherwise(
 mod tests {
     use super::super::trained::tests::kept;
     use super::*;
-    use crate::task::{BriLlmState, BriLlmTask};
+    use crate::family::brillm::BriLlmState;
     use burn::tensor::backend::Backend;
 
     /// Looks at the graph that is kept, with a text.
@@ -234,21 +235,24 @@ mod tests {
         type Output = ();
 
         fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
-            let model: Decoder<B::InnerBackend> = self.0.model(&device)?;
+            let model = self.0.model::<B>(&device)?.valid();
             look(self.0, &model, self.1);
             Ok(())
         }
     }
 
-    fn look<B: Backend>(trained: &Trained, model: &Decoder<B>, with: impl FnOnce(Subject<'_>)) {
-        let Decoder::BriLlm(signal) = model else {
+    fn look<B: Backend>(
+        trained: &Trained,
+        model: &crate::model::Model<B>,
+        with: impl FnOnce(Subject<'_>),
+    ) {
+        let Some(signal) = model.get::<BriLlmTask<B>>() else {
             panic!("a graph is kept")
         };
-        let signal: &BriLlmTask<B> = signal;
         let core: &mut BriLlmState = &mut signal.write();
         let tokens = begun(
             &trained.tokenizer,
-            trained.recipe.data.start(),
+            trained.recipe.data.start,
             "One cat was near.",
         );
         with(Subject::new(trained, core, Some(tokens), 3, 0));

@@ -5,13 +5,14 @@ use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
 use crate::ladder::{self, Blueprint};
+use crate::model::Model;
 use crate::recipe::{Checked, Stage, load_run};
 use crate::run::checkpoint::{self, Loaded};
 use crate::run::{Extension, RunDirectory, find};
 use crate::say::note;
-use crate::task::{Decoder, RoutePlan};
+use crate::task::RoutePlan;
 use brillm::counts::PairCounts;
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::AutodiffBackend;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,7 +129,7 @@ impl Trained {
     ///
     /// # Errors
     /// `Invalid` if checkpoint and recipe do not belong together.
-    pub fn model<B: Backend>(&self, device: &B::Device) -> Result<Decoder<B>, Error> {
+    pub fn model<B: AutodiffBackend>(&self, device: &B::Device) -> Result<Model<B>, Error> {
         let blueprint = Blueprint {
             recipe: &self.recipe,
             vocabulary: self.tokenizer.vocabulary_size(),

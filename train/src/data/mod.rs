@@ -59,8 +59,8 @@ pub struct DataConfig {
     pub window: usize,
     /// Whether windows may run across the ends of documents.
     pub documents: DocumentsRule,
-    /// How a document begins. Recipes of before there was a choice do not say it, and mean `first_token`.
-    pub start: Option<StartRule>,
+    /// How a document begins.
+    pub start: StartRule,
     /// The seed of the order in which windows are seen; apart from the run's seed, so that either can vary alone.
     pub order_seed: u64,
     /// Where the difficulty of a sequence comes from.
@@ -72,11 +72,6 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// How a document begins; without a word of it as in all runs before there was a choice.
-    pub fn start(&self) -> StartRule {
-        self.start.unwrap_or(StartRule::FirstToken)
-    }
-
     /// What the validation splits are called in metrics: the first is `valid`, and its loss chooses checkpoints.
     pub fn valid_splits(&self) -> Vec<String> {
         let name = |(index, source): (usize, &ValidSource)| match index {

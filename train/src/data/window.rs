@@ -70,7 +70,7 @@ pub struct Cut {
 impl Cut {
     /// How a recipe cuts its training splits.
     pub fn training(config: &DataConfig, tokenizer: &Tokenizer) -> Self {
-        let beginning = Beginning::of(config.start(), tokenizer);
+        let beginning = Beginning::of(config.start, tokenizer);
         Self {
             window: config.window,
             documents: config.documents,
@@ -776,25 +776,30 @@ mod tests {
         };
         let cases = [
             (
-                Some(StartRule::Symbol),
+                StartRule::Symbol,
                 DocumentsRule::RunOn,
                 Beginning::Symbol(BEGIN),
                 false,
             ),
             (
-                Some(StartRule::Symbol),
+                StartRule::Symbol,
                 DocumentsRule::Separate,
                 Beginning::Symbol(BEGIN),
                 false,
             ),
             (
-                Some(StartRule::FirstToken),
+                StartRule::FirstToken,
                 DocumentsRule::Separate,
                 Beginning::FirstToken,
                 false,
             ),
-            // What recipes of before there was a choice mean.
-            (None, DocumentsRule::RunOn, Beginning::FirstToken, true),
+            // What recipes of format 1 mean.
+            (
+                StartRule::FirstToken,
+                DocumentsRule::RunOn,
+                Beginning::FirstToken,
+                true,
+            ),
         ];
         for (start, documents, beginning, full_only) in cases {
             let config = config(start, documents);

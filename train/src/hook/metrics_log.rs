@@ -5,15 +5,18 @@
 
 use crate::error::{Error, Problem};
 use crate::learner::{Hook, StepInfo, Verdict};
+use crate::metric::table::MetricInfo;
 use crate::run::{AppendLog, RunDirectory};
 use crate::say::note;
 use crate::task::Measured;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// Writes the log of a run.
 pub struct MetricsLog {
     log: AppendLog,
+    known: BTreeSet<String>,
     every_steps: u64,
 }
 
@@ -28,10 +31,14 @@ impl MetricsLog {
     pub fn open(
         run: &RunDirectory,
         every_steps: u64,
+        metrics: &[MetricInfo],
         state: Option<&Value>,
     ) -> Result<Self, Error> {
-        let log = open_log(&run.metrics(), state)?;
-        Ok(Self { log, every_steps })
+        Ok(Self {
+            log: open_log(&run.metrics(), state)?,
+            known: metrics.iter().map(|metric| metric.name.clone()).collect(),
+            every_steps,
+        })
     }
 
     fn write<M>(
@@ -47,6 +54,13 @@ impl MetricsLog {
                 "step {step} of stage {stage}: found {value} for {name} of the split {split}, expected a finite number; the \
                  checkpoint before is whole"
             )));
+        }
+        if let Some(name) = numbers.keys().find(|name| !self.known.contains(*name)) {
+            let found = format!("the number {name}, which no table of metrics has");
+            let expected = "numbers of the table, so that gates, sweeps and dashboard know them";
+            let problem = Problem::new(format!("stage {}", step.stage), split, found, expected);
+            let advice = "name it in `CustomHook::metrics` or `ModelFamily::metrics`";
+            return Err(Error::config(problem.advise(advice)));
         }
         self.log.append(&metrics_line(step, split, measured))
     }

@@ -1,6 +1,7 @@
 //! What is plugged into the learner, one hook per file.
 
 mod collapse_guard;
+pub mod custom;
 mod metrics_log;
 mod path_imitation;
 mod routing_metrics;

@@ -4,9 +4,10 @@ use super::metrics_log::{log_state, open_log};
 use crate::data::{StartRule, Tokenizer};
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
+use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::run::{AppendLog, RunDirectory};
-use crate::task::{Continuation, Decoder, begun, not_finite};
+use crate::task::{Continuation, begun, not_finite};
 use brian::generate::Sampling;
 use brian::random;
 use burn::module::AutodiffModule;
@@ -44,7 +45,7 @@ impl Sample {
             log: open_log(&run.samples(), state)?,
             tokenizer,
             prompts: recipe.watch.sample_prompts.clone(),
-            start: recipe.data.start(),
+            start: recipe.data.start,
             n_tokens: recipe.watch.sample_tokens as usize,
             context: recipe.model.context(),
             seed: recipe.run.seed,
@@ -52,12 +53,12 @@ impl Sample {
     }
 }
 
-impl<B: AutodiffBackend> Hook<B, Decoder<B>> for Sample {
+impl<B: AutodiffBackend> Hook<B, Model<B>> for Sample {
     fn name(&self) -> &'static str {
         Self::NAME
     }
 
-    fn after_step(&mut self, step: &mut StepInfo<Decoder<B>>) -> Result<Verdict, Error> {
+    fn after_step(&mut self, step: &mut StepInfo<Model<B>>) -> Result<Verdict, Error> {
         let model = step.model.valid();
         let model = model.with_matmul_dtype(step.plan.route.products);
         let rules = step.plan.route.rules.evaluation();

@@ -6,11 +6,13 @@ use crate::device::tests::Learning as B;
 use crate::error::Error;
 use crate::ladder::Blueprint;
 use crate::learner::{Every, Hook, StepInfo, Verdict};
+use crate::metric::table::{self, MetricInfo};
+use crate::model::Model;
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::load::from_text;
 use crate::recipe::{Checked, Freeze};
 use crate::run::{RunDirectory, RunInfo};
-use crate::task::{Decoder, Measured, RoutePlan, StepPlan};
+use crate::task::{Measured, RoutePlan, StepPlan};
 use brian::random;
 use brian::route::draws::Draws;
 use brian::route::policy::{Policy, Select, Teacher};
@@ -148,7 +150,7 @@ fn what_a_teacher_does_is_no_collapse_of_the_router() {
 
 fn log_of(root: &TempDir) -> (RunDirectory, MetricsLog) {
     let run = RunDirectory::create(root.path(), "run", "", RunInfo::new("x")).unwrap();
-    let log = MetricsLog::open(&run, 4, None).unwrap();
+    let log = MetricsLog::open(&run, 4, &known(), None).unwrap();
     (run, log)
 }
 
@@ -209,15 +211,48 @@ fn every_fourth_step_and_the_last_are_logged_and_every_validation() {
     let state = Hook::<B, ()>::state(&mut log).unwrap();
     Hook::<B, ()>::after_step(&mut log, &mut step(&plan, 4)).unwrap();
     drop(log);
-    let mut resumed = MetricsLog::open(&run, 1, state.as_ref()).unwrap();
+    let mut resumed = MetricsLog::open(&run, 1, &known(), state.as_ref()).unwrap();
     Hook::<B, ()>::after_step(&mut resumed, &mut step(&plan, 1)).unwrap();
     let steps: Vec<u64> = lines(&run)
         .iter()
         .map(|line| line["step"].as_u64().unwrap())
         .collect();
     assert_eq!(steps, [5, 8, 9, 11, 11, 6]);
-    let broken = MetricsLog::open(&run, 1, Some(&serde_json::json!({ "bytes": "9" })));
+    let broken = MetricsLog::open(
+        &run,
+        1,
+        &known(),
+        Some(&serde_json::json!({ "bytes": "9" })),
+    );
     assert_eq!(broken.err().unwrap().exit_code(), 3);
+}
+
+/// What every model measures, and a number of a hook.
+fn known() -> Vec<MetricInfo> {
+    let mut known = table::of_all_models();
+    known.push(MetricInfo::new("odd", "a number of a hook"));
+    known
+}
+
+#[test]
+fn a_number_that_no_table_has_is_not_logged_but_stops() {
+    let root = tempfile::tempdir().unwrap();
+    let (run, mut log) = log_of(&root);
+    let plan = router();
+    let mut info = step(&plan, 4);
+    info.add("even", 2.0);
+    let error = Hook::<B, ()>::after_step(&mut log, &mut info).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let text = error.to_string();
+    assert!(
+        text.contains("found the number even, which no table"),
+        "{text}"
+    );
+    assert!(lines(&run).is_empty());
+    let mut info = step(&plan, 4);
+    info.add("odd", 2.0);
+    Hook::<B, ()>::after_step(&mut log, &mut info).unwrap();
+    assert_eq!(lines(&run)[0]["odd"], 2.0);
 }
 
 #[test]
@@ -461,7 +496,7 @@ fn a_sample_is_another_at_another_step_and_for_another_prompt_and_the_same_again
         vocabulary: tokenizer.vocabulary_size(),
         counts: None,
     };
-    let model: Decoder<B> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
+    let model: Model<B> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
     let plan = StepPlan::idle(RoutePlan::sequential());
     let root = tempfile::tempdir().unwrap();
     let run = RunDirectory::create(root.path(), "run", "", RunInfo::new("x")).unwrap();
@@ -480,7 +515,7 @@ fn a_sample_is_another_at_another_step_and_for_another_prompt_and_the_same_again
             train: made_up.train,
             valid: BTreeMap::new(),
         };
-        Hook::<B, Decoder<B>>::after_step(&mut sample, &mut info).unwrap();
+        Hook::<B, Model<B>>::after_step(&mut sample, &mut info).unwrap();
     }
     let text = fs::read_to_string(run.samples()).unwrap();
     let lines: Vec<Value> = text

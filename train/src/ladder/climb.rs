@@ -8,21 +8,23 @@ use super::resume::Position;
 use super::route::route;
 use super::survey::of_another_tokenizer;
 use crate::error::{Error, Problem};
+use crate::hook::custom::{self, Open};
 use crate::hook::{
     CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
-    TrainingLoader, ValidationLoader, tables,
+    TrainingLoader, ValidationLoader,
 };
-use crate::metric;
+use crate::metric::{self, table};
+use crate::model::Model;
 use crate::recipe::{Checked, Policy, Stage, StageStart};
+use crate::registry::registry;
 use crate::render::{Opening, Render, StagePlace};
 use crate::run::checkpoint::{self, CheckpointState, Snapshot};
 use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
 use crate::say::say;
 use crate::signal::Stop;
-use crate::task::Decoder;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
@@ -62,7 +64,7 @@ impl Ladder {
             mut state,
             mut resumed,
         } = start;
-        let mut model: Option<Decoder<B>> = None;
+        let mut model: Option<Model<B>> = None;
         let first = state.stage_index;
         for (index, stage) in self.recipe.stage.iter().enumerate().skip(state.stage_index) {
             if index > state.stage_index {
@@ -109,7 +111,7 @@ impl Ladder {
         stage: &Stage,
         ready: Ready<B>,
         state: CheckpointState,
-    ) -> Result<(Option<Decoder<B>>, CheckpointState), Error> {
+    ) -> Result<(Option<Model<B>>, CheckpointState), Error> {
         let recipe = &*self.recipe;
         let steps = self.steps(stage);
         let steps_left = steps.saturating_sub(state.stage_step);
@@ -141,7 +143,7 @@ impl Ladder {
             .with_metric_logger(metric::NoLog)
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-        let training = metric::register(training, stage.walk.is_some());
+        let training = metric::register(training, &table::of_stage(recipe, stage));
         let training = self.render.attach(training, place, interrupter);
         let fresh = GroupedAdamW::new(&recipe.optimizer);
         let result = training.launch(Learner::new(ready.model, fresh, stage.learning_rate.peak()));
@@ -155,9 +157,9 @@ impl Ladder {
         &self,
         stage: &Stage,
         state: CheckpointState,
-        optimizer: GroupedAdamW<Decoder<B>, B>,
-        hooks: Hooks<B, Decoder<B>>,
-    ) -> Session<B, Decoder<B>> {
+        optimizer: GroupedAdamW<Model<B>, B>,
+        hooks: Hooks<B, Model<B>>,
+    ) -> Session<B, Model<B>> {
         Session {
             hooks,
             clock: Clock::after(state.wall_s),
@@ -199,9 +201,9 @@ impl Ladder {
         &self,
         stage: &Stage,
         state: &CheckpointState,
-    ) -> Result<Hooks<B, Decoder<B>>, Error> {
+    ) -> Result<Hooks<B, Model<B>>, Error> {
         let watch = &self.recipe.watch;
-        let mut hooks: Hooks<B, Decoder<B>> = vec![
+        let mut hooks: Hooks<B, Model<B>> = vec![
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
             Box::new(PathImitation::new(stage, &self.recipe)),
             Box::new(RoutingMetrics),
@@ -213,9 +215,23 @@ impl Ladder {
             Box::new(MetricsLog::open(
                 &self.run,
                 watch.log_every_steps,
+                &table::of_stage(&self.recipe, stage),
                 state.hooks.get(MetricsLog::NAME),
             )?),
         ];
+        let first_writer = hooks.len() - 1;
+        for hook in registry().hooks() {
+            let Some(config) = self.recipe.hook.get(hook.name()) else {
+                continue;
+            };
+            let open = Open {
+                config,
+                recipe: &self.recipe,
+                stage,
+                state: state.hooks.get(hook.name()),
+            };
+            hooks.insert(first_writer, custom::open::<B>(*hook, open)?);
+        }
         hooks.extend(
             self.render
                 .hook(StagePlace::new(&self.recipe, state.stage_index)),
@@ -243,8 +259,9 @@ impl Ladder {
         let blueprint = self.blueprint();
         let model = blueprint.load(&stage.policy, snapshot.model, &file, device)?;
         let fresh = GroupedAdamW::new(&self.recipe.optimizer);
-        if let Decoder::BriLlm(signal) = &model {
-            tables::set_moments(signal, snapshot.optimizer, &file).map_err(Error::Invalid)?;
+        if let Some(own) = model.own_optimizer() {
+            own.set_moments(snapshot.optimizer, &file)
+                .map_err(Error::Invalid)?;
             return Ok(Ready {
                 model,
                 optimizer: fresh,
@@ -258,7 +275,7 @@ impl Ladder {
     fn start<B: AutodiffBackend>(
         &self,
         stage: &Stage,
-        carried: Option<Decoder<B>>,
+        carried: Option<Model<B>>,
         device: &B::Device,
     ) -> Result<Ready<B>, Error> {
         let blueprint = self.blueprint();
@@ -281,7 +298,7 @@ impl Ladder {
         path: &Path,
         stage: &Stage,
         device: &B::Device,
-    ) -> Result<Decoder<B>, Error> {
+    ) -> Result<Model<B>, Error> {
         let policy = &stage.policy;
         let run = RunDirectory::open(path)?;
         let Some(loaded) = checkpoint::latest(&run)? else {
@@ -323,8 +340,8 @@ impl Ladder {
 
 /// What a stage begins with.
 struct Ready<B: AutodiffBackend> {
-    model: Decoder<B>,
-    optimizer: GroupedAdamW<Decoder<B>, B>,
+    model: Model<B>,
+    optimizer: GroupedAdamW<Model<B>, B>,
 }
 
 fn next_stage(state: CheckpointState, index: usize, stage: &Stage) -> CheckpointState {

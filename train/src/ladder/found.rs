@@ -5,7 +5,7 @@
 
 use crate::data::{DifficultySource, Manifest, list_of};
 use crate::error::{Error, Problem};
-use crate::recipe::{Checked, ModelConfig, StageStart};
+use crate::recipe::{Checked, StageStart};
 use crate::run::{InputRecord, RunDirectory, RunInfo, file_sha256};
 use std::collections::BTreeSet;
 use std::fs;
@@ -53,9 +53,7 @@ pub fn find_inputs(
     if let DifficultySource::File { path } = &recipe.data.difficulty {
         found.push((path.clone(), search.small(path, "", Path::new(""))));
     }
-    if let ModelConfig::BriLlm(config) = &recipe.model
-        && let Some(path) = config.counts()
-    {
+    if let Some(path) = recipe.model.counts() {
         found.push((path.to_path_buf(), search.small(path, "", &run.bigrams())));
     }
     for stage in &recipe.stage {

@@ -3,7 +3,7 @@
 use crate::data::{Beginning, Bigrams, DifficultySource, Tokenizer, Windows};
 use crate::error::{Error, Problem};
 use crate::learner::{TrainingData, ValidationData};
-use crate::recipe::{Checked, ModelConfig, Recipe};
+use crate::recipe::{Checked, Recipe};
 use crate::render::Source;
 use crate::run::NewInputs;
 use brillm::counts::PairCounts;
@@ -82,9 +82,7 @@ pub fn new_inputs(recipe: &Recipe, inputs: &Inputs) -> NewInputs {
     if let DifficultySource::File { path } = &recipe.data.difficulty {
         copied.push((path.clone(), "difficulty.json"));
     }
-    if let ModelConfig::BriLlm(config) = &recipe.model
-        && let Some(path) = config.counts()
-    {
+    if let Some(path) = recipe.model.counts() {
         copied.push((path.to_path_buf(), "bigrams.safetensors"));
     }
     let is_copied = |path: &Path| copied.iter().any(|(copied, _)| copied == path);
@@ -107,10 +105,7 @@ pub fn new_inputs(recipe: &Recipe, inputs: &Inputs) -> NewInputs {
 /// # Errors
 /// `Invalid` if the file is broken or was made with another tokenizer.
 pub fn counts(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Option<(String, Bigrams)>, Error> {
-    let ModelConfig::BriLlm(config) = &recipe.model else {
-        return Ok(None);
-    };
-    let Some(path) = config.counts() else {
+    let Some(path) = recipe.model.counts() else {
         return Ok(None);
     };
     let bigrams = Bigrams::load(path)?;
@@ -121,7 +116,7 @@ pub fn counts(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Option<(String, 
             problem.advise("make them again with `nerve data bigrams`"),
         ));
     }
-    let start = match Beginning::of(recipe.data.start(), tokenizer) {
+    let start = match Beginning::of(recipe.data.start, tokenizer) {
         Beginning::Symbol(symbol) => Some(symbol),
         Beginning::Unmarked | Beginning::FirstToken => None,
     };

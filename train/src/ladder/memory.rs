@@ -4,11 +4,14 @@
 use super::Blueprint;
 use super::Inputs;
 use crate::device::{self, Task};
-use crate::error::Error;
-use crate::recipe::{ModelConfig, Recipe};
+use crate::error::{Error, Problem};
+use crate::learner::group_of;
+use crate::model::Shapes;
+use crate::recipe::nearest::{nearest, one_of};
+use crate::recipe::{Freeze, Recipe, Stage};
 use crate::run::Disk;
-use brian::BaselineConfig;
 use burn::tensor::backend::AutodiffBackend;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -40,18 +43,16 @@ impl Needs {
 
     /// With so many parameters in the largest stage.
     pub fn of_sizes(recipe: &Recipe, vocabulary: usize, parameters: u64) -> Self {
-        let (per_parameter, has_gradient) = match &recipe.model {
-            // No gradient of the table's size is ever made.
-            ModelConfig::BriLlm(config) => (config.storage.bytes(), false),
-            _ => (4, true),
-        };
-        let weights = per_parameter * parameters;
+        let window = recipe.data.window;
+        let account = recipe.model.account(vocabulary, window);
+        let tokens = recipe.batch.sequences as u64 * window as u64;
+        let weights = account.bytes_per_parameter * parameters;
         Self {
             parameters,
             weights,
-            gradients: if has_gradient { weights } else { 0 },
+            gradients: if account.has_gradients { weights } else { 0 },
             moments: 2 * weights,
-            activations: activation_bytes(recipe, vocabulary),
+            activations: tokens.saturating_mul(account.activation_bytes_per_token),
         }
     }
 
@@ -172,21 +173,6 @@ impl Needs {
     }
 }
 
-/// Logits and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
-fn activation_bytes(recipe: &Recipe, vocabulary: usize) -> u64 {
-    let model: BaselineConfig = match &recipe.model {
-        ModelConfig::Baseline(config) => *config,
-        ModelConfig::Brian(config) => config.baseline(),
-        // A few rows and signals; the table is what counts.
-        ModelConfig::BriLlm(_) => return 0,
-    };
-    let window = recipe.data.window;
-    let per_block = 8 * model.d_model + 3 * model.d_ff + 2 * model.n_heads * window;
-    let per_token = 3 * vocabulary + model.n_layers * per_block;
-    let tokens = recipe.batch.sequences as u64 * window as u64;
-    tokens.saturating_mul(4 * per_token as u64)
-}
-
 struct Count<'a> {
     blueprint: Blueprint<'a>,
 }
@@ -195,13 +181,35 @@ impl Task for Count<'_> {
     type Output = u64;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<u64, Error> {
-        let count = |stage: &crate::recipe::Stage| {
-            let blueprint = &self.blueprint;
-            blueprint.n_parameters::<B::InnerBackend>(&stage.policy, &device)
-        };
-        let stages = self.blueprint.recipe.stage.iter();
-        Ok(stages.map(count).max().unwrap_or(0))
+        let blueprint = &self.blueprint;
+        let mut most = 0;
+        for stage in &blueprint.recipe.stage {
+            most = most.max(blueprint.n_parameters::<B>(&stage.policy, &device));
+            // What is not known by a list is known by the parameters.
+            let listed = blueprint.recipe.model.groups(&stage.policy).is_some();
+            if !listed && !stage.freeze.is_empty() {
+                let shapes = blueprint.skeleton::<B>(&stage.policy, &device).shapes();
+                check_groups(stage, &shapes)?;
+            }
+        }
+        Ok(most)
     }
+}
+
+/// That every group that rests is one of the model's.
+fn check_groups(stage: &Stage, shapes: &Shapes) -> Result<(), Error> {
+    let groups: BTreeSet<&str> = shapes.keys().map(|path| group_of(path)).collect();
+    let wrong = |freeze: &&Freeze| !groups.contains(freeze.group.as_str());
+    let Some(freeze) = stage.freeze.iter().find(wrong) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = groups.into_iter().collect();
+    let place = format!("stage.{}.freeze", stage.name);
+    let found = format!("the group {:?}", freeze.group);
+    let problem = Problem::new("the recipe", place, found, one_of(&names));
+    let meant = nearest(&freeze.group, names);
+    let advice = meant.map(|meant| format!("did you mean {meant:?}?"));
+    Err(Error::config(problem.advise(advice.unwrap_or_default())))
 }
 
 #[cfg(test)]

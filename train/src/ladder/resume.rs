@@ -5,8 +5,8 @@ use super::extend::{self, RequestedLength};
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::recipe::{Recipe, Stage};
-use crate::run::Extension;
-use crate::run::checkpoint::{self, CheckpointState, STATE_FORMAT, Snapshot};
+use crate::run::checkpoint::{CheckpointState, STATE_FORMAT, Snapshot};
+use crate::run::{Extension, resume};
 use crate::say::note;
 use crate::text::shortened;
 use std::path::Path;
@@ -91,21 +91,19 @@ impl Ladder {
     /// `Invalid` if no checkpoint verifies, or data or tokenizer have changed since; `Config` if the recipe has, or if the
     /// run cannot go on so.
     pub fn find_start(&mut self, longer: Option<&RequestedLength>) -> Result<Position, Error> {
-        let Some(loaded) = checkpoint::latest(&self.run)? else {
+        let now = self.first_state();
+        let Some(loaded) = resume(&self.run, &now, &self.recipe.tokenizer.file)? else {
             if longer.is_some() {
                 let problem = Problem::new(self.run.path(), "", "no checkpoint", "at least one");
                 let advice = "let `nerve fit --resume RUN` reach the end of a stage first";
                 return Err(Error::Invalid(problem.advise(advice)));
             }
             return Ok(Position {
-                state: self.first_state(),
+                state: now,
                 resumed: None,
             });
         };
-        for problem in &loaded.skipped {
-            note(&format!("{problem}; it is passed over"));
-        }
-        let state = self.check_unchanged(&loaded.snapshot.state)?;
+        let state = loaded.snapshot.state.clone();
         check_position(&self.recipe, &self.extensions, &state, &loaded.path)?;
         if let Some(asked) = longer {
             self.extend(&state, asked)?;
@@ -181,47 +179,6 @@ impl Ladder {
             threads: device::threads(),
             ..CheckpointState::default()
         }
-    }
-
-    /// A resume is exact only with the recipe, the data and the tokenizer it was saved with.
-    fn check_unchanged(&self, state: &CheckpointState) -> Result<CheckpointState, Error> {
-        let now = self.first_state();
-        let changed = |file: &Path, advice: &str| {
-            let problem = Problem::new(
-                file,
-                "",
-                "content that changed since the checkpoint was saved",
-                "the same content",
-            );
-            problem.advise(advice.to_string())
-        };
-        if now.recipe_sha256 != state.recipe_sha256 {
-            let advice = "put it back, or start a new run with the changed recipe";
-            return Err(Error::config(changed(&self.run.recipe(), advice)));
-        }
-        if now.tokenizer_sha256 != state.tokenizer_sha256 {
-            let advice = "put the old tokenizer back";
-            return Err(Error::Invalid(changed(&self.recipe.tokenizer.file, advice)));
-        }
-        for (path, sha256) in &state.data_sha256 {
-            if now.data_sha256.get(path) != Some(sha256) {
-                return Err(Error::Invalid(changed(
-                    Path::new(path),
-                    "put the old data back",
-                )));
-            }
-        }
-        if now.threads != state.threads {
-            note(&format!(
-                "{} threads instead of the checkpoint's {}: the run goes on; equal bits are promised for the same \
-                 number only",
-                now.threads, state.threads
-            ));
-        }
-        Ok(CheckpointState {
-            threads: now.threads,
-            ..state.clone()
-        })
     }
 }
 

@@ -8,6 +8,7 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+use std::collections::BTreeMap;
 
 /// What is known about a gradient before it is used.
 pub struct Norm {
@@ -15,6 +16,8 @@ pub struct Norm {
     pub length: f64,
     /// The first parameter whose gradient is not finite.
     pub not_finite: Option<String>,
+    /// The same length of each parameter alone, by path.
+    pub by_path: BTreeMap<String, f64>,
 }
 
 /// Measures a gradient with one read-back.
@@ -33,6 +36,7 @@ pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
         return Norm {
             length: 0.0,
             not_finite: None,
+            by_path: BTreeMap::new(),
         };
     }
     let squares = gpu::squares(&visitor.all).unwrap_or_else(|| {
@@ -49,6 +53,12 @@ pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     Norm {
         length: squares.iter().sum::<f64>().sqrt(),
         not_finite: bad.map(|index| visitor.paths[index].clone()),
+        by_path: visitor
+            .paths
+            .into_iter()
+            .zip(squares)
+            .map(|(path, square)| (path, square.sqrt()))
+            .collect(),
     }
 }
 

@@ -12,7 +12,6 @@
 //! | `gpu` | update and norm as kernels |
 //! | `optimizer` | AdamW that decays matrices only; its state by parameter path |
 //! | `freeze` | parameter groups, and which of them learn |
-//! | `tables` | the tables of a graph ↔ the tensors of a checkpoint |
 //! | `weights` | model and optimizer ↔ the tensors of a checkpoint |
 
 mod events;
@@ -30,13 +29,12 @@ mod optimizer;
 mod schedule;
 mod session;
 mod strategy;
-pub mod tables;
 mod weights;
 
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader, check_split};
-pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig};
+pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig, check_moments};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};
 pub use strategy::{Components, HookedStrategy, Outcome, Trainable};

@@ -58,6 +58,14 @@ pub enum OptimizerConfig {
 }
 
 impl OptimizerConfig {
+    /// The word in `optimizer.kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Adamw { .. } => "adamw",
+            Self::RowAdamw { .. } => "row_adamw",
+        }
+    }
+
     /// The longest global gradient.
     pub fn clip_norm(&self) -> f64 {
         match self {
@@ -142,14 +150,14 @@ fn check(
             "moments of what was updated".into(),
         );
     }
-    moments(tensors, file)
+    check_moments(tensors, file)
 }
 
 /// That moments are finite, and those of squares not negative: their root is taken.
 ///
 /// # Errors
 /// The first tensor that is otherwise.
-pub fn moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), Problem> {
+pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), Problem> {
     require_finite(tensors, file)?;
     let squares = tensors.iter().filter(|(name, _)| name.ends_with(MOMENT_2));
     for (name, tensor) in squares {

@@ -200,7 +200,9 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         let longest = self.settings.clip_norm;
         let gradients = gradient::clip(self.model(), gradients, norm.length, longest);
         self.change_model(|model, optimizer| optimizer.step(rate, model, gradients));
-        Ok(self.stepped(measured, rate, norm.length))
+        let mut measured = self.stepped(measured, rate, norm.length);
+        measured.gradient_norms = norm.by_path;
+        Ok(measured)
     }
 
     /// Counts a step that was made.

@@ -3,11 +3,11 @@
 use super::events::Events;
 use super::optimizer::GroupedAdamW;
 use super::session::{MODEL, Session};
-use super::tables;
 use crate::error::Error;
+use crate::model::Model;
 use crate::run::TensorMap;
 use crate::run::checkpoint::CheckpointState;
-use crate::task::{Batch, Decoder, Learnt, Measured};
+use crate::task::{Batch, Learnt, Measured};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{
@@ -33,7 +33,7 @@ pub trait Trainable<B: AutodiffBackend>:
         None
     }
 
-    /// Shows its own tables and those of its optimizer to a writer, if it keeps such; see [`tables::lend`].
+    /// Shows its own tables and those of its optimizer to a writer, if it keeps such.
     fn lend(
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
@@ -43,19 +43,16 @@ pub trait Trainable<B: AutodiffBackend>:
     }
 }
 
-impl<B: AutodiffBackend> Trainable<B> for Decoder<B> {
+impl<B: AutodiffBackend> Trainable<B> for Model<B> {
     fn learn(&self, batches: &[Batch], rate: f64) -> Option<Learnt> {
-        Decoder::learn(self, batches, rate)
+        Some(self.own_optimizer()?.learn(batches, rate))
     }
 
     fn lend(
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Option<Result<(), Error>> {
-        match self {
-            Decoder::BriLlm(signal) => Some(tables::lend(signal, to)),
-            _ => None,
-        }
+        Some(self.own_optimizer()?.lend(to))
     }
 }
 

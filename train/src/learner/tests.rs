@@ -284,6 +284,17 @@ fn the_length_of_a_gradient_is_taken_over_all_parameters_and_the_first_bad_one_i
     // √(1 + 4 + 4 + 16) = 5.
     let whole = norm([1.0, -2.0, 2.0, 4.0]);
     assert_eq!((whole.length, whole.not_finite), (5.0, None));
+    // The matrix has the first two numbers, the gain the others.
+    let parts: Vec<(&str, f64)> = whole
+        .by_path
+        .iter()
+        .map(|(path, length)| (path.as_str(), length * length))
+        .collect();
+    assert_eq!(
+        parts.iter().map(|part| part.0).collect::<Vec<_>>(),
+        ["gain", "matrix"]
+    );
+    close(&[parts[0].1, parts[1].1], &[20.0, 5.0], 1e-6);
     assert_eq!(norm([0.0, 0.0, 3.0, 0.0]).length, 3.0);
     let bad = |slope| norm(slope).not_finite;
     assert_eq!(bad([1.0, 1.0, f64::NAN, 1.0]).as_deref(), Some("gain"));

@@ -1,5 +1,8 @@
 //! Our numbers as burn-train metrics, for its dashboard. Its names use `.`: a `/` would hang its event store.
 
+pub mod table;
+
+use self::table::{Better, MetricInfo, When};
 use crate::learner::Components;
 use crate::task::Measured;
 use burn::tensor::backend::AutodiffBackend;
@@ -14,56 +17,41 @@ use burn::train::metric::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the dashboard shows of training and validation.
-const BOTH: [&str; 2] = ["loss/lm", "bits_per_byte"];
-/// What it shows of both where a router walks.
-const ROUTED: [&str; 6] = [
-    "route/steps_mean",
-    "route/imitation_accuracy",
-    "route/load_entropy",
-    "route/entropy",
-    "route/out_probability",
-    "route/exit_first",
-];
-/// What it shows of training only.
-const TRAIN: [&str; 3] = ["learning_rate", "gradient_norm", "tokens_per_second"];
-
-/// Registers all metrics; those of routes where there is a router.
+/// Registers what the dashboard shows of a stage.
 pub fn register<B, M>(
     training: SupervisedTraining<Components<B, M>>,
-    routed: bool,
+    metrics: &[MetricInfo],
 ) -> SupervisedTraining<Components<B, M>>
 where
     B: AutodiffBackend,
     M: crate::learner::Trainable<B>,
 {
-    let of_routes = ROUTED.iter().filter(|_| routed);
-    let training = BOTH
-        .iter()
-        .chain(of_routes)
-        .fold(training, |training, name| {
-            training
-                .metric_train_numeric(Number::new(name))
-                .metric_valid_numeric(Number::new(name))
-        });
-    TRAIN.iter().fold(training, |training, name| {
-        training.metric_train_numeric(Number::new(name))
+    let shown = metrics.iter().filter(|metric| metric.dashboard);
+    shown.fold(training, |training, metric| {
+        let number = || Number::new(metric);
+        match metric.measured {
+            When::Training => training.metric_train_numeric(number()),
+            When::Validation => training.metric_valid_numeric(number()),
+            When::Always => training
+                .metric_train_numeric(number())
+                .metric_valid_numeric(number()),
+        }
     })
 }
 
 /// One number of [`Measured`].
 #[derive(Clone)]
 pub struct Number {
-    key: &'static str,
+    metric: MetricInfo,
     name: MetricName,
     state: NumericMetricState,
 }
 
 impl Number {
-    fn new(key: &'static str) -> Self {
+    fn new(metric: &MetricInfo) -> Self {
         Self {
-            key,
-            name: Arc::new(key.replace('/', ".")),
+            metric: metric.clone(),
+            name: Arc::new(metric.name.replace('/', ".")),
             state: NumericMetricState::default(),
         }
     }
@@ -93,7 +81,7 @@ impl Metric for Number {
 
     fn update(&mut self, numbers: &Numbers, _metadata: &MetricMetadata) -> SerializedEntry {
         let format = FormatOptions::new(self.name()).precision(4);
-        match numbers.named.get(self.key) {
+        match numbers.named.get(&self.metric.name) {
             Some(&value) => self.state.update(value, numbers.targets, format),
             // What this step did not measure keeps its last value on the screen and adds nothing to the mean.
             None => {
@@ -110,8 +98,8 @@ impl Metric for Number {
 
     fn attributes(&self) -> MetricAttributes {
         NumericAttributes {
-            unit: None,
-            higher_is_better: self.key == "tokens_per_second",
+            unit: Some(self.metric.unit.to_string()).filter(|unit| !unit.is_empty()),
+            higher_is_better: self.metric.better == Better::Higher,
         }
         .into()
     }
@@ -174,12 +162,15 @@ mod tests {
 
     #[test]
     fn the_mean_of_a_number_is_over_targets_and_what_was_not_measured_adds_nothing() {
-        let mut loss = Number::new("loss/lm");
+        let table = table::of_all_models();
+        let number =
+            |name: &str| Number::new(table.iter().find(|metric| metric.name == name).unwrap());
+        let mut loss = number("loss/lm");
         assert_eq!(loss.name().as_str(), "loss.lm");
         assert_eq!(shown(&mut loss, 6.0, 3), [2.0, 2.0]);
         // 6 + 12 nats on 3 + 1 targets.
         assert_eq!(shown(&mut loss, 12.0, 1), [12.0, 4.5]);
-        let mut rate = Number::new("learning_rate");
+        let mut rate = number("learning_rate");
         let with = |value| Measured {
             targets: 2,
             numbers: [("learning_rate".to_string(), value)].into(),
@@ -198,12 +189,16 @@ mod tests {
 
     #[test]
     fn only_speed_is_better_when_it_is_higher() {
-        let better = |key| match Number::new(key).attributes() {
-            MetricAttributes::Numeric(attributes) => attributes.higher_is_better,
-            _ => panic!("a number"),
-        };
-        for key in BOTH.into_iter().chain(TRAIN).chain(ROUTED) {
-            assert_eq!(better(key), key == "tokens_per_second", "{key}");
+        for metric in table::of_all_models() {
+            let MetricAttributes::Numeric(attributes) = Number::new(&metric).attributes() else {
+                panic!("a number");
+            };
+            let name = &metric.name;
+            assert_eq!(
+                attributes.higher_is_better,
+                name == "tokens_per_second",
+                "{name}"
+            );
         }
     }
 }

@@ -2,25 +2,19 @@
 //!
 //! A rule about a value that is missing or of a wrong type stays silent: that is reported already.
 
-mod model;
 mod stage;
 mod walk;
 
-use crate::device::{BACKENDS, Dtype, ON_THE_CPU};
-use crate::recipe::nearest::{nearest, one_of};
+use crate::device::{BACKENDS, ON_THE_CPU};
+use crate::family::brillm::SignalConfig;
+use crate::recipe::Recipe;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
-use crate::recipe::{ModelConfig, Recipe};
+use crate::recipe::section::{MOST, MOST_STEPS, Section};
+use crate::registry::registry;
 use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
-use std::path::Path;
-
-/// The largest width, length or count. No machine can hold more, and products of a few of them still fit in 64 bits.
-const MOST: u64 = 1 << 20;
-
-/// The largest number of steps or tokens.
-const MOST_STEPS: u64 = 1 << 50;
 
 /// Reports every rule that the recipe of a new run breaks.
 pub fn check(recipe: &Recipe, report: &Report<'_>) {
@@ -43,14 +37,19 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
         report,
         path: KeyPath::default(),
     };
-    let expected = format!("{}, the format of this program", super::FORMAT);
-    root.require("format", recipe.format == super::FORMAT, expected);
+    let expected = format!("{}, the format of this program", super::upgrade::FORMAT);
+    root.require("format", recipe.format == super::upgrade::FORMAT, expected);
     run(recipe, &root.key("run"));
     device(recipe, &root.key("device"));
     root.key("tokenizer")
         .path_to_something("file", &recipe.tokenizer.file);
     data(recipe, &root.key("data"));
-    model::check(&recipe.model, &root.key("model"));
+    recipe.model.check(&root.key("model"));
+    for hook in registry().hooks() {
+        if let Some(config) = recipe.hook.get(hook.name()) {
+            hook.check(config, &root.key("hook").key(hook.name()));
+        }
+    }
     optimizer(recipe, &root.key("optimizer"));
     let batch = root.key("batch");
     batch.whole("sequences", recipe.batch.sequences as u64, 1, MOST);
@@ -83,12 +82,15 @@ fn device(recipe: &Recipe, section: &Section<'_>) {
         recipe.device.index == 0 || !ON_THE_CPU.contains(&backend.as_str()),
         format!("0: {backend} knows one device, the CPU"),
     );
-    let signals = matches!(recipe.model, ModelConfig::BriLlm(_));
+    let kind = recipe.model.kind();
     section.relate(
         "dtype",
         &[KeyPath::default().key("model").key("kind")],
-        recipe.device.dtype == Dtype::F32 || !signals,
-        "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
+        recipe.model.dtypes().contains(&recipe.device.dtype),
+        match kind {
+            "brillm" => "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
+            kind => format!("\"f32\": products of a {kind} are"),
+        },
     );
 }
 
@@ -123,17 +125,18 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
 }
 
 fn optimizer(recipe: &Recipe, section: &Section<'_>) {
-    let rows = matches!(recipe.optimizer, super::OptimizerConfig::RowAdamw { .. });
-    let graph = matches!(recipe.model, super::ModelConfig::BriLlm(_));
+    let known = recipe.model.optimizers();
     let model = KeyPath::default().key("model");
-    let kind = if graph {
-        "row_adamw: the model is a graph"
-    } else {
-        "adamw: the model is no graph"
+    let fits = known.contains(&recipe.optimizer.kind());
+    let why = match recipe.model.kind() {
+        "brillm" => "the model is a graph".to_string(),
+        "baseline" | "brian" => "the model is no graph".to_string(),
+        kind => format!("the model is a {kind}"),
     };
-    section.relate("kind", &[model], rows == graph, kind);
-    if let (super::OptimizerConfig::RowAdamw { mode, .. }, super::ModelConfig::BriLlm(config)) =
-        (&recipe.optimizer, &recipe.model)
+    let expected = format!("{}: {why}", known.join(" or "));
+    section.relate("kind", &[model], fits, expected);
+    if let (super::OptimizerConfig::RowAdamw { mode, .. }, Some(config)) =
+        (&recipe.optimizer, recipe.model.get::<SignalConfig>())
     {
         let storage = KeyPath::default().key("model").key("storage");
         section.relate(
@@ -194,125 +197,6 @@ fn watch(recipe: &Recipe, section: &Section<'_>) {
         watch.sample_every_steps == 0 || !watch.sample_prompts.is_empty(),
         "at least one prompt, or sample_every_steps = 0",
     );
-}
-
-/// A table of the recipe whose values are checked.
-struct Section<'a> {
-    report: &'a Report<'a>,
-    path: KeyPath,
-}
-
-impl Section<'_> {
-    fn key(&self, key: &str) -> Self {
-        Self {
-            report: self.report,
-            path: self.path.key(key),
-        }
-    }
-
-    fn index(&self, index: usize) -> Self {
-        Self {
-            report: self.report,
-            path: self.path.index(index),
-        }
-    }
-
-    /// The rule `holds` about the value of a key.
-    fn require(&self, key: &str, holds: bool, expected: impl Into<String>) {
-        self.relate(key, &[], holds, expected);
-    }
-
-    /// The rule `holds` about a value of this table or of one in it: `position.d_position`.
-    fn field(&self, field: &str, holds: bool, expected: impl Into<String>) {
-        match field.split_once('.') {
-            Some((table, field)) => self.key(table).field(field, holds, expected),
-            None => self.require(field, holds, expected),
-        }
-    }
-
-    /// Exactly one of two keys is written.
-    fn either<A, B>(&self, first: &str, a: Option<A>, second: &str, b: Option<B>) {
-        let wrong = |path: &KeyPath| self.report.is_wrong(path);
-        let found = match (a.is_some(), b.is_some()) {
-            (true, true) => format!("both {first} and {second}"),
-            (false, false) => format!("neither {first} nor {second}"),
-            _ => return,
-        };
-        let keys = [self.path.key(first), self.path.key(second)];
-        if !keys.iter().any(wrong) {
-            self.report.add(&self.path, found, "exactly one of the two");
-        }
-    }
-
-    /// The rule `holds` about the value of a key and the values of others.
-    fn relate(&self, key: &str, others: &[KeyPath], holds: bool, expected: impl Into<String>) {
-        self.relate_with_advice(key, others, holds, expected, "");
-    }
-
-    /// The same, with what to do.
-    fn relate_with_advice(
-        &self,
-        key: &str,
-        others: &[KeyPath],
-        holds: bool,
-        expected: impl Into<String>,
-        advice: &str,
-    ) {
-        let path = self.path.key(key);
-        let wrong = |path: &KeyPath| self.report.is_wrong(path);
-        if holds || wrong(&path) || others.iter().any(wrong) {
-            return;
-        }
-        let source = self.report.source;
-        let found = source.describe(source.locate(&path).node);
-        self.report.add_with_advice(&path, found, expected, advice);
-    }
-
-    fn whole(&self, key: &str, value: u64, least: u64, most: u64) {
-        let expected = format!("a whole number from {least} to {most}");
-        self.require(key, (least..=most).contains(&value), expected);
-    }
-
-    fn share(&self, key: &str, value: f64) {
-        self.require(key, (0.0..=1.0).contains(&value), "from 0 to 1");
-    }
-
-    fn least(&self, key: &str, value: f64, least: f64) {
-        self.require(key, value >= least, format!("at least {least}"));
-    }
-
-    fn name(&self, key: &str, name: &str) {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        // A dot in front hides a folder, and a dash makes it look like an option.
-        let holds = (1..=100).contains(&name.len())
-            && name.chars().all(allowed)
-            && name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        self.require(
-            key,
-            holds,
-            "1 to 100 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
-        );
-    }
-
-    fn path_to_something(&self, key: &str, path: &Path) {
-        let bytes = path.as_os_str().as_encoded_bytes();
-        self.require(key, !bytes.is_empty() && !bytes.contains(&0), "a path");
-    }
-
-    fn known(&self, key: &str, name: &str, names: &[&str]) {
-        let path = self.path.key(key);
-        if names.contains(&name) || self.report.is_wrong(&path) {
-            return;
-        }
-        let meant = nearest(name, names.iter().copied());
-        let advice = meant
-            .map(|meant| format!("did you mean {meant:?}?"))
-            .unwrap_or_default();
-        let source = self.report.source;
-        let found = source.describe(source.locate(&path).node);
-        let expected = one_of(names);
-        self.report.add_with_advice(&path, found, expected, advice);
-    }
 }
 
 #[cfg(test)]

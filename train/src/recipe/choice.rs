@@ -7,7 +7,8 @@ use crate::recipe::placeholder::Placeholder;
 use crate::recipe::tree::Value;
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess,
+    Visitor,
 };
 
 /// The key that names the variant.
@@ -33,15 +34,12 @@ enum Content {
 impl<'a> Choice<'a> {
     /// Finds out which of the variants is meant.
     pub fn new(reader: Reader<'a>, variants: &'static [&'static str]) -> Self {
-        let (variant, content) = match &reader.node.value {
-            Value::String(name) => (known(&reader, name, variants), Content::Name),
-            Value::Table(_) => (kind(&reader, variants), Content::Table),
-            _ => {
-                reader.wrong(one_of(variants));
-                (None, Content::Placeholder)
-            }
+        let content = match &reader.node.value {
+            Value::String(_) => Content::Name,
+            Value::Table(_) => Content::Table,
+            _ => Content::Placeholder,
         };
-        match variant {
+        match kind_of(&reader, variants) {
             Some(variant) => Self {
                 variant,
                 reader,
@@ -56,8 +54,39 @@ impl<'a> Choice<'a> {
     }
 }
 
+/// The variant that a table or a bare name chooses; reported if there is none.
+pub fn kind_of(reader: &Reader<'_>, variants: &[&'static str]) -> Option<&'static str> {
+    match &reader.node.value {
+        Value::String(name) => known(reader, name, variants),
+        Value::Table(_) => kind(reader, variants),
+        _ => {
+            reader.wrong(one_of(variants));
+            None
+        }
+    }
+}
+
+/// Reads the table of a choice whose key `kind` is known; a placeholder where there is no table.
+pub fn read_tagged<T: DeserializeOwned>(reader: Option<Reader<'_>>) -> Option<T> {
+    let Some(reader) = reader else {
+        return T::deserialize(Placeholder::silent()).ok();
+    };
+    let (report, path) = (reader.report, reader.path.clone());
+    let told = |refusal: Refusal| drop(refusal.reported(report, &path));
+    match reader.node.value {
+        Value::Table(_) => T::deserialize(Tagged(reader)).map_err(told).ok(),
+        _ => {
+            reader.wrong(format!(
+                "a table {{ kind = {}, … }}",
+                report.source.describe(reader.node)
+            ));
+            T::deserialize(Placeholder::silent()).ok()
+        }
+    }
+}
+
 /// The variant that the key `kind` of a table names.
-fn kind(reader: &Reader<'_>, variants: &'static [&'static str]) -> Option<&'static str> {
+fn kind(reader: &Reader<'_>, variants: &[&'static str]) -> Option<&'static str> {
     let path = reader.path.key(KIND);
     let variant = match reader.node.entry(KIND) {
         None => {
@@ -87,11 +116,7 @@ fn kind(reader: &Reader<'_>, variants: &'static [&'static str]) -> Option<&'stat
 }
 
 /// The variant of a name; a misspelt one is reported and read as the one meant.
-fn known(
-    reader: &Reader<'_>,
-    name: &str,
-    variants: &'static [&'static str],
-) -> Option<&'static str> {
+fn known(reader: &Reader<'_>, name: &str, variants: &[&'static str]) -> Option<&'static str> {
     let exact = variants.iter().find(|variant| **variant == name);
     if exact.is_some() {
         return exact.copied();

@@ -72,6 +72,11 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        matches!(self.node.value, Value::Table(_))
+    }
+
     /// Reports that the value is of another kind.
     pub fn wrong(&self, expected: impl Into<String>) {
         let found = self.report.source.describe(self.node);
@@ -240,8 +245,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor.visit_enum(Choice::new(self, variants))
     }
 
+    /// What is passed by is read by somebody else.
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        visitor.visit_unit()
+    }
+
     serde::forward_to_deserialize_any! {
-        char bytes byte_buf unit unit_struct identifier ignored_any
+        char bytes byte_buf unit unit_struct identifier
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where the files of a run's recipe lie by now. The text stays as it was written, and with it its hash.
 
-use super::{Edges, ModelConfig, Recipe, StageStart};
+use super::{Recipe, StageStart};
 use crate::data::DifficultySource;
 use crate::error::{Error, Problem};
 use std::collections::BTreeMap;
@@ -73,11 +73,7 @@ fn each_path(recipe: &mut Recipe, mut change: impl FnMut(&mut PathBuf)) {
     if let DifficultySource::File { path } = &mut recipe.data.difficulty {
         change(path);
     }
-    if let ModelConfig::BriLlm(config) = &mut recipe.model
-        && let Edges::Counted { counts, .. } = &mut config.edges
-    {
-        change(counts);
-    }
+    recipe.model.files().into_iter().for_each(&mut change);
     for stage in &mut recipe.stage {
         if let StageStart::Run { path } = &mut stage.start {
             change(path);

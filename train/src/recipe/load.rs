@@ -7,9 +7,12 @@ use crate::recipe::Recipe;
 use crate::recipe::check::{check, check_run};
 use crate::recipe::deserialize::deserialize;
 use crate::recipe::elsewhere::Elsewhere;
+use crate::recipe::open;
+use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
 use crate::recipe::set;
 use crate::recipe::source::{MAX_BYTES, Source};
+use crate::recipe::upgrade::{FORMAT, older_format, upgrade};
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::ops::Deref;
@@ -20,13 +23,15 @@ use std::path::Path;
 pub struct Checked {
     recipe: Recipe,
     source: Source,
+    /// The text of a run's recipe in an older format: it stays what it was, and with it its hash.
+    written: Option<String>,
     elsewhere: Elsewhere,
 }
 
 impl Checked {
     /// The resolved text, as it is written into the run directory.
     pub fn text(&self) -> &str {
-        &self.source.text
+        self.written.as_ref().unwrap_or(&self.source.text)
     }
 
     /// The SHA-256 of the resolved text.
@@ -74,7 +79,18 @@ pub fn load(path: &Path, sets: &[String]) -> Result<Checked, Error> {
 /// Everything that is wrong, at once; or what the system says about the file.
 pub fn load_run(path: &Path, sets: &[String]) -> Result<Checked, Error> {
     let text = read(path)?;
-    by_rules(&path.display().to_string(), text, sets, check_run).map_err(Error::Config)
+    let file = path.display().to_string();
+    let older = || -> Result<_, Vec<Problem>> {
+        let source = Source::parse(&file, text.clone()).map_err(|problem| vec![problem])?;
+        let Some(format) = older_format(&source) else {
+            return by_rules(source, sets, check_run);
+        };
+        let (upgraded, _) = upgrade(source, format).map_err(|problem| vec![problem])?;
+        let mut checked = by_rules(upgraded, sets, check_run)?;
+        checked.written = Some(text.clone());
+        Ok(checked)
+    };
+    older().map_err(Error::Config)
 }
 
 /// Like [`load`], for a text that is not in a file.
@@ -82,19 +98,33 @@ pub fn load_run(path: &Path, sets: &[String]) -> Result<Checked, Error> {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn from_text(file: &str, text: String, sets: &[String]) -> Result<Checked, Vec<Problem>> {
-    by_rules(file, text, sets, check)
+    let source = Source::parse(file, text).map_err(|problem| vec![problem])?;
+    if let Some(format) = older_format(&source) {
+        let expected = format!("{FORMAT}, the format of this program");
+        let problem = Problem::new(
+            file,
+            source.place(&KeyPath::default().key("format")),
+            format!("integer {format}"),
+            expected,
+        );
+        let advice =
+            format!("`nerve config upgrade {file}` writes it in this format and says what it adds");
+        return Err(vec![problem.advise(advice)]);
+    }
+    by_rules(source, sets, check)
 }
 
 fn by_rules(
-    file: &str,
-    text: String,
+    source: Source,
     sets: &[String],
     check: fn(&Recipe, &Report<'_>),
 ) -> Result<Checked, Vec<Problem>> {
-    let source = Source::parse(file, text).map_err(|problem| vec![problem])?;
     let source = set::apply(source, sets)?;
     let report = Report::new(&source);
-    let recipe: Option<Recipe> = deserialize(&report);
+    let recipe = deserialize(&report).and_then(|mut recipe: Recipe| {
+        open::read(&mut recipe, &report)?;
+        Some(recipe)
+    });
     if let Some(recipe) = &recipe {
         check(recipe, &report);
     }
@@ -103,13 +133,18 @@ fn by_rules(
         Some(recipe) if problems.is_empty() => Ok(Checked {
             recipe,
             source,
+            written: None,
             elsewhere: Elsewhere::default(),
         }),
         _ => Err(problems),
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+/// The text of a recipe.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn read(path: &Path) -> Result<String, Error> {
     let mut bytes = Vec::new();
     // One byte more than allowed tells too much from just enough, also where a file has no length.
     let limit = MAX_BYTES as u64 + 1;
@@ -179,6 +214,32 @@ mod tests {
             message_of_file(&vec![b'#'; MAX_BYTES + 1]),
             "r.toml: found more than 1048576 bytes, expected a recipe of at most 1048576 bytes"
         );
+    }
+
+    #[test]
+    fn a_recipe_of_an_older_format_is_refused_with_the_way_to_upgrade_it_and_that_of_a_run_is_read()
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        let tiny = crate::recipe::bundled::BUNDLED[0].text;
+        let lines = tiny
+            .replace("format = 2", "format = 1")
+            .replace("start = \"symbol\"", "# ");
+        std::fs::write(&path, &lines).unwrap();
+        let error = load(&path, &[]).unwrap_err();
+        let file = path.display();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{file}: line 8, format: found integer 1, expected 2, the format of this program; `nerve config upgrade \
+                 {file}` writes it in this format and says what it adds"
+            )
+        );
+        let run = load_run(&path, &["run.seed=7".to_string()]).unwrap();
+        assert_eq!(run.data.start, crate::data::StartRule::FirstToken);
+        // What was written stays, and its hash with it.
+        assert_eq!(run.text(), lines);
+        assert_eq!(run.sha256(), hexadecimal(&Sha256::digest(&lines)));
     }
 
     #[test]

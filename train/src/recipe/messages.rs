@@ -75,10 +75,10 @@ fn an_unknown_key_is_named_with_the_key_meant_and_no_further_message() {
         ["device.colour: found an unknown key, expected one of the keys backend, index, dtype"]
     );
     assert_eq!(
-        after("format = 1", "format = 1\n\"\\u001b[2J\" = 1"),
+        after("format = 2", "format = 2\n\"\\u001b[2J\" = 1"),
         [
             "\"\\u{1b}[2J\": found an unknown key, expected one of the keys format, run, device, tokenizer, data, \
-          model, optimizer, batch, stage, watch, checkpoint"
+          model, optimizer, batch, stage, watch, checkpoint, hook"
         ]
     );
 }
@@ -116,7 +116,7 @@ fn a_missing_key_is_named_with_what_it_should_be() {
         ["stage.baseline.steps: found no such key, expected a whole number"]
     );
     assert_eq!(
-        messages("format = 1".to_string(), &[])[..2],
+        messages("format = 2".to_string(), &[])[..2],
         [
             "r.toml: run: found no such key, expected a table with the keys name, root, seed",
             "r.toml: device: found no such key, expected a table with the keys backend, index, dtype",
@@ -222,14 +222,14 @@ fn a_number_out_of_range_is_named() {
             "run.seed: found integer -1, expected a whole number of at least 0",
         ),
         (
-            "format = 1 ",
+            "format = 2 ",
             "format = 4294967296 ",
             "format: found integer 4294967296, expected a whole number of at most 4294967295",
         ),
         (
-            "format = 1 ",
             "format = 2 ",
-            "format: found integer 2, expected 1, the format of this program",
+            "format = 3 ",
+            "format: found integer 3, expected 2, the format of this program",
         ),
         (
             "seed = 1 ",
@@ -616,7 +616,7 @@ fn text_that_is_not_toml_gives_one_message_with_line_and_column() {
         assert_eq!(one(text), format!("r.toml: line 1, {message}"));
     }
     assert_eq!(
-        one("format = 1\nformat = 2"),
+        one("format = 2\nformat = 2"),
         "r.toml: line 2, column 1: found key \"format\" a second time, expected every key once"
     );
     assert_eq!(
@@ -628,7 +628,7 @@ fn text_that_is_not_toml_gives_one_message_with_line_and_column() {
         "r.toml: line 1: found deeper nesting, expected at most 32 tables and lists in each other"
     );
     assert_eq!(
-        one(&format!("format = 1\na = {}", "[".repeat(1_000_000))),
+        one(&format!("format = 2\na = {}", "[".repeat(1_000_000))),
         "r.toml: line 2: found deeper nesting, expected at most 32 tables and lists in each other"
     );
     assert_eq!(

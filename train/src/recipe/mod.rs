@@ -4,48 +4,47 @@
 //! `Option`. `load` turns text into a [`Checked`] recipe or into the list of everything that is wrong with it:
 //! text → `set` → [`source`] and [`tree`] → `deserialize` → [`check`].
 
-mod brillm_model;
 pub mod bundled;
 pub mod check;
 mod choice;
-mod deserialize;
+pub mod deserialize;
 pub mod difference;
 mod elsewhere;
 mod fields;
 pub mod load;
 pub mod measure;
 pub mod nearest;
+mod open;
 pub mod path;
 mod placeholder;
 pub mod report;
+pub mod section;
 mod set;
 pub mod source;
 pub mod stage;
 pub mod sweep;
 pub mod tree;
+pub mod upgrade;
 
 #[cfg(test)]
 mod messages;
 
-pub use brillm_model::{Edges, SignalConfig};
+pub use crate::model::ModelConfig;
 pub use check::remarks;
 pub use load::{Checked, load, load_run};
+pub use open::Hooks;
 pub use stage::{Freeze, Gate, Policy, Stage, StageStart, Walk};
 
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;
 use crate::learner::OptimizerConfig;
-use brian::{BaselineConfig, BrianConfig};
 use serde::Deserialize;
 use std::path::PathBuf;
-
-/// The format of recipes that this program reads.
-pub const FORMAT: u32 = 1;
 
 /// Everything that decides a run.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Recipe {
-    /// The format of this file: 1.
+    /// The format of this file: 2.
     pub format: u32,
     /// Where the run goes.
     pub run: RunConfig,
@@ -67,6 +66,8 @@ pub struct Recipe {
     pub watch: WatchConfig,
     /// What is kept on the way.
     pub checkpoint: CheckpointConfig,
+    /// Hooks of the program, by their names.
+    pub hook: Hooks,
 }
 
 /// Where the run goes.
@@ -85,39 +86,6 @@ pub struct RunConfig {
 pub struct TokenizerConfig {
     /// A `tokenizer.json`.
     pub file: PathBuf,
-}
-
-/// What learns.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ModelConfig {
-    /// The decoder of fixed depth.
-    Baseline(BaselineConfig),
-    /// The decoder with a routed pool.
-    Brian(BrianConfig),
-    /// The graph of tokens.
-    #[serde(rename = "brillm")]
-    BriLlm(SignalConfig),
-}
-
-impl ModelConfig {
-    /// What a stage with this policy trains: without one, a routed model is the plain decoder of the same blocks.
-    pub fn under(&self, policy: &Policy) -> Self {
-        match (self, policy) {
-            (Self::Brian(config), Policy::None) => Self::Baseline(config.baseline()),
-            (config, _) => config.clone(),
-        }
-    }
-
-    /// The longest sequence, in tokens.
-    pub fn context(&self) -> usize {
-        match self {
-            Self::Baseline(config) => config.context,
-            Self::Brian(config) => config.context,
-            // A running sum has no end.
-            Self::BriLlm(_) => usize::MAX,
-        }
-    }
 }
 
 /// How many sequences make a step.

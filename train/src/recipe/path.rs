@@ -26,6 +26,11 @@ impl KeyPath {
         self.with(Segment::Index(index))
     }
 
+    /// The path of these steps.
+    pub fn of(segments: &[Segment]) -> Self {
+        Self(segments.to_vec())
+    }
+
     /// The steps from the root.
     pub fn segments(&self) -> &[Segment] {
         &self.0

@@ -1,12 +1,15 @@
 //! `--set model.d_model=64`: writes a value over the one that stands in the text of the recipe.
 //!
-//! Only a path that exists can be set. The text keeps its comments and its line numbers.
+//! Only a path that exists can be set, or a key that may be left out in a table that exists. The text keeps its comments and its line numbers.
 
 use crate::error::Problem;
+use crate::recipe::deserialize::deserialize;
 use crate::recipe::nearest::nearest;
-use crate::recipe::path::KeyPath;
+use crate::recipe::path::{KeyPath, Segment};
+use crate::recipe::report::Report;
 use crate::recipe::source::{Source, element_name};
 use crate::recipe::tree::{Node, Value};
+use crate::recipe::{Recipe, open};
 use toml::de::DeValue;
 
 /// Applies every `PATH=VALUE` in order.
@@ -42,6 +45,9 @@ fn apply_one(source: &Source, set: &str) -> Result<Source, Problem> {
         .ok_or_else(|| problem("no path", "PATH=VALUE, as in model.d_model=64"))?;
     let located = source.locate(&path);
     if located.depth < path.segments().len() {
+        if let Some(changed) = with_optional_key(source, &path, value.trim()) {
+            return Ok(changed);
+        }
         let advice = suggestion(source, &path).unwrap_or_default();
         return Err(problem("no such key in the recipe", "a path that exists").advise(advice));
     }
@@ -63,6 +69,28 @@ fn apply_one(source: &Source, set: &str) -> Result<Source, Problem> {
     let written = changed.locate(&path).shown;
     changed.overridden = [source.overridden.as_slice(), &[written]].concat();
     Ok(changed)
+}
+
+/// The text with a key that may be left out and was: a key that the types of recipes know, in a table that is there.
+fn with_optional_key(source: &Source, path: &KeyPath, value: &str) -> Option<Source> {
+    let (last, table) = path.segments().split_last()?;
+    let Segment::Key(key) = last else {
+        return None;
+    };
+    let text = source.with_key(&KeyPath::of(table), key, &toml_text(value))?;
+    let mut changed = Source::parse(&source.file, text).ok()?;
+    let written = changed.locate(path).shown;
+    let unknown = {
+        let report = Report::new(&changed);
+        if let Some(mut recipe) = deserialize::<Recipe>(&report) {
+            open::read(&mut recipe, &report);
+        }
+        let mut problems = report.into_problems().into_iter();
+        let place = changed.place(path);
+        problems.any(|problem| problem.place == place && problem.found.starts_with("an unknown"))
+    };
+    changed.overridden = [source.overridden.as_slice(), &[written]].concat();
+    (!unknown).then_some(changed)
 }
 
 /// The value as it is to stand in the file: as typed if that is TOML, else as a string.

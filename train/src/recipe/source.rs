@@ -91,6 +91,29 @@ impl Source {
         found
     }
 
+    /// The text with a key more: on a line of its own behind the table's last value, or at the end of an inline table. `None` for
+    /// a table without a value of its own, and for a path that is none.
+    pub fn with_key(&self, table: &KeyPath, key: &str, value: &str) -> Option<String> {
+        let located = self.locate(table);
+        let node = located.node;
+        if located.depth < table.segments().len() || !matches!(node.value, Value::Table(_)) {
+            return None;
+        }
+        let entry = format!("{key} = {value}");
+        let mut text = self.text.clone();
+        if node.inline {
+            let comma = if node.entries().is_empty() { "" } else { ", " };
+            text.insert_str(node.span.end - 1, &format!("{comma}{entry} "));
+            return Some(text);
+        }
+        let values = node.entries().iter().filter(|entry| entry.node.inline);
+        let last = values.map(|entry| entry.node.span.end).max()?;
+        let rest = &text[last..];
+        let at = last + rest.find('\n').unwrap_or(rest.len());
+        text.insert_str(at, &format!("\n{entry}"));
+        Some(text)
+    }
+
     /// The place of a path in a message: `line 41, model.d_modl`.
     pub fn place(&self, path: &KeyPath) -> String {
         let located = self.locate(path);

@@ -4,9 +4,10 @@ use crate::learner::Schedule;
 use brian::loss::route::RouteLosses;
 use brian::random;
 use brian::route::constraint::Constraint;
+use brian::route::draws::Draws;
 use brian::route::exploration::{Exploration, in_steps};
 use brian::route::policy::{self, Select, Teacher};
-use brian::route::rules::{ChoiceGradient, ExitObjective};
+use brian::route::rules::{ChoiceGradient, ExitObjective, Rules};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -153,6 +154,33 @@ impl Policy {
 }
 
 impl Stage {
+    /// How the tokens of the stage walk in training, and what that costs; where there is a schedule, as at its end. `None` where
+    /// no router is known. `seed` is the run's.
+    pub fn rules(&self, seed: u64) -> Option<(Rules, RouteLosses)> {
+        let walk = self.walk.as_ref()?;
+        let mut losses = walk.loss;
+        if let Policy::Scheduled { schedule, .. } = &self.policy {
+            losses.imitation = schedule
+                .last()
+                .map_or(losses.imitation, |row| row.imitation);
+        }
+        let rules = Rules {
+            policy: self.policy.decides(),
+            ask_router: true,
+            location_bias: walk.location_bias,
+            constraint: walk.constraint,
+            exit_objective: walk.exit_objective,
+            choice_gradient: walk.choice_gradient,
+            noise_std: 0.0,
+            override_probability: 0.0,
+            draws: Draws::new(self.seed(seed), 0),
+            learning: true,
+            without_memory: !walk.memory,
+            without_beam: !walk.parallel,
+        };
+        Some((rules, losses))
+    }
+
     /// Where the chance of its walks comes from; `seed` is the run's.
     pub fn seed(&self, seed: u64) -> u64 {
         random::key(seed, &self.name, 0)
@@ -177,24 +205,6 @@ impl Freeze {
         in_steps(self.until_step, self.until_share, stage_steps)
     }
 }
-
-/// What a validation measures on each split: the numbers that a gate can look at.
-pub const VALID_METRICS: [&str; 14] = [
-    "loss/lm",
-    "loss/total",
-    "bits_per_byte",
-    "route/imitation_accuracy",
-    "route/steps_mean",
-    "route/load_entropy",
-    "route/load_max",
-    "route/entropy",
-    "route/out_probability",
-    "route/exit_first",
-    "route/exit_never",
-    "route/path_diversity",
-    "route/difficulty_slope",
-    "route/difficulty_correlation",
-];
 
 /// A bound on a number of the stage's last validation. Exactly one of the two bounds is written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -12,6 +12,9 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// The format of sweeps.
+const FORMAT: u32 = 1;
+
 /// The row that the others are held against.
 pub const CONTROL: &str = "control";
 
@@ -134,7 +137,7 @@ impl Sweep {
         let mut wrong = |place: &str, found: String, expected: &str| {
             problems.push(Problem::new(path, place, found, expected));
         };
-        if self.format != super::FORMAT {
+        if self.format != FORMAT {
             wrong("", format!("format {}", self.format), "format 1");
         }
         if self.seeds.is_empty() {

@@ -43,7 +43,7 @@ impl Opening<'_> {
         let recipe = self.recipe;
         let mut lines = vec![format!(
             "model: {}, a vocabulary of {vocabulary}, {} parameters",
-            model(&recipe.model.under(&self.stage().policy)),
+            recipe.model.describe(&self.stage().policy),
             self.parameters
         )];
         lines.extend(sources.iter().map(|source| {
@@ -62,10 +62,7 @@ impl Opening<'_> {
             recipe.device.backend,
             format!("{:?}", recipe.device.dtype).to_lowercase(),
         ));
-        let of_walks = match recipe.model {
-            ModelConfig::Brian(_) => OF_WALKS,
-            _ => "",
-        };
+        let of_walks = if recipe.model.routes() { OF_WALKS } else { "" };
         lines.push(format!("{NUMBERS}{of_walks}"));
         lines
     }
@@ -97,27 +94,11 @@ impl Opening<'_> {
     }
 }
 
-fn model(config: &ModelConfig) -> String {
-    match config {
-        ModelConfig::Baseline(config) => format!(
-            "{} blocks in a row, d_model {}",
-            config.n_layers, config.d_model
-        ),
-        ModelConfig::Brian(config) => format!(
-            "brian of {} blocks before, {} in and {} behind the pool, d_model {}",
-            config.n_pre, config.n_pool, config.n_post, config.d_model
-        ),
-        ModelConfig::BriLlm(config) => {
-            format!("brillm, a graph of tokens, d_node {}", config.d_node)
-        }
-    }
-}
-
 /// Who leads, where there is somebody to lead.
 fn leader(model: &ModelConfig, policy: &Policy) -> Option<String> {
-    let ModelConfig::Brian(_) = model else {
+    if !model.routes() {
         return None;
-    };
+    }
     Some(match policy {
         Policy::None => "all blocks in a row, no pool yet".to_string(),
         Policy::Sequential => "every token runs the blocks of the pool in their order".to_string(),

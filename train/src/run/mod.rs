@@ -36,6 +36,7 @@ mod find;
 mod info;
 mod inputs;
 mod lock;
+mod resume;
 mod tensors;
 mod time;
 
@@ -47,6 +48,7 @@ pub use find::{FoundRuns, find, list_runs};
 pub use info::{RunInfo, StartedFrom, Status};
 pub use inputs::{InputFile, InputRecord, NewInputs, file_sha256};
 pub use lock::Lock;
+pub use resume::resume;
 pub use tensors::{HostTensor, TensorMap, Values, read_tensors, require_finite};
 pub use time::{now_s, utc_text};
 

@@ -25,8 +25,20 @@ pub struct Measured {
     pub route: RouteCounts,
     /// The same losses apart by how often their pair was seen in training, where that is known.
     pub coverage: Coverage,
+    /// Means over targets that a model measures, by name: the sum, and the targets it is over.
+    pub means: BTreeMap<String, (f64, u64)>,
+    /// Length of the gradient of each parameter, by path: of the training step that hooks see, before clipping. Not logged.
+    pub gradient_norms: BTreeMap<String, f64>,
     /// Everything else that is shown and logged, by its name in `metrics.jsonl`.
     pub numbers: BTreeMap<String, f64>,
+}
+
+/// What a step of a model with its own optimizer found.
+pub struct Learnt {
+    /// Its losses.
+    pub measured: Measured,
+    /// Length of the gradient.
+    pub gradient_norm: f64,
 }
 
 /// Losses apart by how often the pair of tokens was seen in training: never, up to 9 times, up to 99, more often.
@@ -80,6 +92,14 @@ impl Measured {
         (self.bytes > 0).then(|| self.nats / LN_2 / self.bytes as f64)
     }
 
+    /// Adds a mean over the targets so far: shown and logged by this name, over several batches as their mean.
+    pub fn add_mean(&mut self, name: &str, mean: f64) {
+        let targets = self.targets;
+        let (sum, over) = self.means.entry(name.to_string()).or_default();
+        *sum += mean * targets as f64;
+        *over += targets;
+    }
+
     /// All numbers under their names in `metrics.jsonl`.
     pub fn named(&self) -> BTreeMap<String, f64> {
         let mut named = self.numbers.clone();
@@ -88,6 +108,8 @@ impl Measured {
         named.insert("loss/total".to_string(), (self.nats + self.added) / targets);
         let terms = self.terms.iter();
         named.extend(terms.map(|(name, sum)| (format!("loss/{name}"), sum / targets)));
+        let means = self.means.iter();
+        named.extend(means.map(|(name, (sum, over))| (name.clone(), sum / *over as f64)));
         if let Some(bits) = self.bits_per_byte() {
             named.insert("bits_per_byte".to_string(), bits);
         }
@@ -125,6 +147,11 @@ impl AddAssign<&Measured> for Measured {
         self.added += other.added;
         for (name, sum) in &other.terms {
             *self.terms.entry(name).or_default() += sum;
+        }
+        for (name, (sum, over)) in &other.means {
+            let (all, targets) = self.means.entry(name.clone()).or_default();
+            *all += sum;
+            *targets += over;
         }
         self.route += &other.route;
         self.coverage += other.coverage;

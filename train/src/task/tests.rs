@@ -4,6 +4,8 @@ use super::*;
 use crate::data::HostBatch;
 use crate::device::{self, DeviceConfig, Task};
 use crate::error::Error;
+use crate::family::brillm::{BriLlmState, BriLlmTask};
+use crate::model::{Model, OwnOptimizer};
 use brian::baseline::BaselineConfig;
 use brian::generate::Sampling;
 use brian::initial::Initial;
@@ -78,7 +80,7 @@ fn batch(rows: Lines<'_>, route: &RoutePlan, targets: u64) -> Batch {
 
 const VOCABULARY: usize = 7;
 
-fn baseline<B: Backend>(device: &B::Device) -> Decoder<B> {
+fn baseline<B: Backend>(device: &B::Device) -> Model<B> {
     let config = BaselineConfig {
         d_model: 4,
         n_heads: 2,
@@ -89,10 +91,10 @@ fn baseline<B: Backend>(device: &B::Device) -> Decoder<B> {
         norm_epsilon: 1e-6,
         initial: Initial::Scaled { std: 0.5 },
     };
-    Decoder::Baseline(config.init(VOCABULARY, 3, device))
+    Model::new(config.init(VOCABULARY, 3, device))
 }
 
-fn brian<B: Backend>(device: &B::Device) -> Decoder<B> {
+fn brian<B: Backend>(device: &B::Device) -> Model<B> {
     let config = r#"
         d_model = 4
         n_heads = 2
@@ -118,7 +120,7 @@ fn brian<B: Backend>(device: &B::Device) -> Decoder<B> {
         parallel = "none"
     "#;
     let config: brian::BrianConfig = toml::from_str(config).unwrap();
-    Decoder::Brian(config.init(VOCABULARY, 3, device))
+    Model::new(config.init(VOCABULARY, 3, device))
 }
 
 /// The fixed route, at the cost of its imitation and of the blocks that the router would execute.
@@ -220,7 +222,7 @@ fn terms_are_means_over_the_targets_of_their_batch() {
 }
 
 /// The gradient of the embedding from some micro-batches of one step.
-fn gradient<B: AutodiffBackend>(decoder: &Decoder<B>, batches: &[Batch]) -> Vec<f64> {
+fn gradient<B: AutodiffBackend>(decoder: &Model<B>, batches: &[Batch]) -> Vec<f64> {
     let id = parameter::id("embedding.weight");
     let mut sum = vec![0.0; VOCABULARY * 4];
     for batch in batches {
@@ -287,7 +289,7 @@ fn how(n_tokens: usize, context: usize) -> Continuation {
 }
 
 /// The likeliest tokens one by one, each from a whole pass over what is seen.
-fn greedily<B: Backend>(decoder: &Decoder<B>, prompt: &[u32], how: &Continuation) -> Drawn {
+fn greedily<B: Backend>(decoder: &Model<B>, prompt: &[u32], how: &Continuation) -> Drawn {
     let mut seen = prompt.to_vec();
     let mut tokens = Vec::new();
     while tokens.len() < how.n_tokens {
@@ -363,7 +365,7 @@ fn a_text_goes_on_as_whole_passes_over_what_is_seen_say() {
 #[test]
 fn whoever_wants_no_more_tokens_gets_none() {
     fn check<B: AutodiffBackend>(device: &B::Device) {
-        let graph = Decoder::BriLlm(BriLlmTask::new(
+        let graph = Model::with_own_optimizer(BriLlmTask::new(
             core(Candidates::All, LastEdge::Trained),
             device,
         ));
@@ -583,7 +585,7 @@ fn a_graph_goes_on_along_its_edges_as_the_draws_say() {
             let drawn = |prompt: &[u32], how: &Continuation| {
                 let mut core = core(Candidates::All, LastEdge::Trained);
                 core.model.config.decoding = decoding;
-                let decoder = Decoder::BriLlm(BriLlmTask::<B>::new(core, device));
+                let decoder = Model::with_own_optimizer(BriLlmTask::<B>::new(core, device));
                 decoder
                     .continue_tokens(prompt, &Rules::sequential(), how)
                     .unwrap()

@@ -4,7 +4,7 @@ use crate::cli;
 use crate::command::answer::readable_bytes;
 use crate::data::Bigrams;
 use crate::error::{Error, Problem};
-use crate::recipe::{Edges, SignalConfig};
+use crate::family::brillm::{Edges, SignalConfig};
 use brillm::candidate::Candidates;
 use brillm::counts::PairCounts;
 use brillm::graph::BackOff;
@@ -180,7 +180,6 @@ impl GraphCost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::ModelConfig;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
 
@@ -191,7 +190,7 @@ mod tests {
             .unwrap();
         let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
         let recipe = from_text("tiny.toml", tiny.text.to_string(), &sets).unwrap();
-        let ModelConfig::BriLlm(config) = &recipe.model else {
+        let Some(config) = recipe.model.get::<SignalConfig>() else {
             panic!("a graph");
         };
         config.clone()

@@ -7,17 +7,15 @@ use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
+use crate::family::brillm::SignalConfig;
 use crate::import::brian::{EMBEDDING, HEAD, Target, target};
 use crate::import::brillm::{kept, overflows};
 use crate::import::checkpoint::{Entry, in_shape};
 use crate::import::fit::{Fit, Theirs, What};
 use crate::import::{Checkpoint, Doubled, Globals};
 use crate::ladder::{self, Blueprint};
-use crate::learner::tables;
 use crate::recipe::{Checked, ModelConfig};
 use crate::run::{HostTensor, TensorMap, Values};
-use crate::task::Decoder;
-use brian::parameter;
 use brillm::counts::PairCounts;
 use brillm::table::Storage;
 use burn::tensor::backend::AutodiffBackend;
@@ -68,7 +66,7 @@ pub(super) fn take_over(
     };
     let shapes = device::run(&recipe.device, wanted)?;
     let mut fits = compare(&checkpoint, &shapes);
-    if let ModelConfig::BriLlm(config) = &recipe.model {
+    if let Some(config) = recipe.model.get::<SignalConfig>() {
         for fit in &mut fits {
             fit.kept = kept(&fit.ours, config.storage);
         }
@@ -210,7 +208,7 @@ fn load(
     if let Some(embedding) = embedding {
         require_tied(checkpoint, embedding, &model[OUR_EMBEDDING])?;
     }
-    if let ModelConfig::BriLlm(config) = config
+    if let Some(config) = config.get::<SignalConfig>()
         && config.storage == Storage::Bf16
         && let Some(edges) = model.remove("edges")
     {
@@ -281,11 +279,6 @@ impl Task for Wanted<'_> {
             vocabulary: self.vocabulary,
             counts: self.counts.as_ref(),
         };
-        Ok(
-            match blueprint.skeleton::<B::InnerBackend>(policy, &device) {
-                Decoder::BriLlm(signal) => tables::shapes(&signal),
-                model => parameter::shapes(&model),
-            },
-        )
+        Ok(blueprint.skeleton::<B>(policy, &device).shapes())
     }
 }

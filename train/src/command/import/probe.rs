@@ -7,11 +7,10 @@ use super::super::answer::aligned;
 use crate::data::{BadUtf8, DocumentReader, DocumentRule, ReadRules, Tokenizer};
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
+use crate::family::brillm::{BriLlmState, BriLlmTask, Edges, SignalConfig, tables};
 use crate::ladder::{Blueprint, load_into};
-use crate::learner::tables;
-use crate::recipe::{Checked, Edges, ModelConfig, Recipe, SignalConfig};
+use crate::recipe::{Checked, Recipe};
 use crate::run::TensorMap;
-use crate::task::{BriLlmState, Decoder};
 use brillm::candidate::Paths;
 use brillm::counts::PairCounts;
 use brillm::position::Encoding;
@@ -74,7 +73,7 @@ impl Probe<'_> {
         let lines = self.lines()?;
         // The graph of the run that will be, not of the file that the recipe names.
         let mut recipe = Recipe::clone(self.recipe);
-        if let ModelConfig::BriLlm(config) = &mut recipe.model
+        if let Some(config) = recipe.model.get_mut::<SignalConfig>()
             && let Edges::Counted { min_count, .. } = &mut config.edges
         {
             *min_count = self.min_count;
@@ -164,9 +163,9 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
             counts: probe.counts.as_ref(),
         };
         let policy = &recipe.stage[recipe.stage.len() - 1].policy;
-        let skeleton = blueprint.skeleton::<B::InnerBackend>(policy, &device);
+        let skeleton = blueprint.skeleton::<B>(policy, &device);
         let model = load_into(skeleton, self.tensors, self.checkpoint)?;
-        let Decoder::BriLlm(signal) = &model else {
+        let Some(signal) = model.get::<BriLlmTask<B>>() else {
             unreachable!("the recipe's model is a graph")
         };
         let measure = |convention: Convention| {

@@ -3,8 +3,8 @@
 use crate::data::{Bigrams, Tokenizer};
 use crate::device;
 use crate::error::Error;
+use crate::recipe::Checked;
 use crate::recipe::load::from_text;
-use crate::recipe::{Checked, ModelConfig};
 use crate::run::checkpoint::{self, CheckpointState, STATE_FORMAT, Snapshot};
 use crate::run::{NewInputs, RunDirectory, RunInfo, Status, TensorMap, replace_file};
 use serde_json::Value;
@@ -43,9 +43,7 @@ pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirec
     if imported.files.is_none() {
         let copy = (recipe.tokenizer.file.clone(), "tokenizer.json");
         inputs.copied.push(copy);
-        if let ModelConfig::BriLlm(config) = &recipe.model
-            && let Some(counts) = config.counts()
-        {
+        if let Some(counts) = recipe.model.counts() {
             inputs
                 .copied
                 .push((counts.to_path_buf(), "bigrams.safetensors"));

@@ -1,5 +1,6 @@
 //! `nerve runs show`: one run, with its time, its data, its stages and what its recipe changed.
 
+use crate::registry::registry;
 use serde_json::{Value, json};
 
 use super::super::answer::{aligned, print, print_json, printable, readable_bytes};
@@ -8,10 +9,9 @@ use super::row::{HEAD, RunRow};
 use crate::cli::runs::RunArgs;
 use crate::data::Manifest;
 use crate::error::Error;
-use crate::recipe::bundled::BUNDLED;
 use crate::recipe::difference::{Difference, differences, shown, values};
 use crate::recipe::load::from_text;
-use crate::recipe::{Checked, ModelConfig, Recipe, load_run};
+use crate::recipe::{Checked, Recipe, load_run};
 use crate::run::checkpoint::{self, Glance};
 use crate::run::{Extension, find};
 
@@ -232,8 +232,9 @@ struct Origin {
 impl Origin {
     fn of(recipe: &Checked) -> Option<Self> {
         let own = values(recipe.source());
-        let kind = kind(&recipe.model);
-        let of_kind = BUNDLED.iter().filter(|bundled| bundled.kind == kind);
+        let kind = recipe.model.kind();
+        let recipes = registry().recipes().into_iter();
+        let of_kind = recipes.filter(|bundled| bundled.kind == kind);
         let origins = of_kind.filter_map(|bundled| {
             let bundled_recipe = from_text("bundled", bundled.text.to_string(), &[]).ok()?;
             Some(Self {
@@ -270,14 +271,6 @@ impl Origin {
     }
 }
 
-fn kind(model: &ModelConfig) -> &'static str {
-    match model {
-        ModelConfig::Baseline(_) => "baseline",
-        ModelConfig::Brian(_) => "brian",
-        ModelConfig::BriLlm(_) => "brillm",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,7 +285,7 @@ mod tests {
 
     #[test]
     fn stages_are_through_begun_or_not_begun_with_the_steps_they_were_given() {
-        let tiny = BUNDLED
+        let tiny = crate::recipe::bundled::BUNDLED
             .iter()
             .find(|one| (one.kind, one.size) == ("brian", "tiny"))
             .unwrap();

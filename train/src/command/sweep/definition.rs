@@ -6,7 +6,7 @@ use crate::file::{read_regular, read_text};
 use crate::hash::hexadecimal;
 use crate::recipe::difference::{Values, differences, shown, values};
 use crate::recipe::source::{MAX_BYTES, Source};
-use crate::recipe::{Checked, ModelConfig, StageStart, load_run};
+use crate::recipe::{Checked, StageStart, load_run};
 use crate::run::checkpoint::{self, Glance};
 use crate::run::{Extension, InputRecord, RunDirectory, RunInfo};
 use crate::say::note;
@@ -51,9 +51,7 @@ impl Contents {
                 Ok(Split::open(path)?.list().1.to_string())
             })?;
         }
-        if let ModelConfig::BriLlm(config) = &recipe.model
-            && let Some(path) = config.counts()
-        {
+        if let Some(path) = recipe.model.counts() {
             add(path, &|path| Ok(Bigrams::load(path)?.sha256()))?;
         }
         if let crate::data::DifficultySource::File { path } = &recipe.data.difficulty {

@@ -4,8 +4,9 @@ use crate::device::{self, Task};
 use crate::error::Error;
 use crate::ladder::{Blueprint, Inputs, route};
 use crate::learner::TrainingLoader;
+use crate::model::Model;
 use crate::recipe::{Checked, Stage};
-use crate::task::{Batch, Decoder, StepPlan};
+use crate::task::{Batch, StepPlan};
 use burn::data::dataloader::DataLoader;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::TrainStep;
@@ -50,7 +51,7 @@ impl Timing<'_> {
             vocabulary: self.inputs.tokenizer.vocabulary_size(),
             counts: self.inputs.counts.as_ref(),
         };
-        let model: Decoder<B> = blueprint.fresh(&stage.policy, device);
+        let model: Model<B> = blueprint.fresh(&stage.policy, device);
         let route = route(stage, self.recipe);
         let loader = TrainingLoader {
             data: self.inputs.train.clone(),
@@ -67,9 +68,12 @@ impl Timing<'_> {
             };
             let start = Instant::now();
             let batches = [batch];
-            if model.learn(&batches, rate).is_none() {
-                let [batch] = batches;
-                drop(TrainStep::step(&model, batch));
+            match model.own_optimizer() {
+                Some(own) => drop(own.learn(&batches, rate)),
+                None => {
+                    let [batch] = batches;
+                    drop(TrainStep::step(&model, batch));
+                }
             }
             // A device that cannot be waited for shows a time that is too short, and fails in training.
             let _ = B::sync(device);

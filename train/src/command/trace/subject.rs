@@ -3,8 +3,8 @@
 use super::card::{self, Updates};
 use crate::command::trained::Trained;
 use crate::error::Error;
+use crate::family::brillm::BriLlmState;
 use crate::learner::ValidationData;
-use crate::task::BriLlmState;
 use brillm::candidate::Paths;
 use brillm::explain::{Opposition, TracedStep, Tracer};
 use brillm::generate::Decoding;

@@ -7,12 +7,12 @@ use crate::hook::StagedUnfreezing;
 use crate::ladder::{Blueprint, route};
 use crate::learner::{Decay, Hook, HookedStrategy, OptimizerConfig, Outcome};
 use crate::metric::NoLog;
+use crate::model::Model;
 use crate::recipe::Freeze;
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::load::from_text;
 use crate::render::{Render, StagePlace};
 use crate::run::{RunInfo, TensorMap};
-use crate::task::Decoder;
 use brian::BaselineConfig;
 use brian::initial::Initial;
 use burn::data::dataloader::{DataLoaderIterator, Progress};
@@ -734,7 +734,7 @@ fn rows(vocabulary: u32, ends: &[usize]) -> Vec<Batch> {
 
 /// Numbers and first moments of a step.
 fn decoder_step(
-    model: Decoder<B>,
+    model: Model<B>,
     plan: &RoutePlan,
     batches: Vec<Batch>,
 ) -> (BTreeMap<String, f64>, TensorMap) {
@@ -751,7 +751,7 @@ fn decoder_step(
     (numbers, moments)
 }
 
-fn equal_in_parts(model: &Decoder<B>, plan: &RoutePlan, names: &[&str]) {
+fn equal_in_parts(model: &Model<B>, plan: &RoutePlan, names: &[&str]) {
     let (whole, of_whole) = decoder_step(model.clone(), plan, rows(5, &[0, 3]));
     let (parts, of_parts) = decoder_step(model.clone(), plan, rows(5, &[0, 1, 3]));
     for name in names {
@@ -778,7 +778,7 @@ fn equal_in_parts(model: &Decoder<B>, plan: &RoutePlan, names: &[&str]) {
     }
 }
 
-fn baseline() -> Decoder<B> {
+fn baseline() -> Model<B> {
     let config = BaselineConfig {
         d_model: 4,
         n_heads: 1,
@@ -789,7 +789,7 @@ fn baseline() -> Decoder<B> {
         norm_epsilon: 1e-6,
         initial: Initial::Scaled { std: 0.7 },
     };
-    Decoder::Baseline(config.init(5, 3, &Default::default()))
+    Model::trainable(config.init(5, 3, &Default::default()))
 }
 
 #[test]
@@ -854,7 +854,7 @@ fn terms_of_the_route_weigh_by_the_targets_of_their_micro_batch() {
         vocabulary: 5,
         counts: None,
     };
-    let model: Decoder<B> = blueprint.fresh(&stage.policy, &Default::default());
+    let model: Model<B> = blueprint.fresh(&stage.policy, &Default::default());
     let plan = route(stage, &recipe);
     // A teacher leads every token through as many steps, so both terms are means over targets.
     let names = [

@@ -4,11 +4,13 @@
 //! longer. What is said as a share of the stage follows its length. So a stage made shorter or longer is still the
 //! stage that its recipe describes, or an error.
 
-use super::{MOST_STEPS, Section, walk};
+use super::walk;
 use crate::data::DifficultySource;
-use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS, Schedule};
-use crate::recipe::stage::{MixRow, VALID_METRICS};
-use crate::recipe::{Gate, ModelConfig, Policy, Recipe, Stage, StageStart};
+use crate::learner::Schedule;
+use crate::recipe::measure::stage_measures;
+use crate::recipe::section::{MOST_STEPS, Section};
+use crate::recipe::stage::MixRow;
+use crate::recipe::{Gate, Policy, Recipe, Stage, StageStart};
 use brian::route::policy::Teacher;
 use std::collections::HashSet;
 
@@ -32,12 +34,12 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
             "\"fresh\" or a run: no stage is before the first one",
         );
         policy(recipe, index, &section);
-        walk::check(stage, &recipe.model, &section);
+        walk::check(stage, &section);
         difficulty(recipe, stage, &section);
         learning_rate(stage, &section);
-        freeze(stage, &section);
+        freeze(stage, recipe, &section);
         if let Some(bounds) = &stage.gate {
-            gate(bounds, recipe, &section);
+            gate(bounds, stage, recipe, &section);
         }
     }
 }
@@ -141,8 +143,8 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
     section.relate(
         "policy",
         &[model],
-        matches!(recipe.model, ModelConfig::Brian(_)) || stage.policy == Policy::None,
-        "\"none\": a baseline has no pool",
+        recipe.model.routes() || stage.policy == Policy::None,
+        format!("\"none\": a {} has no pool", recipe.model.kind()),
     );
     // The weights of a route know its exit; the plain decoder has no place for them.
     let before = index.checked_sub(1).map(|index| &recipe.stage[index]);
@@ -154,15 +156,7 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
         !(routed_before && stage.start == StageStart::Previous && stage.policy == Policy::None),
         "a policy with a pool, as in the stage before, whose weights this one starts with",
     );
-    if let ModelConfig::Brian(config) = &recipe.model {
-        let same = config.d_ff_pool == config.d_ff;
-        section.relate(
-            "policy",
-            &[],
-            same || stage.policy != Policy::None,
-            "a policy with a pool: without one, blocks of another width than d_ff have no place",
-        );
-    }
+    recipe.model.check_stage(stage, section);
 }
 
 /// A teacher of three difficulties needs somebody to tell them apart.
@@ -210,17 +204,13 @@ fn learning_rate(stage: &Stage, section: &Section<'_>) {
     }
 }
 
-fn freeze(stage: &Stage, section: &Section<'_>) {
-    // Without a policy, a routed model is the plain decoder too.
-    let groups: &[&str] = match &stage.policy {
-        Policy::None => &PLAIN_GROUPS,
-        _ => &ROUTED_GROUPS,
-    };
+fn freeze(stage: &Stage, recipe: &Recipe, section: &Section<'_>) {
+    let groups = recipe.model.groups(&stage.policy);
     let policy = section.path.key("policy");
     let mut frozen = HashSet::new();
     for (index, freeze) in stage.freeze.iter().enumerate() {
         let freeze_section = section.key("freeze").index(index);
-        if !section.report.is_wrong(&policy) {
+        if let Some(groups) = groups.filter(|_| !section.report.is_wrong(&policy)) {
             freeze_section.known("group", &freeze.group, groups);
         }
         let once = frozen.insert(&freeze.group);
@@ -242,7 +232,7 @@ fn freeze(stage: &Stage, section: &Section<'_>) {
     }
 }
 
-fn gate(gate: &Gate, recipe: &Recipe, section: &Section<'_>) {
+fn gate(gate: &Gate, stage: &Stage, recipe: &Recipe, section: &Section<'_>) {
     let path = section.path.key("gate");
     let valid_every_steps = super::KeyPath::default()
         .key("watch")
@@ -261,9 +251,7 @@ fn gate(gate: &Gate, recipe: &Recipe, section: &Section<'_>) {
     if !found.is_empty() && !section.report.is_wrong(&path) {
         section.report.add(&path, found, "exactly one of the two");
     }
-    let splits = recipe.data.valid_splits().into_iter();
-    let metrics = splits.flat_map(|split| VALID_METRICS.map(|name| format!("{split}/{name}")));
-    let metrics: Vec<String> = metrics.collect();
+    let metrics = stage_measures(recipe, stage);
     let metrics: Vec<&str> = metrics.iter().map(String::as_str).collect();
     if !metrics.is_empty() {
         section.key("gate").known("metric", &gate.metric, &metrics);

@@ -1,12 +1,12 @@
 //! The rules of a stage's walks.
 
-use super::Section;
-use crate::recipe::{ModelConfig, Policy, Stage, Walk};
+use crate::recipe::section::Section;
+use crate::recipe::{Policy, Stage, Walk};
 use brian::route::exploration::Decay;
-use brian::route::policy::{Select, Teacher};
+use brian::route::policy::Select;
 
 /// Reports every rule that a stage's policy and walk break.
-pub(super) fn check(stage: &Stage, model: &ModelConfig, section: &Section<'_>) {
+pub(super) fn check(stage: &Stage, section: &Section<'_>) {
     let policy = section.path.key("policy");
     let path = section.path.key("walk");
     let wrong = [&policy, &path].map(|path| section.report.is_wrong(path));
@@ -18,23 +18,14 @@ pub(super) fn check(stage: &Stage, model: &ModelConfig, section: &Section<'_>) {
         };
         section.report.add(&path, found, expected);
     }
-    of_policy(stage, model, &section.key("policy"));
+    of_policy(stage, &section.key("policy"));
     if let Some(walk) = &stage.walk {
         of_walk(walk, &section.key("walk"));
     }
 }
 
-fn of_policy(stage: &Stage, model: &ModelConfig, section: &Section<'_>) {
+fn of_policy(stage: &Stage, section: &Section<'_>) {
     let policy = &stage.policy;
-    if let (Some(Teacher::Path { blocks }), ModelConfig::Brian(config)) = (policy.teacher(), model)
-    {
-        let holds = blocks.iter().all(|&block| block < config.n_pool);
-        let expected = format!(
-            "blocks of the pool, 0 to {}",
-            config.n_pool.saturating_sub(1)
-        );
-        section.key("teacher").require("blocks", holds, expected);
-    }
     let select = match policy {
         Policy::Scheduled { select, .. } | Policy::Router { select } => Some(select),
         _ => None,

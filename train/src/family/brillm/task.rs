@@ -5,8 +5,12 @@
 //! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it
 //! ([`BriLlmTask::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
-use super::{Batch, Continuation, Coverage, Measured, StopReason};
+use super::tables;
 use crate::data::HostBatch;
+use crate::error::{Error, Problem};
+use crate::model::OwnOptimizer;
+use crate::run::TensorMap;
+use crate::task::{Batch, Continuation, Coverage, Learnt, Measured, StopReason};
 use brian::generate::{Next, NotFinite};
 use brian::random;
 use brillm::candidate::{Competition, Group, LastEdge, Paths};
@@ -17,7 +21,9 @@ use brillm::{BriLlm, composed};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A BriLLM, its optimizer, and what competes in training.
@@ -63,14 +69,6 @@ impl fmt::Debug for BriLlmState {
     }
 }
 
-/// What a step of a model with its own optimizer found.
-pub struct Learnt {
-    /// Its losses.
-    pub measured: Measured,
-    /// Length of the gradient.
-    pub gradient_norm: f64,
-}
-
 impl<B: Backend> BriLlmTask<B> {
     /// A model for the learner.
     pub fn new(core: BriLlmState, device: &B::Device) -> Self {
@@ -78,11 +76,6 @@ impl<B: Backend> BriLlmTask<B> {
             place: Tensor::zeros([1], device),
             core: Arc::new(RwLock::new(core)),
         }
-    }
-
-    /// Where passes run that are not done on the host.
-    pub fn device(&self) -> B::Device {
-        self.place.device()
     }
 
     /// The model as it is; rows may have steps to catch up with, or be newer on a device.
@@ -106,9 +99,14 @@ impl<B: Backend> BriLlmTask<B> {
         }
         self.read()
     }
+}
 
-    /// One optimizer step over all micro-batches at once.
-    pub fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
+impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
+    fn device(&self) -> B::Device {
+        self.place.device()
+    }
+
+    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
     where
         B: AutodiffBackend,
     {
@@ -146,9 +144,7 @@ impl<B: Backend> BriLlmTask<B> {
         }
     }
 
-    /// Losses over the whole vocabulary, apart by how often the pair was seen, and those of every place of the batch: 0
-    /// where nothing counts.
-    pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
+    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
         let core = self.settled();
         let paths = paths(&batch.host);
         let nats = core.token_losses::<B>(&paths, &self.device());
@@ -175,16 +171,11 @@ impl<B: Backend> BriLlmTask<B> {
         (measured, nats)
     }
 
-    /// Reads a prompt, then hands over more tokens one by one until `each` says no; memory does not grow with what was read
-    /// or written. Nothing follows an empty prompt.
-    ///
-    /// # Errors
-    /// If a score is not finite.
-    pub fn stream(
+    fn stream(
         &self,
-        prompt: impl Iterator<Item = u32> + Send,
+        prompt: &mut (dyn Iterator<Item = u32> + Send),
         how: &Continuation,
-        each: impl FnMut(u32) -> bool + Send,
+        each: &mut (dyn FnMut(u32) -> bool + Send),
     ) -> Result<StopReason, NotFinite> {
         let core = self.settled();
         let core: &BriLlmState = &core;
@@ -192,9 +183,27 @@ impl<B: Backend> BriLlmTask<B> {
         rayon::scope(|_| core.stream(prompt, how, each))
     }
 
-    /// The number of parameters.
-    pub fn n_parameters(&self) -> u64 {
+    fn n_parameters(&self) -> u64 {
         self.read().model.n_parameters()
+    }
+
+    fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        tables::shapes(self)
+    }
+
+    fn set_parameters(&self, tensors: TensorMap) {
+        tables::set_parameters(self, tensors);
+    }
+
+    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem> {
+        tables::set_moments(self, tensors, file)
+    }
+
+    fn lend(
+        &self,
+        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        tables::lend(self, to)
     }
 }
 
@@ -545,7 +554,7 @@ mod tests {
         };
         let stream = |prompt: &[u32], how: &Continuation, most: usize| {
             let mut tokens = Vec::new();
-            let reason = signal.stream(prompt.iter().copied(), how, |token| {
+            let reason = signal.stream(&mut prompt.iter().copied(), how, &mut |token| {
                 tokens.push(token);
                 tokens.len() < most
             });

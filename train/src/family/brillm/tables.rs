@@ -1,9 +1,9 @@
 //! The tables of a graph and of its optimizer ↔ the tensors of a checkpoint, without a copy of either.
 
-use super::optimizer::moments;
+use super::{BriLlmState, BriLlmTask};
 use crate::error::Problem;
+use crate::learner::check_moments as check_finite_moments;
 use crate::run::{HostTensor, TensorMap, Values};
-use crate::task::{BriLlmState, BriLlmTask};
 use brillm::table::Table;
 use brillm::{BriLlm, Parameters};
 use burn::tensor::backend::Backend;
@@ -230,7 +230,7 @@ fn check_moments(model: &BriLlm, tensors: &TensorMap, file: &Path) -> Result<(),
         let expected = "only what the optimizer of this model remembers";
         return wrong(name, "a tensor".to_string(), expected.to_string());
     }
-    moments(tensors, file)?;
+    check_finite_moments(tensors, file)?;
     let touched = tensors["edges.touched"].floats();
     let is_step = |value: f32| value >= 0.0 && value <= steps as f32 && value.fract() == 0.0;
     if let Some(row) = touched.iter().position(|&value| !is_step(value)) {
@@ -251,10 +251,11 @@ mod tests {
     use crate::data::HostBatch;
     use crate::device::tests::Learning as B;
     use crate::ladder::Blueprint;
+    use crate::model::{Model, OwnOptimizer};
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
     use crate::recipe::{Checked, Policy};
-    use crate::task::{Batch, Decoder, RoutePlan, StepPlan};
+    use crate::task::{Batch, RoutePlan, StepPlan};
 
     /// A graph of all pairs of four tokens, with codes that are learnt and a decay, so that no row stands still.
     fn recipe() -> Checked {
@@ -282,13 +283,12 @@ mod tests {
         };
         let device = Default::default();
         let model = match fresh {
-            true => blueprint.fresh(&Policy::None, &device),
-            false => blueprint.skeleton(&Policy::None, &device),
+            true => blueprint.fresh::<B>(&Policy::None, &device),
+            false => blueprint.skeleton::<B>(&Policy::None, &device),
         };
-        let Decoder::BriLlm(signal) = model else {
-            panic!("a graph");
-        };
-        signal
+        model
+            .downcast()
+            .unwrap_or_else(|_: Model<B>| panic!("a graph"))
     }
 
     /// A path along four tokens, some of which other paths leave out.

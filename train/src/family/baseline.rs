@@ -1,0 +1,159 @@
+//! The decoder of fixed depth.
+
+use crate::device::Dtype;
+use crate::learner::PLAIN_GROUPS;
+use crate::model::{Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence};
+use crate::recipe::section::{MOST, Section};
+use crate::recipe::stage::{Policy, Stage};
+use crate::task::Batch;
+use brian::route::policy::SequenceInfo;
+use brian::route::rules::Rules;
+use brian::route::trace::Trace;
+use brian::{Baseline, BaselineConfig, ConfigError, Decoding, Initial, precision};
+use burn::module::Module;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor};
+use std::borrow::Cow;
+
+/// Blocks in a row; a deeper model is a mistake of the recipe.
+pub(super) const MOST_BLOCKS: u64 = 4096;
+
+/// `model.kind = "baseline"`.
+pub struct BaselineFamily;
+
+impl ModelFamily for BaselineFamily {
+    const KIND: &'static str = "baseline";
+    const DTYPES: &'static [Dtype] = &[Dtype::F32, Dtype::Bf16];
+
+    type Config = BaselineConfig;
+
+    fn context(config: &BaselineConfig) -> usize {
+        config.context
+    }
+
+    fn skeleton<B: AutodiffBackend>(
+        config: &BaselineConfig,
+        given: &Given<'_>,
+        device: &B::Device,
+    ) -> Model<B> {
+        Model::trainable(config.skeleton(given.vocabulary, device))
+    }
+
+    fn fresh<B: AutodiffBackend>(
+        config: &BaselineConfig,
+        given: &Given<'_>,
+        device: &B::Device,
+    ) -> Model<B> {
+        Model::trainable(config.init(given.vocabulary, given.seed, device))
+    }
+
+    fn check(config: &BaselineConfig, section: &Section<'_>) {
+        let bounds = [
+            ("d_model", config.d_model, MOST),
+            ("n_heads", config.n_heads, MOST),
+            ("d_ff", config.d_ff, MOST),
+            ("n_layers", config.n_layers, MOST_BLOCKS),
+            ("context", config.context, MOST),
+        ];
+        check_sizes(section, &bounds, || config.check());
+        check_initial(section, config.initial);
+    }
+
+    fn describe(config: &BaselineConfig, _: &Policy) -> String {
+        let BaselineConfig {
+            n_layers, d_model, ..
+        } = config;
+        format!("{n_layers} blocks in a row, d_model {d_model}")
+    }
+
+    fn groups(_: &BaselineConfig, _: &Policy) -> Option<&'static [&'static str]> {
+        Some(&PLAIN_GROUPS)
+    }
+
+    fn flops(config: &BaselineConfig, vocabulary: usize, ran: &Ran<'_>) -> Option<f64> {
+        Some(config.flops(vocabulary, ran.seq) * (ran.batch * ran.seq) as f64)
+    }
+
+    fn stage_flops(
+        config: &BaselineConfig,
+        vocabulary: usize,
+        _: &Stage,
+        window: usize,
+    ) -> Option<[f64; 2]> {
+        Some([config.flops(vocabulary, window); 2])
+    }
+
+    fn account(config: &BaselineConfig, vocabulary: usize, window: usize) -> Account {
+        // Logits and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
+        let per_block = 8 * config.d_model + 3 * config.d_ff + 2 * config.n_heads * window;
+        let numbers = 3 * vocabulary + config.n_layers * per_block;
+        Account {
+            bytes_per_parameter: 4,
+            has_gradients: true,
+            activation_bytes_per_token: 4 * numbers as u64,
+        }
+    }
+}
+
+impl<B: Backend> LanguageModel<B> for Baseline<B> {
+    fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        _: &Rules,
+        _: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        (Baseline::forward(self, tokens), None)
+    }
+
+    fn pass(&self, batch: &Batch) -> Pass<B> {
+        let model = in_dtype(self, batch.plan.route.products);
+        let logits = Baseline::forward(&model, batch.inputs(&self.device()));
+        Pass::of_logits(logits, batch)
+    }
+
+    fn decoding(&self, _: &Rules) -> Box<dyn Sequence<B> + '_> {
+        Box::new(Decoding::baseline(self))
+    }
+
+    fn with_matmul_dtype(self, dtype: Dtype) -> Self {
+        precision::with_matmul_dtype(self, dtype.into())
+    }
+
+    fn device(&self) -> B::Device {
+        self.embedding.weight.device()
+    }
+}
+
+/// The model with its products in a type.
+pub(super) fn in_dtype<B: Backend, M: Module<B>>(model: &M, dtype: Dtype) -> Cow<'_, M> {
+    match dtype {
+        Dtype::F32 => Cow::Borrowed(model),
+        dtype => Cow::Owned(precision::with_matmul_dtype(model.clone(), dtype.into())),
+    }
+}
+
+/// Each size has a bound: products of sizes without one would overflow, so the model's own rules come behind them.
+pub(super) fn check_sizes(
+    section: &Section<'_>,
+    bounds: &[(&str, usize, u64)],
+    own_rules: impl FnOnce() -> Vec<ConfigError>,
+) {
+    for (field, size, most) in bounds {
+        section.field(field, *size as u64 <= *most, format!("at most {most}"));
+    }
+    if bounds.iter().all(|(_, size, most)| *size as u64 <= *most) {
+        for error in own_rules() {
+            section.field(error.field, false, error.expected);
+        }
+    }
+}
+
+/// How a model starts.
+pub(super) fn check_initial(section: &Section<'_>, initial: Initial) {
+    if let Initial::Scaled { std } = initial {
+        let holds = std > 0.0 && std <= 1.0;
+        section
+            .key("initial")
+            .require("std", holds, "more than 0 and at most 1");
+    }
+}

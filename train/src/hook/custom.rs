@@ -1,0 +1,135 @@
+//! Hooks of programs that use this crate: a recipe switches one on with a table `[hook.NAME]`.
+
+use crate::device::{self, ForBackend};
+use crate::error::Error;
+use crate::learner::Hook;
+use crate::metric::table::MetricInfo;
+use crate::model::Model;
+use crate::model::family::AnyConfig;
+use crate::recipe::Recipe;
+use crate::recipe::deserialize::Reader;
+use crate::recipe::section::Section;
+use crate::recipe::stage::Stage;
+use burn::tensor::backend::AutodiffBackend;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::any::{Any, TypeId};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+/// A hook that recipes can name.
+pub trait CustomHook: Send + Sync + 'static {
+    /// The word behind `hook.`.
+    const NAME: &'static str;
+
+    /// The keys of its table.
+    type Config: DeserializeOwned + Clone + PartialEq + Debug + Send + Sync;
+
+    /// Reports every rule that the table breaks.
+    fn check(_config: &Self::Config, _section: &Section<'_>) {}
+
+    /// The numbers that it adds: only these can be logged, shown, and asked by gates and sweeps.
+    fn metrics(_config: &Self::Config) -> Vec<MetricInfo> {
+        Vec::new()
+    }
+
+    /// The hook for a stage, with what [`Hook::state`] gave at the checkpoint if the stage goes on.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    fn open<B: AutodiffBackend>(
+        config: &Self::Config,
+        recipe: &Recipe,
+        stage: &Stage,
+        state: Option<&Value>,
+    ) -> Result<Box<dyn Hook<B, Model<B>>>, Error>;
+}
+
+/// [`CustomHook`], whatever its type.
+#[allow(missing_docs)]
+pub trait HookEntry: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>;
+    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>);
+    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo>;
+    /// A `Result<Box<dyn Hook<B, Model<B>>>, Error>` of the backend with this id.
+    fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any>;
+}
+
+/// What [`HookEntry::open`] needs.
+#[derive(Clone, Copy)]
+pub struct Open<'a> {
+    /// The table.
+    pub config: &'a dyn AnyConfig,
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// The stage that begins or goes on.
+    pub stage: &'a Stage,
+    /// What the hook has left at the checkpoint.
+    pub state: Option<&'a Value>,
+}
+
+/// A hook for the registry.
+pub(crate) fn entry<H: CustomHook>() -> &'static dyn HookEntry {
+    Box::leak(Box::new(Entry::<H>(PhantomData)))
+}
+
+/// Opens a hook for a backend.
+///
+/// # Errors
+/// What the hook meets.
+pub fn open<B: AutodiffBackend>(
+    entry: &dyn HookEntry,
+    how: Open<'_>,
+) -> Result<Box<dyn Hook<B, Model<B>>>, Error> {
+    let opened = entry.open(how, TypeId::of::<B>()).downcast();
+    *opened.expect("a hook of the backend")
+}
+
+struct Entry<H>(PhantomData<fn() -> H>);
+
+impl<H: CustomHook> Entry<H> {
+    fn of(config: &dyn AnyConfig) -> &H::Config {
+        let config = config.as_any().downcast_ref();
+        config.expect("a table is given to the hook that has read it")
+    }
+}
+
+impl<H: CustomHook> HookEntry for Entry<H> {
+    fn name(&self) -> &'static str {
+        H::NAME
+    }
+
+    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>> {
+        let config: H::Config = Reader::read_table(reader)?;
+        Some(Box::new(config))
+    }
+
+    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>) {
+        H::check(Self::of(config), section);
+    }
+
+    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo> {
+        H::metrics(Self::of(config))
+    }
+
+    fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any> {
+        struct Opened<'a, H>(Open<'a>, PhantomData<H>);
+
+        impl<H: CustomHook> ForBackend for Opened<'_, H> {
+            type Output = Box<dyn Any>;
+
+            fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
+                let Open {
+                    config,
+                    recipe,
+                    stage,
+                    state,
+                } = self.0;
+                Box::new(H::open::<B>(Entry::<H>::of(config), recipe, stage, state))
+            }
+        }
+
+        device::for_backend(backend, Opened::<H>(open, PhantomData))
+    }
+}

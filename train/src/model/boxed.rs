@@ -1,0 +1,690 @@
+//! A model whose type is known at run time only. To Burn it is a module like any other: its parameters are visited and mapped
+//! under the paths that they have in the model itself.
+
+use super::{LanguageModel, Pass, Sequence};
+use crate::device::Dtype;
+use crate::error::{Error, Problem};
+use crate::run::TensorMap;
+use crate::task::{Batch, Continuation, Drawn, Learnt, Measured, StopReason};
+use brian::generate::{Next, NotFinite, generate};
+use brian::parameter;
+use brian::route::policy::SequenceInfo;
+use brian::route::rules::Rules;
+use brian::route::trace::Trace;
+use burn::module::{AutodiffModule, Devices, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use std::any::Any;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::path::Path;
+
+/// A model that keeps its numbers and its optimizer itself, because a step touches few of them: it has no Burn parameters.
+pub trait OwnOptimizer<B: Backend>: Module<B> + Sync {
+    /// Where passes run.
+    fn device(&self) -> B::Device;
+    /// The number of parameters.
+    fn n_parameters(&self) -> u64;
+    /// Losses of a pass, and those of every place of the batch, `[batch * seq]` in row order: 0 where nothing counts.
+    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>);
+    /// One optimizer step over all micro-batches at once.
+    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
+    where
+        B: AutodiffBackend;
+    /// Reads a prompt and hands over the tokens that it draws behind it, until `each` says no.
+    ///
+    /// # Errors
+    /// If a score is not finite.
+    fn stream(
+        &self,
+        prompt: &mut (dyn Iterator<Item = u32> + Send),
+        how: &Continuation,
+        each: &mut (dyn FnMut(u32) -> bool + Send),
+    ) -> Result<StopReason, NotFinite>;
+    /// Shapes of the parameters, by name.
+    fn shapes(&self) -> BTreeMap<String, Vec<usize>>;
+    /// Takes over parameters; the caller has checked their shapes.
+    fn set_parameters(&self, tensors: TensorMap);
+    /// Takes over what the optimizer remembers.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, superfluous, of another shape or out of range, naming `file`.
+    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem>;
+    /// Shows its parameters and its optimizer's memory to a writer, without a copy.
+    ///
+    /// # Errors
+    /// What the writer meets.
+    fn lend(
+        &self,
+        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
+    ) -> Result<(), Error>;
+}
+
+/// A language model of any family.
+pub struct Model<B: Backend> {
+    content: Box<dyn Content<B>>,
+    /// The same [`Model`] on the inner backend; only a model that can be trained knows how.
+    valid: Option<fn(&dyn Any) -> Box<dyn Any>>,
+}
+
+impl<B: Backend> Model<B> {
+    /// A model that is used and not trained.
+    pub fn new<M: LanguageModel<B> + 'static>(model: M) -> Self {
+        Self {
+            content: Box::new(Plain(model)),
+            valid: None,
+        }
+    }
+
+    /// A model that can be trained too.
+    pub fn trainable<M>(model: M) -> Self
+    where
+        B: AutodiffBackend,
+        M: LanguageModel<B> + AutodiffModule<B> + 'static,
+        M::InnerModule: LanguageModel<B::InnerBackend> + 'static,
+    {
+        let valid = |model: &dyn Any| -> Box<dyn Any> {
+            let model: &M = model.downcast_ref().expect("the model it was made from");
+            Box::new(Model::new(model.valid()))
+        };
+        Self {
+            content: Box::new(Plain(model)),
+            valid: Some(valid),
+        }
+    }
+
+    /// A model with an optimizer of its own that is used and not trained.
+    pub fn with_own_optimizer<M: OwnOptimizer<B> + 'static>(model: M) -> Self {
+        Self {
+            content: Box::new(Own(model)),
+            valid: None,
+        }
+    }
+
+    /// The same, of one that can be trained too.
+    pub fn trainable_with_own_optimizer<M>(model: M) -> Self
+    where
+        B: AutodiffBackend,
+        M: OwnOptimizer<B> + AutodiffModule<B> + 'static,
+        M::InnerModule: OwnOptimizer<B::InnerBackend> + 'static,
+    {
+        let valid = |model: &dyn Any| -> Box<dyn Any> {
+            let model: &M = model.downcast_ref().expect("the model it was made from");
+            Box::new(Model::with_own_optimizer(model.valid()))
+        };
+        Self {
+            content: Box::new(Own(model)),
+            valid: Some(valid),
+        }
+    }
+
+    /// The model itself, if it is of this type.
+    pub fn get<M: 'static>(&self) -> Option<&M> {
+        self.content.as_any().downcast_ref()
+    }
+
+    /// The model itself, or this if it is of another type.
+    ///
+    /// # Errors
+    /// What was given.
+    pub fn downcast<M: 'static>(self) -> Result<M, Self> {
+        if self.get::<M>().is_none() {
+            return Err(self);
+        }
+        let model = self.content.into_any().downcast::<M>();
+        Ok(*model.expect("its type was asked for"))
+    }
+
+    /// Logits of the next token at every place, and the walks that led there if there is a route.
+    ///
+    /// # Shapes
+    /// `[batch, seq]` to `[batch, seq, vocabulary]`
+    ///
+    /// # Panics
+    /// If the model has its own optimizer, and with it no logits for all places.
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        self.content.forward(tokens, rules, rows)
+    }
+
+    /// The model before the first token of a text, walking as in evaluation.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
+        self.content.decoding(rules)
+    }
+
+    /// Continues a prompt of at least one token, walking as in evaluation.
+    ///
+    /// # Errors
+    /// If a logit is not finite.
+    pub fn continue_tokens(
+        &self,
+        prompt: &[u32],
+        rules: &Rules,
+        how: &Continuation,
+    ) -> Result<Drawn, NotFinite> {
+        let mut tokens = Vec::new();
+        let stop = self.stream(prompt.iter().copied(), rules, how, |token| {
+            tokens.push(token);
+            true
+        })?;
+        Ok(Drawn { tokens, stop })
+    }
+
+    /// Reads a prompt of at least one token and hands over each token that is drawn, until `each` says no. Memory does not
+    /// grow with the prompt: a Transformer keeps what it sees of it, a graph its state.
+    ///
+    /// # Errors
+    /// If a logit is not finite.
+    pub fn stream(
+        &self,
+        mut prompt: impl Iterator<Item = u32> + Send,
+        rules: &Rules,
+        how: &Continuation,
+        mut each: impl FnMut(u32) -> bool + Send,
+    ) -> Result<StopReason, NotFinite> {
+        self.content.stream(&mut prompt, rules, how, &mut each)
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> B::Device {
+        self.content.device()
+    }
+
+    /// The number of parameters, without creating any of them.
+    pub fn n_parameters(&self) -> u64 {
+        match self.content.own() {
+            Some(own) => own.n_parameters(),
+            None => parameter::count(self),
+        }
+    }
+
+    /// Shapes of the parameters, by path.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        match self.content.own() {
+            Some(own) => own.shapes(),
+            None => parameter::shapes(self),
+        }
+    }
+
+    /// Losses of a pass, and those of every place of the batch, `[batch * seq]` in row order: 0 where nothing counts.
+    pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
+        match self.content.pass(batch) {
+            Some(pass) => pass.measure(batch),
+            None => self.own().measure(batch),
+        }
+    }
+
+    /// The model with products in a type; see [`brian::precision`].
+    pub fn with_matmul_dtype(&self, dtype: Dtype) -> Cow<'_, Self> {
+        match dtype {
+            Dtype::F32 => Cow::Borrowed(self),
+            dtype => {
+                let content = self.content.clone_content().with_matmul_dtype(dtype);
+                Cow::Owned(Self { content, ..*self })
+            }
+        }
+    }
+
+    /// What a model with an optimizer of its own can do besides; nothing for one that leaves it to the learner.
+    pub fn own_optimizer(&self) -> Option<&dyn AnyOwnOptimizer<B>> {
+        self.content.own()
+    }
+
+    fn own(&self) -> &dyn AnyOwnOptimizer<B> {
+        let own = self.content.own();
+        own.expect("a model without a pass has an optimizer of its own")
+    }
+}
+
+/// What the models of all families can do, whatever their type.
+trait Content<B: Backend>: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+    fn clone_content(&self) -> Box<dyn Content<B>>;
+    fn debug(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    fn collect_devices(&self, devices: Devices<B>) -> Devices<B>;
+    fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
+    fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
+    fn visit(&self, visitor: &mut dyn AnyVisitor);
+    fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>>;
+    fn device(&self) -> B::Device;
+    fn own(&self) -> Option<&dyn AnyOwnOptimizer<B>>;
+    fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>);
+    fn pass(&self, batch: &Batch) -> Option<Pass<B>>;
+    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_>;
+    fn stream(
+        &self,
+        prompt: &mut (dyn Iterator<Item = u32> + Send),
+        rules: &Rules,
+        how: &Continuation,
+        each: &mut (dyn FnMut(u32) -> bool + Send),
+    ) -> Result<StopReason, NotFinite>;
+    fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>>;
+}
+
+/// The part of every content that Burn's derive has written.
+macro_rules! module_methods {
+    ($wrapper:ident) => {
+        fn as_any(&self) -> &dyn Any {
+            &self.0
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn Any> {
+            Box::new(self.0)
+        }
+
+        fn clone_content(&self) -> Box<dyn Content<B>> {
+            Box::new($wrapper(self.0.clone()))
+        }
+
+        fn debug(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+
+        fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
+            self.0.collect_devices(devices)
+        }
+
+        fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>> {
+            Box::new($wrapper(self.0.fork(device)))
+        }
+
+        fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>> {
+            Box::new($wrapper(self.0.to_device(device)))
+        }
+
+        fn visit(&self, visitor: &mut dyn AnyVisitor) {
+            self.0.visit(&mut ToAny(visitor));
+        }
+
+        fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>> {
+            Box::new($wrapper(self.0.map(&mut ToAny(mapper))))
+        }
+
+        fn device(&self) -> B::Device {
+            self.0.device()
+        }
+    };
+}
+
+/// A model with Burn parameters.
+struct Plain<M>(M);
+
+impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Plain<M> {
+    module_methods!(Plain);
+
+    fn own(&self) -> Option<&dyn AnyOwnOptimizer<B>> {
+        None
+    }
+
+    fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        self.0.forward(tokens, rules, rows)
+    }
+
+    fn pass(&self, batch: &Batch) -> Option<Pass<B>> {
+        Some(self.0.pass(batch))
+    }
+
+    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
+        self.0.decoding(rules)
+    }
+
+    fn stream(
+        &self,
+        prompt: &mut (dyn Iterator<Item = u32> + Send),
+        rules: &Rules,
+        how: &Continuation,
+        each: &mut (dyn FnMut(u32) -> bool + Send),
+    ) -> Result<StopReason, NotFinite> {
+        let mut seen = VecDeque::new();
+        for token in prompt {
+            if seen.len() == how.context {
+                seen.pop_front();
+            }
+            seen.push_back(token);
+        }
+        let mut decoding = self.0.decoding(rules);
+        let mut stop = StopReason::Length;
+        let next = |token| {
+            let next = how.behind(token);
+            if next == Next::Stop {
+                stop = StopReason::End;
+            }
+            if !each(token) {
+                stop = StopReason::Refused;
+                return Next::Stop;
+            }
+            next
+        };
+        generate(
+            |seen| decoding.follow(seen),
+            seen.make_contiguous(),
+            how.n_tokens,
+            how.context,
+            how.sampling,
+            &how.never,
+            next,
+        )?;
+        Ok(stop)
+    }
+
+    fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>> {
+        Box::new(Self(self.0.with_matmul_dtype(dtype)))
+    }
+}
+
+/// A model with an optimizer of its own.
+struct Own<M>(M);
+
+const NO_LOGITS: &str = "a model with an optimizer of its own has no logits for all places";
+
+impl<B: Backend, M: OwnOptimizer<B> + 'static> Content<B> for Own<M> {
+    module_methods!(Own);
+
+    fn own(&self) -> Option<&dyn AnyOwnOptimizer<B>> {
+        Some(self)
+    }
+
+    fn forward(
+        &self,
+        _: Tensor<B, 2, Int>,
+        _: &Rules,
+        _: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        unreachable!("{NO_LOGITS}")
+    }
+
+    fn pass(&self, _: &Batch) -> Option<Pass<B>> {
+        None
+    }
+
+    fn decoding(&self, _: &Rules) -> Box<dyn Sequence<B> + '_> {
+        unreachable!("{NO_LOGITS}")
+    }
+
+    fn stream(
+        &self,
+        prompt: &mut (dyn Iterator<Item = u32> + Send),
+        _: &Rules,
+        how: &Continuation,
+        each: &mut (dyn FnMut(u32) -> bool + Send),
+    ) -> Result<StopReason, NotFinite> {
+        self.0.stream(prompt, how, each)
+    }
+
+    fn with_matmul_dtype(self: Box<Self>, _: Dtype) -> Box<dyn Content<B>> {
+        self
+    }
+}
+
+/// [`OwnOptimizer`], whatever the model's type.
+#[allow(missing_docs)]
+pub trait AnyOwnOptimizer<B: Backend> {
+    fn n_parameters(&self) -> u64;
+    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>);
+    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
+    where
+        B: AutodiffBackend;
+    fn shapes(&self) -> BTreeMap<String, Vec<usize>>;
+    fn set_parameters(&self, tensors: TensorMap);
+    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem>;
+    fn lend(
+        &self,
+        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
+    ) -> Result<(), Error>;
+}
+
+impl<B: Backend, M: OwnOptimizer<B>> AnyOwnOptimizer<B> for Own<M> {
+    fn n_parameters(&self) -> u64 {
+        self.0.n_parameters()
+    }
+
+    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
+        self.0.measure(batch)
+    }
+
+    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
+    where
+        B: AutodiffBackend,
+    {
+        self.0.learn(batches, rate)
+    }
+
+    fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.0.shapes()
+    }
+
+    fn set_parameters(&self, tensors: TensorMap) {
+        self.0.set_parameters(tensors);
+    }
+
+    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem> {
+        self.0.set_moments(tensors, file)
+    }
+
+    fn lend(
+        &self,
+        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.0.lend(to)
+    }
+}
+
+/// A visitor of float parameters of any rank; each is a `Param<Tensor<B, D>>`.
+trait AnyVisitor {
+    fn enter(&mut self, name: &str, container: &str);
+    fn exit(&mut self, name: &str, container: &str);
+    fn float(&mut self, rank: usize, param: &dyn Any);
+}
+
+/// A mapper of the same.
+trait AnyMapper {
+    fn enter(&mut self, name: &str, container: &str);
+    fn exit(&mut self, name: &str, container: &str);
+    fn float(&mut self, rank: usize, param: Box<dyn Any>) -> Box<dyn Any>;
+}
+
+/// Burn's visitor and mapper in front of one of any rank.
+struct ToAny<'a, A: ?Sized>(&'a mut A);
+
+impl<B: Backend> ModuleVisitor<B> for ToAny<'_, dyn AnyVisitor + '_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.0.enter(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.0.exit(name, container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.float(D, param);
+    }
+}
+
+impl<B: Backend> ModuleMapper<B> for ToAny<'_, dyn AnyMapper + '_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.0.enter(name, container);
+    }
+
+    fn exit_module(&mut self, name: &str, container: &str) {
+        self.0.exit(name, container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let mapped = self.0.float(D, Box::new(param)).downcast();
+        *mapped.expect("a mapper keeps the rank")
+    }
+}
+
+/// One of any rank in front of Burn's.
+struct FromAny<'a, V, B>(&'a mut V, std::marker::PhantomData<B>);
+
+/// Runs an expression for the rank that is known at run time; `$d` is it as a constant.
+macro_rules! by_rank {
+    ($rank:expr, $d:ident => $does:expr) => {
+        match $rank {
+            1 => by_rank!(@ 1, $d, $does),
+            2 => by_rank!(@ 2, $d, $does),
+            3 => by_rank!(@ 3, $d, $does),
+            4 => by_rank!(@ 4, $d, $does),
+            rank => unreachable!("a parameter of {rank} dimensions; models have up to 4"),
+        }
+    };
+    (@ $value:literal, $d:ident, $does:expr) => {{
+        const $d: usize = $value;
+        $does
+    }};
+}
+
+const RANK: &str = "the rank that was given";
+
+impl<B: Backend, V: ModuleVisitor<B>> AnyVisitor for FromAny<'_, V, B> {
+    fn enter(&mut self, name: &str, container: &str) {
+        self.0.enter_module(name, container);
+    }
+
+    fn exit(&mut self, name: &str, container: &str) {
+        self.0.exit_module(name, container);
+    }
+
+    fn float(&mut self, rank: usize, param: &dyn Any) {
+        by_rank!(rank, D => {
+            let param: &Param<Tensor<B, D>> = param.downcast_ref().expect(RANK);
+            self.0.visit_float(param);
+        });
+    }
+}
+
+impl<B: Backend, V: ModuleMapper<B>> AnyMapper for FromAny<'_, V, B> {
+    fn enter(&mut self, name: &str, container: &str) {
+        self.0.enter_module(name, container);
+    }
+
+    fn exit(&mut self, name: &str, container: &str) {
+        self.0.exit_module(name, container);
+    }
+
+    fn float(&mut self, rank: usize, param: Box<dyn Any>) -> Box<dyn Any> {
+        by_rank!(rank, D => {
+            let param: Box<Param<Tensor<B, D>>> = param.downcast().expect(RANK);
+            Box::new(self.0.map_float(*param))
+        })
+    }
+}
+
+impl<B: Backend> Clone for Model<B> {
+    fn clone(&self) -> Self {
+        Self {
+            content: self.content.clone_content(),
+            valid: self.valid,
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Model<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.content.debug(f)
+    }
+}
+
+// burn-train wants one to print.
+impl<B: Backend> fmt::Display for Model<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} parameters", self.n_parameters())
+    }
+}
+
+impl<B: Backend> Module<B> for Model<B> {
+    // Weights are saved by path: `learner::store_model`.
+    type Record = ();
+
+    fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
+        self.content.collect_devices(devices)
+    }
+
+    fn fork(self, device: &B::Device) -> Self {
+        let content = self.content.fork(device);
+        Self { content, ..self }
+    }
+
+    fn to_device(self, device: &B::Device) -> Self {
+        let content = self.content.to_device(device);
+        Self { content, ..self }
+    }
+
+    fn visit<V: ModuleVisitor<B>>(&self, visitor: &mut V) {
+        self.content
+            .visit(&mut FromAny(visitor, Default::default()));
+    }
+
+    fn map<V: ModuleMapper<B>>(self, mapper: &mut V) -> Self {
+        let content = self.content.map(&mut FromAny(mapper, Default::default()));
+        Self { content, ..self }
+    }
+
+    fn load_record(self, (): ()) -> Self {
+        self
+    }
+
+    fn into_record(self) {}
+}
+
+impl<B: AutodiffBackend> AutodiffModule<B> for Model<B> {
+    type InnerModule = Model<B::InnerBackend>;
+
+    fn valid(&self) -> Model<B::InnerBackend> {
+        let valid = self.valid.expect("a model that can be trained");
+        let inner = valid(self.content.as_any()).downcast();
+        *inner.expect("the model of the inner backend")
+    }
+
+    fn from_inner(_: Model<B::InnerBackend>) -> Self {
+        unreachable!("the learner trains the model that it was given")
+    }
+}
+
+impl<B: AutodiffBackend> TrainStep for Model<B> {
+    type Input = Batch;
+    type Output = Measured;
+
+    fn step(&self, batch: Batch) -> TrainOutput<Measured> {
+        let Some(pass) = self.content.pass(&batch) else {
+            // It learns by itself; to burn-train's own strategies it is a model without parameters.
+            let nothing = Tensor::<B, 1>::zeros([1], &self.device())
+                .require_grad()
+                .backward();
+            return TrainOutput::new(self, nothing, self.own().measure(&batch).0);
+        };
+        let measured = pass.measure_in_training(&batch);
+        let gradients = pass.loss(&batch).backward();
+        TrainOutput::new(self, gradients, measured)
+    }
+}
+
+impl<B: Backend> InferenceStep for Model<B> {
+    type Input = Batch;
+    type Output = Measured;
+
+    fn step(&self, batch: Batch) -> Measured {
+        self.measure(&batch).0
+    }
+}

@@ -1,0 +1,52 @@
+//! A program: parse → command → exit code. `nerve` is the one that knows the built-in families and no hooks of its own.
+
+use crate::cli::Cli;
+use crate::error::Error;
+use crate::registry::Registry;
+use crate::render::is_end_by_key;
+use crate::say::say;
+use crate::{command, escape, signal};
+use clap::Parser;
+use std::panic;
+use std::process::ExitCode;
+
+/// A panic is a bug of ours, never the user's mistake.
+const BUG: u8 = 70;
+
+/// Runs what was typed, with all verbs, for the families and hooks of a registry: the `main` of a program.
+pub fn main_with(registry: Registry) -> ExitCode {
+    let cli = Cli::parse();
+    // The usual hook would panic once more where stderr is closed.
+    panic::set_hook(Box::new(|panic| {
+        if !is_end_by_key(panic) {
+            say(&panic.to_string());
+        }
+    }));
+    let run = || {
+        registry.install()?;
+        signal::survive_file_limit()?;
+        command::run(&cli.verb)
+    };
+    match panic::catch_unwind(panic::AssertUnwindSafe(run)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            // A run that was stopped and saved met no error.
+            let kind = match error {
+                Error::Stopped { .. } | Error::Interrupted { .. } => "nerve",
+                _ => "error",
+            };
+            // Each problem is one line, whatever names are part of it.
+            let lines: Vec<String> = error
+                .lines()
+                .iter()
+                .map(|line| escape::terminal(line))
+                .collect();
+            say(&format!("{kind}: {}", lines.join("\n")));
+            ExitCode::from(error.exit_code())
+        }
+        Err(_) => {
+            say("error: this is a bug in nerve; please report it with the lines above");
+            ExitCode::from(BUG)
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Rules about the values of one table of a recipe: each that is broken is reported, with what would be right.
+
+use super::nearest::{nearest, one_of};
+use super::path::KeyPath;
+use super::report::Report;
+use std::path::Path;
+
+/// The largest width, length or count. No machine can hold more, and products of a few of them still fit in 64 bits.
+pub const MOST: u64 = 1 << 20;
+
+/// The largest number of steps or tokens.
+pub const MOST_STEPS: u64 = 1 << 50;
+
+/// A table of the recipe whose values are checked.
+pub struct Section<'a> {
+    /// Where problems go.
+    pub report: &'a Report<'a>,
+    /// The way to the table.
+    pub path: KeyPath,
+}
+
+impl Section<'_> {
+    /// A table in this one.
+    pub fn key(&self, key: &str) -> Self {
+        Self {
+            report: self.report,
+            path: self.path.key(key),
+        }
+    }
+
+    /// An element, where this is a list.
+    pub fn index(&self, index: usize) -> Self {
+        Self {
+            report: self.report,
+            path: self.path.index(index),
+        }
+    }
+
+    /// The rule `holds` about the value of a key.
+    pub fn require(&self, key: &str, holds: bool, expected: impl Into<String>) {
+        self.relate(key, &[], holds, expected);
+    }
+
+    /// The rule `holds` about a value of this table or of one in it: `position.d_position`.
+    pub fn field(&self, field: &str, holds: bool, expected: impl Into<String>) {
+        match field.split_once('.') {
+            Some((table, field)) => self.key(table).field(field, holds, expected),
+            None => self.require(field, holds, expected),
+        }
+    }
+
+    /// Exactly one of two keys is written.
+    pub fn either<A, B>(&self, first: &str, a: Option<A>, second: &str, b: Option<B>) {
+        let wrong = |path: &KeyPath| self.report.is_wrong(path);
+        let found = match (a.is_some(), b.is_some()) {
+            (true, true) => format!("both {first} and {second}"),
+            (false, false) => format!("neither {first} nor {second}"),
+            _ => return,
+        };
+        let keys = [self.path.key(first), self.path.key(second)];
+        if !keys.iter().any(wrong) {
+            self.report.add(&self.path, found, "exactly one of the two");
+        }
+    }
+
+    /// The rule `holds` about the value of a key and the values of others.
+    pub fn relate(&self, key: &str, others: &[KeyPath], holds: bool, expected: impl Into<String>) {
+        self.relate_with_advice(key, others, holds, expected, "");
+    }
+
+    /// The same, with what to do.
+    pub fn relate_with_advice(
+        &self,
+        key: &str,
+        others: &[KeyPath],
+        holds: bool,
+        expected: impl Into<String>,
+        advice: &str,
+    ) {
+        let path = self.path.key(key);
+        let wrong = |path: &KeyPath| self.report.is_wrong(path);
+        if holds || wrong(&path) || others.iter().any(wrong) {
+            return;
+        }
+        let source = self.report.source;
+        let found = source.describe(source.locate(&path).node);
+        self.report.add_with_advice(&path, found, expected, advice);
+    }
+
+    /// A whole number in a range.
+    pub fn whole(&self, key: &str, value: u64, least: u64, most: u64) {
+        let expected = format!("a whole number from {least} to {most}");
+        self.require(key, (least..=most).contains(&value), expected);
+    }
+
+    /// A number from 0 to 1.
+    pub fn share(&self, key: &str, value: f64) {
+        self.require(key, (0.0..=1.0).contains(&value), "from 0 to 1");
+    }
+
+    /// A number of at least this.
+    pub fn least(&self, key: &str, value: f64, least: f64) {
+        self.require(key, value >= least, format!("at least {least}"));
+    }
+
+    /// A name that can be part of a path.
+    pub fn name(&self, key: &str, name: &str) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        // A dot in front hides a folder, and a dash makes it look like an option.
+        let holds = (1..=100).contains(&name.len())
+            && name.chars().all(allowed)
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        self.require(
+            key,
+            holds,
+            "1 to 100 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
+        );
+    }
+
+    /// A path that is not empty.
+    pub fn path_to_something(&self, key: &str, path: &Path) {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        self.require(key, !bytes.is_empty() && !bytes.contains(&0), "a path");
+    }
+
+    /// One of these names.
+    pub fn known(&self, key: &str, name: &str, names: &[&str]) {
+        let path = self.path.key(key);
+        if names.contains(&name) || self.report.is_wrong(&path) {
+            return;
+        }
+        let meant = nearest(name, names.iter().copied());
+        let advice = meant
+            .map(|meant| format!("did you mean {meant:?}?"))
+            .unwrap_or_default();
+        let source = self.report.source;
+        let found = source.describe(source.locate(&path).node);
+        let expected = one_of(names);
+        self.report.add_with_advice(&path, found, expected, advice);
+    }
+}

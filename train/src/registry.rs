@@ -1,0 +1,97 @@
+//! What recipes can name: families of models and hooks, built in or of the program that uses this crate.
+//!
+//! It is written once, before anything is read, and never changes.
+
+use crate::error::{Error, Problem};
+use crate::family::baseline::BaselineFamily;
+use crate::family::brian::BrianFamily;
+use crate::family::brillm::BriLlmFamily;
+use crate::hook::custom::{CustomHook, HookEntry};
+use crate::model::family::{Family, ModelFamily, Registered};
+use crate::recipe::bundled::{BUNDLED, Bundled};
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+static REGISTRY: OnceLock<Registry> = OnceLock::new();
+
+/// Families and hooks by name.
+pub struct Registry {
+    families: Vec<&'static dyn Family>,
+    hooks: Vec<&'static dyn HookEntry>,
+}
+
+impl Registry {
+    /// What comes with this crate.
+    pub fn built_in() -> Self {
+        let empty = Self {
+            families: Vec::new(),
+            hooks: Vec::new(),
+        };
+        empty
+            .family::<BaselineFamily>()
+            .family::<BrianFamily>()
+            .family::<BriLlmFamily>()
+    }
+
+    /// With another family of models.
+    ///
+    /// # Panics
+    /// If one of this kind is there already.
+    pub fn family<F: ModelFamily>(mut self) -> Self {
+        let taken = self.families.iter().any(|family| family.kind() == F::KIND);
+        assert!(!taken, "two families of the kind {}", F::KIND);
+        self.families
+            .push(Box::leak(Box::new(Registered::<F>(PhantomData))));
+        self
+    }
+
+    /// With another hook, which runs where a recipe has a table `[hook.NAME]`.
+    ///
+    /// # Panics
+    /// If one of this name is there already.
+    pub fn hook<H: CustomHook>(mut self) -> Self {
+        let taken = self.hooks.iter().any(|hook| hook.name() == H::NAME);
+        assert!(!taken, "two hooks of the name {}", H::NAME);
+        self.hooks.push(crate::hook::custom::entry::<H>());
+        self
+    }
+
+    /// Makes it the one of this process.
+    ///
+    /// # Errors
+    /// `Config` if a recipe was read before, or another registry was installed.
+    pub fn install(self) -> Result<(), Error> {
+        REGISTRY.set(self).map_err(|_| {
+            let found = "a registry that is in use already";
+            let expected = "one, installed before the first recipe is read";
+            Error::config(Problem::new("registry", "", found, expected))
+        })
+    }
+
+    /// The family of a kind.
+    pub fn find_family(&self, kind: &str) -> Option<&'static dyn Family> {
+        let mut families = self.families.iter().copied();
+        families.find(|family| family.kind() == kind)
+    }
+
+    /// The kinds of all families.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        self.families.iter().map(|family| family.kind()).collect()
+    }
+
+    /// All hooks of programs.
+    pub fn hooks(&self) -> &[&'static dyn HookEntry] {
+        &self.hooks
+    }
+
+    /// The recipes that come with the program, those of its own families last.
+    pub fn recipes(&self) -> Vec<Bundled> {
+        let own = self.families.iter().flat_map(|family| family.recipes());
+        BUNDLED.into_iter().chain(own).collect()
+    }
+}
+
+/// What this program knows.
+pub fn registry() -> &'static Registry {
+    REGISTRY.get_or_init(Registry::built_in)
+}
