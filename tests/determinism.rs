@@ -1,8 +1,14 @@
 //! Same recipe, same bits; a run that was stopped after any checkpoint and resumed is the run that never stopped.
 
-use crate::support::{Finished, Workplace};
+use crate::support::{Finished, TestAutodiff, Workplace, tokens};
+use brian::loss::language;
+use brian::route::policy::{Policy, Select, SequenceInfo};
+use brian::{Brian, BrianConfig, Rules, parameter};
+use burn::optim::{GradientsParams, Optimizer};
 use std::fs;
+use std::thread;
 use train::data::Split;
+use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
 
 /// A two-stage ladder of eight steps each; an epoch has a few micro-batches, so several edges lie inside a stage.
 fn fit(workplace: &Workplace, name: &str, sets: &[&str]) -> Finished {
@@ -300,5 +306,84 @@ pub fn check_every_resume(workplace: &Workplace, run: &str) {
             "resumed after {kept} checkpoints of {run}"
         );
         fs::remove_dir_all(workplace.path(&copy)).unwrap();
+    }
+}
+
+/// A routed model in training.
+struct Training {
+    model: Brian<TestAutodiff>,
+    optimizer: GroupedAdamW<Brian<TestAutodiff>, TestAutodiff>,
+    seed: i64,
+}
+
+impl Training {
+    fn new(seed: u64) -> Self {
+        let config = BrianConfig::small();
+        let optimizer = OptimizerConfig::Adamw {
+            betas: [0.9, 0.95],
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            decay: Decay::Matrices,
+            clip_norm: 1.0,
+        };
+        Self {
+            model: config.init(20, seed, &Default::default()),
+            optimizer: GroupedAdamW::new(&optimizer),
+            seed: seed as i64,
+        }
+    }
+
+    fn step(mut self) -> Self {
+        let rules = Rules {
+            policy: Policy::Router {
+                teacher: None,
+                select: Select::Argmax,
+            },
+            ask_router: true,
+            learning: true,
+            ..Rules::sequential()
+        };
+        let text = |row: i64| (0..24).map(|at| (at * at + row + self.seed) % 20).collect();
+        let rows: Vec<Vec<i64>> = (0..4).map(text).collect();
+        let input = tokens::<TestAutodiff>(&rows);
+        let known = [SequenceInfo::default(); 4];
+        let (logits, _) = self.model.forward(input.clone(), &rules, &known);
+        let loss = language::token_losses(logits, input).mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
+        self.model = self.optimizer.step(0.01, self.model, gradients);
+        self
+    }
+
+    fn weights(&self) -> Vec<u32> {
+        let values = parameter::collect(&self.model).into_values();
+        let bits = |data: burn::tensor::TensorData| -> Vec<u32> {
+            data.iter::<f32>().map(f32::to_bits).collect()
+        };
+        values.flat_map(bits).collect()
+    }
+}
+
+#[test]
+fn models_that_train_in_turns_or_beside_each_other_are_those_that_train_alone() {
+    let alone = |seed: u64| {
+        let trained = (0..4).fold(Training::new(seed), |training, _| training.step());
+        trained.weights()
+    };
+    let (one, two) = (alone(1), alone(2));
+    assert_ne!(one, two);
+    let turns = (0..4).fold(
+        (Training::new(1), Training::new(2)),
+        |(first, second), _| (first.step(), second.step()),
+    );
+    assert!(
+        turns.0.weights() == one && turns.1.weights() == two,
+        "in turns"
+    );
+    for _ in 0..3 {
+        let beside = thread::scope(|scope| {
+            let [first, second] = [1, 2].map(|seed| scope.spawn(move || alone(seed)));
+            [first.join().unwrap(), second.join().unwrap()]
+        });
+        assert!(beside == [one.clone(), two.clone()], "in two threads");
     }
 }

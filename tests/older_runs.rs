@@ -55,11 +55,11 @@ fn a_run_of_before_is_measured_sampled_and_resumed_as_before() {
 #[test]
 fn the_recipe_of_an_older_run_is_upgraded_only_where_somebody_asks_for_it() {
     let workplace = Workplace::with_older_runs();
-    let recipe = "ladder/recipe.toml";
+    let recipe = "brillm/recipe.toml";
     let written = std::fs::read_to_string(workplace.path(recipe)).unwrap();
     let refused = workplace.nerve(&format!("fit {recipe}")).expect(2).stderr;
     assert!(
-        refused.contains("nerve config upgrade ladder/recipe.toml"),
+        refused.contains("nerve config upgrade brillm/recipe.toml"),
         "{refused}"
     );
     let upgraded = workplace
@@ -68,7 +68,7 @@ fn the_recipe_of_an_older_run_is_upgraded_only_where_somebody_asks_for_it() {
     assert!(
         upgraded
             .stderr
-            .contains("ladder/recipe.toml: data.start = \"first_token\""),
+            .contains("brillm/recipe.toml: data.start = \"first_token\""),
         "{}",
         upgraded.stderr
     );

@@ -1,4 +1,4 @@
-//! The fixed-depth Transformer made of the same blocks: the control for everything a route claims.
+//! The baseline: a decoder-only Transformer of fixed depth with the same blocks, the control for every claim about routing.
 //!
 //! `logits = norm(block_n(… block_1(E[tokens]))) Eᵀ` with a tied head.
 
@@ -40,7 +40,7 @@ pub struct BaselineConfig {
 }
 
 impl BaselineConfig {
-    /// A model that is made in no time, to look at and for tests: five blocks of width 16.
+    /// A small model for examples and tests: five blocks of width 16.
     pub fn small() -> Self {
         Self {
             d_model: 16,
@@ -54,7 +54,7 @@ impl BaselineConfig {
         }
     }
 
-    /// Every field that no model can be built from.
+    /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
         let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
         if self.n_layers == 0 {
@@ -63,7 +63,7 @@ impl BaselineConfig {
         errors
     }
 
-    /// A fresh model; the same seed gives the same bits on every backend.
+    /// A model with fresh parameters; the same seed gives the same bits on every backend.
     pub fn init<B: Backend>(
         &self,
         vocabulary: usize,
@@ -74,7 +74,7 @@ impl BaselineConfig {
         draw(model, self.initial, self.n_layers, seed, |_, _| None)
     }
 
-    /// A model whose parameters exist as shapes only: for counting, and for loading into.
+    /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
     pub fn skeleton<B: Backend>(&self, vocabulary: usize, device: &B::Device) -> Baseline<B> {
         let sizes = self.sizes();
         let blocks = (0..self.n_layers).map(|_| TransformerBlock::new(&sizes, device));
@@ -104,11 +104,11 @@ impl BaselineConfig {
 /// A decoder of fixed depth.
 #[derive(Module, Debug)]
 pub struct Baseline<B: Backend> {
-    /// `[vocabulary, d_model]`; the head uses the same values, so there is one owner and one gradient.
+    /// Token embedding, `[vocabulary, d_model]`. The head is tied to it: one parameter, one gradient.
     pub embedding: Embedding<B>,
-    /// In the order of execution.
+    /// The blocks, in order of execution.
     pub blocks: Vec<TransformerBlock<B>>,
-    /// Before the head.
+    /// RMS norm before the head.
     pub norm: RmsNorm<B>,
     pub(crate) rotary: Rotary<B>,
 }
@@ -131,7 +131,7 @@ impl<B: Backend> Baseline<B> {
         self.head(hidden)
     }
 
-    /// Logits of what left the last block; see [`head`].
+    /// Logits from the output of the last block; see [`head`].
     pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let first = self.blocks.first();
         let products = first.map_or(DType::F32, TransformerBlock::products);
@@ -150,7 +150,7 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
-/// The tied head: `norm(hidden) Eᵀ`, multiplied in a type.
+/// The tied head: `norm(hidden) Eᵀ`, with the product in the given type.
 ///
 /// # Shapes
 /// `[batch, seq, d_model]` to `[batch, seq, vocabulary]`

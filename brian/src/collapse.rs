@@ -1,22 +1,22 @@
-//! Ways in which a router stops routing, read off the counts of its walks. Host only.
+//! Detects collapse of the router from counts of its walks: one block, one path, leaving at once or never. Host only.
 
 use crate::route::draws::Draws;
 use crate::route::policy::{SequenceInfo, Teacher};
 use crate::route::trace::{Decisions, Origin, Walks};
 use crate::stats::RouteCounts;
 
-/// A way to collapse, found.
+/// A collapse that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collapse {
-    /// Which.
+    /// Its kind.
     pub mode: Mode,
-    /// The number that says so.
+    /// The measured rate.
     pub found: f64,
     /// The bound it crossed.
     pub bound: f64,
 }
 
-/// The ways.
+/// The kinds of collapse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// The executed blocks are far from evenly used.
@@ -34,7 +34,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::Load,
         Self::OneBlock,
@@ -44,7 +44,7 @@ impl Mode {
         Self::OnePath,
     ];
 
-    /// The metric that shows it.
+    /// The name of the metric that shows it.
     pub fn metric(self) -> &'static str {
         match self {
             Self::Load => "route/load_entropy",
@@ -56,7 +56,7 @@ impl Mode {
         }
     }
 
-    /// What may help.
+    /// Settings that may help.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Load | Self::OneBlock => {
@@ -82,7 +82,7 @@ const MOST_RECURRENCE: f64 = 0.95;
 const NEARLY_ALL: f64 = 0.98;
 
 impl RouteCounts {
-    /// The ways in which these walks have collapsed; none for a healthy router.
+    /// The collapses in these walks; none for a healthy router.
     pub fn collapses(&self) -> Vec<Collapse> {
         let named = self.named(false);
         let rate = |name: &str| named.get(&format!("route/{name}")).copied();
@@ -123,8 +123,8 @@ impl RouteCounts {
     }
 }
 
-/// The ways in which a teacher's own walks look collapsed: what a router that learnt from it does by design. `counts` say how
-/// large the pool is, how long walks may be, and how hard the sequences were.
+/// The collapses that a teacher's own paths show: a router that learnt from it does the same by design. `counts` give the size
+/// of the pool, the longest walk and the difficulties of the sequences.
 pub fn by_design(teacher: &Teacher, counts: &RouteCounts) -> Vec<Mode> {
     let (n_pool, max_steps) = (counts.n_pool, counts.max_steps);
     let hard = counts.samples.iter().map(|&(difficulty, _)| difficulty);

@@ -1,4 +1,4 @@
-//! What reproduces the reference implementation, as values of the same configurations. The only place that names it.
+//! Configurations that reproduce the reference implementation.
 
 use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;
@@ -9,8 +9,8 @@ use crate::route::parallel::Parallel;
 use crate::route::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
 use crate::route::rules::{Attends, Execution, RouteConfig, Sees};
 
-/// The reference's feed-forward width: a multiple of the model's, 4 if nothing else is said, rounded up to 256 from a width
-/// of 256 on.
+/// The reference's feed-forward width: `multiple` times `d_model` (its default is 4), rounded up to a multiple of 256 if
+/// `d_model` is at least 256.
 pub fn d_ff(d_model: usize, multiple: f64) -> usize {
     let wanted = multiple * d_model as f64;
     match d_model {
@@ -33,8 +33,8 @@ pub fn baseline(d_model: usize, n_heads: usize, n_layers: usize, context: usize)
     }
 }
 
-/// The reference's routed model over the blocks of its plain decoder, with its default route; `n_post` takes what pre blocks
-/// and pool leave.
+/// The reference's routed model with the blocks of its plain decoder and its default route; the blocks that are left over by
+/// pre blocks and pool become post blocks.
 ///
 /// # Panics
 /// If the decoder has fewer blocks than pre blocks and pool.
@@ -79,8 +79,8 @@ pub fn brian(
     }
 }
 
-/// How hard a sequence is to the reference: the rank of its token ids within the batch, in thirds. It knows nothing of the
-/// text; equal scores keep their order.
+/// Difficulty as in the reference: 0, 1 or 2 by the rank of a sequence's token ids within the batch, in thirds. It does not
+/// depend on how hard the text is; equal scores keep their order.
 pub fn difficulty(rows: &[Vec<i64>]) -> Vec<u8> {
     let score = |row: &Vec<i64>| {
         let n = row.len() as f64;

@@ -1,9 +1,8 @@
-//! Decoding token by token: what the earlier tokens left behind is kept, so that a new one costs one token and no sequence.
+//! Token-by-token decoding with caches: a new token costs the work of one token, not of a whole sequence.
 //!
-//! A block before or after the pool keeps its keys and values; the pool keeps the walks ([`crate::route`]'s past). The logits
-//! are those of a whole pass, to rounding. Where a whole pass would not start with the same tokens, because the window has
-//! slid or the router sees the mean of the sequence, and where a model has a memory or its blocks attend to some tokens only, all
-//! is computed anew.
+//! Blocks before and after the pool cache keys and values; the pool caches the walks of earlier tokens (`route/walk_cache.rs`).
+//! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the window has slid,
+//! the router sees the mean of the sequence, `attends` is `selected`, or the model has a memory or a beam.
 
 use crate::baseline::Baseline;
 use crate::block::cache::Cache;
@@ -17,11 +16,11 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use std::cell::RefCell;
 
-/// A model in the middle of one sequence.
+/// A model while it decodes one sequence.
 #[derive(Debug)]
 pub struct Decoding<'a, B: Backend> {
     model: Model<'a, B>,
-    /// What the kept belongs to.
+    /// The tokens in the caches.
     tokens: Vec<u32>,
 }
 
@@ -42,7 +41,7 @@ enum Model<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Decoding<'a, B> {
-    /// Before the first token of a baseline.
+    /// Starts decoding with a baseline.
     pub fn baseline(model: &'a Baseline<B>) -> Self {
         let blocks = fresh(&model.blocks);
         Self {
@@ -51,7 +50,7 @@ impl<'a, B: Backend> Decoding<'a, B> {
         }
     }
 
-    /// Before the first token of a routed model, which walks as it does in evaluation.
+    /// Starts decoding with a routed model, which walks as in evaluation.
     pub fn brian(model: &'a Brian<B>, rules: &Rules, row: SequenceInfo) -> Self {
         let model = Model::Brian {
             model,
@@ -67,8 +66,11 @@ impl<'a, B: Backend> Decoding<'a, B> {
         }
     }
 
-    /// Forgets everything and reads a text of at least one token, of which the last `context` are seen: logits of the token
-    /// after it, `[vocabulary]`.
+    /// Clears the caches and reads a text, of which the last `context` tokens are seen. Returns the logits of the token after
+    /// it.
+    ///
+    /// # Shapes
+    /// Returns `[vocabulary]`
     ///
     /// # Panics
     /// If there is no token.
@@ -78,7 +80,10 @@ impl<'a, B: Backend> Decoding<'a, B> {
         self.follow(&tokens[tokens.len().saturating_sub(context)..])
     }
 
-    /// Reads one more token; beyond the context the first one is no longer seen. Logits as in [`Self::prefill`].
+    /// Reads one more token; beyond the context the first one is no longer seen. Returns the logits of the token after it.
+    ///
+    /// # Shapes
+    /// Returns `[vocabulary]`
     pub fn advance(&mut self, token: u32) -> Tensor<B, 1> {
         let from = usize::from(self.tokens.len() == self.model.rotary().context());
         let mut seen = self.tokens[from..].to_vec();
@@ -86,7 +91,10 @@ impl<'a, B: Backend> Decoding<'a, B> {
         self.follow(&seen)
     }
 
-    /// Logits of the token after `seen`, `[vocabulary]`: what was read before is used if `seen` goes on from there.
+    /// Logits of the token after `seen`. The caches are used if `seen` continues the tokens that were read before.
+    ///
+    /// # Shapes
+    /// Returns `[vocabulary]`
     ///
     /// # Panics
     /// If `seen` is empty or longer than the context.

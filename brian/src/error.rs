@@ -1,14 +1,14 @@
-//! Every way a model configuration can be wrong, with the field, what was found and what was expected.
+//! Errors in a model configuration: the field, the value found and the value expected.
 
-/// One field of a configuration that no model can be built from.
+/// One invalid field of a configuration.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{field}: found {found}, expected {expected}")]
 pub struct ConfigError {
     /// The field's path inside the model's configuration: `n_heads`, `position.d_position`.
     pub field: &'static str,
-    /// What it holds.
+    /// The value it has.
     pub found: String,
-    /// What it may hold.
+    /// The values it may have.
     pub expected: String,
 }
 
@@ -22,7 +22,7 @@ impl ConfigError {
     }
 }
 
-/// The rules of the sizes that a baseline and a routed model share.
+/// Checks the sizes that a baseline and a routed model share.
 pub(crate) fn check_sizes(
     sizes: &crate::block::BlockSizes,
     context: usize,

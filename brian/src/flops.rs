@@ -1,6 +1,6 @@
-//! What a pass multiplies and adds, forward: two FLOPs for every product. Of a routed model it is counted from the walks that were
-//! walked, by the tokens that each block was really run on, keys, values and the router included. Norms, softmax and whatever else
-//! is done number by number are left out. A step of training costs [`TRAINING`] times as much.
+//! FLOPs of a forward pass: two for every product in a matrix multiplication. For a routed model they are counted from its
+//! recorded walks, by the tokens that each block really ran on, keys, values and the router included. Norms, softmax and other
+//! elementwise operations are left out. A training step costs [`TRAINING`] times as much.
 
 use crate::baseline::BaselineConfig;
 use crate::memory::{Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig};
@@ -11,10 +11,10 @@ use crate::route::rules::{Attends, Execution, Sees};
 use crate::route::trace::{Decisions, Origin, Walks};
 use std::collections::BTreeSet;
 
-/// Forward and backward beside forward: backward costs twice what forward costs.
+/// FLOPs of forward and backward relative to forward alone: backward costs twice as much as forward.
 pub const TRAINING: f64 = 3.0;
 
-/// What a block costs a token.
+/// FLOPs of a block per token.
 #[derive(Clone, Copy, Debug)]
 struct BlockFlops {
     keys_values: f64,
@@ -52,7 +52,7 @@ fn head(d_model: usize, vocabulary: usize) -> f64 {
 }
 
 impl BrianConfig {
-    /// FLOPs of a pass by its walks; none for several paths at once, of which the walks tell one only.
+    /// FLOPs of a pass, counted from its walks. `None` with a beam, of whose paths the walks record only one.
     pub fn flops(&self, vocabulary: usize, walks: &Walks) -> Option<f64> {
         if self.route.parallel != Parallel::None {
             return None;
@@ -73,7 +73,7 @@ impl BrianConfig {
         Some(total + self.codes(walks))
     }
 
-    /// Walks as long as can be: at every step all tokens run the same block, or each another than its neighbour.
+    /// Walks of `max_steps` steps: at each step all tokens run the same block (`together`), or neighbours run different ones.
     pub fn longest_walks(&self, seq: usize, together: bool) -> Walks {
         let step = |index: usize| Decisions {
             actions: (0..seq)
@@ -94,7 +94,7 @@ impl BrianConfig {
         }
     }
 
-    /// Telling a block where a token stands.
+    /// FLOPs of adding the position to a block's input, per token.
     fn place(&self) -> f64 {
         match self.position.injection {
             Injection::Adapter => 2.0 * (self.position.d_position * self.d_model) as f64,
@@ -183,7 +183,7 @@ impl BrianConfig {
         }
     }
 
-    /// How many keys of a memory a block finds beside its own; to undo their codes is part of attention to them.
+    /// How many keys of the memory a block attends to beside its own; decoding their codes is counted as more keys.
     fn prefix_keys(&self, index: usize, seq: usize) -> usize {
         let MemoryConfig::KeyValuePrefix(memory) = self.memory else {
             return 0;
@@ -196,7 +196,7 @@ impl BrianConfig {
         }
     }
 
-    /// The codes of the key and the value that a block makes of a token.
+    /// FLOPs of encoding the key and the value of one token.
     fn prefix_write(&self) -> f64 {
         match self.memory {
             MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
@@ -207,8 +207,8 @@ impl BrianConfig {
         }
     }
 
-    /// What a memory of codes writes before the walk and after every step, and reads before every step and behind the exit: each
-    /// map in use on all tokens.
+    /// FLOPs of a memory of codes: a write before the walk and after every step, a read before every step and behind the exit.
+    /// Each set of maps in use runs on all tokens.
     fn codes(&self, walks: &Walks) -> f64 {
         let MemoryConfig::HiddenCode(memory) = self.memory else {
             return 0.0;
@@ -255,7 +255,7 @@ impl BrianConfig {
     }
 }
 
-/// Of which tokens everything is known already, since they had left.
+/// Which tokens had left, so that their rows are cached.
 struct Rests {
     asked: Vec<bool>,
     /// Per block, their keys and values.

@@ -6,25 +6,25 @@ use burn::tensor::backend::Backend;
 
 /// How the next token is drawn.
 ///
-/// The order is that of Hugging Face's `generate`: the temperature, then `top_k`, `top_p`, `min_p`, each of what the one
-/// before left, and the draw among what is left at last. Among equals the lowest id comes first, so that exactly `top_k`
-/// stay where several have the score of the last.
+/// The order is that of Hugging Face's `generate`: temperature, `top_k`, `top_p`, `min_p`, each applied to the tokens that the
+/// one before kept; then one of the remaining tokens is drawn. Among equals the lowest id comes first, so that exactly `top_k`
+/// tokens stay where several have the score of the last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the likeliest token, the lowest id among equals.
     pub temperature: f64,
-    /// So many of the likeliest tokens compete; 0 keeps all.
+    /// Number of likeliest tokens to keep; 0 keeps all.
     pub top_k: usize,
-    /// The smallest set of likeliest tokens with at least this share of the probability competes; 1 keeps all.
+    /// Keeps the smallest set of likeliest tokens with at least this share of the probability; 1 keeps all.
     pub top_p: f64,
-    /// Tokens compete with at least this share of the probability of the likeliest; 0 keeps all.
+    /// Keeps tokens with at least this share of the likeliest token's probability; 0 keeps all.
     pub min_p: f64,
     /// Key of the draws.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// The distribution of the model itself.
+    /// Samples from the model's own distribution.
     pub fn plain(seed: u64) -> Self {
         Self {
             temperature: 1.0,
@@ -36,7 +36,7 @@ impl Sampling {
     }
 }
 
-/// Logits that cannot be drawn from.
+/// Logits that are not finite, so that no token can be drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NotFinite {
     /// How many tokens had been drawn before.
@@ -47,15 +47,15 @@ pub struct NotFinite {
     pub value: f32,
     /// How many ids have such a logit.
     pub count: usize,
-    /// Of how many.
+    /// How many ids there are.
     pub of: usize,
 }
 
 impl NotFinite {
-    /// Looks for them.
+    /// Checks that all logits are finite.
     ///
     /// # Errors
-    /// Where there are some.
+    /// If one is not.
     pub fn check(scores: &[f32], drawn: usize) -> Result<(), Self> {
         match scores.iter().position(|score| !score.is_finite()) {
             None => Ok(()),
@@ -70,10 +70,13 @@ impl NotFinite {
     }
 }
 
-/// Continues a prompt by at most `n_tokens` tokens: each is handed to `each`, which says whether to go on.
+/// Continues a prompt by at most `n_tokens` tokens; each is passed to `each`, which decides whether to go on.
 ///
-/// `logits` maps the tokens so far, of which it gets at most the last `context`, to the logits of the next one,
-/// `[vocabulary]`: [`crate::Decoding::follow`], or the last row of a whole pass. The ids of `never` are not drawn.
+/// `logits` gets the tokens so far, at most the last `context`, and returns the logits of the next one:
+/// [`crate::Decoding::follow`], or the last row of a whole pass. The ids of `never` are not drawn.
+///
+/// # Shapes
+/// `logits` returns `[vocabulary]`
 ///
 /// # Errors
 /// If a logit is not finite.
@@ -107,14 +110,14 @@ pub fn generate<B: Backend>(
     Ok(())
 }
 
-/// What follows a token that was drawn.
+/// What to do after a token was drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another one.
+    /// Draw another token.
     GoOn,
-    /// This one, which is context and not drawn, and then another one.
+    /// Append this token as context without drawing it, then draw another one.
     BehindToo(u32),
-    /// Nothing.
+    /// Stop.
     Stop,
 }
 

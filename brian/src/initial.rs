@@ -45,8 +45,8 @@ pub(crate) fn draw<B: Backend, M: Module<B>>(
     })
 }
 
-/// Draws every parameter of a model that this table does not know: what has two or more dimensions normal with deviation `std`,
-/// gains (`.gamma`) one, all other vectors zero.
+/// Draws all parameters of a model that this table does not know: with two or more dimensions normal with standard deviation
+/// `std`, gains (`.gamma`) one, all other vectors zero.
 pub fn scaled<B: Backend, M: Module<B>>(module: M, std: f64, seed: u64) -> M {
     parameter::assign(module, |path, shape| {
         let distribution = match shape.len() {

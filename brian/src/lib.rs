@@ -1,13 +1,13 @@
-//! BRIAN: a decoder-only Transformer whose middle layers are a pool of blocks that a path visits one by one.
+//! BRIAN: a decoder-only Transformer with a pool of middle layers; a router chooses the next layer for every token.
 //!
 //! ```text
 //! tokens → embedding → pre blocks → walk over the pool (block, block, …, OUT) → exit → post blocks → norm → logits
 //! ```
 //!
-//! The folders are the equation: [`block`] holds what is executed, [`route`] where it goes next, [`memory`] what it
-//! leaves behind on its way, [`loss`] what it costs; [`ops`] are the operations that all of it is made of.
-//! [`Baseline`] is the same Transformer with its blocks in a fixed row; a [`Brian`] on the sequential path started from
-//! a baseline's weights gives the baseline's logits. [`Rules`] are everything that decides a walk besides the weights.
+//! The folders follow the equation: [`block`] holds the blocks, [`route`] chooses which block runs next, [`memory`] is what
+//! tokens leave for later steps, [`loss`] holds the losses, and [`ops`] the operations that all of these are made of.
+//! [`Baseline`] is the same Transformer with its blocks in a fixed row; a [`Brian`] with a baseline's weights gives the
+//! baseline's logits on the sequential path. [`Rules`] are everything that decides a walk besides the weights.
 //!
 //! ```
 //! use brian::{Baseline, BaselineConfig, Initial};

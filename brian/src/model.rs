@@ -67,7 +67,7 @@ pub struct BrianConfig {
 }
 
 impl BrianConfig {
-    /// A model that is made in no time, to look at and for tests: three blocks to choose from between one before and one behind.
+    /// A small model for examples and tests: a pool of three blocks, with one block before it and one behind it.
     pub fn small() -> Self {
         let baseline = BaselineConfig::small();
         Self {
@@ -103,7 +103,7 @@ impl BrianConfig {
         }
     }
 
-    /// Every field that no model can be built from.
+    /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
         let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
         if self.n_pool == 0 {
@@ -181,7 +181,7 @@ impl BrianConfig {
         errors
     }
 
-    /// The same without what walks under these rules leave out.
+    /// The same configuration without the memory or the beam, if these rules leave them out.
     pub fn under(&self, rules: &Rules) -> Self {
         let mut config = *self;
         if rules.without_memory {
@@ -193,7 +193,7 @@ impl BrianConfig {
         config
     }
 
-    /// The plain decoder with the same blocks in a row; those of the pool have its width only if `d_ff_pool` is `d_ff`.
+    /// The baseline with the same blocks in a row; the blocks of the pool have the same width only if `d_ff_pool` is `d_ff`.
     pub fn baseline(&self) -> BaselineConfig {
         BaselineConfig {
             d_model: self.d_model,
@@ -207,7 +207,7 @@ impl BrianConfig {
         }
     }
 
-    /// A fresh model; the same seed gives the same bits on every backend.
+    /// A model with fresh parameters; the same seed gives the same bits on every backend.
     pub fn init<B: Backend>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Brian<B> {
         let model = self.skeleton(vocabulary, device);
         let n_layers = self.baseline().n_layers;
@@ -216,7 +216,7 @@ impl BrianConfig {
         })
     }
 
-    /// A model whose parameters exist as shapes only: for counting, and for loading into.
+    /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
     pub fn skeleton<B: Backend>(&self, vocabulary: usize, device: &B::Device) -> Brian<B> {
         let sizes = self.sizes();
         let pool_sizes = BlockSizes {
@@ -253,12 +253,12 @@ impl BrianConfig {
         }
     }
 
-    /// A routed model that computes what the baseline computes: its blocks become pre, pool and post blocks in order,
-    /// everything that only routes starts fresh. Exact for a residual exit and without a memory; with one, to within what
-    /// its nearly closed gate lets through.
+    /// A routed model that computes what the baseline computes: its blocks become pre, pool and post blocks in order, and all
+    /// parameters of routing start fresh. Exact for a residual exit without a memory; with a memory, up to what its nearly
+    /// closed gate lets through.
     ///
     /// # Panics
-    /// If the baseline has another number of blocks, or the pool's are of another width.
+    /// If the baseline has another number of blocks, or `d_ff_pool` is not `d_ff`.
     pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
         let [vocabulary, _] = baseline.embedding.weight.dims();
         let device = baseline.embedding.weight.device();
@@ -317,23 +317,23 @@ impl BrianConfig {
 /// A Transformer whose middle is a pool of blocks.
 #[derive(Module, Debug)]
 pub struct Brian<B: Backend> {
-    /// `[vocabulary, d_model]`; the head uses the same values, so there is one owner and one gradient.
+    /// Token embedding, `[vocabulary, d_model]`. The head is tied to it: one parameter, one gradient.
     pub embedding: Embedding<B>,
-    /// Before the walk, in order.
+    /// Blocks before the walk, in order.
     pub pre: Vec<TransformerBlock<B>>,
-    /// What a walk chooses from.
+    /// Blocks that a walk chooses from.
     pub pool: Vec<RoutedBlock<B>>,
-    /// Where the operators lie.
+    /// Positions of the actions.
     pub position: Positions<B>,
-    /// Scores the operators.
+    /// Scores the actions.
     pub router: Router<B>,
-    /// OUT.
+    /// The exit block behind OUT.
     pub exit: ExitBlock<B>,
-    /// After the walk, in order.
+    /// Blocks after the walk, in order.
     pub post: Vec<TransformerBlock<B>>,
-    /// Before the head.
+    /// RMS norm before the head.
     pub norm: RmsNorm<B>,
-    /// What tokens leave behind on their walk.
+    /// Parameters of the memory, if there is one.
     pub memory: Option<Memory<B>>,
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
@@ -343,14 +343,14 @@ pub struct Brian<B: Backend> {
 }
 
 impl<B: Backend> Brian<B> {
-    /// Logits of the next token at every position, and the walks that led there; `rows` says what teacher and chance may
-    /// know about each sequence.
+    /// Logits of the next token at every position, and the trace of the walks; `rows` give each sequence's number and
+    /// difficulty, for teacher and draws.
     ///
     /// # Shapes
     /// `[batch, seq]` to `[batch, seq, vocabulary]`
     ///
     /// # Panics
-    /// If `seq` exceeds the context, or `rows` are not `batch`.
+    /// If `seq` exceeds the context, or `rows` has not one entry per sequence.
     pub fn forward(
         &self,
         tokens: Tensor<B, 2, Int>,
@@ -375,13 +375,13 @@ impl<B: Backend> Brian<B> {
         (self.head(hidden), trace)
     }
 
-    /// Logits of what left the last block; see [`head`].
+    /// Logits from the output of the last block; see [`head`].
     pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let products = self.pool[0].block.products();
         head(&self.norm, &self.embedding, hidden, products)
     }
 
-    /// What a walk goes through from the state it enters with, after the tokens of a past if there is one.
+    /// The context of a walk from these entering states; `past` holds the walks of earlier tokens in decoding.
     pub(crate) fn ground<'a>(
         &'a self,
         entered: &Tensor<B, 3>,
@@ -414,7 +414,7 @@ impl<B: Backend> Brian<B> {
         }
     }
 
-    /// What blocks and exit are told of the positions, `[batch, seq, d_position]`.
+    /// The positions as the blocks and the exit see them, `[batch, seq, d_position]`.
     pub(crate) fn told(&self, state: &WalkState<B>) -> Tensor<B, 3> {
         let [batch, seq, _] = state.hidden.dims();
         let [_, d_position] = state.position.dims();
@@ -422,7 +422,7 @@ impl<B: Backend> Brian<B> {
         position.reshape([batch, seq, d_position])
     }
 
-    /// Whether a token's logits follow from what decoding keeps of the earlier tokens.
+    /// Whether decoding can use caches: whether a token's logits follow from what is cached of earlier tokens.
     pub(crate) fn goes_on(&self, rules: &Rules) -> bool {
         let Self { route, memory, .. } = self;
         (memory.is_none() || rules.without_memory)

@@ -1,4 +1,4 @@
-//! Parameters by path: the one way in which values get into a model and out of it.
+//! Parameters by path: all values enter and leave a model through these functions.
 //!
 //! A path is the chain of field names from the model to the parameter, `blocks.0.attention.output.weight`; the names of
 //! enum variants are left out, so that a model has the same paths whatever it is wrapped in. A parameter's id is a hash
@@ -29,9 +29,9 @@ pub fn identify<B: Backend, M: Module<B>>(module: M) -> M {
     change(module, Identify)
 }
 
-/// What becomes of a float parameter.
+/// A change of float parameters.
 pub trait Change<B: Backend> {
-    /// The parameter in place of the one at a path.
+    /// The new parameter in place of the one at `path`.
     fn change<const D: usize>(
         &mut self,
         path: &str,
@@ -70,7 +70,7 @@ pub fn id(path: &str) -> ParamId {
     ParamId::from(crate::random::key(0, path, 0))
 }
 
-/// The chain of names on the way to the parameter at hand.
+/// The path of the current parameter, as a stack of names.
 ///
 /// Every visitor and mapper over paths keeps one and forwards `enter_module` and `exit_module` to it.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
-//! Products in half precision: blocks whose maps are bf16, of a model whose parameters are f32.
+//! Mixed precision: matrix products in bf16 for a model whose parameters are f32.
 //!
-//! The maps of blocks are cast anew for every pass, so that gradients reach, and AdamW steps, the numbers they were cast from.
-//! What is multiplied with such a map, queries with keys, weights with values and the head go along; sums of the stream,
+//! The weight matrices of blocks are cast anew for every pass, so gradients and AdamW act on the f32 originals. Products with
+//! these matrices, of queries with keys, of attention weights with values, and the head run in bf16; the residual stream,
 //! norms, softmax, losses, router and memory stay f32, as under autocast in PyTorch (Micikevicius et al. 2018).
 
 use crate::parameter::{Change, change};
@@ -9,7 +9,7 @@ use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
-/// The model with products in a type. Its parameters have the ids and the gradients of those given.
+/// The model with the weight matrices of its blocks cast to `dtype`. Ids and gradients are those of the given parameters.
 pub fn with_matmul_dtype<B: Backend, M: Module<B>>(model: M, dtype: DType) -> M {
     change(model, CastMaps(dtype))
 }

@@ -1,4 +1,4 @@
-//! What walks did, as numbers: counts that add up over batches, and the rates made of them. Host only.
+//! Routing statistics: counts of walks that add up over batches, and the rates made of them. Host only.
 //!
 //! Only decisions of valid tokens count, and, where OUT ends a walk, only those up to it. A rate without a denominator is
 //! left out.
@@ -160,7 +160,7 @@ impl RouteCounts {
         *self.paths.entry(path).or_default() += n;
     }
 
-    /// All rates, under their names in metrics; `intervals` adds those that need resampling.
+    /// All rates, under their names in metrics; `intervals` adds bootstrap intervals of those that depend on difficulty.
     pub fn named(&self, intervals: bool) -> BTreeMap<String, f64> {
         let mut named = BTreeMap::new();
         if self.tokens == 0 {

@@ -1,8 +1,8 @@
-//! Which targets compete at a position, and how the positions of a batch are grouped for it.
+//! Candidates of the softmax: which targets compete at a position, and the groups of positions with one source.
 //!
 //! All candidates of a position leave the same node, so positions are grouped by their source: a group reads every row
-//! once, and no two groups own a row together. A row competes with a weight: 1 for one target, the number of targets
-//! for a shared row (exact full softmax), the inverse of its chance for a drawn one.
+//! once, and no two groups own a row together. A row competes with the sum of its targets' prior weights, without a prior
+//! their number (exact full softmax); the weight of a drawn target is divided by its expected number of draws.
 
 use crate::counts::PairCounts;
 use crate::flow::Bias;
@@ -41,14 +41,14 @@ pub enum LastEdge {
     Left,
 }
 
-/// Sequences of edges, `[batch, seq]` each, row by row. Within a row a source is the target before it.
+/// Sequences of edges, `[batch, seq]` each, row by row. Within a row a source is the target of the edge before.
 #[derive(Clone, Copy, Debug)]
 pub struct Paths<'a> {
     /// Where each edge begins.
     pub sources: &'a [u32],
     /// Where it leads.
     pub targets: &'a [u32],
-    /// Whether it is there; what follows the last edge of a row is padding.
+    /// Whether there is an edge; what follows the last edge of a row is padding.
     pub valid: &'a [bool],
     /// Edges per row.
     pub seq: usize,
@@ -65,7 +65,7 @@ impl Paths<'_> {
         self.valid.iter().filter(|&&valid| valid).count()
     }
 
-    /// One more than the last edge of a row.
+    /// The length of a row: one more than the place of its last edge.
     pub fn length(&self, row: usize) -> usize {
         let valid = &self.valid[row * self.seq..][..self.seq];
         valid
@@ -75,16 +75,16 @@ impl Paths<'_> {
     }
 }
 
-/// The positions that leave one node, and the rows that compete there.
+/// The positions with one source, and the rows that compete there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// The node.
     pub source: u32,
     /// Places in the lists of [`Paths`].
     pub places: Vec<usize>,
-    /// Back-off rows first, then own rows, rising; a row stands there once, or once per target if those differ by more.
+    /// Back-off rows first, then own rows, rising; each row once, or once per target where nodes add biases.
     pub rows: Vec<usize>,
-    /// Per row the target that adds its bias; nothing where nodes add none.
+    /// Per row the target that adds its bias; empty where nodes add none.
     pub nodes: Vec<u32>,
     /// How many of the rows are back-off rows.
     pub shared: usize,
@@ -105,16 +105,16 @@ impl Group {
     }
 }
 
-/// Everything that decides a competition, prepared once.
+/// Which candidates compete, and with which weights; prepared once.
 #[derive(Clone, Debug)]
 pub struct Competition {
-    /// Who competes.
+    /// Which targets compete.
     pub candidates: Candidates,
     /// The weights of the pairs.
     pub weights: Weights,
     /// Nodes that are never predicted.
     pub excluded: Vec<u32>,
-    /// What arrives at a node.
+    /// Which biases are added to a signal.
     pub bias: Bias,
     /// For `Frequent`, `n + 1` targets per source.
     frequent: Vec<Vec<u32>>,
@@ -175,7 +175,7 @@ impl Competition {
         }
     }
 
-    /// The same, but some nodes are never predicted.
+    /// The same competition, in which some nodes are never predicted.
     pub fn without(self, excluded: Vec<u32>) -> Self {
         let common = vec![OnceLock::new(); self.frequent.len()];
         Self {
@@ -185,8 +185,8 @@ impl Competition {
         }
     }
 
-    /// For `Frequent`, the targets that compete besides the truth at positions of a source; the last one takes the place
-    /// of the truth where that is among the others.
+    /// For `Frequent`, the targets that compete besides the truth at positions of a source; the last one is used only where the
+    /// truth is among the others.
     pub fn frequent(&self, source: u32) -> Option<&[u32]> {
         self.frequent.get(source as usize).map(Vec::as_slice)
     }
@@ -200,7 +200,7 @@ impl Competition {
         }
     }
 
-    /// All targets with their weights: what evaluation uses whatever training does.
+    /// The competition of evaluation: all targets with their weights, whatever training uses.
     pub fn evaluation(&self) -> Self {
         Self {
             candidates: Candidates::All,

@@ -8,7 +8,7 @@
 //! | codes of positions | [`Encoding`], `first_hop` | D5, D6 |
 //! | positions, self-transitions and temperature in decoding | [`Decoding`] | D7, D17, D18 |
 //! | rows that pairs share | [`BackOff`], [`BackOffRows`] | D10 |
-//! | who competes in training | [`Candidates`] | D11 |
+//! | which targets compete in training | [`Candidates`] | D11 |
 //! | how the past is mixed, and how far back | [`Mix`] | D12 |
 //! | whether the last edge of a path is trained | [`LastEdge`] | D14 |
 //! | what AdamW does to rows that a step did not use | [`Mode`] | D16 |
@@ -27,23 +27,23 @@ pub const D_NODE: usize = 32;
 /// Everything in which the published descriptions and programs differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Published {
-    /// The way of a signal.
+    /// The signal flow.
     pub flow: FlowConfig,
     /// What pairs without an edge use; `None` where every pair has an edge.
     pub back_off: Option<BackOff>,
     /// Whether what they use is trained.
     pub back_off_rows: BackOffRows,
-    /// Who competes in training.
+    /// Which targets compete in training.
     pub candidates: Candidates,
     /// Whether the last edge of a path is trained.
     pub last_edge: LastEdge,
     /// What happens to rows that a step did not use.
     pub mode: Mode,
-    /// How it decodes.
+    /// Settings of decoding.
     pub decoding: Decoding,
 }
 
-/// The way of a signal in the released code.
+/// The signal flow of the released code.
 pub const REFERENCE: FlowConfig = FlowConfig {
     first: First::NodeBias,
     hop: Hop::Mixed,
@@ -53,14 +53,14 @@ pub const REFERENCE: FlowConfig = FlowConfig {
     bias: Bias::Edge,
 };
 
-/// The way of a signal in the release of March 2025.
+/// The signal flow of the release of March 2025.
 pub const DENSE_2025: FlowConfig = FlowConfig {
     first: First::Even,
     first_hop: 0,
     ..REFERENCE
 };
 
-/// The way of a signal as the paper's equations have it. Its text gives biases to nodes instead of edges: `Bias::Node`.
+/// The signal flow of the paper's equations. Its text gives biases to nodes instead of edges: `Bias::Node`.
 pub const PAPER: FlowConfig = FlowConfig {
     first: First::Ones,
     hop: Hop::Previous,
@@ -70,7 +70,7 @@ pub const PAPER: FlowConfig = FlowConfig {
     bias: Bias::Edge,
 };
 
-/// Ours: the code's, without its limits.
+/// Our own signal flow: that of the code, without its limits.
 pub const NATIVE: FlowConfig = FlowConfig {
     first: First::NodeBias,
     hop: Hop::Mixed,
@@ -91,7 +91,7 @@ pub const REF_SPARSE: Published = Published {
     decoding: Decoding::REFERENCE,
 };
 
-/// Mode `ref-dense`: the released code without one. Who is frequent is not known then, and everybody competes.
+/// Mode `ref-dense`: the released code without a count file. Frequencies are unknown then, and all targets compete.
 pub const REF_DENSE: Published = Published {
     back_off: None,
     candidates: Candidates::All,
@@ -105,7 +105,7 @@ pub const DENSE_2025_RELEASE: Published = Published {
     ..REF_DENSE
 };
 
-/// Mode `paper`: all pairs that were seen have an edge, the rest share one that is never updated, and everybody competes.
+/// Mode `paper`: all pairs that were seen have an edge, the rest share one that is never updated, and all targets compete.
 pub const PAPER_MODE: Published = Published {
     flow: PAPER,
     back_off: Some(BackOff::SharedRow),
@@ -116,7 +116,7 @@ pub const PAPER_MODE: Published = Published {
     decoding: Decoding::NATIVE,
 };
 
-/// Mode `native`: ours.
+/// Mode `native`: our own.
 pub const NATIVE_MODE: Published = Published {
     flow: NATIVE,
     back_off: Some(BackOff::Classes { n_classes: 64 }),

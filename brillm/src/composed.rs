@@ -1,4 +1,4 @@
-//! The same passes composed of tensor operations, on any backend: what [`crate::kernel`] has to be equal to.
+//! The passes composed of tensor operations, on any backend: the definition that [`crate::kernel`] has to equal.
 //!
 //! The edge table stays on the host. A pass brings the rows it uses to the device, once each, and its gradient has the
 //! size of those rows, never that of the table.
@@ -32,7 +32,7 @@ struct Gathered<B: Backend> {
     edges: Tensor<B, 3>,
     /// `[weights]`
     mix: Tensor<B, 1>,
-    /// Of the nodes of [`nodes_of`], `[nodes, d]`.
+    /// Biases of the nodes of [`nodes_of`], `[nodes, d]`.
     node_bias: Tensor<B, 2>,
     /// The codes of the positions of the paths and one more, `[positions, d]`.
     codes: Tensor<B, 2>,
@@ -84,7 +84,10 @@ impl<B: Backend> Gathered<B> {
     }
 }
 
-/// `−ln p(truth)` of every token of every group, in their order, `[edges]`.
+/// `−ln p(truth)` of every token of every group, in their order.
+///
+/// # Shapes
+/// Returns `[edges]`, the edges of all groups
 pub fn token_losses<B: Backend>(
     model: &BriLlm,
     paths: &Paths<'_>,
@@ -104,7 +107,7 @@ pub fn token_losses<B: Backend>(
     .token_losses(&gathered, groups)
 }
 
-/// The mean of nats and its gradient: of the rows of [`rows_of`], `[rows][d + 1][d]`, and of the rest.
+/// `−ln p(truth)` of every token, and the gradient of its mean: for the rows of [`rows_of`], `[rows][d + 1][d]`, and the rest.
 pub fn gradients<B: AutodiffBackend>(
     model: &BriLlm,
     paths: &Paths<'_>,

@@ -1,4 +1,4 @@
-//! How often each ordered pair of tokens was seen, and what follows from that: edges, order, a prior.
+//! Counts of ordered pairs of tokens, and what follows from them: graphs of edges, most frequent successors.
 
 use crate::graph::{BackOff, Graph, frequency_classes};
 
@@ -64,7 +64,7 @@ impl PairCounts {
         }
     }
 
-    /// Whether the lists belong together: what is wrong, if anything is.
+    /// Checks that the lists belong together.
     ///
     /// # Errors
     /// A description of the first thing that does not fit.
@@ -107,14 +107,14 @@ impl PairCounts {
         self.targets.len()
     }
 
-    /// What followed a token, and how often.
+    /// The targets that followed a token, and how often.
     pub fn successors(&self, source: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
         let range = self.first[source as usize] as usize..self.first[source as usize + 1] as usize;
         let counts = self.counts[range.clone()].iter().copied();
         self.targets[range].iter().copied().zip(counts)
     }
 
-    /// How many tokens followed a token.
+    /// How many different tokens followed a token.
     pub fn degree(&self, source: u32) -> usize {
         (self.first[source as usize + 1] - self.first[source as usize]) as usize
     }
@@ -146,7 +146,7 @@ impl PairCounts {
         }
     }
 
-    /// How many rows the edge table of [`Self::graph`] has, without the graph.
+    /// The number of rows in the edge table of [`Self::graph`], without making the graph.
     pub fn rows(&self, min_count: u32, back_off: BackOff) -> usize {
         let kept = self.counts.iter().filter(|&&count| count >= min_count);
         let shared = match back_off {

@@ -1,4 +1,4 @@
-//! What is decided otherwise in decoding than in training.
+//! Settings in which decoding differs from training.
 
 use serde::Deserialize;
 

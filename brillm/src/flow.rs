@@ -1,4 +1,4 @@
-//! One signal on its way: how it begins, what it becomes on an edge, and how the past is mixed.
+//! The signal flow: the first signal, a hop over an edge, and the mix of past signals.
 //!
 //! The mix is a running sum, `h = S / Z`, so that the state and the time per token do not grow with the context
 //! (`docs/brillm.md`, section 2).
@@ -40,7 +40,7 @@ pub enum Bias {
 }
 
 impl Bias {
-    /// Whether edges have biases; without, the last line of every row stays zero.
+    /// Whether edges have biases; if not, the last line of every row stays zero.
     pub fn of_edge(self) -> bool {
         matches!(self, Self::Edge | Self::EdgeAndNode)
     }
@@ -91,7 +91,7 @@ pub enum Mix {
 }
 
 impl Mix {
-    /// The parameters it begins with.
+    /// The initial parameters.
     pub fn initial(self) -> Vec<f32> {
         match self {
             Self::Absolute { max_length } => vec![1.0; max_length],
@@ -100,12 +100,12 @@ impl Mix {
     }
 }
 
-/// How the sum goes on at a step: `S ← keep S + take e`, and the same for `Z`.
+/// Coefficients of a step of the running sum: `S ← keep S + take e`, and the same for `Z`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
-    /// What is left of the sum.
+    /// Factor of the old sum.
     pub keep: f64,
-    /// What the new signal counts.
+    /// Weight of the new signal.
     pub take: f64,
 }
 
@@ -121,7 +121,7 @@ pub struct Mixer {
     pub total: f64,
     /// The largest `α` so far, which all weights are relative to.
     peak: f64,
-    /// How many signals are in it.
+    /// How many signals were added.
     pub count: usize,
 }
 
@@ -163,7 +163,7 @@ impl Mixer {
         step
     }
 
-    /// `h = S / Z`; of nothing it is no number.
+    /// `h = S / Z`; NaN if no signal was added.
     pub fn read(&self, into: &mut [f32]) {
         for (value, sum) in into.iter_mut().zip(&self.sum) {
             *value = (sum / self.total) as f32;
@@ -198,7 +198,7 @@ pub fn add_edge(signal: &[f32], row: &[f32], z: &mut [f32]) {
     matrix_vector(signal, row, z);
 }
 
-/// What GELU makes the signal behind an edge from, `z = code + node bias + h W + b`; no bias where nodes add none.
+/// The input of GELU behind an edge, `z = code + node bias + h W + b`; `node_bias` is empty where nodes add none.
 #[inline(always)]
 pub fn lead(signal: &[f32], row: &[f32], code: &[f32], node_bias: &[f32], z: &mut [f32]) {
     z.copy_from_slice(code);

@@ -1,4 +1,4 @@
-//! What comes next: the state of a signal that waits at a node, and the choice of the next one.
+//! Generation: the state of a signal at a node, the candidates of the next token, and sampling among them.
 //!
 //! The state is `S`, `Z` and the node: its size does not depend on how much was read.
 
@@ -10,7 +10,7 @@ use crate::model::{BriLlm, BriLlmConfig};
 use crate::position;
 use rayon::prelude::*;
 
-/// Rows that one thread scores where waking another one takes as long as a thousand rows.
+/// Rows that one thread scores alone, where waking another one takes as long as a thousand rows.
 const ROWS_AT_ONCE: usize = 2048;
 
 /// A signal at a node.
@@ -20,7 +20,7 @@ pub struct SignalState {
     pub token: u32,
     /// The mix of all signals so far.
     pub mixer: Mixer,
-    /// What the next prediction is made from, `[d]`.
+    /// The mix that the next prediction is made from, `[d]`.
     pub mixed: Vec<f32>,
     /// The signal that arrived last, `[d]`.
     pub arrived: Vec<f32>,
@@ -57,7 +57,7 @@ impl SignalState {
         }
     }
 
-    /// Says that the prompt is over.
+    /// Marks the end of the prompt.
     pub fn end_prompt(&mut self, decoding: Decoding) {
         if decoding.positions == Positions::Restart {
             self.hops = 0;
@@ -78,7 +78,7 @@ impl SignalState {
         self.hops += 1;
     }
 
-    /// What a signal becomes on the edge of a row that leads to a token.
+    /// The signal that arrives at a token over the edge of a row.
     pub fn signal_behind(
         &self,
         model: &BriLlm,
@@ -264,22 +264,22 @@ pub fn strongest(candidates: &[Candidate]) -> Option<Candidate> {
 
 /// How the next token is drawn.
 ///
-/// The order is that of Hugging Face's `generate`: the temperature, then `top_k`, `top_p`, `min_p`, each of what the one
-/// before left, and the draw among what is left at last. Among equals the lowest id comes first.
+/// The order is that of Hugging Face's `generate`: temperature, `top_k`, `top_p`, `min_p`, each applied to the tokens that the
+/// one before kept; then one of the remaining tokens is drawn. Among equals the lowest id comes first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Scores are divided by it; 0 takes the strongest.
     pub temperature: f64,
-    /// So many of the most probable tokens compete; 0 keeps all.
+    /// Number of most probable tokens to keep; 0 keeps all.
     pub top_k: usize,
-    /// The smallest set of the most probable tokens that has at least this share of the mass competes.
+    /// Keeps the smallest set of most probable tokens that has at least this share of the probability.
     pub top_p: f64,
-    /// Tokens compete that have at least this share of the probability of the most probable; 0 keeps all.
+    /// Keeps tokens that have at least this share of the most probable token's probability; 0 keeps all.
     pub min_p: f64,
 }
 
 impl Sampling {
-    /// With the temperature that has an effect.
+    /// The same with temperature 1 where a temperature above 0 has no effect.
     pub fn under(self, decoding: Decoding) -> Self {
         match decoding.temperature {
             Temperature::Probabilities if self.temperature > 0.0 => Self {
@@ -291,7 +291,7 @@ impl Sampling {
     }
 }
 
-/// Draws a token; `at` in `[0, 1)` decides. Nothing if nobody competes.
+/// Draws a token; `at` in `[0, 1)` decides. `None` without candidates.
 pub fn draw(candidates: &[Candidate], sampling: Sampling, at: f64) -> Option<Candidate> {
     let best = strongest(candidates)?;
     if sampling.temperature == 0.0 {

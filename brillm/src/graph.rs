@@ -1,4 +1,4 @@
-//! Which pairs of tokens have an edge of their own, and which row of the edge table every pair uses.
+//! The graph: which pairs of tokens have an edge of their own, and which row of the edge table every pair uses.
 //!
 //! Compressed sparse rows: first the back-off rows, then the own rows in the order of (source, target), so that all
 //! edges out of one node lie side by side. With one class there is one back-off row, row 0.
@@ -158,7 +158,7 @@ impl Graph {
         self.first[source as usize] as usize..self.first[source as usize + 1] as usize
     }
 
-    /// Where those edges lead, in rising order.
+    /// The targets of the edges out of a node, rising.
     pub fn targets(&self, source: u32) -> &[u32] {
         let base = self.back_off_rows();
         let rows = self.own_rows(source);

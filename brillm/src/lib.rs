@@ -1,14 +1,14 @@
-//! BriLLM: a language model that is no Transformer. Every token is a node, every ordered pair of tokens an edge with a
-//! small matrix of its own; a signal flows along the sentence, and the next token is the node it reaches with the most
+//! BriLLM: a language model without attention. Every token is a node, every ordered pair of tokens an edge with a small
+//! matrix of its own; a signal flows along the sentence, and the next token is the node that it reaches with the most
 //! energy.
 //!
 //! | file | what |
 //! |---|---|
 //! | `counts` | how often each ordered pair of tokens was seen |
 //! | `graph` | which pairs have an edge of their own; the rows of the edge table |
-//! | `prior` | what is known of a pair before any signal flows |
+//! | `prior` | the weight with which a pair competes, before any signal flows |
 //! | `position` | the code of a position |
-//! | `flow` | one signal on its way, and the mix of the past |
+//! | `flow` | the first signal, a hop, and the mix of past signals |
 //! | `candidate` | which targets compete, grouped by source |
 //! | `table` | rows of numbers, as f32 or as bf16 |
 //! | `model` | sizes and parameters |

@@ -1,4 +1,4 @@
-//! BriLLM: its sizes, its parameters, and how they begin.
+//! The BriLLM model: its sizes, its parameters, and their initial values.
 
 use crate::decoding::Decoding;
 use crate::flow::FlowConfig;
@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A BriLLM: which edges there are, and what they do to a signal.
+/// A BriLLM: its sizes and rules, its graph and its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BriLlm {
     /// Sizes and rules.
     pub config: BriLlmConfig,
     /// The rows of the edge table.
     pub graph: Arc<Graph>,
-    /// The values.
+    /// The parameters.
     pub parameters: Parameters,
 }
 
@@ -44,15 +44,15 @@ impl BriLlm {
 pub struct BriLlmConfig {
     /// Width `d` of a signal; even.
     pub d_node: usize,
-    /// The way of a signal.
+    /// The signal flow.
     pub flow: FlowConfig,
-    /// How the table begins.
+    /// Initial values.
     pub initial: Initial,
     /// Whether rows that pairs without an edge share are trained.
     pub back_off_rows: BackOffRows,
-    /// How the edge table is stored, and what AdamW remembers of it.
+    /// How the edge table and its moments are stored.
     pub storage: Storage,
-    /// What is decided otherwise in decoding than in training.
+    /// Settings in which decoding differs from training.
     pub decoding: Decoding,
 }
 
@@ -80,11 +80,11 @@ pub enum Initial {
 /// All parameters, on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
-    /// Of the mix: the `α`, or the decay.
+    /// Parameters of the mix: the `α`, or the decay.
     pub mix: Vec<f32>,
     /// One bias per node, `[nodes, d]`.
     pub node_bias: Vec<f32>,
-    /// Learnt codes of positions, `[positions, d]`; nothing if none are learnt.
+    /// Learnt codes of positions, `[positions, d]`; empty if none are learnt.
     pub codes: Vec<f32>,
     /// The edge table `[rows, d + 1, d]`: a matrix `W[in, out]` and below it the bias.
     pub edges: Table,
@@ -93,11 +93,11 @@ pub struct Parameters {
 /// Gradients of what is not in the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradients {
-    /// Of the mix.
+    /// Gradients of the mix's parameters.
     pub mix: Vec<f64>,
-    /// Of the biases of nodes that were used.
+    /// Gradients of the biases of nodes that were used.
     pub node_bias: BTreeMap<u32, Vec<f32>>,
-    /// Of the learnt codes of positions.
+    /// Gradients of the learnt codes of positions.
     pub codes: Vec<f32>,
 }
 

@@ -21,7 +21,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The learnt codes it begins with, `[positions, width]`; nothing if none are learnt.
+    /// The initial learnt codes, `[positions, width]`; empty if none are learnt.
     pub fn initial(self, width: usize) -> Vec<f32> {
         match self {
             Self::Learnt { max_length } => table(Self::Standard, &[], max_length, width),
@@ -30,7 +30,7 @@ impl Encoding {
     }
 }
 
-/// Where in the learnt codes a position's begins.
+/// The index in the learnt codes where that of a position begins.
 pub fn place(learnt: &[f32], position: usize, width: usize) -> usize {
     position.min(learnt.len() / width - 1) * width
 }

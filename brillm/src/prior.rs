@@ -1,4 +1,4 @@
-//! What is known of a pair before any signal flows: the weight with which it competes.
+//! The prior: the weight with which a pair competes, before any signal flows.
 //!
 //! A pair of weight `w` and energy `E` has the score `E + ln w`. Without a prior every weight is 1 (the reference); with
 //! the bigram prior a graph whose energies are all equal predicts exactly the smoothed bigram model, so that training

@@ -1,13 +1,13 @@
 //! AdamW that touches only the rows a batch used.
 //!
-//! Dense AdamW goes on moving a row after its last gradient, because its moments fade slowly. `Exact` catches up on those
-//! steps before the row is read again, step by step and so to the bit whenever it does so;
+//! Dense AdamW goes on moving a row after its last gradient, because its moments fade slowly. `Exact` makes up for those
+//! steps before the row is read again, one by one, so that the bits do not depend on when it does so;
 //! `Touched` leaves them out.
 
 use crate::table::{Slice, Storage, Table, round_by_chance};
 use serde::Deserialize;
 
-/// After so many steps without a gradient the first moment moves nothing any more.
+/// Steps without a gradient after which the first moment no longer moves anything.
 pub const FADED: u32 = 176;
 
 /// What happens to rows that a step did not use.
@@ -34,19 +34,19 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// What the two moments are multiplied with at a time, counted from 1, because they begin at zero.
+    /// Factors that correct the two moments for their start at zero, at a time counted from 1.
     pub fn corrections(&self, time: u32) -> [f64; 2] {
         self.betas
             .map(|beta| 1.0 / (1.0 - beta.powf(f64::from(time))))
     }
 
-    /// What is left of the two moments after some steps without a gradient.
+    /// Factors of the decay of the two moments over some steps without a gradient.
     pub fn fades(&self, steps: u32) -> [f64; 2] {
         self.betas.map(|beta| beta.powf(f64::from(steps)))
     }
 
-    /// One update of any number of values, with the [`Self::corrections`] of AdamW's time, and what is left of the moments
-    /// since they were last updated: with no step in between, the betas.
+    /// One update of any number of values; `corrections` are those of AdamW's time. `fades` are the decay of the moments since
+    /// their last update: with no step in between, the betas.
     #[inline(always)]
     pub fn update(
         &self,
@@ -100,7 +100,7 @@ impl RowStep {
     }
 }
 
-/// The steps that the last row has caught up with: rows of a group mostly share their times.
+/// The steps that the last row has caught up with, kept because the rows of a group mostly share them.
 #[derive(Debug, Default)]
 pub struct Replay {
     /// After which step, up to which one, and the time of the last gradient.
@@ -126,8 +126,8 @@ impl Replay {
     }
 }
 
-/// What AdamW remembers of the edge table, row by row, as it was at the row's last gradient: how far it has faded since
-/// follows from the time.
+/// AdamW's moments of the edge table, row by row, as they were at the row's last gradient: their decay since then follows from
+/// the time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     /// Mean of the gradients, of the table's shape.
@@ -136,12 +136,12 @@ pub struct Moments {
     pub second: Table,
     /// Per row: the time of its last gradient, or with `Touched` how many it had; 0 for none.
     pub touched: Vec<u32>,
-    /// Per row: the time its values are those of.
+    /// Per row: the step up to which its values are updated.
     pub current: Vec<u32>,
 }
 
 impl Moments {
-    /// Those of a table that was never updated.
+    /// The moments of a table that was never updated.
     pub fn new(storage: Storage, rows: usize, row_len: usize) -> Self {
         Self {
             first: Table::zeros(storage, rows * row_len),
@@ -161,7 +161,7 @@ pub struct Clock<'a> {
     pub adamw: AdamW,
     /// The learning rate of every step so far, the coming one included.
     pub rates: &'a [f32],
-    /// [`AdamW::corrections`] of every time so far: a power is dear where a row is short.
+    /// [`AdamW::corrections`] of every time so far: to compute a power for every row would be expensive.
     pub corrections: &'a [[f64; 2]],
     /// [`AdamW::fades`] of up to [`FADED`] steps.
     pub fades: &'a [[f64; 2]],
@@ -171,7 +171,7 @@ pub struct Clock<'a> {
     pub frozen: usize,
 }
 
-/// Some rows of the table, with what AdamW remembers of them.
+/// Some rows of the table, with their moments.
 #[derive(Debug)]
 pub struct Rows<'a> {
     /// The first row's number.
@@ -264,7 +264,7 @@ impl<'a> Rows<'a> {
         index * self.row_len..(index + 1) * self.row_len
     }
 
-    /// Brings a row to what it is after step `time`; `replay` is the caller's, for one row after the other.
+    /// Brings a row to its values after step `time`; the caller keeps `replay` from one row to the next.
     #[inline(always)]
     pub fn catch_up(&mut self, row: usize, time: u32, clock: &Clock<'_>, replay: &mut Replay) {
         let index = row - self.start;

@@ -1,9 +1,8 @@
-//! The edge table and what AdamW remembers of it: rows of numbers, stored as f32 or as bf16.
+//! The edge table and its moments: rows of numbers, stored as f32 or as bf16.
 //!
-//! Arithmetic is in f32 either way. A bf16 has 8 bits of a number, and most steps of a training are shorter than its last
-//! one: rounded to the nearest they would be lost. So a number that is written is rounded up or down by chance, with the
-//! chances that make its mean right (stochastic rounding; Gupta et al. 2015). The chance is a hash of where and when, so
-//! the same step gives the same bits.
+//! Arithmetic is in f32 either way. A bf16 has 8 bits of precision, and most training steps are smaller than its last bit:
+//! rounded to the nearest they would be lost. So a number that is written is rounded up or down by chance, with the right mean
+//! (stochastic rounding; Gupta et al. 2015). The chance is a hash of place and time, so the same step gives the same bits.
 
 use half::bf16;
 use serde::Deserialize;
@@ -22,7 +21,7 @@ pub enum Storage {
 }
 
 impl Storage {
-    /// Bytes of a number.
+    /// Bytes per number.
     pub fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
@@ -61,7 +60,7 @@ impl Table {
         }
     }
 
-    /// The number of numbers.
+    /// How many numbers there are.
     pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -82,7 +81,7 @@ impl Table {
         }
     }
 
-    /// Some of them.
+    /// A range of numbers, as f32.
     pub fn part(&self, range: Range<usize>) -> Cow<'_, [f32]> {
         match self {
             Self::F32(values) => Cow::Borrowed(&values[range]),
@@ -90,7 +89,7 @@ impl Table {
         }
     }
 
-    /// Some of them, widened into `scratch` where they are not f32.
+    /// A range of numbers, widened into `scratch` where they are not f32.
     #[inline(always)]
     pub fn load<'a>(&'a self, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
         match self {
@@ -99,7 +98,7 @@ impl Table {
         }
     }
 
-    /// The same numbers in a storage, rounded to the nearest where they do not fit.
+    /// The same numbers in another storage, rounded to the nearest where they do not fit.
     pub fn stored_as(self, storage: Storage) -> Self {
         match (self, storage) {
             (Self::F32(values), Storage::Bf16) => {
@@ -112,7 +111,7 @@ impl Table {
         }
     }
 
-    /// All of them, to change them.
+    /// All numbers, mutable.
     pub fn slice(&mut self) -> Slice<'_> {
         match self {
             Self::F32(values) => Slice::F32(values),
@@ -163,7 +162,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// Some of them, widened into `scratch` where they are not f32.
+    /// A range of numbers, widened into `scratch` where they are not f32.
     #[inline(always)]
     pub fn load<'b>(&'b self, range: Range<usize>, scratch: &'b mut Vec<f32>) -> &'b [f32] {
         match self {
@@ -173,7 +172,7 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// Writes numbers as bf16, each up or down by a chance that `key` decides.
+/// Writes numbers as bf16, with stochastic rounding by the seed `key`.
 #[inline(always)]
 pub fn round_by_chance(from: &[f32], to: &mut [bf16], key: u32) {
     for (place, (from, to)) in from.iter().zip(to).enumerate() {

@@ -1,4 +1,4 @@
-//! One training step, and what AdamW remembers between two.
+//! The training step, and the state of AdamW between steps.
 
 use crate::candidate::{Group, Paths};
 use crate::composed;
@@ -21,13 +21,13 @@ pub struct RowAdamW {
     pub adamw: AdamW,
     /// The longest gradient of a row.
     pub clip: Option<f32>,
-    /// Of the edge table.
+    /// Moments of the edge table.
     pub edges: Moments,
-    /// Of the mix.
+    /// Moments of the mix.
     pub mix: [Vec<f32>; 2],
-    /// Of the biases of nodes.
+    /// Moments of the biases of nodes.
     pub node_bias: [Vec<f32>; 2],
-    /// Of the learnt codes of positions.
+    /// Moments of the learnt codes of positions.
     pub codes: [Vec<f32>; 2],
     /// The learning rate of every step so far.
     pub rates: Vec<f32>,
@@ -67,7 +67,7 @@ impl RowAdamW {
         }
     }
 
-    /// One step at a learning rate on the mean of nats over all edges.
+    /// One step at the learning rate `rate`, on the mean loss over all edges.
     pub fn step(
         &mut self,
         model: &mut BriLlm,
@@ -212,19 +212,19 @@ impl RowAdamW {
         Some(learnt)
     }
 
-    /// Gives up the copy of the table on a device, if there is one, after the host has got what changed: for whoever
-    /// changes the host's by other means than steps.
+    /// Brings what has changed on a device to the host, and drops the device's copy of the table, if there is one. It is needed
+    /// before the host's table is changed by anything but a step.
     pub fn leave_device(&mut self, model: &mut BriLlm) {
         self.resident.leave(model, &mut self.edges);
     }
 
-    /// Brings every row to what dense AdamW would have made of it by now. To the bit, whenever it is called, the run
-    /// goes on as if it had not been.
+    /// Brings every row to what dense AdamW would have made of it by now. The run goes on with the same bits as without this
+    /// call, whenever it is made.
     pub fn catch_up(&mut self, model: &mut BriLlm) {
         self.settle(What::All, model);
     }
 
-    /// The same for somebody who looks at the model alone: what AdamW remembers may stay on a device.
+    /// The same for the values of the model only: the moments may stay on a device.
     pub fn catch_up_values(&mut self, model: &mut BriLlm) {
         self.settle(What::Values, model);
     }

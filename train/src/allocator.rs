@@ -1,18 +1,18 @@
-//! Where all programs of Nerve get their memory from; decision 0016.
+//! The global memory allocator of all Nerve programs: mimalloc with the ndarray backend, else the system's (decision 0016).
 
 #[cfg(feature = "ndarray")]
 use commonware_allocator::mimalloc::{Config, MiMalloc, Purge};
 #[cfg(not(feature = "ndarray"))]
 use std::alloc::System;
 
-/// Keeps what a training step gives back for the next one, for its tensors lie in the memory of the host.
+/// mimalloc: freed host memory, where ndarray tensors lie, is cached between training steps.
 #[cfg(feature = "ndarray")]
 pub type Allocator = MiMalloc;
-/// The system's: tensors lie somewhere else.
+/// The system allocator, for builds without ndarray.
 #[cfg(not(feature = "ndarray"))]
 pub type Allocator = System;
 
-/// For the `#[global_allocator]` of a program.
+/// The value for the `#[global_allocator]` of a program.
 #[cfg(feature = "ndarray")]
 pub const fn allocator() -> Allocator {
     MiMalloc::new(Config {
@@ -21,7 +21,7 @@ pub const fn allocator() -> Allocator {
     })
 }
 
-/// For the `#[global_allocator]` of a program.
+/// The value for the `#[global_allocator]` of a program.
 #[cfg(not(feature = "ndarray"))]
 pub const fn allocator() -> Allocator {
     System

@@ -1,4 +1,4 @@
-//! `--device` → backend. The only file that names a backend; everything else is generic over it.
+//! Runs work on the Burn backend that a recipe or `--device` names. Only this file names backends; the rest is generic.
 
 use crate::error::{Error, Problem};
 use burn::backend::Autodiff;
@@ -19,10 +19,10 @@ pub const BACKENDS: [(&str, bool); 5] = [
     ("cuda", cfg!(feature = "cuda")),
 ];
 
-/// The backends that compute on the CPU, of which there is one.
+/// The backends that compute on the CPU; they have a single device.
 pub const ON_THE_CPU: [&str; 2] = ["ndarray", "flex"];
 
-/// What a run computes on.
+/// The device that a run computes on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct DeviceConfig {
     /// `ndarray`, `flex`, `wgpu`, `vulkan` or `cuda`; it must be compiled in.
@@ -34,7 +34,7 @@ pub struct DeviceConfig {
 }
 
 impl DeviceConfig {
-    /// The first backend that is compiled in, for what is the same on all.
+    /// The first backend that is compiled in, for work that is the same on all.
     pub fn any() -> Self {
         let mut compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
         let (name, _) = compiled
@@ -48,7 +48,7 @@ impl DeviceConfig {
     }
 }
 
-/// The type that products run in.
+/// The number type of matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
@@ -67,22 +67,22 @@ impl From<Dtype> for DType {
     }
 }
 
-/// Something to be done on a backend that is known only at run time.
+/// Work on a backend that is known only at run time.
 pub trait Task {
-    /// What comes out of it.
+    /// The result of the work.
     type Output;
 
-    /// Does it.
+    /// Does the work.
     ///
     /// # Errors
-    /// Whatever the task meets.
+    /// The errors of the task.
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Self::Output, Error>;
 }
 
 /// Runs a task on the backend and device that the recipe names.
 ///
 /// # Errors
-/// `Config` if the backend was not compiled in, `Resource` if the machine has no such device; else what the task meets.
+/// `Config` if the backend was not compiled in, `Resource` if the machine has no such device; else the task's errors.
 pub fn run<T: Task<Output: Send> + Send>(
     config: &DeviceConfig,
     task: T,
@@ -110,19 +110,19 @@ pub fn run<T: Task<Output: Send> + Send>(
     }
 }
 
-/// Something that is done with the types of one backend.
+/// Work that needs the types of one backend, and no device.
 pub trait ForBackend {
-    /// What comes out of it.
+    /// The result of the work.
     type Output;
 
-    /// Does it.
+    /// Does the work.
     fn call<B: AutodiffBackend>(self) -> Self::Output;
 }
 
-/// Does it for the backend with this id, one of those that [`run`] knows.
+/// Does the work with the backend of this type id, one of those that [`run`] knows.
 ///
 /// # Panics
-/// If it is another one.
+/// If the id is that of another type.
 pub fn for_backend<T: ForBackend>(backend: TypeId, call: T) -> T::Output {
     macro_rules! try_backend {
         ($backend:ty) => {
@@ -146,7 +146,7 @@ pub fn for_backend<T: ForBackend>(backend: TypeId, call: T) -> T::Output {
     unreachable!("a backend that `run` does not know")
 }
 
-/// Whether a device starts and can compute in the type that is asked for.
+/// Checks that a device starts and supports the requested number type.
 ///
 /// # Errors
 /// As [`run`].
@@ -164,7 +164,7 @@ pub fn check(config: &DeviceConfig) -> Result<(), Error> {
     run(config, Start)
 }
 
-/// Whether a backend exists and was compiled in; `asked` says where it was asked for.
+/// Checks that a backend exists and was compiled in; `asked` says where it was requested.
 ///
 /// # Errors
 /// `Config`, naming the cargo feature that adds it.
@@ -193,7 +193,7 @@ pub fn threads() -> usize {
     wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Memory that a backend on the CPU can still have: what the system has free, or the process's own limit.
+/// Memory that is still available to a CPU backend: the system's free memory, or the process's own limit.
 pub fn free_memory_bytes(config: &DeviceConfig) -> Option<u64> {
     match ON_THE_CPU.contains(&config.backend.as_str()) {
         true => free_host_bytes(),
@@ -201,7 +201,7 @@ pub fn free_memory_bytes(config: &DeviceConfig) -> Option<u64> {
     }
 }
 
-/// Memory that this process can still have on the host.
+/// Host memory that is still available to this process.
 pub fn free_host_bytes() -> Option<u64> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
     let free = memory_bytes("/proc/meminfo", "MemAvailable:");

@@ -18,11 +18,11 @@ pub struct Problem {
     pub file: String,
     /// Where in it: `line 41, model.d_modl`, `byte 1024`, `tensor blocks.0.w1`; empty if the whole file is meant.
     pub place: String,
-    /// What is there.
+    /// What was found there.
     pub found: String,
-    /// What should be there.
+    /// What was expected.
     pub expected: String,
-    /// What to do about it; empty if the rest says it.
+    /// What to do about it; empty if the rest makes it clear.
     pub advice: String,
 }
 
@@ -89,7 +89,7 @@ pub enum Error {
         path: PathBuf,
         /// What was tried, as a verb phrase: `write`, `create the directory`.
         doing: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process trains in this run directory. Exit 5.
@@ -106,7 +106,7 @@ pub enum Error {
     /// A gate or a verification said no. Exit 1.
     #[error("{0}")]
     Refused(String),
-    /// Several things are wrong, each of a kind of its own. Exit code of the first.
+    /// Several errors of different kinds. Exit code of the first.
     #[error("{}", all_lines(.0))]
     Several(Vec<Error>),
     /// A signal stopped the run after it was saved. Exit 128 + signal.
@@ -133,7 +133,7 @@ impl Error {
         Self::Config(vec![problem])
     }
 
-    /// Wraps what the system said about a path.
+    /// Wraps the system's error about a path.
     pub fn resource(path: impl AsRef<Path>, doing: impl Into<String>, source: io::Error) -> Self {
         Self::Resource {
             path: path.as_ref().to_path_buf(),
@@ -155,7 +155,7 @@ impl Error {
         Self::Invalid(Problem::new(path, "", found, expected))
     }
 
-    /// What is printed, a line for each problem.
+    /// The printed lines, one per problem.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Config(problems) => problems.iter().map(Problem::to_string).collect(),
@@ -165,7 +165,7 @@ impl Error {
         }
     }
 
-    /// What is wrong, one thing each; what has no place of its own is found in a file without a name.
+    /// The error as a list of problems; an error without a place of its own gets an empty file name.
     pub fn to_problems(&self) -> Vec<Problem> {
         match self {
             Self::Config(problems) => problems.clone(),

@@ -1,14 +1,14 @@
-//! Text that users, models and files bring, made fit for the place it is shown in: a terminal, a page or picture, JSON.
+//! Escapes untrusted text (of users, models and files) for output to a terminal, a page or picture, or JSON.
 //!
-//! Shown and not obeyed are: control characters, which begin the escape sequences of terminals, and characters that turn the
-//! direction of a line. Each is seen as a mark: `␛` for ESC, `\u{202e}` where there is no picture.
+//! Control characters, which begin escape sequences of terminals, and characters that change the direction of text are
+//! replaced by visible marks: `␛` for ESC, `\u{202e}` where there is no symbol.
 
-/// For one line of a terminal; the end of a line is a mark too.
+/// Escapes text for one line of a terminal; line ends are replaced too.
 pub fn terminal(text: &str) -> String {
     text.chars().map(Seen::in_line).fold(String::new(), add)
 }
 
-/// For a terminal, of a text that has lines and tabs of its own.
+/// Escapes text for a terminal; its line ends and tabs are kept.
 pub fn terminal_lines(text: &str) -> String {
     let seen = |character| match character {
         '\n' | '\t' => Seen::Itself(character),
@@ -17,7 +17,7 @@ pub fn terminal_lines(text: &str) -> String {
     text.chars().map(seen).fold(String::new(), add)
 }
 
-/// For HTML and SVG, as content and in quoted attributes. Both are XML, and hold only what XML 1.0 allows.
+/// Escapes text for HTML and SVG, as content and in quoted attributes. Both are XML and hold only what XML 1.0 allows.
 pub fn xml(text: &str) -> String {
     let seen = |character| match character {
         '&' => Seen::As("&amp;"),
@@ -31,7 +31,7 @@ pub fn xml(text: &str) -> String {
     text.chars().map(seen).fold(String::new(), add)
 }
 
-/// For JSON that was already written: the same value, without what a terminal would obey.
+/// Escapes JSON text: the same value, without control characters of terminals.
 pub fn json(written: &str) -> String {
     let mut text = String::with_capacity(written.len());
     for character in written.chars() {

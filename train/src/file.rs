@@ -1,6 +1,6 @@
-//! Files with a fixed meaning, opened only where they are files: a FIFO would wait for ever, a device has no end.
+//! Opens files that must be regular files: a FIFO would block for ever, a device has no end.
 //!
-//! What a user may pour in (texts, prompts) does not go through here.
+//! `open_stream` and `read_stream` accept pipes too.
 
 use crate::error::{Error, Problem};
 use rustix::fs::OFlags;
@@ -51,7 +51,7 @@ pub fn read_regular(path: &Path, expected: &str, limit: u64) -> Result<Vec<u8>, 
     }
 }
 
-/// The same as text.
+/// Reads a whole file as text, see [`read_regular`].
 ///
 /// # Errors
 /// Those of [`read_regular`]; `Invalid` with the place of the first byte that is no UTF-8.
@@ -105,7 +105,7 @@ pub fn read_stream(path: &Path, expected: &str, limit: u64) -> Result<String, Er
     text(path, bytes)
 }
 
-/// Opens a file of a run to write in it, made if it is absent. No link is followed: what it leads to is not the run's.
+/// Opens a file of a run for writing, and creates it if absent. Links are not followed: their targets are not the run's.
 ///
 /// # Errors
 /// `Invalid` if what is there is no file; `Resource` if it cannot be opened.
@@ -138,7 +138,7 @@ fn require_file(path: &Path, expected: &str, metadata: fs::Metadata) -> Result<(
     }
 }
 
-/// What is there instead of a file, in words.
+/// The name of a file type that is not a regular file, for messages.
 pub fn kind(found: FileType) -> &'static str {
     match found {
         kind if kind.is_dir() => "a directory",
@@ -150,7 +150,7 @@ pub fn kind(found: FileType) -> &'static str {
     }
 }
 
-/// What an error says, for those who collect problems.
+/// An error as a problem, for callers that collect problems.
 pub fn problem(error: Error, path: &Path, expected: &str) -> Problem {
     match error {
         Error::Invalid(problem) => problem,

@@ -1,4 +1,4 @@
-//! Hashes as text.
+//! Hashes as hexadecimal text.
 
 /// Bytes as lower-case hexadecimal digits, as `sha256sum` prints them.
 pub fn hexadecimal(bytes: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! Maps out of files, in which every key may stand once: of two, one would be lost without a word.
+//! Reads maps from files and refuses duplicate keys, of which one would be lost silently.
 
 use crate::error::Problem;
 use crate::text::json_complaint;
@@ -9,10 +9,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 
-/// For `#[serde(deserialize_with = …)]`: a map whose keys differ.
+/// For `#[serde(deserialize_with = …)]`: a map without duplicate keys.
 ///
 /// # Errors
-/// What the format says, or the key that is there twice.
+/// The format's error, or the duplicate key.
 pub fn distinct<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
 where
     D: Deserializer<'de>,
@@ -21,7 +21,7 @@ where
     deserializer.deserialize_map(Distinct(PhantomData))
 }
 
-/// A map of which only the keys count.
+/// A map without duplicate keys, whose values are ignored.
 pub struct Keys;
 
 impl<'de> Deserialize<'de> for Keys {
@@ -30,11 +30,11 @@ impl<'de> Deserialize<'de> for Keys {
     }
 }
 
-/// That every tensor of a safetensors file stands once in its header: the library takes the last of two. It has parsed the
-/// bytes before.
+/// Checks that no tensor occurs twice in the header of a safetensors file: the library would take the last one. The library
+/// must have parsed the bytes before.
 ///
 /// # Errors
-/// A problem with the name.
+/// A problem that names the tensor.
 pub fn require_distinct_tensors(file: &Path, bytes: &[u8]) -> Result<(), Problem> {
     let [length, header] = [&bytes[..8], &bytes[8..]];
     let length = u64::from_le_bytes(length.try_into().expect("eight bytes")) as usize;

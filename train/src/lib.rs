@@ -1,4 +1,4 @@
-//! Everything of Nerve that touches the world: data, recipes, runs, the learner and its hooks, the command line.
+//! Everything of Nerve besides the mathematics of its models: data, recipes, runs, the learner and its hooks, the command line.
 //!
 //! ```text
 //! command → ladder → hook, metric, render → learner → task → data, run → brian

@@ -1,8 +1,8 @@
 //! The mean of paired differences and its 95 % interval by Student's t.
 //!
-//! Two things are compared on the same units: two rows of a sweep on the same seeds, two models on the same documents. What the
-//! units themselves differ by falls out of the differences. `mean ± t · s / √n`, with `t` so that a variable of Student's
-//! distribution with `n − 1` degrees of freedom lies within `±t` in 95 of 100 cases.
+//! Two things are compared on the same units: two rows of a sweep on the same seeds, two models on the same documents. So
+//! differences between the units cancel out. `mean ± t · s / √n`, with `t` so that a variable of Student's distribution with
+//! `n − 1` degrees of freedom lies within `±t` in 95 of 100 cases.
 
 use crate::task::ratio_standard_error;
 use std::f64::consts::FRAC_2_PI;
@@ -22,14 +22,14 @@ pub struct Paired {
 }
 
 impl Paired {
-    /// Of differences that all weigh the same; nothing without any.
+    /// The mean of equally weighted differences; `None` without any.
     pub fn of(differences: &[f64]) -> Option<Self> {
         let weighed: Vec<(f64, u64)> = differences.iter().map(|&of_one| (of_one, 1)).collect();
         Self::of_sums(&weighed)
     }
 
-    /// Of units of different sizes, each a sum of differences and its size: `Σ dᵢ / Σ mᵢ`, as of documents with their targets.
-    /// Units of size 0 are no pairs; nothing without any other.
+    /// The mean over units of different sizes, each a sum of differences and a size: `Σ dᵢ / Σ mᵢ`, as for documents and their
+    /// targets. Units of size 0 do not count; `None` if there are no others.
     pub fn of_sums(units: &[(f64, u64)]) -> Option<Self> {
         let pairs = units.iter().filter(|unit| unit.1 > 0).count();
         let size: u64 = units.iter().map(|unit| unit.1).sum();
@@ -48,7 +48,7 @@ impl Paired {
         })
     }
 
-    /// For a table: the mean, `-0.0210 to -0.0036` for its interval, and how many pairs.
+    /// The cells of a table: the mean, its interval as `-0.0210 to -0.0036`, and the number of pairs.
     pub fn cells(&self) -> [String; 3] {
         let interval = match self.interval {
             Some([low, high]) => format!("{low:+.4} to {high:+.4}"),

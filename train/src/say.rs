@@ -1,20 +1,20 @@
-//! What is said beside the answer, on stderr: always [`escape`]d, because names and texts of files are part of it.
+//! Messages on stderr, beside the answer on stdout; always [`escape`]d, because they contain names and texts of files.
 
 use crate::escape;
 use serde_json::Value;
 use std::io::{Write, stderr};
 
-/// Says lines. A stderr that is closed or full is no reason to lose a training, as it would be with `eprintln!`.
+/// Prints lines to stderr. Unlike with `eprintln!`, a closed or full stderr does not end a training.
 pub fn say(lines: &str) {
     let _ = writeln!(stderr(), "{}", escape::terminal_lines(lines));
 }
 
-/// Says a line that a reader could take for the output of another program.
+/// Prints a line with `nerve:` in front, so that it is not taken for the output of another program.
 pub fn note(line: &str) {
     say(&format!("nerve: {}", escape::terminal(line)));
 }
 
-/// Says an object to a program, in a line.
+/// Prints a JSON object in one line, for programs.
 pub fn say_json(object: &Value) {
     let _ = writeln!(stderr(), "{}", escape::json(&object.to_string()));
 }

@@ -10,14 +10,14 @@ use signal_hook::flag;
 
 use crate::error::Error;
 
-/// What signals have asked for; clones share it.
+/// The requests made by signals; clones share them.
 #[derive(Clone, Debug)]
 pub struct Stop {
     signal: Arc<AtomicUsize>,
     checkpoint: Arc<AtomicBool>,
 }
 
-/// Begins to listen. Call it once, before anything slow.
+/// Installs the signal handlers. Call it once, before anything slow.
 ///
 /// # Errors
 /// `Resource` if the system refuses a handler.
@@ -39,7 +39,7 @@ pub fn install() -> Result<Stop, Error> {
     Ok(stop)
 }
 
-/// Lets a write beyond the limit on file sizes fail like one on a full disk, instead of ending the process.
+/// Makes a write beyond the limit on file sizes fail like one on a full disk, instead of ending the process.
 ///
 /// # Errors
 /// `Resource` if the system refuses a handler.
@@ -58,7 +58,7 @@ impl Stop {
         }
     }
 
-    /// The number of the signal that asked to stop; ask at every step boundary.
+    /// The number of the signal that asked to stop, if any; check it at every step boundary.
     pub fn requested(&self) -> Option<i32> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
@@ -66,7 +66,7 @@ impl Stop {
         }
     }
 
-    /// Asks to stop as the signal of that number would.
+    /// Requests a stop, as the signal with that number would.
     pub fn request(&self, signal: i32) {
         self.signal.store(signal as usize, Ordering::SeqCst);
     }

@@ -1,9 +1,9 @@
-//! Words of other libraries, made fit for our errors.
+//! Shortens messages of other libraries and texts of files for our error messages.
 
 use crate::escape;
 use serde_json::error::Category;
 
-/// What `serde_json` complains about, for `found …`: one line, without the place, which our errors name themselves.
+/// The message of a `serde_json` error, for `found …`: one line, without the position, which our errors name themselves.
 pub fn json_complaint(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -19,7 +19,7 @@ pub fn json_complaint(error: &serde_json::Error) -> String {
 /// The longest text of a file that a message repeats, in characters.
 const MOST_SHOWN: usize = 200;
 
-/// A text that fits into a line: its beginning, where it is longer.
+/// A text that fits into a line: only its beginning, if it is longer.
 pub fn shortened(text: &str) -> String {
     match text.char_indices().nth(MOST_SHOWN) {
         None => text.to_string(),

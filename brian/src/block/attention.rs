@@ -21,9 +21,9 @@ use std::sync::Arc;
 /// Attention over the earlier positions of the same sequence.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
-    /// `[d_model, 3 * d_model]`: queries, keys, values.
+    /// Weights of queries, keys and values side by side, `[d_model, 3 * d_model]`.
     pub query_key_value: Linear<B>,
-    /// `[d_model, d_model]`, adds to the residual stream.
+    /// Output projection, `[d_model, d_model]`; its result is added to the residual stream.
     pub output: Linear<B>,
     n_heads: usize,
 }
@@ -37,7 +37,7 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// Queries, scaled, and keys and values of tokens, all turned to their positions.
+    /// Scaled queries, keys and values of tokens; queries and keys are rotated to their positions.
     ///
     /// # Shapes
     /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
@@ -56,7 +56,7 @@ impl<B: Backend> Attention<B> {
         (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
     }
 
-    /// Queries, scaled, keys and values side by side, of sequences one after another, behind their norm.
+    /// Scaled queries, keys and values side by side, made from the norm of `x`; sequences lie one after another.
     ///
     /// # Shapes
     /// `[batch * seq, d_model]` to `[batch * seq, 3 * d_model]`
@@ -71,7 +71,7 @@ impl<B: Backend> Attention<B> {
         rotary_projection(x, &groups, Columns::All, &causal.all_angles())
     }
 
-    /// What the tokens of whole sequences find, from [`Self::project_rows`].
+    /// Attention output of whole sequences, from the output of [`Self::project_rows`].
     ///
     /// # Shapes
     /// `[batch * seq, 3 * d_model]` to `[batch * seq, d_model]`
@@ -85,7 +85,7 @@ impl<B: Backend> Attention<B> {
         )
     }
 
-    /// What queries find among keys and values of other tokens.
+    /// Attention output of queries over keys and values of other tokens.
     ///
     /// # Shapes
     /// `[n_queries, d_model]` and `[n_keys, 2 * d_model]` to `[n_queries, d_model]`
@@ -98,7 +98,7 @@ impl<B: Backend> Attention<B> {
         attention_over_spans(queries, keys_values, self.n_heads, spans, self.products())
     }
 
-    /// The maps to queries and to keys and values, cut apart.
+    /// The weights of queries and those of keys and values, as two matrices.
     pub(crate) fn maps(&self) -> Maps<B> {
         let all = self.query_key_value.weight.val();
         let [d_model, _] = all.dims();
@@ -111,17 +111,26 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`.
+    /// Splits the last dimension into heads.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
     pub fn heads(&self, x: Tensor<B, 3>) -> Tensor<B, 4> {
         heads(x, self.n_heads)
     }
 
-    /// The type that products run in; see [`crate::precision`].
+    /// The type of matrix products; see [`crate::precision`].
     pub fn products(&self) -> DType {
         self.output.weight.val().dtype()
     }
 
-    /// What queries find among keys and values; see `ops::attention`.
+    /// Attention output of queries over keys and values, heads joined; see `ops::attention`.
+    ///
+    /// # Shapes
+    /// - `queries`: `[batch, n_heads, seq, d_head]`
+    /// - `among`: `[batch, n_heads, n_keys, d_head]`
+    /// - `mask`, added to the scores: `[batch or 1, n_heads or 1, seq, n_keys]`
+    /// - returns `[batch, seq, d_model]`
     pub fn find(
         &self,
         queries: Tensor<B, 4>,
@@ -132,7 +141,7 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// What makes queries, `[d_model, d_model]`, and keys and values, `[d_model, 2 * d_model]`, of tokens apart.
+/// Weights of queries, `[d_model, d_model]`, and of keys and values, `[d_model, 2 * d_model]`, for selected tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Maps<B: Backend> {
     queries: Tensor<B, 2>,
@@ -141,11 +150,11 @@ pub(crate) struct Maps<B: Backend> {
     packed: Packed,
 }
 
-/// Maps behind their norm.
+/// A norm and the weights that follow it.
 pub(crate) type NormedMaps<'a, B> = (&'a RmsNorm<B>, &'a Maps<B>);
 
 impl<B: Backend> Maps<B> {
-    /// Queries, scaled, of tokens apart, those of each group by maps of its own.
+    /// Scaled queries of selected tokens; each group of rows has its own norm and weights.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to the same
@@ -158,7 +167,7 @@ impl<B: Backend> Maps<B> {
         rotary_projection(x, &maps, Columns::Queries, angles).cast(x.dtype())
     }
 
-    /// Keys and values of tokens apart, those of each group by maps of its own.
+    /// Keys and values of selected tokens; each group of rows has its own norm and weights.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to `[n_tokens, 2 * d_model]`

@@ -1,4 +1,4 @@
-//! What a block keeps of the tokens it has seen, so that later ones can attend to them without another pass.
+//! The key-value cache of one block for decoding: later tokens attend to earlier ones without another pass.
 
 use super::causal::Causal;
 use super::transformer::TransformerBlock;
@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::sync::Arc;
 
-/// Keys, turned to their positions, and values of all tokens so far.
+/// Rotated keys, and values, of all tokens so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache<B: Backend> {
     /// `[batch, n_tokens, 2 * d_model]`
@@ -28,7 +28,7 @@ impl<B: Backend> Cache<B> {
         self.kept.as_ref().map_or(0, |kept| kept.dims()[1])
     }
 
-    /// The block's output for the last `n_wanted` of the tokens that follow those kept; all of them are kept from now on.
+    /// Runs the block on new tokens and adds these to the cache; returns its output for the last `n_wanted` of them.
     ///
     /// # Shapes
     /// `[batch, n_new, d_model]` to `[batch, n_wanted, d_model]`; `causal` is that of the `n_new`

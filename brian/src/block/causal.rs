@@ -1,5 +1,5 @@
-//! What every attention layer of one pass shares: the rotary angles of the positions and the causal mask.
-//!
+//! Rotary angles of the positions and the causal mask, shared by all attention layers of one pass.
+
 use crate::ops::attention_spans::MASKED;
 pub use crate::ops::rotary::Angles;
 use crate::ops::rotary::apply_rotary;
@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::sync::OnceLock;
 
-/// The angles of all positions a model can hold.
+/// Cosines and sines of the rotary angles of all positions in a model's context.
 #[derive(Module, Debug)]
 pub struct Rotary<B: Backend> {
     cos: Tensor<B, 2>,
@@ -39,7 +39,7 @@ impl<B: Backend> Rotary<B> {
         context
     }
 
-    /// What the attention layers of a pass over `seq` positions need.
+    /// Angles and mask of a pass over `seq` positions.
     ///
     /// # Panics
     /// If `seq` exceeds the context of the tables.
@@ -47,7 +47,7 @@ impl<B: Backend> Rotary<B> {
         self.causal_after(0, seq)
     }
 
-    /// The same for a pass over the `seq` positions after the first `before`, which are seen but not passed again.
+    /// Angles and mask of a pass over `seq` positions behind `before` earlier ones, which are visible but not run again.
     ///
     /// # Panics
     /// If `before + seq` exceeds the context of the tables.
@@ -77,7 +77,7 @@ pub struct Causal<B: Backend> {
 }
 
 impl<B: Backend> Causal<B> {
-    /// Turns queries or keys to their positions.
+    /// Rotates queries or keys to their positions.
     ///
     /// # Shapes
     /// `[batch, n_heads, seq, d_head]` to the same
@@ -90,7 +90,7 @@ impl<B: Backend> Causal<B> {
         )
     }
 
-    /// The angles of tokens apart, each at one of the positions.
+    /// The angles of selected tokens, which stand at the positions `places`.
     pub fn angles(&self, places: Vec<usize>) -> Angles<B> {
         Angles {
             places: Some(places),
@@ -107,8 +107,10 @@ impl<B: Backend> Causal<B> {
         }
     }
 
-    /// What lowers the scores of all later positions until their probability is exactly zero, `[1, 1, seq, before + seq]`:
-    /// to be added.
+    /// The causal mask, to be added to scores: later positions get probability exactly zero.
+    ///
+    /// # Shapes
+    /// Returns `[1, 1, seq, before + seq]`
     pub fn mask(&self) -> Tensor<B, 4> {
         self.scores().clone().unsqueeze()
     }
@@ -123,11 +125,11 @@ impl<B: Backend> Causal<B> {
         })
     }
 
-    /// The same for tokens that attend to earlier ones of another sequence and, as if it lay behind that, to themselves in their
-    /// own: what hides all else. `absent` is added for the other sequence, `[batch, 1, 1, seq]`.
+    /// The mask for tokens that attend to earlier tokens of another sequence, whose keys come first, and to themselves in their
+    /// own. It hides all other keys; `absent` is added to the scores of the other sequence.
     ///
     /// # Shapes
-    /// `[batch, 1, seq, 2 * seq]`
+    /// `[batch, 1, 1, seq]` to `[batch, 1, seq, 2 * seq]`
     pub fn mask_beside(&self, absent: Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, _, _, seq] = absent.dims();
         let [earlier, own] = beside(self.scores().clone()).map(|mask| mask.unsqueeze::<4>());
@@ -135,7 +137,7 @@ impl<B: Backend> Causal<B> {
     }
 }
 
-/// A mask `[seq, seq]` that hides later positions as two: what hides all but earlier ones, and all but the position itself.
+/// Splits a causal mask `[seq, seq]` in two: one leaves only earlier positions visible, the other only the position itself.
 pub(crate) fn beside<B: Backend>(mask: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
     let [seq, _] = mask.dims();
     let itself = Tensor::<B, 2>::eye(seq, &mask.device());

@@ -1,4 +1,4 @@
-//! OUT, the terminal operator: executed once, between the walk and the post blocks.
+//! The exit block behind OUT: executed once for every token, between the walk and the post blocks.
 //!
 //! `residual`: `out = h + W norm(h + adapter P)` with W zero at the start, so that wrapping a trained baseline changes
 //! nothing. `projection`: the reference's `out = W norm(h + adapter P)`, which cuts the residual stream and thereby
@@ -26,10 +26,10 @@ pub enum Exit {
     Projection,
 }
 
-/// The exit operator.
+/// The exit block.
 #[derive(Module, Debug)]
 pub struct ExitBlock<B: Backend> {
-    /// `[d_position, d_model]`; none where the position is injected as it is.
+    /// `[d_position, d_model]`; `None` if the position is added directly.
     pub adapter: Option<Linear<B>>,
     /// Norm before the projection.
     pub norm: RmsNorm<B>,
@@ -54,7 +54,7 @@ impl<B: Backend> ExitBlock<B> {
         }
     }
 
-    /// Leaves the walk.
+    /// Maps the states that leave the walk to the input of the post blocks.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`

@@ -1,4 +1,4 @@
-//! The bias-free linear map that everything in a block is made of.
+//! Linear maps without a bias, and adding a position to the residual stream.
 
 use crate::ops::linear::{add_linear, linear};
 use crate::ops::reshape::{per_row, reshape};
@@ -27,7 +27,7 @@ pub(crate) fn per_token<B: Backend>(map: &Linear<B>, x: Tensor<B, 3>) -> Tensor<
     reshape(y, [batch, seq, d_out])
 }
 
-/// The stream with a position in it: through an adapter, or as it is.
+/// The residual stream plus the position, through an adapter if there is one.
 ///
 /// # Shapes
 /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[n_tokens, d_model]`

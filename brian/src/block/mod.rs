@@ -1,4 +1,4 @@
-//! What is executed: attention, feed-forward, the block made of both, the routed block and the exit; what is kept of it.
+//! The blocks and their parts: attention, feed-forward, Transformer block, routed block, exit, and the key-value cache.
 
 pub mod attention;
 pub(crate) mod cache;

@@ -1,4 +1,4 @@
-//! The block of the pool: a Transformer block that is told where in the space of operators the walk stands.
+//! A block of the pool: a Transformer block whose input also contains the position of the walk.
 //!
 //! `out = block(h + adapter P)`, or `block(h + P)` without an adapter. The block is residual, so the position stays in its
 //! output. The adapter starts at zero: a fresh pool block with one is the plain block.
@@ -16,12 +16,12 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// One operator of the pool.
+/// One block of the pool.
 #[derive(Module, Debug)]
 pub struct RoutedBlock<B: Backend> {
-    /// `[d_position, d_model]`; none where the position is injected as it is.
+    /// `[d_position, d_model]`; `None` if the position is added directly.
     pub adapter: Option<Linear<B>>,
-    /// What the operator does.
+    /// The Transformer block.
     pub block: TransformerBlock<B>,
 }
 
@@ -34,7 +34,7 @@ impl<B: Backend> RoutedBlock<B> {
         }
     }
 
-    /// Executes the operator on every token, each from its own position.
+    /// Runs the block on every token; each token has its own position.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`
@@ -49,7 +49,7 @@ impl<B: Backend> RoutedBlock<B> {
         self.block.forward(self.place(hidden, position), causal)
     }
 
-    /// What the operator starts from: the stream and the position in it.
+    /// The block's input: the residual stream plus the position.
     ///
     /// # Shapes
     /// As [`Self::forward`]
@@ -59,7 +59,7 @@ impl<B: Backend> RoutedBlock<B> {
         reshape(placed, dims)
     }
 
-    /// What operators start from, each of some tokens of its own.
+    /// The inputs of several blocks, each for its own tokens.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[tokens, d_model]`

@@ -36,7 +36,7 @@ impl<B: Backend> TransformerBlock<B> {
         }
     }
 
-    /// The type that products run in; see [`crate::precision`].
+    /// The type of matrix products; see [`crate::precision`].
     pub fn products(&self) -> DType {
         self.attention.products()
     }
@@ -54,13 +54,21 @@ impl<B: Backend> TransformerBlock<B> {
         reshape(self.end(x, found), dims)
     }
 
-    /// What attention starts from; see [`Attention::project`].
+    /// Queries, keys and values from the norm of `x`; see [`Attention::project`].
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
     pub fn project(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> (Tensor<B, 4>, KeysValues<B>) {
         self.attention
             .project(self.attention_norm.forward(x), causal)
     }
 
-    /// The block's output for tokens with their queries; see [`Attention::find`].
+    /// The block's output from its input, queries, keys and values; see [`Attention::find`].
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, seq, d_model]`
+    /// - `queries`, `among` and `mask` as in [`Attention::find`]
+    /// - returns `[batch, seq, d_model]`
     pub fn finish(
         &self,
         x: Tensor<B, 3>,
@@ -73,7 +81,7 @@ impl<B: Backend> TransformerBlock<B> {
         reshape(self.end(per_row(x), per_row(found)), dims)
     }
 
-    /// The block's output for tokens with what their attention found.
+    /// The block's output from its input and the attention output of these tokens.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` each
@@ -82,7 +90,7 @@ impl<B: Backend> TransformerBlock<B> {
         Self::end_each(&blocks, x, found)
     }
 
-    /// The same, each block for tokens of its own.
+    /// [`Self::end`] for several blocks, each on its own tokens.
     pub(crate) fn end_each(
         blocks: &[Group<&Self>],
         x: Tensor<B, 2>,

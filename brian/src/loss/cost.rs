@@ -1,4 +1,4 @@
-//! Expected work: `mean Σ_s alive_s (1 − p_OUT,s)` with `alive_s = Π_{r<s} (1 − p_OUT,r)`: blocks per token.
+//! Expected number of blocks per token: `mean Σ_s alive_s (1 − p_OUT,s)` with `alive_s = Π_{r<s} (1 − p_OUT,r)`.
 //!
 //! In the reference's scope, and where OUT does not end a walk, `alive` is 1.
 
@@ -6,7 +6,10 @@ use super::view::View;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Expected blocks per token, `[1]`.
+/// Expected blocks per token.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn cost<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
     let blocks = view
         .steps

@@ -1,4 +1,4 @@
-//! When OUT should come: binary cross-entropy of `p_OUT` with a target that rises from 0 to 1 over the last steps.
+//! Loss on the time of leaving: binary cross-entropy of `p_OUT` with a target that rises from 0 to 1 over the last steps.
 
 use super::view::View;
 use crate::route::constraint::Constraint;
@@ -8,7 +8,10 @@ use burn::tensor::backend::Backend;
 /// Keeps both logarithms finite.
 const CERTAIN: f64 = 1e-6;
 
-/// Nats per decision, `[1]`.
+/// The loss in nats per decision.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn exit_boundary<B: Backend>(view: &View<B>, constraint: &Constraint) -> Tensor<B, 1> {
     view.mean(|index, step| {
         let target = constraint.exit_target(index, view.max_steps);

@@ -1,7 +1,7 @@
-//! A wish for the number of steps: the Kullback–Leibler divergence of the halting distribution from a geometric one.
+//! Halting prior: the Kullback–Leibler divergence of the halting distribution from a geometric distribution.
 //!
-//! `π_s = alive_s p_OUT,s`, what is left after the last step counted there; prior `∝ (1 − 1/n)^s` with `n` the mean number of
-//! steps wished for (Banino, Balaguer, Blundell 2021, equation 6, truncated).
+//! `π_s = alive_s p_OUT,s`, with the rest after the last step as one more outcome; prior `∝ (1 − 1/n)^s` with `n` the desired
+//! mean number of steps (Banino, Balaguer, Blundell 2021, equation 6, truncated).
 
 use super::view::View;
 use burn::tensor::Tensor;
@@ -10,7 +10,10 @@ use burn::tensor::backend::Backend;
 /// Keeps the logarithm of a probability that has vanished finite.
 const VANISHED: f64 = 1e-9;
 
-/// Nats per token, `[1]`; `mean_steps` of the prior is above 1.
+/// The loss in nats per token; `mean_steps` of the prior is above 1.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn halting_prior<B: Backend>(view: &View<B>, mean_steps: f64) -> Tensor<B, 1> {
     let n = view.steps.len();
     let stay = 1.0 - 1.0 / mean_steps;

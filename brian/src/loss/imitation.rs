@@ -1,10 +1,13 @@
-//! Behaviour cloning: `mean −ln p(teacher's action)`. Zero without a teacher.
+//! Imitation loss (behaviour cloning): `mean −ln p(teacher's action)`. There is none without a teacher.
 
 use super::view::View;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Nats per decision, `[1]`; nothing without a teacher.
+/// The loss in nats per decision; `None` without a teacher.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn imitation<B: Backend>(view: &View<B>) -> Option<Tensor<B, 1>> {
     view.steps
         .iter()

@@ -1,4 +1,4 @@
-//! Keeps the learned start near the blocks: `|start − mean_a norm(E_a)|²` over the blocks, which get no gradient.
+//! Anchor loss: keeps the learned start near the blocks, `|start − mean_a norm(E_a)|²`, with no gradient to the blocks.
 //!
 //! Zero where walks start at block 0.
 
@@ -6,7 +6,10 @@ use crate::route::position::{Positions, normalize};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Squared distance, `[1]`.
+/// Squared distance.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn input_anchor<B: Backend>(positions: &Positions<B>) -> Tensor<B, 1> {
     let embeddings = positions.embeddings.val();
     let Some(start) = &positions.start else {

@@ -5,7 +5,7 @@ use crate::ops::reshape::reshape;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-/// Nats of every target.
+/// Loss of every target token, in nats.
 ///
 /// # Shapes
 /// - `logits`: `[batch, seq, vocabulary]`; position `t` predicts `targets[t]`, nothing is shifted here

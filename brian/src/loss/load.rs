@@ -1,11 +1,14 @@
-//! Even use of the blocks, by what was executed: shares that are counts in value and probabilities in gradient.
+//! Load-balancing losses on executed blocks: a block's load has the count as value and the probability's gradient.
 
 use super::view::{View, straight_through};
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 
-/// `mean_a (load_a − Σ load / n_pool)²`, `[1]`; zero if no block was executed.
+/// `mean_a (load_a − Σ load / n_pool)²`; zero if no block was executed.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn selected_balance<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
     let load = load(view);
     let total = load.clone().detach().sum();
@@ -14,7 +17,10 @@ pub fn selected_balance<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
     (load - even).square().mean()
 }
 
-/// `Σ_a max(0, least − load_a)`, `[1]`: what every block is short of its least share.
+/// `Σ_a max(0, least − load_a)`: how far blocks are below the least share.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn coverage_floor<B: Backend>(view: &View<B>, least: f64) -> Tensor<B, 1> {
     relu(load(view).neg() + least).sum()
 }

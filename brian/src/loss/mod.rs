@@ -1,4 +1,4 @@
-//! What a pass costs: one pure function per term.
+//! The losses: one pure function per term.
 //!
 //! The route losses read the decisions of a [`view`]: of all valid tokens until they leave, or, for parity with the
 //! reference, of the last token of every sequence. `p` are the probabilities of the adjusted logits.

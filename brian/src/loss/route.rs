@@ -1,4 +1,4 @@
-//! The route losses together: what each weighs, and which of them a pass has.
+//! All route losses of a pass, each with its weight.
 
 use super::balance::balance;
 use super::cost::cost;
@@ -77,7 +77,7 @@ impl RouteLosses {
         halting_steps: 2.0,
     };
 
-    /// The terms that weigh something, in the order of the fields.
+    /// The terms with a weight above 0, in the order of the fields.
     ///
     /// `valid`: which tokens count, `[batch * seq]`.
     pub fn terms<B: Backend>(

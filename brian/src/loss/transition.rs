@@ -7,7 +7,10 @@ use super::view::{View, ViewStep, straight_through};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// From 0, all moves alike, to 1, always the same, `[1]`.
+/// The loss: 0 if all moves are equally frequent, 1 if all are the same.
+///
+/// # Shapes
+/// Returns `[1]`
 pub fn transition_diversity<B: Backend>(view: &View<B>) -> Tensor<B, 1> {
     let m = view.n_pool;
     let device = view.counted.device();

@@ -1,4 +1,4 @@
-//! The decisions of a trace as the route losses see them: which count, and how much.
+//! The recorded decisions as the route losses see them: which decisions count, and with what weight.
 
 use crate::route::rules::Rules;
 use crate::route::trace::{Move, Origin, Trace};
@@ -41,7 +41,7 @@ pub struct ViewStep<B: Backend> {
     pub executed: Tensor<B, 2>,
     /// The teacher's action, `[n]`.
     pub targets: Option<Tensor<B, 1, Int>>,
-    /// Where the step led.
+    /// The positions after the step.
     pub last_move: Move<B>,
     /// How much the decision counts, `[n]`; without a gradient.
     pub weight: Tensor<B, 1>,
@@ -50,7 +50,7 @@ pub struct ViewStep<B: Backend> {
 }
 
 impl<B: Backend> View<B> {
-    /// The decisions of a trace; `valid` says which tokens count, `[batch * seq]`. Nothing if nobody asked the router.
+    /// The decisions of a trace; `valid` says which tokens count, `[batch * seq]`. `None` if the router was not asked.
     pub fn new(trace: &Trace<B>, rules: &Rules, scope: Scope, valid: &[bool]) -> Option<Self> {
         let device = trace.steps.first()?.logits.device();
         let walks = &trace.walks;
@@ -123,7 +123,10 @@ impl<B: Backend> View<B> {
         })
     }
 
-    /// The weighted mean over all decisions of what `of` says about each, `[n]` per step.
+    /// Weighted mean over all decisions; `of` gives one number per decision.
+    ///
+    /// # Shapes
+    /// `of` returns `[n]` for a step; the mean is `[1]`
     pub fn mean(&self, of: impl Fn(usize, &ViewStep<B>) -> Tensor<B, 1>) -> Tensor<B, 1> {
         let terms = self.steps.iter().enumerate();
         let sum = terms.map(|(index, step)| (of(index, step) * step.weight.clone()).sum());
@@ -131,7 +134,10 @@ impl<B: Backend> View<B> {
         total(sum) / total(weight).clamp_min(1e-9)
     }
 
-    /// The weighted mean over all decisions of a row per decision, `[width]`; `of` gives `[n, width]` per step.
+    /// Weighted mean over all decisions; `of` gives one row per decision.
+    ///
+    /// # Shapes
+    /// `of` returns `[n, width]` for a step; the mean is `[width]`
     pub fn mean_rows(&self, of: impl Fn(&ViewStep<B>) -> Tensor<B, 2>) -> Tensor<B, 1> {
         let sums = self.steps.iter().map(|step| {
             let weighted = of(step) * step.weight.clone().unsqueeze_dim(1);
@@ -141,7 +147,10 @@ impl<B: Backend> View<B> {
         total(sums) / total(weight).clamp_min(1e-9)
     }
 
-    /// The mean over the tokens that count, `[1]`.
+    /// Mean over the tokens that count.
+    ///
+    /// # Shapes
+    /// `[n]` to `[1]`
     pub fn mean_over_tokens(&self, of_token: Tensor<B, 1>) -> Tensor<B, 1> {
         let sum = (of_token * self.counted.clone()).sum();
         sum / self.counted.clone().sum().clamp_min(1.0)
@@ -149,13 +158,19 @@ impl<B: Backend> View<B> {
 }
 
 impl<B: Backend> ViewStep<B> {
-    /// Probabilities of the blocks, `[n, n_pool]`.
+    /// Probabilities of the blocks, without OUT.
+    ///
+    /// # Shapes
+    /// Returns `[n, n_pool]`
     pub fn of_blocks(&self) -> Tensor<B, 2> {
         let n_actions = self.probabilities.dims()[1];
         self.probabilities.clone().slice_dim(1, 0..n_actions - 1)
     }
 
-    /// Probability of OUT, `[n]`.
+    /// Probability of OUT.
+    ///
+    /// # Shapes
+    /// Returns `[n]`
     pub fn of_out(&self) -> Tensor<B, 1> {
         let n_actions = self.probabilities.dims()[1];
         let column = self

@@ -1,11 +1,11 @@
-//! The codes that one pass wrote, and what its tokens read of them.
+//! The memory of codes during one pass: writes after every step, reads before every step and behind the exit.
 //!
-//! A token that leaves at a step has read the slots before that step and writes no more. Its read behind the exit looks at
-//! just these slots once again, whatever was written while others walked on: one group of columns for each number of
-//! slots, so that not even the order of a sum depends on others.
+//! A token that leaves has read the slots before that step and writes no more. Its read behind the exit attends to the same
+//! slots, whatever was written while others walked on. Tokens are grouped by their number of slots, so that not even the
+//! order of a sum depends on others.
 //!
-//! Branches of a beam are further sequences, as they are to blocks: each finds the codes of the best branch of every earlier token,
-//! and of its own token those along the way that led to it.
+//! The branches of a beam count as further sequences. Each attends to the codes of the best branch of every earlier token, and
+//! to the codes that its own token wrote along its path.
 
 use super::config::{Adapters, Lifecycle};
 use super::hidden_code::{Found, HiddenCode};
@@ -19,15 +19,15 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::collections::BTreeSet;
 
-/// A memory of codes during a pass. What there is of every token there is of every branch, the best ones first.
+/// A memory of codes during a pass. Lists per token have an entry for every branch, the best branches first.
 pub(crate) struct Codes<'a, B: Backend> {
     memory: &'a HiddenCode<B>,
     window: Window,
-    /// How many sequences there are, branches aside, and of how many tokens.
+    /// Sequences, without counting branches, and tokens of each.
     dims: [usize; 2],
     /// Added to scores, `[1, seq, seq]`.
     causal: Tensor<B, 3>,
-    /// All that were written, for tokens that left long ago too.
+    /// All slots that were written, which tokens that left long ago need too.
     slots: Vec<Slot<B>>,
     /// The action each token took last.
     last: Vec<usize>,
@@ -39,9 +39,9 @@ pub(crate) struct Codes<'a, B: Backend> {
 }
 
 struct Slot<B: Backend> {
-    /// What later tokens find.
+    /// The codes that later tokens attend to.
     found: Columns<B>,
-    /// Of every branch, along the way that led to it, `[n_branches * batch * seq, d_code]`.
+    /// The codes of every branch along its path, `[n_branches * batch * seq, d_code]`.
     own: Tensor<B, 2>,
     /// Which of those were walking.
     walking: Vec<bool>,
@@ -55,7 +55,7 @@ struct Columns<B: Backend> {
 }
 
 impl<'a, B: Backend> Codes<'a, B> {
-    /// With the slot that is written before the first step.
+    /// Starts a pass and writes the first slot, before the first step.
     pub fn new(memory: &'a HiddenCode<B>, start: MemoryStart<'_, B>) -> Self {
         let [batch, seq, _] = start.entered.dims();
         let n_tokens = batch * seq;
@@ -74,8 +74,8 @@ impl<'a, B: Backend> Codes<'a, B> {
         codes
     }
 
-    /// The reference's for a beam of sequences: one code for the mean of each, of which the first stays, and so do the last `window`
-    /// others, or all if that is 0.
+    /// The reference's memory for a beam of sequences: a slot has one code, for the mean of a sequence. The first slot stays,
+    /// of the others the last `window`, or all if that is 0.
     ///
     /// # Shapes
     /// `entered`: `[batch, d_model]`
@@ -101,18 +101,21 @@ impl<'a, B: Backend> Codes<'a, B> {
         codes
     }
 
-    /// Whether a token that has left stays what it is.
+    /// Whether the state of a token that has left no longer changes.
     pub fn rests(&self) -> bool {
         self.memory.config.lifecycle == Lifecycle::Frozen
     }
 
-    /// The hidden states of the tokens that are walking, with what they read.
+    /// The hidden states after walking tokens have read the memory.
+    ///
+    /// # Shapes
+    /// `[n_branches * batch, seq, d_model]` to the same
     pub fn read(&mut self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let readers = self.walking.clone();
         self.look(hidden, self.slots.len(), &readers)
     }
 
-    /// Writes a step.
+    /// Writes the slot of a step.
     pub fn write(&mut self, step: &Written<'_, B>) {
         self.last = step.actions.clone();
         if self.memory.config.lifecycle == Lifecycle::Frozen {
@@ -121,7 +124,7 @@ impl<'a, B: Backend> Codes<'a, B> {
         self.append(step.hidden);
     }
 
-    /// Goes on with other branches: those that had these rows, `[n_branches * batch * seq]`.
+    /// Continues with other branches: `parents` are their rows before, `[n_branches * batch * seq]`.
     pub fn follow(&mut self, parents: &[usize]) {
         fn of<T: Copy>(all: &[T], parents: &[usize]) -> Vec<T> {
             parents.iter().map(|&parent| all[parent]).collect()
@@ -135,7 +138,7 @@ impl<'a, B: Backend> Codes<'a, B> {
         }
     }
 
-    /// Ends a beam: what is left is the best branch of every token and its walk.
+    /// Ends a beam: keeps the best branch of every token, with its walk.
     pub fn settle(&mut self) {
         let [batch, seq] = self.dims;
         self.follow(&(0..batch * seq).collect::<Vec<_>>());
@@ -144,7 +147,10 @@ impl<'a, B: Backend> Codes<'a, B> {
         }
     }
 
-    /// The read behind the exit, of all tokens.
+    /// The read behind the exit, for all tokens.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to the same
     pub fn read_last(&mut self, left: Tensor<B, 3>) -> Tensor<B, 3> {
         let numbers: BTreeSet<usize> = self.seen.iter().copied().collect();
         numbers.into_iter().fold(left, |left, number| {
@@ -153,7 +159,7 @@ impl<'a, B: Backend> Codes<'a, B> {
         })
     }
 
-    /// What was read, as numbers.
+    /// Statistics of all reads.
     pub(super) fn usage(&mut self) -> Option<Reads<B>> {
         self.reads.take()
     }
@@ -203,8 +209,8 @@ impl<'a, B: Backend> Codes<'a, B> {
         after
     }
 
-    /// Codes `[batch, n_kept * seq, d_code]` and their mask `[batch or 1, seq, n_kept * seq]`; for branches `n_branches * batch`
-    /// and twice as many columns, behind those of others their own.
+    /// Codes `[batch, n_kept * seq, d_code]` and their mask `[batch or 1, seq, n_kept * seq]`. With branches there are
+    /// `n_branches * batch` of each, and twice as many columns: for each slot those of others, then their own.
     fn columns(&self, n_slots: usize) -> (Tensor<B, 3>, Tensor<B, 3>) {
         let kept = self.window.kept(n_slots);
         let kept: Vec<&Slot<B>> = kept.map(|index| &self.slots[index]).collect();

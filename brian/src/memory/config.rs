@@ -1,4 +1,4 @@
-//! Which memory a model has.
+//! Configuration of a model's memory.
 
 use super::window::Window;
 use crate::error::ConfigError;
@@ -89,7 +89,7 @@ pub enum Lifecycle {
 }
 
 impl MemoryConfig {
-    /// Every field that no memory can be built from.
+    /// All fields with values that no memory can be built from.
     pub(crate) fn check(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
         let window = match self {
@@ -118,7 +118,7 @@ impl MemoryConfig {
         errors
     }
 
-    /// What a parameter starts with where that is not the model's matter; `path` is below the memory's.
+    /// Initial values of the parameters that the memory sets itself; `path` is relative to the memory.
     pub(crate) fn initial(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
         let n: usize = shape.iter().product();
         let bias = match self {

@@ -1,4 +1,4 @@
-//! The maps of a memory of codes. With `norm(x) = x / |x|`, hidden state `h`, codes `c` and a gate `g` that is one number:
+//! The parameters of a memory of codes. With `norm(x) = x / |x|`, hidden state `h`, codes `c` and a scalar gate `g`:
 //!
 //! ```text
 //! write   c = norm(W h + 1/√n_heads Σ_n h_n D_n U_n)
@@ -20,7 +20,7 @@ use burn::tensor::backend::Backend;
 /// Codes shorter than this are not stretched.
 const SHORTEST: f64 = 1e-12;
 
-/// What writes and reads codes: one of each, or one for every action.
+/// Writers and readers of codes: one of each, or one for every action.
 #[derive(Module, Debug)]
 pub struct HiddenCode<B: Backend> {
     /// From hidden states to codes.
@@ -61,7 +61,7 @@ impl<B: Backend> HiddenCode<B> {
 pub struct Writer<B: Backend> {
     /// `[d_model, d_code]`.
     pub code: Linear<B>,
-    /// From each head's part to the code.
+    /// Low-rank maps from each head's part of the hidden state to the code.
     pub heads: Option<HeadMaps<B>>,
 }
 
@@ -103,15 +103,15 @@ pub struct Reader<B: Backend> {
     pub output: Linear<B>,
     /// Before the sigmoid, `[1]`.
     pub gate: Param<Tensor<B, 1>>,
-    /// From what was read to each head's part.
+    /// Low-rank maps from what was read to each head's part of the hidden state.
     pub heads: Option<HeadMaps<B>>,
 }
 
-/// What a read found.
+/// The result of a read.
 pub struct Found<B: Backend> {
     /// To be added to the hidden states, `[batch, seq, d_model]`.
     pub change: Tensor<B, 3>,
-    /// Where it came from, `[batch, seq, n_codes]`.
+    /// Attention weights over the codes, `[batch, seq, n_codes]`.
     pub attention: Tensor<B, 3>,
 }
 
@@ -126,7 +126,7 @@ impl<B: Backend> Reader<B> {
         }
     }
 
-    /// Looks for each token among codes.
+    /// Attention of every token to the codes.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`
@@ -155,7 +155,10 @@ impl<B: Backend> Reader<B> {
         }
     }
 
-    /// How far the gate is open, `[1]`, between 0 and 1.
+    /// How far the gate is open, between 0 and 1.
+    ///
+    /// # Shapes
+    /// Returns `[1]`
     pub fn open(&self) -> Tensor<B, 1> {
         sigmoid(self.gate.val())
     }

@@ -1,7 +1,7 @@
 //! The parameters of a memory of keys and values, one set for every block of the pool.
 //!
-//! A block attends with its ordinary queries to the kept keys, which know their position, and to its own. All scores of
-//! the memory get the block's bias, one number, and one softmax goes over both. With a compression, all heads of a block
+//! A block attends with its usual queries to the kept keys, which are already rotated, and to its own. The scores of the
+//! memory get the block's bias, one number, and one softmax goes over both. With a compression, all heads of a block
 //! share four maps: keys and values to codes where it writes, codes to keys and values where it reads.
 
 use super::config::{Compression, KeyValuePrefixConfig};
@@ -13,10 +13,10 @@ use burn::nn::{Initializer, Linear};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// What the blocks of the pool have beside their attention.
+/// Parameters of a memory of keys and values.
 #[derive(Module, Debug)]
 pub struct KeyValuePrefix<B: Backend> {
-    /// As many as blocks.
+    /// One entry per block of the pool.
     pub blocks: Vec<PrefixOfBlock<B>>,
     pub(super) n_heads: usize,
     /// Width of what is kept of a head's key or value.
@@ -25,7 +25,7 @@ pub struct KeyValuePrefix<B: Backend> {
     pub(super) config: KeyValuePrefixConfig,
 }
 
-/// What one block has.
+/// The parameters of one block.
 #[derive(Module, Debug)]
 pub struct PrefixOfBlock<B: Backend> {
     /// Added to the scores of the memory, `[1]`.
@@ -34,7 +34,7 @@ pub struct PrefixOfBlock<B: Backend> {
     pub maps: Option<CodeMaps<B>>,
 }
 
-/// To codes and back.
+/// Maps from keys and values to codes, and back.
 #[derive(Module, Debug)]
 pub struct CodeMaps<B: Backend> {
     /// `[d_head, d_code]`.
@@ -81,7 +81,7 @@ impl<B: Backend> KeyValuePrefix<B> {
 }
 
 impl<B: Backend> PrefixOfBlock<B> {
-    /// What is kept of the keys and values that this block made.
+    /// Encodes the keys and values of this block for the memory.
     ///
     /// # Shapes
     /// `[batch, n_heads, seq, d_head]` to `[batch, n_heads, seq, d_code]`, or the same without a compression
@@ -95,7 +95,7 @@ impl<B: Backend> PrefixOfBlock<B> {
         }
     }
 
-    /// What this block attends to of that which was kept; the inverse shapes of [`Self::written`].
+    /// Decodes kept keys and values for this block; the inverse shapes of [`Self::written`].
     pub fn read(&self, kept: KeysValues<B>) -> KeysValues<B> {
         match &self.maps {
             None => kept,

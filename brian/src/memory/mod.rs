@@ -1,11 +1,11 @@
-//! Global memory: what tokens leave behind at every step of a walk, for themselves and for later tokens to find at later
-//! steps. It lives within one pass; nothing is carried from one window of text to the next.
+//! The memory: at every step of a walk tokens write a slot, which they and later tokens read at later steps. It lives within
+//! one pass; nothing is carried from one window of text to the next.
 //!
 //! Two kinds, after the reference. `hidden_code`: a short code of each token's hidden state, read before every decision of
 //! the router and once more behind the exit. `key_value_prefix`: the keys and values of the blocks that were executed,
 //! which later blocks of the pool attend to beside their own.
 //!
-//! Both are indexed by (slot, token): every step of the walk makes one slot, which holds something of every token that was
+//! Both are indexed by (slot, token): every step of the walk makes one slot, with an entry for every token that was
 //! still walking. Token `t` may see slot `s` of token `u` if `u ≤ t` and `u` was walking at that step. The reference
 //! appends, reads and writes for tokens that have left as well, which makes a token depend on how long others walk; its
 //! way is [`Lifecycle::Reference`], for parity only.
@@ -14,10 +14,10 @@
 //! |---|---|
 //! | `config` | which memory a model has |
 //! | `window` | which slots are kept |
-//! | `hidden_code`, `codes` | codes: the maps, and what one pass wrote with them |
+//! | `hidden_code`, `codes` | codes: parameters, and what one pass wrote |
 //! | `key_value_prefix`, `prefix` | keys and values: the same |
-//! | `pass` | whichever memory there is, as the walk sees it |
-//! | `usage` | what was read, as numbers |
+//! | `pass` | the walk's interface to whichever memory there is |
+//! | `usage` | statistics of reads |
 
 pub(crate) mod codes;
 pub mod config;

@@ -1,4 +1,4 @@
-//! Whichever memory a model has, as the walk sees it during one pass.
+//! The walk's interface to a model's memory, of whichever kind, during one pass.
 
 use super::codes::Codes;
 use super::hidden_code::HiddenCode;
@@ -16,9 +16,9 @@ use std::cell::RefCell;
 /// The parameters of a memory.
 #[derive(Module, Debug)]
 pub enum Memory<B: Backend> {
-    /// Of codes.
+    /// A memory of codes.
     HiddenCode(HiddenCode<B>),
-    /// Of keys and values.
+    /// A memory of keys and values.
     KeyValuePrefix(KeyValuePrefix<B>),
 }
 
@@ -40,7 +40,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }))
     }
 
-    /// Whether a token that has left stays what it is, and blocks attend to no more than the states of tokens.
+    /// Whether the state of a token that has left no longer changes, and blocks attend to nothing but tokens' states.
     pub fn rests(&self) -> bool {
         match &*self.0.borrow() {
             Kind::Nothing => true,
@@ -49,7 +49,10 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }
     }
 
-    /// Before a step is scored: the hidden states with what was read.
+    /// Reads the memory before the router scores a step.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to the same
     pub fn read(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         match &mut *self.0.borrow_mut() {
             Kind::Codes(codes) => codes.read(hidden),
@@ -57,7 +60,10 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }
     }
 
-    /// A block of the pool on every token.
+    /// Runs a block of the pool on every token.
+    ///
+    /// # Shapes
+    /// As [`RoutedBlock::forward`]
     pub fn execute(
         &self,
         block: usize,
@@ -74,7 +80,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }
     }
 
-    /// After a step.
+    /// Writes the slot of a step.
     pub fn write(&self, step: &Written<'_, B>) {
         match &mut *self.0.borrow_mut() {
             Kind::Nothing => {}
@@ -83,21 +89,24 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }
     }
 
-    /// Goes on with other branches of a beam: those that had these rows.
+    /// Continues with other branches of a beam: `parents` are their rows before.
     pub fn follow(&self, parents: &[usize]) {
         if let Kind::Codes(codes) = &mut *self.0.borrow_mut() {
             codes.follow(parents);
         }
     }
 
-    /// Ends a beam: what is left is the best branch of every token.
+    /// Ends a beam: keeps the best branch of every token.
     pub fn settle(&self) {
         if let Kind::Codes(codes) = &mut *self.0.borrow_mut() {
             codes.settle();
         }
     }
 
-    /// For a beam of sequences a memory of those, if there is one: nothing is kept of their tokens any more.
+    /// For a beam of sequences: replaces a memory of codes, if there is one, by one of whole sequences. The old one ends.
+    ///
+    /// # Shapes
+    /// `entered`: `[batch, d_model]`
     pub fn of_sequences(&self, entered: Tensor<B, 2>, out: usize) -> Option<Codes<'a, B>> {
         match self.0.replace(Kind::Nothing) {
             Kind::Codes(codes) => Some(codes.instead_of_tokens(entered, out)),
@@ -105,7 +114,10 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }
     }
 
-    /// Behind the exit: what left the walk, with what was read.
+    /// Reads the memory once more behind the exit; `left` are the states there.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to the same
     pub fn read_last(&self, left: Tensor<B, 3>) -> Tensor<B, 3> {
         match &mut *self.0.borrow_mut() {
             Kind::Codes(codes) => codes.read_last(left),
@@ -113,7 +125,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         }
     }
 
-    /// What was read, as numbers, if that was wanted.
+    /// Statistics of all reads, if they were measured.
     pub fn usage(&self) -> Option<MemoryUse> {
         let reads = match &mut *self.0.borrow_mut() {
             Kind::Nothing => None,

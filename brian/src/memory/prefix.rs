@@ -1,4 +1,4 @@
-//! The keys and values that one pass kept, and how blocks attend to them.
+//! The memory of keys and values during one pass: its slots, and how blocks attend to them.
 
 use super::config::Lifecycle;
 use super::key_value_prefix::KeyValuePrefix;
@@ -79,7 +79,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
         routed.block.finish(placed, queries, among, mask)
     }
 
-    /// What a block attends to, the memory first: the keys and values with the mask of their scores.
+    /// The keys and values that a block attends to, those of the memory first, and the mask of their scores.
     fn among(
         &self,
         block: usize,
@@ -102,8 +102,8 @@ impl<'a, B: Backend> Prefix<'a, B> {
         (among, mask)
     }
 
-    /// Makes a slot of what the blocks of this step made of each token. Under the reference's rule a step at which nobody
-    /// in the batch executed a block makes none.
+    /// Writes the slot of a step, from the keys and values of the blocks that ran. Under the reference's rule a step at which
+    /// no token in the batch executed a block writes none.
     pub fn write(&mut self, step: &Written<'_, B>) {
         let [batch, seq, _] = step.hidden.dims();
         let device = step.hidden.device();
@@ -161,7 +161,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
         });
     }
 
-    /// What was read, as numbers.
+    /// Statistics of all reads.
     pub fn usage(&mut self) -> Option<Reads<B>> {
         self.reads.take()
     }

@@ -1,10 +1,10 @@
-//! What a walk tells its memory: before the first step, and after each.
+//! What a walk passes to its memory: at the start, and after each step.
 
 use crate::block::causal::Causal;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// What a pass begins with.
+/// The start of a pass.
 pub(crate) struct MemoryStart<'a, B: Backend> {
     /// Before the walk, `[batch, seq, d_model]`.
     pub entered: &'a Tensor<B, 3>,
@@ -15,13 +15,13 @@ pub(crate) struct MemoryStart<'a, B: Backend> {
     pub measures: bool,
 }
 
-/// What a step did; tokens in the order `[batch * seq]`.
+/// The result of a step; tokens in the order `[batch * seq]`.
 pub(crate) struct Written<'a, B: Backend> {
     /// After the step, `[batch, seq, d_model]`.
     pub hidden: &'a Tensor<B, 3>,
     pub causal: &'a Causal<B>,
     pub actions: Vec<usize>,
-    /// Who goes on.
+    /// Which tokens go on.
     pub walking: Vec<bool>,
     /// How the outputs of blocks were mixed, `[batch * seq, n_pool]`, if any were.
     pub weights: Option<&'a Tensor<B, 2>>,

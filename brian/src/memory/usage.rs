@@ -1,9 +1,9 @@
-//! What was read from a memory, as numbers. Sums stay on the device until the pass is over.
+//! Statistics of memory reads. Sums stay on the device until the pass is over.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Sums over everything that was read in one or more passes, each read by one token at one step.
+/// Sums over all reads of one or more passes; a read is one token at one step.
 ///
 /// Only tokens that were walking count; those of padding are among them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,13 +14,13 @@ pub struct MemoryUse {
     pub mass: Vec<f64>,
     /// The length of what was added to a hidden state over the length of that state; codes only.
     pub share: Option<f64>,
-    /// How far the memory is open: the sigmoid of the gate of codes; of keys and values `exp(bias)`, by which they are
-    /// weighed against the block's own.
+    /// How open the memory is: of codes the sigmoid of the gate; of keys and values `exp(bias)`, their weight against the
+    /// block's own.
     pub open: f64,
 }
 
 impl MemoryUse {
-    /// Adds what another pass read.
+    /// Adds the sums of another pass.
     pub fn add(&mut self, other: &Self) {
         self.reads += other.reads;
         self.open += other.open;
@@ -33,7 +33,7 @@ impl MemoryUse {
         }
     }
 
-    /// The means, by name; nothing if nothing was read.
+    /// The means, by metric name; empty if nothing was read.
     pub fn named(&self) -> Vec<(String, f64)> {
         if self.reads == 0.0 {
             return Vec::new();
@@ -58,7 +58,7 @@ pub(super) struct Read<B: Backend> {
     pub share: Option<Tensor<B, 3>>,
     /// How far the memory is open, `[1]`.
     pub open: Tensor<B, 1>,
-    /// How much of each token has read this, `[batch, seq, 1]`.
+    /// 1 for tokens that read this, or their share of it, `[batch, seq, 1]`.
     pub readers: Tensor<B, 3>,
 }
 

@@ -1,6 +1,6 @@
-//! Retention: the first `sink` slots stay, of the others the last `window`.
+//! Which slots of a memory are kept: the first `sink`, and of the others the last `window`.
 //!
-//! A slot is a step of the walk, the same for all tokens, so what is kept depends on nobody's route.
+//! A slot is a step of the walk, the same for all tokens, so the choice depends on no token's path.
 
 /// How many slots are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,12 +12,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether a slot, counted from 0, is there when `n_written` were written.
+    /// Whether a slot, counted from 0, is still kept after `n_written` were written.
     pub fn keeps(self, slot: usize, n_written: usize) -> bool {
         slot < self.sink || slot + self.window >= n_written
     }
 
-    /// The slots that are there when `n_written` were written, oldest first.
+    /// The slots that are kept after `n_written` were written, oldest first.
     pub fn kept(self, n_written: usize) -> impl Iterator<Item = usize> {
         (0..n_written).filter(move |&slot| self.keeps(slot, n_written))
     }

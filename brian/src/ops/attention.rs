@@ -1,4 +1,4 @@
-//! Attention: `softmax(q kᵀ + mask) v`, head by head, with queries that are scaled already.
+//! Attention: `softmax(q kᵀ + mask) v`, head by head, with queries that are scaled before.
 
 use super::attention_spans::AttentionSpans;
 use super::gather::Parts;
@@ -10,16 +10,16 @@ use burn::tensor::{DType, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What can be attended to, `[batch, n_heads, n_keys, d_head]` each; keys know their position.
+/// Keys, rotated to their positions, and values: `[batch, n_heads, n_keys, d_head]` each.
 #[derive(Clone, Debug)]
 pub struct KeysValues<B: Backend> {
-    /// What queries are compared with.
+    /// The keys.
     pub keys: Tensor<B, 4>,
-    /// What they take with them.
+    /// The values.
     pub values: Tensor<B, 4>,
 }
 
-/// What queries find among keys and values, multiplied in a type; `mask` is added to the scores.
+/// Attention output of queries over keys and values, heads joined; products run in `dtype`, `mask` is added to the scores.
 ///
 /// # Shapes
 /// - `queries`: `[batch, n_heads, seq, d_head]`
@@ -40,14 +40,17 @@ pub fn attention<B: Backend>(
         .reshape([batch, seq, n_heads * d_head])
 }
 
-/// `[batch, seq, n_heads * d_head]` to `[batch, n_heads, seq, d_head]`.
+/// Splits the last dimension into heads.
+///
+/// # Shapes
+/// `[batch, seq, n_heads * d_head]` to `[batch, n_heads, seq, d_head]`
 pub fn heads<B: Backend>(x: Tensor<B, 3>, n_heads: usize) -> Tensor<B, 4> {
     let [batch, seq, width] = x.dims();
     x.reshape([batch, seq, n_heads, width / n_heads])
         .swap_dims(1, 2)
 }
 
-/// What the tokens of whole sequences find among those before them and themselves. `mask` hides later positions,
+/// Causal attention of whole sequences: each token attends to those before it and to itself. `mask` hides later positions,
 /// `[1, 1, seq, seq]`.
 ///
 /// # Shapes
@@ -79,7 +82,7 @@ pub(crate) fn causal_attention<B: Backend>(
     })
 }
 
-/// What queries find among keys and values of other tokens.
+/// Attention output of queries over keys and values of other tokens; `spans` say which keys each query sees.
 ///
 /// # Shapes
 /// `[n_queries, d_model]` and `[n_keys, 2 * d_model]` to `[n_queries, d_model]`

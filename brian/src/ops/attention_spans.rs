@@ -1,13 +1,13 @@
-//! Which keys each query sees, where attention runs on rows: sequence by sequence the first keys, so many of them for each query.
+//! Which keys each query sees, where attention runs on rows: the first keys of its sequence, as many as its own number says.
 
 use super::gather::rows;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-/// A score this low has probability exactly zero after the softmax, and stays finite where an infinity would not.
+/// A score this low gets probability exactly zero in the softmax and stays finite, unlike an infinity.
 pub(crate) const MASKED: f32 = -1e30;
 
-/// Sums over keys run in so many lanes: in whole ones, keys that are hidden change no bit of them, however many there are.
+/// Lanes of a sum over keys: in whole lanes, hidden keys change no bit of a sum, however many there are.
 const LANES: usize = 8;
 
 /// The queries and keys of some sequences, one after another.
@@ -31,8 +31,8 @@ impl AttentionSpans {
         }
     }
 
-    /// Runs attention on rectangles of queries and of keys, with what hides keys from queries, `[sequences, 1, n_queries, n_keys]`:
-    /// to be added.
+    /// Runs attention on queries and keys that are padded to rectangles; `find` also gets the mask to be added to the scores,
+    /// `[sequences, 1, n_queries, n_keys]`.
     ///
     /// # Shapes
     /// - `queries`: `[n_queries, width]`, `keys_values`: `[n_keys, 2 * width]`
@@ -58,7 +58,7 @@ impl AttentionSpans {
     }
 }
 
-/// Rows of sequences as a rectangle: what attention composed of tensor operations needs.
+/// Rows of sequences, padded to one length: what attention composed of tensor operations needs.
 struct Cells {
     /// At least as long as the longest sequence, in whole [`LANES`].
     longest: usize,

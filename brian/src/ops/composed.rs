@@ -1,8 +1,8 @@
-//! Whether everything is composed of tensor operations, as the definition says, and no pass and no kernel applies.
+//! The switch `NERVE_COMPOSED`: whether every operation runs as its definition, composed of tensor operations.
 
 use std::sync::LazyLock;
 
-/// True with `NERVE_COMPOSED=1` in the environment: for whoever changes an equation, or doubts a pass.
+/// True with `NERVE_COMPOSED=1` in the environment: to change an equation, or to check a fused version.
 pub(crate) fn only() -> bool {
     static ASKED: LazyLock<bool> = LazyLock::new(|| {
         let asked = std::env::var_os("NERVE_COMPOSED");

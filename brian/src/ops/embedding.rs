@@ -1,11 +1,11 @@
-//! The rows of a table by tokens.
+//! Embedding lookup: the rows of a table for tokens.
 
 use super::{fused, gpu};
 use burn::nn::Embedding;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-/// The rows of tokens.
+/// The embeddings of tokens.
 ///
 /// # Shapes
 /// `[batch, seq]` to `[batch, seq, d_model]`

@@ -1,4 +1,4 @@
-//! Rows and columns that lie elsewhere: some rows of a tensor, rows of several tensors, rows in the place of others, some columns.
+//! Gather and scatter: selected rows of one tensor or of several, replaced rows, selected columns.
 
 use super::{fused, gpu, host};
 use burn::tensor::backend::Backend;
@@ -12,7 +12,7 @@ pub(crate) fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<
     Tensor::from_data(TensorData::new(rows, [n_rows]), device)
 }
 
-/// Some rows, in the order given, any of them any number of times.
+/// Selected rows, in the given order; a row may occur several times.
 ///
 /// # Shapes
 /// `[n, width]` to `[which, width]`
@@ -24,7 +24,7 @@ pub(crate) fn rows<B: Backend>(from: Tensor<B, 2>, which: &[usize]) -> Tensor<B,
     .unwrap_or_else(|| from.clone().select(0, indices()))
 }
 
-/// Some rows; all of them as they are.
+/// Selected rows; the tensor itself if all are selected in their order.
 pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 2> {
     match which.iter().copied().eq(0..all.dims()[0]) {
         true => all,
@@ -32,8 +32,8 @@ pub(crate) fn some<B: Backend>(all: Tensor<B, 2>, which: &[usize]) -> Tensor<B, 
     }
 }
 
-/// `into` with the rows of some parts, one part after another, in the places `which`; where one place gets several, with their
-/// sum.
+/// `into` with the rows `which` replaced by those of the parts, one part after another. Where several rows go to one place, it
+/// gets their sum.
 ///
 /// # Shapes
 /// `[n, width]` and `[…, width]`, `which` in all, to `[n, width]`
@@ -57,7 +57,7 @@ pub(crate) fn replace<B: Backend>(
     })
 }
 
-/// Some columns of a map.
+/// Selected columns of a matrix.
 ///
 /// # Shapes
 /// `[d_in, d_out]` to `[d_in, which]`
@@ -70,7 +70,7 @@ pub(crate) fn columns<B: Backend>(map: &Tensor<B, 2>, which: Range<usize>) -> Te
 #[derive(Clone, Debug)]
 pub(crate) struct Parts<B: Backend> {
     pub parts: Vec<Tensor<B, 2>>,
-    /// Where each lies; no two in one place.
+    /// Where each row lies; no two rows lie in one place.
     pub places: Vec<RowPlace>,
 }
 
@@ -82,7 +82,10 @@ pub(crate) struct RowPlace {
 }
 
 impl<B: Backend> Parts<B> {
-    /// All of one tensor.
+    /// All rows of one tensor.
+    ///
+    /// # Shapes
+    /// `[n_rows, width]`
     pub fn one(part: Tensor<B, 2>) -> Self {
         let [n_rows, _] = part.dims();
         Self {
@@ -91,7 +94,10 @@ impl<B: Backend> Parts<B> {
         }
     }
 
-    /// The rows in their order.
+    /// The rows in their order, as one tensor.
+    ///
+    /// # Shapes
+    /// Returns `[places, width]`
     pub fn gather(self) -> Tensor<B, 2> {
         let lengths = self.parts.iter().map(|part| part.dims()[0]);
         let begin = |begin: &mut usize, length| Some(std::mem::replace(begin, *begin + length));
@@ -104,7 +110,7 @@ impl<B: Backend> Parts<B> {
 
 /// A tensor several times, one copy behind the other along the first dimension.
 ///
-/// Not `repeat_dim`: where that dimension is longer than one, Burn 0.21 adds up its gradient as if each entry stood beside its copies.
+/// Not `repeat_dim`: if that dimension is longer than 1, Burn 0.21 sums its gradient as if each entry stood beside its copies.
 pub(crate) fn copies<B: Backend, const D: usize>(x: Tensor<B, D>, n: usize) -> Tensor<B, D> {
     Tensor::cat(vec![x; n], 0)
 }

@@ -1,13 +1,13 @@
-//! Rows of several groups, one group after another, each with maps of its own: all go through one pass, beside each other.
+//! Groups of rows, one group after another, each with its own weights: all groups go through one operation, in parallel.
 //!
-//! The tokens of a step go to several blocks, few to each. Pass by pass and block by block, threads would wait for each other, and
-//! the way back for the bookkeeping of as many operations.
+//! The tokens of a step go to several blocks, few to each. Run block by block, threads would wait for each other, and the
+//! backward pass would pay the overhead of as many operations.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::ops::Range;
 
-/// What some rows go through, those behind the rows of the groups before.
+/// A group: `of` is what its rows go through; the rows follow those of the groups before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group<T> {
     pub of: T,
@@ -15,14 +15,17 @@ pub(crate) struct Group<T> {
 }
 
 impl<T> Group<T> {
-    /// The only one.
+    /// The only group, with all rows.
+    ///
+    /// # Shapes
+    /// `rows`: `[n_rows, width]`
     pub fn only<B: Backend>(of: T, rows: &Tensor<B, 2>) -> [Self; 1] {
         let [n_rows, _] = rows.dims();
         [Self { of, n_rows }]
     }
 }
 
-/// Of groups, a part of what their rows go through.
+/// The same groups with a part of what their rows go through.
 pub(crate) fn each<'a, T, U>(groups: &'a [Group<T>], of: impl Fn(&'a T) -> U) -> Vec<Group<U>> {
     let groups = groups.iter();
     let with = |group: &'a Group<T>| Group {
@@ -32,7 +35,7 @@ pub(crate) fn each<'a, T, U>(groups: &'a [Group<T>], of: impl Fn(&'a T) -> U) ->
     groups.map(with).collect()
 }
 
-/// What each group of rows becomes, one after another; `make` is told which rows they are.
+/// Applies `make` to the rows of each group and joins the results; `make` is told which rows they are.
 pub(crate) fn by_group<B: Backend, T, const N: usize>(
     rows: [Tensor<B, 2>; N],
     groups: &[Group<T>],

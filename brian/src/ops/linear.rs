@@ -25,7 +25,7 @@ pub(crate) fn exact(products: DType) -> DType {
     }
 }
 
-/// `x W`.
+/// `x W`, multiplied in the type of `W`.
 ///
 /// # Shapes
 /// `[n, d_in]` to `[n, d_out]`
@@ -58,7 +58,7 @@ pub(crate) fn add_linear<B: Backend>(
     add_linear_each(y, None, x, &groups)
 }
 
-/// The same, the rows of each group with a map of its own; `which` says which rows of `y` are meant, if not all.
+/// `y + x W`, where each group of rows has its own `W`; `which` says which rows of `y` are meant, if not all.
 ///
 /// # Shapes
 /// `[n, d_out]`, or `[…, d_out]` with `which`, and `[n, d_in]` to `[n, d_out]`
@@ -80,7 +80,7 @@ pub(crate) fn add_linear_each<B: Backend>(
     })
 }
 
-/// How many groups go through an operation together, by one of their maps: several only in the memory of the host.
+/// How many groups go through one operation: several on the host, else one. `map` is a weight matrix of one of them.
 pub(crate) fn groups_at_once<B: Backend>(map: &Linear<B>) -> usize {
     match host::custom_op::applies(&map.weight.val()) {
         true => host::groups::MOST,

@@ -1,31 +1,31 @@
-//! The operations that models are made of. One file is one operation: its equation, its source, its shapes, its definition, composed
-//! of Burn's elementary operations, and the faster versions of the same numbers.
+//! The operations that models are made of. A file is one operation: its equation, its source, its shapes, its definition
+//! composed of Burn's elementary operations, and its faster versions.
 //!
-//! Nobody who calls an operation knows where it runs. A version answers `None` where it does not apply (another backend, another
-//! precision, `NERVE_COMPOSED=1`), and then the definition runs.
+//! Callers do not know where an operation runs. A fused version returns `None` where it does not apply (another backend,
+//! another precision, `NERVE_COMPOSED=1`), and then the definition runs.
 //!
 //! | file | operation |
 //! |---|---|
 //! | `embedding` | rows of a table by tokens |
 //! | `rms_norm` | `x / sqrt(mean(x²) + ε) ⊙ gain` |
 //! | `linear` | `x W`, `x Wᵀ`, `y + x W` |
-//! | `rotary` | angles of positions, and pairs turned by them |
-//! | `rotary_projection` | `norm(x) W`, queries scaled, queries and keys turned to their positions |
+//! | `rotary` | angles of positions, and pairs rotated by them |
+//! | `rotary_projection` | `norm(x) W`, queries scaled, queries and keys rotated to their positions |
 //! | `attention_spans` | which keys each query sees |
 //! | `attention` | `softmax(q kᵀ) v` over the keys that each query sees |
 //! | `swiglu` | `silu(gate) ⊙ up`, and with its norm and maps `x + down(silu(gate n) ⊙ up n)`, `n = norm(x)` |
 //! | `router_scores` | `silu([h, P] W1 + b1) W2 + b2` |
-//! | `softmax` | `softmax` of rows, and one share of it |
+//! | `softmax` | `softmax` of rows, and the probability of one chosen entry |
 //! | `cross_entropy` | `−ln softmax(logits)[target]` |
 //! | `straight_through` | a gain of value zero, with its gradient |
-//! | `gather` | some rows, rows out of several tensors, rows in the place of others, some columns |
-//! | `residual_add` | a stream with what a product gave |
-//! | `reshape` | the same numbers in another shape, and on the host |
-//! | `reuse` | what many operations of a pass use again |
-//! | `groups` | rows of several groups, each with maps of its own, through one operation |
-//! | `composed` | whether every definition is to run |
-//! | `host/` | fused versions in the memory of the host, with gradients written by hand |
-//! | `gpu/` | kernels in the memory of a GPU |
+//! | `gather` | selected rows of one tensor or of several, replaced rows, selected columns |
+//! | `residual_add` | `y + x` in the type of the residual stream `y` |
+//! | `reshape` | reshapes without a copy, and values on the host |
+//! | `reuse` | tensors that several operations share: summed gradients, packed weights |
+//! | `groups` | groups of rows, each with its own weights, through one operation |
+//! | `composed` | the switch that makes every definition run |
+//! | `host/` | fused versions on the host, with gradients written by hand |
+//! | `gpu/` | fused versions on a GPU: kernels in CubeCL |
 
 pub(crate) mod attention;
 pub(crate) mod attention_spans;
@@ -54,7 +54,7 @@ pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// What the first of the fused versions that applies gives: the only place that chooses. Where none does, the definition runs.
+/// The result of the first fused version that applies; `None` if the definition has to run. No other place chooses.
 pub(crate) fn fused<T>(versions: &[&dyn Fn() -> Option<T>]) -> Option<T> {
     if composed::only() {
         return None;

@@ -1,4 +1,4 @@
-//! What [`gpu`](super) has where no backend for GPUs is compiled in: nothing applies.
+//! Stand-ins for [`gpu`](super) where no backend for GPUs is compiled in: all return `None`. Shapes as in `gpu/`.
 
 use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;

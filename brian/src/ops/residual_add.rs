@@ -1,4 +1,4 @@
-//! A stream with what a product gave, in the type of the stream: `y + x`.
+//! Residual addition: `y + x` in the type of the residual stream `y`.
 
 use super::{fused, gpu};
 use burn::tensor::Tensor;

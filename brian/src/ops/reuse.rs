@@ -1,4 +1,4 @@
-//! What many operations of one pass use again: its gradient is added up in one place, and maps stay packed.
+//! Tensors that several operations of a pass share: their gradient is summed in one place, and weight matrices stay packed.
 
 use super::{composed, host};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -6,14 +6,14 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::sync::Arc;
 
-/// Maps that stay packed for as long as this is held.
+/// Weight matrices that stay packed for as long as this value lives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Packed(
     #[expect(dead_code, reason = "is held")] Vec<Arc<host::packed::PackedMap>>,
 );
 
 impl Packed {
-    /// Those of a module.
+    /// Packs the weight matrices of a module.
     pub fn of<B: Backend, M: Module<B>>(module: &M) -> Self {
         struct Maps(Vec<Arc<host::packed::PackedMap>>);
 
@@ -28,7 +28,10 @@ impl Packed {
         Self(maps.0)
     }
 
-    /// Those given.
+    /// Packs the given matrices.
+    ///
+    /// # Shapes
+    /// `[d_in, d_out]` each
     pub fn maps<B: Backend, const N: usize>(maps: [&Tensor<B, 2>; N]) -> Self {
         Self(
             maps.into_iter()
@@ -38,7 +41,7 @@ impl Packed {
     }
 }
 
-/// A map, or rows, for several operations: what its gradient is a sum of is added up in one place.
+/// A tensor for several operations: the parts of its gradient are summed in one place.
 pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
     match composed::only() {
         true => tensor,
@@ -46,7 +49,7 @@ pub(crate) fn shared<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor
     }
 }
 
-/// A module whose maps several operations use, as it is.
+/// A module with the same values, whose weight matrices are [`shared`] by several operations.
 pub(crate) fn shared_module<B: Backend, M: Module<B>>(module: M) -> M {
     struct Share;
 

@@ -5,7 +5,7 @@ use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
-/// Rows, normed, in the type of the product that they go into.
+/// The norm of every row, in `dtype`, the type of the product that follows.
 ///
 /// # Shapes
 /// `[n, d_model]` to the same

@@ -6,18 +6,18 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::ops::Range;
 
-/// The angles of tokens.
+/// Rotary angles of tokens, as cosines and sines.
 #[derive(Clone, Debug)]
 pub struct Angles<B: Backend> {
     /// Of all positions, `[seq, d_head / 2]`.
     pub(crate) cos: Tensor<B, 2>,
     pub(crate) sin: Tensor<B, 2>,
-    /// Where each token stands; if nothing is said, at all positions in order, again and again.
+    /// The position of each token; `None` for whole sequences: all positions in order, once per sequence.
     pub(crate) places: Option<Vec<usize>>,
 }
 
 impl<B: Backend> Angles<B> {
-    /// Those of some of the tokens; of whole sequences only all.
+    /// The angles of some of the tokens; for whole sequences always those of all tokens.
     pub(crate) fn some(&self, which: Range<usize>) -> Self {
         Self {
             places: self.places.as_ref().map(|places| places[which].to_vec()),
@@ -25,7 +25,10 @@ impl<B: Backend> Angles<B> {
         }
     }
 
-    /// Cosines and sines of the tokens; of whole sequences those of the first one.
+    /// Cosines and sines of the tokens; for whole sequences those of one sequence.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_head / 2]` each, for whole sequences `[seq, d_head / 2]`
     pub fn tables(&self) -> [Tensor<B, 2>; 2] {
         let tables = [self.cos.clone(), self.sin.clone()];
         let Some(places) = &self.places else {
@@ -35,13 +38,13 @@ impl<B: Backend> Angles<B> {
         tables.map(|table| table.select(0, places.clone()))
     }
 
-    /// Numbers per head.
+    /// Width of a head.
     pub fn d_head(&self) -> usize {
         let [_, half] = self.cos.dims();
         2 * half
     }
 
-    /// Turns queries or keys to their positions, head by head.
+    /// Rotates queries or keys to their positions, head by head.
     ///
     /// # Shapes
     /// `[n_tokens, n_heads * d_head]` to the same

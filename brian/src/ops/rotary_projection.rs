@@ -1,4 +1,4 @@
-//! What attention starts from: `norm(x) W`, queries scaled, queries and keys turned to their positions.
+//! Projection to queries, keys and values: `norm(x) W`, queries scaled, queries and keys rotated to their positions.
 
 use super::groups::{Group, by_group};
 use super::linear::multiply;
@@ -9,7 +9,7 @@ use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
-/// What the columns of a map are: queries, then keys, then values, of `d_model` columns each where they are there.
+/// Which parts a weight matrix has: queries, keys and values, in this order, of `d_model` columns each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Columns {
     /// All three.
@@ -21,7 +21,7 @@ pub(crate) enum Columns {
 }
 
 impl Columns {
-    /// How many parts of `d_model` columns are scaled, turned, and there at all: each the first ones.
+    /// How many parts are scaled, how many rotated, and how many there are; scaled and rotated parts come first.
     pub fn parts(self) -> [usize; 3] {
         match self {
             Self::All => [1, 2, 3],
@@ -31,11 +31,11 @@ impl Columns {
     }
 }
 
-/// A norm and the map behind it.
+/// A norm and the weight matrix that follows it.
 pub(crate) type NormedMap<'a, B> = (&'a RmsNorm<B>, &'a Tensor<B, 2>);
 
-/// Rows of queries, keys and values of tokens, those of each group behind a norm and a map of its own; on a GPU in the type of the
-/// map, else in that of `x`.
+/// Queries, keys and values of tokens; each group of rows has its own norm and weight matrix. The result has the type of the
+/// weights on a GPU, else that of `x`.
 ///
 /// # Shapes
 /// `[n, d_model]` and `[d_model, d_out]` to `[n, d_out]`
@@ -54,7 +54,7 @@ pub(crate) fn rotary_projection<B: Backend>(
         })
 }
 
-/// Products, scaled and turned.
+/// Scales and rotates the products.
 fn turned<B: Backend>(
     packed: Tensor<B, 2>,
     dtype: DType,

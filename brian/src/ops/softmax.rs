@@ -1,4 +1,4 @@
-//! Scores to probabilities: `softmax(x)_i = exp(x_i) / Σ_j exp(x_j)`, and one of them.
+//! Softmax of rows, `softmax(x)_i = exp(x_i) / Σ_j exp(x_j)`, and the probability of one chosen entry.
 
 use super::{fused, host};
 use burn::tensor::activation;
@@ -14,7 +14,7 @@ pub(crate) fn softmax<B: Backend>(scores: &Tensor<B, 2>) -> Tensor<B, 2> {
         .unwrap_or_else(|| activation::softmax(scores.clone(), 1))
 }
 
-/// Of every row the probability of the chosen one among its first `n` scores; 1, whatever the scores, where none is chosen.
+/// For every row, the probability of the chosen entry among the first `n` scores; 1, whatever the scores, if none is chosen.
 ///
 /// # Shapes
 /// `[rows, width]` and `[rows]` to `[rows, 1]`

@@ -1,12 +1,12 @@
-//! The straight-through gain: a value of zero times what a block changed, and the gradient of that.
+//! The straight-through gain: zero times a block's change is added to the states, which gives the gain its gradient.
 
 use super::gather::some;
 use super::{fused, host};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// `states + (after − before) ⊙ gain` where all of `gain` is zero: `states`, and the gradient of `gain`. That of the change is
-/// cut. `which` says where the rows lie in `before` and in `gain`.
+/// `states + (after − before) ⊙ gain` where all of `gain` is zero: the value is `states`, and `gain` gets its gradient. The
+/// change gets none. `which` says where the rows lie in `before` and in `gain`.
 ///
 /// # Shapes
 /// `[which, d_model]`, `[which, d_model]`, `[n, d_model]` and `[n, 1]` to `[which, d_model]`

@@ -34,10 +34,10 @@ pub(crate) fn swiglu<B: Backend>(
     linear(gated(gate, up), down)
 }
 
-/// A norm and the maps behind it: gate, up and down.
+/// A norm and the weight matrices that follow it: gate, up and down.
 pub(crate) type NormedMaps<'a, B> = (&'a RmsNorm<B>, [&'a Linear<B>; 3]);
 
-/// `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`, the rows of each group with a norm and maps of its own.
+/// `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`; each group of rows has its own norm and weight matrices.
 ///
 /// # Shapes
 /// `[n, d_model]` to the same

@@ -1,20 +1,20 @@
-//! A beam for every token: the loop over steps with several branches, each of which scores, has children and moves.
+//! A beam over paths for every token: the loop over steps with several branches per token.
 //!
-//! Position `t` depends on the tokens up to `t` only. A branch of a token executes a block on its own state; attention finds
-//! there the *best* branch of every earlier token at that step, and the branch itself. Why the best one, and not their mixture:
-//! it is a state that some walk has, as blocks know them; a mixture of states of different depth is none. A block's keys and
-//! values are therefore those of one walk, whatever the width, and along its best branches a beam is an ordinary walk: with one
-//! branch it is the greedy walk with a hard exit.
+//! Position `t` depends on the tokens up to `t` only. A branch of a token runs a block on its own state; its attention sees the
+//! *best* branch of every earlier token at that step, and the branch itself. It sees the best one and not their mixture,
+//! because the best branch has a state of some walk, as blocks know them, and a mixture of states of different depth is no such
+//! state. So a block's keys and values are those of one walk for any width, and along its best branches a beam is an ordinary
+//! walk: with one branch it is the greedy walk with a hard exit.
 //!
-//! A branch that has left stays as it is, and competes with those that go on. When all branches of a token have left its scores
-//! rest, so that nothing depends on how long other tokens walk. Noise, the exit's bias, the cap and the forced last exit apply
-//! to every branch as they do to a walk; `select` and the random override do not, a beam being exploration of its own, nor do
-//! `exit_objective` and `choice_gradient`: the weights of the mixture are what has a gradient, and OUT is an action among others.
+//! A branch that has left keeps its state and competes with the others. When all branches of a token have left, its scores
+//! rest, so that nothing depends on how long other tokens walk. Noise, the bias of OUT, the cap and the forced last exit apply
+//! to branches as to a walk. `select` and the random override do not, since a beam explores by itself; nor do `exit_objective`
+//! and `choice_gradient`: the weights of the mixture carry the gradient, and OUT is an action among others.
 //!
-//! A memory of codes knows branches: each reads, and writes, on the way that leads to it, and finds the best branch of every earlier
-//! token. Behind the exit the mixture reads what the best branch saw.
+//! With a memory of codes each branch reads and writes along its own path, and sees the best branch of every earlier token.
+//! Behind the exit the mixture reads the slots that the best branch saw.
 //!
-//! What is recorded is one walk: the one that led to the branch that is best in the end, from its first step.
+//! The trace records one walk: from its first step the one that led to the branch that is best at the end.
 
 use super::branch::{Child, Parent};
 use super::choose::{Chosen, StepContext, Token, by_logit};
@@ -42,20 +42,20 @@ struct Branches<B: Backend> {
     scores: Scores<B>,
 }
 
-/// A step that is over.
+/// The record of one step.
 struct Passed<B: Backend> {
-    /// About the branches before it.
+    /// The router's output for the branches before the step.
     asked: RouterOutput<B>,
-    /// The branches behind it.
+    /// The branches after the step.
     children: Vec<Child>,
     chosen: Vec<Chosen>,
-    /// Where they stand.
+    /// The positions after the step.
     position: Tensor<B, 2>,
     top_k: usize,
 }
 
 impl<B: Backend> WalkContext<'_, B> {
-    /// Walks every token on several paths from the state it enters with, and mixes where they lead.
+    /// Walks every token on several paths from its entering state, and mixes the final states.
     pub(super) fn beam(
         &self,
         search: &Search,
@@ -225,7 +225,7 @@ impl<B: Backend> Branches<B> {
             .collect()
     }
 
-    /// What the branches do that go on, or stay.
+    /// What each branch does, those that have left included.
     fn choose(&self, step: StepContext<'_>, children: &[Child], parents: &[usize]) -> Vec<Chosen> {
         let cap = step.rules.constraint.self_recurrence_cap;
         let of = |(child, &parent): (&Child, &usize)| {

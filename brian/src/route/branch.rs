@@ -1,8 +1,8 @@
-//! The branches of a beam on the host and without a tensor: which children they have, and which of those stay.
+//! The branches of a beam on the host, without tensors: the children of every branch, and which of them are kept.
 //!
-//! `score(child) = decay · score(parent) + ln p(action) − cost · [the action is a block]`; a branch that has left chooses
-//! nothing any more, so its child pays neither. Kept are the highest scores, the first candidate among equals: candidates
-//! count by parent, then by likelihood.
+//! `score(child) = decay · score(parent) + ln p(action) − cost · [the action is a block]`; a branch that has left chooses no
+//! action, so its child has neither of the last two terms. The highest scores are kept, the first candidate among equals;
+//! candidates are ordered by parent, then by likelihood.
 
 use super::choose::by_logit;
 use super::parallel::{Finished, ParentExit, Search};
@@ -10,14 +10,14 @@ use super::parallel::{Finished, ParentExit, Search};
 /// A branch that may have children.
 #[derive(Clone, Debug)]
 pub(crate) struct Parent<'a> {
-    /// Of an empty branch minus infinity.
+    /// Minus infinity for an empty branch.
     pub score: f64,
     pub left: bool,
     /// Adjusted action logits; OUT is the last.
     pub logits: &'a [f32],
     /// The block that may not be executed once more.
     pub capped: Option<usize>,
-    /// Whether there is no other action than OUT, as at a last step.
+    /// Whether OUT is the only action, as at a last step.
     pub must_leave: bool,
 }
 
@@ -31,12 +31,12 @@ pub(crate) struct Child {
     pub decay: f64,
     /// How often the logarithm of the action's probability is added: once, or never.
     pub choices: f64,
-    /// What is subtracted.
+    /// What is subtracted from the score.
     pub cost: f64,
 }
 
 impl Child {
-    /// The place of a branch that does not exist: without a share in the mixture, and without children.
+    /// A placeholder for a missing branch, without weight in the mixture and without children.
     pub fn empty(out: usize) -> Self {
         Self {
             parent: 0,
@@ -54,13 +54,12 @@ impl Child {
 }
 
 impl Search {
-    /// How many branches there can be after a step that began with so many.
+    /// The most branches there can be after a step that began with `before` of them.
     pub fn n_branches(&self, before: usize, top_k: usize) -> usize {
         (before * top_k).min(self.width)
     }
 
-    /// The branches after a step, best first: at most `width`, and as many as there can be, the last of them empty where
-    /// there are fewer.
+    /// The branches after a step, best first: as many as [`Self::n_branches`] says, the last ones empty if there are fewer.
     pub fn follow(&self, parents: &[Parent<'_>], top_k: usize) -> Vec<Child> {
         let real = || parents.iter().enumerate().filter(|(_, p)| p.exists());
         let rests = self.finished == Finished::Rests && real().all(|(_, parent)| parent.left);

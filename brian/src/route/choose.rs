@@ -1,7 +1,7 @@
-//! From one token's adjusted logits to its action, on the host and without a tensor.
+//! Chooses one token's action from its adjusted logits, on the host, without tensors.
 //!
 //! The order is part of the model: the router or the teacher proposes; exploration may put another block in its place; the
-//! self-recurrence cap may forbid it; the last step may make everybody leave; who has left stays out.
+//! self-recurrence cap may forbid it; the last step may force OUT; a token that has left stays out.
 
 use super::draws::{Draws, Purpose};
 use super::policy::{Policy, Select};
@@ -9,7 +9,7 @@ use super::rules::{ExitObjective, Rules};
 use super::trace::Origin;
 use std::ops::RangeInclusive;
 
-/// What a token remembers between two steps.
+/// The state of a token's walk between two steps.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Token {
     /// The sequence it belongs to.
@@ -21,7 +21,7 @@ pub(crate) struct Token {
     /// The block it executed last, unless it chose OUT since, and how often in a row.
     pub last: Option<usize>,
     pub run: usize,
-    /// The probability that it is still walking, by the router's word.
+    /// The probability that it is still walking, according to the router.
     pub still: f64,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Chosen {
     pub action: usize,
     pub origin: Origin,
     pub fused: bool,
-    /// The block whose output a leaving token would have gone on with.
+    /// The block that a leaving token would have run instead.
     pub forgone: Option<usize>,
     /// Largest adjusted logit.
     pub best: usize,
@@ -56,7 +56,7 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// One block, or OUT, and nothing besides; what the router would have liked is left open.
+    /// A choice of one action, without anything about the router.
     pub fn alone(action: usize, origin: Origin) -> Self {
         Self {
             action,
@@ -88,7 +88,7 @@ impl Token {
         self.last.filter(|_| cap > 0 && self.run >= cap)
     }
 
-    /// Goes one step.
+    /// Updates the state after a step.
     pub fn go(&mut self, chosen: &Chosen, n_pool: usize, hard_exit: bool) {
         let block = (chosen.action < n_pool).then_some(chosen.action);
         self.run = match block {
@@ -102,7 +102,7 @@ impl Token {
     }
 }
 
-/// The action of a token. `logits` are the adjusted ones, empty if nobody asked the router; `target` is the teacher's word.
+/// The action of a token. `logits` are adjusted, and empty if the router was not asked; `target` is the teacher's action.
 pub(crate) fn choose(
     step: StepContext<'_>,
     token: &Token,
@@ -171,7 +171,7 @@ pub(crate) fn choose(
     }
 }
 
-/// What the router says about a token.
+/// The router's proposal for a token.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Router {
     action: usize,

@@ -1,4 +1,4 @@
-//! What is added to the action logits before anybody chooses: when OUT may come, and how often a block may repeat.
+//! Bounds on a walk: biases of OUT's logit by step, and the cap on repeating a block.
 //!
 //! With `n` the number of the step from 1 and `N` the last one, OUT gets
 //! `− early_exit_penalty` for `n < min_exit_step`,
@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-/// Logit of a block that may not repeat once more: no probability, but finite, so that no loss becomes infinite.
+/// Logit of a block that may not repeat once more: probability zero, but finite, so that no loss becomes infinite.
 pub(crate) const CAPPED: f32 = -1e4;
 
 /// Bounds on the walk.
@@ -30,7 +30,7 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// No bound at all.
+    /// No bounds.
     pub const NONE: Self = Self {
         early_exit_penalty: 0.0,
         min_exit_step: 1,
@@ -60,7 +60,7 @@ impl Constraint {
         self.exit_ramp_bias * ramp + last - early
     }
 
-    /// How much the walk should be over after a step, from 0 to 1: what the exit-boundary loss compares OUT with.
+    /// The target of the exit-boundary loss at a step, from 0 to 1.
     pub fn exit_target(&self, step: usize, n_steps: usize) -> f64 {
         let number = step + 1;
         let start = match self.exit_ramp_start {

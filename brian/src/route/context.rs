@@ -1,4 +1,4 @@
-//! Where a walk stands, and what it goes through.
+//! The state of a walk, and its context: pool, router, positions, memory and caches.
 
 use super::position::{Positions, Reach};
 use super::router::Router;
@@ -12,16 +12,16 @@ use burn::tensor::backend::Backend;
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-/// Where a walk stands.
+/// The state of a walk.
 #[derive(Clone, Debug)]
 pub struct WalkState<B: Backend> {
-    /// `[batch, seq, d_model]`.
+    /// Hidden states, `[batch, seq, d_model]`.
     pub hidden: Tensor<B, 3>,
-    /// `[batch * seq, d_position]`.
+    /// Positions, `[batch * seq, d_position]`.
     pub position: Tensor<B, 2>,
 }
 
-/// What a walk goes through.
+/// The context of a walk: everything it uses besides its state and its rules.
 pub(crate) struct WalkContext<'a, B: Backend> {
     pub pool: Cow<'a, [RoutedBlock<B>]>,
     pub positions: &'a Positions<B>,
@@ -30,6 +30,6 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub into: Reach,
     pub causal: &'a Causal<B>,
     pub memory: MemoryPass<'a, B>,
-    /// The tokens before those that walk, where there are any.
+    /// The walks of earlier tokens, in decoding.
     pub past: Option<&'a RefCell<WalkCache<B>>>,
 }

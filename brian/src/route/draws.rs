@@ -1,6 +1,6 @@
-//! The draws of a pass: each is a function of (run, step of the training, sequence, token, step of the walk, purpose).
+//! Random draws of a pass: each is a function of (run, step of the training, sequence, token, step of the walk, purpose).
 //!
-//! None depends on the batch a sequence is in or on the tokens after it, so chance is causal too.
+//! No draw depends on the batch a sequence is in or on later tokens, so draws are causal too.
 
 use crate::random;
 
@@ -41,7 +41,7 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// That of a step of a run.
+    /// The draws of a training step of a run.
     pub fn new(seed: u64, step: u64) -> Self {
         Self {
             key: random::key(seed, "route", step),

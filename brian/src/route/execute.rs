@@ -1,11 +1,11 @@
-//! Runs the chosen blocks: on every token, or on the tokens that chose them. The same numbers, up to the order of sums.
+//! Runs the chosen blocks, dense on every token or grouped on the tokens that chose them: equal up to the order of sums.
 //!
-//! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped, it makes them of the tokens that
-//! still walk: a token that has left keeps its state, so its keys and values are made once per block, not once per step. The
-//! rest of the block runs on the tokens that chose it. In the memory of the host all blocks of a step go through each operation
-//! together, see [`groups`](crate::ops::groups): one gather and one scatter per step; elsewhere one per block.
+//! A block needs keys and values of all earlier tokens, whichever block those chose. Grouped execution computes them for tokens
+//! that still walk; a token that has left keeps its state, so its keys and values are made once per block, not once per step.
+//! The rest of the block runs on the tokens that chose it. On the host all blocks of a step go through each operation together,
+//! see [`groups`](crate::ops::groups): one gather and one scatter per step; elsewhere one per block.
 //!
-//! Branches of a beam are further sequences. Each attends to the best branch of every earlier token, and to itself.
+//! The branches of a beam count as further sequences. Each attends to the best branch of every earlier token, and to itself.
 
 use super::choose::Chosen;
 use super::context::WalkContext;
@@ -45,8 +45,7 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    /// What was chosen: by a token that is fused its likeliest blocks, by one that leaves the block it would have gone on with
-    /// if that is wanted.
+    /// The dispatch of choices: a fused token runs its likeliest blocks, a leaving token its forgone block, if there is one.
     pub fn new(chosen: &[Chosen], n_pool: usize) -> Self {
         let mut dispatch = Self {
             of: vec![Vec::new(); n_pool],
@@ -73,18 +72,18 @@ impl Dispatch {
         dispatch
     }
 
-    /// The blocks that any token dispatch.
+    /// The blocks that at least one token runs.
     fn used(&self) -> impl Iterator<Item = usize> {
         let blocks = self.of.iter().enumerate();
         blocks.filter_map(|(block, tokens)| (!tokens.is_empty()).then_some(block))
     }
 }
 
-/// What is added to a token's state besides what a block changes: so often that change, per token `[batch * seq, 1]`.
+/// Factors per token, `[batch * seq, 1]`: a block's change times its factor is added to the token's state once more.
 pub(crate) struct GradientGates<B: Backend> {
-    /// With the gradient of the change.
+    /// With a gradient for the factor and the change.
     pub whole: Option<Tensor<B, 2>>,
-    /// Without it: for gains whose value is zero.
+    /// With a gradient for the factor only, whose value is zero.
     pub straight: Option<Tensor<B, 2>>,
 }
 
@@ -98,7 +97,7 @@ impl<B: Backend> Default for GradientGates<B> {
 }
 
 impl<B: Backend> GradientGates<B> {
-    /// The states of some tokens behind a block, `[tokens, d_model]`; `hidden` are those of all before it.
+    /// The states of some tokens after a block, `[tokens, d_model]`; `hidden` are the states of all tokens before it.
     fn states(
         &self,
         hidden: &Tensor<B, 2>,
@@ -124,13 +123,13 @@ impl<B: Backend> GradientGates<B> {
     }
 }
 
-/// What blocks start from, `[batch * seq, …]`.
+/// The input of blocks, `[batch * seq, …]`.
 struct Input<B: Backend> {
     hidden: Tensor<B, 2>,
     position: Tensor<B, 2>,
 }
 
-/// What executes the blocks of one walk.
+/// Executes the blocks of one walk.
 pub(crate) struct Executor<'a, 'm, B: Backend> {
     pool: &'a [RoutedBlock<B>],
     causal: &'a Causal<B>,
@@ -139,11 +138,11 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     attends: Attends,
     execution: Execution,
     dims: [usize; 2],
-    /// How many branches every token has: the sequences of the best ones come first.
+    /// Branches per token; the sequences of the best branches come first.
     n_branches: usize,
-    /// So many blocks of the pool, one after another, run together.
+    /// How many consecutive blocks of the pool run together.
     at_once: usize,
-    /// Of every so many blocks, keys and values.
+    /// Cached keys and values, for every group of blocks that run together.
     resting: Vec<Option<ExitedCache<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
@@ -152,7 +151,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
-    /// For `dims` sequences and tokens of each.
+    /// An executor for `dims`: sequences, and tokens of each.
     pub fn new(ground: &'a WalkContext<'m, B>, dims: [usize; 2]) -> Self {
         let pool: &[RoutedBlock<B>] = &ground.pool;
         let execution = ground.execution();
@@ -177,14 +176,14 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         }
     }
 
-    /// The same for the branches of a beam: `dims` counts them as sequences.
+    /// The same for the branches of a beam, which `dims` counts as sequences.
     pub fn of_branches(self, n_branches: usize) -> Self {
         Self { n_branches, ..self }
     }
 
-    /// What the blocks make of the tokens: of one that is fused their mixture by `weights`, of one that runs none itself.
+    /// The states after the chosen blocks: of a fused token the mixture by `weights`, of a token without a block its old state.
     ///
-    /// `index` counts steps.
+    /// `index` is the number of the step.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`
@@ -257,7 +256,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         reshape(moved, dims)
     }
 
-    /// Blocks that run together: none that runs on every token.
+    /// Chunks of blocks that run together; a block that runs on every token is a chunk of its own.
     fn together<'u>(&self, used: &'u [usize], dispatch: &Dispatch) -> Vec<&'u [usize]> {
         let at_once = match self.n_branches {
             1 => self.at_once,
@@ -273,7 +272,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         tokens.len() == self.dims[0] * self.dims[1]
     }
 
-    /// What a block makes of every token.
+    /// A block's output for every token.
     fn everywhere(&self, index: usize, input: &Input<B>, dispatch: &Dispatch) -> Tensor<B, 2> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
@@ -305,7 +304,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         reshape(output, [n_tokens, d_model])
     }
 
-    /// What a block makes of some branches, `[tokens, d_model]`: only what follows attention runs on these alone.
+    /// A block's output for some branches, `[tokens, d_model]`: only the part after attention runs on these alone.
     fn beside_best(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
         let [n_sequences, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
@@ -342,10 +341,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         block.block.end(placed, found)
     }
 
-    /// What blocks make of the tokens that run them, `[tokens, d_model]`, block by block.
+    /// The outputs of blocks for the tokens that run them, `[tokens, d_model]`, block by block.
     ///
-    /// A token as one of a block has the number `block * n_tokens + token`, with `block` counted from the first one of those that
-    /// run together.
+    /// The token of a block has the number `block * n_tokens + token`; `block` counts from the first block of those that run
+    /// together.
     fn gathered(
         &mut self,
         blocks: &[usize],
@@ -403,7 +402,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             .angles(tokens.iter().map(|token| token % seq).collect())
     }
 
-    /// What the norms of blocks start from, of some tokens.
+    /// The input of the blocks' norms, for some tokens.
     fn placed(&self, groups: &[Group<usize>], input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
         let [n_tokens, _] = input.hidden.dims();
         let tokens: Vec<usize> = tokens.iter().map(|token| token % n_tokens).collect();
@@ -427,8 +426,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         })
     }
 
-    /// The keys and values of some tokens, `[keys, 2 * d_model]`, and of those among them that run their block what its norm starts
-    /// from.
+    /// The keys and values of some tokens, `[keys, 2 * d_model]`, behind the norm's input for those of them that run their
+    /// block.
     fn keys_values(
         &mut self,
         first: usize,
@@ -461,7 +460,7 @@ fn all_stay(tokens: &[usize], dispatch: &Dispatch) -> bool {
     tokens.iter().all(|&token| !dispatch.leaves[token])
 }
 
-/// Tokens that run a block, rising, see all tokens of their sequence up to themselves: these, and who sees whom.
+/// Keys and spans of tokens that run a block, rising: each sees all tokens of its sequence up to itself.
 fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, AttentionSpans) {
     let of_sequences = tokens.chunk_by(|a, b| a / seq == b / seq);
     let seen = |own: &[usize]| own[0] / seq * seq..own[own.len() - 1] + 1;
@@ -473,8 +472,8 @@ fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, AttentionSpans) {
     (of_sequences.flat_map(seen).collect(), spans)
 }
 
-/// Tokens that run a block, rising, see each other up to themselves, by where they stand in `tokens`; but who leaves is seen by
-/// nobody else: in evaluation it would not run. So it is a sequence of its own, and so are those between two that leave.
+/// Keys and spans of tokens that run a block, rising: each sees the others up to itself; keys are indices into `tokens`. A
+/// token that leaves would not run in evaluation, so no other sees it: it is a sequence of its own, as are those between two.
 fn among_runners(
     tokens: &[usize],
     seq: usize,

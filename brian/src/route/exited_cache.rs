@@ -1,4 +1,4 @@
-//! What does not change any more: rows that were made of the state of a token that has left, once.
+//! Cache of rows made from the states of tokens that have left: these states no longer change, so a row is made once.
 
 use crate::ops::gather::{Parts, RowPlace, some};
 use crate::ops::reuse::shared;
@@ -7,9 +7,9 @@ use burn::tensor::backend::Backend;
 
 /// Rows of tokens that have left.
 pub(crate) struct ExitedCache<B: Backend> {
-    /// Where the row of each token lies that has one.
+    /// Where each token's row lies, if it has one.
     places: Vec<Option<RowPlace>>,
-    /// Of each step those that were made, `[…, width]`.
+    /// The rows that were made, by step, `[…, width]`.
     kept: Vec<Tensor<B, 2>>,
 }
 
@@ -21,8 +21,11 @@ impl<B: Backend> ExitedCache<B> {
         }
     }
 
-    /// The rows of `tokens`: those of tokens that have none here come from `make`, `[tokens, width]`, and of those the ones of tokens
-    /// that have `left` are kept.
+    /// The rows of `tokens`. Those that are not cached come from `make`; of these, the rows of tokens that have `left` are
+    /// cached.
+    ///
+    /// # Shapes
+    /// `make` gets `n` tokens and returns `[n, width]`
     pub fn rows(
         &mut self,
         tokens: &[usize],

@@ -1,8 +1,8 @@
-//! How much a router in training is disturbed: noise on its logits, and blocks put in the place of its choice.
+//! Exploration in training: noise on the router's logits, and random blocks in place of its choice.
 
 use serde::Deserialize;
 
-/// So many steps, or that share of the `stage_steps` of a stage, to the nearest step; 0 where neither is said.
+/// `steps`, or `share` of the `stage_steps` of a stage, rounded to whole steps; 0 if neither is given.
 pub fn in_steps(steps: Option<u64>, share: Option<f64>, stage_steps: u64) -> u64 {
     steps.unwrap_or_else(|| (share.unwrap_or(0.0) * stage_steps as f64).round() as u64)
 }
@@ -21,7 +21,7 @@ pub struct Decay {
 }
 
 impl Decay {
-    /// Nothing at any step.
+    /// 0 at every step.
     pub const NONE: Self = Self {
         from: 0.0,
         to: 0.0,
@@ -51,7 +51,7 @@ pub struct Exploration {
 }
 
 impl Exploration {
-    /// Nothing does.
+    /// No exploration.
     pub const NONE: Self = Self {
         noise_std: Decay::NONE,
         override_probability: Decay::NONE,

@@ -1,4 +1,4 @@
-//! How the task reaches OUT: two ways to make "is this token still walking" something that has a gradient.
+//! Gradients of the exit: two ways to give a gradient to whether a token is still walking.
 //!
 //! With `λ_s` the router's probability to leave at step `s`:
 //! - straight through: the value of `Π_s [goes on at s]` is 0 or 1, its gradient that of `Π_s (1 − λ_s)` with every other
@@ -34,7 +34,10 @@ impl<B: Backend> Default for StraightThrough<B> {
 }
 
 impl<B: Backend> StraightThrough<B> {
-    /// After the choices of a step, `[n_tokens, 1]`.
+    /// Whether each token is still walking after the choices of a step: 0 or 1, with a gradient.
+    ///
+    /// # Shapes
+    /// `[n_tokens, 1]` to the same
     pub fn alive(
         &mut self,
         out_probability: Tensor<B, 2>,
@@ -55,14 +58,17 @@ impl<B: Backend> StraightThrough<B> {
     }
 }
 
-/// What has left so far, and how much of each token is still walking.
+/// The states of tokens that have left so far, mixed, and how much of each token is still walking.
 pub(crate) struct Mixture<B: Backend> {
     hidden: Tensor<B, 3>,
     alive: Tensor<B, 2>,
 }
 
 impl<B: Backend> Mixture<B> {
-    /// Before the first step.
+    /// No token has left yet; `entered` are the states before the first step.
+    ///
+    /// # Shapes
+    /// `entered`: `[batch, seq, d_model]`
     pub fn new(entered: &Tensor<B, 3>) -> Self {
         let [batch, seq, _] = entered.dims();
         Self {
@@ -71,7 +77,11 @@ impl<B: Backend> Mixture<B> {
         }
     }
 
-    /// Lets a part of each token leave with the state it has at this step.
+    /// Lets a part of each token leave with its current state.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, d_model]`
+    /// - `out_probability`: `[batch * seq, 1]`
     pub fn leave(
         &mut self,
         hidden: &Tensor<B, 3>,
@@ -90,7 +100,10 @@ impl<B: Backend> Mixture<B> {
         self.alive = self.alive.clone() * (leaving.neg() + 1.0);
     }
 
-    /// What leaves the walk; `out` is where OUT lies, `[n_tokens, d_position]`.
+    /// The states and positions that leave the walk; `out` is the position of OUT.
+    ///
+    /// # Shapes
+    /// `out`: `[batch * seq, d_position]`
     pub fn end(self, last: WalkState<B>, out: Tensor<B, 2>) -> WalkState<B> {
         let [batch, seq, _] = last.hidden.dims();
         let rest = self.alive.clone().reshape([batch, seq, 1]);

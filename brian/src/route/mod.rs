@@ -1,25 +1,25 @@
-//! Where a walk goes: the state (hidden, position), the actions `0..n_pool` (run that block) and OUT = `n_pool`.
+//! Routing: a state (hidden, position), actions `0..n_pool`, which run that block, and OUT = `n_pool`, which leaves the walk.
 //!
 //! | file | what |
 //! |---|---|
 //! | `rules` | everything that decides a walk besides the parameters |
 //! | `policy` | who chooses: teachers, the router, or one of them by lot |
-//! | `position` | where the operators lie |
+//! | `position` | the positions of the actions |
 //! | `router` | (hidden, position) → action logits |
-//! | `constraint`, `exploration` | what is added to the logits, and what disturbs the choice |
-//! | `draws` | chance that depends on neither batch nor future |
+//! | `constraint`, `exploration` | bounds and noise on the logits, random choices |
+//! | `draws` | random draws that depend on neither batch nor future |
 //! | `choose` | logits → action, one token, on the host |
 //! | `execute` | runs the chosen blocks |
-//! | `resting` | what is made once of a token that has left |
-//! | `leave` | how the task reaches OUT |
-//! | `walk` | the loop |
+//! | `exited_cache` | rows of tokens that have left, each made once |
+//! | `leave` | gradients of the exit |
+//! | `walk`, `context` | the loop over steps, and everything it uses |
 //! | `parallel` | several paths at once: what a beam is |
 //! | `branch` | children of branches and which of them stay, on the host |
-//! | `scores` | what branches weigh, on the device |
+//! | `scores` | scores and weights of branches, on the device |
 //! | `beam` | the loop over branches of every token |
 //! | `sequence_beam` | the same over branches of every sequence: the reference's, not causal |
-//! | `past` | what it needs to know of tokens that do not walk again |
-//! | `trace` | what it did |
+//! | `walk_cache` | the walks of earlier tokens, for decoding |
+//! | `trace` | the record of a walk |
 
 mod beam;
 mod branch;

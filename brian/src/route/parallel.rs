@@ -1,9 +1,9 @@
-//! Parallel passing: several paths at once, and what they come to is mixed by how likely the router finds each.
+//! Parallel paths: the configuration of a beam, whose final states are mixed by the scores of its paths.
 //!
 //! A beam of branches replaces the single walk wherever the router alone decides; a teacher, or a lot between teacher and
-//! router, leads one path only. A branch has a state, a score and whether it has left. At every step each branch has its
-//! likeliest actions as children (nothing is fused), the best `width` of them go on, and in the end
-//! `H = Σ w H_i`, `P = norm(Σ w P_i)` with `w = softmax(scores)`: the task reaches the router through the scores.
+//! router, leads one path only. A branch has a state, a score and whether it has left. At every step the children of a branch
+//! are its likeliest actions (nothing is fused), and the best `width` children go on. The result is
+//! `H = Σ w H_i`, `P = norm(Σ w P_i)` with `w = softmax(scores)`: the router gets its gradient through the scores.
 
 use serde::Deserialize;
 
@@ -56,7 +56,7 @@ pub enum ParentExit {
 pub(crate) struct Search {
     /// The most branches.
     pub width: usize,
-    /// The most children of a branch, if not as many as a walk would mix.
+    /// The most children of a branch; `None` for as many as a walk would mix.
     pub children: Option<usize>,
     pub branch_cost: f64,
     pub score_decay: f64,
@@ -66,10 +66,10 @@ pub(crate) struct Search {
 /// What becomes of a branch that has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finished {
-    /// It stays, once. As soon as all branches of a token have left, their scores decay no more: for how many steps others go
-    /// on must not matter to them.
+    /// It stays, as one branch. Once all branches of a token have left, their scores no longer decay: they must not depend on
+    /// how long others walk.
     Rests,
-    /// It has as many children as any other, all alike, which may fill the beam: the reference's.
+    /// It has as many children as any other, all alike, which may fill the beam; as in the reference.
     Repeats(ParentExit),
 }
 
@@ -82,7 +82,7 @@ impl Parallel {
         }
     }
 
-    /// How branches are scored and kept, if there are any.
+    /// How branches are scored and kept, if there is a beam.
     pub(crate) fn search(self) -> Option<Search> {
         match self {
             Self::None => None,

@@ -106,26 +106,26 @@ pub enum Select {
 pub enum Policy {
     /// A teacher.
     Teacher(Teacher),
-    /// Each token at each step the router with a probability, else the teacher.
+    /// For each token and step the router with a probability, else the teacher.
     Blend {
-        /// Who decides for the rest, and what an imitation learns.
+        /// The teacher that decides otherwise, and that imitation learns from.
         teacher: Teacher,
         /// The router's probability.
         router_probability: f64,
-        /// How it chooses.
+        /// How the router chooses.
         select: Select,
     },
-    /// The router; with a teacher there is something to compare it with.
+    /// The router; a teacher may be given for comparison.
     Router {
-        /// What it would have been taught.
+        /// The teacher to compare with.
         teacher: Option<Teacher>,
-        /// How it chooses.
+        /// How the router chooses.
         select: Select,
     },
 }
 
 impl Policy {
-    /// Who gives the targets.
+    /// The teacher that gives the targets, if there is one.
     pub fn teacher(&self) -> Option<&Teacher> {
         match self {
             Self::Teacher(teacher) | Self::Blend { teacher, .. } => Some(teacher),

@@ -1,4 +1,4 @@
-//! Where an operator lies: one vector per action, unit length at the start, in a space of its own.
+//! Positions of the actions: one vector per action in a space of its own, of unit length at the start.
 //!
 //! A layout places action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
 //! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`. `closed_circle`: the same over `n_actions − 1`,
@@ -66,12 +66,12 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// What the router is told of a position: zeros where it is not to see it.
+    /// The position as the router sees it: zeros if it is not told.
     pub(crate) fn tell_router<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
         told(matches!(self, Self::Both | Self::Router), position)
     }
 
-    /// What the blocks and the exit are told of it.
+    /// The position as the blocks and the exit see it.
     pub(crate) fn tell_blocks<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
         told(matches!(self, Self::Both | Self::Blocks), position)
     }
@@ -99,12 +99,12 @@ pub struct PositionConfig {
     pub into: Reach,
 }
 
-/// The table of operator positions.
+/// The table of the actions' positions.
 #[derive(Module, Debug)]
 pub struct Positions<B: Backend> {
     /// `[n_actions, d_position]`; the last row is OUT.
     pub embeddings: Param<Tensor<B, 2>>,
-    /// `[d_position]`, where a walk starts; without it at block 0.
+    /// Learned start of a walk, `[d_position]`; without it a walk starts at the position of block 0.
     pub start: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     layout: Layout,
@@ -120,7 +120,7 @@ impl<B: Backend> Positions<B> {
         }
     }
 
-    /// What a walk looks up, made once per pass.
+    /// The positions that a walk looks up, made once per pass.
     pub fn table(&self) -> Table<B> {
         let nowhere = self.layout == Layout::None;
         let raw = match nowhere {
@@ -151,13 +151,19 @@ pub struct Table<B: Backend> {
 }
 
 impl<B: Backend> Table<B> {
-    /// Where every walk starts, `[n_tokens, d_position]`.
+    /// The position at which every walk starts.
+    ///
+    /// # Shapes
+    /// Returns `[n_tokens, d_position]`
     pub fn start(&self, n_tokens: usize) -> Tensor<B, 2> {
         let [_, d_position] = self.raw.dims();
         self.start.clone().expand([n_tokens, d_position])
     }
 
-    /// Where one action leads every token, `[n_tokens, d_position]`, at unit length.
+    /// The position after one action, the same for every token, at unit length.
+    ///
+    /// # Shapes
+    /// Returns `[n_tokens, d_position]`
     pub fn after(&self, action: usize, n_tokens: usize) -> Tensor<B, 2> {
         let [_, d_position] = self.raw.dims();
         match self.nowhere {
@@ -169,7 +175,10 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    /// Where the action of each token leads it: `chosen` is one-hot, `[n_tokens, n_actions]`.
+    /// The position of each token after its action; `chosen` is one-hot.
+    ///
+    /// # Shapes
+    /// `[n_tokens, n_actions]` to `[n_tokens, d_position]`
     pub fn after_each(&self, chosen: Tensor<B, 2>) -> Tensor<B, 2> {
         match self.nowhere {
             true => self.start(chosen.dims()[0]),
@@ -177,7 +186,10 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    /// Where a mixture of actions leads, at unit length: `weights` is `[n_tokens, n_actions]`.
+    /// The position of each token after a mixture of actions, at unit length.
+    ///
+    /// # Shapes
+    /// `[n_tokens, n_actions]` to `[n_tokens, d_position]`
     pub fn after_mixture(&self, weights: Tensor<B, 2>) -> Tensor<B, 2> {
         match self.nowhere {
             true => self.start(weights.dims()[0]),
@@ -185,7 +197,10 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    /// The raw positions of all actions, `[n_actions, d_position]`.
+    /// The positions of all actions, not normalised.
+    ///
+    /// # Shapes
+    /// Returns `[n_actions, d_position]`
     pub fn places(&self) -> Tensor<B, 2> {
         self.raw.clone()
     }
@@ -224,7 +239,7 @@ pub(crate) fn layout(config: &PositionConfig, n_actions: usize, seed: u64) -> Ve
         .collect()
 }
 
-/// Where a walk starts in a fresh model: anywhere, at unit length, `[d_position]`.
+/// Initial value of the learned start: a random direction, `[d_position]`.
 pub(crate) fn start(config: &PositionConfig, seed: u64) -> Vec<f32> {
     unit(normal(random::key(seed, "position.start", 0), config)).collect()
 }

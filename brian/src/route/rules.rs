@@ -1,4 +1,4 @@
-//! Everything that decides a walk besides the parameters, as one value.
+//! The configuration of routing, and `Rules`: everything that decides a walk besides the parameters.
 
 use super::constraint::Constraint;
 use super::draws::Draws;
@@ -90,32 +90,32 @@ pub enum ChoiceGradient {
     StraightThrough,
 }
 
-/// What decides a pass.
+/// Everything that decides a walk besides the parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// Who chooses.
     pub policy: Policy,
     /// Whether the router is asked also where a teacher decides, so that it can be taught and measured.
     pub ask_router: bool,
-    /// Subtracted from an action's logit per squared distance to it.
+    /// Factor of the squared distance to an action's position, which is subtracted from its logit.
     pub location_bias: f64,
     /// Bounds on the walk.
     pub constraint: Constraint,
-    /// How the task reaches OUT.
+    /// How the exit gets a gradient of the task.
     pub exit_objective: ExitObjective,
-    /// How the task reaches the choice of a block.
+    /// How the choice of a block gets a gradient of the task.
     pub choice_gradient: ChoiceGradient,
     /// Standard deviation of the noise on the logits.
     pub noise_std: f64,
     /// Probability that any block takes the place of the one chosen.
     pub override_probability: f64,
-    /// Where chance comes from.
+    /// The random draws.
     pub draws: Draws,
-    /// Whether gradients are wanted: a mixture of states is only then one.
+    /// Whether gradients are wanted; states are mixed only then.
     pub learning: bool,
-    /// Whether the model's memory is left out: what it is worth is the difference.
+    /// Whether the model's memory is left out, to measure its worth.
     pub without_memory: bool,
-    /// Whether one path is walked where the model has a beam.
+    /// Whether a single path is walked instead of the model's beam.
     pub without_beam: bool,
 }
 
@@ -138,7 +138,7 @@ impl Rules {
         }
     }
 
-    /// The same walk as it is used after training: no noise, no override, no lot between router and teacher.
+    /// The same rules for evaluation: no noise, no override, no lot between router and teacher.
     pub fn evaluation(&self) -> Self {
         let policy = match &self.policy {
             Policy::Teacher(teacher) => Policy::Teacher(teacher.clone()),

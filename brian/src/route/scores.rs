@@ -1,4 +1,4 @@
-//! The scores of the branches on the device, where they carry the task's gradient to the router, and what they weigh.
+//! Scores of branches on the device, with the task's gradient to the router, and the weights of the branches.
 
 use super::branch::Child;
 use crate::ops::attention_spans::MASKED;
@@ -21,7 +21,7 @@ pub(crate) struct Scores<B: Backend> {
 }
 
 impl<B: Backend> Scores<B> {
-    /// One branch each.
+    /// One branch of every unit, with score 0.
     pub fn start(n_units: usize, device: &B::Device) -> Self {
         Self {
             values: Tensor::zeros([1, n_units], device),
@@ -59,7 +59,10 @@ impl<B: Backend> Scores<B> {
         }
     }
 
-    /// How much each branch counts, `[n_branches, n_units]`: together 1, and an empty one nothing.
+    /// The weights of a unit's branches: they sum to 1, and an empty branch has none.
+    ///
+    /// # Shapes
+    /// Returns `[n_branches, n_units]`
     pub fn weights(&self) -> Tensor<B, 2> {
         softmax(self.values.clone(), 0)
     }

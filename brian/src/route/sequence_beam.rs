@@ -1,13 +1,13 @@
-//! The reference's parallel passing: a beam for every sequence. **Not causal**: for parity only.
+//! The reference's beam over paths, one for every sequence. **Not causal**: for parity only.
 //!
 //! The router sees the mean over the sequence, so that the path of every token depends on all later ones. Bounds on the walk,
-//! noise, override and cap do not apply. What is recorded for every token of a sequence: the action of the best branch at that
-//! step; as probabilities `Σ_i w_i p_i` with the weights of the *new* branches and the router's word about the *old* ones in the
-//! same places, a wrong pairing of the reference's that is kept for its losses (where the two differ in number it has no value
-//! there, and each branch is paired with its parent here); as logits `max(ln p, −50)`.
+//! noise, override and cap do not apply. The trace has for every token of a sequence the action of the best branch at that
+//! step, the probabilities `Σ_i w_i p_i`, and the logits `max(ln p, −50)`. The weights `w` are those of the *new* branches, but
+//! `p` are the probabilities of the *old* ones in the same places: a wrong pairing of the reference, kept for its losses. Where
+//! the two differ in number it has no value there, and each branch is paired with its parent here.
 //!
-//! A memory of codes is one of sequences here: what a branch reads reaches the router only, never the state, and nothing is read
-//! behind the exit.
+//! A memory of codes has one code per sequence here: what a branch reads reaches the router only, never the state, and nothing
+//! is read behind the exit.
 
 use super::branch::{Child, Parent};
 use super::choose::{Chosen, by_logit};
@@ -42,7 +42,7 @@ struct Branches<B: Backend> {
 }
 
 impl<B: Backend> WalkContext<'_, B> {
-    /// Walks every sequence on several paths from the state it enters with, and mixes where they lead.
+    /// Walks every sequence on several paths from its entering state, and mixes the final states.
     pub(super) fn sequence_beam(
         &self,
         search: &Search,
@@ -155,7 +155,7 @@ impl<B: Backend> WalkContext<'_, B> {
 }
 
 impl<B: Backend> Branches<B> {
-    /// What there is of a sequence as a whole, `[n_branches * batch, d_model]`.
+    /// The mean state of a sequence, `[n_branches * batch, d_model]`.
     fn mean(&self) -> Tensor<B, 2> {
         self.hidden.clone().mean_dim(1).squeeze_dim(1)
     }
@@ -214,7 +214,7 @@ fn chosen(children: &[Child], parents: &[usize], left: &[bool]) -> Vec<Chosen> {
     children.iter().zip(parents).map(of).collect()
 }
 
-/// What is recorded of the router's word, `[batch, n_actions]`; `logits` are about the branches before the step.
+/// The router's recorded output, `[batch, n_actions]`; `logits` belong to the branches before the step.
 fn asked<B: Backend>(
     scores: &Scores<B>,
     logits: Tensor<B, 2>,
@@ -253,7 +253,7 @@ impl<B: Backend> RouterOutput<B> {
     }
 }
 
-/// What every token of a sequence does, by the record: the action of the best branch, the first one.
+/// The recorded choice of every token of a sequence: that of the best branch, the first one.
 fn of_tokens<B: Backend>(
     chosen: &[Chosen],
     asked: &RouterOutput<B>,

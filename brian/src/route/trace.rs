@@ -1,4 +1,4 @@
-//! What a walk did: a plain record per step and token, on the host and, where losses need gradients, on the device.
+//! The record of a walk: decisions per step and token on the host, and tensors on the device where losses need gradients.
 
 use super::position::distances;
 use crate::memory::MemoryUse;
@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 /// Who decided an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The rule that the router shall imitate.
+    /// The teacher.
     Teacher,
     /// The router.
     Router,
@@ -31,19 +31,19 @@ pub struct Decisions {
     pub origins: Vec<Origin>,
     /// Whether the outputs of several blocks were mixed.
     pub fused: Vec<bool>,
-    /// The router's best action: the largest adjusted logit, the lowest action among equals. Empty if nobody asked it.
+    /// The router's best action: the largest adjusted logit, the lowest action among equals. Empty if it was not asked.
     pub best: Vec<usize>,
-    /// What the teacher says, if there is one.
+    /// The teacher's actions, if there is a teacher.
     pub targets: Option<Vec<usize>>,
-    /// Probabilities of the adjusted logits, `[batch * seq * n_actions]`. Empty if nobody asked the router.
+    /// Probabilities of the adjusted logits, `[batch * seq * n_actions]`. Empty if the router was not asked.
     pub probabilities: Vec<f32>,
-    /// The `top_k` likeliest actions of every token, `[batch * seq * top_k]`. Empty if nobody asked the router.
+    /// The `top_k` likeliest actions of every token, `[batch * seq * top_k]`. Empty if the router was not asked.
     pub likeliest: Vec<usize>,
     /// Whether the self-recurrence cap forbade a block.
     pub capped: Vec<bool>,
 }
 
-/// The host's half of a trace.
+/// The part of a trace on the host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Walks {
     /// Sequences.
@@ -63,7 +63,7 @@ pub struct Walks {
 }
 
 impl Walks {
-    /// The actions of a token up to its first OUT, which is left out where it ends the walk.
+    /// The actions of a token; where OUT ends the walk, only those before it.
     pub fn path(&self, token: usize) -> Vec<usize> {
         let actions = self.steps.iter().map(|step| step.actions[token]);
         match self.hard_exit {
@@ -80,7 +80,7 @@ impl Walks {
 }
 
 impl<B: Backend> Trace<B> {
-    /// Before the first step.
+    /// An empty trace.
     pub(crate) fn new(
         [batch, seq]: [usize; 2],
         n_pool: usize,
@@ -106,23 +106,26 @@ impl<B: Backend> Trace<B> {
 pub struct TraceStep<B: Backend> {
     /// Adjusted action logits, `[batch * seq, n_actions]`.
     pub logits: Tensor<B, 2>,
-    /// Where the step led.
+    /// The positions after the step.
     pub last_move: Move<B>,
 }
 
-/// Where tokens stand after a step, among all places that they could have gone to.
+/// The positions of tokens after a step, with the positions and probabilities of all actions.
 #[derive(Clone, Debug)]
 pub struct Move<B: Backend> {
-    /// Of all actions, `[n_tokens, n_actions]`.
+    /// Probabilities of all actions, `[n_tokens, n_actions]`.
     pub probabilities: Tensor<B, 2>,
-    /// After the step, `[n_tokens, d_position]`.
+    /// Positions after the step, `[n_tokens, d_position]`.
     pub position: Tensor<B, 2>,
-    /// Of all actions, `[n_actions, d_position]`.
+    /// Positions of all actions, `[n_actions, d_position]`.
     pub places: Tensor<B, 2>,
 }
 
 impl<B: Backend> Move<B> {
-    /// `Σ_a p_a |P' − E_a|²`, `[n_tokens]`.
+    /// Expected squared distance of each token, `Σ_a p_a |P' − E_a|²`.
+    ///
+    /// # Shapes
+    /// Returns `[n_tokens]`
     pub fn location(&self) -> Tensor<B, 1> {
         let distances = distances(self.position.clone(), self.places.clone());
         let location = self.probabilities.clone() * distances;
@@ -135,7 +138,7 @@ impl<B: Backend> Move<B> {
 pub struct Trace<B: Backend> {
     /// What was decided.
     pub walks: Walks,
-    /// Where the gradients of the route losses come from: as many as `walks.steps`, or none if nobody asked the router.
+    /// Tensors for the gradients of the route losses: one per entry of `walks.steps`, or none if the router was not asked.
     pub steps: Vec<TraceStep<B>>,
 }
 

@@ -1,4 +1,4 @@
-//! The loop: score → choose → execute → move → record. The only loop over steps.
+//! The walk: the loop over steps, each of which scores, chooses, executes, moves and records.
 //!
 //! Every token walks on its own, but attends to all earlier tokens.
 
@@ -23,14 +23,17 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rayon::prelude::*;
 
-/// So many tokens choose on one thread.
+/// Tokens that choose on one thread.
 const TASK: usize = 128;
 
 impl<B: Backend> WalkContext<'_, B> {
-    /// Walks every token from the state it enters with.
+    /// Walks every token from its entering state; returns the final state and the trace.
+    ///
+    /// # Shapes
+    /// `entered`: `[batch, seq, d_model]`
     ///
     /// # Panics
-    /// If `rows` are not as many as sequences, or a teacher names an action beyond OUT.
+    /// If `rows` has not one entry per sequence, or a teacher names an action beyond OUT.
     pub fn walk(
         &self,
         entered: Tensor<B, 3>,
@@ -112,7 +115,7 @@ impl<B: Backend> WalkContext<'_, B> {
         (state, trace)
     }
 
-    /// A token that has left may be passed over only where nothing changes it any more.
+    /// How blocks are run: grouped only where the state of a token that has left no longer changes.
     pub(super) fn execution(&self) -> Execution {
         match self.memory.rests() {
             true => self.route.execution,
@@ -268,7 +271,7 @@ impl<B: Backend> WalkContext<'_, B> {
         }
     }
 
-    /// How the task reaches the choice of a block and the exit.
+    /// The factors by which the choice of a block and the exit get a gradient of the task.
     fn gains(
         &self,
         step: StepContext<'_>,
@@ -311,7 +314,7 @@ impl<B: Backend> WalkContext<'_, B> {
         gains
     }
 
-    /// Where every token stands after its action.
+    /// The position of every token after its action.
     pub(super) fn arrive(
         &self,
         chosen: &[Chosen],
@@ -353,7 +356,7 @@ struct Underway<'a, 'm, B: Backend> {
     straight: StraightThrough<B>,
 }
 
-/// What the router said at a step, about every token.
+/// The router's output at a step, for every token.
 pub(super) struct RouterOutput<B: Backend> {
     /// Adjusted, `[n_tokens, n_actions]`.
     pub logits: Tensor<B, 2>,
@@ -369,7 +372,10 @@ impl<B: Backend> RouterOutput<B> {
         &self.host_logits[token * self.n_actions..][..self.n_actions]
     }
 
-    /// The device's half of the record; `position` is where the tokens stand after the step, `[n_tokens, d_position]`.
+    /// The part of the trace on the device; `position` is that of the tokens after the step.
+    ///
+    /// # Shapes
+    /// `position`: `[n_tokens, d_position]`
     pub fn trace(&self, position: Tensor<B, 2>, table: &Table<B>) -> TraceStep<B> {
         TraceStep {
             logits: self.logits.clone(),
@@ -409,14 +415,13 @@ impl<B: Backend> RouterOutput<B> {
         kept / total + alone
     }
 
-    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; 1, whatever the router says, for a token without
-    /// one.
+    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; always 1 for a token without one.
     fn gate(&self, blocks: &[Option<usize>], n_pool: usize) -> Tensor<B, 2> {
         chosen_probability(&self.logits, blocks, n_pool)
     }
 }
 
-/// What the teacher says at a step, `[batch]`: beyond its path OUT.
+/// The teacher's actions at a step, `[batch]`; OUT beyond the end of its path.
 pub(super) fn targets_at(
     targets: &[Vec<usize>],
     index: usize,
@@ -429,7 +434,7 @@ pub(super) fn targets_at(
     }
 }
 
-/// What every token does.
+/// The choices of all tokens.
 fn choose_all<B: Backend>(
     step: StepContext<'_>,
     tokens: &[Token],

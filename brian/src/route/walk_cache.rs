@@ -1,8 +1,8 @@
-//! What a walk needs to know of the tokens before its own, so that they need not walk again.
+//! Cache of the walks of earlier tokens, for decoding: these tokens need not walk again.
 //!
-//! A block that runs at step `s` attends to the states that all earlier tokens had at step `s`; a token that has left keeps its
-//! last one. So the states of every step are kept, and the keys and values of a (step, block) are made of them when a token
-//! first runs the block there: tokens that came since are caught up with at once.
+//! A block that runs at step `s` attends to the states of all earlier tokens at step `s`; a token that has left keeps its last
+//! state. So the states of every step are kept. When a token runs a block at a step, the keys and values of this (step, block)
+//! are made from them, for all tokens since the last time at once.
 
 use crate::block::cache::Cache;
 use crate::block::causal::Rotary;
@@ -29,7 +29,7 @@ struct PastStep<B: Backend> {
 }
 
 impl<B: Backend> WalkCache<B> {
-    /// Before the first token.
+    /// An empty cache.
     pub fn new(rotary: &Rotary<B>, n_pool: usize) -> Self {
         Self {
             rotary: rotary.clone(),
@@ -44,7 +44,11 @@ impl<B: Backend> WalkCache<B> {
         self.n_tokens
     }
 
-    /// Remembers with what the tokens of a pass come to a step; `position` is what the blocks are told of it.
+    /// Keeps the states with which the tokens of a pass enter a step; `position` is as the blocks see it.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, d_model]`
+    /// - `position`: `[batch, seq, d_position]`
     pub fn enter(&mut self, step: usize, hidden: Tensor<B, 3>, position: Tensor<B, 3>) {
         if step == self.steps.len() {
             self.steps.push(PastStep {
@@ -55,7 +59,10 @@ impl<B: Backend> WalkCache<B> {
         self.steps[step].passes.push([hidden, position]);
     }
 
-    /// Ends a pass of `n_steps` steps at most; at those it did not come to, its tokens are as they left.
+    /// Ends a pass of at most `n_steps` steps; at steps that it did not reach, its tokens keep the states with which they left.
+    ///
+    /// # Shapes
+    /// As [`Self::enter`]
     pub fn end(&mut self, n_steps: usize, hidden: Tensor<B, 3>, position: Tensor<B, 3>) {
         let n_passes = self.steps.first().map_or(0, |step| step.passes.len());
         for step in 0..n_steps {
@@ -67,7 +74,10 @@ impl<B: Backend> WalkCache<B> {
         self.n_tokens += hidden.dims()[1];
     }
 
-    /// The output of a block for all tokens that came to the step last, `[batch, seq, d_model]`.
+    /// The output of a block for all tokens that entered the step last.
+    ///
+    /// # Shapes
+    /// Returns `[batch, seq, d_model]`
     pub fn output(&mut self, step: usize, block: usize, routed: &RoutedBlock<B>) -> Tensor<B, 3> {
         let PastStep { passes, blocks } = &mut self.steps[step];
         let (cache, n_kept) = &mut blocks[block];

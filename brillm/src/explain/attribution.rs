@@ -13,16 +13,16 @@ use crate::generate::{Decoding, SignalState};
 use crate::kernel::numeric::{LANES, add_lanes, gelu, vector_matrix, vectorised};
 use crate::model::BriLlm;
 
-/// How a target's energy came about.
+/// The parts of a target's energy, by two ways to split it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribution {
     /// The target.
     pub target: u32,
     /// Its energy.
     pub energy: f64,
-    /// By the gradient.
+    /// The split by the gradient.
     pub gradient: Split,
-    /// By integrated gradients.
+    /// The split by integrated gradients.
     pub integrated: Split,
 }
 
@@ -33,7 +33,7 @@ pub struct Split {
     pub positions: Vec<f64>,
     /// What the bias of the edge added.
     pub bias: f64,
-    /// What everything else that does not depend on the past added: the code of the position.
+    /// What the code of the position added, and the bias of the node where nodes add one.
     pub code: f64,
     /// The energy minus all of these.
     pub gap: f64,
@@ -50,7 +50,7 @@ pub struct ArrivedSignal {
 }
 
 impl ArrivedSignal {
-    /// What a signal becomes on its way to a target.
+    /// The signal that arrives at a target.
     pub fn new(model: &BriLlm, decoding: Decoding, state: &SignalState, target: u32) -> Self {
         let d = model.config.d_node;
         let row = model.graph.row(state.token, target);
@@ -98,7 +98,7 @@ impl ArrivedSignal {
         mean
     }
 
-    /// Both splits. `signals` are what arrived at every position, with the `shares` of the mix.
+    /// Both splits. `signals` arrived at the positions, and have the weights `shares` in the mix.
     pub fn attribution(&self, target: u32, signals: &[Vec<f32>], shares: &[f64]) -> Attribution {
         let (direction, energy) = self.direction(1.0);
         Attribution {

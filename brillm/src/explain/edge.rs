@@ -1,4 +1,4 @@
-//! One edge: its size, its dead outputs, another one in its place.
+//! Analysis of one edge: its size, its dead outputs, and putting other values in its place.
 
 use super::attribution::ArrivedSignal;
 use crate::generate::{Decoding, SignalState};
@@ -19,7 +19,7 @@ pub struct EdgeSize {
 }
 
 impl EdgeSize {
-    /// Of a row.
+    /// The size of a row.
     pub fn of(model: &BriLlm, row: usize) -> Self {
         let d = model.config.d_node;
         let row = model.parameters.edge(row, d).to_vec();
@@ -65,10 +65,10 @@ fn spectral(matrix: &[f64], d: usize) -> f64 {
     largest
 }
 
-/// How many outputs behind an edge were dead, over the signals that stood before it.
+/// How many outputs behind an edge were dead, over the signals that reached its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeadOutputs {
-    /// Signals that stood at the edge's source.
+    /// Signals that reached the edge's source.
     pub signals: u64,
     /// Outputs of all of them.
     pub outputs: u64,
@@ -77,7 +77,7 @@ pub struct DeadOutputs {
 }
 
 impl DeadOutputs {
-    /// Walks a sequence, and looks at the edge wherever its source is reached.
+    /// Walks a sequence, and counts the edge's outputs wherever its source is reached.
     pub fn add(&mut self, model: &BriLlm, decoding: Decoding, tokens: &[u32], pair: (u32, u32)) {
         let (source, target) = pair;
         let Some((&first, rest)) = tokens.split_first() else {
@@ -97,7 +97,7 @@ impl DeadOutputs {
         }
     }
 
-    /// The share of dead outputs; nothing if no signal stood there.
+    /// The share of dead outputs; `None` if no signal reached the source.
     pub fn share(&self) -> Option<f64> {
         (self.outputs > 0).then(|| self.dead as f64 / self.outputs as f64)
     }
@@ -106,7 +106,7 @@ impl DeadOutputs {
 /// What an edge is replaced by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replacement {
-    /// A matrix and a bias of zeros: nothing passes, and the code alone arrives.
+    /// A matrix and a bias of zeros: no signal passes, and only the code arrives.
     Zero,
     /// The row the pair would use if it had no edge of its own.
     BackOff,
@@ -114,8 +114,8 @@ pub enum Replacement {
     Edge(u32, u32),
 }
 
-/// Replaces a pair's own edge, in memory. Returns its row and the values that were there; nothing, and nothing changes, if
-/// the pair has no edge of its own, because the row it shares is also that of others.
+/// Replaces a pair's own edge, in memory; returns its row and its old values. If the pair has no edge of its own, nothing
+/// changes, because others share its row, and the result is `None`.
 pub fn replace(
     model: &mut BriLlm,
     (source, target): (u32, u32),
@@ -134,7 +134,7 @@ pub fn replace(
     Some((row, old))
 }
 
-/// Puts values `[d + 1, d]` in the place of a row.
+/// Overwrites a row with values `[d + 1, d]`.
 pub fn write_row(model: &mut BriLlm, row: usize, values: &[f32]) {
     let row_len = model.config.row_len();
     model.parameters.edges.set(row * row_len, values);

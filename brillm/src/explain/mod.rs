@@ -1,14 +1,14 @@
-//! Why a token came next: the path of a signal made visible, without approximation where that is possible.
+//! Explanations of predictions: traces, parts of an energy, single edges; without approximation where that is possible.
 //!
 //! | file | what |
 //! |---|---|
-//! | `walk` | a text, step by step: the signal, who competed, what came true |
+//! | `walk` | the trace of a text, step by step: signal, candidates, truth |
 //! | `odds` | energies as probabilities and ranks |
 //! | `attribution` | an energy, split into what every earlier signal added to it |
-//! | `edge` | one edge: its size, its dead outputs, another one in its place |
+//! | `edge` | one edge: its size, its dead outputs, replacing it |
 //! | `opposition` | which edges training can lower, and which it only ever raised |
 //!
-//! Specification §9 and §18. What is said of the mix is honest about one thing: its weights do not depend on the text.
+//! The weights of the mix do not depend on the text.
 
 mod attribution;
 mod edge;

@@ -4,14 +4,14 @@ use crate::counts::PairCounts;
 use crate::generate::Candidate;
 use crate::graph::Graph;
 
-/// The numbers of a whole competition.
+/// Summary of a whole competition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Odds {
-    /// `ln Σ exp(score)` over everybody.
+    /// `ln Σ exp(score)` over all candidates.
     pub ln_sum_exp: f64,
-    /// Of the probabilities, in nats.
+    /// Entropy of the probabilities, in nats.
     pub entropy: f64,
-    /// By how much the best score exceeds the second; nothing if there are no two.
+    /// By how much the best score exceeds the second; `None` with fewer than two candidates.
     pub margin: Option<f64>,
 }
 
@@ -32,12 +32,12 @@ pub struct Placed {
     pub score: f32,
     /// `−ln p`; infinite if it does not compete.
     pub nats: f64,
-    /// Its place, from 1; nothing if it does not compete.
+    /// Its rank, from 1; `None` if it does not compete.
     pub rank: Option<usize>,
 }
 
 impl Placed {
-    /// Its share of everything.
+    /// Its probability.
     pub fn probability(&self) -> f64 {
         (-self.nats).exp()
     }
@@ -71,13 +71,13 @@ impl<'a> Ranking<'a> {
         }
     }
 
-    /// The best ones.
+    /// The best `n` candidates.
     pub fn top(&self, n: usize) -> Vec<Placed> {
         let places = 0..n.min(self.candidates.len());
         places.map(|place| self.placed(place)).collect()
     }
 
-    /// Where a target stands; nothing if it does not compete.
+    /// A target with its rank; `None` if it does not compete.
     pub fn of(&self, target: u32) -> Option<Placed> {
         let mut candidates = self.candidates.iter();
         let place = candidates.position(|candidate| candidate.target == target)?;
@@ -93,7 +93,7 @@ impl<'a> Ranking<'a> {
         }
     }
 
-    /// A target that does not compete.
+    /// The entry of a target that does not compete.
     pub fn outside(&self, candidate: Candidate) -> Placed {
         let count = |counts: &PairCounts| counts.count(self.source, candidate.target);
         Placed {

@@ -1,7 +1,7 @@
-//! Which edges training can lower.
+//! Which edges training can lower, and which it only raises.
 //!
 //! An edge is raised where it is the truth and lowered where it competes with the truth. With few candidates some edges
-//! never compete: training only ever raises them, while decoding lets everybody compete.
+//! never compete: training only ever raises them, while in decoding all targets compete.
 
 use crate::candidate::{Candidates, Competition};
 use crate::counts::PairCounts;
@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 /// When a pair competes with the truth in training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Opposition {
-    /// Wherever its source stands and something else is true.
+    /// Wherever its source stands and another target is true.
     Always,
     /// The same: it is one of the most frequent successors of its source. The last of those competes only where the truth
     /// is another one of them.
@@ -58,8 +58,8 @@ pub struct RaisedOnly {
     pub n_candidates: u64,
 }
 
-/// The own edges that `never` compete in training. With candidates that are drawn that is a matter of chance, and the
-/// edges counted are those expected to be drawn less than once in `steps` steps.
+/// The own edges that never compete in training. With drawn candidates that is a matter of chance: then edges count that are
+/// expected to be drawn less than once in `steps` steps.
 pub fn raised_only(
     competition: &Competition,
     graph: &Graph,

@@ -1,4 +1,4 @@
-//! A text, step by step.
+//! The trace of a text, step by step: signal, weights of the mix, candidates, truth.
 //!
 //! Signal `p` is what arrived at token `p`: the first signal at token 0, then one behind every edge. The first signal
 //! decides what comes second and is in no mix after that.
@@ -18,11 +18,11 @@ use std::collections::BTreeSet;
 pub struct Tracer<'a> {
     /// The model.
     pub model: &'a BriLlm,
-    /// Who competes for the next token.
+    /// Which targets compete for the next token.
     pub competition: &'a Competition,
     /// How often pairs were seen, where that is known.
     pub counts: Option<&'a PairCounts>,
-    /// Which positions count, and who may follow whom.
+    /// Settings of decoding.
     pub decoding: Decoding,
     /// How many of the best candidates a step keeps; at least 1.
     pub top: usize,
@@ -45,16 +45,16 @@ pub struct TracedStep {
     pub shares: Vec<f64>,
     /// The best candidates.
     pub candidates: Vec<Placed>,
-    /// What all candidates are together.
+    /// Summary of all candidates.
     pub odds: Odds,
     /// The token that really came next, if there is one.
     pub truth: Option<Placed>,
-    /// How the energy of the truth came about, then that of the best candidate if it is another.
+    /// The parts of the truth's energy, then those of the best candidate's if it is another.
     pub attributions: Vec<Attribution>,
 }
 
 impl TracedStep {
-    /// The best candidate; nothing if nobody competes.
+    /// The best candidate; `None` if there is none.
     pub fn best(&self) -> Option<&Placed> {
         self.candidates.first()
     }

@@ -1,11 +1,11 @@
-//! The passes over the graph, on the memory of the host: what [`crate::composed`] does with tensor operations, done in
-//! place, grouped by source, without a gradient of the table's size.
+//! The passes on the host: the same as [`crate::composed`], but in place, grouped by source, and without a gradient of the
+//! table's size.
 //!
 //! | file | phase |
 //! |---|---|
 //! | `numeric` | arithmetic of one row |
 //! | `trail` | the true path: the only part that is sequential, forward and backward |
-//! | `signals` | the signals of a batch, as candidates are scored by them |
+//! | `signals` | the signals of a batch, from which candidates are scored |
 //! | `score` | all candidates of a group: energies, softmax, gradients, update of rows that no path uses |
 //! | `pass` | the phases in order: evaluation, one training step |
 

@@ -1,13 +1,13 @@
 //! The arithmetic of a row, written so that compilers vectorise it.
 //!
-//! No fused multiply-add and a fixed order of every sum: the bits are the same on every machine, whichever vector
+//! There is no fused multiply-add, and every sum has a fixed order: the bits are the same on every machine, whichever vector
 //! instructions it has, and for every number of threads.
 
 /// Runs an expression, and what is inlined into it, with the best vector instructions of this machine.
 ///
-/// A macro, for only what is inlined gets them, and the compiler keeps a large closure apart, in the instructions that every
-/// machine has: nothing but the clock would tell. `Once` makes the closure one that can be called once; the call of others
-/// goes through a function that cannot be told to be inlined.
+/// A macro, because only inlined code gets them, and the compiler keeps a large closure apart, with the instructions that every
+/// machine has, which shows in the time alone. `Once` makes the closure callable only once; the call of any other closure goes
+/// through a function that cannot be told to be inlined.
 macro_rules! vectorised {
     ($work:expr) => {{
         struct Once;
@@ -23,7 +23,7 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `e^x` for `x` of at most 0, to 2 units in the last place; below −87 what it is there.
+/// `e^x` for `x` of at most 0, to 2 units in the last place; below −87 the value at −87.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding this number leaves the nearest integer in the last bits of the mantissa.

@@ -1,4 +1,4 @@
-//! The phases of a pass in their order.
+//! Evaluation and the training step on the host: the phases of a pass in their order.
 
 use super::numeric::vectorised;
 use super::score::{self, Own, Part, Scored};
@@ -19,7 +19,7 @@ impl BriLlm {
     }
 }
 
-/// What a training step found.
+/// The result of a training step.
 #[derive(Clone, Debug)]
 pub struct Learnt {
     /// `−ln p(truth)` per place of the paths; 0 where there is no edge.
@@ -44,8 +44,8 @@ pub fn evaluate(
     scatter(groups, nats.iter().map(Vec::as_slice), paths.valid.len())
 }
 
-/// One step: forward, backward, and the update of every row that was used. What is not in the table is returned as
-/// gradients for the caller's own AdamW.
+/// One step: forward, backward, and the update of every row that was used. Gradients of all other parameters are returned, for
+/// the caller's own AdamW.
 pub fn learn(
     config: &BriLlmConfig,
     graph: &Graph,

@@ -1,7 +1,7 @@
-//! All candidates of a group at once.
+//! Scores all candidates of a group: energies, softmax, gradients, and the update of rows.
 //!
-//! Row by row and token by token within it, so that a row is read from memory once. Sums run in the order of rows and
-//! tokens, whoever computes them: the bits do not depend on the number of threads.
+//! It goes row by row, and token by token within a row, so that a row is read from memory once. Sums run in the order of rows
+//! and tokens on any thread: the bits do not depend on the number of threads.
 
 use super::numeric::{LANES, add_lanes, exp, gelu, norm, outer, vector_matrix, vectorised};
 use super::signals::Signals;
@@ -12,7 +12,7 @@ use crate::row_adamw::{Clock, Replay, Rows};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Rows that one task works on: with what AdamW remembers of them they fit into a core's cache.
+/// Rows that one task works on: with their moments they fit into a core's cache.
 const ROWS_AT_ONCE: usize = 64;
 /// From so many signals on, the rows of a group are shared between threads.
 const LARGE: usize = 1 << 13;
@@ -64,7 +64,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// What GELU makes the signal of a token behind an edge from, in `z`.
+    /// The input of GELU behind an edge for a token, into `z`.
     #[inline(always)]
     fn lead(&self, token: usize, row: &[f32], node_bias: &[f32], z: &mut [f32]) {
         let code = &self.codes[token * self.d..][..self.d];
@@ -155,7 +155,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Adds it up.
+    /// Adds this part to a gradient.
     #[inline(always)]
     pub fn add_to(&self, d: usize, gradient: &mut [f32]) {
         match self {
@@ -173,13 +173,13 @@ impl Part {
     }
 }
 
-/// What a group's step leaves to others.
+/// The result of a group's step.
 pub struct Scored {
     /// `−ln p(truth)` per token.
     pub nats: Vec<f64>,
     /// Gradient of every token's mix, `[tokens, d]`.
     pub of_mixes: Vec<f32>,
-    /// Gradient of the code of every token's next position, `[tokens, d]`; nothing if no codes are learnt.
+    /// Gradient of the code of every token's next position, `[tokens, d]`; empty if no codes are learnt.
     pub of_codes: Vec<f32>,
     /// Gradients of the biases of nodes that were reached.
     pub nodes: Vec<(u32, Vec<f32>)>,
@@ -191,7 +191,7 @@ pub struct Scored {
 
 /// The rows of a group's source.
 pub struct Own<'a> {
-    /// All.
+    /// All its rows.
     pub rows: Rows<'a>,
     /// Those that lie on a path, whether something is predicted there or not.
     pub crossed: Vec<usize>,

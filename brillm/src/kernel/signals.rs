@@ -1,4 +1,4 @@
-//! The signals of a batch, as candidates are scored by them.
+//! The signals of a batch, from which candidates are scored.
 
 use super::trail::Trail;
 use crate::candidate::Paths;
@@ -10,7 +10,7 @@ use crate::position::Encoding;
 pub struct Signals<'a> {
     /// Width of a signal.
     pub d: usize,
-    /// What arrives at a node.
+    /// Which biases are added to a signal.
     pub bias: Bias,
     /// Whether codes of positions are learnt.
     pub learn_codes: bool,

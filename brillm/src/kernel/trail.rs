@@ -1,4 +1,4 @@
-//! The true path of a sequence: signals forward, gradients backward.
+//! Forward and backward along the true path of a sequence.
 
 use super::numeric::{LANES, add_lanes, outer, vector_matrix};
 use crate::candidate::Paths;
@@ -6,7 +6,7 @@ use crate::flow::{Coefficients, Hop, Mix, Mixer, arrive};
 use crate::graph::Graph;
 use crate::model::{BriLlmConfig, Parameters};
 
-/// What one sequence left on its way; lists of signals are `[edges, d]`.
+/// The forward pass of one sequence; lists of signals are `[edges, d]`.
 pub struct Trail {
     /// The row of every edge.
     pub rows: Vec<usize>,
@@ -23,16 +23,16 @@ pub struct Trail {
 
 /// Gradients of what is not in the table.
 pub struct TrailGradients {
-    /// Of the mix's parameters.
+    /// Gradients of the mix's parameters.
     pub mix: Vec<f64>,
-    /// Of the first node's bias and of the code of position 0, `[d]`.
+    /// Gradient of the first node's bias and of the code of position 0, `[d]`.
     pub first: Vec<f32>,
-    /// `δ` of every edge that later signals come through, `[edges, d]`.
+    /// Gradient `δ` behind every edge, from later signals, `[edges, d]`.
     pub hops: Vec<f32>,
 }
 
 impl Trail {
-    /// Walks the edges of one row of the paths.
+    /// Forward pass: walks the edges of one row of the paths.
     pub fn walk(
         config: &BriLlmConfig,
         graph: &Graph,
@@ -97,9 +97,9 @@ impl Trail {
         }
     }
 
-    /// From the gradients of every mix by its position's competition to those of everything before it.
+    /// Backward pass: from the gradient of the mix at every position to the gradients of everything before it.
     ///
-    /// `G` and `K` are the gradients of `S` and `Z` behind the edge at hand (`docs/brillm.md`, section 2, gradients).
+    /// `G` and `Q` are the gradients of `S` and `Z` behind the current edge (`docs/brillm.md`, section 2, gradients).
     pub fn backward(
         &self,
         config: &BriLlmConfig,

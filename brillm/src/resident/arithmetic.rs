@@ -46,8 +46,8 @@ pub fn slope(z: f32, bell: f32, normal: f32) -> f32 {
 
 /// The sum of one number per unit, lane by lane and then column by column; the same for every unit.
 ///
-/// `sums` and `columns` have a place per unit and per column. All units call it; before they write there again they
-/// have to meet.
+/// `sums` and `columns` have a place per unit and per column. All units call it, and have to synchronise before they write
+/// there again.
 #[cube]
 pub fn sum_of_units(
     value: f32,
@@ -75,8 +75,8 @@ pub fn sum_of_units(
 
 /// `W δ` of the matrix that begins at `base`: into `back`, `[d]`, which every unit may read afterwards.
 ///
-/// `tile` is `[strip, d + 1]`: the gap keeps units from one bank of the memory. With `loaded` the whole matrix lies
-/// there already. The units have met after `delta` was written.
+/// `tile` is `[strip, d + 1]`: the gap avoids conflicts of units in one memory bank. With `loaded` the whole matrix lies there
+/// already. The units have synchronised after `delta` was written.
 #[cube]
 pub fn matrix_vector(
     values: &Array<f32>,

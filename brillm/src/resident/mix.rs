@@ -11,7 +11,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Those of the first `steps` steps.
+    /// The shares of the first `steps` steps.
     pub fn new(mix: Mix, weights: &[f32], steps: usize) -> Self {
         let mut mixer = Mixer::new(mix, 0);
         let (mut shares, mut slopes) = (Vec::new(), Vec::new());
@@ -32,7 +32,7 @@ impl Shares {
         }
     }
 
-    /// As the device wants them.
+    /// The shares as f32, for the device.
     pub fn narrow(&self) -> impl Iterator<Item = f32> {
         self.shares.iter().map(|&share| share as f32)
     }

@@ -1,8 +1,8 @@
 //! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::kernel`] does on
 //! the host.
 //!
-//! Only numbers travel that have the size of a step's pairs or less. The times of rows stay on the host, which therefore
-//! always knows who has to catch up; its own values and moments are old until [`Resident::settle`] brings them.
+//! Only lists of the size of a step's pairs or less are transferred. The times of rows stay on the host, so it always knows
+//! which rows have to catch up; its own values and moments are old until [`Resident::settle`] brings them.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | `score` | energies, a cube per pair; softmax, a cube per token |
 //! | `rows` | catching up, gradient and AdamW, a cube per row |
 //! | `table` | the table, and the kernels in their order |
-//! | `on_device` | what it is asked for there |
+//! | `on_device` | the interface of a table on a device |
 //! | `runtime` | the runtimes it can lie on |
 //!
 //! What is not done here is done by [`crate::composed`]: biases of nodes, tables of bf16, rows wider than a cube, tables
@@ -45,7 +45,7 @@ use on_device::OnDevice;
 use std::any::Any;
 use std::fmt;
 
-/// What the host wants to see.
+/// What is brought to the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// The values of rows.
@@ -56,15 +56,15 @@ pub(crate) enum What {
 
 /// The table on a device, if it lies on one.
 ///
-/// A copy of an optimizer has none, and takes the host's numbers; so they have to be settled.
+/// A copy of an optimizer has none, and uses the host's numbers; so these have to be settled.
 #[derive(Default)]
 pub(crate) enum Resident {
-    /// Nobody has asked.
+    /// Not tried yet.
     #[default]
     Unknown,
     /// There is no device that could hold it.
     Nowhere,
-    /// It does.
+    /// It lies on a device.
     There(Box<dyn OnDevice>),
 }
 
@@ -96,7 +96,7 @@ impl Resident {
         }
     }
 
-    /// Brings what has changed to the host and gives the device's copy up.
+    /// Brings what has changed to the host and drops the device's copy.
     pub fn leave(&mut self, model: &mut BriLlm, moments: &mut Moments) {
         if let Some(table) = self.there() {
             if table.is_ahead() {
@@ -106,7 +106,7 @@ impl Resident {
         }
     }
 
-    /// Brings every row to the last step, and its values and maybe its moments to the host; says whether that was done.
+    /// Brings every row to the last step, and its values and maybe its moments to the host; returns whether there is a table.
     pub fn settle(
         &mut self,
         what: What,

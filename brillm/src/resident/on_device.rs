@@ -1,4 +1,4 @@
-//! What a table on a device is asked for.
+//! The interface of a table on a device.
 
 use crate::candidate::{Group, Paths};
 use crate::kernel::pass::Learnt;
@@ -9,7 +9,7 @@ use std::any::Any;
 /// A table and its moments on some device.
 #[cfg_attr(not(feature = "cube"), allow(dead_code))]
 pub(crate) trait OnDevice: Send + Sync {
-    /// One step on the table; the gradients of the rest. Nothing if this step needs more room than there is.
+    /// One step on the table; returns the gradients of the rest, or `None` if this step needs more room than there is.
     fn learn(
         &mut self,
         model: &BriLlm,
@@ -19,7 +19,7 @@ pub(crate) trait OnDevice: Send + Sync {
         clock: &Clock<'_>,
     ) -> Option<(Learnt, Gradients)>;
 
-    /// Brings every row to the last step, there.
+    /// Brings every row to the last step, on the device.
     fn catch_up(&mut self, moments: &mut Moments, clock: &Clock<'_>);
 
     /// Brings values that have changed to the host.

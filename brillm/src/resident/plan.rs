@@ -1,4 +1,4 @@
-//! What a step does, as two lists that go to the device: whole numbers and others, each part from some place on.
+//! The plan of a step: two lists for the device, integers and floats, and where each part of them begins.
 
 use super::arithmetic::SQUARES;
 use super::mix::Shares;
@@ -28,7 +28,7 @@ pub struct Parts {
     /// How many rows are updated.
     pub rows: u32,
 
-    /// Whole numbers. `[pairs]`: the row of a pair.
+    /// Integers. `[pairs]`: the row of a pair.
     pub pair_rows: u32,
     /// `[pairs + places]`: the signal that goes along a row, of pairs and of edges on paths; those are its uses.
     pub use_signals: u32,
@@ -46,10 +46,10 @@ pub struct Parts {
     pub use_starts: u32,
     /// The uses, row by row.
     pub uses: u32,
-    /// `[rows]`: which of the steps a row makes.
+    /// `[rows]`: which entry of `steps` a row uses.
     pub row_steps: u32,
 
-    /// Other numbers. `[positions, d]`: the codes of positions.
+    /// Floats. `[positions, d]`: the codes of positions.
     pub codes: u32,
     /// `[sequences, d]`: the first signals.
     pub firsts: u32,
@@ -62,7 +62,7 @@ pub struct Parts {
     /// `[steps, 4]`: what is left of the moments, the rate, the root of the second correction.
     pub steps: u32,
 
-    /// The report. `[tokens]`.
+    /// The report. `[tokens]`: losses.
     pub nats: u32,
     /// `[places]`: gradients of the shares of the mix.
     pub of_shares: u32,
@@ -74,17 +74,17 @@ pub struct Parts {
     pub of_codes: u32,
     /// `[places, d]`, likewise: gradients of the code that a path meets.
     pub of_hops: u32,
-    /// Its end.
+    /// The end of the report.
     pub report: u32,
 }
 
 /// A step.
 pub struct Plan {
-    /// Where what begins.
+    /// Where each part begins.
     pub parts: Parts,
-    /// Whole numbers.
+    /// The integers.
     pub plan: Vec<u32>,
-    /// Other numbers.
+    /// The floats.
     pub numbers: Vec<f32>,
     /// The shares of the mix.
     pub shares: Shares,
@@ -422,7 +422,7 @@ impl Plan {
         rows.iter().map(|&row| row as usize)
     }
 
-    /// Adds the steps of the rows that are updated: rows of one key, which is at most `last`, make the same.
+    /// Adds the steps of the rows that are updated; rows with one key, which is at most `last`, share a step.
     pub fn add_steps(
         &mut self,
         last: u32,

@@ -1,11 +1,11 @@
-//! Rows of the table: caught up, updated, moved. A cube each.
+//! Kernels on rows of the table, with a cube per row: catching up, update, transfer.
 
 use super::arithmetic::{FEW, SQUARES, Shape, sum_of_units};
 use super::plan::Parts;
 use super::score::{UNITS, tree_sum};
 use burn_cubecl::cubecl::{self, prelude::*};
 
-/// Steps without a gradient, one after the other, up to the one that `time` counts.
+/// Catches up: does the steps without a gradient up to step `time`, one after the other.
 ///
 /// # Shapes
 /// - `list`: `[rows, 3]`: the row, the step its values are those of, the step of its last gradient
@@ -59,16 +59,16 @@ pub fn fade(
     }
 }
 
-/// What AdamW knows at every row alike.
+/// Settings of AdamW, the same for every row.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub struct Update {
     /// What decay keeps.
     pub keep: f32,
     /// Keeps the division finite.
     pub epsilon: f32,
-    /// What a gradient counts in the first moment.
+    /// Weight of a gradient in the first moment.
     pub new_1: f32,
-    /// And in the second.
+    /// Weight of its square in the second moment.
     pub new_2: f32,
     /// The longest gradient of a row.
     pub clip: f32,

@@ -1,4 +1,4 @@
-//! The competitions: a cube per pair of a token and a row, then one per token.
+//! Kernels of the competitions: energies with a cube per pair of a token and a row, softmax with a cube per token.
 
 use super::arithmetic::{FEW, Shape, bell, matrix_vector, normal, slope, sum_of_units};
 use super::plan::Parts;
@@ -175,7 +175,7 @@ pub fn softmax(
     }
 }
 
-/// The sum of one number per unit of a cube of [`UNITS`]; the same for all.
+/// The sum of one number per unit of a cube of [`UNITS`]; every unit gets it.
 #[cube]
 pub fn tree_sum(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
     let unit = UNIT_POS as usize;

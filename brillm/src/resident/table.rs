@@ -1,4 +1,4 @@
-//! The table on a device, and the kernels of a step in their order.
+//! The edge table on a device, and the kernels of a step in their order.
 
 use super::arithmetic::{SQUARES, Shape};
 use super::on_device::OnDevice;

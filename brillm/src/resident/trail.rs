@@ -1,4 +1,4 @@
-//! The true path of every sequence, a cube each: signals forward, gradients backward.
+//! Kernels of the true paths, with a cube per sequence: signals forward, gradients backward.
 //!
 //! The mix is written as `h ← (1 − a) h + a e`, with `a = take / Z` behind the step, which depends on the weights of the
 //! mix alone and comes from the host: no sum of the past grows, so f32 is enough.
@@ -7,7 +7,7 @@ use super::arithmetic::{FEW, Shape, bell, matrix_vector, normal, slope};
 use super::plan::Parts;
 use burn_cubecl::cubecl::{self, prelude::*};
 
-/// Walks the paths.
+/// Forward pass of the paths.
 ///
 /// # Shapes
 /// - `signals`: `[2, places, d]`, the mix at each place and what arrived behind it
@@ -79,7 +79,7 @@ pub fn walk(
     }
 }
 
-/// Walks them back: the gradients of what arrived behind each edge become those of more uses of rows.
+/// Backward pass of the paths: the gradients of what arrived behind each edge become further uses of rows.
 ///
 /// # Shapes
 /// - `of_mixes`: `[tokens, d]`, from the competitions

@@ -1,4 +1,4 @@
-//! What can be typed after `nerve data`.
+//! Command-line arguments of `nerve data`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What can be typed; one file per verb that has verbs of its own.
+//! Command-line arguments of `nerve` and its verbs; verbs with subcommands, and `trace`, have files of their own.
 
 pub mod config;
 pub mod data;

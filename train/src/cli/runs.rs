@@ -1,4 +1,4 @@
-//! What was typed after `nerve runs`.
+//! Command-line arguments of `nerve runs`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What can be typed after `nerve tokenizer`.
+//! Command-line arguments of `nerve tokenizer`.
 
 use std::path::PathBuf;
 

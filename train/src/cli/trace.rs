@@ -1,4 +1,4 @@
-//! Arguments of `nerve trace`.
+//! Command-line arguments of `nerve trace`.
 
 use super::Source;
 use std::num::NonZeroUsize;

@@ -1,4 +1,4 @@
-//! Answers on stdout: tables, JSON, and sizes that people can read.
+//! Prints a command's answer to stdout: tables, JSON, and readable sizes and times.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
@@ -21,7 +21,7 @@ pub fn readable_bytes(bytes: u64) -> String {
     }
 }
 
-/// A time for people.
+/// A duration in readable form.
 pub fn readable_seconds(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
@@ -30,10 +30,10 @@ pub fn readable_seconds(seconds: f64) -> String {
     }
 }
 
-/// The name that verbs know it by.
+/// Escapes text for one line of a terminal.
 pub use crate::escape::terminal as printable;
 
-/// The cells that a terminal needs for a text: two for a wide character, none for a mark that stands on another.
+/// The width of a text in terminal cells: two for a wide character, none for a combining mark.
 pub fn cells(text: &str) -> usize {
     text.chars().map(cells_of).sum()
 }
@@ -56,7 +56,7 @@ fn cells_of(character: char) -> usize {
     }
 }
 
-/// A text cut to so many cells; a cut is shown.
+/// A text cut to at most `most` cells; a cut is marked.
 pub fn fitted(text: &str, most: usize) -> String {
     if cells(text) <= most {
         return text.to_string();
@@ -70,12 +70,12 @@ pub fn fitted(text: &str, most: usize) -> String {
     kept + "…"
 }
 
-/// A text with spaces behind it, up to so many cells.
+/// A text padded with spaces to `width` cells.
 pub fn padded(text: &str, width: usize) -> String {
     text.to_string() + &" ".repeat(width.saturating_sub(cells(text)))
 }
 
-/// Rows as lines, each column as wide as its widest cell; what a terminal would obey is shown as a mark.
+/// Rows as lines, each column as wide as its widest cell; control characters of terminals are shown as marks.
 pub fn aligned<const COLUMNS: usize>(table: &[[String; COLUMNS]]) -> String {
     let table: Vec<[String; COLUMNS]> = table
         .iter()
@@ -105,7 +105,7 @@ pub fn print_json(object: &Value) -> Result<(), Error> {
     write(&escape::json(&format!("{object:#}\n")))
 }
 
-/// Prints what people read to stdout, without what a terminal would obey, also where it is no terminal: it may be shown by one.
+/// Prints text for people to stdout. Control characters are always escaped: a file may be shown in a terminal later.
 ///
 /// # Errors
 /// `Resource` if stdout cannot be written.
@@ -113,7 +113,7 @@ pub fn print(text: &str) -> Result<(), Error> {
     write(&escape::terminal_lines(text))
 }
 
-/// Prints a text that is itself the answer, as a sample or a recipe is: as it is into a file or a pipe, escaped on a terminal.
+/// Prints a text that is itself the answer, as a sample or a recipe: unchanged to a file or a pipe, escaped on a terminal.
 ///
 /// # Errors
 /// `Resource` if stdout cannot be written.

@@ -1,4 +1,4 @@
-//! `nerve bench`: how fast a run trains, evaluates and continues a text, on its own data, beside what its device multiplies.
+//! `nerve bench`: times a run's training, evaluation and sampling on its own data, beside the matrix products of its device.
 
 use super::answer::{self, aligned, readable_bytes};
 use super::trained::{Trained, recipe_of};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::time::Instant;
 
-/// Times and prints. Nothing is written.
+/// Measures and prints the speeds. No file is written.
 ///
 /// # Errors
 /// `Invalid` for the run or its data; `Resource` if the device does not start; `Numerical` if a loss is not finite.

@@ -210,7 +210,7 @@ mod tests {
         let text = new("brian", "tiny").unwrap().to_string();
         let recipe = crate::recipe::load::from_text("r.toml", text, &[]).unwrap();
         let value = json_value(&recipe.source().root);
-        assert_eq!(value["format"], 1);
+        assert_eq!(value["format"], crate::recipe::upgrade::FORMAT);
         assert_eq!(value["model"]["kind"], "brian");
         assert_eq!(value["stage"].as_array().unwrap().len(), recipe.stage.len());
     }

@@ -1,4 +1,4 @@
-//! `nerve data prepare`, `nerve data synth`, `nerve data stats`.
+//! `nerve data`: runs `prepare`, `synth`, `stats` and `bigrams`; `ngrams` has a file of its own.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
@@ -25,10 +25,10 @@ use crate::run::replace_file;
 use crate::say::{note, say};
 use crate::signal;
 
-/// Runs the verb that was typed.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// Whatever stops it.
+/// The errors of the subcommand.
 pub fn run(arguments: &DataArgs) -> Result<(), Error> {
     match &arguments.command {
         DataCommand::Prepare(arguments) => prepare(arguments),

@@ -1,4 +1,4 @@
-//! `nerve eval --difficulty`: how hard every document of a recipe's data is for the model of a run.
+//! `nerve eval --difficulty`: grades every document of a recipe's data by the loss of a run's model.
 
 use super::losses::measure;
 use super::trained::Trained;

@@ -1,4 +1,4 @@
-//! `nerve doctor`: what this program can use on this machine.
+//! `nerve doctor`: reports backends, devices, memory and speed of this machine.
 
 use super::answer::{self, aligned, readable_bytes};
 use crate::cli;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Reports; a backend that does not start is a line of the report and no error.
+/// Prints the report. A backend that does not start is a line of the report, not an error.
 ///
 /// # Errors
 /// `Resource` if stdout cannot be written.

@@ -1,4 +1,4 @@
-//! `nerve estimate`: what a recipe will cost, before any data exist.
+//! `nerve estimate`: predicts parameters, operations, memory and time of a recipe, before any data exist.
 
 mod graph;
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Measures and prints one row per split.
+/// Measures the splits and prints one row for each.
 ///
 /// # Errors
 /// `Invalid` if a split is broken, was made with another tokenizer or has nothing to predict; else see [`Trained::open`].

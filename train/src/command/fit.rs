@@ -1,4 +1,4 @@
-//! `nerve fit`: a recipe becomes a run, or a run goes on.
+//! `nerve fit`: trains a recipe in a new run, or resumes a run.
 
 use super::answer;
 use super::losses::say_convention;
@@ -19,7 +19,7 @@ use crate::signal::{self, Stop};
 use burn::tensor::backend::AutodiffBackend;
 use std::path::PathBuf;
 
-/// Trains; the answer on stdout is the run directory.
+/// Trains, and prints the run directory to stdout.
 ///
 /// # Errors
 /// See [`Ladder::climb`]; `Config` for the recipe, `Locked` if another process trains this run.
@@ -54,7 +54,7 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     answer::print_text(&format!("{}\n", run.path().display()))
 }
 
-/// Trains a recipe in a new run, or goes on with an existing one.
+/// Trains a recipe in a new run, or resumes an existing one.
 ///
 /// # Errors
 /// See [`Ladder::climb`]; `Locked` if another process trains this run.

@@ -1,4 +1,4 @@
-//! `nerve import`: a checkpoint of a reference implementation becomes a run, for `eval`, `sample`, `route` and as a start.
+//! `nerve import`: makes a run from a checkpoint of a reference implementation, for `eval`, `sample`, `route` and as a start.
 
 mod account;
 mod brian;
@@ -18,7 +18,7 @@ use crate::recipe::load;
 /// The most cells of a terminal that a name takes.
 const MOST_CELLS: usize = 120;
 
-/// Imports; the answer is the run directory, or the table of names with `--dry-run`.
+/// Imports, and prints the run directory, or with `--dry-run` the table of names.
 ///
 /// # Errors
 /// `Invalid` if a file is not what it should be or does not fit the recipe's model; `Resource` if memory does not suffice.

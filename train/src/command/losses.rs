@@ -1,4 +1,4 @@
-//! The losses of a trained model on prepared splits: sums, and those of every document.
+//! Measures the losses of a trained model on prepared splits: sums, and one for each document.
 
 use super::trained::Trained;
 use crate::data::{DataConfig, DocumentsRule, StartRule, Tokenizer};
@@ -11,19 +11,19 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use indicatif::{ProgressBar, ProgressIterator, ProgressStyle};
 
-/// What a model loses on a split.
+/// The losses of a model on a split.
 #[derive(Clone, Debug)]
 pub struct Losses {
     /// Sums over all counted targets.
     pub measured: Measured,
-    /// Nats and counted targets of every document of the split, in its order; `(0.0, 0)` for those that were not reached.
+    /// Nats and counted targets of each document of the split, in order; `(0.0, 0)` for documents that were not reached.
     pub documents: Vec<(f64, u64)>,
     /// Counted targets that are `<unk>`.
     pub unknown: u64,
 }
 
 impl Losses {
-    /// Documents with a counted target.
+    /// The number of documents with a counted target.
     pub fn n_documents(&self) -> u64 {
         self.documents
             .iter()
@@ -50,7 +50,7 @@ pub fn measure(trained: &Trained, data: &ValidationData) -> Result<Vec<Losses>, 
     Ok(losses)
 }
 
-/// Says where a loss is not what runs of today call a loss.
+/// Prints a note if the first tokens of documents are not predicted from a start symbol, as they are in new runs.
 pub fn say_convention(data: &DataConfig, tokenizer: &Tokenizer) {
     let old = match (data.start, data.documents) {
         (StartRule::Symbol, _) if tokenizer.start_symbol().is_some() => return,

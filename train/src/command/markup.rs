@@ -1,4 +1,4 @@
-//! Pages that need nothing else, and the files they go to. Every page parses as XML.
+//! Self-contained HTML pages, and writing pages to files. Every page parses as XML.
 
 use crate::error::Error;
 use crate::escape;
@@ -23,7 +23,7 @@ pub fn document(title: &str, style: &str, body: &str) -> String {
     )
 }
 
-/// Writes what was asked for and says so.
+/// Writes the content to a file, if one is named, and prints a note.
 ///
 /// # Errors
 /// `Resource` if the file cannot be written.

@@ -1,4 +1,4 @@
-//! The verbs: one file each, composition only.
+//! The verbs of the command line, one file each. They only combine other modules.
 
 pub mod answer;
 pub mod bench;
@@ -26,10 +26,10 @@ pub mod trained;
 use crate::cli::Verb;
 use crate::error::Error;
 
-/// Does what was typed.
+/// Runs a verb.
 ///
 /// # Errors
-/// Whatever the verb meets.
+/// The errors of the verb.
 pub fn run(verb: &Verb) -> Result<(), Error> {
     match verb {
         Verb::Fit(arguments) => fit::run(arguments),

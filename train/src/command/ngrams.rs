@@ -1,6 +1,6 @@
-//! `nerve data ngrams`: what n-gram models of a training split lose on other splits, as KenLM would estimate and query them.
+//! `nerve data ngrams`: losses of n-gram models of a training split on other splits, estimated and queried as by KenLM.
 //!
-//! The targets are those of `nerve eval`: every token of every document, its end included, behind the start symbol.
+//! The targets are those of `nerve eval`: every token of every document, its end included, after the start symbol.
 
 use std::f64::consts::LN_2;
 use std::path::Path;
@@ -24,7 +24,7 @@ const ORDER_MAX: usize = 16;
 /// Estimates a model of every order and prints one row for each held-out split.
 ///
 /// # Errors
-/// `Config` for an order that is none; `Invalid` if a split is broken, was made with another tokenizer, has nothing to predict
+/// `Config` for an invalid order; `Invalid` if a split is broken, was made with another tokenizer, has nothing to predict
 /// or a token that the models cannot predict, or if no training document is as long as an order that was asked for.
 pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
     check_orders(&arguments.order)?;

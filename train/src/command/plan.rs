@@ -1,11 +1,11 @@
-//! What a recipe would do, in its own words.
+//! Describes in words what training a recipe would do: its stages, its needs and its run directory.
 
 use super::answer::readable_bytes;
 use crate::ladder::Needs;
 use crate::recipe::Checked;
 use crate::recipe::tree::{Node, Value};
 
-/// One line for each stage, then what it needs and where it goes.
+/// One line for each stage, then the needs and the run directory.
 pub fn plan(recipe: &Checked, needs: &Needs) -> String {
     let stages = recipe.source().root.entry("stage");
     let nodes = stages.map_or(&[][..], |entry| entry.node.elements());

@@ -35,7 +35,7 @@ const WIDTH: usize = 100;
 /// The longest text that is walked.
 const TEXT_BYTES: u64 = 64 << 20;
 
-/// Walks, and prints or writes the report.
+/// Runs the model on the tokens, and prints or writes the report.
 ///
 /// # Errors
 /// `Config` if the run's stage has no router; `Invalid` for a broken file; `Resource` if a report cannot be written.

@@ -1,4 +1,4 @@
-//! `nerve runs`: list, show, compare and verify what trainings left on the disk, and free its space. Only `prune` changes anything.
+//! `nerve runs`: lists, shows, compares, verifies and prunes runs on disk. Only `prune` changes anything.
 
 mod compare;
 mod logged;
@@ -21,10 +21,10 @@ use crate::run::{RunDirectory, find, list_runs};
 use crate::say::say;
 use row::{HEAD, RunRow, number, size_bytes};
 
-/// Carries out one of the verbs; the answer goes to stdout.
+/// Runs a subcommand; the answer goes to stdout.
 ///
 /// # Errors
-/// `Refused` if `verify` finds a corrupt checkpoint, or nobody agrees to `prune`; else what finding and reading the runs gives.
+/// `Refused` if `verify` finds a corrupt checkpoint, or `prune` is not confirmed; else errors of finding and reading runs.
 pub fn run(arguments: &Args) -> Result<(), Error> {
     match &arguments.verb {
         Verb::List(arguments) => list(arguments),

@@ -19,7 +19,7 @@ use std::path::Path;
 /// Prints the continuations.
 ///
 /// # Errors
-/// `Config` for a temperature or another bound that is none, or a prompt without a token; `Invalid` for logits that are not
+/// `Config` for an invalid temperature or other bound, or a prompt without a token; `Invalid` for logits that are not
 /// finite; else see [`Trained::open`].
 pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
@@ -85,7 +85,7 @@ fn check(arguments: &cli::Sample) -> Result<(), Error> {
     Ok(())
 }
 
-/// How the continuation of this index is drawn.
+/// The settings of the continuation with this index.
 pub(super) fn how(trained: &Trained, arguments: &cli::Sample, index: u64) -> Continuation {
     let sampling = Sampling {
         temperature: arguments.temperature,
@@ -110,14 +110,14 @@ fn check_prompt(tokens: &[u32]) -> Result<(), Error> {
     }
 }
 
-/// A prompt without a token, of a tokenizer that has none to begin a text with.
+/// The error for a prompt without a token, if the tokenizer has no token to begin a text with.
 pub(super) fn no_prompt() -> Error {
     let expected = "a text: this run's tokenizer has no token that begins one";
     let problem = Problem::new("command line", "--prompt", "no token", expected);
     Error::config(problem)
 }
 
-/// The text of a file or stream, piece by piece; each can be encoded by itself.
+/// The text of a file or stream, in pieces that can be encoded separately.
 ///
 /// # Errors
 /// If it cannot be opened; each piece, if it cannot be read.
@@ -147,12 +147,12 @@ pub(super) fn texts_of(
     Ok(texts.fuse())
 }
 
-/// What a prompt was made of, the start symbol apart.
+/// Token counts of a prompt, without the start symbol.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PromptFacts {
     /// Tokens of its text.
     pub tokens: u64,
-    /// Those that stand for what the tokenizer does not know.
+    /// Tokens among them that are `<unk>`.
     pub unknown: u64,
 }
 
@@ -162,7 +162,7 @@ impl PromptFacts {
         self.unknown += u64::from(id == unknown);
     }
 
-    /// Says what the model does not see, or cannot know. `all` counts the start symbol too.
+    /// Prints notes about tokens beyond the context and unknown tokens. `all` counts the start symbol too.
     pub(super) fn say(&self, all: u64, context: usize) {
         if all > context as u64 {
             note(&format!(
@@ -181,7 +181,7 @@ impl PromptFacts {
     }
 }
 
-/// Says where a continuation is shorter than was asked for.
+/// Prints a note for each continuation that is shorter than requested.
 pub(super) fn say_stops(stops: impl Iterator<Item = (StopReason, usize)>, arguments: &cli::Sample) {
     let asked = arguments.tokens;
     for (stop, tokens) in stops {

@@ -1,4 +1,4 @@
-//! `nerve sample --stream`: the continuation is printed as it comes; a prompt of any length is read in constant memory.
+//! `nerve sample --stream`: prints the continuation as it is drawn, and reads prompts of any length in constant memory.
 
 use super::answer;
 use super::sample::{PromptFacts, how, no_prompt, say_stops, texts_of};
@@ -11,10 +11,10 @@ use crate::task::{not_finite, prompt_tokens};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
-/// Prints the continuation as it comes.
+/// Prints the continuation as it is drawn.
 ///
 /// # Errors
-/// `Config` for a prompt without a token; `Invalid` for logits that are not finite; else what reading and writing meet.
+/// `Config` for a prompt without a token; `Invalid` for logits that are not finite; else errors of reading and writing.
 pub fn run(trained: Trained, arguments: &cli::Sample) -> Result<(), Error> {
     let device = trained.device.clone();
     device::run(&device, Stream { trained, arguments })

@@ -1,5 +1,5 @@
-//! `nerve sweep`: the runs of a sweep one after the other, and a table of what they came to. What is done is not done again,
-//! and what was done under another definition is no result of this sweep.
+//! `nerve sweep`: trains the runs of a sweep one after the other and prints a table of their results. Finished runs are not
+//! trained again; runs of another definition are not results of this sweep.
 
 mod definition;
 mod plan;
@@ -20,7 +20,7 @@ use report::{Failed, Finished, Report};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Runs and compares.
+/// Trains and compares the runs.
 ///
 /// # Errors
 /// `Config` for the sweep, its recipes, and every run that is not what its row says; `Refused` if runs failed, after the others

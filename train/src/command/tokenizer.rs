@@ -26,10 +26,10 @@ const BPE_VOCABULARY: usize = 4096;
 /// The longest line of texts to encode.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// Runs the verb that was typed.
+/// Runs a subcommand.
 ///
 /// # Errors
-/// Whatever stops it.
+/// The errors of the subcommand.
 pub fn run(arguments: &TokenizerArgs) -> Result<(), Error> {
     match &arguments.command {
         TokenizerCommand::Train(arguments) => train(arguments),

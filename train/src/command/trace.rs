@@ -1,4 +1,4 @@
-//! `nerve trace`: why a graph of tokens said what it said.
+//! `nerve trace`: explains what a BriLLM graph predicts for a text.
 
 mod ablation;
 mod card;
@@ -38,7 +38,7 @@ use subject::Subject;
 /// The most tokens that are followed: every step knows all before it.
 const MOST_TOKENS: usize = 512;
 
-/// Traces, and prints or writes the report.
+/// Traces a text, and prints or writes the report.
 ///
 /// # Errors
 /// `Config` if the run is no graph of tokens, or for tokens, positions and edges that do not exist; `Invalid` for a broken

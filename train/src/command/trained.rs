@@ -1,4 +1,4 @@
-//! A model out of a run, for the verbs that use one.
+//! Loads a trained run, with its model, recipe and tokenizer, for the verbs that use one.
 
 use crate::cli;
 use crate::data::Tokenizer;
@@ -22,11 +22,11 @@ pub struct Trained {
     pub recipe: Checked,
     /// The run's tokenizer.
     pub tokenizer: Tokenizer,
-    /// How often each pair of tokens was seen, where the recipe names a file of it.
+    /// Counts of token pairs, if the recipe names a file of them.
     pub counts: Option<Arc<PairCounts>>,
     /// The checkpoint.
     pub loaded: Loaded,
-    /// What to compute on.
+    /// The device to compute on.
     pub device: DeviceConfig,
 }
 
@@ -34,12 +34,12 @@ impl Trained {
     /// Finds the run and loads its newest or best checkpoint.
     ///
     /// # Errors
-    /// `Invalid` if there is no such run, no checkpoint that verifies, or the tokenizer is another one by now.
+    /// `Invalid` if there is no such run or no checkpoint that verifies, or if the tokenizer has changed.
     pub fn open(source: &cli::Source) -> Result<Self, Error> {
         Self::open_with(source, &source.data)
     }
 
-    /// The same, with the folders in which to look for what is not where it was.
+    /// The same, with folders in which to look for files that were moved.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -89,7 +89,7 @@ impl Trained {
         })
     }
 
-    /// Whether these paths of the recipe are the data that the run knows.
+    /// Checks that the data recorded by the run were found for these paths of the recipe.
     ///
     /// # Errors
     /// `Invalid` with the hash of the first that are not, and how to name a folder that holds them.
@@ -102,12 +102,12 @@ impl Trained {
         &self.recipe.stage[self.loaded.snapshot.state.stage_index]
     }
 
-    /// Who leads its walks, when nothing is learned.
+    /// The route plan of its walks in evaluation.
     pub fn route(&self) -> RoutePlan {
         ladder::route(self.stage(), &self.recipe).evaluation()
     }
 
-    /// That something computed with its weights is a number: finite weights may have products that are not.
+    /// Checks that a value computed with its weights is finite: products of finite weights need not be.
     ///
     /// # Errors
     /// `Invalid`, naming the checkpoint and `what` it is.
@@ -140,7 +140,7 @@ impl Trained {
     }
 }
 
-/// The recipe of a run, for another backend if one is asked for: in f32 then, which all can.
+/// The recipe of a run, for another backend if one is requested, which then computes in f32, as all backends can.
 ///
 /// # Errors
 /// `Config` if the backend was not compiled in; `Invalid` if the recipe is not there any more.

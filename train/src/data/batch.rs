@@ -1,31 +1,31 @@
-//! The windows of one step, laid out as the device wants them.
+//! Batches: windows gathered into flat arrays on the host, ready for the device.
 
 use super::window::Windows;
 
-/// Windows below each other; every list but `ids` is `[batch, seq]` in row order.
+/// A batch of windows, one per row. `inputs`, `targets` and `valid` are `[batch, seq]` in row-major order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostBatch {
-    /// What the model reads.
+    /// Input tokens.
     pub inputs: Vec<u32>,
-    /// What comes next.
+    /// Target tokens: the next token at each position.
     pub targets: Vec<u32>,
-    /// `true` where there is something to predict.
+    /// `true` where the target counts.
     pub valid: Vec<bool>,
     /// Bytes of the source that the counted targets stand for.
     pub bytes: u64,
-    /// Rows.
+    /// Number of rows.
     pub batch: usize,
-    /// Columns.
+    /// Number of columns.
     pub seq: usize,
-    /// Per row the source and the window within it.
+    /// For each row, the index of its source and of the window in that source.
     pub ids: Vec<(usize, u64)>,
-    /// Per row how hard it is, if that is known.
+    /// For each row, its difficulty, if known.
     pub difficulty: Vec<Option<u8>>,
-    /// Per row a number of its own, which decides its draws.
+    /// For each row, its sequence number, which decides its random draws.
     pub sequences: Vec<u64>,
 }
 
-/// Gathers windows, each named by its source and its index; what is numbered by the caller comes with them.
+/// Gathers the windows `ids`, each a source and a window index, into a batch; `sequences` are their sequence numbers.
 ///
 /// # Panics
 /// If a source or window does not exist, or the sources' windows differ in length.

@@ -1,4 +1,4 @@
-//! `bigrams.safetensors`: how often each ordered pair of tokens follows in a training split, as compressed sparse rows.
+//! `bigrams.safetensors`: counts of ordered token pairs in a training split, as compressed sparse rows.
 //!
 //! The file says which tokenizer and which split it was made from, and holds a hash of its own values.
 
@@ -20,7 +20,7 @@ const FORMAT: u32 = 1;
 /// The key of the header under which the origin is kept.
 const ORIGIN: &str = "nerve.bigrams";
 
-/// Counts with their origin.
+/// Counts of token pairs, with the tokenizer and the split they were made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bigrams {
     /// The counts.
@@ -29,12 +29,12 @@ pub struct Bigrams {
     pub tokenizer_sha256: String,
     /// Hash of the split that was counted.
     pub split_sha256: String,
-    /// The symbol that was put before each document; none in files of before there was a choice.
+    /// The start symbol that was put before each document; `None` in files older than this choice.
     pub start: Option<u32>,
 }
 
 impl Bigrams {
-    /// Counts a split, each document behind the start symbol if there is one; nothing is counted across the border of two.
+    /// Counts a split. Each document begins with the start symbol, if any; pairs across two documents are not counted.
     pub fn count(split: &Split, start: Option<u32>) -> Self {
         let documents = split
             .documents()
@@ -48,7 +48,7 @@ impl Bigrams {
         }
     }
 
-    /// The content of the file; the same counts give the same bytes.
+    /// The content of the file; equal counts give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let bytes = |values: &[u64]| {
             values
@@ -174,7 +174,7 @@ impl Bigrams {
         })
     }
 
-    /// Hash of the counts and of what they were made from.
+    /// Hash of the counts, the tokenizer, the split and the start symbol.
     pub fn sha256(&self) -> String {
         let mut sha256 = Sha256::new();
         sha256.update(&self.tokenizer_sha256);

@@ -1,25 +1,25 @@
-//! Where a text can be cut so that its parts have the byte pairs of the whole.
+//! Safe positions to cut a text: its parts get the same token ids (byte pairs) as the whole.
 
-/// Where a text can be cut so that its parts have the ids of the whole.
+/// Where a text can be cut so that its parts get the same token ids as the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Between any two lines: each byte or character is a token.
     Lines,
-    /// Before white space that follows something else: byte pairs within the words of GPT-2's pattern.
+    /// Before white space that follows another character: for byte pairs within words of GPT-2's pattern.
     Words,
-    /// Nowhere that is known.
+    /// No safe position is known.
     Nowhere,
 }
 
-/// The first place at or behind `from` where white space follows something else; never 0.
+/// The first position at or after `from` where white space follows another character; never 0.
 ///
-/// The pattern of GPT-2, `'s|…| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, cuts at all of these, whatever
-/// comes before and after: no token goes on with white space after something else. It looks ahead only behind white
-/// space, so the part before such a place has all that it looks at, and it never looks back. Specials hold no white
+/// The pattern of GPT-2, `'s|…| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, cuts at every such position, whatever
+/// comes before and after: no token continues with white space after another character. The pattern looks ahead only
+/// after white space and never looks back, so it needs nothing beyond such a position. Special tokens contain no white
 /// space.
 ///
-/// Behind a line end it would not be safe: of `a\n\nb` the pattern makes `a`, `\n`, `\n`, `b`, but of `a\n\n` it
-/// makes `a`, `\n\n`.
+/// A cut after a line end would not be safe: the pattern splits `a\n\nb` into `a`, `\n`, `\n`, `b`, but `a\n\n` into
+/// `a`, `\n\n`.
 pub(super) fn word_end(text: &str, from: usize) -> Option<usize> {
     // One character back, so that the one before `from` is known.
     let start = text.floor_char_boundary(from.saturating_sub(1));

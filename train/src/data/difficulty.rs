@@ -1,4 +1,4 @@
-//! How hard a sequence is, for the teachers that want to know: 0 easy, 1 medium, 2 hard.
+//! Difficulty of sequences (0 easy, 1 medium, 2 hard), which some teachers use: from labels or from measured losses.
 
 use super::shard::Split;
 use crate::error::{Error, Problem};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The hardest.
+/// The highest difficulty.
 pub const HARD: u8 = 2;
 /// The longest file of measurements that is read: ten million documents and more.
 const BYTES_MAX: u64 = 1 << 30;
@@ -31,10 +31,10 @@ pub enum DifficultySource {
 }
 
 impl DifficultySource {
-    /// The difficulty of every document of a split; nothing where it does not depend on the document.
+    /// The difficulty of every document of a split; `None` if it does not depend on the document.
     ///
     /// # Errors
-    /// `Invalid` if the split has no label at all, or the file does not know it.
+    /// `Invalid` if the split has no label at all, or the file does not contain the split.
     pub fn of_documents(&self, split: &Split) -> Result<Option<Vec<Option<u8>>>, Error> {
         match self {
             Self::None | Self::TokenRank => Ok(None),
@@ -75,7 +75,7 @@ pub struct Measurement {
     pub splits: BTreeMap<String, MeasuredSplit>,
 }
 
-/// One split.
+/// The measured losses of one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredSplit {
@@ -85,7 +85,7 @@ pub struct MeasuredSplit {
     pub documents: Vec<MeasuredDocument>,
 }
 
-/// One document.
+/// The measured loss of one document.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredDocument {
@@ -98,13 +98,13 @@ pub struct MeasuredDocument {
 }
 
 impl Measurement {
-    /// The format written and read.
+    /// The format version that is written and read.
     pub const SCHEMA: u32 = 1;
 
     /// Reads a file of `nerve eval --difficulty`.
     ///
     /// # Errors
-    /// `Invalid` if it is missing or no such file.
+    /// `Invalid` if the file is missing or has another format.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let expected = "a file of `nerve eval --difficulty`";
         let bytes = read_regular(path, expected, BYTES_MAX)?;
@@ -145,7 +145,7 @@ impl Measurement {
     }
 }
 
-/// The documents of a split with their difficulty: thirds of the rank of the mean loss, equal means in their order.
+/// Grades the documents of a split in thirds by the rank of their mean loss; equal means keep their order.
 ///
 /// `losses`: nats and targets of each document; one without targets counts as easy.
 pub fn in_thirds(losses: &[(f64, u64)]) -> Vec<MeasuredDocument> {

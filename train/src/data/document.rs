@@ -1,11 +1,11 @@
-//! Documents out of files: plain text and JSONL, compressed or not, read as a stream in bounded memory.
+//! Reads documents from text and JSONL files, compressed or not, as a stream in bounded memory.
 //!
-//! Bytes are kept as they are, `\r\n` included; only a byte order mark at the start of a file is left out. What is left
-//! out, replaced or read otherwise than its name says is counted or noted.
+//! Bytes stay as they are, `\r\n` included; only a byte order mark at the start of a file is dropped. Text that is
+//! dropped or replaced, and files that are read otherwise than their names say, are counted or noted.
 //!
-//! A document above one MiB is handed over in pieces where its tokenizer does not notice: each piece has the ids that it has
-//! in the whole. Where that is not known, a document is kept whole up to [`WHOLE_BYTES_MAX`] and refused above. Memory is a
-//! few times the longest of a piece, a line and a document that is kept whole.
+//! A document above one MiB is returned in pieces, cut where that does not change its token ids. If no such cut is known, it
+//! is kept whole up to [`WHOLE_BYTES_MAX`] and refused above. Memory use is a few times the longest piece, line or whole
+//! document.
 
 mod format;
 mod input;
@@ -29,11 +29,11 @@ use record::{Found, Record};
 /// From this size on, a document comes in pieces.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// The largest document, or run of blank lines, that is kept whole because nobody knows where to cut it. Encoding it takes
-/// the library up to 130 bytes of memory for each of its bytes, 2 GiB in all.
+/// The largest document, or run of blank lines, that is kept whole because no safe cut is known. To encode it, the library
+/// needs up to 130 bytes of memory per byte, 2 GiB in all.
 pub const WHOLE_BYTES_MAX: usize = 16 << 20;
 
-/// What a document is in a text file.
+/// How a text file is divided into documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -79,7 +79,7 @@ pub struct ReadRules {
 }
 
 impl Default for ReadRules {
-    /// Whole files, or the field `text`, with lines up to 16 MiB.
+    /// Whole text files as documents, or the JSONL field `text`; lines up to 16 MiB.
     fn default() -> Self {
         Self {
             document: DocumentRule::File,
@@ -95,7 +95,7 @@ impl Default for ReadRules {
 /// A document, or one piece of a long one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// Never empty.
+    /// The text; never empty.
     pub text: String,
     /// The file as the user named it.
     pub source: String,
@@ -105,7 +105,7 @@ pub struct Document {
     pub begins: bool,
     /// Whether it is the document's last piece.
     pub ends: bool,
-    /// Whether it lies behind the place where the file was to be divided.
+    /// Whether it lies after the position at which the file is divided.
     pub after_cut: bool,
     /// The task, if JSONL names one.
     pub task: Option<String>,
@@ -137,7 +137,7 @@ pub struct ReadCounts {
 }
 
 impl ReadCounts {
-    /// One sentence for everything that was changed or left out.
+    /// One sentence for each kind of change or omission.
     pub fn sentences(&self) -> Vec<String> {
         let lines = self.lines;
         let first = self.first_skipped.as_deref().unwrap_or_default();
@@ -198,10 +198,10 @@ pub struct DocumentReader {
 }
 
 impl DocumentReader {
-    /// Opens a file, a pipe, or the standard input as `-`. With `cut_at`, the document that holds this byte of the text ends
-    /// before it, or before the next character if it lies inside one, and the rest is another document.
+    /// Opens a file, a pipe, or the standard input (`-`). With `cut_at`, the document that holds this byte of the text is split
+    /// in two before it, or before the next character if the byte lies inside one.
     ///
-    /// Long documents come in pieces that suit tokenizers with GPT-2's pattern, see [`DocumentReader::in_pieces`].
+    /// Long documents are cut as tokenizers with GPT-2's pattern allow, see [`DocumentReader::in_pieces`].
     ///
     /// # Errors
     /// `Invalid` if the file is missing, empty, a directory, a device or in another format, `Resource` if the system refuses
@@ -245,46 +245,46 @@ impl DocumentReader {
         })
     }
 
-    /// Cuts long documents where it leaves the ids of a tokenizer as they are, see [`super::Tokenizer::cut`].
+    /// Cuts long documents only where the ids of a tokenizer stay the same, see [`super::Tokenizer::cut`].
     pub fn in_pieces(mut self, cut: Cut) -> Self {
         self.cut = cut;
         self
     }
 
-    /// Lets errors advise the options of `data prepare` and `tokenizer train`, which other verbs do not have.
+    /// Lets error messages suggest options of `data prepare` and `tokenizer train`, which other verbs do not have.
     pub fn advising_options(mut self) -> Self {
         self.advises_options = true;
         self.lines.advise_options();
         self
     }
 
-    /// Another place to end a document, see [`DocumentReader::open`]; for a reader that has read nothing.
+    /// Sets the byte at which a document is split, see [`DocumentReader::open`]; only before anything was read.
     pub fn cut_at(mut self, cut_at: Option<u64>) -> Self {
         self.cut_at = cut_at;
         self
     }
 
-    /// Puts a stream into a file without a name in a directory, to know its length: the bytes of the text.
+    /// Copies a stream into an unnamed file in a directory; also returns its length, the bytes of the text.
     ///
     /// # Errors
-    /// As reading, and `Resource` if the disk refuses.
+    /// The errors of reading, and `Resource` if the disk refuses.
     pub fn spooled(mut self, directory: &Path) -> Result<(Self, u64), Error> {
         let (lines, bytes) = self.lines.spooled(directory)?;
         self.lines = lines;
         Ok((self, bytes))
     }
 
-    /// Whether it is read as JSONL; else it is text.
+    /// Whether the file is read as JSONL; otherwise it is text.
     pub fn is_jsonl(&self) -> bool {
         self.is_jsonl
     }
 
-    /// Whether it can be read only once.
+    /// Whether the input can be read only once.
     pub fn is_stream(&self) -> bool {
         self.lines.input().is_stream()
     }
 
-    /// The bytes of the whole text, for which a compressed one is read to its end.
+    /// The length of the whole text in bytes; a compressed file is read to its end for this.
     ///
     /// # Errors
     /// `Invalid` if it cannot be decompressed, `Resource` if it cannot be read.
@@ -292,7 +292,7 @@ impl DocumentReader {
         self.lines.count_bytes()
     }
 
-    /// What a reader should know of the file, in words.
+    /// Notes about how the file is read, for the user.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }

@@ -1,6 +1,6 @@
-//! `manifest.json`: what a data directory holds, from what it was made, and the hash of every file in it.
+//! `manifest.json` of a data directory: its contents, its sources and settings, and the hash of every file.
 //!
-//! It holds no time and no machine, so the same inputs give the same bytes. It is written last.
+//! It records neither time nor machine, so equal inputs give equal bytes. It is written last.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileFacts>,
 }
 
-/// What a split must know of its tokenizer.
+/// Facts about the tokenizer that made the ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizerFacts {
     /// Of the file `tokenizer.json`.
@@ -67,7 +67,7 @@ pub struct TokenizerFacts {
     pub specials: Specials,
 }
 
-/// How documents were divided.
+/// How documents were divided into training and validation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SplitFacts {
     /// By which rule.
@@ -233,7 +233,7 @@ impl Manifest {
         Some((place.to_string(), found, expected))
     }
 
-    /// The text of the file.
+    /// The content of the file.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a manifest has text keys and finite numbers")
             + "\n"

@@ -3,7 +3,7 @@
 //! | file | turns |
 //! |---|---|
 //! | `synthetic`, `story` | a seed and an index into a text with known difficulty |
-//! | `difficulty` | labels or losses into how hard a sequence is |
+//! | `difficulty` | labels or losses into the difficulty of a sequence |
 //! | `document` | text and JSONL files, pipes, compressed ones into a stream of documents, in bounded memory |
 //! | `cut` | a long text into parts with the same byte pairs |
 //! | `tokenizer` | text into ids and back; files that Python's `tokenizers` reads |
@@ -12,9 +12,9 @@
 //! | `window` | a split into fixed windows of inputs and targets |
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
-//! | `unknown` | counts of `<unk>` into what should be said of them |
+//! | `unknown` | counts of `<unk>` into messages |
 //! | `bigram` | a split into counts of ordered pairs |
-//! | `ngram` | a split into Kneser-Ney models, to compare with |
+//! | `ngram` | a split into Kneser-Ney models, as baselines |
 
 use std::path::PathBuf;
 
@@ -72,7 +72,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// What the validation splits are called in metrics: the first is `valid`, and its loss chooses checkpoints.
+    /// The names of the validation splits in metrics. The first is `valid`; its loss selects the best checkpoint.
     pub fn valid_splits(&self) -> Vec<String> {
         let name = |(index, source): (usize, &ValidSource)| match index {
             0 => "valid".to_string(),

@@ -10,7 +10,7 @@
 use std::mem::replace;
 use std::ops::Range;
 
-/// What is taken off counts of one, of two, and of more, where the counts do not say it (KenLM's).
+/// The discounts for counts of 1, of 2, and of 3 or more, if they cannot be estimated (KenLM's values).
 pub const FALLBACK_DISCOUNTS: [f64; 3] = [0.5, 1.0, 1.5];
 
 /// An interpolated modified Kneser-Ney model of a fixed order.
@@ -38,8 +38,8 @@ pub const FALLBACK_DISCOUNTS: [f64; 3] = [0.5, 1.0, 1.5];
 /// Y = n1 / (n1 + 2 n2)    D1 = 1 - 2 Y n2 / n1    D2 = 2 - 3 Y n3 / n2    D3 = 3 - 4 Y n4 / n3
 /// ```
 ///
-/// Where `n1`, `n2` or `n3` is 0 or a `Dk` lies outside of 0 to `k`, the order takes
-/// [`FALLBACK_DISCOUNTS`], all three; [`KneserNey::fallbacks`] says which orders did.
+/// If `n1`, `n2` or `n3` is 0 or a `Dk` lies outside of 0 to `k`, the order uses all three
+/// [`FALLBACK_DISCOUNTS`]; [`KneserNey::fallbacks`] lists these orders.
 ///
 /// The model is a trie kept as sorted arrays, one level for each order; it contains no hashing, and
 /// equal inputs give bitwise equal models.
@@ -64,7 +64,7 @@ pub struct Fallback {
 
 impl KneserNey {
     /// Counts every n-gram of length 1 to `order` inside each of the `sequences` and estimates the
-    /// discounts (Chen and Goodman 1999; the formulas stand at the type).
+    /// discounts (Chen and Goodman 1999; see the formulas at [`KneserNey`]).
     ///
     /// `predictable` says for each token whether it can be predicted. Each sequence is a slice of
     /// any length, also 0, and its first token, a start symbol or the first of a text, is context
@@ -76,7 +76,7 @@ impl KneserNey {
     /// # Panics
     ///
     /// If `order` is 0 or no token can be predicted, if a token is not below the length of
-    /// `predictable`, or one behind the first of a sequence cannot be predicted, or if the
+    /// `predictable`, or one after the first of a sequence cannot be predicted, or if the
     /// sequences together have `u32::MAX` tokens or more.
     pub fn count<'a>(
         predictable: Vec<bool>,
@@ -123,7 +123,7 @@ impl KneserNey {
         self.levels.iter().map(|level| level.tokens.len()).sum()
     }
 
-    /// The longest n-grams that were seen: below the order if every sequence is shorter.
+    /// The length of the longest n-gram that was seen: below the order if every sequence is shorter.
     pub fn longest_ngram(&self) -> usize {
         let seen = |level: &&Level| !level.tokens.is_empty();
         self.levels.iter().take_while(seen).count()
@@ -134,7 +134,7 @@ impl KneserNey {
         &self.fallbacks
     }
 
-    /// How many tokens share the uniform distribution.
+    /// How many tokens can be predicted; they share the uniform distribution.
     pub fn n_predictable(&self) -> usize {
         self.n_predictable
     }

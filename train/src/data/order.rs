@@ -1,4 +1,4 @@
-//! Which window comes next: several sources, mixed by weight, shuffled anew in every epoch, without any state.
+//! The order of training windows: sources mixed by weight and reshuffled every epoch, computed without state.
 //!
 //! Sequence numbers run through a fixed pattern of slots that interleaves the sources. The k-th visit of a source
 //! reads window `permutation(k mod length)` of epoch `k / length`, so a run resumes from one integer.
@@ -13,7 +13,7 @@ use crate::error::{Error, Problem};
 /// The longest pattern: shares are exact to one part in a thousand.
 const SLOTS_MAX: usize = 1000;
 
-/// Where a sequence is read.
+/// The source, epoch and window of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequencePlace {
     /// The index of the source.
@@ -78,7 +78,7 @@ impl Mixture {
         })
     }
 
-    /// Where sequence number `sequence` of the run is read.
+    /// The source, epoch and window of sequence number `sequence` of the run.
     pub fn place(&self, sequence: u64) -> SequencePlace {
         let n_slots = self.pattern.len() as u64;
         let (source, before) = self.pattern[(sequence % n_slots) as usize];
@@ -93,7 +93,7 @@ impl Mixture {
         }
     }
 
-    /// The share of each source as it is realised.
+    /// The actual share of each source.
     pub fn shares(&self) -> Vec<f64> {
         let n_slots = self.pattern.len() as f64;
         self.counts

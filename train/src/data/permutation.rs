@@ -8,7 +8,7 @@ use brian::random;
 /// Enough for an order without visible structure; this is shuffling, not secrecy.
 const ROUNDS: u64 = 6;
 
-/// A permutation of `0..n` that a key picks.
+/// A permutation of `0..n`, selected by a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Permutation {
     n: u64,
@@ -17,7 +17,7 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation of `0..n` that belongs to a key.
+    /// The permutation of `0..n` for a key.
     ///
     /// # Panics
     /// If `n` is zero or above 2^62.
@@ -34,7 +34,7 @@ impl Permutation {
         }
     }
 
-    /// Where `index` goes.
+    /// The number that `index` is mapped to.
     ///
     /// # Panics
     /// If `index` is not below `n`.

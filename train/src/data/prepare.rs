@@ -1,7 +1,7 @@
-//! Documents into a data directory, in one pass and bounded memory.
+//! `nerve data prepare`: writes documents into a data directory of tokens, in one pass and bounded memory.
 //!
-//! Everything is written beside the directory and renamed at the end, so a directory that bears its final name is
-//! complete. The same inputs give the same bytes. Besides a few MiB, memory holds eight bytes per document.
+//! Everything is written beside the directory and renamed at the end, so a directory with its final name is
+//! complete. Equal inputs give equal bytes. Besides a few MiB, memory holds eight bytes per document.
 
 mod place;
 mod report;
@@ -28,7 +28,7 @@ use share::Share;
 /// Documents are encoded together up to this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Who goes to validation.
+/// How documents are assigned to training or validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitRule {
@@ -40,7 +40,7 @@ pub enum SplitRule {
     Every,
 }
 
-/// What to prepare, and how.
+/// The inputs and options of a preparation.
 #[derive(Clone, Debug)]
 pub struct Preparation {
     /// Text and JSONL files, pipes, `-` for the standard input, in order.
@@ -51,11 +51,11 @@ pub struct Preparation {
     pub tokenizer: PathBuf,
     /// How files are read.
     pub reading: ReadRules,
-    /// What specials are where a text spells them out.
+    /// How special tokens that are spelled out in a text are read.
     pub specials: SpelledSpecials,
-    /// How validation is chosen; by default `tail` for text files read whole and `hash` for everything else.
+    /// How validation documents are chosen; by default `tail` for text files read whole and `hash` for everything else.
     pub split: Option<SplitRule>,
-    /// The share of validation, in `[0, 1)`; with 0 there is no validation split.
+    /// The share of the validation split, in `[0, 1)`; with 0 there is none.
     pub valid_fraction: f64,
     /// The seed of `hash`.
     pub seed: u64,
@@ -65,7 +65,7 @@ pub struct Preparation {
     pub force: bool,
 }
 
-/// A preparation whose choices are made and whose inputs exist.
+/// A checked preparation: its options are resolved and its inputs exist.
 pub struct Plan {
     preparation: Preparation,
     split: SplitRule,
@@ -213,7 +213,7 @@ impl Plan {
         lines.join("\n")
     }
 
-    /// Lets a signal end the process; what was begun is removed then.
+    /// Lets a signal end the process; unfinished output is then removed.
     pub fn stopped_by(mut self, stop: Stop) -> Self {
         self.stop = Some(stop);
         self
@@ -414,7 +414,7 @@ impl Plan {
     }
 }
 
-/// A bar over bytes on the standard error; it hides itself where that is no terminal.
+/// A progress bar over bytes on stderr; hidden if stderr is not a terminal.
 pub fn progress_bar(bytes: u64) -> ProgressBar {
     let template = "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
     let style = ProgressStyle::with_template(template).expect("the template is a constant");

@@ -1,7 +1,7 @@
-//! A split as training reads it: checked against its manifest once, then held in memory.
+//! A split of token ids (`.bin` file): checked against its manifest once, then held in memory.
 //!
-//! All tokens are held in their width on disk (two or four bytes each), so a split of a few GB needs as much memory;
-//! in return nothing that happens to the file later can disturb a run.
+//! Tokens keep their width on disk (two or four bytes each), so a split of a few GB needs as much memory; in return,
+//! later changes of the file cannot disturb a run.
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::file::open_regular;
 use crate::hash::hexadecimal;
 use crate::text::json_complaint;
 
-/// A checked split.
+/// A checked split in memory.
 #[derive(Debug)]
 pub struct Split {
     path: PathBuf,
@@ -71,10 +71,10 @@ impl Split {
         })
     }
 
-    /// The ids at some positions.
+    /// The ids in a range of positions.
     ///
     /// # Panics
-    /// If the range ends behind the split.
+    /// If the range ends beyond the split.
     pub fn tokens(&self, range: Range<usize>) -> Vec<u32> {
         match &self.tokens {
             Tokens::U16(tokens) => tokens[range].iter().map(|id| u32::from(*id)).collect(),
@@ -82,14 +82,14 @@ impl Split {
         }
     }
 
-    /// Bytes of the source that the tokens at some positions stand for; `token_bytes` is the tokenizer's.
+    /// Bytes of the source that the tokens in a range stand for; `token_bytes` is the tokenizer's.
     ///
-    /// A document whose text lies within the range counts the bytes of its source, and so does a part of it where the
-    /// directory has spans. In one that was made before there were any, a part counts the bytes of its tokens, which are
-    /// none for unknown characters.
+    /// A document whose whole text lies in the range counts its bytes in the source. So does a part of a document, if the
+    /// directory has spans. Without spans (older directories), a part counts the bytes of its tokens, which are none for
+    /// unknown characters.
     ///
     /// # Panics
-    /// If the range ends behind the split or an id has no entry in `token_bytes`.
+    /// If the range ends beyond the split or an id has no entry in `token_bytes`.
     pub fn span_bytes(&self, range: Range<usize>, token_bytes: &[u32]) -> u64 {
         if range.is_empty() {
             return 0;
@@ -128,7 +128,7 @@ impl Split {
         self.tokens.len()
     }
 
-    /// Whether there is no token; never true for a split that opened.
+    /// Whether the split is empty; never true for a split that was opened.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -141,7 +141,7 @@ impl Split {
     /// The document that a token belongs to.
     ///
     /// # Panics
-    /// If the position lies behind the split.
+    /// If the position lies beyond the split.
     pub fn document_at(&self, position: usize) -> usize {
         assert!(
             position < self.len(),
@@ -163,10 +163,10 @@ impl Split {
         self.manifest.tokenizer.specials
     }
 
-    /// Whether the ids are a tokenizer's; `advice` says what to do where they are not.
+    /// Checks that this tokenizer made the ids; `advice` says what to do if it did not.
     ///
     /// # Errors
-    /// `Invalid` if it is another one, or has another size or other special tokens than the manifest says.
+    /// `Invalid` if another tokenizer did, or if its size or special tokens differ from the manifest.
     pub fn require(&self, tokenizer: &Tokenizer, advice: &str) -> Result<(), Error> {
         if self.tokenizer_sha256() != tokenizer.sha256() {
             let expected = "tokens of the recipe's tokenizer.file";
@@ -195,7 +195,7 @@ impl Split {
         }
     }
 
-    /// Whether the ids of two splits mean the same.
+    /// Checks that the token ids of two splits mean the same.
     ///
     /// # Errors
     /// `Invalid` if they were made with different tokenizers, or the manifests disagree about it.
@@ -224,7 +224,7 @@ impl Split {
         &self.sha256
     }
 
-    /// The list of documents and its hash: equal ids may be cut into other documents, or stand for other bytes.
+    /// The file with the list of documents, and its hash: equal ids may form other documents or stand for other bytes.
     pub fn list(&self) -> (PathBuf, &str) {
         let name = format!("{}.documents.jsonl", self.name);
         let facts = self.manifest.files.get(&name);
@@ -242,7 +242,7 @@ impl Split {
         &self.path
     }
 
-    /// What the directory says of itself.
+    /// The manifest of the directory.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -257,7 +257,7 @@ impl Tokens {
     }
 }
 
-/// Where the list of a `.bin` file's documents is.
+/// The path of the list of documents that belongs to a `.bin` file.
 pub fn list_of(path: &Path) -> PathBuf {
     path.with_extension("documents.jsonl")
 }

@@ -1,4 +1,4 @@
-//! What a data directory holds, counted from its tokens: sizes, labels, repetitions and leaks.
+//! Statistics of a data directory, counted from its tokens: sizes, labels, duplicates and leaks into validation.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -11,20 +11,20 @@ use super::shard::Split;
 use super::unknown;
 use crate::error::Error;
 
-/// Numbers of a directory; what `nerve data stats --json` prints.
+/// Statistics of a directory, as `nerve data stats --json` prints them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Statistics {
-    /// 1.
+    /// The version of this format: 1.
     pub schema: u32,
     /// One more than the highest id of the tokenizer.
     pub vocabulary_size: usize,
     /// The hash of the tokenizer.
     pub tokenizer_sha256: String,
-    /// Per split.
+    /// The statistics of each split.
     pub splits: BTreeMap<String, SplitStatistics>,
 }
 
-/// Numbers of a split.
+/// Statistics of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitStatistics {
     /// Documents.
@@ -33,17 +33,17 @@ pub struct SplitStatistics {
     pub tokens: u64,
     /// Bytes of UTF-8.
     pub bytes: u64,
-    /// Tokens for each byte.
+    /// Tokens per byte.
     pub tokens_per_byte: f64,
     /// Tokens that are `<unk>`.
     pub unknown: u64,
-    /// Their share of the tokens.
+    /// The share of `<unk>` among the tokens.
     pub unknown_share: f64,
-    /// Ids of the vocabulary that occur.
+    /// How many ids of the vocabulary occur.
     pub distinct_ids: usize,
-    /// Documents whose tokens another document before them in this split has too.
+    /// Documents with the same tokens as an earlier document of this split.
     pub duplicates: u64,
-    /// Documents whose tokens a training document has too; 0 for `train` itself.
+    /// Documents with the same tokens as a training document; 0 for `train` itself.
     pub also_in_train: u64,
     /// Documents per difficulty; `none` for those without.
     pub difficulties: BTreeMap<String, u64>,
@@ -51,7 +51,7 @@ pub struct SplitStatistics {
     pub tasks: BTreeMap<String, u64>,
 }
 
-/// Counts a directory.
+/// Computes the statistics of a data directory.
 ///
 /// # Errors
 /// As [`Split::open`].

@@ -1,4 +1,4 @@
-//! Small stories, graded in length, in which people carry things from place to place.
+//! Generates small stories of graded length, in which people carry things from place to place.
 //!
 //! Every story is a simulated day: somebody makes a promise, things move, and in the evening questions are asked.
 //! The answers follow from the events and the last sentences from the first ones, so a model that keeps track of
@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use words::{ASIDES, ELDERS, LOOKS, NAMES, PLACES, PROMISES, THINGS, TIMES, TREATS, WEATHERS};
 
-/// Difficulties go round: a story's is `index mod 4`.
+/// The number of difficulties; that of a story is `index mod 4`.
 pub const DIFFICULTIES: u64 = 4;
 
-/// One story and how much there is to keep track of.
+/// One story, with its difficulty and its number of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Story {
-    /// One paragraph.
+    /// The text, in one paragraph.
     pub text: String,
     /// 0 to 3: more people, more things, more events, more to remember.
     pub difficulty: u32,
@@ -27,7 +27,7 @@ pub struct Story {
     pub events: u32,
 }
 
-/// The story at an index of a seed's stream; no other story needs to be made for it.
+/// The story at an index of a seed's stream, made without any other story.
 pub fn story(seed: u64, index: u64) -> Story {
     let difficulty = (index % DIFFICULTIES) as usize;
     let mut day = Day::new(Draws::new(random::key(seed, "story", index)), difficulty);

@@ -1,13 +1,13 @@
-//! Seven small tasks of known difficulty, for asking whether a router spends more steps on harder text.
+//! Generates texts of seven small tasks with known difficulty, to test whether a router spends more steps on harder text.
 //!
 //! The texts equal those of the reference's Python generators bit for bit: one `random.Random(seed)` is shared by
-//! all samples, the task goes round by `index mod 7` and the difficulty by `index mod 3`.
+//! all samples, the task is number `index mod 7` and the difficulty is `index mod 3`.
 
 use serde::Serialize;
 
 use super::random_python::PythonRandom;
 
-/// The tasks in the order in which they go round.
+/// The tasks, in the order of `index mod 7`.
 pub const TASKS: [&str; 7] = [
     "copy",
     "reverse",
@@ -33,7 +33,7 @@ pub struct Sample {
     pub route: Route,
 }
 
-/// The reference's guess of a fitting route; it never trained on it, and neither must anybody.
+/// The route that the reference guesses for a sample. It is not for training: the reference never trained on it either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// Its name.

@@ -1,11 +1,11 @@
 //! Tokenizers: bytes, characters or byte pairs, kept as a `tokenizer.json` that Python's `tokenizers` reads.
 //!
 //! Ids equal those of Python's `tokenizers` with `add_special_tokens=False` and `encode_special_tokens = True`: a special
-//! that is spelled out in a text (`</s>`) is text, unless [`SpelledSpecials::Parse`] is asked for. The special tokens are
-//! `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
+//! token that is spelled out in a text (`</s>`) is read as text, unless [`SpelledSpecials::Parse`] is chosen. The special
+//! tokens are `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
 //!
-//! Files of others are read too, if they are of these kinds and know what to do with characters they do not have: those of
-//! the BriLLM releases have no `<s>` and `</s>`, and their text need not come back unchanged.
+//! Files of other programs are read too, if they are of these kinds and have a token for unknown characters. Those of the
+//! BriLLM releases have no `<s>` and `</s>`, and decoding need not give back the same text.
 
 mod check;
 mod encode;
@@ -45,7 +45,7 @@ pub enum Kind {
     Bpe,
 }
 
-/// What happens to a text before it is cut.
+/// How a text is normalised before tokenization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -60,7 +60,7 @@ pub enum Normalise {
     Nfkc,
 }
 
-/// The ids of the special tokens. Those of our own tokenizers are all there; others may lack all but `unknown`.
+/// The ids of the special tokens. Our own tokenizers have all of them; others may have only `unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Specials {
     /// `<s>`
@@ -77,7 +77,7 @@ impl Specials {
     /// The texts of our own special tokens, in the order of the fields.
     pub const TEXTS: [&'static str; 4] = ["<s>", "</s>", "<pad>", "<unk>"];
 
-    /// What stands before a document as context: `<s>`, else the symbol that ends one; nothing where there is neither.
+    /// The start symbol, put before a document as context: `<s>`, else the symbol that ends documents; `None` without either.
     pub fn start_symbol(&self) -> Option<u32> {
         self.begin.or(self.end)
     }
@@ -92,7 +92,7 @@ impl Specials {
     }
 }
 
-/// Text to ids and back.
+/// A tokenizer: text to ids and back.
 pub struct Tokenizer {
     checked: Checked,
     encoder: tokenizers::Tokenizer,
@@ -133,7 +133,7 @@ impl Tokenizer {
         Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
     }
 
-    /// Learns a vocabulary of characters from texts that are normalised before.
+    /// Learns a vocabulary of characters from texts that are normalised first.
     ///
     /// # Errors
     /// As [`Tokenizer::train`].
@@ -150,8 +150,8 @@ impl Tokenizer {
         Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
     }
 
-    /// A tokenizer of single characters with these ids, of which one token is `<unk>`. Full-width forms are read as
-    /// half-width ones, unless the vocabulary has some itself.
+    /// A tokenizer of these tokens, by id: single characters and one `<unk>`. Full-width forms are read as half-width ones,
+    /// unless the vocabulary has some itself.
     ///
     /// # Errors
     /// `Invalid`, naming `file`, if a token is anything else.
@@ -180,7 +180,7 @@ impl Tokenizer {
         fs::write(path, &self.file).map_err(|e| Error::resource(path, "write", e))
     }
 
-    /// The text of ids; specials are left out, bytes that are no UTF-8 become U+FFFD.
+    /// The text of ids; special tokens are left out, bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -204,24 +204,24 @@ impl Tokenizer {
         self.checked.specials
     }
 
-    /// The special tokens and others that are no part of the vocabulary proper, by rising id.
+    /// The added tokens, by rising id: special tokens and others outside the vocabulary proper.
     pub fn added(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
         let added = self.added.iter();
         added.map(|added| (added.text.as_str(), added.id))
     }
 
-    /// What an empty text begins with: the end of the one before. Where there is no token for that, the first of the
-    /// vocabulary.
+    /// The token that an empty text begins with: the end of the document before, or without such a token the first one of
+    /// the vocabulary.
     pub fn start(&self) -> u32 {
         self.checked.specials.end.unwrap_or(0)
     }
 
-    /// What stands before a document as context: `<s>`, else the symbol that ends one; nothing where there is neither.
+    /// The start symbol, put before a document as context: `<s>`, else the symbol that ends documents; `None` without either.
     pub fn start_symbol(&self) -> Option<u32> {
         self.checked.specials.start_symbol()
     }
 
-    /// What happens to a text before it is cut.
+    /// How a text is normalised before tokenization.
     pub fn normalise(&self) -> Normalise {
         self.checked.normalise
     }

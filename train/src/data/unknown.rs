@@ -1,9 +1,9 @@
-//! The share of tokens that stand for what a vocabulary does not have.
+//! The share of unknown tokens (`<unk>`) in a text, and messages about it.
 
-/// Above this share it is said loudly: a loss is then mostly that of guessing what nobody can read.
+/// Above this share there is a warning: the loss then mostly measures the prediction of `<unk>`.
 pub const SHARE_LOUD: f64 = 0.01;
 
-/// The share of unknown tokens; none of none is 0.
+/// The share of unknown tokens; 0 if there are no tokens.
 pub fn share(unknown: u64, tokens: u64) -> f64 {
     match tokens {
         0 => 0.0,
@@ -11,14 +11,14 @@ pub fn share(unknown: u64, tokens: u64) -> f64 {
     }
 }
 
-/// What should be said of it: nothing where there is none, a warning above one in a hundred.
+/// A sentence about unknown tokens: none if there are none, a warning above one in a hundred.
 pub fn sentence(of: &str, unknown: u64, tokens: u64) -> Option<String> {
     let percent = 100.0 * share(unknown, tokens);
     let fact = format!("{of}: {unknown} of {tokens} tokens are <unk> ({percent:.2} %)");
     warning(of, unknown, tokens).or((unknown > 0).then_some(fact))
 }
 
-/// A warning above one in a hundred.
+/// A warning if more than one in a hundred tokens is unknown.
 pub fn warning(of: &str, unknown: u64, tokens: u64) -> Option<String> {
     let share = share(unknown, tokens);
     (share > SHARE_LOUD).then(|| {

@@ -13,34 +13,34 @@ use crate::error::{Error, Problem};
 /// Inputs and targets of one sequence; the lists have the window's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// What the model reads.
+    /// Input tokens.
     pub inputs: Vec<u32>,
-    /// What comes next at each position; the padding id where there is nothing to predict.
+    /// Target tokens: the next token at each position; the padding id behind the last one.
     pub targets: Vec<u32>,
-    /// `true` where there is something to predict.
+    /// `true` where the target counts.
     pub valid: Vec<bool>,
     /// Bytes of the source that the counted targets stand for.
     pub bytes: u64,
-    /// The document that all of it belongs to, if it is one.
+    /// The document that the whole window belongs to, if it is a single one.
     pub document: Option<usize>,
-    /// How hard the document of its first input is, if that is known.
+    /// The difficulty of the document of its first input, if known.
     pub difficulty: Option<u8>,
 }
 
 /// What comes before the first token of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// This symbol, as context; it is never predicted, and the first token is.
+    /// This start symbol, as context: it is never predicted, but the first token is.
     Symbol(u32),
-    /// Nothing, for the tokenizer has no such symbol: the first token is context only.
+    /// Nothing, because the tokenizer has no such symbol: the first token is context only.
     Unmarked,
-    /// What runs did before there was a choice: the first token is context only, but where documents run on it is
-    /// predicted from the document before.
+    /// The rule of older runs: the first token is context only, but where documents run on it is predicted from the
+    /// previous document.
     FirstToken,
 }
 
 impl Beginning {
-    /// What a recipe's rule means with a tokenizer.
+    /// The beginning that a recipe's rule gives with a tokenizer.
     pub fn of(rule: StartRule, tokenizer: &Tokenizer) -> Self {
         match (rule, tokenizer.start_symbol()) {
             (StartRule::FirstToken, _) => Self::FirstToken,
@@ -50,20 +50,20 @@ impl Beginning {
     }
 }
 
-/// How a split is cut.
+/// How a split is cut into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The most inputs of a window.
+    /// The largest number of inputs per window.
     pub window: usize,
     /// Whether windows run across the ends of documents.
     pub documents: DocumentsRule,
     /// What comes before the first token of a document.
     pub beginning: Beginning,
-    /// Only so many targets at the end of a window are counted, all but the first one's: the next window begins that
-    /// much later, so that each target has the longest context. `None`: windows do not overlap.
+    /// Each window begins this many targets after the one before. In all but the first, only the last so many targets
+    /// count, so that each has the longest context. `None`: windows do not overlap.
     pub stride: Option<usize>,
-    /// Whether a last window that is not full is left out: what training did where documents run on, before there was
-    /// a choice of [`Beginning`].
+    /// Whether an incomplete last window is left out, as in older training runs where documents run on
+    /// ([`Beginning::FirstToken`]).
     pub full_only: bool,
 }
 
@@ -81,7 +81,7 @@ impl Cut {
         }
     }
 
-    /// How it is cut to be measured: nothing is left out.
+    /// How a recipe cuts splits for evaluation: nothing is left out.
     pub fn measuring(config: &DataConfig, tokenizer: &Tokenizer) -> Self {
         Self {
             full_only: false,
@@ -155,7 +155,7 @@ impl Windows {
         }
     }
 
-    /// The same windows, told how hard each document is.
+    /// The same windows, with the difficulty of each document.
     pub fn graded(self, difficulty: Option<Vec<Option<u8>>>) -> Self {
         Self {
             difficulty: difficulty.map(Arc::new),
@@ -168,7 +168,7 @@ impl Windows {
         self.first.last().copied().unwrap_or(0)
     }
 
-    /// Whether there is none; never true for windows that were made.
+    /// Whether there are no windows; never true, because [`Windows::new`] refuses that.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -178,12 +178,12 @@ impl Windows {
         self.cut.window
     }
 
-    /// The split behind.
+    /// The split that the windows are cut from.
     pub fn split(&self) -> &Arc<Split> {
         &self.split
     }
 
-    /// A window.
+    /// The window at an index.
     ///
     /// # Panics
     /// If `index` is not below `len`.
@@ -221,7 +221,7 @@ impl Windows {
         counted.map(|place| place.document).collect()
     }
 
-    /// How many windows, from the first on, hold at least so many counted targets; all of them if there are fewer.
+    /// How many windows, from the first on, hold at least `targets` counted targets; all windows if there are fewer.
     pub fn enough_for(&self, targets: u64) -> u64 {
         let mut counted = 0;
         let is_enough = |index: &u64| {
@@ -233,7 +233,7 @@ impl Windows {
             .map_or(self.len(), |last| last + 1)
     }
 
-    /// Counted targets of all windows together.
+    /// The number of counted targets in all windows.
     pub fn n_targets(&self) -> u64 {
         let tokens = self.split.len() as u64;
         let documents = self.split.documents().len() as u64;

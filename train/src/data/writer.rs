@@ -31,7 +31,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// The narrowest that holds a vocabulary.
+    /// The smallest width that fits a vocabulary.
     pub fn of(vocabulary_size: usize) -> Self {
         if vocabulary_size <= 1 << 16 {
             Self::U16
@@ -174,12 +174,12 @@ impl SplitWriter {
         Ok(())
     }
 
-    /// What was written so far.
+    /// Counts of what was written so far.
     pub fn counts(&self) -> SplitCounts {
         self.counts
     }
 
-    /// Counts documents that repeat another of this split or, once that was done there, one of `train`.
+    /// Counts documents that duplicate another of this split or one of `train`, on which this must have been called before.
     pub fn count_duplicates(&mut self, train: Option<&SplitWriter>) {
         self.fingerprints.sort_unstable();
         let is_in_train = |print: &&u64| {
@@ -190,7 +190,7 @@ impl SplitWriter {
         self.counts.duplicates = pairs.filter(|pair| pair[0] == pair[1]).count() as u64;
     }
 
-    /// Writes the header, brings both files to the disk and hashes them.
+    /// Writes the header, syncs both files to disk and hashes them.
     ///
     /// # Errors
     /// `Resource` if the disk refuses.

@@ -273,15 +273,17 @@ impl ModelFamily for BrianFamily {
             metrics.extend(weighed.map(|(name, _)| {
                 MetricInfo::new(format!("loss/{name}"), term).better(Better::Lower)
             }));
-            if walk.memory {
-                let share = "share of attention that goes to the memory";
-                let open = "how far the memory's gate is open";
-                let mass = "share of the memory's attention for slots of this age";
-                metrics.push(MetricInfo::new("memory/share", share));
-                metrics.push(MetricInfo::new("memory/open", open));
-                let ages = (0..steps).map(|age| format!("memory/mass/{age}"));
-                metrics.extend(ages.map(|name| MetricInfo::new(name, mass)));
-            }
+        }
+        // Where no router is known, a memory that the model has is on.
+        let has = config.memory != MemoryConfig::None;
+        if stage.walk.as_ref().map_or(has, |walk| walk.memory) {
+            let share = "share of attention that goes to the memory";
+            let open = "how far the memory's gate is open";
+            let mass = "share of the memory's attention for slots of this age";
+            metrics.push(MetricInfo::new("memory/share", share));
+            metrics.push(MetricInfo::new("memory/open", open));
+            let ages = (0..steps).map(|age| format!("memory/mass/{age}"));
+            metrics.extend(ages.map(|name| MetricInfo::new(name, mass)));
         }
         metrics
     }

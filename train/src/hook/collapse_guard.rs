@@ -1,7 +1,7 @@
-//! Warns, or stops the run, when a router that leads has stopped routing: at three validations in a row the same way.
+//! Hook that warns, or stops the run, when a leading router has collapsed in the same way at three validations in a row.
 //!
-//! As long as a teacher has a part in a stage, what its own walks do is no collapse: a router that learnt one path from it walks
-//! one path.
+//! As long as a teacher takes part in a stage, a pattern that its own walks show is no collapse: a router that learnt one path
+//! from it walks one path.
 
 use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Looks in a row after which a collapse is one: a router may pass through any of them.
 const PATIENCE: u64 = 3;
 
-/// Watches the validations of a routed stage.
+/// A hook that watches the validations of a routed stage for collapse.
 pub struct CollapseGuard {
     fails: bool,
     /// How often in a row each mode was seen.
@@ -22,10 +22,10 @@ pub struct CollapseGuard {
 }
 
 impl CollapseGuard {
-    /// Under what its state is kept.
+    /// The name under which its state is saved.
     pub const NAME: &'static str = "collapse_guard";
 
-    /// A guard with the state of a checkpoint; `fails`: stop the run instead of a warning.
+    /// A guard with the state of a checkpoint; `fails`: it stops the run instead of warning.
     pub fn new(fails: bool, state: Option<&Value>) -> Self {
         let count = |mode: &Mode| {
             let count = state.and_then(|state| state[key(*mode)].as_u64());

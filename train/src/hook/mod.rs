@@ -1,4 +1,4 @@
-//! What is plugged into the learner, one hook per file.
+//! Hooks of the learner, one per file.
 
 mod collapse_guard;
 pub mod custom;

@@ -1,4 +1,4 @@
-//! Who leads the walks at each step: teacher or router, how much the imitation weighs, and what disturbs the router.
+//! Hook that sets for each step who leads the walks (teacher or router), the weight of imitation, and the exploration.
 //!
 //! A pure function of the step, so a resume needs no state.
 
@@ -12,7 +12,7 @@ use brian::route::exploration::Exploration;
 use brian::route::policy;
 use burn::tensor::backend::AutodiffBackend;
 
-/// Leads the walks of a stage as its recipe says.
+/// Sets who leads the walks of a stage, as its recipe says.
 pub struct PathImitation {
     schedule: Vec<MixRow>,
     exploration: Exploration,

@@ -1,4 +1,4 @@
-//! What the walks of a step and of a validation did, as numbers: `route/…`, for dashboard, log and gates.
+//! Hook that adds metrics of the walks of a step and of a validation: `route/…`, for dashboard, log and gates.
 //!
 //! A training step shows the walks of that step alone, so a resume needs no state. Only a validation, which sees enough
 //! sequences, gets intervals.
@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::learner::{Hook, StepInfo, Verdict};
 use burn::tensor::backend::AutodiffBackend;
 
-/// Turns counts into numbers.
+/// A hook that turns counts of walks into metrics.
 pub struct RoutingMetrics;
 
 impl<B: AutodiffBackend, M> Hook<B, M> for RoutingMetrics {

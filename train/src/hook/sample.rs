@@ -1,4 +1,4 @@
-//! `samples.jsonl`: how the model continues the recipe's prompts, with draws that depend on the run's seed and the step.
+//! Hook that writes `samples.jsonl`: continuations of the recipe's prompts, drawn by the run's seed and the step.
 
 use super::metrics_log::{log_state, open_log};
 use crate::data::{StartRule, Tokenizer};
@@ -28,7 +28,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Under what its state is kept.
+    /// The name under which its state is saved.
     pub const NAME: &'static str = "sample";
 
     /// Opens the log where the checkpoint left it; lines beyond are cut off and will be written again.

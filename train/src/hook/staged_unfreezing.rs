@@ -1,4 +1,4 @@
-//! Named parameter groups stay as they are until a step. A pure function of the step, so a resume needs no state.
+//! Hook that freezes named parameter groups until a given step. A pure function of the step, so a resume needs no state.
 
 use crate::error::Error;
 use crate::learner::Hook;
@@ -12,7 +12,7 @@ pub struct StagedUnfreezing {
 }
 
 impl StagedUnfreezing {
-    /// Each group rests until its step.
+    /// A hook that freezes each group until its step.
     pub fn new(groups: Vec<Freeze>) -> Self {
         Self { groups }
     }

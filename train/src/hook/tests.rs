@@ -1,4 +1,4 @@
-//! What each hook does at which step, held against steps that are made up here.
+//! Tests of what each hook does at which step, with made-up steps.
 
 use super::*;
 use crate::data::{Kind, Tokenizer};

@@ -1,4 +1,4 @@
-//! Tokens per second since the last look, and the process's peak memory.
+//! Hook that measures tokens per second since its last call, and the process's peak memory.
 
 use crate::device::memory_bytes;
 use crate::error::Error;
@@ -13,7 +13,7 @@ pub struct Throughput {
 }
 
 impl Throughput {
-    /// Begins to count now, after `tokens` tokens.
+    /// Starts to count now, after `tokens` tokens.
     pub fn new(tokens: u64) -> Self {
         Self {
             since: Instant::now(),

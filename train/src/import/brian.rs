@@ -4,12 +4,12 @@
 
 use crate::run::{HostTensor, TensorMap};
 
-/// Where one of the reference's tensors goes.
+/// The parameter of ours that a tensor of the reference becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Our parameter path.
     pub path: String,
-    /// Whether rows and columns change places.
+    /// Whether the matrix is transposed.
     pub transposed: bool,
 }
 
@@ -26,7 +26,7 @@ impl Target {
         shape
     }
 
-    /// The shape in the reference of a tensor of ours.
+    /// The shape in the reference of a tensor with our shape.
     pub fn theirs(&self, mut shape: Vec<usize>) -> Vec<usize> {
         if self.transposed {
             shape.reverse();
@@ -57,14 +57,14 @@ impl Target {
     }
 }
 
-/// The head in the reference, whose value is the embedding's.
+/// The name of the head in the reference, whose value is that of the embedding.
 pub const HEAD: &str = "lm_head.weight";
 
-/// The embedding in the reference.
+/// The name of the embedding in the reference.
 pub const EMBEDDING: &str = "token_embedding.weight";
 
-/// All tensors that have a place here, by our paths; the names of those that have none. A head that is the embedding's equal has
-/// the place of the embedding.
+/// All tensors that our model has, by our paths, and the names of those that it does not have. A head equal to the embedding is
+/// in neither list, because the embedding stands for it.
 pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
     let head = tensors.get(HEAD).map(HostTensor::floats);
     let embedding = tensors.get(EMBEDDING).map(HostTensor::floats);
@@ -87,14 +87,14 @@ pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
     (known, unknown)
 }
 
-/// Where two lists of numbers differ first, to the bit.
+/// The first position at which two lists of numbers differ, compared bit by bit.
 pub fn first_difference(left: &[f32], right: &[f32]) -> Option<usize> {
     let mut pairs = left.iter().zip(right);
     let differs = pairs.position(|(left, right)| left.to_bits() != right.to_bits());
     differs.or((left.len() != right.len()).then(|| left.len().min(right.len())))
 }
 
-/// Where a tensor goes, by its name in the reference.
+/// The parameter of ours for a tensor with this name in the reference.
 pub fn target(name: &str) -> Option<Target> {
     let keep = |path: &str| {
         Some(Target {

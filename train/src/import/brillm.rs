@@ -28,10 +28,10 @@ pub enum Release {
     Sources,
 }
 
-/// What our model has.
+/// The sizes of our model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Tokens.
+    /// Number of nodes, one per token.
     pub nodes: usize,
     /// Rows of the edge table.
     pub rows: usize,
@@ -39,7 +39,7 @@ pub struct Sizes {
     pub d: usize,
     /// Parameters of the mix.
     pub mix: usize,
-    /// How the edge table is stored; released weights are f32, and rounded where that is less.
+    /// How the edge table is stored; released weights are f32, and rounded if this type is smaller.
     pub storage: Storage,
 }
 
@@ -55,15 +55,15 @@ impl Sizes {
 const OUR_TABLE: &str = "edges";
 
 impl Checkpoint {
-    /// Whether it is one of our own graphs, and no release.
+    /// Whether it is a graph of our own, not a release.
     pub fn is_our_graph(&self) -> bool {
         self.tensors().contains_key(OUR_TABLE)
     }
 
-    /// Tells the release by its names.
+    /// Detects the release by the names of its tensors.
     ///
     /// # Errors
-    /// `Invalid` if the names are those of none.
+    /// `Invalid` if the names are those of no release.
     pub fn release(&self) -> Result<Release, Error> {
         if let Some(weights) = self.tensors().get("weights") {
             let rows = weights.stored.shape.first().copied();
@@ -92,7 +92,7 @@ impl Checkpoint {
         )))
     }
 
-    /// Every tensor of theirs and of ours, and whether they belong together.
+    /// Matches every tensor of the checkpoint with those of our model.
     pub fn compare(&self, release: Release, sizes: Sizes) -> Vec<Fit> {
         let mut missing = wanted(release, sizes);
         let mut together: BTreeMap<&str, (usize, Fit)> = BTreeMap::new();
@@ -210,7 +210,7 @@ impl Checkpoint {
     }
 }
 
-/// The kind of numbers of a tensor of ours: only the edge table may be stored with less.
+/// The number type of a tensor of ours: only the edge table may be stored in less than f32.
 pub fn kept(ours: &Option<(String, Vec<usize>)>, storage: Storage) -> &'static str {
     match (ours, storage) {
         (Some((name, _)), Storage::Bf16) if name == OUR_TABLE => "BF16",
@@ -218,7 +218,7 @@ pub fn kept(ours: &Option<(String, Vec<usize>)>, storage: Storage) -> &'static s
     }
 }
 
-/// Whether a number that is finite is none as bf16.
+/// Whether a finite number becomes infinite as bf16.
 pub fn overflows(value: f32) -> bool {
     value.is_finite() && half::bf16::from_f32(value).is_infinite()
 }

@@ -1,7 +1,7 @@
-//! All files of a checkpoint as one: tensors by name, of which no value is read yet.
+//! All files of a checkpoint as one: tensors by name, whose values are read later.
 //!
-//! What wraps a model puts its own name before every tensor: `torch.compile` `_orig_mod.`, data parallel training `module.`,
-//! a trainer `model.`. Where all weights bear such a name it is taken off.
+//! Wrappers put a prefix before every tensor name: `torch.compile` `_orig_mod.`, data parallel training `module.`, a trainer
+//! `model.`. A prefix that all weights have is removed.
 
 use super::Pieces;
 use super::number::Cast;
@@ -32,24 +32,24 @@ pub enum Doubled {
 pub struct Entry {
     /// Its name in the files.
     pub theirs: String,
-    /// Its shape and kind.
+    /// Its shape and number type.
     pub stored: Stored,
     /// The tensors of files that it consists of, by rows: one, unless our own checkpoint has cut it.
     parts: Vec<(usize, String)>,
 }
 
-/// What a file holds that is not taken over.
+/// An entry of a file that is not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
-    /// Its name without what wraps it.
+    /// Its name without the prefixes of wrappers.
     pub name: String,
     /// Its name in the file.
     pub theirs: String,
     /// Its shape, if it is a tensor.
     pub shape: Option<Vec<usize>>,
-    /// The kind of its numbers, or what it is.
+    /// Its number type, or what it is.
     pub kind: String,
-    /// Why it is not taken over.
+    /// Why it is not imported.
     pub why: String,
 }
 
@@ -65,7 +65,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads names, shapes and kinds.
+    /// Reads names, shapes and number types.
     ///
     /// # Errors
     /// `Invalid` if a file is missing or broken, if an index is wrong about its shards, or if tensors do not go together.
@@ -218,7 +218,7 @@ impl Checkpoint {
         Ok(whole.expect("a group has a part"))
     }
 
-    /// What the user named, for messages about all of it.
+    /// The path that the user gave, for messages about the whole checkpoint.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -233,17 +233,17 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// What is not taken over.
+    /// The entries that are not imported.
     pub fn ignored(&self) -> &[Ignored] {
         &self.ignored
     }
 
-    /// What was taken off before every name; empty if nothing was.
+    /// The prefix that was removed from every name; empty if there was none.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The keys under which the files keep their tensors, where they have some.
+    /// The keys under which the files keep their tensors, if they have any.
     pub fn keys(&self) -> Vec<&str> {
         let keys = self.files.iter().map(|(_, source)| source.key());
         let mut keys: Vec<&str> = keys.filter(|key| !key.is_empty()).collect();
@@ -251,7 +251,7 @@ impl Checkpoint {
         keys
     }
 
-    /// What may be the reason that names do not fit.
+    /// A possible reason why names do not fit.
     pub fn hint(&self) -> Option<String> {
         let borne = |wrapper: &&str| {
             let bearing = self
@@ -272,12 +272,12 @@ impl Checkpoint {
         WRAPPERS.iter().find_map(borne).or_else(of_many)
     }
 
-    /// What single precision cost the tensors that were read, where it cost something.
+    /// What was lost in converting tensors to f32: those that were read, and lost something.
     pub fn casts(&self) -> &BTreeMap<String, Cast> {
         &self.casts
     }
 
-    /// Hands over the values of a tensor in row-major order, piece by piece.
+    /// Reads the values of a tensor in row-major order, piece by piece.
     ///
     /// # Errors
     /// `Invalid` if the file does not hold them, or if one of them is not finite.
@@ -426,7 +426,7 @@ impl Census {
     }
 }
 
-/// The place of a value along every dimension.
+/// The index of a value along every dimension, as text.
 pub fn in_shape(index: u64, shape: &[usize]) -> String {
     let mut rest = index as usize;
     let mut places: Vec<usize> = Vec::new();

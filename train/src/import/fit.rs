@@ -1,14 +1,14 @@
-//! A tensor of a foreign checkpoint beside ours.
+//! Matches tensors of a foreign checkpoint with those of our model, and says why some do not fit.
 
 use super::checkpoint::{Entry, Ignored};
 use super::source::dimensions;
 use serde_json::{Value, json};
 use std::fmt;
 
-/// Whether a tensor can be taken over, and if not, why.
+/// Whether a tensor can be imported, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// It can.
+    /// It fits.
     Fits,
     /// It is stored a second time; it is compared with the first and left out.
     Tied,
@@ -18,11 +18,11 @@ pub enum What {
     NoWeights,
     /// There is no such tensor in our model.
     NoPlace,
-    /// There is, but another tensor was taken for it.
+    /// Our model has it, but another tensor was taken for it.
     Taken,
-    /// There is, but of another shape; which would fit, as the checkpoint lays it out.
+    /// Our model has it with another shape: the shape that would fit, in the layout of the checkpoint.
     OtherShape(Vec<usize>),
-    /// Ours has none in the checkpoint.
+    /// The checkpoint has no tensor for ours.
     Missing,
 }
 
@@ -41,34 +41,34 @@ impl fmt::Display for What {
     }
 }
 
-/// What a checkpoint holds under a name.
+/// A named entry of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Theirs {
     /// Its name in the file.
     pub name: String,
     /// Its shape, if it is a tensor.
     pub shape: Option<Vec<usize>>,
-    /// The kind of its numbers, or what it is.
+    /// Its number type, or what it is.
     pub kind: String,
 }
 
-/// A tensor of theirs, ours, or both.
+/// A tensor of the checkpoint, of our model, or of both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fit {
-    /// What the checkpoint has.
+    /// The entry of the checkpoint.
     pub theirs: Option<Theirs>,
     /// The name and shape of the parameter that it becomes.
     pub ours: Option<(String, Vec<usize>)>,
-    /// Whether rows and columns change places.
+    /// Whether the matrix is transposed.
     pub transposed: bool,
-    /// The kind of our numbers.
+    /// The number type of our tensor.
     pub kept: &'static str,
     /// Whether it fits, and if not, why.
     pub what: What,
 }
 
 impl Fit {
-    /// One that is left out.
+    /// An entry of the checkpoint that is left out.
     pub fn ignored(ignored: &Ignored) -> Self {
         Self {
             theirs: Some(Theirs {
@@ -83,7 +83,7 @@ impl Fit {
         }
     }
 
-    /// One of ours that is missing.
+    /// A tensor of ours that is missing.
     pub fn missing(name: String, shape: Vec<usize>) -> Self {
         Self {
             theirs: None,
@@ -94,7 +94,7 @@ impl Fit {
         }
     }
 
-    /// Its name, in the checkpoint if it is there.
+    /// Its name in the checkpoint, or ours if it is missing there.
     pub fn name(&self) -> &str {
         match (&self.theirs, &self.ours) {
             (Some(theirs), _) => &theirs.name,
@@ -103,12 +103,12 @@ impl Fit {
         }
     }
 
-    /// Whether it is no reason to refuse the checkpoint.
+    /// Whether the checkpoint can be imported in spite of it.
     pub fn is_fine(&self) -> bool {
         matches!(self.what, What::Fits | What::Tied | What::Ignored(_))
     }
 
-    /// Whether its name is another here.
+    /// Whether the checkpoint and our model name it differently.
     pub fn renamed(&self) -> bool {
         match (&self.theirs, &self.ours) {
             (Some(theirs), Some((name, _))) => theirs.name != *name,
@@ -116,7 +116,7 @@ impl Fit {
         }
     }
 
-    /// Whether its numbers become those of another kind.
+    /// Whether its numbers are converted to another type.
     pub fn cast(&self) -> bool {
         let kind = self.theirs.as_ref().map(|theirs| theirs.kind.as_str());
         self.what == What::Fits && kind != Some(self.kept)
@@ -157,7 +157,7 @@ impl Fit {
         ]
     }
 
-    /// The same for a file.
+    /// The same as JSON.
     pub fn to_json(&self) -> Value {
         let theirs = self.theirs.as_ref().map(
             |theirs| json!({ "name": theirs.name, "shape": theirs.shape, "kind": theirs.kind }),

@@ -1,8 +1,8 @@
-//! A frequency file of the reference, `source → target → count`: which pair of tokens owns which row of the weights.
+//! Reads a frequency file of the reference, `source → target → count`, which decides which token pair owns which row.
 //!
 //! A pair whose count is 0 shares row 0. All others own a row, in the order of the vocabulary, and so
 //! do pairs that the file does not mention: the reference only looks for zeros. The file may hold millions of numbers,
-//! zeros included; what is kept of it are the pairs that own a row, and no more of them than the weights have rows.
+//! zeros included. Only pairs that own a row are kept, and no more of them than the weights have rows.
 
 use super::json::{self, Fault, Whole, shown};
 use super::vocabulary::Vocabulary;
@@ -15,12 +15,12 @@ use std::path::Path;
 /// What is expected of such a file.
 const EXPECTED: &str = "an object of sources, each an object of targets and their counts";
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frequencies {
     /// The pairs that own a row. One that the file does not mention stands here with a count of 0.
     pub counts: PairCounts,
-    /// How many those are.
+    /// How many pairs that own a row are not mentioned in the file.
     pub unmentioned: u64,
     /// How many entries name a token that the vocabulary does not have; the reference never looks at them.
     pub foreign: u64,
@@ -29,7 +29,7 @@ pub struct Frequencies {
 }
 
 impl Frequencies {
-    /// Reads a file whose pairs shall own all but the first of `rows` rows.
+    /// Reads a file whose pairs must own all but the first of `rows` rows.
     ///
     /// # Errors
     /// `Invalid` with line and column if it is missing or broken, if a source is missing, or with both numbers if more or

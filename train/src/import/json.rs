@@ -1,4 +1,4 @@
-//! JSON files of any size, read as a stream. What is wrong is named with its line and column.
+//! Reads JSON files of any size as a stream. Errors name line and column.
 
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
@@ -16,19 +16,19 @@ use std::path::Path;
 /// The longest text of a file that is shown in a message, in characters.
 const MOST_SHOWN: usize = 40;
 
-/// What a reader found and what it had expected, until the place is known.
+/// What was found and what was expected, kept until the position is known.
 #[derive(Default)]
 pub struct Fault(RefCell<Option<[String; 2]>>);
 
 impl Fault {
-    /// Remembers a fault, and is the error that stops the reading.
+    /// Stores a fault, and returns the error that stops the reading.
     pub fn stop<E: de::Error>(&self, found: impl Into<String>, expected: impl Into<String>) -> E {
         *self.0.borrow_mut() = Some([found.into(), expected.into()]);
         E::custom("a fault")
     }
 }
 
-/// Reads a file that is one value; returns it with the SHA-256 of the file.
+/// Reads a file that holds one value; returns it with the SHA-256 of the file.
 ///
 /// # Errors
 /// `Invalid` if there is no such file, no JSON in it, or the seed stops with a fault.
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
     }
 }
 
-/// A text of a file, quoted for a message.
+/// A text from a file, quoted for a message.
 pub fn shown(text: &str) -> String {
     match text.char_indices().nth(MOST_SHOWN) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

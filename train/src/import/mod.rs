@@ -1,16 +1,16 @@
-//! Foreign checkpoints → our parameters: formats, and maps of names and layouts.
+//! Imports foreign checkpoints: file formats, and the mapping of names and layouts to our parameters.
 //!
 //! | file | what |
 //! |---|---|
 //! | `pickle`, `pytorch` | files of `torch.save`, of which nothing is executed |
 //! | `safetensors_file` | safetensors, read in pieces |
-//! | `source` | either of them |
+//! | `source` | a file in either format |
 //! | `shards` | which files a checkpoint is made of |
-//! | `checkpoint` | all of them as one: names without what wraps them, values that are finite |
-//! | `number` | kinds of numbers, and what single precision costs |
+//! | `checkpoint` | all files as one: names without prefixes of wrappers, values that are finite |
+//! | `number` | number types, and what is lost in converting to f32 |
 //! | `json` | JSON files of any size |
 //! | `vocabulary`, `frequency` | which token has which id, and which pair which row |
-//! | `fit` | a tensor of theirs beside ours |
+//! | `fit` | their tensors matched with ours |
 //! | `brian`, `brillm` | names and layouts of the two reference implementations |
 
 pub mod brian;
@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::run::{HostTensor, TensorMap};
 use std::path::Path;
 
-/// Where the values of a tensor go, piece by piece.
+/// A function that receives the values of a tensor, piece by piece.
 pub type Pieces<'a> = &'a mut dyn FnMut(&[f32]);
 
 /// The size of such a piece in a file.
@@ -48,7 +48,7 @@ fn is_safetensors(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "safetensors")
 }
 
-/// The floating-point tensors of one file, by their names in it, whatever numbers they hold.
+/// The floating-point tensors of one file, by their names in it, finite or not.
 ///
 /// # Errors
 /// `Invalid` if it is neither safetensors nor a file of `torch.save`.

@@ -1,4 +1,4 @@
-//! Kinds of numbers in foreign files. Floating-point numbers become single precision here; what that costs is counted.
+//! Number types in foreign files. Floating-point numbers are converted to f32 here, and what that loses is counted.
 
 /// How the numbers of a tensor are stored, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Dtype {
     Whole(Whole),
 }
 
-/// A kind of floating-point numbers.
+/// A floating-point type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     /// IEEE 754, 2 bytes.
@@ -22,7 +22,7 @@ pub enum Number {
     F64,
 }
 
-/// A kind of whole numbers.
+/// A type of whole numbers or truth values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole {
     /// Its name in safetensors.
@@ -85,21 +85,21 @@ const NAMES: [Names; 13] = [
     whole(1, "BOOL", "BoolStorage", "bool"),
 ];
 
-/// What a message expects of a kind.
+/// The accepted number types, for messages.
 pub const UNDERSTOOD: &str = "F64, F32, F16 or BF16, or whole numbers, which are left out";
 
 impl Dtype {
-    /// By its name in a header of safetensors.
+    /// The type with this name in a header of safetensors.
     pub fn of_safetensors(name: &str) -> Option<Self> {
         Self::find(|names| names.safetensors == name)
     }
 
-    /// By the class of its storage in PyTorch.
+    /// The type with this class of storage in PyTorch.
     pub fn of_storage(class: &str) -> Option<Self> {
         Self::find(|names| !names.storage.is_empty() && names.storage == class)
     }
 
-    /// By its name in PyTorch.
+    /// The type with this name in PyTorch.
     pub fn of_torch(name: &str) -> Option<Self> {
         Self::find(|names| names.torch == name)
     }
@@ -128,7 +128,7 @@ impl Dtype {
         }
     }
 
-    /// The kind, if it is one of weights.
+    /// The floating-point type, if it is one.
     pub fn number(self) -> Option<Number> {
         match self {
             Self::Float(number) => Some(number),
@@ -137,16 +137,16 @@ impl Dtype {
     }
 }
 
-/// What became of numbers on their way to single precision; those that only lost digits are not counted.
+/// What was lost in converting numbers to f32; numbers that only lost digits are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cast {
-    /// How many were too large, and the first of them.
+    /// How many were too large.
     pub overflowed: u64,
     /// The first that was too large.
     pub first_overflow: Option<f64>,
     /// How many were too small, and are zero now.
     pub vanished: u64,
-    /// How many are so small now that they have fewer digits.
+    /// How many are subnormal now, and so have fewer digits.
     pub subnormal: u64,
 }
 
@@ -162,7 +162,7 @@ impl Cast {
         value
     }
 
-    /// Adds up.
+    /// Adds the counts of another conversion.
     pub fn add(&mut self, other: Self) {
         self.overflowed += other.overflowed;
         self.first_overflow = self.first_overflow.or(other.first_overflow);
@@ -181,7 +181,7 @@ impl Number {
         }
     }
 
-    /// One number.
+    /// Reads one number.
     ///
     /// # Panics
     /// If there are not as many bytes as it takes.

@@ -1,4 +1,4 @@
-//! Python's pickle format as inert values: nothing is called, whatever a file names.
+//! Parses Python's pickle format into inert values: nothing is called, whatever a file names.
 //!
 //! Values live in one list and refer to each other by index, so a file that repeats a value a billion times stays as small in
 //! memory as it is on disk. Only the opcodes of binary pickles are read (protocols 2 to 5, as `torch.save` writes them).
@@ -26,15 +26,15 @@ pub enum Value {
     Dictionary(Vec<(Index, Index)>),
     /// A class or function, by module and name.
     Global(Box<[String; 2]>),
-    /// What a call would have made.
+    /// The result of a call, which is not made.
     Call(Box<Call>),
-    /// Something kept outside of the pickle.
+    /// A reference to something kept outside of the pickle.
     Persistent(Index),
     /// Where a group of values begins on the stack.
     Mark,
 }
 
-/// What a call would have made; it may have been filled like a dictionary since.
+/// The result of a call that is not made; it may have been filled like a dictionary since.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// What would have been called.
@@ -74,12 +74,12 @@ impl Pickle {
         })
     }
 
-    /// The value that the whole file is.
+    /// The index of the top-level value.
     pub fn root(&self) -> Index {
         self.root
     }
 
-    /// A value.
+    /// The value at an index.
     pub fn get(&self, index: Index) -> &Value {
         &self.values[index]
     }
@@ -102,7 +102,7 @@ impl Pickle {
         }
     }
 
-    /// A number of elements.
+    /// An integer, if it can be a number of elements.
     pub fn count(&self, index: Index) -> Option<usize> {
         match self.get(index) {
             Value::Integer(number) => usize::try_from(*number).ok(),

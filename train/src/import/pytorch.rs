@@ -1,4 +1,4 @@
-//! Files of `torch.save` → tensors by name. Nothing in them is executed; what is not a state dict is passed over, and named.
+//! Reads tensors by name from files of `torch.save`. Nothing is executed; what is not a state dict is skipped and listed.
 //!
 //! Values are read one tensor at a time and in pieces, so that a file larger than half of the memory can be read.
 
@@ -38,7 +38,7 @@ const EXPECTED: &str = "a file of torch.save in its zip format";
 /// Which classes and functions a file may name. None of them is ever called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Globals {
-    /// Any; what is not known is passed over.
+    /// Any; unknown ones are skipped.
     Any,
     /// Those of tensors and of a command line's options: nothing else has a place in a release or a checkpoint.
     OfTensors,
@@ -57,7 +57,7 @@ impl Globals {
     }
 }
 
-/// A file whose tensors are known by name and not read yet.
+/// A file whose tensors are known by name and whose values are not read yet.
 pub struct PytorchFile {
     path: PathBuf,
     archive: Archive,
@@ -76,7 +76,7 @@ impl PytorchFile {
     /// Reads names and shapes. The state dict is the file itself or lies in it under one of [`STATE_DICTS`].
     ///
     /// # Errors
-    /// `Invalid` if the file is missing, no such file, promises what it does not hold, or names what is not allowed.
+    /// `Invalid` if the file is missing, not of this format, incomplete, or names a class or function that is not allowed.
     pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
         let file = open_regular(path, EXPECTED)?;
         let length = file
@@ -125,7 +125,7 @@ impl PytorchFile {
         &self.tensors
     }
 
-    /// What else the file holds.
+    /// The other entries of the file.
     pub fn asides(&self) -> &[Aside] {
         &self.asides
     }
@@ -135,10 +135,10 @@ impl PytorchFile {
         &self.key
     }
 
-    /// Hands over the values of a tensor in row-major order, piece by piece.
+    /// Reads the values of a tensor in row-major order, piece by piece.
     ///
     /// # Errors
-    /// `Invalid` if the file does not hold them, or they are not those that were written.
+    /// `Invalid` if the file does not hold them, or their checksum is wrong.
     ///
     /// # Panics
     /// If there is no such tensor, or it holds whole numbers.

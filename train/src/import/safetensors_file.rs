@@ -1,4 +1,4 @@
-//! A safetensors file whose tensors are read one at a time and in pieces: it may be larger than half of the memory.
+//! Reads a safetensors file one tensor at a time and in pieces, because it may be larger than half of the memory.
 
 use super::number::{Cast, Dtype, UNDERSTOOD};
 use super::source::{MOST_TENSORS, Stored, in_tensor};
@@ -19,7 +19,7 @@ const EXPECTED: &str = "a safetensors file of floating-point numbers";
 /// The largest header, as in the library.
 const MOST_HEADER_BYTES: u64 = 100_000_000;
 
-/// A file whose tensors are known by name and not read yet.
+/// A file whose tensors are known by name and whose values are not read yet.
 pub struct SafetensorsFile {
     path: PathBuf,
     file: File,
@@ -32,7 +32,7 @@ impl SafetensorsFile {
     /// Reads names and shapes.
     ///
     /// # Errors
-    /// `Invalid` if the file is missing, no such file, or if its tensors are not laid out one behind the other up to its end.
+    /// `Invalid` if the file is missing, not of this format, or its tensors do not follow each other up to its end.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let unreadable = |cause| Error::unreadable(path, EXPECTED, cause);
         let wrong = |found: String| wrong(path, "", found);
@@ -77,7 +77,7 @@ impl SafetensorsFile {
         &self.tensors
     }
 
-    /// Hands over the values of a tensor in row-major order, piece by piece.
+    /// Reads the values of a tensor in row-major order, piece by piece.
     ///
     /// # Errors
     /// `Invalid` if the file became shorter.

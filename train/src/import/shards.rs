@@ -1,4 +1,4 @@
-//! Which files a checkpoint is made of: one, those of an index, or those of a directory.
+//! Finds the files of a checkpoint: a single one, those of an index, or those of a directory.
 
 use super::json::shown;
 use crate::error::{Error, Problem};
@@ -34,7 +34,7 @@ pub struct Shards {
     pub index: Option<Index>,
 }
 
-/// What an index says.
+/// The content of an index.
 pub struct Index {
     /// The index.
     pub path: PathBuf,
@@ -43,7 +43,7 @@ pub struct Index {
 }
 
 impl Shards {
-    /// The files that a path of the command line means.
+    /// The files that a path on the command line stands for.
     ///
     /// # Errors
     /// `Invalid` if an index is broken or names a file that is not beside it, or if a directory holds no checkpoint.

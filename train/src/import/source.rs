@@ -1,4 +1,4 @@
-//! A file of a checkpoint in either format, of which names, shapes and kinds are known before any value is read.
+//! A checkpoint file in either format; names, shapes and number types are known before any value is read.
 
 use super::number::{Cast, Dtype};
 use super::pytorch::{Globals, PytorchFile};
@@ -8,7 +8,7 @@ use crate::error::{Error, Problem};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// How many tensors a file may have: what their names cost is no longer little then.
+/// The largest number of tensors in a file: with more, their names alone take much memory.
 pub const MOST_TENSORS: usize = 1 << 16;
 
 /// The longest name of a tensor that is shown in a message, in characters.
@@ -19,20 +19,20 @@ const MOST_SHOWN: usize = 160;
 pub struct Stored {
     /// The lengths of its dimensions; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The kind of its numbers.
+    /// Its number type.
     pub dtype: Dtype,
 }
 
 impl Stored {
-    /// How many numbers it has.
+    /// The number of its values.
     ///
     /// # Panics
-    /// If its size was not checked, and cannot be.
+    /// If its size overflows, which must have been checked before.
     pub fn len(&self) -> usize {
         product(&self.shape).expect("a size that was checked")
     }
 
-    /// How many bytes they take; nothing if that is no number.
+    /// How many bytes they take; `None` if that overflows.
     pub fn bytes(&self) -> Option<u64> {
         let bytes = product(&self.shape)?.checked_mul(self.dtype.size())?;
         Some(bytes as u64)
@@ -44,7 +44,7 @@ impl Stored {
     }
 }
 
-/// What a file holds that is no tensor, or none of plain numbers.
+/// An entry of a file that is not a tensor, or not one of plain numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aside {
     /// Its name.
@@ -55,9 +55,9 @@ pub struct Aside {
 
 /// An open file.
 pub enum Source {
-    /// Of `torch.save`.
+    /// A file of `torch.save`.
     Pytorch(Box<PytorchFile>),
-    /// Of safetensors.
+    /// A file of safetensors.
     Safetensors(SafetensorsFile),
 }
 
@@ -65,7 +65,7 @@ impl Source {
     /// Reads names and shapes.
     ///
     /// # Errors
-    /// `Invalid` if the file is missing or broken, or names what is not allowed.
+    /// `Invalid` if the file is missing or broken, or names a class or function that is not allowed.
     pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
         match is_safetensors(path) {
             true => SafetensorsFile::open(path).map(Self::Safetensors),
@@ -81,7 +81,7 @@ impl Source {
         }
     }
 
-    /// What else there is.
+    /// The other entries.
     pub fn asides(&self) -> &[Aside] {
         match self {
             Self::Pytorch(file) => file.asides(),
@@ -89,7 +89,7 @@ impl Source {
         }
     }
 
-    /// The key under which the tensors lie; empty if they are the file itself.
+    /// The key under which the tensors lie; empty if they are the whole file.
     pub fn key(&self) -> &str {
         match self {
             Self::Pytorch(file) => file.key(),
@@ -97,7 +97,7 @@ impl Source {
         }
     }
 
-    /// Hands over the values of a tensor in row-major order, piece by piece; returns what single precision cost.
+    /// Reads the values of a tensor in row-major order, piece by piece; returns what was lost in converting to f32.
     ///
     /// # Errors
     /// `Invalid` if the file does not hold them.
@@ -112,7 +112,7 @@ impl Source {
     }
 }
 
-/// What is wrong with a tensor of a file.
+/// The error for a tensor of a file.
 pub fn in_tensor(
     path: &Path,
     name: &str,
@@ -141,7 +141,7 @@ pub fn dimensions(shape: &[usize]) -> String {
     }
 }
 
-/// The number of values of a shape, if it is one.
+/// The number of values of a shape; `None` if it overflows.
 pub fn product(shape: &[usize]) -> Option<usize> {
     let mut lengths = shape.iter();
     lengths.try_fold(1usize, |product, &n| product.checked_mul(n))

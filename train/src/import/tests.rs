@@ -1,4 +1,4 @@
-//! What becomes of foreign files: numbers, names, layouts, pieces, and the refusal of what would be lost.
+//! Tests of importing foreign files: numbers, names, layouts, pieces, and the refusal of what would be lost.
 
 use super::brian::{first_difference, target};
 use super::brillm::{Release, Sizes, kept, overflows};

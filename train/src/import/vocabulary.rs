@@ -27,7 +27,7 @@ impl Vocabulary {
     /// Reads a file.
     ///
     /// # Errors
-    /// `Invalid` with line and column if it is missing, no such object, or the ids are not 0, 1, 2, … in its order.
+    /// `Invalid` with line and column if it is missing, has another form, or the ids are not 0, 1, 2, … in its order.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let fault = Fault::default();
         let (tokens, _) = json::read(path, EXPECTED, &fault, Ids(&fault))?;

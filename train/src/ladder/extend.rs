@@ -1,4 +1,4 @@
-//! `--extend STAGE=STEPS`: a stage that is over goes on, at the learning rate that its schedule ended with.
+//! `--extend STAGE=STEPS`: continues a finished stage at the learning rate that its schedule ended with.
 
 use crate::error::{Error, Problem};
 use crate::recipe::nearest::{nearest, one_of};
@@ -6,12 +6,12 @@ use crate::recipe::{Recipe, Stage};
 use crate::run::checkpoint::CheckpointState;
 use crate::run::{Extension, MOST_STEPS};
 
-/// What was asked for.
+/// The argument of `--extend`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedLength {
     /// The stage's name.
     pub stage: String,
-    /// Its steps then, those done included.
+    /// Its new number of steps, those done included.
     pub steps: u64,
 }
 
@@ -19,7 +19,7 @@ impl RequestedLength {
     /// Reads `STAGE=STEPS`.
     ///
     /// # Errors
-    /// `Config` if it is something else.
+    /// `Config` if the text has another form.
     pub fn read(text: &str) -> Result<Self, Error> {
         let parts = text.split_once('=');
         let steps = parts.and_then(|(_, steps)| steps.trim().parse().ok());
@@ -37,7 +37,7 @@ impl RequestedLength {
     }
 }
 
-/// The ends of a stage, rising: that of the recipe, and those it was given later.
+/// The ends of a stage in steps, rising: that of the recipe, and those of its extensions.
 pub fn ends(stage: &Stage, extensions: &[Extension]) -> Vec<u64> {
     let own = extensions.iter().filter(|one| one.stage == stage.name);
     std::iter::once(stage.steps)
@@ -45,7 +45,7 @@ pub fn ends(stage: &Stage, extensions: &[Extension]) -> Vec<u64> {
         .collect()
 }
 
-/// The extension that was asked for; nothing if it is recorded already and not yet over.
+/// The requested extension; `None` if it is recorded already and not yet over.
 ///
 /// # Errors
 /// `Config` with the reason why the run cannot go on so.

@@ -1,7 +1,7 @@
-//! Where the files of a run are by now: its own copies first, then where they were, then a folder that was named.
+//! Finds the files of a run, also after a move: its own copies first, then the old paths, then folders that the user named.
 //!
-//! A file counts as found where its hash is the one recorded. Runs made before there was a record know the hashes of
-//! their data and of their tokenizer from `run.json`.
+//! A file is found if its hash is the recorded one. Runs that are older than this record have the hashes of their data and
+//! of their tokenizer in `run.json`.
 
 use crate::data::{DifficultySource, Manifest, list_of};
 use crate::error::{Error, Problem};
@@ -15,11 +15,11 @@ use std::path::{Component, Path, PathBuf};
 const DEPTH: usize = 12;
 const MOST_ENTRIES: usize = 100_000;
 
-/// Lets the recipe of a run name its files where they are. What is nowhere is an error only for who asks for it, by
-/// [`Checked::elsewhere`].
+/// Changes the paths in a run's recipe to where its files are now. A file that is not found is an error only for callers
+/// that need it, see [`Checked::elsewhere`].
 ///
 /// # Errors
-/// `Invalid` if the run's records are broken; `Config` if a folder is none.
+/// `Invalid` if the run's records are broken; `Config` if a named folder is not one.
 pub fn find_inputs(
     recipe: &mut Checked,
     run: &RunDirectory,

@@ -1,14 +1,14 @@
-//! The gate behind a stage: a bound on its last validation, without which the next stage does not begin.
+//! The gate after a stage: a bound that its last validation must meet before the next stage begins.
 
 use crate::error::Error;
 use crate::recipe::Stage;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::CheckpointState;
 
-/// Opens, with what is to be said of it, or stays shut.
+/// Checks the gate of a stage; returns a message if there is one and it is passed.
 ///
 /// # Errors
-/// `Refused` with the number and how to go on if it stays shut, also if there is no such number.
+/// `Refused` with the number and how to go on if it is not passed, also if there is no such number.
 pub fn check(
     stage: &Stage,
     state: &CheckpointState,

@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a recipe learns from.
+/// The data and the tokenizer of a recipe.
 pub struct Inputs {
-    /// Text to tokens and back.
+    /// The tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// The training splits.
     pub train: Arc<TrainingData>,
     /// The validation splits.
     pub valid: ValidationData,
-    /// How often each pair of tokens was seen, where the recipe names a file of it.
+    /// Counts of token pairs, if the recipe names a file of them.
     pub counts: Option<Arc<PairCounts>>,
     /// Hashes of all splits and of the counts, by path as the recipe's text has it.
     pub sha256: BTreeMap<String, String>,
@@ -59,7 +59,7 @@ impl Inputs {
         })
     }
 
-    /// The splits, as they are said before a training.
+    /// The splits, as they are printed before a training.
     pub fn described(&self) -> Vec<Source> {
         let source = |split: &str, windows: &Windows| Source {
             split: split.to_string(),
@@ -76,7 +76,7 @@ impl Inputs {
     }
 }
 
-/// What a new run of a recipe takes with it, and by what it knows the rest again.
+/// The files that a new run copies, and the hashes by which it recognises the others.
 pub fn new_inputs(recipe: &Recipe, inputs: &Inputs) -> NewInputs {
     let mut copied = vec![(recipe.tokenizer.file.clone(), "tokenizer.json")];
     if let DifficultySource::File { path } = &recipe.data.difficulty {

@@ -1,4 +1,4 @@
-//! A recipe's stages, one after the other: each starts fresh or from the one before, and a gate may stop the climb.
+//! Trains a recipe's stages in order: each starts fresh, from the stage before or from a run; a gate may stop the ladder.
 
 mod build;
 mod climb;

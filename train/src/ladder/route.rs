@@ -1,4 +1,4 @@
-//! Who leads the walks of a stage, and what they cost; where there is a schedule, as at its end.
+//! The route plan of a stage: who leads its walks, and its route losses; with a schedule, as at its end.
 
 use crate::recipe::{Recipe, Stage};
 use crate::task::RoutePlan;

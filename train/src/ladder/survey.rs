@@ -1,4 +1,4 @@
-//! Everything that keeps a recipe from being trained here, at once: what `config check` and `fit --dry-run` say.
+//! Finds all problems that keep a recipe from being trained here, for `config check` and `fit --dry-run`.
 
 use super::{Checkpoints, Inputs, Needs, counts};
 use crate::data::Tokenizer;
@@ -95,7 +95,7 @@ fn starts(recipe: &Checked) -> Vec<Error> {
     problems
 }
 
-/// A run to start from whose tokens are others.
+/// The error for a run to start from that has another tokenizer.
 pub(super) fn of_another_tokenizer(run: &Path) -> Error {
     let expected = "the tokenizer of this recipe";
     let problem = Problem::new(run, "", "weights for another tokenizer", expected);

@@ -1,4 +1,4 @@
-//! burn-train's metrics and dashboard, fed with host numbers only.
+//! Sends measured host numbers to burn-train's metrics and dashboard.
 
 use super::hook::StepInfo;
 use super::strategy::{Components, Trainable};
@@ -9,7 +9,7 @@ use burn::train::{
     EventProcessorTraining, LearnerEvent, SupervisedTrainingEventProcessor, TrainingItem,
 };
 
-/// The way to the dashboard. A round, burn-train's epoch, is the training between two validations.
+/// The connection to the dashboard. A round, burn-train's epoch, is the training between two validations.
 pub(super) struct Events<B: AutodiffBackend, M: Trainable<B>> {
     pub processor: SupervisedTrainingEventProcessor<Components<B, M>>,
     pub round: usize,

@@ -1,7 +1,7 @@
 //! Parameter groups, and which of them learn.
 //!
 //! A frozen parameter needs no gradient, so autodiff does not track what depends on frozen parameters and data alone:
-//! the work of its backward pass is not done, not only thrown away.
+//! that part of the backward pass is not computed at all.
 
 use brian::parameter::{Change, change};
 use burn::module::{Module, Param};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// The groups of a plain decoder: the first names of its parameters' paths.
 pub const PLAIN_GROUPS: [&str; 3] = ["embedding", "blocks", "norm"];
 
-/// The groups of a routed decoder; the last only of one with a memory.
+/// The groups of a routed decoder; the last one exists only with a memory.
 pub const ROUTED_GROUPS: [&str; 9] = [
     "embedding",
     "pre",
@@ -30,7 +30,7 @@ pub fn group_of(path: &str) -> &str {
     path.split('.').next().unwrap_or(path)
 }
 
-/// Lets exactly the groups learn that are not in `frozen`.
+/// Freezes exactly the groups in `frozen`; all others learn.
 pub fn freeze<B: Backend, M: Module<B>>(model: M, frozen: &BTreeSet<String>) -> M {
     change(model, Freeze(frozen))
 }

@@ -10,13 +10,13 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use std::collections::BTreeMap;
 
-/// What is known about a gradient before it is used.
+/// The norms of a gradient, and whether it is finite.
 pub struct Norm {
-    /// Euclidean length over all parameters.
+    /// Euclidean norm over all parameters.
     pub length: f64,
     /// The first parameter whose gradient is not finite.
     pub not_finite: Option<String>,
-    /// The same length of each parameter alone, by path.
+    /// The norm of each parameter's gradient alone, by path.
     pub by_path: BTreeMap<String, f64>,
 }
 
@@ -62,7 +62,7 @@ pub fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     }
 }
 
-/// A gradient of some length, scaled down to the longest that is allowed.
+/// Clips a gradient: one of norm `length` is scaled down to at most `longest`.
 pub fn clip<B: AutodiffBackend, M: AutodiffModule<B>>(
     model: &M,
     gradients: GradientsParams,

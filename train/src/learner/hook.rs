@@ -1,4 +1,4 @@
-//! The hook: says what the next step shall do, sees what the last one did.
+//! The hook interface: a hook may change the plan of the next step, and sees the result of the last one.
 
 use crate::error::Error;
 use crate::task::{Measured, StepPlan};
@@ -6,7 +6,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What a step did.
+/// The result of a step.
 pub struct StepInfo<'a, M> {
     /// Optimizer steps done, over all stages.
     pub step: u64,
@@ -18,20 +18,20 @@ pub struct StepInfo<'a, M> {
     pub stage_steps: u64,
     /// Targets seen in training so far.
     pub tokens: u64,
-    /// Seconds of training so far, over all sittings.
+    /// Seconds of training so far, including those before a resume.
     pub wall_s: f64,
     /// The plan it followed.
     pub plan: &'a StepPlan,
     /// The model after the step.
     pub model: &'a M,
-    /// What training measured; nothing at the start of a stage, which only validates. Hooks may add numbers.
+    /// What training measured; `None` at the start of a stage, which only validates. Hooks may add numbers.
     pub train: Option<Measured>,
     /// What was measured on each validation split, if this step was followed by a validation.
     pub valid: BTreeMap<String, Measured>,
 }
 
 impl<M> StepInfo<'_, M> {
-    /// Adds a number to what is shown and logged of this training step.
+    /// Adds a number to the dashboard and the log of this training step.
     pub fn add(&mut self, name: &str, value: f64) {
         if let Some(train) = &mut self.train {
             train.numbers.insert(name.to_string(), value);
@@ -44,7 +44,7 @@ impl<M> StepInfo<'_, M> {
     }
 }
 
-/// What a hook wants after a step.
+/// The decision of a hook after a step.
 #[derive(Debug)]
 pub enum Verdict {
     /// Go on.
@@ -55,7 +55,7 @@ pub enum Verdict {
 
 /// Extends the learner. Hooks run in list order and do not know each other.
 pub trait Hook<B: AutodiffBackend, M> {
-    /// Under what its state is kept.
+    /// The name under which its state is saved.
     fn name(&self) -> &'static str;
 
     /// Called before every optimizer step; may change the plan.
@@ -82,10 +82,10 @@ pub trait Hook<B: AutodiffBackend, M> {
         Ok(())
     }
 
-    /// What must survive a resume; nothing when stateless. Asked for at every checkpoint.
+    /// The state that must survive a resume; `None` when stateless. Called at every checkpoint.
     ///
     /// # Errors
-    /// If what the state promises cannot be made to last.
+    /// If data that the state refers to cannot be saved.
     fn state(&mut self) -> Result<Option<Value>, Error> {
         Ok(None)
     }
@@ -94,7 +94,7 @@ pub trait Hook<B: AutodiffBackend, M> {
 /// Hooks in the order in which they are called.
 pub type Hooks<B, M> = Vec<Box<dyn Hook<B, M>>>;
 
-/// Shows a hook every n-th step of a stage and its last one.
+/// Calls a hook's `after_step` only for every n-th step of a stage and for its last one.
 pub struct Every<H>(pub u64, pub H);
 
 impl<B: AutodiffBackend, M, H: Hook<B, M>> Hook<B, M> for Every<H> {

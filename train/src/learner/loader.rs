@@ -1,4 +1,4 @@
-//! Position in the data → micro-batch. A position is one integer, so a resume is a slice and costs nothing.
+//! Data loaders: position in the data → micro-batch. A position is one integer, so a resume costs nothing.
 
 use crate::data::{
     Cut, DataConfig, DifficultySource, HostBatch, Mixture, Split, Tokenizer, Windows, collect,
@@ -124,7 +124,7 @@ impl ValidationData {
         })
     }
 
-    /// The same splits, on walks that a stage leads.
+    /// The same splits, with the route plan of a stage.
     pub fn on(&self, route: RoutePlan) -> Self {
         Self {
             route,
@@ -182,7 +182,7 @@ impl ValidationData {
     }
 }
 
-/// Whether a split is whole, has the difficulty that is asked for, and is of a tokenizer, where that is known.
+/// Checks that a split is intact, has the requested difficulty, and was made with the tokenizer, if one is given.
 ///
 /// # Errors
 /// `Invalid` with the first thing that is wrong.
@@ -235,11 +235,11 @@ fn hash_of(split: &Split) -> (String, String) {
 /// The micro-batches of a stage, from one position to another.
 #[derive(Clone)]
 pub struct TrainingLoader {
-    /// What is drawn from.
+    /// The training data.
     pub data: Arc<TrainingData>,
     /// Positions of the micro-batches.
     pub positions: Range<u64>,
-    /// Who leads the walks; the strategy completes the plan.
+    /// The route plan; the strategy completes the plan of a step.
     pub route: RoutePlan,
 }
 

@@ -2,17 +2,17 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `hook` | what can be plugged in: plans the next step, reads the last one |
-//! | `strategy` | what burn-train calls |
+//! | `hook` | the hook interface: plans the next step, reads the last one |
+//! | `strategy` | the learning strategy that burn-train calls |
 //! | `session` | the only training loop |
-//! | `events` | what the dashboard is told |
+//! | `events` | numbers for the dashboard |
 //! | `loader` | position in the data → micro-batch |
 //! | `schedule` | step → learning rate |
 //! | `gradient` | global norm and clipping |
 //! | `gpu` | update and norm as kernels |
 //! | `optimizer` | AdamW that decays matrices only; its state by parameter path |
 //! | `freeze` | parameter groups, and which of them learn |
-//! | `weights` | model and optimizer ↔ the tensors of a checkpoint |
+//! | `weights` | parameters of a model ↔ the tensors of a checkpoint |
 
 mod events;
 mod freeze;

@@ -1,4 +1,4 @@
-//! What [`gpu`](super) has where no backend for GPUs is compiled in: nothing applies.
+//! Stand-in for [`gpu`](super) where no backend for GPUs is compiled in: no kernel applies.
 
 use super::one_pass::Step;
 use burn::tensor::Tensor;

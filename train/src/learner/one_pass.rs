@@ -1,5 +1,5 @@
-//! AdamW in one pass over memory: on the host with the bits of Burn's own, which is the definition, on a GPU in one kernel for a
-//! tensor; elsewhere Burn's.
+//! AdamW in one pass over memory: on the host equal to Burn's AdamW (the definition) to the bit, on a GPU one kernel for a
+//! tensor; elsewhere Burn's own.
 
 use super::gpu;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
@@ -20,7 +20,7 @@ pub struct OnePassAdamW {
 }
 
 impl OnePassAdamW {
-    /// From settings in double precision; Burn computes in single.
+    /// An optimizer with these settings, rounded to f32, in which Burn computes.
     pub fn new(betas: [f64; 2], epsilon: f64, weight_decay: f64) -> Self {
         let betas = betas.map(|beta| beta as f32);
         let (epsilon, weight_decay) = (epsilon as f32, weight_decay as f32);
@@ -51,18 +51,18 @@ impl OnePassAdamW {
     }
 }
 
-/// The numbers of one step.
+/// The scalars of one update.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Step {
     /// Decay of the moments.
     pub betas: [f32; 2],
-    /// What a gradient adds to them.
+    /// The weight of the gradient in the moments: 1 − beta.
     pub from: [f32; 2],
-    /// What the moments of a constant gradient have reached of it.
+    /// The bias correction of the moments: 1 − beta^time.
     pub whole: [f32; 2],
     /// Keeps the division finite.
     pub epsilon: f32,
-    /// What weight decay leaves of a weight.
+    /// The share of a weight that weight decay leaves.
     pub keep: f32,
     /// Learning rate.
     pub rate: f32,

@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov, Hutter 2019) that decays matrices only, and its state by parameter path.
 //!
-//! Norm gains and biases are no maps: decay would only pull them off the scale they have to keep.
+//! Norm gains and biases are not decayed: it would only pull them off the scale they have to keep.
 
 use super::gpu;
 use super::one_pass::OnePassAdamW;
@@ -25,7 +25,7 @@ type Records<M, B> = <Adaptor<M, B> as Optimizer<M, B>>::Record;
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
 
-/// How gradients become steps.
+/// The optimizer of a recipe.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerConfig {
@@ -74,7 +74,7 @@ impl OptimizerConfig {
         }
     }
 
-    /// What both have: betas, epsilon and weight decay.
+    /// The settings that both kinds have: betas, epsilon and weight decay.
     pub fn adamw(&self) -> RowSettings {
         match self {
             Self::Adamw {
@@ -153,10 +153,10 @@ fn check(
     check_moments(tensors, file)
 }
 
-/// That moments are finite, and those of squares not negative: their root is taken.
+/// Checks that moments are finite, and those of squares not negative, because their root is taken.
 ///
 /// # Errors
-/// The first tensor that is otherwise.
+/// The first tensor that is not so.
 pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), Problem> {
     require_finite(tensors, file)?;
     let squares = tensors.iter().filter(|(name, _)| name.ends_with(MOMENT_2));
@@ -174,7 +174,7 @@ pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), 
     Ok(())
 }
 
-/// One AdamW for what decays and one for what does not; every parameter belongs to one of them.
+/// One AdamW for decayed parameters and one for the others; every parameter belongs to one of them.
 #[derive(Clone)]
 pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
     decayed: Adaptor<M, B>,

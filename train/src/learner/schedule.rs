@@ -1,4 +1,4 @@
-//! Step → learning rate: linear warm-up to the peak, then constant or a cosine to the floor.
+//! Learning rate schedules: linear warm-up to the peak, then constant or a cosine to the floor.
 //!
 //! A pure function of the step, so that a resumed run needs no state of it.
 
@@ -6,7 +6,7 @@ use brian::route::exploration::in_steps;
 use serde::Deserialize;
 use std::f64::consts::PI;
 
-/// How the learning rate of a stage moves. Rates are per optimizer step, steps count from 0 in the stage.
+/// The learning rate schedule of a stage. Rates are per optimizer step, steps count from 0 in the stage.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {

@@ -26,22 +26,22 @@ use std::time::Instant;
 
 pub(super) const MODEL: &str = "the model is absent only while a step has it";
 
-/// What the recipe says about a stage, as far as the loop needs it.
+/// The settings of a stage that the training loop needs.
 #[derive(Clone, Debug)]
 pub struct StageSettings {
     /// The stage's name.
     pub name: String,
-    /// Optimizer steps as the recipe has them: the length of everything that follows a schedule.
+    /// Optimizer steps of the stage in the recipe: the length of its schedules.
     pub schedule_steps: u64,
-    /// Where the stage ends, rising: after the recipe's steps, and after each of those it was given later.
+    /// The steps at which the stage ends, rising: the recipe's, then that of each extension.
     pub ends: Vec<u64>,
     /// Micro-batches per step.
     pub accumulate: usize,
-    /// Who leads the walks.
+    /// The route plan: who leads the walks.
     pub route: RoutePlan,
-    /// Step → learning rate.
+    /// The learning rate schedule.
     pub learning_rate: Schedule,
-    /// Longest gradient.
+    /// The largest norm of a gradient; longer ones are clipped.
     pub clip_norm: f64,
     /// Names of the validation splits.
     pub valid: Vec<String>,
@@ -51,31 +51,31 @@ pub struct StageSettings {
     pub checkpoint_every_steps: u64,
     /// Checkpoints kept.
     pub keep_last: usize,
-    /// Whether the one with the best validation is kept too.
+    /// Whether the checkpoint with the best validation is kept too.
     pub keep_best: bool,
 }
 
 /// A stage at work: everything that changes while it runs.
 pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
-    /// What the recipe says.
+    /// The settings of the stage.
     pub settings: StageSettings,
-    /// Where it is saved.
+    /// The run directory that it is saved in.
     pub run: RunDirectory,
-    /// What signals have asked for.
+    /// The requests made by signals.
     pub stop: Stop,
     /// Counters; at a resume those of the checkpoint.
     pub state: CheckpointState,
-    /// What is trained; the learner brings it. Moved out and back by every step, so that it never has two owners.
+    /// The model, from the learner. Every step moves it out and back, so that it never has two owners.
     pub model: Option<M>,
     /// AdamW and its moments.
     pub optimizer: GroupedAdamW<M, B>,
-    /// In the order in which they are called.
+    /// The hooks, in the order in which they are called.
     pub hooks: Hooks<B, M>,
-    /// Since when this sitting trains, and the seconds of the earlier ones.
+    /// The training time, including that before a resume.
     pub clock: Clock,
 }
 
-/// Seconds of training over all sittings.
+/// Seconds of training, including those before a resume.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
@@ -83,7 +83,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A sitting that begins now after `before_s` seconds of earlier ones.
+    /// A clock that starts now, after `before_s` seconds of earlier training.
     pub fn after(before_s: f64) -> Self {
         Self {
             start: Instant::now(),
@@ -137,7 +137,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         Ok(())
     }
 
-    /// One optimizer step that no hook sees and nothing saves: what `nerve bench` times.
+    /// One optimizer step without hooks and without saving, which `nerve bench` times.
     ///
     /// # Errors
     /// `Numerical` if a loss or gradient is not finite.

@@ -1,4 +1,4 @@
-//! The learner's strategy: burn-train hands over its parts, a session trains with them.
+//! The learning strategy that burn-train calls: it passes its parts on to a session, which trains the stage.
 
 use super::events::Events;
 use super::optimizer::GroupedAdamW;
@@ -18,22 +18,22 @@ use burn::train::{
 use std::fmt::Display;
 use std::sync::Mutex;
 
-/// burn-train's bundle of types for a model of ours. The rate is set by the schedule, so its scheduler is a number.
+/// burn-train's bundle of types for a model of ours. Our schedule sets the rate, so burn-train's scheduler is a number.
 pub type Components<B, M> = LearningComponentsMarker<B, f64, M, GroupedAdamW<M, B>>;
 
-/// What can be trained: batches in, measured losses out.
+/// A model that can be trained: batches in, measured losses out.
 pub trait Trainable<B: AutodiffBackend>:
     TrainStep<Input = Batch, Output = Measured>
     + AutodiffModule<B, InnerModule: InferenceStep<Input = Batch, Output = Measured>>
     + Display
     + 'static
 {
-    /// One optimizer step of a model that brings its own optimizer; nothing for one that leaves it to the learner.
+    /// One optimizer step of a model that brings its own optimizer; `None` if it leaves that to the learner.
     fn learn(&self, _batches: &[Batch], _rate: f64) -> Option<Learnt> {
         None
     }
 
-    /// Shows its own tables and those of its optimizer to a writer, if it keeps such.
+    /// Passes its tables and those of its optimizer to a writer; `None` if it leaves the optimizer to the learner.
     fn lend(
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
@@ -56,7 +56,7 @@ impl<B: AutodiffBackend> Trainable<B> for Model<B> {
     }
 }
 
-/// What a stage leaves: the model, and its state unless an error ended it.
+/// The result of a stage: the model, and its state unless an error ended it.
 pub struct Outcome<M> {
     /// The trained model.
     pub model: M,
@@ -64,7 +64,7 @@ pub struct Outcome<M> {
     pub state: Result<CheckpointState, Error>,
 }
 
-/// The strategy that trains one stage. burn-train calls it through `&self`, so what changes lies behind a mutex.
+/// The strategy that trains one stage. burn-train calls it through `&self`, so its mutable state lies behind a mutex.
 pub struct HookedStrategy<B: AutodiffBackend, M: AutodiffModule<B>> {
     session: Mutex<Option<Session<B, M>>>,
     outcome: Mutex<Option<Outcome<M>>>,
@@ -79,7 +79,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> HookedStrategy<B, M> {
         }
     }
 
-    /// What the launch left.
+    /// The result of the launch.
     ///
     /// # Panics
     /// If nothing was launched.

@@ -1,4 +1,4 @@
-//! The optimizer, the gradient of a step and the freezing of groups, held against numbers on paper.
+//! Tests of the optimizer, the gradient of a step and the freezing of groups, against numbers computed by hand.
 
 use super::freeze::freeze;
 use super::{Decay, GroupedAdamW, OptimizerConfig, Schedule, gradient, load_model, store_model};

@@ -1,4 +1,4 @@
-//! Model and optimizer ↔ the tensors of a checkpoint, by parameter path.
+//! Stores and loads the parameters of a model as the tensors of a checkpoint, by parameter path.
 
 use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap};
@@ -19,7 +19,7 @@ pub fn store_model<B: Backend, M: Module<B>>(model: &M) -> TensorMap {
         .collect()
 }
 
-/// Fills a model, which may be a skeleton, with parameters from a file.
+/// Fills a model, which may be a skeleton without values, with parameters from a file.
 ///
 /// # Errors
 /// `Invalid` for the first parameter that is missing, superfluous or of another shape.

@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::Path;
 
 /// A model that keeps its numbers and its optimizer itself, because a step touches few of them: it has no Burn parameters.
-pub trait OwnOptimizer<B: Backend>: Module<B> + Sync {
+pub trait OwnOptimizer<B: Backend> {
     /// Where passes run.
     fn device(&self) -> B::Device;
     /// The number of parameters.
@@ -62,11 +62,14 @@ pub trait OwnOptimizer<B: Backend>: Module<B> + Sync {
     ) -> Result<(), Error>;
 }
 
+/// Makes a model of the inner backend of one that can be trained.
+type Valid = fn(&dyn Any) -> Box<dyn Any>;
+
 /// A language model of any family.
 pub struct Model<B: Backend> {
     content: Box<dyn Content<B>>,
     /// The same [`Model`] on the inner backend; only a model that can be trained knows how.
-    valid: Option<fn(&dyn Any) -> Box<dyn Any>>,
+    valid: Option<Valid>,
 }
 
 impl<B: Backend> Model<B> {
@@ -96,7 +99,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// A model with an optimizer of its own that is used and not trained.
-    pub fn with_own_optimizer<M: OwnOptimizer<B> + 'static>(model: M) -> Self {
+    pub fn with_own_optimizer<M: OwnOptimizer<B> + Module<B> + Sync + 'static>(model: M) -> Self {
         Self {
             content: Box::new(Own(model)),
             valid: None,
@@ -107,8 +110,8 @@ impl<B: Backend> Model<B> {
     pub fn trainable_with_own_optimizer<M>(model: M) -> Self
     where
         B: AutodiffBackend,
-        M: OwnOptimizer<B> + AutodiffModule<B> + 'static,
-        M::InnerModule: OwnOptimizer<B::InnerBackend> + 'static,
+        M: OwnOptimizer<B> + AutodiffModule<B> + Sync + 'static,
+        M::InnerModule: OwnOptimizer<B::InnerBackend> + Sync + 'static,
     {
         let valid = |model: &dyn Any| -> Box<dyn Any> {
             let model: &M = model.downcast_ref().expect("the model it was made from");
@@ -235,11 +238,11 @@ impl<B: Backend> Model<B> {
     }
 
     /// What a model with an optimizer of its own can do besides; nothing for one that leaves it to the learner.
-    pub fn own_optimizer(&self) -> Option<&dyn AnyOwnOptimizer<B>> {
+    pub fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
         self.content.own()
     }
 
-    fn own(&self) -> &dyn AnyOwnOptimizer<B> {
+    fn own(&self) -> &dyn OwnOptimizer<B> {
         let own = self.content.own();
         own.expect("a model without a pass has an optimizer of its own")
     }
@@ -257,7 +260,7 @@ trait Content<B: Backend>: Send + Sync {
     fn visit(&self, visitor: &mut dyn AnyVisitor);
     fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>>;
     fn device(&self) -> B::Device;
-    fn own(&self) -> Option<&dyn AnyOwnOptimizer<B>>;
+    fn own(&self) -> Option<&dyn OwnOptimizer<B>>;
     fn forward(
         &self,
         tokens: Tensor<B, 2, Int>,
@@ -327,7 +330,7 @@ struct Plain<M>(M);
 impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Plain<M> {
     module_methods!(Plain);
 
-    fn own(&self) -> Option<&dyn AnyOwnOptimizer<B>> {
+    fn own(&self) -> Option<&dyn OwnOptimizer<B>> {
         None
     }
 
@@ -397,11 +400,11 @@ struct Own<M>(M);
 
 const NO_LOGITS: &str = "a model with an optimizer of its own has no logits for all places";
 
-impl<B: Backend, M: OwnOptimizer<B> + 'static> Content<B> for Own<M> {
+impl<B: Backend, M: OwnOptimizer<B> + Module<B> + Sync + 'static> Content<B> for Own<M> {
     module_methods!(Own);
 
-    fn own(&self) -> Option<&dyn AnyOwnOptimizer<B>> {
-        Some(self)
+    fn own(&self) -> Option<&dyn OwnOptimizer<B>> {
+        Some(&self.0)
     }
 
     fn forward(
@@ -433,59 +436,6 @@ impl<B: Backend, M: OwnOptimizer<B> + 'static> Content<B> for Own<M> {
 
     fn with_matmul_dtype(self: Box<Self>, _: Dtype) -> Box<dyn Content<B>> {
         self
-    }
-}
-
-/// [`OwnOptimizer`], whatever the model's type.
-#[allow(missing_docs)]
-pub trait AnyOwnOptimizer<B: Backend> {
-    fn n_parameters(&self) -> u64;
-    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>);
-    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
-    where
-        B: AutodiffBackend;
-    fn shapes(&self) -> BTreeMap<String, Vec<usize>>;
-    fn set_parameters(&self, tensors: TensorMap);
-    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem>;
-    fn lend(
-        &self,
-        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
-    ) -> Result<(), Error>;
-}
-
-impl<B: Backend, M: OwnOptimizer<B>> AnyOwnOptimizer<B> for Own<M> {
-    fn n_parameters(&self) -> u64 {
-        self.0.n_parameters()
-    }
-
-    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
-        self.0.measure(batch)
-    }
-
-    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
-    where
-        B: AutodiffBackend,
-    {
-        self.0.learn(batches, rate)
-    }
-
-    fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        self.0.shapes()
-    }
-
-    fn set_parameters(&self, tensors: TensorMap) {
-        self.0.set_parameters(tensors);
-    }
-
-    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem> {
-        self.0.set_moments(tensors, file)
-    }
-
-    fn lend(
-        &self,
-        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.0.lend(to)
     }
 }
 

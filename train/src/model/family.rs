@@ -18,7 +18,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,7 +147,7 @@ pub trait ModelFamily: Send + Sync + 'static {
     }
 
     /// The number of parameters, where it can be counted without a skeleton.
-    fn n_parameters(_config: &Self::Config, _given: &Given<'_>) -> Option<u64> {
+    fn counted_parameters(_config: &Self::Config, _given: &Given<'_>) -> Option<u64> {
         None
     }
 
@@ -209,63 +209,92 @@ pub enum Start {
     Skeleton,
 }
 
-/// [`ModelFamily`], whatever its types.
+/// A family as an entry of the registry: [`ModelFamily`], whatever its types. `ModelConfig` says what each method is.
 #[allow(missing_docs)]
-pub trait Family: Send + Sync {
+pub trait Family: FamilyMethods + Send + Sync {
     fn kind(&self) -> &'static str;
     fn optimizers(&self) -> &'static [&'static str];
     fn dtypes(&self) -> &'static [Dtype];
     fn routes(&self) -> bool;
-    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>;
-    fn context(&self, config: &dyn AnyConfig) -> usize;
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>);
-    fn check_stage(&self, config: &dyn AnyConfig, stage: &Stage, section: &Section<'_>);
-    fn describe(&self, config: &dyn AnyConfig, policy: &Policy) -> String;
-    fn groups(&self, config: &dyn AnyConfig, policy: &Policy) -> Option<&'static [&'static str]>;
-    fn metrics(&self, config: &dyn AnyConfig, stage: &Stage) -> Vec<MetricInfo>;
-    fn files<'a>(&self, config: &'a mut dyn AnyConfig) -> Vec<&'a mut PathBuf>;
-    fn counts<'a>(&self, config: &'a dyn AnyConfig) -> Option<&'a Path>;
-    fn n_parameters(&self, config: &dyn AnyConfig, given: &Given<'_>) -> Option<u64>;
-    fn account(&self, config: &dyn AnyConfig, vocabulary: usize, window: usize) -> Account;
-    fn flops(&self, config: &dyn AnyConfig, vocabulary: usize, ran: &Ran<'_>) -> Option<f64>;
-    fn stage_flops(
-        &self,
-        config: &dyn AnyConfig,
-        vocabulary: usize,
-        stage: &Stage,
-        window: usize,
-    ) -> Option<[f64; 2]>;
-    fn unused(&self, config: &dyn AnyConfig, stage: &Stage, shapes: &Shapes) -> u64;
-    fn check_tensors(
-        &self,
-        config: &dyn AnyConfig,
-        given: &Given<'_>,
-        tensors: &TensorMap,
-        file: &Path,
-    ) -> Result<(), Error>;
     fn recipes(&self) -> Vec<Bundled>;
-    /// A `Model<B>` of the backend with this id, on a `B::Device`.
-    fn make(&self, make: Make<'_>, backend: TypeId) -> Box<dyn Any>;
-    /// The `Model<B>` of this stage, of the one that is carried over.
-    fn adapt(
-        &self,
-        config: &dyn AnyConfig,
-        given: &Given<'_>,
-        carried: Box<dyn Any>,
-        backend: TypeId,
-    ) -> Box<dyn Any>;
+    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>;
+    fn files<'a>(&self, config: &'a mut dyn AnyConfig) -> Vec<&'a mut PathBuf>;
+    /// A `Model<B>` of the backend with this id.
+    fn make(&self, config: &dyn AnyConfig, make: Make<'_>, backend: TypeId) -> Box<dyn Any>;
 }
 
-/// What [`Family::make`] needs.
+/// Writes a method of [`ModelFamily`] that takes the table for the registry, and for the table itself.
+macro_rules! of_table {
+    ($($(#[$doc:meta])* fn $method:ident($($name:ident: $type:ty),*) -> $output:ty;)*) => {
+        // One of them gives a part of the table.
+        /// The methods of [`ModelFamily`] that take the table.
+        #[allow(missing_docs, clippy::needless_lifetimes)]
+        pub trait FamilyMethods {
+            $(fn $method<'a>(&self, config: &'a dyn AnyConfig, $($name: $type),*) -> $output;)*
+        }
+
+        #[allow(clippy::needless_lifetimes)]
+        impl<F: ModelFamily> FamilyMethods for Registered<F> {
+            $(fn $method<'a>(&self, config: &'a dyn AnyConfig, $($name: $type),*) -> $output {
+                F::$method(table::<F>(config), $($name),*)
+            })*
+        }
+
+        #[allow(clippy::needless_lifetimes)]
+        impl ModelConfig {
+            $($(#[$doc])* pub fn $method<'a>(&'a self, $($name: $type),*) -> $output {
+                self.family.$method(&*self.config, $($name),*)
+            })*
+        }
+    };
+}
+
+of_table! {
+    /// The longest sequence, in tokens.
+    fn context() -> usize;
+    /// Reports every rule that the table breaks.
+    fn check(section: &Section<'_>) -> ();
+    /// Reports every rule that a stage breaks, because of this model.
+    fn check_stage(stage: &Stage, section: &Section<'_>) -> ();
+    /// The model in a few words.
+    fn describe(policy: &Policy) -> String;
+    /// The names that freezing knows, if they are known before the model is made.
+    fn groups(policy: &Policy) -> Option<&'static [&'static str]>;
+    /// What is measured in this stage besides the numbers of every model.
+    fn metrics(stage: &Stage) -> Vec<MetricInfo>;
+    /// The file that says how often each pair of tokens was seen, if the table names one.
+    fn counts() -> Option<&'a Path>;
+    /// What training takes.
+    fn account(vocabulary: usize, window: usize) -> Account;
+    /// FLOPs of a forward pass, if they can be counted.
+    fn flops(vocabulary: usize, ran: &Ran<'_>) -> Option<f64>;
+    /// The least and the most FLOPs of one token's forward pass in a stage.
+    fn stage_flops(vocabulary: usize, stage: &Stage, window: usize) -> Option<[f64; 2]>;
+    /// Parameters that a token of a stage cannot use, of a model with these shapes.
+    fn unused(stage: &Stage, shapes: &Shapes) -> u64;
+    /// The number of parameters, where it can be counted without a skeleton.
+    fn counted_parameters(given: &Given<'_>) -> Option<u64>;
+    /// That the tensors of a file can be those of this model.
+    ///
+    /// # Errors
+    /// `Invalid`, naming `file`.
+    fn check_tensors(given: &Given<'_>, tensors: &TensorMap, file: &Path) -> Result<(), Error>;
+}
+
+/// What [`Family::make`] needs besides the table.
 pub struct Make<'a> {
-    /// The table.
-    pub config: &'a dyn AnyConfig,
     /// What else is known.
     pub given: &'a Given<'a>,
-    /// With which values.
-    pub start: Start,
-    /// The device, a `B::Device`.
-    pub device: &'a dyn Any,
+    /// Of what it is made.
+    pub from: From<'a>,
+}
+
+/// What a model is made of.
+pub enum From<'a> {
+    /// Nothing: on a device, a `B::Device`.
+    Start(Start, &'a dyn Any),
+    /// The model of the stage before, a `Model<B>`.
+    Carried(Box<dyn Any>),
 }
 
 /// The table of a model, whatever its type.
@@ -295,14 +324,13 @@ impl<T: Clone + PartialEq + Debug + Send + Sync + 'static> AnyConfig for T {
     }
 }
 
-/// A family as an entry of the registry.
+/// A family by its type.
 pub(crate) struct Registered<F>(pub PhantomData<fn() -> F>);
 
-impl<F: ModelFamily> Registered<F> {
-    fn of(config: &dyn AnyConfig) -> &F::Config {
-        let config = config.as_any().downcast_ref();
-        config.expect("a table is given to the family that has read it")
-    }
+const ITS_OWN: &str = "a table is given to the family that has read it";
+
+fn table<F: ModelFamily>(config: &dyn AnyConfig) -> &F::Config {
+    config.as_any().downcast_ref().expect(ITS_OWN)
 }
 
 impl<F: ModelFamily> Family for Registered<F> {
@@ -322,124 +350,132 @@ impl<F: ModelFamily> Family for Registered<F> {
         F::ROUTES
     }
 
+    fn recipes(&self) -> Vec<Bundled> {
+        F::recipes()
+    }
+
     fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>> {
         let config: F::Config = Reader::read_choice(reader)?;
         Some(Box::new(config))
     }
 
-    fn context(&self, config: &dyn AnyConfig) -> usize {
-        F::context(Self::of(config))
-    }
-
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>) {
-        F::check(Self::of(config), section);
-    }
-
-    fn check_stage(&self, config: &dyn AnyConfig, stage: &Stage, section: &Section<'_>) {
-        F::check_stage(Self::of(config), stage, section);
-    }
-
-    fn describe(&self, config: &dyn AnyConfig, policy: &Policy) -> String {
-        F::describe(Self::of(config), policy)
-    }
-
-    fn groups(&self, config: &dyn AnyConfig, policy: &Policy) -> Option<&'static [&'static str]> {
-        F::groups(Self::of(config), policy)
-    }
-
-    fn metrics(&self, config: &dyn AnyConfig, stage: &Stage) -> Vec<MetricInfo> {
-        F::metrics(Self::of(config), stage)
-    }
-
     fn files<'a>(&self, config: &'a mut dyn AnyConfig) -> Vec<&'a mut PathBuf> {
-        let config = config.as_any_mut().downcast_mut();
-        F::files(config.expect("a table is given to the family that has read it"))
+        F::files(config.as_any_mut().downcast_mut().expect(ITS_OWN))
     }
 
-    fn counts<'a>(&self, config: &'a dyn AnyConfig) -> Option<&'a Path> {
-        F::counts(Self::of(config))
-    }
-
-    fn n_parameters(&self, config: &dyn AnyConfig, given: &Given<'_>) -> Option<u64> {
-        F::n_parameters(Self::of(config), given)
-    }
-
-    fn account(&self, config: &dyn AnyConfig, vocabulary: usize, window: usize) -> Account {
-        F::account(Self::of(config), vocabulary, window)
-    }
-
-    fn flops(&self, config: &dyn AnyConfig, vocabulary: usize, ran: &Ran<'_>) -> Option<f64> {
-        F::flops(Self::of(config), vocabulary, ran)
-    }
-
-    fn stage_flops(
-        &self,
-        config: &dyn AnyConfig,
-        vocabulary: usize,
-        stage: &Stage,
-        window: usize,
-    ) -> Option<[f64; 2]> {
-        F::stage_flops(Self::of(config), vocabulary, stage, window)
-    }
-
-    fn unused(&self, config: &dyn AnyConfig, stage: &Stage, shapes: &Shapes) -> u64 {
-        F::unused(Self::of(config), stage, shapes)
-    }
-
-    fn check_tensors(
-        &self,
-        config: &dyn AnyConfig,
-        given: &Given<'_>,
-        tensors: &TensorMap,
-        file: &Path,
-    ) -> Result<(), Error> {
-        F::check_tensors(Self::of(config), given, tensors, file)
-    }
-
-    fn recipes(&self) -> Vec<Bundled> {
-        F::recipes()
-    }
-
-    fn make(&self, make: Make<'_>, backend: TypeId) -> Box<dyn Any> {
-        struct Made<'a, F>(Make<'a>, PhantomData<F>);
+    fn make(&self, config: &dyn AnyConfig, make: Make<'_>, backend: TypeId) -> Box<dyn Any> {
+        struct Made<'a, F: ModelFamily>(&'a F::Config, Make<'a>);
 
         impl<F: ModelFamily> ForBackend for Made<'_, F> {
             type Output = Box<dyn Any>;
 
             fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
-                let Make { given, start, .. } = self.0;
-                let config = Registered::<F>::of(self.0.config);
-                let device = self.0.device.downcast_ref();
-                let device: &B::Device = device.expect("a device of the backend");
-                let model: Model<B> = match start {
-                    Start::Fresh => F::fresh(config, given, device),
-                    Start::Skeleton => F::skeleton(config, given, device),
+                let Make { given, from } = self.1;
+                let on = |device: &dyn Any| -> B::Device {
+                    let device: Option<&B::Device> = device.downcast_ref();
+                    device.expect("a device of the backend").clone()
+                };
+                let model: Model<B> = match from {
+                    From::Start(Start::Fresh, device) => F::fresh(self.0, given, &on(device)),
+                    From::Start(Start::Skeleton, device) => F::skeleton(self.0, given, &on(device)),
+                    From::Carried(carried) => {
+                        let carried = carried.downcast().expect("a model of the backend");
+                        F::adapt(self.0, given, *carried)
+                    }
                 };
                 Box::new(model)
             }
         }
 
-        device::for_backend(backend, Made::<F>(make, PhantomData))
+        device::for_backend(backend, Made::<F>(table::<F>(config), make))
+    }
+}
+
+/// `[model]` of a recipe: a family, and the table that it has read.
+pub struct ModelConfig {
+    family: &'static dyn Family,
+    config: Box<dyn AnyConfig>,
+}
+
+impl ModelConfig {
+    /// What a family has read.
+    pub(crate) fn new(family: &'static dyn Family, config: Box<dyn AnyConfig>) -> Self {
+        Self { family, config }
     }
 
-    fn adapt(
+    /// What is known of all tables of its kind.
+    pub fn family(&self) -> &'static dyn Family {
+        self.family
+    }
+
+    /// The word in `model.kind`.
+    pub fn kind(&self) -> &'static str {
+        self.family.kind()
+    }
+
+    /// Whether stages may have a policy other than `none`.
+    pub fn routes(&self) -> bool {
+        self.family.routes()
+    }
+
+    /// The table, if it is of this type.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        self.config.as_any().downcast_ref()
+    }
+
+    /// The table, to change it, if it is of this type.
+    pub fn get_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        self.config.as_any_mut().downcast_mut()
+    }
+
+    /// The files that the table names.
+    pub fn files(&mut self) -> Vec<&mut PathBuf> {
+        self.family.files(&mut *self.config)
+    }
+
+    /// The number of parameters.
+    pub fn n_parameters<B: AutodiffBackend>(&self, given: &Given<'_>, device: &B::Device) -> u64 {
+        let skeleton = || self.make::<B>(given, Start::Skeleton, device);
+        self.counted_parameters(given)
+            .unwrap_or_else(|| skeleton().n_parameters())
+    }
+
+    /// A model with values, or to load into.
+    pub fn make<B: AutodiffBackend>(
         &self,
-        config: &dyn AnyConfig,
         given: &Given<'_>,
-        carried: Box<dyn Any>,
-        backend: TypeId,
-    ) -> Box<dyn Any> {
-        struct Adapted<'a, F: ModelFamily>(&'a F::Config, &'a Given<'a>, Box<dyn Any>);
+        start: Start,
+        device: &B::Device,
+    ) -> Model<B> {
+        self.make_from(given, From::Start(start, device))
+    }
 
-        impl<F: ModelFamily> ForBackend for Adapted<'_, F> {
-            type Output = Box<dyn Any>;
+    /// Makes of the model of the stage before the one of this stage.
+    pub fn adapt<B: AutodiffBackend>(&self, given: &Given<'_>, carried: Model<B>) -> Model<B> {
+        self.make_from(given, From::Carried(Box::new(carried)))
+    }
 
-            fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
-                let carried: Box<Model<B>> = self.2.downcast().expect("a model of the backend");
-                Box::new(F::adapt(self.0, self.1, *carried))
-            }
-        }
+    fn make_from<B: AutodiffBackend>(&self, given: &Given<'_>, from: From<'_>) -> Model<B> {
+        let make = Make { given, from };
+        let made = self.family.make(&*self.config, make, TypeId::of::<B>());
+        *made.downcast().expect("a model of the backend")
+    }
+}
 
-        device::for_backend(backend, Adapted::<F>(Self::of(config), given, carried))
+impl Clone for ModelConfig {
+    fn clone(&self) -> Self {
+        Self::new(self.family, self.config.clone_config())
+    }
+}
+
+impl PartialEq for ModelConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.config.equals(&*other.config)
+    }
+}
+
+impl Debug for ModelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.kind(), self.config)
     }
 }

@@ -5,18 +5,15 @@
 //! | `pass` | what a forward pass gives, and the loss of it |
 //! | `boxed` | a model whose type is known at run time only, as a Burn module |
 //! | `sequence` | one text in the middle of being read; several of them in slots |
-//! | `family` | what `[model] kind = "…"` stands for |
-//! | `config` | `[model]` of a recipe: a family and its table |
+//! | `family` | what `[model] kind = "…"` stands for: a family and its table |
 
 mod boxed;
-mod config;
 pub mod family;
 mod pass;
 mod sequence;
 
-pub use boxed::{AnyOwnOptimizer, Model, OwnOptimizer};
-pub use config::ModelConfig;
-pub use family::{Account, Given, ModelFamily, Ran, Shapes, Start};
+pub use boxed::{Model, OwnOptimizer};
+pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start};
 pub use pass::Pass;
 pub use sequence::{Recomputed, Sequence, Slots};
 

@@ -3,9 +3,9 @@
 /// A recipe of `assets/recipes`, compiled in.
 #[derive(Clone, Copy, Debug)]
 pub struct Bundled {
-    /// The model: the folder.
+    /// The kind of the model (the folder).
     pub kind: &'static str,
-    /// The size: the file.
+    /// The size of the model (the file).
     pub size: &'static str,
     /// The content.
     pub text: &'static str,
@@ -21,7 +21,7 @@ macro_rules! bundled {
     };
 }
 
-/// All of them, the smallest of a kind first.
+/// All bundled recipes, the smallest of a kind first.
 pub const BUNDLED: [Bundled; 18] = bundled![
     "baseline" / "tiny",
     "baseline" / "graded",

@@ -86,7 +86,11 @@ fn device(recipe: &Recipe, section: &Section<'_>) {
     section.relate(
         "dtype",
         &[KeyPath::default().key("model").key("kind")],
-        recipe.model.dtypes().contains(&recipe.device.dtype),
+        recipe
+            .model
+            .family()
+            .dtypes()
+            .contains(&recipe.device.dtype),
         match kind {
             "brillm" => "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
             kind => format!("\"f32\": products of a {kind} are"),
@@ -125,7 +129,7 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
 }
 
 fn optimizer(recipe: &Recipe, section: &Section<'_>) {
-    let known = recipe.model.optimizers();
+    let known = recipe.model.family().optimizers();
     let model = KeyPath::default().key("model");
     let fits = known.contains(&recipe.optimizer.kind());
     let why = match recipe.model.kind() {

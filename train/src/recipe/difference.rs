@@ -1,32 +1,32 @@
-//! In which values two recipes differ: trees are compared, not texts, so comments and the order of keys do not matter.
+//! Compares the values of two recipes. Trees are compared, not texts, so comments and the order of keys do not matter.
 
 use crate::recipe::path::{KeyPath, shortened};
 use crate::recipe::source::{Source, element_name};
 use crate::recipe::tree::{Node, Value};
 use std::collections::BTreeMap;
 
-/// A key whose value is not the same.
+/// A key whose values differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The key as `--set` takes it.
     pub key: String,
-    /// The value in the first recipe; nothing if the key is not there.
+    /// The value in the first recipe; `None` if the key is not there.
     pub first: Option<String>,
     /// The value in the second.
     pub second: Option<String>,
 }
 
-/// The values of a recipe by their keys, as they are written, but one spelling for each number.
+/// The values of a recipe by key, as they are written, but with one spelling for each number.
 pub type Values = BTreeMap<String, String>;
 
-/// The values of a recipe. The elements of a list go by their names where they have some; the list itself then holds their order.
+/// The values of a recipe. Elements of a list are keyed by their names, if any; the list itself then holds their order.
 pub fn values(source: &Source) -> Values {
     let mut values = Values::new();
     collect(source, &source.root, &KeyPath::default(), &mut values);
     values
 }
 
-/// All keys whose values differ, in the order of their names, but those below one of `ignored`.
+/// All keys whose values differ, in the order of their names, except those below one of `ignored`.
 pub fn differences(first: &Values, second: &Values, ignored: &[&str]) -> Vec<Difference> {
     let mut keys: Vec<&String> = first.keys().chain(second.keys()).collect();
     keys.sort();
@@ -82,7 +82,7 @@ fn text(source: &Source, node: &Node) -> String {
     }
 }
 
-/// A value in a message; it may be a megabyte long.
+/// A value for a message, shortened: it may be a megabyte long.
 pub fn shown(value: Option<&String>) -> String {
     value.map_or("nothing".to_string(), |value| shortened(value))
 }

@@ -1,4 +1,4 @@
-//! Where the files of a run's recipe lie by now. The text stays as it was written, and with it its hash.
+//! The current locations of the files that a run's recipe names. The text of the recipe, and so its hash, stays unchanged.
 
 use super::{Recipe, StageStart};
 use crate::data::DifficultySource;
@@ -6,7 +6,7 @@ use crate::error::{Error, Problem};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Paths as they are written, and what is known of the files by now.
+/// Paths as written in the recipe, with the location of each file now, or why it was not found.
 #[derive(Debug, Default)]
 pub struct Elsewhere {
     found: BTreeMap<PathBuf, PathBuf>,
@@ -14,20 +14,20 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// Notes where a file is.
+    /// Records where a file is.
     pub fn found(&mut self, written: &Path, real: PathBuf) {
         self.found.insert(written.to_path_buf(), real);
     }
 
-    /// Notes that a file is nowhere, or only with another content.
+    /// Records that a file was not found, or only with another content.
     pub fn missing(&mut self, written: &Path, problem: Problem) {
         self.missing.insert(written.to_path_buf(), problem);
     }
 
-    /// Whether these paths, as the recipe has them by now, are files that were found.
+    /// Checks that no file at these paths, as the recipe has them now, is recorded as missing.
     ///
     /// # Errors
-    /// `Invalid` for the first that is not.
+    /// `Invalid` for the first that is.
     pub fn check<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Error> {
         let mut problems = paths.into_iter().filter_map(|path| self.missing.get(path));
         problems
@@ -35,7 +35,7 @@ impl Elsewhere {
             .map_or(Ok(()), |problem| Err(Error::Invalid(problem.clone())))
     }
 
-    /// Hashes by path, under the paths as they are written.
+    /// Hashes by path, with the paths as written in the recipe.
     pub fn as_written(&self, hashes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut named = hashes.clone();
         let text = |path: &Path| path.display().to_string();
@@ -50,7 +50,7 @@ impl Elsewhere {
         named
     }
 
-    /// Writes into a recipe where its files are.
+    /// Changes the paths in a recipe to where its files are.
     pub(super) fn apply(&self, recipe: &mut Recipe) {
         let change = |path: &mut PathBuf| {
             if let Some(real) = self.found.get(path) {

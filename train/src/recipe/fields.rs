@@ -1,4 +1,4 @@
-//! The elements of a list and the keys of a table, handed to serde one after the other.
+//! Passes the elements of a list and the keys of a table to serde, one after the other.
 
 use crate::recipe::deserialize::{Reader, Refusal};
 use crate::recipe::nearest::nearest;

@@ -1,15 +1,15 @@
-//! The names of all numbers that a validation can have, known before the run begins: what gates and sweeps may ask for.
+//! The names of all metrics of a validation, known before the run begins, which gates and sweeps may use.
 
 use crate::metric::table::{self, When};
 use crate::recipe::{Recipe, Stage};
 
-/// The numbers of the last stage's last validation, by split and name: `valid/loss/lm`. None if there is no validation.
+/// The metrics of the last stage's last validation, by split and name: `valid/loss/lm`. Empty without validation.
 pub fn measures(recipe: &Recipe) -> Vec<String> {
     let last = recipe.stage.last();
     last.map_or(Vec::new(), |stage| stage_measures(recipe, stage))
 }
 
-/// The same of another stage.
+/// The metrics of the last validation of a stage.
 pub fn stage_measures(recipe: &Recipe, stage: &Stage) -> Vec<String> {
     if recipe.watch.valid_every_steps == 0 {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Every kind of mistake in a recipe, with the text that the user reads. Only tests.
+//! Tests of the error messages for every kind of mistake in a recipe.
 
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::load::from_text;

@@ -1,4 +1,4 @@
-//! The names that are known, and the one of them that a wrong name was probably meant to be.
+//! Lists known names in messages, and finds the one that a misspelled name was probably meant to be.
 
 /// The names of a choice in words: `one of "matrices", "all"`.
 pub fn one_of(names: &[&str]) -> String {
@@ -9,7 +9,7 @@ pub fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// The known name closest to `name`, if it is close enough to be a slip of the hand: at most a third of it is different.
+/// The known name closest to `name`, if it is close enough to be a typing error: at most a third of it is different.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).max(1);
     known

@@ -16,7 +16,10 @@ use std::fmt;
 
 /// The tables `[hook.NAME]`, in the order of the registry.
 #[derive(Default)]
-pub struct Hooks(Vec<(&'static str, Box<dyn AnyConfig>)>);
+pub struct Hooks(Vec<Table>);
+
+/// The table of a hook, by its name.
+type Table = (&'static str, Box<dyn AnyConfig>);
 
 impl Hooks {
     /// The table of a hook, if the recipe has one.
@@ -38,11 +41,7 @@ impl Clone for Hooks {
 
 impl PartialEq for Hooks {
     fn eq(&self, other: &Self) -> bool {
-        let equal =
-            |((name, one), (same, other)): (&(_, Box<dyn AnyConfig>), &(_, Box<dyn AnyConfig>))| {
-                let _: [&&str; 2] = [name, same];
-                name == same && one.equals(&**other)
-            };
+        let equal = |(one, other): (&Table, &Table)| one.0 == other.0 && one.1.equals(&*other.1);
         self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(equal)
     }
 }

@@ -1,4 +1,4 @@
-//! Where a value stands in a recipe: `model.d_model`, `stage.fixed.steps`, `data.train.0.weight`.
+//! The path of a value in a recipe: `model.d_model`, `stage.fixed.steps`, `data.train.0.weight`.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub enum Segment {
     Index(usize),
 }
 
-/// The way from the root of a recipe to a value.
+/// The path from the root of a recipe to a value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPath(Vec<Segment>);
 
@@ -41,7 +41,7 @@ impl KeyPath {
         self.0.starts_with(&other.0)
     }
 
-    /// Reads a dotted path as it is typed; keys with dots in them stand in quotes. `None` if it is not one.
+    /// Parses a dotted path as it is typed; keys that contain dots are quoted. `None` if it is not a path.
     pub fn parse(text: &str) -> Option<Self> {
         let mut segments = Vec::new();
         let mut rest = text.trim();

@@ -16,12 +16,12 @@ pub struct Placeholder<'a> {
 }
 
 impl<'a> Placeholder<'a> {
-    /// For a value whose problem is reported already.
+    /// A placeholder for a value whose problem is reported already.
     pub fn silent() -> Self {
         Self { missing: None }
     }
 
-    /// For a key that is not there: reports what its type expects, unless the key is optional.
+    /// A placeholder for a missing key: reports what its type expects, unless the key is optional.
     pub fn missing(report: &'a Report<'a>, path: &'a KeyPath) -> Self {
         Self {
             missing: Some((report, path)),

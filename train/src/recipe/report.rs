@@ -11,7 +11,7 @@ const MOST: usize = 200;
 /// The problems of one recipe.
 #[derive(Debug)]
 pub struct Report<'a> {
-    /// What they are found in.
+    /// The recipe that they are found in.
     pub source: &'a Source,
     problems: RefCell<Vec<Problem>>,
     wrong: RefCell<Vec<KeyPath>>,
@@ -36,7 +36,7 @@ impl<'a> Report<'a> {
         self.add_with_advice(path, found, expected, "");
     }
 
-    /// Reports and says what to do.
+    /// The same, with advice.
     pub fn add_with_advice(
         &self,
         path: &KeyPath,
@@ -54,7 +54,7 @@ impl<'a> Report<'a> {
         self.wrong.borrow_mut().push(path.clone());
     }
 
-    /// Later checks of this value are silent, because of what is reported about a part of it or about its name.
+    /// Silences later checks of this value, because a problem with a part of it or with its name is reported.
     pub fn silence(&self, path: &KeyPath) {
         self.silenced.borrow_mut().push(path.clone());
     }

@@ -1,4 +1,4 @@
-//! Rules about the values of one table of a recipe: each that is broken is reported, with what would be right.
+//! Checks of the values in one table of a recipe: each broken rule is reported, with what would be right.
 
 use super::nearest::{nearest, one_of};
 use super::path::KeyPath;
@@ -13,14 +13,14 @@ pub const MOST_STEPS: u64 = 1 << 50;
 
 /// A table of the recipe whose values are checked.
 pub struct Section<'a> {
-    /// Where problems go.
+    /// The report that collects problems.
     pub report: &'a Report<'a>,
-    /// The way to the table.
+    /// The path of the table.
     pub path: KeyPath,
 }
 
 impl Section<'_> {
-    /// A table in this one.
+    /// The table under a key of this one.
     pub fn key(&self, key: &str) -> Self {
         Self {
             report: self.report,
@@ -28,7 +28,7 @@ impl Section<'_> {
         }
     }
 
-    /// An element, where this is a list.
+    /// The element at an index, if this is a list.
     pub fn index(&self, index: usize) -> Self {
         Self {
             report: self.report,
@@ -36,12 +36,12 @@ impl Section<'_> {
         }
     }
 
-    /// The rule `holds` about the value of a key.
+    /// Reports the value of a key unless `holds`.
     pub fn require(&self, key: &str, holds: bool, expected: impl Into<String>) {
         self.relate(key, &[], holds, expected);
     }
 
-    /// The rule `holds` about a value of this table or of one in it: `position.d_position`.
+    /// Reports a value of this table, or of one in it (`position.d_position`), unless `holds`.
     pub fn field(&self, field: &str, holds: bool, expected: impl Into<String>) {
         match field.split_once('.') {
             Some((table, field)) => self.key(table).field(field, holds, expected),
@@ -49,7 +49,7 @@ impl Section<'_> {
         }
     }
 
-    /// Exactly one of two keys is written.
+    /// Requires that exactly one of two keys is written.
     pub fn either<A, B>(&self, first: &str, a: Option<A>, second: &str, b: Option<B>) {
         let wrong = |path: &KeyPath| self.report.is_wrong(path);
         let found = match (a.is_some(), b.is_some()) {
@@ -63,12 +63,12 @@ impl Section<'_> {
         }
     }
 
-    /// The rule `holds` about the value of a key and the values of others.
+    /// Reports the value of a key unless `holds`, a rule that also depends on the values of others.
     pub fn relate(&self, key: &str, others: &[KeyPath], holds: bool, expected: impl Into<String>) {
         self.relate_with_advice(key, others, holds, expected, "");
     }
 
-    /// The same, with what to do.
+    /// The same, with advice.
     pub fn relate_with_advice(
         &self,
         key: &str,
@@ -87,23 +87,23 @@ impl Section<'_> {
         self.report.add_with_advice(&path, found, expected, advice);
     }
 
-    /// A whole number in a range.
+    /// Requires a whole number in a range.
     pub fn whole(&self, key: &str, value: u64, least: u64, most: u64) {
         let expected = format!("a whole number from {least} to {most}");
         self.require(key, (least..=most).contains(&value), expected);
     }
 
-    /// A number from 0 to 1.
+    /// Requires a number from 0 to 1.
     pub fn share(&self, key: &str, value: f64) {
         self.require(key, (0.0..=1.0).contains(&value), "from 0 to 1");
     }
 
-    /// A number of at least this.
+    /// Requires a number of at least `least`.
     pub fn least(&self, key: &str, value: f64, least: f64) {
         self.require(key, value >= least, format!("at least {least}"));
     }
 
-    /// A name that can be part of a path.
+    /// Requires a name that can be part of a path.
     pub fn name(&self, key: &str, name: &str) {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         // A dot in front hides a folder, and a dash makes it look like an option.
@@ -117,13 +117,13 @@ impl Section<'_> {
         );
     }
 
-    /// A path that is not empty.
+    /// Requires a path that is not empty.
     pub fn path_to_something(&self, key: &str, path: &Path) {
         let bytes = path.as_os_str().as_encoded_bytes();
         self.require(key, !bytes.is_empty() && !bytes.contains(&0), "a path");
     }
 
-    /// One of these names.
+    /// Requires one of these names.
     pub fn known(&self, key: &str, name: &str, names: &[&str]) {
         let path = self.path.key(key);
         if names.contains(&name) || self.report.is_wrong(&path) {

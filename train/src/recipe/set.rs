@@ -1,4 +1,4 @@
-//! `--set model.d_model=64`: writes a value over the one that stands in the text of the recipe.
+//! `--set model.d_model=64`: replaces a value in the text of the recipe.
 //!
 //! Only a path that exists can be set, or a key that may be left out in a table that exists. The text keeps its comments and its line numbers.
 
@@ -15,7 +15,7 @@ use toml::de::DeValue;
 /// Applies every `PATH=VALUE` in order.
 ///
 /// # Errors
-/// Every one that cannot be applied.
+/// A problem for each setting that cannot be applied.
 pub fn apply(mut source: Source, sets: &[String]) -> Result<Source, Vec<Problem>> {
     let mut problems = Vec::new();
     for set in sets {
@@ -80,17 +80,15 @@ fn with_optional_key(source: &Source, path: &KeyPath, value: &str) -> Option<Sou
     let text = source.with_key(&KeyPath::of(table), key, &toml_text(value))?;
     let mut changed = Source::parse(&source.file, text).ok()?;
     let written = changed.locate(path).shown;
-    let unknown = {
+    let wrong = {
         let report = Report::new(&changed);
         if let Some(mut recipe) = deserialize::<Recipe>(&report) {
             open::read(&mut recipe, &report);
         }
-        let mut problems = report.into_problems().into_iter();
-        let place = changed.place(path);
-        problems.any(|problem| problem.place == place && problem.found.starts_with("an unknown"))
+        report.is_wrong(path)
     };
     changed.overridden = [source.overridden.as_slice(), &[written]].concat();
-    (!unknown).then_some(changed)
+    (!wrong).then_some(changed)
 }
 
 /// The value as it is to stand in the file: as typed if that is TOML, else as a string.

@@ -1,4 +1,4 @@
-//! The text of a recipe, parsed into a tree, and the places in it.
+//! The text of a recipe, parsed into a tree, and the position of each value for messages.
 
 use crate::error::Problem;
 use crate::recipe::path::{KeyPath, Segment, is_bare, shortened};
@@ -16,7 +16,7 @@ pub struct Source {
     pub file: String,
     /// Its text, with every `--set` written into it.
     pub text: String,
-    /// The table that the text is.
+    /// The root table of the text.
     pub root: Node,
     /// The paths that `--set` wrote.
     pub overridden: Vec<KeyPath>,
@@ -30,7 +30,7 @@ pub struct Located<'a> {
     pub shown: KeyPath,
     /// How many of its steps exist.
     pub depth: usize,
-    /// What stands at the end of the steps that exist.
+    /// The node at the end of the steps that exist.
     pub node: &'a Node,
     line: Option<usize>,
 }
@@ -114,7 +114,7 @@ impl Source {
         Some(text)
     }
 
-    /// The place of a path in a message: `line 41, model.d_modl`.
+    /// The position of a path, for a message: `line 41, model.d_modl`.
     pub fn place(&self, path: &KeyPath) -> String {
         let located = self.locate(path);
         let line = located.line.map(|line| format!("line {line}, "));

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// The format of sweeps.
 const FORMAT: u32 = 1;
 
-/// The row that the others are held against.
+/// The row that the others are compared with.
 pub const CONTROL: &str = "control";
 
 /// How large a sweep may be, in bytes.
@@ -103,7 +103,7 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// The numbers of `compare` that this run will not have.
+    /// The metrics in `compare` that this run will not have.
     pub fn lacks<'a>(&self, compare: &'a [String]) -> Vec<&'a str> {
         let has = measures(&self.recipe);
         let lacks = compare.iter().filter(|name| !has.contains(name));
@@ -172,7 +172,7 @@ impl Sweep {
         problems
     }
 
-    /// All runs, row after row; `name` is the sweep's, and the beginning of theirs.
+    /// All runs, row after row; their names begin with `name`, that of the sweep.
     ///
     /// # Errors
     /// `Config` if the name cannot begin the name of a run; everything that is wrong with the recipes.

@@ -1,4 +1,4 @@
-//! A TOML document as a tree of values that know where they stand in the text.
+//! A TOML document as a tree of values with their positions in the text.
 
 use std::ops::Range;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -6,7 +6,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 /// How deep tables and arrays may lie in each other.
 pub const MAX_DEPTH: usize = 32;
 
-/// A value and where it stands, in bytes of the text. A table with a header stands where its header stands.
+/// A value and its position, in bytes of the text. The position of a table with a header is that of its header.
 #[derive(Debug)]
 pub struct Node {
     /// Its bytes in the text.
@@ -41,7 +41,7 @@ pub enum Value {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where the key stands.
+    /// The bytes of the key in the text.
     pub key_span: Range<usize>,
     /// Its value.
     pub node: Node,
@@ -81,7 +81,7 @@ impl Node {
         }
     }
 
-    /// The text of the string that stands under a key of a table.
+    /// The string under a key of a table.
     pub fn text_of(&self, key: &str) -> Option<&str> {
         match &self.entry(key)?.node.value {
             Value::String(text) => Some(text),

@@ -1,9 +1,9 @@
-//! Why the loss of a stage begins elsewhere than that of the stage before ended.
+//! Explains why the loss of a stage does not begin where that of the stage before ended.
 
 use crate::recipe::{Policy, Stage, StageStart};
 use brian::route::policy::Teacher;
 
-/// A sentence for everything that changes what the loss is measured on.
+/// One sentence for each change of what the loss is measured on.
 pub fn changes(before: &Stage, now: &Stage) -> Vec<String> {
     let mut found = Vec::new();
     if now.start == StageStart::Fresh {

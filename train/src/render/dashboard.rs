@@ -1,7 +1,7 @@
-//! Burn's dashboard, told which stage it shows, and only what was measured.
+//! Burn's dashboard for a stage: it shows which stage it is, and only numbers that were measured.
 //!
-//! It opens with the first number: before, it has nothing to plot, and its arrow keys would look for it in vain. What a step
-//! did not measure, a metric gives as its last value, or as a number that is none; the latter is kept from the screen.
+//! It opens with the first number: before, it has nothing to plot, and its arrow keys would fail. For what a step did not
+//! measure, a metric gives its last value or a number that is not finite; the latter is not shown.
 
 use super::StagePlace;
 use crate::say::note;
@@ -24,7 +24,7 @@ use std::process::exit;
 const ENDED_BY_KEY: i32 = 130;
 const SHOW_CURSOR: &str = "\x1b[?25h";
 
-/// Whether this is the panic by which Burn's dashboard ends a program, and no bug.
+/// Whether this panic is no bug, but how Burn's dashboard ends a program when its kill key is pressed.
 pub fn is_end_by_key(panic: &PanicHookInfo<'_>) -> bool {
     panic.payload_as_str() == Some("Killing training from user input.")
 }
@@ -38,7 +38,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Not on the screen yet.
+    /// A dashboard that is not open yet.
     pub fn new(place: StagePlace, interrupter: Interrupter) -> Self {
         Self {
             place,

@@ -1,4 +1,4 @@
-//! Progress as lines on stderr for programs: every step as `metrics.jsonl` would have it.
+//! Training progress as JSON lines on stderr, for programs: every step as in `metrics.jsonl`.
 
 use crate::error::Error;
 use crate::hook::metrics_line;
@@ -7,7 +7,7 @@ use crate::say::say_json;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::Value;
 
-/// A line for every step and split.
+/// A hook that prints a line for every step and split.
 pub struct JsonLines;
 
 impl<B: AutodiffBackend, M> Hook<B, M> for JsonLines {

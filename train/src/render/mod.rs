@@ -1,7 +1,7 @@
 //! How a training is shown: Burn's dashboard, lines of text, lines of JSON, or not at all.
 //!
-//! Everything but the dashboard goes to stderr; stdout belongs to the answer. The dashboard needs a terminal and is asked for by
-//! name. Lines are hooks: they see what the log of the run sees.
+//! Everything but the dashboard goes to stderr; stdout is for the answer. The dashboard needs a terminal and must be requested.
+//! Lines are printed by hooks, which see the same numbers as the log of the run.
 
 mod changes;
 mod dashboard;
@@ -44,14 +44,14 @@ pub enum Render {
 pub struct StagePlace {
     /// Its name.
     pub stage: String,
-    /// Which it is, from 1.
+    /// Its number, from 1.
     pub number: usize,
-    /// Of how many.
+    /// The number of stages.
     pub of: usize,
 }
 
 impl StagePlace {
-    /// That of the stage with an index, from 0.
+    /// The place of the stage with this index, from 0.
     pub fn new(recipe: &Recipe, index: usize) -> Self {
         Self {
             stage: recipe.stage[index].name.clone(),
@@ -73,7 +73,7 @@ impl fmt::Display for StagePlace {
 }
 
 impl Render {
-    /// Whether this place can show it.
+    /// Checks that training can be shown in this way here.
     ///
     /// # Errors
     /// `Config` for a dashboard without a terminal.
@@ -92,7 +92,7 @@ impl Render {
         Ok(())
     }
 
-    /// Whether people read what is said between the stages.
+    /// Whether messages between the stages are read by people.
     pub fn is_for_people(self) -> bool {
         matches!(self, Self::Plain | Self::Tui)
     }
@@ -110,7 +110,7 @@ impl Render {
         }
     }
 
-    /// What says lines about a stage; it stands behind the hooks that add numbers.
+    /// The hook that prints lines about a stage, if any; it must come after the hooks that add numbers.
     pub fn hook<B: AutodiffBackend, M>(self, place: StagePlace) -> Option<Box<dyn Hook<B, M>>> {
         match self {
             Self::Plain => Some(Box::new(PlainLines::new(place))),

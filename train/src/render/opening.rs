@@ -1,4 +1,4 @@
-//! What is said before the first step, of a run and of each of its stages: what learns, from what, where it is kept.
+//! Messages before the first step of a run and of each stage: the model, the data, the run directory, the settings.
 
 use super::StagePlace;
 use super::changes::changes;
@@ -13,13 +13,13 @@ const NUMBERS: &str = "numbers: lm is the loss in nats per token, bpb bits per b
 const OF_WALKS: &str = ", blocks/token how many blocks of the pool a token runs in the mean, imitates the share of decisions in \
                         which the router says what its teacher says";
 
-/// A sitting of a run.
+/// The start or the resume of a run.
 pub struct Opening<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
     /// Which stage begins or goes on, from 0.
     pub stage_index: usize,
-    /// Steps of it that were made in earlier sittings.
+    /// Steps of it that were made before a resume.
     pub stage_step: u64,
     /// Parameters of its model.
     pub parameters: u64,
@@ -27,7 +27,7 @@ pub struct Opening<'a> {
 
 /// A split of the data.
 pub struct Source {
-    /// What it is for: `train`, or the name of a validation split.
+    /// Its use: `train`, or the name of a validation split.
     pub split: String,
     /// Where it lies.
     pub path: String,
@@ -38,7 +38,7 @@ pub struct Source {
 }
 
 impl Opening<'_> {
-    /// The first lines of a sitting: model, parameters, data, run.
+    /// The first lines of a start or resume: model, parameters, data, run.
     pub fn run(&self, sources: &[Source], vocabulary: usize, run: &Path) -> Vec<String> {
         let recipe = self.recipe;
         let mut lines = vec![format!(
@@ -67,7 +67,7 @@ impl Opening<'_> {
         lines
     }
 
-    /// The first lines of a stage: how long, who leads, from which weights, and why its loss begins elsewhere than that of the
+    /// The first lines of a stage: its length, who leads, its initial weights, and why its loss does not begin where the
     /// stage before ended.
     pub fn stage_lines(&self) -> Vec<String> {
         let stage = self.stage();

@@ -1,4 +1,4 @@
-//! Progress as lines on stderr for people, without a terminal and without escape codes.
+//! Training progress as lines on stderr, for people; it needs no terminal and uses no escape codes.
 
 use super::StagePlace;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Lines come no more often than this, except for validations and the last step.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A line every few seconds.
+/// A hook that prints a line every few seconds.
 pub struct PlainLines {
     place: StagePlace,
     started: Instant,

@@ -1,4 +1,4 @@
-//! A renderer of burn-train's that shows nothing: what is shown without its dashboard, hooks say.
+//! A renderer for burn-train that shows nothing: without the dashboard, hooks print the progress.
 
 use burn::train::metric::MetricDefinition;
 use burn::train::renderer::{
@@ -6,7 +6,7 @@ use burn::train::renderer::{
     MetricsRendererTraining, ProgressType, TrainingProgress,
 };
 
-/// Shows nothing.
+/// A renderer that shows nothing.
 pub struct Silent;
 
 impl MetricsRendererTraining for Silent {

@@ -1,4 +1,4 @@
-//! Log files of JSON lines that a resume continues exactly where the checkpoint left them.
+//! Log files of JSON lines; a resume continues them exactly where the checkpoint left them.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,8 +20,8 @@ pub struct AppendLog {
 impl AppendLog {
     /// Opens a log, made if absent, and cuts it to `position` bytes: the lines beyond will be written again.
     ///
-    /// A file shorter than that, or without the end of a line there, lost lines no training can bring back; it is continued
-    /// after the last whole line before, and the problem returned.
+    /// A file that is shorter, or has no line end there, has lost lines for good. It is continued after its last whole
+    /// line, and the problem is returned.
     ///
     /// # Errors
     /// `Invalid` if what is there is no file, but a link for instance; `Resource` if it cannot be opened or cut.

@@ -1,4 +1,4 @@
-//! The directory of one run: made whole, opened, and the names of what lies in it.
+//! The directory of a run: creates and opens it, and names its files.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -25,7 +25,7 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Makes the directory of a new run: `root/name`, or `root/name-2`, `-3` … if that exists. No run is overwritten.
     ///
-    /// It appears at once with `recipe.toml`, `run.json` and an empty `ckpt/`, so a kill leaves no half of a run.
+    /// It appears atomically with `recipe.toml`, `run.json` and an empty `ckpt/`, so a kill leaves no half of a run.
     ///
     /// # Errors
     /// `Config` if the name is more than letters, digits, `.`, `_`, `-`; `Resource` if the root cannot be written.
@@ -33,7 +33,7 @@ impl RunDirectory {
         Self::create_with(root, name, recipe, info, &NewInputs::default())
     }
 
-    /// The same with copies of what its recipe needs, and a record of it.
+    /// The same with copies of files that its recipe needs, and a record of all files.
     ///
     /// # Errors
     /// As [`Self::create`]; `Invalid` if a file to copy is not there.
@@ -74,7 +74,7 @@ impl RunDirectory {
         }
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -84,27 +84,27 @@ impl RunDirectory {
         file_name(&self.path)
     }
 
-    /// The complete, resolved recipe.
+    /// The path of the complete, resolved recipe.
     pub fn recipe(&self) -> PathBuf {
         self.path.join("recipe.toml")
     }
 
-    /// One JSON object per logged step.
+    /// The path of the log: one JSON object per logged step.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }
 
-    /// One JSON object per generated text.
+    /// The path of the samples: one JSON object per generated text.
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples.jsonl")
     }
 
-    /// The tokenizer of an imported run.
+    /// The path of the tokenizer of an imported run.
     pub fn tokenizer(&self) -> PathBuf {
         self.path.join("tokenizer.json")
     }
 
-    /// The counts of an imported graph.
+    /// The path of the counts of an imported graph.
     pub fn bigrams(&self) -> PathBuf {
         self.path.join("bigrams.safetensors")
     }
@@ -114,7 +114,7 @@ impl RunDirectory {
         self.path.join("ckpt")
     }
 
-    /// The directory of its checkpoints, to write or delete in it. A link is not followed: what it leads to is not the run's.
+    /// The directory of its checkpoints, to write or delete in it. Links are not followed: their targets are not the run's.
     ///
     /// # Errors
     /// `Invalid` if it is anything but a directory; `Resource` if the system does not say.
@@ -158,7 +158,7 @@ impl RunDirectory {
         }
     }
 
-    /// Changes `run.json` at once.
+    /// Changes `run.json` atomically.
     ///
     /// # Errors
     /// `Invalid` if it is broken, `Resource` if it cannot be written; the old one is still there then.
@@ -168,7 +168,7 @@ impl RunDirectory {
         self.write_info(&info)
     }
 
-    /// Replaces `run.json` at once.
+    /// Replaces `run.json` atomically.
     ///
     /// # Errors
     /// `Resource` if it cannot be written; the old one is still there then.

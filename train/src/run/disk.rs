@@ -1,4 +1,4 @@
-//! The seam to the file system: every operation a checkpoint needs, so that tests can fail or stop at the n-th.
+//! The file system operations of a checkpoint, behind a trait, so that tests can fail or stop at the n-th operation.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Error;
 use crate::hash::hexadecimal;
 
-/// What a checkpoint asks of the file system.
+/// The file system operations that a checkpoint needs.
 pub trait Disk {
     /// Makes one directory that does not exist yet.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
@@ -28,7 +28,7 @@ pub trait Disk {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// The file system itself.
+/// The real file system.
 pub struct System;
 
 impl Disk for System {
@@ -130,13 +130,13 @@ pub fn sync_directory(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::resource(path, "sync", source))
 }
 
-/// Renames with the error that names what was to be moved.
+/// Renames a file or directory; the error names the path that was to be moved.
 pub fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Error> {
     disk.rename(from, to)
         .map_err(|source| Error::resource(from, format!("rename to {}", to.display()), source))
 }
 
-/// Replaces a small file at once: a reader sees the old content or the new one, also after a kill.
+/// Replaces a small file atomically: a reader sees the old content or the new one, also after a kill.
 pub fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".tmp-{}", nonce()));
@@ -155,7 +155,7 @@ pub fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), Error
         .map_or(Ok(()), |parent| sync_directory(disk, parent))
 }
 
-/// A suffix that no earlier process and no earlier call left behind.
+/// A suffix for temporary names that no earlier process and no earlier call has used.
 pub fn nonce() -> String {
     let elapsed = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! `extensions.jsonl`: how a run went on after its end, one line each. A resume reads it; the recipe stays as it was.
+//! `extensions.jsonl`: extensions of finished stages of a run, one per line. A resume reads it; the recipe stays unchanged.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The most steps of a stage, as in a recipe.
 pub const MOST_STEPS: u64 = 1 << 50;
 
-/// A stage that goes on after the end that its recipe gives it.
+/// An extension of a stage beyond the end that its recipe gives it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extension {
     /// The stage's name.
@@ -33,7 +33,7 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// An extension that is asked for now.
+    /// An extension that is requested now.
     pub fn new(stage: &str, from_step: u64, to_step: u64, learning_rate: f64) -> Self {
         Self {
             stage: stage.to_string(),
@@ -45,7 +45,7 @@ impl Extension {
         }
     }
 
-    /// Reads the extensions of a run, oldest first; none where there is no such file.
+    /// Reads the extensions of a run, oldest first; empty without such a file.
     ///
     /// # Errors
     /// `Invalid` with the line that is not what this program writes.
@@ -79,7 +79,7 @@ impl Extension {
         Ok(read)
     }
 
-    /// Adds this one to a run's, at once.
+    /// Adds this extension to those of a run, atomically.
     ///
     /// # Errors
     /// `Resource` if it cannot be written; the old list is still there then.

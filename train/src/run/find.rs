@@ -1,4 +1,4 @@
-//! Finding a run by what a user types: a path, a name or the beginning of one, `last`, `last~1`.
+//! Finds a run by what a user types: a path, a name or the beginning of one, `last`, `last~1`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub fn find(argument: &str, root: &Path) -> Result<RunDirectory, Error> {
 pub struct FoundRuns {
     /// Those whose `run.json` can be read, newest first.
     pub found: Vec<(RunDirectory, RunInfo)>,
-    /// What is wrong with the others: lines for stderr.
+    /// The problems of the others: lines for stderr.
     pub problems: Vec<Error>,
 }
 

@@ -1,4 +1,4 @@
-//! What a run takes with it, so that it can be moved: small files are copied in, data are known again by their hash.
+//! The input files of a run, so that it can be moved: small files are copied into it, data are recognised by their hash.
 //!
 //! ```text
 //! inputs.json   where the run was started, and every file that its recipe names: path, hash, copy
@@ -49,7 +49,7 @@ pub struct InputFile {
     pub copy: Option<PathBuf>,
 }
 
-/// What a new run shall know of the files of its recipe.
+/// The input files of a new run.
 #[derive(Clone, Debug, Default)]
 pub struct NewInputs {
     /// Files that stay where they are, with their hashes.
@@ -102,7 +102,7 @@ impl NewInputs {
 }
 
 impl InputRecord {
-    /// Reads `inputs.json`; nothing in a run made before there was one.
+    /// Reads `inputs.json`; `None` in older runs without it.
     ///
     /// # Errors
     /// `Invalid` if it is not what this program writes.
@@ -140,13 +140,13 @@ impl InputRecord {
         Ok(Some(record))
     }
 
-    /// What is known of a path of the recipe.
+    /// The record of a path of the recipe, if any.
     pub fn of(&self, path: &Path) -> Option<&InputFile> {
         self.files.iter().find(|file| file.path == path)
     }
 }
 
-/// SHA-256 of a regular file, in hexadecimal; nothing for anything else or what cannot be read.
+/// SHA-256 of a regular file, in hexadecimal; `None` for anything else, or if it cannot be read.
 pub fn file_sha256(path: &Path) -> Option<String> {
     let mut file = file::open_regular(path, "a file").ok()?;
     let mut hash = Sha256::new();

@@ -1,4 +1,4 @@
-//! One process per run: the kernel holds the lock and drops it with the process, so a kill leaves none behind.
+//! The lock of a run: one process may train in it. The kernel drops the lock with the process, so a kill leaves none behind.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -21,10 +21,10 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of a run and writes into it who has it.
+    /// Takes the lock of a run and writes the holder into it.
     ///
     /// # Errors
-    /// `Locked` with the holder's process, host and start time; `Invalid` if what is there is no file; `Resource` if the file cannot be written or locked.
+    /// `Locked` with the holder's process, host and start time; `Invalid` for no file; `Resource` if writing or locking fails.
     pub fn acquire(run: &RunDirectory) -> Result<Self, Error> {
         let path = run.lock();
         let mut file = open_own(&path)?;

@@ -1,4 +1,4 @@
-//! Runs on disk: the directory a training leaves behind, its lock and its checkpoints.
+//! Runs on disk: the run directory, its lock and its checkpoints.
 //!
 //! ```text
 //! runs/tiny/
@@ -8,7 +8,7 @@
 //!   samples.jsonl    one JSON object per generated text
 //!   inputs.json      where the run was started, and path and hash of every file that the recipe names
 //!   inputs/          copies: tokenizer.json, bigrams.safetensors, difficulty.json; data stay where they are
-//!   extensions.jsonl how it went on after its end: see `Extension`
+//!   extensions.jsonl extensions of finished stages: see `Extension`
 //!   import.json      only where `nerve import` made the run: what became of every tensor of the checkpoint
 //!   tokenizer.json, bigrams.safetensors   only where `nerve import` made them: the recipe names them here
 //!   LOCK             held by the kernel for the life of the process; its text says who holds it
@@ -19,7 +19,7 @@
 //!       state.json                 counters, schedule position, hook state, hashes: see `checkpoint::CheckpointState`
 //!       manifest.json              written last: size, SHA-256 and tensors of every file
 //!     step-00001300.tmp-…/         being written, or left by a killed process; removed at the next start
-//!     step-00001100.corrupt-…/     did not verify when the run came by again; kept for the reader
+//!     step-00001100.corrupt-…/     did not verify when that step was saved again; kept for inspection
 //!     .trash-…/                    being deleted
 //!     LATEST                       the name of the newest checkpoint; a hint, never trusted
 //! ```
@@ -52,7 +52,7 @@ pub use resume::resume;
 pub use tensors::{HostTensor, TensorMap, Values, read_tensors, require_finite};
 pub use time::{now_s, utc_text};
 
-/// Writes a file whole or not at all, over one that is there.
+/// Writes a file atomically, and replaces an existing one.
 ///
 /// # Errors
 /// `Resource` if the disk says no.

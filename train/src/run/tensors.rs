@@ -31,7 +31,7 @@ pub struct HostTensor {
     pub values: Arc<Values>,
 }
 
-/// Numbers as they are stored.
+/// Values in their stored type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     /// 4 bytes each.
@@ -68,7 +68,7 @@ impl HostTensor {
         Self::of(shape, Values::F32(values))
     }
 
-    /// The same, of values in any storage.
+    /// The same, with values of any stored type.
     ///
     /// # Panics
     /// If the shape does not hold that many values.
@@ -89,7 +89,7 @@ impl HostTensor {
         }
     }
 
-    /// The values as f32, copied only if somebody else has them too or they are stored otherwise.
+    /// The values as f32, copied only if they are shared or stored as another type.
     pub fn into_values(self) -> Vec<f32> {
         match Arc::unwrap_or_clone(self.values) {
             Values::F32(values) => values,
@@ -107,7 +107,7 @@ impl HostTensor {
         self.len() == 0
     }
 
-    /// How they are stored.
+    /// Their stored type.
     pub fn dtype(&self) -> Dtype {
         self.values.all().dtype()
     }
@@ -202,7 +202,7 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
     Ok(tensors)
 }
 
-/// That all numbers are numbers: weights and moments out of a file.
+/// Checks that all weights and moments from a file are finite.
 ///
 /// # Errors
 /// The first tensor with an infinity or a NaN, how many, and the place of the first one.
@@ -237,7 +237,7 @@ fn not_finite<T: Copy>(values: &[T], is_finite: impl Fn(T) -> bool) -> (usize, O
     }
 }
 
-/// Writes the tensors as `stem-00001-of-0000N.safetensors`; returns what the manifest shall say of each file.
+/// Writes the tensors as `stem-00001-of-0000N.safetensors`; returns the manifest's record of each file.
 ///
 /// A tensor larger than a shard is cut by its first dimension into parts `NAME@1-of-N`; [`join`] puts them together.
 pub fn write_shards(
@@ -299,7 +299,7 @@ fn parts<'a>(name: &str, tensor: &'a HostTensor, limit_bytes: usize) -> Vec<Part
     pieces.into_iter().enumerate().map(part).collect()
 }
 
-/// Puts parts together again, each freed as soon as it is copied.
+/// Joins the parts of tensors again; each part is freed as soon as it is copied.
 ///
 /// # Errors
 /// A problem if a part is missing or the parts are not those of one tensor.

@@ -1,8 +1,8 @@
-//! The clock on the wall, for people only: nothing a run computes depends on it.
+//! Wall-clock time, for people only: nothing that a run computes depends on it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Seconds since 1970-01-01 00:00 UTC; 0 if the clock stands before that.
+/// Seconds since 1970-01-01 00:00 UTC; 0 if the clock is before that.
 pub fn now_s() -> f64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
     elapsed.unwrap_or_default().as_secs_f64()

@@ -15,7 +15,7 @@ pub struct Batch {
     pub host: HostBatch,
     /// Which validation split it comes from; 0 in training.
     pub source: usize,
-    /// What the step shall do.
+    /// The plan of the step.
     pub plan: StepPlan,
 }
 
@@ -46,7 +46,7 @@ impl Batch {
         Tensor::from_data(TensorData::new(values, self.shape()), device)
     }
 
-    /// What a teacher and chance may know about each sequence.
+    /// What teachers and random draws may know about each sequence.
     pub fn rows(&self) -> Vec<SequenceInfo> {
         let known = self.host.sequences.iter().zip(&self.host.difficulty);
         known

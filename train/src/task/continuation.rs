@@ -1,4 +1,4 @@
-//! How a text goes on: where it begins, what may be drawn, and where it stops. The same for every model, in training and after.
+//! How a text is continued: where it begins, which tokens may be drawn, where it stops. The same for every model.
 
 use crate::data::{StartRule, Tokenizer};
 use crate::error::Problem;
@@ -22,7 +22,7 @@ const OTHER_ENDS: [&str; 7] = [
 pub struct Continuation {
     /// The most tokens that are drawn, ends included.
     pub n_tokens: usize,
-    /// A Transformer sees the last so many tokens of a longer text.
+    /// The context length: of a longer text, a Transformer sees this many last tokens.
     pub context: usize,
     /// How a token is drawn.
     pub sampling: Sampling,
@@ -30,16 +30,16 @@ pub struct Continuation {
     pub never: Vec<u32>,
     /// Ids that end a document.
     pub ends: Vec<u32>,
-    /// What happens behind one of them.
+    /// What happens after one of them.
     pub at_end: AtEnd,
 }
 
 /// What happens at the end of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEnd {
-    /// The continuation is over.
+    /// The continuation stops.
     Stop,
-    /// Another document follows, behind its start symbol if there is one that is not the end itself.
+    /// Another document follows, after its start symbol if there is one that is not the end itself.
     GoOn(Option<u32>),
 }
 
@@ -53,21 +53,21 @@ pub enum StopReason {
     Length,
     /// No token can follow in this graph.
     NoCandidate,
-    /// Whoever was handed the tokens wants no more.
+    /// The receiver of the tokens wants no more.
     Refused,
 }
 
 /// The tokens that were drawn, and why there are no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drawn {
-    /// Ends of documents included.
+    /// The drawn tokens, ends of documents included.
     pub tokens: Vec<u32>,
     /// Why there are no more.
     pub stop: StopReason,
 }
 
 impl Continuation {
-    /// Up to the end of a document, or of so many tokens.
+    /// A continuation up to the end of the document, or up to `n_tokens` tokens.
     pub fn new(tokenizer: &Tokenizer, n_tokens: usize, context: usize, sampling: Sampling) -> Self {
         let ends = ends(tokenizer);
         let specials = tokenizer.specials();
@@ -83,7 +83,7 @@ impl Continuation {
         }
     }
 
-    /// The same, but the end of a document is followed by another one.
+    /// The same, but after the end of a document another one follows.
     pub fn beyond_ends(self, tokenizer: &Tokenizer, rule: StartRule) -> Self {
         let symbol = opening(tokenizer, rule).filter(|id| !self.ends.contains(id));
         Self {
@@ -92,7 +92,7 @@ impl Continuation {
         }
     }
 
-    /// What follows a token.
+    /// How the continuation goes on after a token.
     pub fn behind(&self, token: u32) -> Next {
         match (self.ends.contains(&token), self.at_end) {
             (false, _) | (true, AtEnd::GoOn(None)) => Next::GoOn,
@@ -112,7 +112,7 @@ pub fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
     ends
 }
 
-/// What stands before a text that has no token yet: the start symbol, or in runs of before the end of another document.
+/// The token before a text that has no token yet: the start symbol, or in older runs the end of another document.
 pub fn opening(tokenizer: &Tokenizer, rule: StartRule) -> Option<u32> {
     match rule {
         StartRule::Symbol => tokenizer.start_symbol(),
@@ -120,8 +120,8 @@ pub fn opening(tokenizer: &Tokenizer, rule: StartRule) -> Option<u32> {
     }
 }
 
-/// The tokens of a prompt as training would show them: behind the start symbol, or in runs of before alone, unless there is
-/// none. Nothing comes before a prompt without a token in a tokenizer without such a symbol.
+/// The tokens of a prompt as in training: after the start symbol; in older runs alone, or after the end symbol if the prompt
+/// is empty. If the tokenizer has no such symbol, nothing is put in front.
 pub fn prompt_tokens<'a>(
     tokenizer: &Tokenizer,
     rule: StartRule,
@@ -133,7 +133,7 @@ pub fn prompt_tokens<'a>(
     before.into_iter().chain(text)
 }
 
-/// The tokens of a text as training would show them; without any the first of the vocabulary.
+/// The tokens of a text as in training; if there are none, the first token of the vocabulary.
 pub fn begun(tokenizer: &Tokenizer, rule: StartRule, text: &str) -> Vec<u32> {
     let text = tokenizer.encode(text).into_iter();
     let mut tokens: Vec<u32> = prompt_tokens(tokenizer, rule, text).collect();
@@ -143,7 +143,7 @@ pub fn begun(tokenizer: &Tokenizer, rule: StartRule, text: &str) -> Vec<u32> {
     tokens
 }
 
-/// Logits that cannot be drawn from, in words.
+/// The problem of logits that cannot be drawn from.
 pub fn not_finite(model: &Path, found: NotFinite) -> Problem {
     let NotFinite {
         drawn,

@@ -1,4 +1,4 @@
-//! What a pass measured, as numbers of the host.
+//! Losses and counts that a pass measured, as numbers on the host.
 
 use brian::stats::RouteCounts;
 use burn::train::ItemLazy;
@@ -19,29 +19,29 @@ pub struct Measured {
     pub bytes: u64,
     /// Sums of the route terms of the loss, each times the targets of its batch.
     pub terms: BTreeMap<&'static str, f64>,
-    /// The same of what they add to the loss, by their weights.
+    /// The weighted sum that these terms add to the loss, also times the targets.
     pub added: f64,
-    /// What the walks did.
+    /// Counts of the walks.
     pub route: RouteCounts,
-    /// The same losses apart by how often their pair was seen in training, where that is known.
+    /// The same losses, grouped by how often their pair was seen in training, where that is known.
     pub coverage: Coverage,
     /// Means over targets that a model measures, by name: the sum, and the targets it is over.
     pub means: BTreeMap<String, (f64, u64)>,
-    /// Length of the gradient of each parameter, by path: of the training step that hooks see, before clipping. Not logged.
+    /// Norm of each parameter's gradient, by path: of the training step that hooks see, before clipping. Not logged.
     pub gradient_norms: BTreeMap<String, f64>,
     /// Everything else that is shown and logged, by its name in `metrics.jsonl`.
     pub numbers: BTreeMap<String, f64>,
 }
 
-/// What a step of a model with its own optimizer found.
+/// The result of a step of a model with its own optimizer.
 pub struct Learnt {
     /// Its losses.
     pub measured: Measured,
-    /// Length of the gradient.
+    /// Norm of the gradient.
     pub gradient_norm: f64,
 }
 
-/// Losses apart by how often the pair of tokens was seen in training: never, up to 9 times, up to 99, more often.
+/// Losses grouped by how often the pair of tokens was seen in training: never, up to 9 times, up to 99, more often.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Coverage {
     /// Sums of `−ln p(target)`.
@@ -51,7 +51,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// The names of the parts.
+    /// The names of the groups.
     pub const NAMES: [&str; 4] = [
         "pairs never seen",
         "seen 1 to 9 times",
@@ -87,7 +87,7 @@ impl Measured {
         self.nats / self.targets as f64
     }
 
-    /// Bits per UTF-8 byte; nothing if the targets stand for no byte.
+    /// Bits per UTF-8 byte; `None` if the targets stand for no byte.
     pub fn bits_per_byte(&self) -> Option<f64> {
         (self.bytes > 0).then(|| self.nats / LN_2 / self.bytes as f64)
     }
@@ -117,7 +117,7 @@ impl Measured {
     }
 }
 
-/// Standard error of the mean loss per target, `sum(nats) / sum(targets)`, with documents as what was drawn; nothing for
+/// Standard error of the mean loss per target, `sum(nats) / sum(targets)`, with documents as sampling units; `None` for
 /// fewer than two.
 ///
 /// The mean is a ratio of two sums over documents; linearised, its variance is that of the residuals

@@ -1,4 +1,4 @@
-//! What the learner sees: batches in, measured losses out.
+//! The interface between learner and models: batches in, measured losses out.
 
 mod batch;
 mod continuation;

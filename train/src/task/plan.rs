@@ -1,4 +1,4 @@
-//! What a step shall do, as a plain value that travels with its batch.
+//! The plan of a step, as a plain value that travels with its batch.
 
 use crate::device::Dtype;
 use brian::loss::route::RouteLosses;
@@ -6,19 +6,19 @@ use brian::route::policy::{Policy, Teacher};
 use brian::route::rules::Rules;
 use std::collections::BTreeSet;
 
-/// Who leads the walks of a pass, what their route costs, and what is multiplied in which type.
+/// Who leads the walks of a pass, the losses of their route, and the number type of products.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoutePlan {
-    /// What decides a walk.
+    /// The rules that decide a walk.
     pub rules: Rules,
-    /// What is added to the language-model loss.
+    /// The losses that are added to the language-model loss.
     pub losses: RouteLosses,
-    /// The type that products run in.
+    /// The number type of products.
     pub products: Dtype,
 }
 
 impl RoutePlan {
-    /// The fixed route, at no cost; what a decoder without a pool is given too.
+    /// The fixed route without route losses; also for a decoder without a pool.
     pub fn sequential() -> Self {
         Self {
             rules: Rules::sequential(),
@@ -41,7 +41,7 @@ impl RoutePlan {
         }
     }
 
-    /// The same without what only training does.
+    /// The same, without what only training does.
     pub fn evaluation(&self) -> Self {
         Self {
             rules: self.rules.evaluation(),
@@ -50,14 +50,14 @@ impl RoutePlan {
     }
 }
 
-/// What the coming step will do. The strategy fills it, hooks may change it.
+/// The plan of the coming step. The strategy fills it, hooks may change it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     /// Optimizer steps done in this stage so far: the coming step's index.
     pub stage_step: u64,
-    /// Optimizer steps of the stage as its recipe has them: schedules have run their course then, and stay.
+    /// Optimizer steps of the stage in its recipe; after them, schedules keep their last value.
     pub stage_steps: u64,
-    /// Who leads the walks.
+    /// The route plan: who leads the walks.
     pub route: RoutePlan,
     /// Parameter groups that do not learn; their gradients are not computed.
     pub frozen: BTreeSet<String>,
@@ -66,7 +66,7 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// The plan of a pass that is no training step.
+    /// The plan of a pass that is not a training step.
     pub fn idle(route: RoutePlan) -> Self {
         Self {
             stage_step: 0,

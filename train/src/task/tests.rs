@@ -1,4 +1,4 @@
-//! Losses, gradients, micro-batches and continuations of every decoder, against sums that are written out.
+//! Tests of losses, gradients, micro-batches and continuations of every decoder, against sums that are written out.
 
 use super::*;
 use crate::data::HostBatch;

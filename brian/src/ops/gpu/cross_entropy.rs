@@ -1,4 +1,4 @@
-//! The loss of a token: `−ln softmax(logits)[target]`, one pass over the logits instead of seven.
+//! Cross entropy of a token: `−ln softmax(logits)[target]`, in one pass over the logits instead of seven.
 
 use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{
@@ -13,7 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 /// Below every logit.
 const LOWEST: f32 = -3.0e38;
 
-/// Nats of every row.
+/// The loss of every row, in nats.
 ///
 /// # Shapes
 /// `[n, vocabulary]` and `[n]` to `[n]`

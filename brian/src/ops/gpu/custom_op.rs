@@ -1,4 +1,4 @@
-//! A kernel as an operation of a backend: computed where tensors lie in the memory of a GPU, with its gradient where one is wanted.
+//! Makes a kernel an operation of a GPU backend, with its gradient under autodiff.
 
 pub(super) use super::super::host::custom_op::input;
 use super::super::host::custom_op::same;
@@ -16,9 +16,9 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElemen
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-/// A function of `N` tensors, contiguous all, and its gradient.
+/// A function of `N` contiguous tensors, and its gradient.
 pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
-    /// The output, and what the gradient needs besides the inputs; nothing where it does not apply. `indices` are as given.
+    /// The output, and what the gradient needs besides the inputs; `None` if it does not apply. `indices` are as given.
     fn forward<R: CubeRuntime>(
         &self,
         inputs: &[CubeTensor<R>; N],
@@ -33,7 +33,7 @@ pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     ) -> [Option<CubeTensor<R>>; N];
 }
 
-/// What a gradient starts from.
+/// What the backward pass needs.
 #[derive(Clone, Debug)]
 pub(super) struct KernelState<R: CubeRuntime, const N: usize> {
     pub inputs: [CubeTensor<R>; N],
@@ -41,7 +41,7 @@ pub(super) struct KernelState<R: CubeRuntime, const N: usize> {
     pub kept: Vec<CubeTensor<R>>,
 }
 
-/// What a kernel makes of its inputs, if they lie in the memory of a GPU.
+/// Runs a kernel; `None` if the inputs are not in the memory of a GPU, or the kernel does not apply.
 pub(super) fn run<B: Backend, K: Kernel<N>, const N: usize, const D: usize>(
     kernel: K,
     inputs: [FloatTensor<B>; N],

@@ -1,5 +1,5 @@
-//! Some rows. The gradient is a sum for each row of the table, in the order of the places that took it; Burn's adds place after
-//! place, one unit per column.
+//! Selected rows of a table. The gradient sums, for each row of the table, the places that used it, in their order and for all
+//! rows in parallel; Burn's adds place after place, with one unit per column.
 
 use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{self, UNITS, address, cubes, empty, len, row_dim};
@@ -12,7 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 /// So many places are looked through at once.
 const WINDOW: usize = 1024;
 
-/// Rows of a table, any of them any number of times.
+/// Selected rows of a table; a row may occur several times.
 ///
 /// # Shapes
 /// `[n_rows, width]` and `[n]` to `[n, width]`
@@ -97,7 +97,7 @@ fn forward(
     }
 }
 
-/// A cube for each row of the table looks for its places: reading all of them for every row is less than the table itself.
+/// A cube per row of the table looks for its places: reading all places for every row is less than reading the table.
 #[cube(launch, address_type = "dynamic")]
 fn back(
     which: &Array<i32>,

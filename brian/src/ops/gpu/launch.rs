@@ -1,4 +1,4 @@
-//! Cubes, types and memory for a launch, and sums over a cube.
+//! Helpers of kernel launches: numbers of cubes and units, types, memory for outputs, and sums over a cube.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
@@ -6,7 +6,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-/// The units of a cube that works on a row.
+/// Units of a cube that works on one row.
 pub const UNITS: u32 = 256;
 
 /// Memory for an output, on the device of another tensor.
@@ -26,22 +26,22 @@ pub fn rows<R: CubeRuntime>(tensor: &CubeTensor<R>) -> [usize; 2] {
     [shape.num_elements() / width.max(1), width]
 }
 
-/// How many numbers there are.
+/// The number of elements.
 pub fn len<R: CubeRuntime>(tensor: &CubeTensor<R>) -> usize {
     tensor.meta.shape().num_elements()
 }
 
-/// A type as kernels know it.
+/// The type of the elements, for a kernel.
 pub fn kind<R: CubeRuntime>(tensor: &CubeTensor<R>) -> StorageType {
     tensor.dtype.into()
 }
 
-/// Whether kernels know how to read it: f32 or bf16.
+/// Whether kernels can read the tensor: f32 or bf16.
 pub fn is_known<R: CubeRuntime>(tensor: &CubeTensor<R>) -> bool {
     [DType::F32, DType::BF16].contains(&tensor.dtype)
 }
 
-/// What counts the numbers of the longest of some tensors.
+/// The index type that suffices for the longest of some tensors.
 pub fn address<R: CubeRuntime, const N: usize>(tensors: [&CubeTensor<R>; N]) -> AddressType {
     let all = tensors.map(CubeTensor::required_address_type);
     all.into_iter().max().unwrap_or_default()
@@ -69,7 +69,7 @@ pub fn row_dim() -> CubeDim {
     }
 }
 
-/// The sum of what the units of a cube hold, for all of them.
+/// The sum of `mine` over all units of a cube; every unit gets it.
 #[cube]
 pub fn sum_over_cube(mine: f32, shared: &mut SharedMemory<f32>) -> f32 {
     let unit = UNIT_POS as usize;
@@ -88,7 +88,7 @@ pub fn sum_over_cube(mine: f32, shared: &mut SharedMemory<f32>) -> f32 {
     shared[0]
 }
 
-/// The largest of what the units of a cube hold, for all of them.
+/// The largest `mine` of all units of a cube; every unit gets it.
 #[cube]
 pub fn max_over_cube(mine: f32, shared: &mut SharedMemory<f32>) -> f32 {
     let unit = UNIT_POS as usize;

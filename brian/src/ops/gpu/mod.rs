@@ -1,20 +1,20 @@
-//! What blocks compute, where tensors lie in the memory of a GPU: kernels in CubeCL for CUDA, WGSL and SPIR-V, where Burn's
-//! operations would walk over memory more often, or keep what grows with the square of a length.
+//! Fused operations on a GPU: kernels in CubeCL for CUDA, WGSL and SPIR-V, where Burn's operations would make more passes over
+//! memory, or keep tensors that grow with the square of a length.
 //!
-//! As on the host, everything here answers `None` where it does not apply, and then the definition runs, composed of Burn's
-//! operations; products of matrices are Burn's in any case. No kernel uses atomics: the same inputs give the same bits.
+//! As on the host, every function returns `None` where it does not apply, and then the definition runs. Matrix products outside
+//! attention are always Burn's. No kernel uses atomics: the same inputs give the same bits.
 //!
 //! | file | kernel |
 //! |---|---|
-//! | `custom_op` | how kernels become an operation of a backend that learns; the only file that names backends |
+//! | `custom_op` | makes a kernel an operation of a backend with autodiff; the only file that names backends |
 //! | `launch` | cubes, types and memory for a launch; sums over a cube |
 //! | `rms_norm` | `x / rms(x) ⊙ gain` |
-//! | `rotary` | queries scaled, queries and keys turned to their positions |
+//! | `rotary` | scaled queries, queries and keys rotated to their positions |
 //! | `attention` | causal `softmax(q kᵀ) v` without the matrix of scores in memory, on tensor cores where there are |
 //! | `swiglu` | `silu(gate) ⊙ up` |
-//! | `residual_add` | a stream with what a product gave |
+//! | `residual_add` | `y + x` in the type of `y` |
 //! | `cross_entropy` | `−ln softmax(logits)[target]` |
-//! | `gather` | some rows, and the gradient as a sum for each row |
+//! | `gather` | selected rows, and the gradient as a sum for each row |
 
 mod attention;
 mod cross_entropy;

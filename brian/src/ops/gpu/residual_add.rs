@@ -1,4 +1,4 @@
-//! A stream in single precision with what a product in half precision gave.
+//! Residual addition of a stream in single precision and a product in half precision.
 
 use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, len, rows, units};

@@ -1,4 +1,4 @@
-//! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`, written in the type that the product behind it runs in.
+//! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`, written in the type of the product that follows.
 
 use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{UNITS, address, cubes, empty, is_known, kind, row_dim, rows, sum_over_cube};
@@ -9,10 +9,10 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// So many rows are added up into one before all are: sums stay in order, whoever is first.
+/// Rows whose gradients are summed first, before all of these sums are: the order of a sum is fixed.
 const ROWS: usize = 64;
 
-/// Rows, normed, in a type.
+/// The norm of every row, in `dtype`.
 ///
 /// # Shapes
 /// `[.., d_model]` to the same

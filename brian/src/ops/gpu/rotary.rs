@@ -1,4 +1,4 @@
-//! Queries, scaled, and keys, turned to their positions; values as they are. Side by side, as the product gave them.
+//! Scales queries and rotates queries and keys to their positions; values stay as they are. All lie side by side.
 
 use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
@@ -8,10 +8,10 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// The first `n_turned` of some parts turned, the first `n_scaled` of them divided by the root of `d_head`.
+/// Rotates the first `n_turned` of some parts, and divides the first `n_scaled` of them by the root of `d_head`.
 ///
 /// # Shapes
-/// - `packed`: `[n_tokens, n_parts * d_model]`; the positions of `angles` again and again
+/// - `packed`: `[n_tokens, n_parts * d_model]`; the positions of `angles` are repeated over the tokens
 /// - `angles`: cosines and sines, `[n_positions, d_head / 2]`
 pub(crate) fn apply_rotary<B: Backend>(
     packed: &Tensor<B, 2>,
@@ -89,7 +89,7 @@ impl Kernel<3> for Turn {
     }
 }
 
-/// A unit for each pair that is turned together.
+/// A unit for each pair that is rotated together.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 fn turned<F: Float>(

@@ -1,4 +1,4 @@
-//! The gate of a feed-forward: `silu(gate) ⊙ up`, in single precision whatever it is read from.
+//! SwiGLU gate of a feed-forward: `silu(gate) ⊙ up`, computed in single precision whatever type it reads.
 
 use super::custom_op::{Kernel, KernelState, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
@@ -8,7 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// See the file.
+/// `silu(gate) ⊙ up`.
 ///
 /// # Shapes
 /// `[n_tokens, d_ff]` each

@@ -1,5 +1,5 @@
-//! `softmax(q kᵀ) v`, query by query over the keys it sees, in blocks of queries: the matrix of scores is never in memory as a
-//! whole, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
+//! Fused attention on the host: `softmax(q kᵀ) v` in blocks of queries, over the keys that each query sees. The whole matrix of
+//! scores is never in memory, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
 use super::super::attention_spans::AttentionSpans;
 use super::super::gather::{Parts, RowPlace};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// Queries that are scored at once.
 const QUERIES: usize = 32;
 
-/// What queries find; of one tensor with queries, keys and values.
+/// Causal attention, from one tensor with queries, keys and values.
 ///
 /// # Shapes
 /// `[n, 3 * d_model]` to `[n, d_model]`
@@ -31,7 +31,7 @@ pub(crate) fn causal_attention<B: Backend>(
     run(All(Attend::new(n_heads, spans)), [input(packed)])
 }
 
-/// What queries find among keys and values of other tokens.
+/// Attention output of queries over keys and values of other tokens.
 ///
 /// # Shapes
 /// `[n, d_model]` and `[n_keys, 2 * d_model]` to `[n, d_model]`
@@ -141,7 +141,7 @@ impl<const N: usize> FusedPass<N> for Apart {
         self.backward_onto(inputs, sums, gradient, wanted, |_| None)
     }
 
-    /// Many keys and values get something from few queries: it goes where the rest of theirs is.
+    /// Many keys and values get something from few queries, so it is added to the sums of their gradients in place.
     fn backward_onto(
         &self,
         inputs: &[Rows; N],
@@ -182,7 +182,7 @@ impl Attend {
         }
     }
 
-    /// What is found, and per query and head the logarithm of the sum of its exponentials.
+    /// The attention output, and per query and head the logarithm of the sum of its exponentials.
     fn forward<'a>(
         &'a self,
         queries: ArrayView2<'a, f32>,
@@ -415,7 +415,7 @@ impl Head<'_> {
         done.unwrap_or_else(|| self.backward_packed(sums, gradient, of_queries, of));
     }
 
-    /// With keys and values where they lie; nothing where this machine does not know how.
+    /// With keys and values in place; `None` if this machine lacks the instructions.
     fn forward_lines<const N: usize>(
         &self,
         out: &mut ArrayViewMut2<f32>,

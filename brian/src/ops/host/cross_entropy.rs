@@ -1,4 +1,4 @@
-//! The loss of a token: `−ln softmax(logits)[target]`.
+//! Fused cross entropy on the host: `−ln softmax(logits)[target]`.
 
 use super::custom_op::{FusedPass, input, rows_of, run};
 use super::gradient::Gradient;
@@ -9,7 +9,7 @@ use burn::tensor::{Int, Tensor};
 use ndarray::Array2;
 use std::sync::Arc;
 
-/// The nats of every row's target.
+/// The loss of every row's target, in nats.
 ///
 /// # Shapes
 /// `[n, vocabulary]` and `[n]` to `[n]`

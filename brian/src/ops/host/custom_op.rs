@@ -1,4 +1,4 @@
-//! A pass as an operation of a backend: computed where tensors lie in the memory of the host, with its gradient where one is wanted.
+//! Makes a fused operation on the host an operation of a backend, with its gradient under autodiff.
 
 use super::super::composed;
 use super::gradient::Gradient;
@@ -29,7 +29,7 @@ pub(super) trait FusedPass<const N: usize>: Clone + Debug + Send + 'static {
         wanted: [bool; N],
     ) -> [Option<Gradient>; N];
 
-    /// The same; `so_far` gives what the gradient of an input is a sum of so far, for the pass to add to it and give it back.
+    /// The same; `so_far` gives the sum of an input's gradient so far, to which the operation adds before it returns it.
     fn backward_onto(
         &self,
         inputs: &[Rows; N],
@@ -47,10 +47,10 @@ pub(in super::super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>)
     tensor.clone().into_primitive().tensor()
 }
 
-/// So many inputs a pass has at most.
+/// The most inputs of a fused operation.
 pub(super) const MOST_INPUTS: usize = 33;
 
-/// What a pass makes of as many inputs as there are, at most [`MOST_INPUTS`]: the last one fills up what is left of them.
+/// Runs a fused operation on as many inputs as there are, at most [`MOST_INPUTS`]; the last one is repeated to fill up.
 pub(super) fn run_many<B: Backend, P>(pass: P, inputs: Vec<FloatTensor<B>>) -> Option<Tensor<B, 2>>
 where
     P: FusedPass<3> + FusedPass<5> + FusedPass<9> + FusedPass<17> + FusedPass<MOST_INPUTS>,
@@ -69,7 +69,7 @@ where
     }
 }
 
-/// The gradients of the first inputs, and none of those that fill up.
+/// The gradients of the first inputs; none for the repeated ones.
 pub(super) fn of_first<const N: usize>(
     found: impl IntoIterator<Item = Option<Gradient>>,
 ) -> [Option<Gradient>; N] {
@@ -77,7 +77,7 @@ pub(super) fn of_first<const N: usize>(
     std::array::from_fn(|_| found.next().flatten())
 }
 
-/// What a pass makes of its inputs, if they lie in the memory of the host in single precision.
+/// Runs a fused operation, if its inputs are in host memory in single precision.
 pub(super) fn run<B: Backend, P: FusedPass<N>, const N: usize>(
     pass: P,
     inputs: [FloatTensor<B>; N],
@@ -91,12 +91,12 @@ pub(super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
     host::rows_of::<B>(tensor)
 }
 
-/// A copy of [`rows_of`] a tensor.
+/// A copy of a tensor's numbers, under the conditions of [`rows_of`].
 pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Option<Vec<f32>> {
     Some(flat(&rows_of::<B>(input(tensor))?).to_vec())
 }
 
-/// Packs a map, if it is one and lies in the memory of the host in single precision; see [`packed`](super::packed).
+/// Packs a matrix, if it is in host memory in single precision; see [`packed`](super::packed).
 pub(crate) fn packed<B: Backend, const D: usize>(map: &Tensor<B, D>) -> Option<Arc<PackedMap>> {
     match D {
         2 => Some(super::packed::hold(rows_of::<B>(input(map))?)),
@@ -104,7 +104,7 @@ pub(crate) fn packed<B: Backend, const D: usize>(map: &Tensor<B, D>) -> Option<A
     }
 }
 
-/// The same numbers in another shape, if they lie in the memory of the host in single precision.
+/// The tensor in another shape, if it is in host memory in single precision.
 pub(crate) fn reshape<B: Backend, const D: usize, const E: usize>(
     tensor: &Tensor<B, D>,
     dims: [usize; E],
@@ -113,18 +113,18 @@ pub(crate) fn reshape<B: Backend, const D: usize, const E: usize>(
     Some(Tensor::from_primitive(TensorPrimitive::Float(reshaped)))
 }
 
-/// Whether passes apply to a tensor.
+/// Whether fused operations apply to a tensor.
 pub(crate) fn applies<B: Backend>(tensor: &Tensor<B, 2>) -> bool {
     !composed::only() && rows_of::<B>(input(tensor)).is_some()
 }
 
-/// A map, or rows, for several passes: what the gradient is a sum of is added up in one place, see [`gradient_sum`](super::gradient_sum).
+/// A tensor for several operations: its gradient is summed in one place, see [`gradient_sum`](super::gradient_sum).
 pub(crate) fn shared<B: Backend, const D: usize>(map: Tensor<B, D>) -> Tensor<B, D> {
     let shared = host::shared::<B>(map.into_primitive().tensor());
     Tensor::from_primitive(TensorPrimitive::Float(shared))
 }
 
-/// A value under the type that it has.
+/// Casts a value to the type that it has already; gives it back if the types differ.
 pub(in super::super) fn same<From: 'static, To: 'static>(value: From) -> Result<To, From> {
     let mut value = Some(value);
     match (&mut value as &mut dyn Any).downcast_mut::<Option<To>>() {
@@ -214,7 +214,7 @@ mod host {
         same(output).ok()
     }
 
-    /// What the gradient starts from.
+    /// What the backward pass needs.
     #[derive(Clone, Debug)]
     struct PassState<P: FusedPass<N>, const N: usize> {
         pass: P,

@@ -1,4 +1,4 @@
-//! Some rows of a tensor, any of them any number of times, others in their place, and some columns.
+//! Fused gather and scatter on the host: selected rows, replaced rows, selected columns.
 
 use super::custom_op::{FusedPass, MOST_INPUTS, input, run, run_many};
 use super::gradient::{Gradient, SomeRows};
@@ -17,8 +17,8 @@ pub(crate) fn rows<B: Backend>(from: &Tensor<B, 2>, which: &[usize]) -> Option<T
     run(Select { which }, [input(from)])
 }
 
-/// `into` with the rows of some parts, one part after another, in the places `which`; where one place gets several, with their
-/// sum.
+/// `into` with the rows `which` replaced by those of the parts, one part after another. Where several rows go to one place, it
+/// gets their sum.
 ///
 /// # Shapes
 /// `[n, width]` and `[…, width]`, `which` in all, to `[n, width]`
@@ -46,7 +46,7 @@ pub(super) fn pick(from: &Rows, which: &[usize]) -> Array2<f32> {
     })
 }
 
-/// Some columns.
+/// Selected columns.
 pub(super) fn cut(
     from: &ArrayBase<impl Data<Elem = f32>, Ix2>,
     which: Range<usize>,
@@ -58,7 +58,7 @@ pub(super) fn cut(
     })
 }
 
-/// The gradient of what they were [picked](pick) from.
+/// The gradient of the tensor that rows were [picked](pick) from.
 pub(super) fn put_back(gradient: Rows, which: &[usize]) -> Gradient {
     let places = which.iter().enumerate();
     Gradient::Some(SomeRows {
@@ -145,7 +145,7 @@ impl<const N: usize> FusedPass<N> for Replace {
     }
 }
 
-/// Columns of a map from `first` on.
+/// Columns of a matrix from `first` on.
 ///
 /// # Shapes
 /// `[d_in, d_out]` to `[d_in, n]`

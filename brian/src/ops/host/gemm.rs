@@ -1,4 +1,4 @@
-//! Products of matrices, each by the way that is fastest for its shape, and all to the same bits.
+//! Matrix products on the host, each by the routine that is fastest for its shape, and all with the same bits.
 
 use super::numeric::{flat_mut, has_fused, vectorised};
 use super::{packed, packed_gemm, skinny_gemm};
@@ -6,9 +6,9 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// So many rows are few.
+/// Up to this many rows are few.
 const FEW: usize = 4;
-/// A task of a product with few rows works on so many columns.
+/// Columns per task in a product with few rows.
 const COLUMNS: usize = 256;
 
 /// `a b`.
@@ -18,11 +18,11 @@ pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     out
 }
 
-/// `out + a b`. A map that stays packed is taken as it is. Of few rows, as in decoding, any other is read once and not packed
-/// before; of some, it is packed here.
+/// `out + a b`. A `b` that is kept packed is used as it is. Any other is read once without packing if `a` has few rows, as in
+/// decoding, and is packed here if `a` has more.
 ///
-/// The bits of a row do not depend on how many there are, for what later tokens do may not change an earlier one: all
-/// are multiplied in the order in which matrixmultiply multiplies many. Where that is not known, all go its way.
+/// The bits of a row do not depend on how many rows there are, for later tokens may not change an earlier one: all routines sum
+/// in the order in which matrixmultiply sums for many rows. Where that order is not known, matrixmultiply does all products.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut2<f32>) {
     let (depth, width) = b.dim();
     let out = &mut out;

@@ -1,4 +1,4 @@
-//! Gradients of a pass's inputs, and how they add up.
+//! Gradients of the inputs of a fused operation, and how they add up.
 
 use super::gemm::{add_product, product};
 use super::numeric::{Rows, add, flat, flat_mut, part, rows_per_task};
@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 /// The gradient of an input.
 pub(super) enum Gradient {
-    /// As it is.
+    /// The whole gradient.
     Whole(Rows),
-    /// `leftᵀ right`, of a map: not multiplied out yet, for it may be one of many.
+    /// `leftᵀ right`, for a weight matrix: not multiplied yet, since several may be multiplied at once.
     Product(Rows, Rows),
-    /// Of some rows; that of all others is zero.
+    /// The gradient of some rows; that of all others is zero.
     Some(SomeRows),
-    /// Of the columns from one on; that of all others is zero.
+    /// The gradient of the columns from one on; that of all others is zero.
     Columns(Rows, usize),
 }
 
@@ -33,7 +33,7 @@ impl Gradient {
     }
 }
 
-/// Rows that are added to others: of each which it is, and to which.
+/// Rows to be added to rows of a sum; `places` are pairs of a row here and a row there.
 pub(super) struct SomeRows {
     pub rows: Rows,
     pub places: Vec<[usize; 2]>,

@@ -1,12 +1,12 @@
-//! The gradient of what many passes use, in one place.
+//! The gradient of a tensor that many operations use, summed in one place.
 //!
-//! A walk runs a block again and again on few tokens each time. Multiplied out each time, its maps' gradients `leftᵀ right` would
-//! be written, read and added as whole matrices; here few rows wait until they are many, and what they make is added to what is
-//! there. Nothing but the end of the way back needs it, so that is done beside the way back, by whichever thread has nothing
-//! else to do. What only some rows get is added to these alone.
+//! A walk runs a block again and again on few tokens each time. Multiplied out each time, the gradients `leftᵀ right` of its
+//! weights would be written, read and added as whole matrices. Here rows are collected until they are many, and their product
+//! is added to the sum. Only the end of the backward pass needs the sum, so any idle thread does this work meanwhile. Gradients
+//! of some rows are added to these rows alone.
 //!
-//! Which rows are multiplied together and in which order they are added is settled when they come: the bits do not depend on
-//! who does it when.
+//! Which rows are multiplied together, and in which order they are added, is settled when they come: the bits do not depend on
+//! which thread does the work, and when.
 
 use super::gemm::add_product;
 use super::gradient::Gradient;
@@ -18,12 +18,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// So many rows are worth the reading and writing of the whole sum.
+/// From this many rows on, a product is worth reading and writing the whole sum.
 const MANY: usize = 256;
-/// So many batches may wait: with more, no thread has nothing else to do.
+/// The most batches that wait: if there are more, no thread is idle.
 const BACKLOG: usize = 2;
 
-/// A sum of products, or of rows.
+/// A sum of products, or of rows, that is the gradient of one tensor.
 #[derive(Debug, Default)]
 pub(super) struct GradientSum {
     has_any: AtomicBool,
@@ -53,7 +53,7 @@ impl Waiting {
 }
 
 impl GradientSum {
-    /// Adds a part, `dims` those of the whole. Says whether it is the first one.
+    /// Adds a part to a sum of shape `dims`. Returns whether it is the first part.
     pub fn add(self: &Arc<Self>, part: Gradient, dims: (usize, usize)) -> bool {
         match part {
             Gradient::Product(left, right) => {

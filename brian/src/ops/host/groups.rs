@@ -1,4 +1,4 @@
-//! Rows of several groups beside each other.
+//! Runs the groups of rows of one operation in parallel, on the host.
 
 use super::super::groups::Group;
 use super::custom_op::MOST_INPUTS;
@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// So many groups go through one pass at most: no pass takes more than four inputs of each, and one more.
+/// The most groups of one operation: none takes more than four inputs per group, and one more.
 pub(in super::super) const MOST: usize = (MOST_INPUTS - 1) / 4;
 
 /// How many rows each group has.
@@ -15,12 +15,12 @@ pub(super) fn n_rows<T>(groups: &[Group<T>]) -> Vec<usize> {
     groups.iter().map(|group| group.n_rows).collect()
 }
 
-/// Some rows that lie in others.
+/// A view of some rows.
 pub(super) fn share(rows: &Rows, which: Range<usize>) -> Rows {
     part(rows.clone(), 0, which)
 }
 
-/// Runs something for each group beside the others: with which rows are its own, with what it has, and on its rows of `out`.
+/// Runs `run` for each group in parallel, on the range of its rows, its item of `of`, and its rows of `out`.
 pub(super) fn run_each<T: Send, U: Send>(
     n_rows: &[usize],
     of: impl IntoIterator<Item = T>,

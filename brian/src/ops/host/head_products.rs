@@ -1,6 +1,6 @@
-//! Products of attention with keys and values where they lie: few queries are not worth packing them, and many lose nothing.
+//! Products of attention that read keys and values in place: packing is not worth it for few queries, and no faster for many.
 //!
-//! A row's sums have an order of their own, whatever is computed beside it.
+//! The order of a row's sums does not depend on what is computed beside it.
 
 use super::processor::v3;
 use pulp::x86::V3;
@@ -9,9 +9,9 @@ use std::array::from_fn;
 
 /// Sums run in so many lanes.
 const LANES: usize = 8;
-/// So many rows of the other side are compared at once, a lane for each,
+/// Rows of the other side that are compared at once, a lane for each.
 pub const COMPARED: usize = LANES;
-/// and so many gathered: they stay in the first cache for all queries.
+/// Rows that are gathered at once: they stay in the first cache for all queries.
 const GATHERED: usize = 16;
 
 type Lane = [f32; LANES];
@@ -35,7 +35,7 @@ fn add<const N: usize>(sum: &mut Row<N>, factor: f32, row: &Row<N>) {
     }
 }
 
-/// What multiplies; a machine has the instructions or not.
+/// The products; there is a value only if the machine has the instructions.
 #[derive(Clone, Copy)]
 pub struct Products(V3);
 
@@ -44,7 +44,7 @@ impl Products {
         v3().map(Self)
     }
 
-    /// The products of left rows with the first right ones, so many as each sees, and some more.
+    /// The products of every left row with the right rows that it sees, the first ones, and with some more.
     ///
     /// # Shapes
     /// `[n, 8 N]` and `[m, 8 N]` to `[n, stride]`, the stride `m` or more and a multiple of [`COMPARED`]
@@ -90,7 +90,7 @@ impl Products {
         cast(avx._mm256_add_ps(first, second))
     }
 
-    /// Adds right rows to sums, by weights; these are zero for what is not seen.
+    /// Adds right rows, times weights, to sums; weights are zero for rows that are not seen.
     ///
     /// # Shapes
     /// `[n, stride]` and `[m, 8 N]` to `[n, 8 N]`
@@ -134,7 +134,7 @@ impl Products {
         }
     }
 
-    /// Adds left rows to sums of right ones, by weights; these are zero for what is not seen.
+    /// Adds left rows, times weights, to sums of right rows; weights are zero for rows that are not seen.
     ///
     /// # Shapes
     /// `[n, stride]` and `[n, 8 N]` to `m` times `8 N`

@@ -1,4 +1,4 @@
-//! Products of rows with a map, without a copy of what is transposed.
+//! Fused linear maps on the host: products of rows with a weight matrix or its transpose, which is not copied.
 
 use super::super::groups::Group;
 use super::custom_op::{FusedPass, input, of_first, run, run_many};
@@ -31,7 +31,7 @@ pub(crate) fn linear_transposed<B: Backend>(
     run(Times { transposed: true }, [input(x), input(map)])
 }
 
-/// `y + x W`, the rows of each group with a map of its own; `which` says which rows of `y` are meant, if not all.
+/// `y + x W`, where each group of rows has its own `W`; `which` says which rows of `y` are meant, if not all.
 ///
 /// # Shapes
 /// `[n, d_out]`, or `[…, d_out]` with `which`, `[n, d_in]` and `[d_in, d_out]` to `[n, d_out]`

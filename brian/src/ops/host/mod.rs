@@ -1,21 +1,21 @@
-//! Operations in the memory of the host: the same mathematics in few passes over it, with gradients written by hand.
+//! Fused operations on the host: the same mathematics in few passes over memory, with gradients written by hand.
 //!
 //! | file | what |
 //! |---|---|
-//! | `custom_op` | how a pass becomes an operation of a backend that learns; the only file that names one |
-//! | `gradient` | gradients of a pass's inputs, and how they add up |
-//! | `gradient_sum` | the gradient of a map, or of rows, that many passes use |
-//! | `groups` | rows of several groups beside each other |
+//! | `custom_op` | makes a fused operation an operation of a backend with autodiff; the only file that names one |
+//! | `gradient` | gradients of an operation's inputs, and how they add up |
+//! | `gradient_sum` | the gradient of a tensor that many operations use |
+//! | `groups` | groups of rows in parallel |
 //! | `numeric` | arithmetic of rows, written so that compilers vectorise it |
-//! | `gemm` | products of matrices, by one of the next three or by matrixmultiply |
-//! | `packed_gemm` | some rows times a map that all threads pack |
+//! | `gemm` | matrix products, by one of the next three or by matrixmultiply |
+//! | `packed_gemm` | some rows times a matrix that all threads pack |
 //! | `skinny_gemm` | gradients of maps with few rows |
-//! | `packed` | maps that stay packed while a walk is underway |
+//! | `packed` | weight matrices that stay packed during a walk |
 //! | `transpose` | columns to rows, in registers |
-//! | `head_products` | the products of attention, with keys and values where they lie |
+//! | `head_products` | the products of attention, with keys and values in place |
 //! | `processor` | which vector instructions may be used |
 //!
-//! All others are the pass of the operation of that name.
+//! Every other file is the fused version of the operation of that name.
 #![cfg_attr(not(feature = "ndarray"), allow(dead_code))]
 
 pub(super) mod attention;
@@ -33,7 +33,7 @@ mod numeric;
 pub(super) mod packed;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_packed_gemm.rs")]
 mod packed_gemm;
-/// What other machines have in place of `head_products` and `packed_gemm`, beside those.
+/// The stand-ins of other machines for `head_products` and `packed_gemm`, compiled beside these for tests.
 #[cfg(all(test, target_arch = "x86_64"))]
 #[expect(dead_code, reason = "what nobody can have multiplies nothing")]
 #[path = "no_head_products.rs"]

@@ -1,4 +1,4 @@
-//! What [`lines`](super) has on a machine that it has no instructions for: nothing applies.
+//! Stand-in for `head_products` on machines without its instructions: nothing applies.
 
 pub const COMPARED: usize = 8;
 

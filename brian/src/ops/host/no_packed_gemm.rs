@@ -1,4 +1,4 @@
-//! What `packed_gemm` has on a machine that it has no instructions for: nothing applies.
+//! Stand-in for `packed_gemm` on machines without its instructions: nothing applies.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 

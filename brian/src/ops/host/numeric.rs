@@ -1,6 +1,6 @@
 //! The arithmetic of rows, written so that compilers vectorise it.
 //!
-//! A fixed order of every sum and chunks of a fixed size: the bits are the same for every number of threads.
+//! Every sum has a fixed order and chunks of a fixed size: the bits are the same for every number of threads.
 
 use ndarray::{ArcArray2, Array2, ArrayBase, Axis, Data, DataMut, Ix2, RawData};
 use rayon::prelude::*;
@@ -9,9 +9,9 @@ use std::ops::Range;
 /// Numbers row by row, without gaps; a vector is one row.
 pub(crate) type Rows = ArcArray2<f32>;
 
-/// Sums run in so many lanes.
+/// Lanes of a sum.
 const LANES: usize = 8;
-/// A task works on about so many numbers: less is not worth another thread.
+/// About how many numbers a task works on: fewer are not worth another thread.
 const TASK: usize = 1 << 16;
 
 /// How many rows of a width a task works on.
@@ -21,8 +21,8 @@ pub fn rows_per_task(width: usize) -> usize {
 
 /// Runs an expression, and what is inlined into it, with the best vector instructions of this machine.
 ///
-/// A macro, for only what is inlined gets them, and the compiler keeps a large closure apart, in the instructions that every
-/// machine has. `Once` makes the closure one that can be called once, and the call of those cannot be kept apart.
+/// A macro, because only inlined code gets them, and the compiler keeps a large closure apart, with the instructions that every
+/// machine has. `Once` makes the closure callable only once, and the call of such a closure cannot be kept apart.
 macro_rules! vectorised {
     ($work:expr) => {{
         struct Once;
@@ -38,17 +38,17 @@ macro_rules! vectorised {
 }
 pub(super) use vectorised;
 
-/// All numbers of rows without gaps.
+/// All numbers of contiguous rows.
 pub fn flat<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> &[f32] {
     rows.as_slice().expect("rows without gaps")
 }
 
-/// The same, to be changed.
+/// The same, mutable.
 pub fn flat_mut<S: DataMut<Elem = f32>>(rows: &mut ArrayBase<S, Ix2>) -> &mut [f32] {
     rows.as_slice_mut().expect("rows without gaps")
 }
 
-/// Rows, filled one by one.
+/// Rows that `fill` fills one by one.
 pub fn filled([n_rows, width]: [usize; 2], fill: impl Fn(usize, &mut [f32]) + Sync) -> Array2<f32> {
     let mut rows = Array2::zeros([n_rows, width]);
     let at_once = rows_per_task(width);
@@ -60,7 +60,7 @@ pub fn filled([n_rows, width]: [usize; 2], fill: impl Fn(usize, &mut [f32]) + Sy
     rows
 }
 
-/// The same rows once more, by all threads if they are many.
+/// A copy of rows, made by all threads if it is large.
 pub fn copied<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> Array2<f32> {
     if rows.len() <= TASK {
         return rows.to_owned();
@@ -79,7 +79,7 @@ pub fn part<S: RawData>(
     view
 }
 
-/// Whether products of many rows are sums of fused multiply-adds: matrixmultiply asks the same.
+/// Whether matrix products use fused multiply-adds: matrixmultiply decides by the same condition.
 pub fn has_fused() -> bool {
     #[cfg(target_arch = "x86_64")]
     return super::processor::v3().is_some();
@@ -87,7 +87,7 @@ pub fn has_fused() -> bool {
     return false;
 }
 
-/// Adds numbers to as many.
+/// Adds numbers to sums, element by element.
 pub fn add(sums: &mut [f32], numbers: &[f32]) {
     let tasks = sums.par_chunks_mut(TASK).zip(numbers.par_chunks(TASK));
     tasks.for_each(|(sums, numbers)| {
@@ -96,7 +96,7 @@ pub fn add(sums: &mut [f32], numbers: &[f32]) {
     });
 }
 
-/// One row: the sum of all.
+/// The sum of all rows, as one row.
 pub fn sum_rows<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> Array2<f32> {
     let width = rows.ncols();
     let tasks = flat(rows).par_chunks(rows_per_task(width) * width);
@@ -112,7 +112,7 @@ pub fn sum_rows<S: Data<Elem = f32>>(rows: &ArrayBase<S, Ix2>) -> Array2<f32> {
     total(tasks.map(of_task).collect())
 }
 
-/// One row: the sum of what tasks have found, of at least one.
+/// The sum of the results of tasks, of at least one, as one row.
 pub fn total(parts: Vec<Vec<f32>>) -> Array2<f32> {
     let add = |mut sums: Vec<f32>, part: Vec<f32>| {
         for (sum, part) in sums.iter_mut().zip(part) {
@@ -124,7 +124,7 @@ pub fn total(parts: Vec<Vec<f32>>) -> Array2<f32> {
     Array2::from_shape_vec([1, total.len()], total).expect("one row")
 }
 
-/// Sum of the products of two rows.
+/// Dot product of two rows.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_blocks, a_rest) = a.as_chunks::<LANES>();
@@ -170,7 +170,7 @@ pub fn largest(row: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, larger)
 }
 
-/// `e^x` for `x` of at most 0, to 2 units in the last place; below −87 what it is there.
+/// `e^x` for `x` of at most 0, to 2 units in the last place; below −87 the value at −87.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding this number leaves the nearest integer in the last bits of the mantissa.

@@ -1,7 +1,7 @@
-//! Maps that many products of a walk use: packed once, for as long as somebody holds on to them.
+//! Weight matrices that many products of a walk use: packed once, and kept for as long as somebody holds them.
 //!
-//! Whoever multiplies knows a map only by where it lies. What is packed holds the map itself: nobody can change it or put
-//! something else in its place meanwhile.
+//! A product finds a packed matrix by its address. The packed copy holds the matrix itself, so that nobody can change it or
+//! reuse its address meanwhile.
 
 use super::numeric::Rows;
 use super::packed_gemm::{self, Packed};
@@ -9,7 +9,7 @@ use ndarray::{ArrayBase, ArrayView2, ArrayViewMut2, Data, Ix2};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-/// A map as it is and transposed, each packed when it is first multiplied with.
+/// A matrix and its transpose, each packed at its first product.
 #[derive(Debug)]
 pub(crate) struct PackedMap {
     map: Rows,
@@ -18,7 +18,7 @@ pub(crate) struct PackedMap {
 }
 
 impl PackedMap {
-    /// A view of the map, packed; none if it is neither the whole map nor its transpose.
+    /// A view of the matrix, packed; `None` if it is neither the whole matrix nor its transpose.
     pub fn packed(&self, view: ArrayView2<f32>) -> Option<&Packed> {
         let is =
             |whole: ArrayView2<f32>| whole.dim() == view.dim() && whole.strides() == view.strides();
@@ -31,14 +31,14 @@ impl PackedMap {
     }
 }
 
-/// All that are held, by their addresses.
+/// All matrices that are held, by address.
 static PACKED: Mutex<BTreeMap<usize, Weak<PackedMap>>> = Mutex::new(BTreeMap::new());
 
 fn address<S: Data<Elem = f32>>(map: &ArrayBase<S, Ix2>) -> usize {
     map.as_ptr().addr()
 }
 
-/// Keeps a map packed, for as long as what this gives is held.
+/// Keeps a matrix packed for as long as the result lives.
 pub(super) fn hold(map: Rows) -> Arc<PackedMap> {
     if let Some(packed) = find(map.view()) {
         return packed;
@@ -55,7 +55,7 @@ pub(super) fn hold(map: Rows) -> Arc<PackedMap> {
     packed
 }
 
-/// `out + a b`; says no, and does nothing, unless `b` is kept packed.
+/// `out + a b`; returns false, and does nothing, unless `b` is kept packed.
 pub(super) fn add_product(
     a: ArrayView2<f32>,
     b: ArrayView2<f32>,
@@ -68,7 +68,7 @@ pub(super) fn add_product(
     packed.is_some_and(|packed| packed_gemm::add_packed(a, packed, out))
 }
 
-/// What is packed where a view begins.
+/// The packed matrix at the address of a view.
 pub(super) fn find(view: ArrayView2<f32>) -> Option<Arc<PackedMap>> {
     let all = PACKED.lock().unwrap_or_else(PoisonError::into_inner);
     all.get(&address(&view))?.upgrade()

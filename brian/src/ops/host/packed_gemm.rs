@@ -1,9 +1,9 @@
-//! Products of some rows with a map, to the bit those of matrixmultiply.
+//! Matrix products of some rows with a packed matrix, with the bits of matrixmultiply.
 //!
 //! A walk multiplies groups of some tens of rows. matrixmultiply packs both sides of every product on one thread, which takes
-//! longer than such a product itself, and shares out what is left on threads of its own, which then compete with those of the
-//! pool. Here a map is packed by all threads of the pool, or stays packed for a whole walk, rows are read where they lie, and
-//! rows and columns are shared out.
+//! longer than such a product itself, and runs the rest on threads of its own, which compete with those of the pool. Here all
+//! threads of the pool pack a matrix, or it stays packed for a whole walk; rows are read in place, and rows and columns are
+//! divided between tasks.
 
 use super::numeric::flat_mut;
 use super::processor::v3;
@@ -15,25 +15,25 @@ use pulp::{NullaryFnOnce, cast, f32x8};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// So many products are added up before they are added to what is there: a panel of them fits the first cache.
+/// Products that are summed before they are added to the output: a panel of this depth fits the first cache.
 const DEPTH: usize = 256;
-/// So many panels of that depth are packed at once, if they need not stay.
+/// Panels of that depth that are packed at once, if they need not stay.
 const AT_ONCE: usize = 64;
 /// Fewer columns than this are not worth turning into rows.
 pub const NARROW: usize = 256;
 /// Rows that are multiplied at once: their sums stay in registers.
 const STRIP: usize = 6;
-/// A task works on so many rows at most,
+/// The most rows of a task.
 const ROWS: usize = 8 * STRIP;
-/// on so many panels at least, and on so many panels times rows,
+/// The fewest panels of a task, and the fewest panels times rows.
 const PANELS: usize = 4;
 const LEAST: usize = 16 * STRIP;
-/// and on more panels where there are more tasks than so many for each thread.
+/// Tasks per thread; if there would be more, tasks get more panels.
 const TASKS: usize = 8;
 
 type Line = [f32; COLUMNS];
 
-/// A map cut into panels of columns, each line by line, and its last one filled up.
+/// A matrix cut into panels of columns, each stored line by line; the last one is filled up.
 #[derive(Debug)]
 pub struct Packed {
     depth: usize,
@@ -41,7 +41,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Nothing for a map that lies neither row by row nor column by column.
+    /// Packs a matrix; `None` if it lies neither row by row nor column by column.
     pub fn new(map: ArrayView2<f32>) -> Option<Self> {
         let (depth, width) = map.dim();
         let mut lines = vec![[0.0; COLUMNS]; width.div_ceil(COLUMNS) * depth];
@@ -50,7 +50,7 @@ impl Packed {
     }
 }
 
-/// How the numbers of a map lie.
+/// How the numbers of a matrix lie.
 enum Map<'a> {
     ByRow { numbers: &'a [f32], width: usize },
     ByColumn { numbers: &'a [f32], depth: usize },
@@ -97,7 +97,7 @@ impl<'a> Map<'a> {
     }
 }
 
-/// `out + a b`, with `b` as it is packed; says no, and does nothing, where it does not apply.
+/// `out + a b` with a packed `b`; returns false, and does nothing, where it does not apply.
 pub fn add_packed(a: ArrayView2<f32>, b: &Packed, out: &mut ArrayViewMut2<f32>) -> bool {
     let (Some(simd), Some(rows)) = (v3(), a.to_slice().filter(|rows| !rows.is_empty())) else {
         return false;
@@ -112,7 +112,7 @@ pub fn add_packed(a: ArrayView2<f32>, b: &Packed, out: &mut ArrayViewMut2<f32>) 
     true
 }
 
-/// `out + a b`; says no, and does nothing, where it does not apply.
+/// `out + a b`; returns false, and does nothing, where it does not apply.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
     let Some(simd) = v3() else {
         return false;

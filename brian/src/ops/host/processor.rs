@@ -1,11 +1,11 @@
-//! Which vector instructions kernels that are written for some may use.
+//! Which vector instructions the kernels may use that are written for some.
 
 use pulp::x86::V3;
 use std::sync::LazyLock;
 
-/// The instructions of x86-64-v3, where the machine has them.
+/// The instructions of x86-64-v3, if the machine has them.
 ///
-/// With `NERVE_PORTABLE=1` in the environment kernels compute as on a machine that lacks them: what other processors run is
+/// With `NERVE_PORTABLE=1` in the environment kernels compute as without them, to test the code of other processors.
 /// tested on this one.
 pub fn v3() -> Option<V3> {
     static ALLOWED: LazyLock<Option<V3>> = LazyLock::new(|| {

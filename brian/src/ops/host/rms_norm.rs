@@ -1,4 +1,4 @@
-//! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`.
+//! Fused RMS norm on the host: `x / sqrt(mean(x²) + ε) ⊙ gain`.
 
 use super::custom_op::{FusedPass, input, run};
 use super::gradient::Gradient;
@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// Rows behind a norm.
+/// The norm of every row.
 ///
 /// # Shapes
 /// `[n, width]` to the same
@@ -49,7 +49,7 @@ fn scale(x: &[f32], epsilon: f32) -> f32 {
     1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt()
 }
 
-/// Rows, normed.
+/// The norm of every row.
 pub(super) fn norm(x: ArrayView2<f32>, gain: &Rows, epsilon: f32) -> Array2<f32> {
     let width = x.ncols();
     let gain = flat(gain);
@@ -71,8 +71,8 @@ pub(super) fn norm(x: ArrayView2<f32>, gain: &Rows, epsilon: f32) -> Array2<f32>
     normed
 }
 
-/// The gradient of the gain; `gradient` is first that of the normed rows and then that of `x`, `beside` what else flows back to
-/// `x`.
+/// Returns the gradient of the gain; `gradient` is that of the normed rows and becomes that of `x`. `beside` is what else flows
+/// back to `x`.
 pub(super) fn back(
     x: ArrayView2<f32>,
     gain: &Rows,

@@ -1,4 +1,4 @@
-//! What attention starts from: `norm(x) W`, queries scaled, queries and keys turned to their positions.
+//! Fused projection on the host: `norm(x) W`, queries scaled, queries and keys rotated to their positions.
 
 use super::super::groups::Group;
 use super::super::rotary::Angles;
@@ -15,7 +15,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Rows of queries, keys and values of tokens, those of each group behind a norm and a map of its own.
+/// Queries, keys and values of tokens; each group of rows has its own norm and weight matrix.
 ///
 /// # Shapes
 /// `[n, d_model]`, `[d_model, d_out]` and `[n_positions, d_head / 2]` to `[n, d_out]`
@@ -54,7 +54,7 @@ struct Project {
 }
 
 impl Project {
-    /// Turns and scales rows, or, with the gradient of what that gives, takes it back.
+    /// Rotates and scales rows, or does the reverse with their gradient.
     fn apply_rotary(
         &self,
         rows: &mut Array2<f32>,

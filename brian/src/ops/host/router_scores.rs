@@ -1,4 +1,4 @@
-//! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`.
+//! The router's two layers, fused on the host: `silu([h, P] W1 + b1) W2 + b2`.
 
 use super::custom_op::{FusedPass, input, run};
 use super::gather::cut;
@@ -14,7 +14,7 @@ use ndarray::{Array2, ArrayBase, Data, Ix2};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Action logits; `None` without biases too.
+/// Action logits; `None` also if a layer has no bias.
 ///
 /// # Shapes
 /// `[n, d_model]` and `[n, d_position]` to `[n, n_actions]`

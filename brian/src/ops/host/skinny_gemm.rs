@@ -1,27 +1,27 @@
-//! Gradients of maps with few rows, to the bit those of matrixmultiply.
+//! Gradients of weight matrices with few rows, with the bits of matrixmultiply.
 //!
-//! Matrixmultiply packs the long side for a few rows of sums, and wakes threads of its own for work of some microseconds. Here the
-//! sums stay in registers while both sides are read once, where they lie.
+//! matrixmultiply packs the long side for a few rows of sums, and wakes its own threads for some microseconds of work. Here the
+//! sums stay in registers, and both sides are read once, in place.
 
 use super::numeric::{flat_mut, has_fused, vectorised};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// A map of more rows is better packed.
+/// A matrix with more rows is better packed.
 const SLIM: usize = 32;
 
-/// Sums in registers: so many rows of so many columns.
+/// The block of sums in registers: rows, and columns.
 const ROWS: usize = 4;
 const COLUMNS: usize = 16;
-/// So many products are added up before they are added to what is there, as matrixmultiply does.
+/// Products that are summed before they are added to the output, as in matrixmultiply.
 const DEPTH: usize = 256;
 
-/// Whether a map of so many rows is meant.
+/// Whether this routine is for a matrix with `height` rows.
 pub fn applies(height: usize) -> bool {
     height <= SLIM && has_fused()
 }
 
-/// `out + a b`; says no, and does nothing, unless `a` has a few rows and lies column by column, as in a gradient of a map.
+/// `out + a b`; returns false, and does nothing, unless `a` has few rows and lies column by column, as in a weight's gradient.
 pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut ArrayViewMut2<f32>) -> bool {
     let (height, width) = (a.nrows(), b.ncols());
     let (Some(left), Some(right)) = (a.reversed_axes().to_slice(), b.to_slice()) else {

@@ -1,4 +1,4 @@
-//! Scores to probabilities, row by row, and one of them.
+//! Fused softmax on the host, row by row, and the probability of one chosen entry.
 
 use super::custom_op::{FusedPass, input, run};
 use super::gradient::Gradient;
@@ -9,7 +9,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Scores to probabilities; gives the logarithm of the sum of their exponentials.
+/// Turns scores into probabilities; returns the logarithm of the sum of their exponentials.
 #[inline(always)]
 pub fn to_probabilities(row: &mut [f32]) -> f32 {
     let peak = largest(row);
@@ -24,7 +24,7 @@ pub fn to_probabilities(row: &mut [f32]) -> f32 {
     peak + whole.ln()
 }
 
-/// The gradient of probabilities to that of scores.
+/// Turns the gradient of probabilities into that of scores.
 #[inline(always)]
 pub fn to_scores(probabilities: &[f32], gradient: &mut [f32]) {
     let mean = dot(probabilities, gradient);
@@ -89,7 +89,7 @@ impl FusedPass<1> for Softmax {
     }
 }
 
-/// Of every row one of the probabilities of its first `n` scores; 1, whatever the scores, where none is `chosen`.
+/// For every row, the probability of the chosen entry among the first `n` scores; 1, whatever the scores, if none is chosen.
 ///
 /// # Shapes
 /// `[rows, width]` and `[rows]` to `[rows, 1]`

@@ -1,4 +1,4 @@
-//! The second half of a block: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
+//! The feed-forward half of a block, fused on the host: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
 
 use super::super::groups::Group;
 use super::super::swiglu::NormedMaps;
@@ -13,7 +13,7 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// Norm, feed-forward, and the stream itself; the rows of each group with a norm and maps of its own.
+/// Norm, feed-forward and residual addition; each group of rows has its own norm and weight matrices.
 ///
 /// # Shapes
 /// `[n, d_model]` to the same

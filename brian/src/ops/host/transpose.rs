@@ -1,9 +1,9 @@
-//! Columns to rows, eight by eight numbers in registers.
+//! Transposes columns to rows, eight by eight numbers at a time in registers.
 
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, f32x8};
 
-/// So many columns side by side.
+/// Columns that are transposed side by side.
 pub const COLUMNS: usize = 16;
 /// A square is turned at once.
 const SIDE: usize = 8;

@@ -1,4 +1,4 @@
-//! `nerve config explain`: what a key of a recipe takes and means, out of the reference.
+//! `nerve config explain`: prints the values and the meaning of a recipe's keys, from `docs/recipe.md`.
 
 use crate::command::answer::{print, print_json};
 use crate::error::{Error, Problem};
@@ -12,7 +12,7 @@ const REFERENCE: &str = include_str!("../../../../docs/recipe.md");
 /// Key, value, meaning.
 type KeyRow = [&'static str; 3];
 
-/// Prints a key and all below it; without a key, the tables of a recipe.
+/// Prints a key and all keys below it; without a key, the tables of a recipe.
 ///
 /// # Errors
 /// `Config` for a key that no recipe has.

@@ -1,4 +1,4 @@
-//! What a graph of tokens costs: its size follows from its counts, or, without any, from its vocabulary.
+//! The size and cost of a BriLLM graph, from the counts of token pairs or, without any, from the vocabulary.
 
 use crate::cli;
 use crate::command::answer::readable_bytes;
@@ -13,28 +13,28 @@ use serde_json::{Value, json};
 /// The size of a graph, and what a token costs in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GraphCost {
-    /// Tokens.
+    /// Number of nodes, one per token.
     pub nodes: u64,
     /// Pairs with an edge of their own.
     pub edges: u64,
-    /// Rows of the edge table: those, and the ones that other pairs share.
+    /// Rows of the edge table: one per edge, and those that the other pairs share.
     pub rows: u64,
     /// All parameters.
     pub parameters: u64,
     /// Bytes of the edge table.
     pub table_bytes: u64,
-    /// Bytes of what AdamW remembers.
+    /// Bytes of AdamW's moments.
     pub moments_bytes: u64,
-    /// Parameters that a token of the training uses, in the mean.
+    /// Parameters that a token uses in training, on average.
     pub active: u64,
     /// Forward FLOPs per token: in training, and in evaluation, where every row of the source competes.
     pub flops: [f64; 2],
-    /// Whether pairs were counted; else every pair has an edge, and this is the most it can be.
+    /// Whether pairs were counted; otherwise every pair has an edge, and the sizes are upper bounds.
     pub is_counted: bool,
 }
 
 impl GraphCost {
-    /// Of a recipe; counts come from `--counts`, else from the recipe's file, unless a vocabulary is all there is.
+    /// The cost of a recipe. Counts come from `--counts`, else from the recipe's file, unless there is only a vocabulary.
     ///
     /// # Errors
     /// `Config` without counts and vocabulary, or for a vocabulary that no table can hold; `Invalid` for a broken file.
@@ -135,7 +135,7 @@ impl GraphCost {
         }
     }
 
-    /// Its size, for people.
+    /// The size as rows of a table.
     pub fn rows(&self) -> Vec<[String; 2]> {
         let kind = match self.is_counted {
             true => "with an edge of their own, of the pairs that were counted",
@@ -160,7 +160,7 @@ impl GraphCost {
         ]
     }
 
-    /// Its size, for programs.
+    /// The size as JSON.
     pub fn json(&self) -> Value {
         json!({
             "nodes": self.nodes,

@@ -1,4 +1,4 @@
-//! What became of a checkpoint: said on stderr, and kept in the run as `import.json`.
+//! The report of an import, on every tensor of a checkpoint: printed to stderr, and kept in the run as `import.json`.
 
 use super::table;
 use crate::import::Checkpoint;
@@ -6,16 +6,16 @@ use crate::import::fit::{Fit, What};
 use crate::say::{note, say};
 use serde_json::{Value, json};
 
-/// The account of an import.
+/// The report of an import.
 pub(super) struct Account<'a> {
-    /// The files, of which all values were read.
+    /// The checkpoint, with all values already read.
     pub checkpoint: &'a Checkpoint,
-    /// Every tensor of theirs and ours.
+    /// Every tensor of the checkpoint and of our model.
     pub fits: &'a [Fit],
 }
 
 impl Account<'_> {
-    /// The whole of it, for the run.
+    /// The whole report, for the run.
     pub fn to_json(&self) -> Value {
         let checkpoint = self.checkpoint;
         let files = checkpoint.files().map(|file| file.display().to_string());
@@ -34,13 +34,13 @@ impl Account<'_> {
         })
     }
 
-    /// The table, and what a reader might overlook in it.
+    /// Prints the table and the notes.
     pub fn say(&self) {
         say(table(self.fits).trim_end());
         self.say_notes();
     }
 
-    /// What stands in no row, and the counts of the rows.
+    /// Prints notes: facts that no row shows, and the counts of the rows.
     pub fn say_notes(&self) {
         let checkpoint = self.checkpoint;
         if !checkpoint.keys().is_empty() {

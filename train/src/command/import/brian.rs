@@ -1,4 +1,4 @@
-//! A state dict whose names say where everything goes: a decoder of the reference, or a checkpoint of ours.
+//! Imports a state dict by the names of its tensors: a decoder of the reference, or a checkpoint of ours.
 
 use super::account::Account;
 use super::save::{Imported, save};
@@ -50,7 +50,7 @@ fn require_no_release(arguments: &cli::Import, why: &str) -> Result<(), Error> {
     }
 }
 
-/// Makes a run of a checkpoint by its names.
+/// Makes a run from a checkpoint, by the names of its tensors.
 pub(super) fn take_over(
     arguments: &cli::Import,
     recipe: &Checked,

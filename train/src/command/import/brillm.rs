@@ -1,4 +1,4 @@
-//! The graph: which pair owns which row of a checkpoint, only vocabulary and counts together can tell.
+//! Imports a BriLLM graph. Vocabulary and counts together determine which token pair owns which row of the checkpoint.
 
 use super::account::Account;
 use super::probe::{Probe, Probed};

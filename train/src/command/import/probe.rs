@@ -1,4 +1,4 @@
-//! Do these weights expect the positions that the recipe gives them? The loss on a text tells.
+//! `nerve import --probe`: checks by the loss on a text whether the weights expect the positions that the recipe gives them.
 //!
 //! The published code counts positions one lower in decoding than in training, and multiplies frequencies where others
 //! divide. The right convention must have clearly the lowest loss, before anything that is generated can be trusted.
@@ -24,7 +24,7 @@ const MOST_LINES: usize = 4096;
 /// Lines that are measured at once.
 const AT_ONCE: usize = 64;
 
-/// What is measured, and on what.
+/// The model that is measured, and the text that it is measured on.
 pub(super) struct Probe<'a> {
     /// A text of lines.
     pub text: &'a Path,
@@ -32,9 +32,9 @@ pub(super) struct Probe<'a> {
     pub recipe: &'a Checked,
     /// The recipe's model.
     pub config: &'a SignalConfig,
-    /// Text to tokens.
+    /// The tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// What the graph is made from.
+    /// The counts that the graph is made from.
     pub counts: Option<Arc<PairCounts>>,
     /// How often a pair must have been counted to own an edge.
     pub min_count: u32,
@@ -53,17 +53,17 @@ struct Measured {
     nats: Vec<f64>,
 }
 
-/// What was found; the first convention is the recipe's.
+/// The measured conventions; the first one is the recipe's.
 pub(super) struct Probed {
     measured: Vec<Measured>,
     tokens: usize,
 }
 
 impl Probe<'_> {
-    /// Measures every convention, and hands the weights over when that is done.
+    /// Measures every convention, then passes the weights to `then`.
     ///
     /// # Errors
-    /// `Invalid` if the text has no line of two tokens; else what `then` meets.
+    /// `Invalid` if the text has no line of two tokens; else the errors of `then`.
     pub fn run<T: Send>(
         &self,
         tensors: TensorMap,
@@ -247,7 +247,7 @@ impl Probed {
         aligned(&table)
     }
 
-    /// What to say if the recipe's convention is not clearly the best: two standard errors below all others.
+    /// A warning if the recipe's convention is not clearly the best: two standard errors below all others.
     pub fn warning(&self) -> Option<String> {
         let clear = |measured: &&Measured| {
             let (more, error) = self.more(measured);

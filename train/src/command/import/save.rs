@@ -1,4 +1,4 @@
-//! A run whose last stage is over, made of weights from elsewhere.
+//! Saves imported weights as a run whose last stage is finished.
 
 use crate::data::{Bigrams, Tokenizer};
 use crate::device;
@@ -11,19 +11,19 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Everything but the weights.
+/// Everything that an imported run needs, except the weights.
 pub(super) struct Imported<'a> {
-    /// What they are the weights of.
+    /// The recipe of the model.
     pub recipe: &'a Checked,
-    /// What its tokens are.
+    /// The tokenizer of the model.
     pub tokenizer: &'a Tokenizer,
-    /// What became of the checkpoint's tensors.
+    /// The report of the import.
     pub account: Value,
-    /// What was made of files beside the checkpoint and is kept in the run; nothing where the recipe names such files.
+    /// Files that the import made and that are kept in the run; `None` if the recipe names such files.
     pub files: Option<Kept<'a>>,
 }
 
-/// What is kept in the run itself, so that it needs nothing else; the tokenizer always.
+/// Files kept in the run itself, so that it needs no others. The tokenizer is always kept.
 pub(super) struct Kept<'a> {
     /// The counts, where some pairs share a row.
     pub bigrams: Option<&'a Bigrams>,

@@ -1,4 +1,4 @@
-//! A route report as one page that needs nothing else: no network, no script.
+//! A route report as one self-contained HTML page: no network, no script.
 
 use super::picture::{colour, flow};
 use super::report::{NOTE, RouteReport, ShownToken, name};
@@ -15,7 +15,7 @@ const STYLE: &str = "
 .warning { border-left: 4px solid #D55E00; padding-left: .6rem; }
 ";
 
-/// The page.
+/// The HTML page of a report.
 pub fn page(report: &RouteReport) -> String {
     let counts = &report.counts;
     let mut page = format!(

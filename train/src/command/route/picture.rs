@@ -1,4 +1,4 @@
-//! The flow of tokens through the blocks, step after step: a ribbon from node to node, as wide as its share.
+//! SVG picture of the flow of tokens through the blocks: at each step, ribbons from block to block, as wide as their share.
 
 use super::report::name;
 use brian::stats::RouteCounts;
@@ -11,7 +11,7 @@ const HEIGHT: f64 = 360.0;
 const GAP: f64 = 10.0;
 const MARGIN: f64 = 28.0;
 
-/// The colour of an action: told apart also by people who do not see all colours; OUT is grey.
+/// The colour of an action, from a palette for colour-blind readers as far as it goes; OUT is grey.
 pub fn colour(action: usize, n_pool: usize) -> String {
     const OKABE_ITO: [&str; 7] = [
         "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442",
@@ -27,7 +27,7 @@ pub fn colour(action: usize, n_pool: usize) -> String {
     }
 }
 
-/// A drawing on its own.
+/// The flow as a standalone SVG.
 pub fn flow(counts: &RouteCounts) -> String {
     let links = links(counts);
     let n_actions = counts.n_pool + 1;

@@ -1,4 +1,4 @@
-//! Where tokens walked: counts over all that was looked at, and the walks of a few sequences.
+//! The route report: counts over all walks that were looked at, and the walks of a few sequences in full.
 
 use super::{page, picture, terminal};
 use brian::collapse::{Collapse, Mode};
@@ -7,7 +7,7 @@ use brian::stats::RouteCounts;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 
-/// What is to be said of the numbers.
+/// A note on the numbers.
 pub(super) const NOTE: &str = "FLOPs are those of a forward pass; low and high bound the 95 % interval of the slope, over sequences.";
 
 /// The rates shown, in this order, where they exist.
@@ -31,18 +31,18 @@ const RATES: [&str; 14] = [
 /// The most tokens of a sequence that are shown.
 const MOST_TOKENS: usize = 512;
 
-/// The walks of a run.
+/// A report on the walks of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RouteReport {
     /// The run and its step.
     pub title: String,
     /// Counts over all sequences.
     pub counts: RouteCounts,
-    /// What the passes cost and gave.
+    /// The losses and FLOPs of the passes.
     pub passes: Passes,
     /// A few sequences, token by token.
     pub sequences: Vec<Vec<ShownToken>>,
-    /// What looks collapsed and is the walk of the stage's teacher.
+    /// Collapse modes that are no warning, because the stage's teacher walks like that.
     pub by_design: Vec<Mode>,
 }
 
@@ -51,18 +51,18 @@ pub struct RouteReport {
 pub struct Passes {
     /// Sum of `−ln p(target)`.
     pub nats: f64,
-    /// Over so many tokens.
+    /// The number of targets in that sum.
     pub targets: u64,
-    /// Multiplications and additions by the walks that were walked; not known where several paths are walked at once.
+    /// Multiplications and additions of the actual walks; unknown where several paths are walked at once.
     pub flops: Option<f64>,
-    /// Over so many tokens, those of padding included.
+    /// The number of tokens in that sum, padding included.
     pub tokens: u64,
-    /// What a decoder of as many blocks in a row would have needed.
+    /// The FLOPs that a decoder of as many blocks in a row would have needed.
     pub baseline_flops: f64,
 }
 
 impl Passes {
-    /// Means by name. Both screens show all of them.
+    /// Means by name, all of which are shown.
     pub fn named(&self) -> Vec<(&'static str, f64)> {
         let per = |sum: f64, n: u64| (n > 0).then(|| sum / n as f64);
         let share = self.flops.filter(|_| self.baseline_flops > 0.0);
@@ -90,11 +90,11 @@ impl Passes {
 /// A token and its walk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShownToken {
-    /// What it stands for.
+    /// Its text.
     pub text: String,
     /// Its actions; OUT is the action after the last block, and the last one where it ends the walk.
     pub actions: Vec<usize>,
-    /// What the router thought at each of them, `[n_actions]`.
+    /// The router's probabilities at each of them, `[n_actions]`.
     pub probabilities: Vec<Vec<f32>>,
 }
 
@@ -126,7 +126,7 @@ impl RouteReport {
         self.sequences.push(texts.enumerate().map(token).collect());
     }
 
-    /// Everything, for programs.
+    /// The report as JSON.
     pub fn json(&self) -> Value {
         let rounded = |p: &f32| (f64::from(*p) * 1e4).round() / 1e4;
         let token = |token: &ShownToken| {
@@ -157,22 +157,22 @@ impl RouteReport {
         })
     }
 
-    /// For a terminal of some width, with the `top` most frequent paths.
+    /// The report for a terminal of this width, with the `top` most frequent paths.
     pub fn terminal(&self, width: usize, top: usize) -> String {
         terminal::text(self, width, top)
     }
 
-    /// One self-contained page.
+    /// The report as one self-contained HTML page.
     pub fn html(&self) -> String {
         page::page(self)
     }
 
-    /// The flow of all tokens over the steps, as a picture of its own.
+    /// The flow of all tokens over the steps, as a standalone SVG.
     pub fn svg(&self) -> String {
         picture::flow(&self.counts)
     }
 
-    /// What the passes gave and cost, for people.
+    /// The losses and FLOPs of the passes, as rows of a table.
     pub(super) fn costs(&self) -> Vec<[String; 2]> {
         let shown = |(name, value): (&str, f64)| {
             let value = match name.starts_with("flops_per") {
@@ -184,7 +184,7 @@ impl RouteReport {
         self.passes.named().into_iter().map(shown).collect()
     }
 
-    /// The rates that say most of a router, in this order, where they exist; a slope with its 95 % interval.
+    /// The rates that say most about a router, in a fixed order, where they exist; a slope with its 95 % interval.
     pub(super) fn rates(&self) -> Vec<[String; 2]> {
         let named = self.counts.named(true);
         let row = |name: &&str| {
@@ -194,7 +194,7 @@ impl RouteReport {
         RATES.iter().filter_map(row).collect()
     }
 
-    /// What was read of a memory, if there is one.
+    /// Numbers about reads of the memory, if there is one.
     pub(super) fn memory(&self) -> Vec<[String; 2]> {
         let named = self.counts.memory.named().into_iter();
         named
@@ -202,7 +202,7 @@ impl RouteReport {
             .collect()
     }
 
-    /// How often a block followed a block, a row for each, as shares of all moves in percent.
+    /// How often each block followed each block, one row per block, in percent of all moves.
     pub(super) fn moves(&self) -> Vec<Vec<String>> {
         let total = self.counts.moves.iter().sum::<u64>().max(1) as f64;
         let share = |count: &u64| format!("{:.1}", 100.0 * *count as f64 / total);
@@ -235,7 +235,7 @@ impl RouteReport {
     }
 }
 
-/// The name of an action on paper.
+/// The displayed name of an action.
 pub(super) fn name(action: usize, n_pool: usize) -> String {
     match action < n_pool {
         true => action.to_string(),

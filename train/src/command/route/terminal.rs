@@ -1,4 +1,4 @@
-//! A route report as text.
+//! A route report as text for a terminal.
 
 use super::report::{NOTE, RouteReport, ShownToken, name};
 use crate::command::answer::{aligned, cells, padded};

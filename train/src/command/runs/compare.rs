@@ -1,5 +1,5 @@
-//! `nerve runs compare`: in what runs differ, what they measured at equal steps and at equal tokens, and, where they are measured
-//! on the same data, by how much with an interval over its documents.
+//! `nerve runs compare`: recipe keys that differ, metrics at equal steps and at equal tokens, and, where runs are measured on
+//! the same data, the difference of their losses with an interval over its documents.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const PLACES: [&str; 2] = ["run.name", "run.root"];
 /// Compares the first run with every other one.
 ///
 /// # Errors
-/// `Config` for a run that is named twice; what finding and reading the runs gives.
+/// `Config` for a run that is named twice; else errors of finding and reading the runs.
 pub fn compare(arguments: &CompareArgs) -> Result<(), Error> {
     let mut runs: Vec<RunDirectory> = Vec::new();
     for name in &arguments.runs {

@@ -1,4 +1,4 @@
-//! What a run has written down: the lines of its `metrics.jsonl`.
+//! Reads the log of a run: the lines of its `metrics.jsonl`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -68,7 +68,7 @@ const NOT_MEASURED: [&str; 6] = ["schema", "step", "stage", "split", "tokens", "
 /// The last line of each split.
 pub type Last = BTreeMap<String, Line>;
 
-/// The last line of every split that the log knows, without the torn line that a kill may leave.
+/// The last line of every split in the log; an incomplete line, as a kill may leave it, is ignored.
 ///
 /// Only the end of the file is read if it has lines of training and of a validation.
 pub fn last(run: &RunDirectory) -> Last {
@@ -84,7 +84,7 @@ pub fn last(run: &RunDirectory) -> Last {
     if whole { tail } else { of(u64::MAX) }
 }
 
-/// All lines without their numbers, in the order of the file: a long training has written many.
+/// All lines in file order, without their numbers to save memory: a long training has written many.
 pub fn places(run: &RunDirectory) -> Vec<Line> {
     let mut places = Vec::new();
     read(run, u64::MAX, |mut line| {
@@ -94,7 +94,7 @@ pub fn places(run: &RunDirectory) -> Vec<Line> {
     places
 }
 
-/// The numbers of some lines, by their place; a line that is gone meanwhile has none.
+/// Reads the numbers of some lines, found by step, split and stage; a line that is gone by now has none.
 pub fn fill<'a>(run: &RunDirectory, lines: impl Iterator<Item = &'a mut Line>) {
     let mut lines: Vec<&mut Line> = lines.collect();
     let place = |line: &Line| (line.step, line.split.clone(), line.stage.clone());

@@ -1,4 +1,4 @@
-//! `nerve runs prune`: frees the space of checkpoints that nothing needs, and of runs that failed. Says first, then asks.
+//! `nerve runs prune`: deletes checkpoints that nothing needs, and runs that failed. It lists them first, then asks.
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::PathBuf;
@@ -27,11 +27,11 @@ struct Removal {
     what: &'static str,
 }
 
-/// Lists what nothing needs, asks, and removes it.
+/// Lists what nothing needs, asks for confirmation, and deletes it.
 ///
 /// # Errors
-/// `Config` without a terminal to ask on; `Refused` if the answer was no; `Locked` if a named run is trained; `Resource` if
-/// something cannot be removed.
+/// `Config` without a terminal to ask on; `Refused` if the answer was no; `Locked` if a named run is being trained;
+/// `Resource` if something cannot be removed.
 pub fn prune(arguments: &PruneArgs) -> Result<(), Error> {
     let runs = runs(arguments)?;
     let mut removals = Vec::new();

@@ -1,4 +1,4 @@
-//! A run in one line: how it stands, and its last losses with the split and the stage that they are of.
+//! A run in one line of a table: its status, and its last losses with their split and stage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub const HEAD: [&str; 11] = [
 /// One line of `runs list`.
 #[derive(Serialize)]
 pub struct RunRow {
-    /// Of its directory.
+    /// The name of its directory.
     pub name: String,
     /// Its directory.
     pub path: PathBuf,
@@ -36,7 +36,7 @@ pub struct RunRow {
     pub status: &'static str,
     /// The stage of the last step.
     pub stage: String,
-    /// The last step that was written down, which a running training has reached.
+    /// The last step in the log: how far a running training is.
     pub step: u64,
     /// The step of its newest checkpoint, where a resume goes on.
     pub saved_step: u64,
@@ -44,18 +44,18 @@ pub struct RunRow {
     pub train: Option<Loss>,
     /// The last loss on the first validation split.
     pub valid: Option<Loss>,
-    /// The best one that was saved.
+    /// The best validation that was saved.
     pub best: Option<Best>,
-    /// All its files.
+    /// The size of all its files.
     pub bytes: u64,
-    /// In UTC.
+    /// When it was made, in UTC.
     pub created: String,
     /// Its last numbers, by split and name.
     #[serde(skip)]
     pub last: Last,
 }
 
-/// A loss, and of what.
+/// A loss, with its split, stage and step.
 #[derive(Serialize)]
 pub struct Loss {
     /// `train`, `valid`.
@@ -66,7 +66,7 @@ pub struct Loss {
     pub step: u64,
     /// Mean nats per target.
     pub loss_lm: Option<f64>,
-    /// The same per byte of text.
+    /// The same in bits per byte of text.
     pub bits_per_byte: Option<f64>,
 }
 
@@ -83,7 +83,7 @@ impl Loss {
 }
 
 impl RunRow {
-    /// Reads what the line needs.
+    /// Reads the files that the line needs.
     pub fn new(run: &RunDirectory, info: &RunInfo) -> Self {
         let last = logged::last(run);
         let status = status(run, info);
@@ -153,7 +153,7 @@ pub fn number(value: Option<f64>) -> String {
     value.map_or("-".to_string(), |value| format!("{value:.4}"))
 }
 
-/// How a run stands, by its lock and not by what its process last wrote: a killed one wrote nothing at its end.
+/// The status of a run, by its lock before what its process last wrote: a killed process wrote nothing at its end.
 pub fn status(run: &RunDirectory, info: &RunInfo) -> &'static str {
     match (Lock::is_held(run), info.status) {
         (true, _) => Status::Running.word(),
@@ -162,7 +162,7 @@ pub fn status(run: &RunDirectory, info: &RunInfo) -> &'static str {
     }
 }
 
-/// The size of all files below a directory; links are not followed, what vanishes meanwhile counts nothing.
+/// The size of all files below a directory; links are not followed, files that vanish meanwhile count nothing.
 pub fn size_bytes(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else {
         return 0;

@@ -1,4 +1,4 @@
-//! `nerve runs show`: one run, with its time, its data, its stages and what its recipe changed.
+//! `nerve runs show`: prints one run with its times, data, stages and the keys that its recipe changed.
 
 use crate::registry::registry;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ const OWN: [&str; 3] = ["run.name", "run.root", "run.seed"];
 /// Prints the run.
 ///
 /// # Errors
-/// What finding and reading the run gives.
+/// The errors of finding and reading the run.
 pub fn show(arguments: &RunArgs) -> Result<(), Error> {
     let run = find(&arguments.run, &arguments.list.root)?;
     let info = run.info()?;

@@ -1,4 +1,4 @@
-//! Whether a run is what a row of a sweep says today: its recipe's values, its data, its tokenizer, the weights it began with.
+//! Checks whether a run matches its row of a sweep as defined now: recipe values, data, tokenizer and initial weights.
 
 use crate::data::{Bigrams, Split, Tokenizer, list_of};
 use crate::error::{Error, Problem};
@@ -67,7 +67,7 @@ fn sha256_of_file(path: &Path) -> Result<String, Error> {
     Ok(hexadecimal(&Sha256::digest(bytes)))
 }
 
-/// What a run says of itself.
+/// A run on disk, with what is needed to compare it with its row.
 pub struct Found {
     /// The run.
     pub run: RunDirectory,
@@ -97,10 +97,10 @@ impl Found {
         })
     }
 
-    /// All in which the run is not what the recipe says now, one text each: the key, the value there and the value now.
+    /// All differences between the run and the recipe now, one text each: for a key, the value there and the value now.
     ///
     /// # Errors
-    /// What reading the recipes' files meets.
+    /// The errors of reading the recipes' files.
     pub fn differs(&self, recipe: &Checked, contents: &mut Contents) -> Result<Vec<String>, Error> {
         let now = contents.of(recipe)?;
         let (mut there, changed) = self.recipe()?;
@@ -291,7 +291,7 @@ pub fn named(differences: &[String]) -> String {
     named.join(", ")
 }
 
-/// The refusal of a run that is not what its row says.
+/// The error for a run that does not match its row.
 pub fn refusal(run: &Path, row: &str, seed: u64, differences: &[String]) -> Problem {
     let place = format!("row {row}, seed {seed}");
     let found = format!("a run of another definition: {}", named(differences));

@@ -1,4 +1,4 @@
-//! What a sweep has to do: which runs are done, which go on, which are new, and about how long that takes.
+//! The plan of a sweep: which runs are done, which are resumed, which are new, and about how long the rest takes.
 
 use super::super::answer::readable_seconds;
 use super::definition::{Contents, Found, named, refusal};
@@ -14,28 +14,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-/// A run of the sweep and how it stands.
+/// A run of the sweep and its status.
 pub struct Planned {
     /// Row, seed and recipe.
     pub variant: Variant,
-    /// How it stands.
+    /// Its status.
     pub standing: Standing,
 }
 
-/// How a run of a sweep stands.
+/// The status of a run of a sweep.
 pub enum Standing {
-    /// It is done and what the row says.
+    /// It is done and matches its row.
     Done(RunDirectory),
-    /// It is what the row says, and there are steps left.
+    /// It matches its row, and so many steps are left.
     GoesOn(RunDirectory, u64),
-    /// There is none yet.
+    /// There is no such run yet.
     New,
-    /// There is one, but of another definition: it stays, and another is trained beside it.
+    /// There is one of another definition: it stays, and a new one is trained beside it.
     Again,
 }
 
 impl Standing {
-    /// In a word.
+    /// The status in one word.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Done(_) => "done",
@@ -72,10 +72,10 @@ impl Planned {
     }
 }
 
-/// Finds how every run stands.
+/// Determines the status of every run.
 ///
 /// # Errors
-/// `Config` with every run that is not what its row says, unless it is to be trained `again`; what reading meets.
+/// `Config` with every run that does not match its row, unless it is to be trained `again`; errors of reading.
 pub fn plan(variants: Vec<Variant>, again: bool) -> Result<Vec<Planned>, Error> {
     let (mut planned, mut refused) = (Vec::new(), Vec::new());
     let mut contents = Contents::default();
@@ -163,10 +163,10 @@ fn candidates(recipe: &Checked) -> Result<Vec<PathBuf>, Error> {
     Ok(numbered.into_iter().rev().map(|(_, path)| path).collect())
 }
 
-/// Opens once per row everything that a run which is to be trained needs, so that nothing is missed only after hours.
+/// Opens, once per row, all inputs of runs to be trained, so that a missing input is found now and not after hours.
 ///
 /// # Errors
-/// What the first row that cannot be trained meets.
+/// The errors of the first row that cannot be trained.
 pub fn check(planned: &[Planned]) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     for one in planned {
@@ -180,7 +180,7 @@ pub fn check(planned: &[Planned]) -> Result<(), Error> {
     Ok(())
 }
 
-/// How long a step of each row takes.
+/// The time of a training step, for each row.
 pub struct Pace {
     seconds: BTreeMap<String, f64>,
     /// Rows that were timed on a few passes, because no run of theirs says how long a step takes.
@@ -188,7 +188,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// From the runs that there are; of rows without one a few steps are timed.
+    /// Step times of the existing runs; for rows without a run, a few passes are timed.
     pub fn of(planned: &[Planned]) -> Self {
         let mut pace = Self {
             seconds: BTreeMap::new(),
@@ -212,7 +212,7 @@ impl Pace {
         pace
     }
 
-    /// Takes a step's time from a run.
+    /// Takes a row's step time from a run.
     pub fn learn(&mut self, row: &str, run: &RunDirectory) {
         if let Ok(Some(newest)) = crate::run::checkpoint::glance(run)
             && newest.state.step > 0
@@ -223,7 +223,7 @@ impl Pace {
         }
     }
 
-    /// Seconds that all these runs still take; nothing if a row's steps have no known length.
+    /// Seconds that all these runs still take; `None` if the step time of a row is unknown.
     pub fn seconds_left(&self, planned: &[Planned]) -> Option<f64> {
         let of_one = |one: &Planned| match one.steps_left() {
             0 => Some(0.0),
@@ -232,7 +232,7 @@ impl Pace {
         planned.iter().map(of_one).sum()
     }
 
-    /// What is to be done and how long it takes, in one line.
+    /// One line with what is left to do and how long it takes.
     pub fn summary(&self, planned: &[Planned]) -> String {
         let count = |word: &str| {
             planned

@@ -1,4 +1,4 @@
-//! What a sweep came to: per row and number the mean over the seeds, and the difference to the control, paired by seed.
+//! The result table of a sweep: per row and metric the mean over seeds, and the difference to the control, paired by seed.
 
 use super::super::answer::aligned;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A run that came to its end.
+/// A finished run.
 pub struct Finished {
     /// Its row.
     pub row: String,
@@ -21,7 +21,7 @@ pub struct Finished {
     pub numbers: BTreeMap<String, f64>,
 }
 
-/// A run that did not.
+/// A failed run.
 pub struct Failed {
     /// Its row.
     pub row: String,
@@ -31,7 +31,7 @@ pub struct Failed {
     pub problem: String,
 }
 
-/// Everything that is known at some moment.
+/// The results of a sweep so far.
 pub struct Report<'a> {
     /// The sweep.
     pub sweep: &'a Sweep,
@@ -60,7 +60,7 @@ impl Report<'_> {
         Paired::of(&differences).filter(|_| row != CONTROL)
     }
 
-    /// All as JSON.
+    /// The report as JSON.
     pub fn json(&self) -> Value {
         let runs = self.finished.iter().map(
             |run| json!({ "row": run.row, "seed": run.seed, "run": run.run, "numbers": run.numbers }),
@@ -92,7 +92,7 @@ impl Report<'_> {
         })
     }
 
-    /// All as a table, with what has to be known to read it.
+    /// The report as a table, with the notes needed to read it.
     pub fn text(&self) -> String {
         let head = [
             "row",

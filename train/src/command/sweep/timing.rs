@@ -12,9 +12,9 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::TrainStep;
 use std::time::Instant;
 
-/// Mean seconds of a step over all stages, each by its share of the steps; nothing if the recipe cannot be timed.
+/// Mean seconds per step over all stages, weighted by their steps; `None` if the recipe cannot be timed.
 ///
-/// The second of two passes counts, because the first one fills what later ones find.
+/// The second of two passes is measured, because the first one fills caches.
 pub fn seconds_per_step(recipe: &Checked) -> Option<f64> {
     let inputs = Inputs::open(recipe).ok()?;
     let timing = Timing {

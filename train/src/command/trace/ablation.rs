@@ -1,4 +1,4 @@
-//! The loss without an edge: what it is worth.
+//! Ablation of an edge of the graph: the loss with and without it.
 
 use super::names::{Names, Pair};
 use super::subject::Subject;
@@ -7,7 +7,7 @@ use crate::error::Error;
 use brillm::explain::{Replacement, replace, write_row};
 use serde_json::{Value, json};
 
-/// An edge left out.
+/// The ablation of an edge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ablation {
     /// The edge.
@@ -19,15 +19,15 @@ pub struct Ablation {
 /// Losses on some tokens before and after.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// `text` or `valid`.
+    /// What was measured on: `text` or `valid`.
     pub on: &'static str,
-    /// `shared` or `zero`.
+    /// What replaced the edge: `shared` or `zero`.
     pub by: &'static str,
     /// In the order of [`PARTS`].
     pub parts: [Sum; 4],
 }
 
-/// Nats of some tokens together, before and after.
+/// Summed nats of some tokens, before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sum {
     /// How many tokens.
@@ -38,11 +38,11 @@ pub struct Sum {
     pub after: f64,
 }
 
-/// Which tokens: all, those that came over the edge, those that might have, and those said after it in the same path.
+/// Groups of tokens: all, those that came over the edge, those that might have, and those after it in the same path.
 pub const PARTS: [&str; 4] = ["all", "edge is true", "edge competes", "edge passed before"];
 
 impl Ablation {
-    /// Measures; the model is as before afterwards. Nothing if the pair has no edge of its own.
+    /// Measures the losses, then restores the model. `None` if the pair has no edge of its own.
     ///
     /// # Errors
     /// `Invalid` if the validation split is broken.
@@ -81,7 +81,7 @@ impl Ablation {
         Ok(Some(Self { pair, measured }))
     }
 
-    /// For people.
+    /// The ablation as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
         let title = format!("without the edge {}", names.pair(self.pair));
         let columns = [
@@ -110,7 +110,7 @@ impl Ablation {
         table
     }
 
-    /// For programs.
+    /// The ablation as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
         let token = |id: u32| json!({ "id": id, "token": names.of(id) });
         let part = |(name, sum): (&&str, &Sum)| {

@@ -1,4 +1,4 @@
-//! Everything known of one edge.
+//! Facts about one edge of the graph: counts, size, dead outputs, updates, competition.
 
 use super::names::{Names, Pair};
 use super::subject::{DECODING, Subject, opposed};
@@ -9,28 +9,28 @@ use brillm::prior::{Prior, Weights};
 use brillm::row_adamw::Mode;
 use serde_json::{Value, json};
 
-/// An edge.
+/// The facts about an edge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeCard {
     /// Its source and target.
     pub pair: Pair,
     /// The row of the edge table it uses.
     pub row: usize,
-    /// How many pairs of its source share the row; nothing if the row is its own.
+    /// How many pairs of its source share the row; `None` if the row is its own.
     pub shared_by: Option<u32>,
-    /// How often the pair was seen in the text that was counted.
+    /// How often the pair occurs in the counted text.
     pub count: Option<u32>,
-    /// The target's place among all that may follow the source, by that count, from 1.
+    /// The rank of the target by that count among all tokens that may follow the source, from 1.
     pub count_rank: Option<usize>,
-    /// The probability of the pair in a smoothed bigram model of the counts, and the place by that.
+    /// The probability of the pair in a smoothed bigram model of the counts, and the rank by that.
     pub bigram: Option<(f64, usize)>,
     /// Its size.
     pub size: EdgeSize,
     /// How many of its outputs are dead, and where that was measured.
     pub dead: (DeadOutputs, &'static str),
-    /// What the optimizer remembers of it.
+    /// The optimizer's record of its updates.
     pub updates: Updates,
-    /// When it competes with the truth.
+    /// When it competes with the true edge.
     pub opposition: Opposition,
 }
 
@@ -39,14 +39,14 @@ pub struct EdgeCard {
 pub enum Updates {
     /// The step of its last gradient, and all steps.
     Last {
-        /// 0 for none.
+        /// The step; 0 for none.
         step: u64,
         /// Steps so far.
         of: u64,
     },
     /// How many steps gave it a gradient, and all steps.
     Times {
-        /// How many.
+        /// How many steps.
         n: u64,
         /// Steps so far.
         of: u64,
@@ -56,7 +56,7 @@ pub enum Updates {
 }
 
 impl EdgeCard {
-    /// Looks at an edge: at its signals in the text, or in the validation split if the text does not reach it.
+    /// Collects the facts from the edge's signals in the text, or in the validation split if the text does not reach it.
     ///
     /// # Errors
     /// `Invalid` if the validation split is needed and broken.
@@ -94,7 +94,7 @@ impl EdgeCard {
         })
     }
 
-    /// For people.
+    /// The facts as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
         let title = format!("edge {}", names.pair(self.pair));
         let mut table = Table::new(title, &[Column::Left(""), Column::Left("")]);
@@ -140,7 +140,7 @@ impl EdgeCard {
         table
     }
 
-    /// For programs.
+    /// The facts as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
         let token = |id: u32| json!({ "id": id, "token": names.of(id) });
         let (kind, detail) = match self.opposition {
@@ -197,7 +197,7 @@ fn dead(subject: &mut Subject<'_>, pair: Pair) -> Result<(DeadOutputs, &'static 
     Ok((found, "validation split"))
 }
 
-/// What the optimizer remembers of a row.
+/// The optimizer's record of the updates of a row.
 pub fn updates(mode: Mode, touched: Option<u64>, steps: Option<u64>) -> Updates {
     match (mode, touched, steps) {
         (Mode::Touched, Some(n), Some(of)) => Updates::Times { n, of },

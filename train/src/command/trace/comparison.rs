@@ -1,14 +1,14 @@
-//! Two traces of one text, step beside step.
+//! Compares two traces of one text step by step, before and after a change.
 
 use super::names::Names;
 use super::table::{Column, Table, change, maybe, number};
 use brillm::explain::TracedStep;
 use serde_json::{Value, json};
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The change.
+    /// The name of the change.
     pub name: String,
     /// The steps that both traces have, from the first one that the change can reach.
     pub steps: Vec<Pairing>,
@@ -17,20 +17,20 @@ pub struct Comparison {
 /// A step before and after.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pairing {
-    /// Which token of the text as it was given, from 1.
+    /// The position of the token in the text as given, from 1.
     pub position: usize,
     /// That token.
     pub token: u32,
     /// The token that came next, if there is one.
     pub next: Option<u32>,
-    /// Its nats, before and after.
+    /// The nats of that next token, before and after.
     pub nats: Option<[f64; 2]>,
     /// The best candidate, before and after.
     pub best: [Option<u32>; 2],
 }
 
 impl Comparison {
-    /// Pairs up steps: `partner` gives for a position of the first trace, from 0, the one of the second.
+    /// Pairs up steps: `partner` maps a position of the first trace, from 0, to one of the second.
     pub fn new(
         name: String,
         before: &[TracedStep],
@@ -53,7 +53,7 @@ impl Comparison {
         }
     }
 
-    /// How many nats the steps cost together, before and after.
+    /// The summed nats of the steps, before and after.
     pub fn token_losses(&self) -> [f64; 2] {
         let nats = || self.steps.iter().filter_map(|step| step.nats);
         [
@@ -62,7 +62,7 @@ impl Comparison {
         ]
     }
 
-    /// For people.
+    /// The comparison as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
         let mut table = Table::new(
             self.name.clone(),
@@ -108,7 +108,7 @@ impl Comparison {
         table
     }
 
-    /// For programs.
+    /// The comparison as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
         let token = |id: Option<u32>| id.map(|id| json!({ "id": id, "token": names.of(id) }));
         let step = |step: &Pairing| {

@@ -1,10 +1,10 @@
-//! What every earlier position contributed to an energy.
+//! A table of how much each earlier position contributed to an energy.
 
 use super::names::Names;
 use super::table::{Column, Table, bar, maybe, number};
 use brillm::explain::{Attribution, Split, TracedStep};
 
-/// For people: the `top` strongest positions, and the rest together.
+/// The table: the `top` strongest positions, and the rest together.
 pub fn table(
     step: &TracedStep,
     attribution: &Attribution,

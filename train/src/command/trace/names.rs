@@ -1,4 +1,4 @@
-//! Tokens as people read and type them.
+//! Names of tokens: how tokens are displayed, and which token a typed name means.
 
 use crate::data::Tokenizer;
 use crate::escape;
@@ -6,14 +6,14 @@ use crate::escape;
 /// A pair of tokens: an edge from the first to the second.
 pub type Pair = (u32, u32);
 
-/// How tokens are shown, and which token is meant.
+/// The displayed names of tokens, and the search for a token by name.
 pub struct Names<'a> {
     tokenizer: &'a Tokenizer,
     shown: Vec<String>,
 }
 
 impl<'a> Names<'a> {
-    /// Of all tokens of a tokenizer.
+    /// The names of all tokens of a tokenizer.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
         let ids = 0..tokenizer.vocabulary_size() as u32;
         Self {
@@ -22,17 +22,17 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// A token in one line, without what a terminal would obey.
+    /// The displayed name of a token: one line, without control characters of terminals.
     pub fn of(&self, id: u32) -> &str {
         self.shown.get(id as usize).map_or("?", String::as_str)
     }
 
-    /// An edge.
+    /// The displayed name of an edge.
     pub fn pair(&self, (source, target): Pair) -> String {
         format!("{} → {}", self.of(source), self.of(target))
     }
 
-    /// The token that is meant: by its id, by the text it stands for, as it is shown, or as the tokenizer's file spells it.
+    /// The token that was typed: by its id, its text, its displayed name, or as the tokenizer's file spells it.
     ///
     /// # Errors
     /// What was found instead of a token.
@@ -53,7 +53,7 @@ impl<'a> Names<'a> {
         found.ok_or_else(|| self.pieces(typed))
     }
 
-    /// A pair typed as `A,B`. A comma may be a part of either token, so every comma is tried.
+    /// The pair that was typed as `A,B`. A comma may be a part of either token, so every comma is tried.
     ///
     /// # Errors
     /// What was found instead of two tokens.

@@ -1,4 +1,4 @@
-//! What every earlier position contributed at every step, as a map of cells.
+//! SVG heat map of the contribution of each earlier position at every step.
 
 use super::names::Names;
 use crate::command::answer::fitted;
@@ -16,7 +16,7 @@ const TOP: usize = 96;
 const RAISES: &str = "#0072B2";
 const LOWERS: &str = "#D55E00";
 
-/// A drawing on its own: a row per step, a column per position, then the bias of the edge and the code of the place.
+/// A standalone SVG: a row per step, a column per position, then the bias of the edge and the code of the position.
 pub fn map(steps: &[TracedStep], names: &Names<'_>) -> String {
     let steps = &steps[..steps.len().min(MOST_STEPS)];
     let columns = steps.len() + 2;

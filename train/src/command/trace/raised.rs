@@ -1,4 +1,4 @@
-//! Edges that training only ever raised, while decoding lets everybody compete.
+//! Lists edges that training only ever raised, although all edges compete in decoding.
 
 use super::names::Names;
 use super::subject::Subject;
@@ -7,22 +7,22 @@ use brillm::candidate::Candidates;
 use brillm::explain::{RaisedOnly, raised_only};
 use serde_json::{Value, json};
 
-/// Which edges those are, and how sure that is.
+/// The edges that were only raised, and how certain that is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Raised {
-    /// Who competes in training.
+    /// The candidates that compete in training.
     pub candidates: Candidates,
-    /// Steps of the run, which decide where chance does.
+    /// Steps of the run, which matter where candidates are drawn by chance.
     pub steps: u64,
-    /// The edges; nothing where there are no counts to know the pairs by.
+    /// The edges; `None` if there are no counts of pairs.
     pub found: Option<RaisedOnly>,
-    /// Of the listed edges, how often each is drawn per step, where that is by chance.
+    /// For each listed edge, how often it is drawn per step, where candidates are drawn by chance.
     pub draws: Vec<Option<f64>>,
     top: usize,
 }
 
 impl Raised {
-    /// Finds them.
+    /// Finds the edges.
     pub fn new(subject: &Subject<'_>) -> Self {
         let core = &*subject.core;
         let steps = subject.trained.loaded.snapshot.state.step;
@@ -43,7 +43,7 @@ impl Raised {
         }
     }
 
-    /// For people.
+    /// The edges as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
         let by_chance = matches!(self.candidates, Candidates::Sampled { .. });
         let mut columns = vec![
@@ -105,7 +105,7 @@ impl Raised {
         }
     }
 
-    /// For programs.
+    /// The edges as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
         let (kind, n) = match self.candidates {
             Candidates::All => ("all", None),

@@ -1,4 +1,4 @@
-//! Everything that was found, for a terminal, for programs, and as one page.
+//! The report of a trace: for a terminal, as JSON, and as one HTML page.
 
 use super::ablation::Ablation;
 use super::card::EdgeCard;
@@ -20,12 +20,12 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; } details { border-top: 1px solid 
 summary { cursor: pointer; }
 ";
 
-/// What a trace found.
+/// The results of a trace.
 #[derive(Clone, Debug, Default)]
 pub struct TraceReport {
     /// The run's name, the stage and the step.
     pub run: (String, String, u64),
-    /// Replacements that hold for everything here.
+    /// Replacements of edges that hold for the whole report.
     pub edits: Vec<String>,
     /// The text, and its tokens, if there is one.
     pub text: Option<(String, Vec<u32>)>,
@@ -33,15 +33,15 @@ pub struct TraceReport {
     pub steps: Vec<TracedStep>,
     /// What the replacements did to the text.
     pub edited: Option<Comparison>,
-    /// Other courses of the text.
+    /// The text with what-if changes.
     pub what_ifs: Vec<Comparison>,
-    /// Edges.
+    /// Facts about edges.
     pub edges: Vec<EdgeCard>,
-    /// Edges left out.
+    /// Ablations of edges.
     pub ablations: Vec<Ablation>,
-    /// Edges that were only raised, if that was asked.
+    /// Edges that were only raised, if requested.
     pub raised: Option<Raised>,
-    /// How many lines a list has.
+    /// The number of lines of a list.
     pub top: usize,
 }
 
@@ -51,7 +51,7 @@ impl TraceReport {
         format!("{}, stage {}, step {step}", terminal(run), terminal(stage))
     }
 
-    /// For a terminal.
+    /// The report for a terminal.
     pub fn terminal(&self, names: &Names<'_>) -> String {
         let mut parts = vec![self.title() + "\n"];
         parts.extend(
@@ -89,7 +89,7 @@ impl TraceReport {
         tables
     }
 
-    /// For programs.
+    /// The report as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
         let (run, stage, step) = &self.run;
         let mut object = Map::new();
@@ -125,7 +125,7 @@ impl TraceReport {
         Value::Object(object)
     }
 
-    /// One self-contained page.
+    /// The report as one self-contained HTML page.
     pub fn html(&self, names: &Names<'_>) -> String {
         let mut page = String::new();
         for edit in &self.edits {
@@ -164,7 +164,7 @@ impl TraceReport {
         document(&self.title(), STYLE, &page)
     }
 
-    /// The map of contributions, as a picture of its own.
+    /// The map of contributions, as a standalone SVG.
     pub fn svg(&self, names: &Names<'_>) -> String {
         map(&self.steps, names)
     }

@@ -1,13 +1,13 @@
-//! What was asked for, out of what was typed.
+//! Parses and checks the arguments of `nerve trace`.
 
 use super::names::{Names, Pair};
 use crate::cli;
 use crate::error::{Error, Problem};
 use brillm::explain::Replacement;
 
-/// Everything that was asked for.
+/// The parsed arguments.
 pub struct TraceRequest {
-    /// The text's tokens; nothing if no text was given.
+    /// The text's tokens; `None` if no text was given.
     pub tokens: Option<Vec<u32>>,
     /// Changes of the model that hold for everything else.
     pub edits: Vec<Edit>,
@@ -28,17 +28,17 @@ pub struct Edit {
     pub by: Replacement,
 }
 
-/// Another course of the text.
+/// A change of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhatIf {
-    /// The signals that arrived at these positions, from 1, are in no mix.
+    /// The signals that arrived at these positions, from 1, are left out of every mix.
     Drop(Vec<usize>),
-    /// The tokens at these positions, from 1, were never said.
+    /// The tokens at these positions, from 1, are removed from the text.
     Remove(Vec<usize>),
 }
 
 impl WhatIf {
-    /// As it is typed.
+    /// The change as it is typed.
     pub fn name(&self) -> String {
         let (kind, positions) = match self {
             Self::Drop(positions) => ("drop", positions),
@@ -50,7 +50,7 @@ impl WhatIf {
 }
 
 impl Edit {
-    /// For people.
+    /// The edit as it is displayed.
     pub fn name(&self, names: &Names<'_>) -> String {
         let by = match self.by {
             Replacement::Zero => "zero".to_string(),

@@ -1,11 +1,11 @@
-//! The steps of a text: one line each, and for each what competed.
+//! Tables of the steps of a traced text: one line per step, and the candidates of each step.
 
 use super::names::Names;
 use super::table::{Column, Table, maybe, number};
 use brillm::explain::{Attribution, Placed, Split, TracedStep};
 use serde_json::{Value, json};
 
-/// The mean of nats over the tokens that had one before them; nothing for a text of one token.
+/// The mean nats of all tokens but the first; `None` for a text of one token.
 pub fn loss(steps: &[TracedStep]) -> Option<f64> {
     let nats: Vec<f64> = token_losses(steps).collect();
     (!nats.is_empty()).then(|| nats.iter().sum::<f64>() / nats.len() as f64)
@@ -59,7 +59,7 @@ pub fn overview(steps: &[TracedStep], names: &Names<'_>) -> Table {
     table
 }
 
-/// What competed after a token.
+/// The candidates after a token.
 pub fn candidates(step: &TracedStep, names: &Names<'_>) -> Table {
     let signal = sparkline(&step.signal);
     let title = format!(
@@ -133,7 +133,7 @@ fn sparkline(signal: &[f32]) -> String {
     )
 }
 
-/// A step for programs.
+/// A step as JSON.
 pub fn json(step: &TracedStep, names: &Names<'_>) -> Value {
     let placed = |placed: &Placed| placed_json(placed, names);
     let attributions = step.attributions.iter();

@@ -1,4 +1,4 @@
-//! What is looked at: a model out of a run, a text, and the run's validation split.
+//! What a trace looks at: the model of a run, a text, and the run's validation split.
 
 use super::card::{self, Updates};
 use crate::command::trained::Trained;
@@ -10,10 +10,10 @@ use brillm::explain::{Opposition, TracedStep, Tracer};
 use brillm::generate::Decoding;
 use std::collections::BTreeSet;
 
-/// A trace says what training and evaluation see, whatever a run decides otherwise where it generates.
+/// A trace decodes as training and evaluation do, even if a run generates in another way.
 pub const DECODING: Decoding = Decoding::NATIVE;
 
-/// A model, and what it is shown.
+/// A model, and the texts that it is traced on.
 pub struct Subject<'a> {
     /// The run.
     pub trained: &'a Trained,
@@ -29,7 +29,7 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Nothing is read yet but the model.
+    /// A subject of which only the model has been read.
     pub fn new(
         trained: &'a Trained,
         core: &'a mut BriLlmState,
@@ -127,7 +127,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// When an edge competes, for people.
+/// When an edge competes, in words.
 pub fn opposed(opposition: Opposition) -> String {
     match opposition {
         Opposition::Always => "wherever its source stands and something else is true".to_string(),

@@ -1,4 +1,4 @@
-//! A table that a terminal and a page can show.
+//! A table that can be shown in a terminal or on an HTML page.
 
 use crate::command::answer::{cells, fitted};
 use crate::escape::{terminal, xml};
@@ -7,14 +7,14 @@ use std::fmt::Write;
 /// The most cells of a token in a terminal, in tables with many tokens a line and with few: no line exceeds 80 cells.
 const NAME: [usize; 2] = [10, 12];
 
-/// A column's head, and on which side its cells stand.
+/// A column: its head and its alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// Words.
+    /// Words, left-aligned.
     Left(&'static str),
-    /// Numbers.
+    /// Numbers, right-aligned.
     Right(&'static str),
-    /// Tokens, cut in a terminal.
+    /// Tokens, shortened in a terminal.
     Token(&'static str),
 }
 
@@ -26,16 +26,16 @@ impl Column {
     }
 }
 
-/// Rows under a head.
+/// A table with a title, columns, rows and notes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// What it is about.
+    /// Its title.
     pub title: String,
     /// Its columns.
     pub columns: Vec<Column>,
     /// Its cells, row by row.
     pub rows: Vec<Vec<String>>,
-    /// What is to be said of it, a line each.
+    /// Notes below it, one per line.
     pub notes: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// For a terminal.
+    /// The table as text for a terminal.
     pub fn text(&self) -> String {
         let head = self.columns.iter().map(|column| column.head().to_string());
         let mut lines: Vec<Vec<String>> = vec![head.collect()];
@@ -104,7 +104,7 @@ impl Table {
         format!("{}\n", text.trim_end())
     }
 
-    /// For a page.
+    /// The table as HTML.
     pub fn html(&self) -> String {
         let mut page = format!("<h3>{}</h3>", xml(&self.title));
         if !self.rows.is_empty() {
@@ -153,7 +153,7 @@ fn wrapped(note: &str) -> String {
     text + &format!("  {}\n", line.trim_end())
 }
 
-/// A number for people.
+/// Formats a number.
 pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_string(),
@@ -163,7 +163,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// A change for people.
+/// Formats a change, with its sign.
 pub fn change(value: f64) -> String {
     match value >= 0.0 {
         true => format!("+{}", number(value)),
@@ -171,7 +171,7 @@ pub fn change(value: f64) -> String {
     }
 }
 
-/// What is not known is a dash.
+/// Formats a value; an unknown one is a dash.
 pub fn maybe<T>(value: Option<T>, shown: impl FnOnce(T) -> String) -> String {
     value.map_or("-".to_string(), shown)
 }

@@ -1,4 +1,4 @@
-//! Whether a file is text or JSONL: by the ending of its name, in any case, or by its first line where there is no name.
+//! Detects text or JSONL: by the ending of a file's name (case ignored), or by its first line if the name has none.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::record::Record;
 use crate::error::{Error, Problem};
 
-/// What a file is read as.
+/// The format that a file is read as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -21,7 +21,7 @@ pub enum Format {
     Jsonl,
 }
 
-/// Whether a file is read as JSONL, and what should be said about that. `head`: the beginning of its text.
+/// Whether a file is read as JSONL, and a note for the user, if any. `head`: the beginning of its text.
 pub(super) fn is_jsonl(
     path: &Path,
     format: Format,

@@ -1,4 +1,4 @@
-//! A file as bytes of text: from a disk or a pipe, compressed or not, with the hash of what the file itself holds.
+//! Byte input of a text file: from disk or pipe, decompressed if needed, with the hash of the file's own bytes.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Chain, Cursor, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -122,7 +122,7 @@ impl Input {
         })
     }
 
-    /// Puts what is left of a stream into a file without a name in a directory; returns that and the bytes in it.
+    /// Copies the rest of a stream into an unnamed file in a directory; returns that input and its length in bytes.
     pub fn spooled(mut self, path: &Path, directory: &Path) -> Result<(Self, u64), Error> {
         let place = directory.join("stream");
         let refused = |e| Error::resource(&place, "write", e);
@@ -150,12 +150,12 @@ impl Input {
         Ok((spooled, bytes))
     }
 
-    /// Whether it can be read only once.
+    /// Whether the input can be read only once.
     pub fn is_stream(&self) -> bool {
         self.is_stream
     }
 
-    /// By what it is compressed.
+    /// The kind of compression, if any.
     pub fn compression(&self) -> Option<&'static str> {
         match self.content.get_ref().1 {
             Content::Plain(_) => None,
@@ -164,7 +164,7 @@ impl Input {
         }
     }
 
-    /// The first bytes of the text, as far as they were looked at.
+    /// The first bytes of the text, which were read to detect its format.
     pub fn head(&self) -> &[u8] {
         self.content.get_ref().0.get_ref()
     }
@@ -185,7 +185,7 @@ impl Input {
         }
     }
 
-    /// What went wrong while reading, in words.
+    /// The error to report when reading fails.
     pub fn error(&self, path: &Path, error: io::Error) -> Error {
         self.content.get_ref().1.error(path, error)
     }

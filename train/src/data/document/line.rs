@@ -1,4 +1,4 @@
-//! Lines of bytes from a file, none longer than allowed.
+//! Reads a file line by line as bytes, up to a maximum line length.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ const MEASURED_MAX: u64 = 1 << 30;
 
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// One line with its line end.
+/// One line, including its line end.
 pub(super) struct Line {
     pub bytes: Vec<u8>,
-    /// Counted from 1.
+    /// The line number, from 1.
     pub number: u64,
     /// The offset of the first byte in the file.
     pub start: u64,
 }
 
 impl Line {
-    /// The parts before and after a byte of the file, or the end of the character that this byte belongs to.
+    /// Splits the line at a byte of the file, or at the end of the character that the byte lies in.
     pub fn divided(mut self, at: u64) -> (Line, Line) {
         let is_inside_character = |byte: &u8| byte & 0xc0 == 0x80;
         let mut cut = at.saturating_sub(self.start) as usize;
@@ -59,7 +59,7 @@ impl Lines {
         }
     }
 
-    /// Lets errors advise the option for long lines.
+    /// Lets error messages suggest the option for long lines.
     pub fn advise_options(&mut self) {
         self.advises_options = true;
     }
@@ -73,7 +73,7 @@ impl Lines {
         self.number
     }
 
-    /// The same from a file without a name in a directory, and how many bytes it holds; before any line was read.
+    /// Copies the input into an unnamed file in a directory; also returns its length in bytes. Only before any line was read.
     pub fn spooled(self, directory: &Path) -> Result<(Self, u64), Error> {
         let (input, bytes) = self.input.into_inner().spooled(&self.path, directory)?;
         let mut lines = Self::new(input, &self.path, self.max_line_bytes);
@@ -143,7 +143,7 @@ fn rest_of_line(input: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// JSON text in which `\ud800` to `\udfff` without their other half are `\ufffd`, and how many there were.
+/// Replaces unpaired surrogates (`\ud800` to `\udfff`) in JSON text by `\ufffd`; also returns how many there were.
 pub(super) fn without_lone_surrogates(json: &str) -> (String, u64) {
     let mut repaired = String::with_capacity(json.len());
     let mut n_replaced = 0;

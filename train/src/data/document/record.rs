@@ -1,4 +1,4 @@
-//! One line of JSONL: the text and the labels are read strictly, everything else only as far as it must be to go on.
+//! Parses one line of JSONL: the text and the labels strictly, everything else only as far as needed to skip it.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Names that an error lists.
 const NAMES_MAX: usize = 8;
 
-/// What stands where the text should be.
+/// The value found in the text field.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Found {
     /// No such field.
@@ -19,20 +19,20 @@ pub(super) enum Found {
     Other,
 }
 
-/// What is wanted of an object.
+/// The parts of a JSON object that are used.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub text: Found,
     pub task: Option<String>,
     pub difficulty: Option<u32>,
-    /// Whether it has a label that is none.
+    /// Whether it has a label of a wrong type.
     pub has_odd_label: bool,
-    /// The first names in it.
+    /// The first field names in it.
     pub names: Vec<String>,
 }
 
 impl Record {
-    /// Reads an object; `field` is a name in it, or names one below the other joined by dots.
+    /// Parses an object; `field` is a field name, or a path of nested names joined by dots.
     pub fn parse(json: &str, field: &str) -> Result<Self, serde_json::Error> {
         let mut input = serde_json::Deserializer::from_str(json);
         let record = input.deserialize_map(Object { field })?;
@@ -171,8 +171,8 @@ impl<'de> Visitor<'de> for At<'_> {
     }
 }
 
-/// JSON text in which `false` stands for what other programs write as numbers though JSON has none of them: `NaN`,
-/// `Infinity`, and those too large for any. `None` if there is no such number.
+/// Replaces by `false` what other programs write as numbers and JSON does not allow: `NaN`, `Infinity`, and numbers that
+/// are too large. `None` if there is no such number.
 pub(super) fn without_odd_numbers(json: &str) -> Option<String> {
     let is_odd = |token: &str| match token {
         "NaN" | "Infinity" | "-Infinity" => true,

@@ -1,7 +1,7 @@
-//! The directory that is being made: its temporary name, its final name, and never half of it under the latter.
+//! The output directory of a preparation: built under a temporary name and renamed when it is complete.
 //!
-//! `NAME.tmp-RANDOM` is made beside `NAME.tmp-RANDOM.lock`, which its process holds locked. A lock file that nobody
-//! holds was left behind by a process that was killed; the next one clears it away, and what belongs to it.
+//! `NAME.tmp-RANDOM` is made beside `NAME.tmp-RANDOM.lock`, which its process keeps locked. An unlocked lock file was
+//! left behind by a killed process; the next process removes it and its directory.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
@@ -28,12 +28,12 @@ const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 /// How often it is asked whether a signal came.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The name of a directory that may be made.
+/// The final path of a directory that may be made.
 pub(super) struct OutputPlace {
     wanted: PathBuf,
 }
 
-/// A directory that is being made. Removes what it started unless it is finished.
+/// A directory that is being made. When dropped, it is removed unless it is finished.
 pub(super) struct Started {
     wanted: PathBuf,
     temporary: PathBuf,
@@ -96,7 +96,7 @@ impl OutputPlace {
         Ok(Self { wanted })
     }
 
-    /// Clears away what killed processes left of this name and makes a temporary directory of its own.
+    /// Removes what killed processes left under this name, and makes a new temporary directory.
     pub fn start(&self) -> Result<Started, Error> {
         let parent = parent(&self.wanted);
         fs::create_dir_all(parent)
@@ -187,12 +187,12 @@ fn clear(lock: &Path) -> io::Result<()> {
 }
 
 impl Started {
-    /// Where to write.
+    /// The temporary directory to write in.
     pub fn directory(&self) -> &Path {
         &self.temporary
     }
 
-    /// At a signal, removes what was started and ends the process: it may be waiting for a pipe.
+    /// At a signal, removes the temporary directory and ends the process, which may be waiting for a pipe.
     pub fn remove_at(&self, stop: Stop) {
         let (temporary, lock) = (self.temporary.clone(), self.lock.clone());
         let renaming = Arc::downgrade(&self.renaming);

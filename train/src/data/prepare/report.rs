@@ -1,5 +1,5 @@
-//! What is said of a data directory that was made: everything that was left out, read otherwise, rounded or is odd. All of it
-//! is in the manifest.
+//! The sentences printed about a finished data directory: what was left out, read otherwise, rounded or looks odd. All of
+//! it is in the manifest.
 
 use super::SplitRule;
 use super::share::Share;
@@ -7,7 +7,7 @@ use crate::data::manifest::Manifest;
 use crate::data::tokenizer::SpelledSpecials;
 use crate::data::unknown;
 
-/// One sentence for each thing that should be known.
+/// One sentence for each fact that the user should know.
 pub fn sentences(manifest: &Manifest) -> Vec<String> {
     let mut all = Vec::new();
     for source in &manifest.sources {

@@ -1,4 +1,4 @@
-//! Every n-th document, exactly: a share as the decimal fraction that was typed.
+//! The exact validation share for `--split every`, from the decimal fraction that was typed.
 
 /// A share of validation as a fraction of whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +29,12 @@ impl Share {
         (u128::from(documents) * self.part).div_ceil(self.of) as u64
     }
 
-    /// Whether so many of so many documents are this share.
+    /// Whether `taken` of `documents` documents are exactly this share.
     pub fn is_exactly(self, taken: u64, documents: u64) -> bool {
         u128::from(taken) * self.of == u128::from(documents) * self.part
     }
 
-    /// Whether the document of this number goes to validation.
+    /// Whether the document with this number goes to validation.
     pub fn takes(self, number: u64) -> bool {
         self.of(number + 1) > self.of(number)
     }

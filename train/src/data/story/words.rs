@@ -1,4 +1,4 @@
-//! The words of the stories.
+//! Word lists of the generated stories: names, places, things, promises and so on.
 
 /// Names with the pronoun they take.
 pub(super) const NAMES: [(&str, &str); 36] = [
@@ -40,7 +40,7 @@ pub(super) const NAMES: [(&str, &str); 36] = [
     ("Yara", "she"),
 ];
 
-/// Places with the preposition of being there.
+/// Places, each with the preposition for being there.
 pub(super) const PLACES: [(&str, &str); 24] = [
     ("at", "the old mill"),
     ("in", "the garden"),
@@ -68,7 +68,7 @@ pub(super) const PLACES: [(&str, &str); 24] = [
     ("in", "the cellar"),
 ];
 
-/// What things look like.
+/// Adjectives for things.
 pub(super) const LOOKS: [&str; 20] = [
     "red", "blue", "green", "yellow", "white", "black", "silver", "golden", "small", "heavy",
     "wooden", "painted", "broken", "shiny", "dusty", "striped", "round", "old", "new", "strange",
@@ -135,7 +135,7 @@ pub(super) const WEATHERS: [&str; 12] = [
     "misty", "golden",
 ];
 
-/// When it begins.
+/// Days and times at which a story begins.
 pub(super) const TIMES: [&str; 8] = [
     "Monday morning",
     "Tuesday morning",

@@ -1,4 +1,4 @@
-//! What a `tokenizer.json` must be before it is used: one of our three kinds, without holes or contradictions.
+//! Checks a `tokenizer.json` before it is used: one of our three kinds, without gaps or contradictions.
 //!
 //! The library itself panics on some broken files and renumbers others silently; both are caught here.
 
@@ -17,9 +17,9 @@ pub(super) const CHARACTER_PATTERN: &str = r"[\s\S]";
 
 /// One entry of the vocabulary.
 pub(super) struct Piece {
-    /// As the file spells it.
+    /// Its text as the file spells it.
     pub text: String,
-    /// What it stands for; nothing for added tokens.
+    /// The bytes that it stands for; none for added tokens.
     pub bytes: Vec<u8>,
     /// Whether it is one of the added tokens.
     pub is_added: bool,
@@ -27,14 +27,14 @@ pub(super) struct Piece {
     pub is_special: bool,
 }
 
-/// A vocabulary that holds together.
+/// A vocabulary that passed all checks.
 pub(super) struct Checked {
     pub kind: Kind,
     pub pieces: Vec<Piece>,
     pub specials: Specials,
-    /// What happens before.
+    /// How a text is normalised before tokenization.
     pub normalise: Normalise,
-    /// Words are cut by GPT-2's pattern and nothing changes the text before, so a space behind a letter starts a new one.
+    /// Whether GPT-2's pattern cuts the unchanged text into words, so that a space after a letter begins a new one.
     pub cuts_at_spaces: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Text to ids, and how many bytes of the text each id stands for.
+//! Encodes text to token ids, and counts the bytes of the text that each id stands for.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// The library keeps about a hundred bytes per byte of text that it encodes at once.
 const GROUP_BYTES: usize = 1 << 20;
 
-/// What a special is where a text spells it out: HTML strikes text out with `<s>` and `</s>`.
+/// How a special token that is spelled out in a text is read; HTML, for example, has `<s>` and `</s>` too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum SpelledSpecials {
@@ -27,10 +27,10 @@ pub enum SpelledSpecials {
 /// The ids of a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
-    /// No special is added.
+    /// The ids; no special token is added.
     pub ids: Vec<u32>,
-    /// Which of them stand for another number of bytes of the text than `token_bytes` says, and for how many: an unknown
-    /// character, a full-width form. Positions among `ids` rise.
+    /// Tokens that stand for another number of bytes than `token_bytes` says, such as unknown characters and full-width
+    /// forms: position in `ids`, rising, and bytes.
     pub spans: Vec<(u64, u64)>,
 }
 
@@ -44,7 +44,7 @@ impl Encoded {
 }
 
 impl Tokenizer {
-    /// Reads specials that a text spells out as this rule says, instead of as text.
+    /// Sets how special tokens that are spelled out in a text are read; the default is as text.
     pub fn with_spelled_specials(mut self, rule: SpelledSpecials) -> Self {
         self.spelled_specials = rule;
         let as_text = rule == SpelledSpecials::Text;
@@ -52,12 +52,12 @@ impl Tokenizer {
         self
     }
 
-    /// What a special is where a text spells it out.
+    /// How special tokens that are spelled out in a text are read.
     pub fn spelled_specials(&self) -> SpelledSpecials {
         self.spelled_specials
     }
 
-    /// How often a text spells out a special.
+    /// How often special tokens are spelled out in a text.
     pub fn count_spelled(&self, text: &str) -> u64 {
         let mut rest = text;
         let mut count = 0;
@@ -80,7 +80,7 @@ impl Tokenizer {
         all.map(|encoded| encoded.ids).collect()
     }
 
-    /// The ids of several texts and their bytes in the source, in parallel where that helps.
+    /// The ids of several texts, with the bytes that they stand for, in parallel where that helps.
     pub fn encode_spans<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Encoded> {
         match self.checked.kind {
             Kind::Byte | Kind::Character => {
@@ -91,7 +91,7 @@ impl Tokenizer {
         }
     }
 
-    /// Where a text can be cut so that its parts have the ids of the whole.
+    /// Where a text can be cut so that its parts get the same ids as the whole.
     pub fn cut(&self) -> Cut {
         match self.checked.kind {
             Kind::Byte | Kind::Character => Cut::Lines,
@@ -213,8 +213,8 @@ impl Tokenizer {
     }
 }
 
-/// Cuts a text where the pattern of GPT-2 cuts it too. Chunks are at least `chunk_bytes` long and as long as it takes
-/// to find such a place.
+/// Cuts a text only where the pattern of GPT-2 cuts it too. A chunk ends at the first such position after at least
+/// `chunk_bytes`.
 pub(super) fn chunks(text: &str, chunk_bytes: usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

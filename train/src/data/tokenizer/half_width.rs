@@ -1,6 +1,6 @@
-//! Full-width forms → the half-width ones: a Chinese text writes `，` and `１` where the vocabulary may only have `,` and `1`.
+//! Normalises full-width to half-width forms: a Chinese text writes `，` and `１`, a vocabulary may only have `,` and `1`.
 //!
-//! In the file it is a sequence of plain replacements, which Python's `tokenizers` does too.
+//! In `tokenizer.json` this is a sequence of plain replacements, which Python's `tokenizers` also applies.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub(super) fn half_width(c: char) -> char {
     }
 }
 
-/// The same as a normaliser of a `tokenizer.json`.
+/// This normalisation as the `normalizer` of a `tokenizer.json`.
 pub(super) fn normalizer() -> Value {
     let replacement = |c: char| {
         let (from, to) = (c.to_string(), half_width(c).to_string());

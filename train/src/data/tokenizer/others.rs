@@ -1,4 +1,4 @@
-//! Tests of tokenizers that somebody else made: full-width forms, vocabularies without our special tokens, fewer bytes.
+//! Tests of tokenizers made by other programs: full-width forms, vocabularies without our special tokens, fewer bytes.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! How many bytes of a text each of its tokens stands for, where the library says which part of the text it came from.
+//! Counts the bytes of a text that each token stands for, from the offsets that the tokenizer library returns.
 
-/// The bytes of each token: `token_bytes` where these are the bytes of the part that the tokens came from, else a share of
-/// that part. They always add up to `text_bytes`.
+/// The bytes of each token: `token_bytes` where they add up to the part of the text that the tokens came from, else a
+/// share of that part. The sum is always `text_bytes`.
 ///
-/// `offsets`: of each token, the bytes of the text from which it came. Tokens within one character came from the same
-/// bytes; what came from nowhere (a space that is put in front) shares with what follows; what no token came from (space
-/// that is trimmed) belongs to what follows.
+/// `offsets`: for each token, the range of bytes it came from. Tokens within one character have the same range. A token
+/// without a range (a space put in front) shares that of the next token. Text without a token (trimmed space) counts for
+/// the next token.
 pub(super) fn spans(
     token_bytes: &[usize],
     offsets: &[(usize, usize)],

@@ -1,4 +1,4 @@
-//! Vocabularies from texts. Whatever is learned, the four specials get the highest ids.
+//! Learns vocabularies from texts: bytes, characters or byte pairs. The four special tokens always get the highest ids.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ const CHUNK_BYTES: usize = 1 << 10;
 /// The library reserves memory for a whole vocabulary before it learns the first token.
 const VOCABULARY_MAX: usize = 1 << 20;
 
-/// Refuses vocabularies that nobody means.
+/// Refuses vocabulary sizes that are too large.
 pub(super) fn require_bounded(vocabulary_size: Option<usize>) -> Result<(), Error> {
     match vocabulary_size {
         Some(found) if found > VOCABULARY_MAX => {
@@ -37,7 +37,7 @@ pub(super) fn require_bounded(vocabulary_size: Option<usize>) -> Result<(), Erro
     }
 }
 
-/// 256 pieces, no merges, id = byte.
+/// A byte tokenizer: 256 tokens, no merges, id = byte.
 pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
     let expected = 256 + SPECIALS;
     match vocabulary_size {
@@ -56,7 +56,7 @@ pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
     }
 }
 
-/// The most frequent characters, ties by code point.
+/// A tokenizer of the most frequent characters; ties are ordered by code point.
 pub(super) fn character<I>(
     texts: I,
     vocabulary_size: Option<usize>,
@@ -95,7 +95,7 @@ where
     words(vocabulary, normalise, &ours(characters.len()))
 }
 
-/// The vocabulary of somebody else: single characters, and `<unk>`.
+/// A tokenizer from a given vocabulary: single characters, and `<unk>`.
 pub(super) fn of_characters(file: &Path, tokens: &[String]) -> Result<String, Error> {
     let unknown = Specials::TEXTS[3];
     let wrong = |place: String, found: String| {
@@ -144,7 +144,7 @@ fn ours(first: usize) -> Vec<(&'static str, usize)> {
     Specials::TEXTS.into_iter().zip(first..).collect()
 }
 
-/// Merges of the most frequent pairs of neighbours, within the words of GPT-2's pattern.
+/// A byte-pair tokenizer: merges of the most frequent adjacent pairs, within words of GPT-2's pattern.
 pub(super) fn bpe<I>(texts: I, vocabulary_size: Option<usize>) -> Result<String, Error>
 where
     I: Iterator<Item = Result<String, Error>> + Send,

@@ -76,7 +76,7 @@ impl ModelFamily for BriLlmFamily {
         config.counts()
     }
 
-    fn n_parameters(config: &SignalConfig, given: &Given<'_>) -> Option<u64> {
+    fn counted_parameters(config: &SignalConfig, given: &Given<'_>) -> Option<u64> {
         let rows = rows(config, given);
         Some(config.model().n_parameters(given.vocabulary, rows))
     }

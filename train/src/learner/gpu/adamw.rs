@@ -1,4 +1,4 @@
-//! AdamW of many tensors with few launches, in place where nobody else has the memory.
+//! AdamW on a GPU: updates many tensors with few kernel launches, in place if a tensor's memory has no other owner.
 
 use super::super::one_pass::Step;
 use super::{CHUNK, OnGpu, UNITS, anywhere, cubes, in_turn};
@@ -14,8 +14,8 @@ use std::cell::RefCell;
 /// Tensors of an update.
 const TENSORS: usize = 4;
 
-/// Weights, gradient and both moments to weights and moments; as given where no kernel applies. Within [`together`] they are as
-/// they were until it ends.
+/// Updates weights and both moments by a gradient; gives back its input if no kernel applies. Within [`together`], the values
+/// change only when it ends.
 pub fn update<B: Backend, const D: usize>(
     step: Step,
     given: [Tensor<B, D>; TENSORS],
@@ -41,7 +41,7 @@ thread_local! {
     static WAITING: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
 
-/// Runs what updates many tensors, and then all those updates with as few launches as they need.
+/// Runs `updates`, which updates many tensors, and then makes all their updates with as few launches as possible.
 pub fn together<T>(updates: impl FnOnce() -> T) -> T {
     WAITING.set(Some(Vec::new()));
     let done = updates();

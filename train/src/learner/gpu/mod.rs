@@ -1,5 +1,4 @@
-//! What an update does where tensors lie in the memory of a GPU: kernels in CubeCL, where Burn's operations would be a dozen for
-//! every tensor.
+//! The optimizer update on a GPU: kernels in CubeCL, where Burn's operations would take a dozen launches for every tensor.
 
 mod adamw;
 mod squares;

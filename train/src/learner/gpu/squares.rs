@@ -12,7 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 /// Sums per tensor that the host adds up, each made by a cube.
 const PARTS: usize = 128;
 
-/// The sum of the squares of each; nothing where no kernel applies.
+/// The sum of squares of each tensor; `None` if no kernel applies.
 pub fn squares<B: Backend>(tensors: &[Tensor<B, 1>]) -> Option<Vec<f64>> {
     if tensors.iter().any(|tensor| tensor.dtype() != DType::F32) {
         return None;

@@ -1,4 +1,4 @@
-//! The loop with a model of two numbers, whose losses and gradients stand on paper, and with the smallest decoders.
+//! Tests of the loop with a model of two numbers, whose losses and gradients are known, and with the smallest decoders.
 
 use super::*;
 use crate::data::HostBatch;

@@ -1,4 +1,4 @@
-//! Tests with a disk that fails: at every operation of a save, one run with an error there and one that ends there.
+//! Tests of saving on a disk that fails: for every operation of a save, one run with an error there and one that ends there.
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};

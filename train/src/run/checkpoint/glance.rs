@@ -1,4 +1,4 @@
-//! What can be known of a checkpoint without its tensors: its state, what its weights are, and how many there are.
+//! Reads a checkpoint without its tensors: its state, the hash of its weights, and the number of its parameters.
 
 use std::path::{Path, PathBuf};
 
@@ -21,11 +21,11 @@ pub struct Glance {
     pub state: CheckpointState,
     /// Identifies the weights: equal for equal bytes, whatever else the checkpoints hold.
     pub weights_sha256: String,
-    /// Numbers in the tensors of the model.
+    /// The number of values in the tensors of the model.
     pub parameters: u64,
 }
 
-/// The newest checkpoint whose manifest and state verify, or nothing if the run has none yet.
+/// The newest checkpoint whose manifest and state verify; `None` if the run has no checkpoint yet.
 ///
 /// # Errors
 /// `Invalid` if there are checkpoints but of none these verify, naming the newest and what is wrong with it.
@@ -40,19 +40,19 @@ pub fn glance(run: &RunDirectory) -> Result<Option<Glance>, Error> {
     first.map_or(Ok(None), |problem| Err(Error::Invalid(problem)))
 }
 
-/// What identifies the weights of a checkpoint.
+/// The hash that identifies the weights of a checkpoint.
 ///
 /// # Errors
-/// `Invalid` for the first thing in its manifest or state that is not as it should be.
+/// `Invalid` for the first thing in its manifest or state that is wrong.
 pub fn weights_sha256(checkpoint: &Path) -> Result<String, Error> {
     let glance = of(checkpoint).map_err(Error::Invalid)?;
     Ok(glance.weights_sha256)
 }
 
-/// One checkpoint.
+/// Reads one checkpoint.
 ///
 /// # Errors
-/// The first thing in its manifest or state that is not as it should be.
+/// The first thing in its manifest or state that is wrong.
 pub(super) fn of(checkpoint: &Path) -> Result<Glance, Problem> {
     let manifest = Manifest::read(checkpoint)?;
     let (mut hash, mut parameters) = (Sha256::new(), 0u64);

@@ -1,4 +1,4 @@
-//! What lies in `ckpt/`: complete checkpoints, and what killed processes left.
+//! Lists `ckpt/`: complete checkpoints, and what killed processes left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, Error> {
 }
 
 /// Removes what killed processes left half-written or half-deleted; returns the paths, for a line each on stderr.
-/// The lock proves that no living process is at it.
+/// The lock proves that no running process uses them.
 ///
 /// # Errors
 /// `Invalid` if the directory of checkpoints is a link, `Resource` if one cannot be removed.
@@ -43,7 +43,7 @@ pub fn remove_stale(run: &RunDirectory, _held: &Lock) -> Result<Vec<PathBuf>, Er
     Ok(stale)
 }
 
-/// The step a checkpoint's directory is named after; nothing for temporary, corrupt and foreign entries.
+/// The step that a checkpoint's directory is named after; `None` for temporary, corrupt and foreign entries.
 pub fn step_of(path: &Path) -> Option<u64> {
     let digits = file_name(path).strip_prefix("step-")?.to_string();
     let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());

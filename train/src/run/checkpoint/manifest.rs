@@ -59,14 +59,14 @@ pub struct FileRecord {
 /// What is wrong with a checkpoint.
 #[derive(Debug)]
 pub enum Flaw {
-    /// Not all of it is what was written: an older checkpoint may serve.
+    /// It is damaged: an older checkpoint may be used instead.
     Damage(Problem),
-    /// It is what was written, hashes say, and cannot be used: nothing else is taken in its place.
+    /// It is intact by its hashes, but cannot be used: no other checkpoint is used instead.
     Content(Problem),
 }
 
 impl Flaw {
-    /// Whatever it is.
+    /// The problem, of either kind.
     pub fn problem(self) -> Problem {
         match self {
             Self::Damage(problem) | Self::Content(problem) => problem,
@@ -101,7 +101,7 @@ impl TensorRecord {
 }
 
 impl Manifest {
-    /// Reads the manifest of a checkpoint and holds it against the directory's name and listing.
+    /// Reads the manifest of a checkpoint and compares it with the directory's name and listing.
     pub fn read(checkpoint: &Path) -> Result<Self, Problem> {
         let path = checkpoint.join(MANIFEST);
         let expected = "a manifest";
@@ -139,7 +139,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The bytes of one file, after size and hash were found right.
+    /// The bytes of one file, after checking size and hash.
     pub fn bytes(&self, checkpoint: &Path, name: &str) -> Result<Vec<u8>, Problem> {
         let record = self.record(checkpoint, name)?;
         let path = checkpoint.join(name);
@@ -151,7 +151,7 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// The tensors of one file, after size, hash, names and shapes were found right.
+    /// The tensors of one file, after checking size, hash, names and shapes.
     pub fn tensors(&self, checkpoint: &Path, name: &str) -> Result<TensorMap, Flaw> {
         let path = checkpoint.join(name);
         let bytes = self.bytes(checkpoint, name)?;

@@ -1,4 +1,4 @@
-//! What `nerve runs prune` may take away: checkpoints that neither a resume nor a reader of the best one needs.
+//! Which checkpoints `nerve runs prune` may delete: those that neither a resume nor a reader of the best one needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::run::directory::RunDirectory;
 use crate::run::disk::System;
 use crate::run::lock::Lock;
 
-/// The checkpoints that are older than the newest one that verifies and are not the best one, oldest first. Nothing if none verifies.
+/// The checkpoints that are older than the newest one that verifies, except the best one, oldest first. Empty if none verifies.
 ///
-/// A link is no checkpoint of ours: it is left alone, and what it points to as well.
+/// A link is no checkpoint of ours: neither the link nor its target is touched.
 ///
 /// # Errors
 /// `Resource` if the directory cannot be listed.
@@ -45,7 +45,7 @@ pub fn remove(checkpoint: &Path, _held: &Lock) -> Result<(), Error> {
     delete(&System, checkpoint)
 }
 
-/// Removes a whole run. What killed it half-way would leave is no run any more: `run.json` goes first.
+/// Removes a whole run. `run.json` is removed first, so that what a kill leaves is no run any more.
 ///
 /// # Errors
 /// `Invalid` if the run is a link; `Resource` if something in it cannot be removed.

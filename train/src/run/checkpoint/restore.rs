@@ -1,4 +1,4 @@
-//! Finding and reading checkpoints: nothing is used before its hash was found right.
+//! Finds and reads checkpoints. Nothing is used before its hash has been verified.
 
 use std::path::{Path, PathBuf};
 
@@ -10,22 +10,22 @@ use crate::run::directory::RunDirectory;
 use crate::run::tensors::{self, TensorMap, require_finite};
 use crate::text::json_complaint;
 
-/// A checkpoint that verified, and what did not on the way to it.
+/// A checkpoint that verified, and the newer ones that did not.
 #[derive(Debug)]
 pub struct Loaded {
     /// Its directory.
     pub path: PathBuf,
     /// Its content.
     pub snapshot: Snapshot,
-    /// What is wrong with the newer ones that were passed over: lines for stderr.
+    /// The problems of the newer ones that were skipped: lines for stderr.
     pub skipped: Vec<Problem>,
 }
 
-/// The newest checkpoint that verifies, or nothing if the run has none yet.
+/// The newest checkpoint that verifies; `None` if the run has no checkpoint yet.
 ///
 /// # Errors
-/// `Invalid` if there are checkpoints but none verifies, naming the newest and what is wrong with it; or if one holds what
-/// was written, and that is no checkpoint of ours.
+/// `Invalid` if there are checkpoints but none verifies, naming the newest and what is wrong with it; or if one is intact
+/// but is no checkpoint of ours.
 pub fn latest(run: &RunDirectory) -> Result<Option<Loaded>, Error> {
     let mut skipped = Vec::new();
     for (_, path) in list(run)?.into_iter().rev() {
@@ -56,7 +56,7 @@ pub fn load(checkpoint: &Path) -> Result<Snapshot, Error> {
     read(checkpoint).map_err(|flaw| Error::Invalid(flaw.problem()))
 }
 
-/// Reads every file of a checkpoint again and returns all that is wrong; empty if nothing is.
+/// Reads every file of a checkpoint again and returns all problems.
 pub fn verify(checkpoint: &Path) -> Vec<Problem> {
     let manifest = match Manifest::read(checkpoint) {
         Ok(manifest) => manifest,

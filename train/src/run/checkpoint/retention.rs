@@ -12,9 +12,9 @@ use crate::run::disk::{self, Disk};
 /// Whatever is asked for, a flipped bit in the newest must leave one to fall back to.
 const KEEP_AT_LEAST: usize = 2;
 
-/// Deletes the checkpoints nobody needs any more. `state` is the newest one's, just saved.
+/// Deletes checkpoints that are not needed any more. `state` is that of the newest one, just saved.
 ///
-/// What does not verify is neither counted nor deleted, so bad luck never empties the directory.
+/// Checkpoints that do not verify are neither counted nor deleted, so damage never empties the directory.
 pub fn apply(
     disk: &dyn Disk,
     run: &RunDirectory,

@@ -1,6 +1,6 @@
-//! Saving a checkpoint, so that no kill and no full disk costs more than the steps since the last one.
+//! Saves a checkpoint, so that no kill and no full disk costs more than the steps since the last one.
 //!
-//! Order: room? → files, synced → manifest, synced → directory synced → renamed into place → parent synced
+//! Order: check of free space → files, synced → manifest, synced → directory synced → renamed into place → parent synced
 //! → `LATEST` → retention. Before the rename nothing of it counts, after the rename all of it does.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::run::tensors::{value_bytes, write_shards};
 /// last `keep_last` (at least 2) that verify stay, the best one, and the last of each finished stage.
 ///
 /// # Errors
-/// `Invalid` if the directory of checkpoints is a link. `Resource` if the disk is full or says no: the earlier checkpoints are intact and nothing half-written is left.
+/// `Invalid` if the checkpoint directory is a link. `Resource` if the disk refuses: earlier ones stay, and no half-written one.
 /// `Numerical` if a number of the state is not finite.
 pub fn save(run: &RunDirectory, snapshot: &Snapshot, keep_last: usize) -> Result<PathBuf, Error> {
     save_on(&System, run, snapshot, keep_last)

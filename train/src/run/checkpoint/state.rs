@@ -1,4 +1,4 @@
-//! What a run needs to go on as if it had never stopped, besides its weights: plain numbers, as JSON.
+//! The state of a run in a checkpoint, besides its weights: counters, hook state and hashes, as JSON.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ pub struct Best {
 }
 
 impl CheckpointState {
-    /// The first number that no training of ours could have left: its name, what it is and what it should be.
+    /// The first number that no training of ours could have written: its name, its value and what it should be.
     pub(super) fn impossible(&self) -> Option<(&'static str, String, String)> {
         let counters = [
             ("step", self.step),
@@ -104,7 +104,7 @@ impl CheckpointState {
         })
     }
 
-    /// The name of the first field that JSON could not bring back.
+    /// The name of the first number that is not finite, which JSON cannot hold.
     pub(super) fn not_finite(&self) -> Option<String> {
         let best = self.best.map_or(0.0, |best| best.value);
         let named = [("wall_s", self.wall_s), ("best.value", best)];

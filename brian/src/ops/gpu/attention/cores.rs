@@ -1,4 +1,4 @@
-//! Attention on tensor cores: a plane has 16 rows, its cube brings tiles of the other side to shared memory.
+//! Attention kernels on tensor cores: a plane works on 16 rows; its cube loads tiles of the other side into shared memory.
 
 use super::LOWEST;
 use super::place::{Pair, head};

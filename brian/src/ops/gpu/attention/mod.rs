@@ -1,9 +1,9 @@
 //! Causal attention of whole sequences, `softmax(q kᵀ) v`, with no matrix of scores in memory (Dao et al. 2022).
 //!
-//! Scores are made a few at a time and leave nothing but the logarithm of each row's sum of exponentials. Backward they are made
-//! again, once for the gradients of queries, once, from the keys' side, for those of keys and values.
+//! Scores are made a few at a time; only the logarithm of each row's sum of exponentials is kept. The backward pass makes them
+//! again: once for the gradients of queries, and once, from the keys' side, for those of keys and values.
 //!
-//! Numbers are read in pairs: a head has an even number of them, since positions turn it pair by pair.
+//! Numbers are read in pairs: a head has an even number of them, since rotary positions rotate it pair by pair.
 
 mod cores;
 mod place;
@@ -19,14 +19,14 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 use tile::Tile;
 
-/// Without tensor cores a unit makes its products one by one; from some length on Burn's products are faster, for all that scores
-/// lie in memory then.
+/// The longest sequence for the kernels without tensor cores. Beyond it Burn's products are faster, although all scores lie in
+/// memory then.
 const LONGEST_WITHOUT_CORES: usize = 256;
 
 /// Below every score.
 const LOWEST: f32 = -3.0e38;
 
-/// What the tokens of whole sequences find; queries are scaled already.
+/// Causal attention of whole sequences; queries are scaled before.
 ///
 /// # Shapes
 /// `[batch * seq, 3 * d_model]`, queries, keys and values side by side, to `[batch * seq, d_model]`

@@ -1,4 +1,4 @@
-//! Where rows of a head lie in memory.
+//! Addresses of the rows of one head in memory.
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
@@ -40,7 +40,7 @@ pub fn head(seq: usize, n_heads: usize, #[comptime] pairs: usize) -> Head {
 
 #[cube]
 impl Head {
-    /// Rows of queries, keys or values (0, 1, 2), from one of the sequence on.
+    /// Rows of queries, keys or values (`part` 0, 1, 2), from one row of the sequence on.
     pub fn packed(&self, part: usize, row: usize) -> HeadRows {
         let width = self.n_heads * comptime!(self.pairs);
         HeadRows {
@@ -50,7 +50,7 @@ impl Head {
         }
     }
 
-    /// Rows of what was found, or of its gradient.
+    /// Rows of the attention output or of its gradient, from one row of the sequence on.
     pub fn found(&self, row: usize) -> HeadRows {
         let width = self.n_heads * comptime!(self.pairs);
         HeadRows {
@@ -60,7 +60,7 @@ impl Head {
         }
     }
 
-    /// Where a row has its one number of this head.
+    /// Address of a row's number for this head, in lists of one number per row and head.
     pub fn number(&self, row: usize) -> usize {
         (self.base + row) * self.n_heads + self.head
     }

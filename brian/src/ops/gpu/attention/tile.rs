@@ -1,10 +1,10 @@
-//! The products of attention on tensor cores: a plane's 16 rows with rows of the other side that lie in shared memory.
+//! Matrix products of attention on tensor cores: a plane's 16 rows times rows of the other side in shared memory.
 //!
-//! A tensor core of CUDA multiplies `[16, 16]` by `[16, 8]` in half precision. With `g = lane / 4` and `t = lane % 4`, a unit has
-//! of the left side the pairs `t` and `t + 4` of rows `g` and `g + 8`, of the right side the same pairs of column `g`, and of the
-//! sums pair `t` of rows `g` and `g + 8`: two of those side by side are a left side. In single precision, of which it takes 10
-//! bits, a core multiplies 8 deep; the two numbers of a pair go to two places of the same depth on both sides, so a unit has the
-//! same numbers as before.
+//! A tensor core of CUDA multiplies `[16, 16]` by `[16, 8]` in half precision. With `g = lane / 4` and `t = lane % 4`, a unit
+//! holds the pairs `t` and `t + 4` of rows `g` and `g + 8` of the left side, the same pairs of column `g` of the right side,
+//! and pair `t` of rows `g` and `g + 8` of the sums: two sums side by side form a left side. In single precision, of which it
+//! uses 10 bits, a core multiplies 8 deep; the two numbers of a pair go to the same two depths on both sides, so a unit holds
+//! the same numbers as before.
 
 use super::super::launch::kind;
 use super::place::{HeadRows, Pair};
@@ -36,7 +36,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// Where the device has what is needed; and the type that its cores multiply.
+    /// The tile for a device, and the type that its tensor cores multiply; `None` if it lacks what is needed.
     pub fn of<R: CubeRuntime>(
         packed: &CubeTensor<R>,
         d_head: usize,
@@ -82,22 +82,22 @@ impl Tile {
         }
     }
 
-    /// Pairs from a row in shared memory to the next. Apart from a power of two, so that rows do not meet in a bank.
+    /// Pairs from one row in shared memory to the next: no power of two, so that rows do not meet in a memory bank.
     pub fn stride(&self) -> usize {
         self.pairs + 4
     }
 
-    /// Pairs of rows in shared memory.
+    /// Pairs of a tile in shared memory.
     pub fn plain(&self) -> usize {
         self.n * self.stride()
     }
 
-    /// The same for rows that lie turned: a row for every number of a head, in it pairs of the tile's rows.
+    /// The same for a transposed tile, which has a row for every number of a head, with pairs of the tile's rows.
     pub fn turned_stride(&self) -> usize {
         self.n / 2 + 4
     }
 
-    /// Pairs of turned rows in shared memory.
+    /// Pairs of a transposed tile in shared memory.
     pub fn turned(&self) -> usize {
         2 * self.pairs * self.turned_stride()
     }
@@ -121,7 +121,7 @@ pub fn lane() -> (usize, usize) {
     (lane / 4, lane % 4)
 }
 
-/// 16 rows as left sides, one for every 16 numbers. Rows that are not there are those of the last.
+/// Loads 16 rows as left sides, one for every 16 numbers. Missing rows repeat the last one.
 #[cube]
 pub fn left<F: Float>(
     from: &Array<Pair<F>>,
@@ -145,7 +145,7 @@ pub fn left<F: Float>(
     all
 }
 
-/// Of rows in shared memory, 8 from one on as columns of a right side, with the `step`-th 16 of their numbers.
+/// A right side from shared memory: 8 rows from `first` on as columns, with the `step`-th 16 of their numbers.
 #[cube]
 pub fn right<F: Float>(
     rows: &SharedMemory<Pair<F>>,
@@ -191,7 +191,7 @@ pub fn multiply<F: Float, T: Float>(
     }
 }
 
-/// Sums of nothing yet.
+/// A sum of zero.
 #[cube]
 pub fn nothing() -> Array<Pair<f32>> {
     let mut sum = Array::<Pair<f32>>::new(2usize);
@@ -200,7 +200,7 @@ pub fn nothing() -> Array<Pair<f32>> {
     sum
 }
 
-/// Sums of nothing yet, side by side.
+/// Sums of zero, side by side.
 #[cube]
 pub fn nothings(#[comptime] n: usize) -> Sums {
     let mut sums = Sums::new();
@@ -211,7 +211,7 @@ pub fn nothings(#[comptime] n: usize) -> Sums {
     sums
 }
 
-/// `[16, 8]`: a plane's rows with 8 rows in shared memory.
+/// Products of a plane's rows with 8 rows in shared memory, `[16, 8]`.
 #[cube]
 pub fn compare<F: Float, T: Float>(
     own: &Sequence<Array<Pair<F>>>,
@@ -228,7 +228,7 @@ pub fn compare<F: Float, T: Float>(
     sum
 }
 
-/// `sums[16, d_head] += weights[16, 16] · rows`, with the `step`-th 16 of turned rows.
+/// `sums[16, d_head] += weights[16, 16] · rows`, with the `step`-th 16 rows of a transposed tile.
 #[cube]
 pub fn gather<F: Float, T: Float>(
     weights: &Array<Pair<F>>,
@@ -249,7 +249,7 @@ pub fn gather<F: Float, T: Float>(
     }
 }
 
-/// Rows of a tile in shared memory: as they lie, turned, or both.
+/// A tile in shared memory: as it lies in memory, transposed, or both.
 #[derive(CubeType)]
 pub struct Staged<F: Float> {
     pub plain: SharedMemory<Pair<F>>,
@@ -258,7 +258,7 @@ pub struct Staged<F: Float> {
     lying: Lying,
 }
 
-/// How rows lie.
+/// Which of both there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lying {
     Plain,
@@ -288,7 +288,7 @@ pub fn staged<F: Float>(#[comptime] lying: Lying, #[comptime] tile: Tile) -> Sta
 
 #[cube]
 impl<F: Float> Staged<F> {
-    /// Brings a tile's rows, by all units of the cube. Rows that are not there are zero.
+    /// Loads a tile's rows, by all units of the cube. Missing rows are zero.
     pub fn bring(&mut self, from: &Array<Pair<F>>, place: HeadRows, #[comptime] tile: Tile) {
         // A plane takes 16 rows of 4 pairs; units next to each other, pairs of rows: in turned rows, too, they meet in no bank.
         let across = comptime!(tile.n / 16);
@@ -324,21 +324,21 @@ impl<F: Float> Staged<F> {
     }
 }
 
-/// Some number of a row, with what all units that have numbers of that row make of theirs.
+/// The sum of `mine` over the units that hold numbers of the same row.
 #[cube]
 pub fn sum_over_row(mine: f32) -> f32 {
     let pair = mine + plane_shuffle_xor(mine, 1);
     pair + plane_shuffle_xor(pair, 2)
 }
 
-/// The same for the largest.
+/// The largest `mine` of these units.
 #[cube]
 pub fn max_over_row(mine: f32) -> f32 {
     let pair = max(mine, plane_shuffle_xor(mine, 1));
     max(pair, plane_shuffle_xor(pair, 2))
 }
 
-/// A plane's sums into memory, each row by a factor of its own.
+/// Writes a plane's sums to memory, each row times its factor.
 #[cube]
 pub fn write<F: Float>(
     sums: &Sums,

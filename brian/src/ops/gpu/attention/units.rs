@@ -1,6 +1,6 @@
-//! Attention without tensor cores: a unit has a row, and passes over the rows that it sees or that see it.
+//! Attention kernels without tensor cores: a unit works on one row and loops over the rows that it sees, or that see it.
 //!
-//! Neighbours have neighbouring rows of one head, so they read the other side together.
+//! Neighbouring units have neighbouring rows of one head, so they read the other side together.
 
 use super::LOWEST;
 use super::place::{HeadRows, Pair, head};
