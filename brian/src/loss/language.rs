@@ -1,4 +1,4 @@
-//! The language-model loss: `−ln softmax(logits)[target]`.
+//! Language-model loss of every token, `[batch, seq]`, in nats: `−ln softmax(logits)[target]`, without mean, mask or shift.
 
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::reshape::reshape;

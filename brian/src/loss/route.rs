@@ -1,4 +1,4 @@
-//! All route losses of a pass, each with its weight.
+//! The weights of all route losses, and the terms they give a pass: those above 0, as a list that is not summed here.
 
 use super::balance::balance;
 use super::cost::cost;

@@ -1,5 +1,7 @@
-//! The memory: at every step of a walk tokens write a slot, which they and later tokens read at later steps. It lives within
-//! one pass; nothing is carried from one window of text to the next.
+//! The memory of a walk, in two kinds: what it is, and its modules. `pass` is where to start.
+//!
+//! At every step of a walk tokens write a slot, which they and later tokens read at later steps. It lives within one pass;
+//! nothing is carried from one window of text to the next.
 //!
 //! Two kinds, after the reference. `hidden_code`: a short code of each token's hidden state, read before every decision of
 //! the router and once more behind the exit. `key_value_prefix`: the keys and values of the blocks that were executed,

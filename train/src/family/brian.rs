@@ -282,7 +282,8 @@ impl ModelFamily for BrianFamily {
             let mass = "share of the memory's attention for slots of this age";
             metrics.push(MetricInfo::new("memory/share", share));
             metrics.push(MetricInfo::new("memory/open", open));
-            let ages = (0..steps).map(|age| format!("memory/mass/{age}"));
+            // The exit reads too, one step behind the last.
+            let ages = (0..=steps).map(|age| format!("memory/mass/{age}"));
             metrics.extend(ages.map(|name| MetricInfo::new(name, mass)));
         }
         metrics

@@ -1,4 +1,4 @@
-//! Data and tokenizer of a recipe, opened and checked once for all its stages.
+//! Opens and checks a recipe's data, tokenizer and pair counts once for all stages; lists the files that a new run copies.
 
 use crate::data::{Beginning, Bigrams, DifficultySource, Tokenizer, Windows};
 use crate::error::{Error, Problem};

@@ -1,4 +1,4 @@
-//! Finds a run by what a user types: a path, a name or the beginning of one, `last`, `last~1`.
+//! Finds and opens the run that a user names (path, name, its beginning, `last~1`), and lists all runs, newest first.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Fused cross entropy on the host: `−ln softmax(logits)[target]`.
+//! Cross entropy as a fused operation on the host, `[n, vocabulary]` → `[n]`, and its gradient; `None` on other backends.
 
 use super::custom_op::{FusedPass, input, rows_of, run};
 use super::gradient::Gradient;

@@ -1,4 +1,4 @@
-//! Parses one line of JSONL: the text and the labels strictly, everything else only as far as needed to skip it.
+//! One JSONL object by serde → text at a field path, task, difficulty; flags odd labels; mends `NaN` and `Infinity`.
 
 use std::fmt;
 

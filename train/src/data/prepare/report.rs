@@ -1,5 +1,5 @@
-//! The sentences printed about a finished data directory: what was left out, read otherwise, rounded or looks odd. All of
-//! it is in the manifest.
+//! The sentences printed about a finished data directory: what was left out, read otherwise, rounded or looks odd.
+//! All of it is in the manifest.
 
 use super::SplitRule;
 use super::share::Share;

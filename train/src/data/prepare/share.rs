@@ -1,4 +1,4 @@
-//! The exact validation share for `--split every`, from the decimal fraction that was typed.
+//! A share of validation (f64) as its exact decimal fraction: which documents it takes, and whether a count is exactly it.
 
 /// A share of validation as a fraction of whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
-//! A BriLLM as the learner sees it: it brings its own optimizer, because a step touches a few rows of a table that
-//! may be larger than the memory of any device.
+//! A BriLLM as the learner sees it, behind a lock: a step by its own row optimizer, measuring, and generating text.
+//!
+//! It brings its optimizer, because a step touches a few rows of a table that may be larger than the memory of any device.
 //!
 //! The table lies on the host, behind a lock, and clones share it. Where the backend computes on the CPU a step is done
 //! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it

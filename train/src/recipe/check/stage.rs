@@ -1,4 +1,4 @@
-//! The rules of the ladder.
+//! Checks every `[[stage]]`: names, steps, policy, rates, freezes, gates, schedules that fit its length; errors and remarks.
 //!
 //! What is said in steps of a stage must fit the stage: rows end with it, ramps and warm-ups end in it, no group rests
 //! longer. What is said as a share of the stage follows its length. So a stage made shorter or longer is still the
