@@ -15,7 +15,9 @@ prepare_data() { # NERVE
 
 # So many steps of every stage; gates ask for more than that can give. Prints the run.
 short_run() { # NERVE RECIPE STEPS
-    local file=assets/recipes/$2.toml sets
+    local file=${2//\//-}.toml sets
+    # The program's own: recipes have a format.
+    "$1" config new "${2%/*}" --size "${2#*/}" >"$file"
     mapfile -t sets < <(awk -F'"' -v steps="$3" '
         /^\[\[stage\]\]/ { is_stage = 1 }
         is_stage && /^name = / {
