@@ -73,13 +73,12 @@ pub fn read_tagged<T: DeserializeOwned>(reader: Option<Reader<'_>>) -> Option<T>
     };
     let (report, path) = (reader.report, reader.path.clone());
     let told = |refusal: Refusal| drop(refusal.reported(report, &path));
-    match reader.node.value {
+    match &reader.node.value {
         Value::Table(_) => T::deserialize(Tagged(reader)).map_err(told).ok(),
-        _ => {
-            reader.wrong(format!(
-                "a table {{ kind = {}, … }}",
-                report.source.describe(reader.node)
-            ));
+        value => {
+            if let Value::String(kind) = value {
+                reader.wrong(format!("a table {{ kind = {kind:?}, … }}"));
+            }
             T::deserialize(Placeholder::silent()).ok()
         }
     }
