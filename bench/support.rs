@@ -1,12 +1,6 @@
 //! The backend under measurement, shapes, and a clock that waits for the device.
 
-use brian::route::parallel::Parallel;
-use brian::route::position::{Injection, Reach, StartPosition};
-use brian::route::rules::{Attends, Execution, Sees};
-use brian::{
-    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
-    random,
-};
+use brian::{BaselineConfig, BrianConfig, Initial, PositionConfig, random};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -176,36 +170,22 @@ impl Shape {
     /// The routed model over the same blocks: the first and last are pre and post, the rest are the pool.
     pub fn brian(&self) -> BrianConfig {
         let base = self.baseline();
+        let small = BrianConfig::small();
         BrianConfig {
             d_model: base.d_model,
             n_heads: base.n_heads,
             d_ff: base.d_ff,
-            n_pre: 1,
             n_pool: base.n_layers - 2,
             d_ff_pool: base.d_ff,
-            n_post: 1,
             context: base.context,
             rope_base: base.rope_base,
             norm_epsilon: base.norm_epsilon,
             initial: base.initial,
             position: PositionConfig {
                 d_position: 16,
-                layout: Layout::OpenArc,
-                start: StartPosition::Learned,
-                injection: Injection::Adapter,
-                into: Reach::Both,
+                ..small.position
             },
-            route: RouteConfig {
-                max_steps: 4,
-                top_k_first: 1,
-                top_k: 1,
-                sees: Sees::Token,
-                attends: Attends::All,
-                execution: Execution::Grouped,
-                parallel: Parallel::None,
-            },
-            exit: Exit::Residual,
-            memory: MemoryConfig::None,
+            ..small
         }
     }
 

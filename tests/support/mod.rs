@@ -9,12 +9,7 @@ pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
 use brian::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle};
-use brian::route::parallel::Parallel;
-use brian::route::position::{Injection, Reach, StartPosition};
-use brian::route::rules::{Attends, Execution, Sees};
-use brian::{
-    BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig, RouteConfig,
-};
+use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig};
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -62,14 +57,13 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         initial,
         ..
     } = small_baseline();
+    let small = BrianConfig::small();
     BrianConfig {
         d_model,
         n_heads,
         d_ff,
-        n_pre: 1,
         n_pool: 2,
         d_ff_pool: d_ff,
-        n_post: 1,
         context,
         rope_base,
         norm_epsilon,
@@ -77,21 +71,10 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         position: PositionConfig {
             d_position: 5,
             layout,
-            start: StartPosition::Learned,
-            injection: Injection::Adapter,
-            into: Reach::Both,
-        },
-        route: RouteConfig {
-            max_steps: 4,
-            top_k_first: 1,
-            top_k: 1,
-            sees: Sees::Token,
-            attends: Attends::All,
-            execution: Execution::Grouped,
-            parallel: Parallel::None,
+            ..small.position
         },
         exit,
-        memory: MemoryConfig::None,
+        ..small
     }
 }
 

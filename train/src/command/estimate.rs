@@ -9,6 +9,7 @@ use crate::device::{self, DeviceConfig, MatrixProduct, Task};
 use crate::error::{Error, Problem};
 use crate::family::brillm::SignalConfig;
 use crate::ladder::{Blueprint, Needs};
+use crate::model::n_numbers;
 use crate::recipe::{Checked, Recipe, Stage, load};
 use brian::flops::TRAINING;
 use burn::tensor::backend::AutodiffBackend;
@@ -111,8 +112,7 @@ impl Task for Sizes<'_> {
         };
         let size = |stage: &Stage| {
             let shapes = blueprint.skeleton::<B>(&stage.policy, &device).shapes();
-            let size = |shape: &Vec<usize>| shape.iter().map(|&side| side as u64).product::<u64>();
-            let parameters = shapes.values().map(size).sum();
+            let parameters = n_numbers(shapes.values());
             let unused = self.recipe.model.unused(stage, &shapes);
             Size {
                 parameters,

@@ -6,6 +6,7 @@ use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS};
 use crate::metric::table::{Better, MetricInfo, When};
 use crate::model::{
     Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Shapes, Start,
+    n_numbers,
 };
 use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::{Policy, Stage, Walk};
@@ -341,8 +342,7 @@ impl ModelFamily for BrianFamily {
         let block = shapes
             .iter()
             .filter(|(path, _)| path.starts_with("pool.0."));
-        let size = |shape: &Vec<usize>| shape.iter().map(|&side| side as u64).product::<u64>();
-        let of_block: u64 = block.map(|(_, shape)| size(shape)).sum();
+        let of_block = n_numbers(block.map(|(_, shape)| shape));
         config.n_pool.saturating_sub(most) as u64 * of_block
     }
 

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::learner::Hook;
 use crate::metric::table::MetricInfo;
 use crate::model::Model;
-use crate::model::family::AnyConfig;
+use crate::model::family::{AnyConfig, table};
 use crate::recipe::Recipe;
 use crate::recipe::deserialize::Reader;
 use crate::recipe::section::Section;
@@ -49,7 +49,7 @@ pub trait CustomHook: Send + Sync + 'static {
 #[allow(missing_docs)]
 pub trait HookEntry: Send + Sync {
     fn name(&self) -> &'static str;
-    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>;
+    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>>;
     fn check(&self, config: &dyn AnyConfig, section: &Section<'_>);
     fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo>;
     /// A `Result<Box<dyn Hook<B, Model<B>>>, Error>` of the backend with this id.
@@ -88,29 +88,22 @@ pub fn open<B: AutodiffBackend>(
 
 struct Entry<H>(PhantomData<fn() -> H>);
 
-impl<H: CustomHook> Entry<H> {
-    fn of(config: &dyn AnyConfig) -> &H::Config {
-        let config = config.as_any().downcast_ref();
-        config.expect("a table is given to the hook that has read it")
-    }
-}
-
 impl<H: CustomHook> HookEntry for Entry<H> {
     fn name(&self) -> &'static str {
         H::NAME
     }
 
-    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>> {
-        let config: H::Config = Reader::read_table(reader)?;
+    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>> {
+        let config: H::Config = reader.read()?;
         Some(Box::new(config))
     }
 
     fn check(&self, config: &dyn AnyConfig, section: &Section<'_>) {
-        H::check(Self::of(config), section);
+        H::check(table(config), section);
     }
 
     fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo> {
-        H::metrics(Self::of(config))
+        H::metrics(table(config))
     }
 
     fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any> {
@@ -126,7 +119,7 @@ impl<H: CustomHook> HookEntry for Entry<H> {
                     stage,
                     state,
                 } = self.0;
-                Box::new(H::open::<B>(Entry::<H>::of(config), recipe, stage, state))
+                Box::new(H::open::<B>(table(config), recipe, stage, state))
             }
         }
 

@@ -212,14 +212,7 @@ impl Ladder {
                 state.hooks.get(CollapseGuard::NAME),
             )),
             Box::new(Every(watch.log_every_steps, Throughput::new(state.tokens))),
-            Box::new(MetricsLog::open(
-                &self.run,
-                watch.log_every_steps,
-                &table::of_stage(&self.recipe, stage),
-                state.hooks.get(MetricsLog::NAME),
-            )?),
         ];
-        let first_writer = hooks.len() - 1;
         for hook in registry().hooks() {
             let Some(config) = self.recipe.hook.get(hook.name()) else {
                 continue;
@@ -230,8 +223,14 @@ impl Ladder {
                 stage,
                 state: state.hooks.get(hook.name()),
             };
-            hooks.insert(first_writer, custom::open::<B>(*hook, open)?);
+            hooks.push(custom::open::<B>(*hook, open)?);
         }
+        hooks.push(Box::new(MetricsLog::open(
+            &self.run,
+            watch.log_every_steps,
+            &table::of_stage(&self.recipe, stage),
+            state.hooks.get(MetricsLog::NAME),
+        )?));
         hooks.extend(
             self.render
                 .hook(StagePlace::new(&self.recipe, state.stage_index)),

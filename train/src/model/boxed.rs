@@ -93,8 +93,8 @@ impl<B: Backend> Model<B> {
             Box::new(Model::new(model.valid()))
         };
         Self {
-            content: Box::new(Plain(model)),
             valid: Some(valid),
+            ..Self::new(model)
         }
     }
 
@@ -118,8 +118,8 @@ impl<B: Backend> Model<B> {
             Box::new(Model::with_own_optimizer(model.valid()))
         };
         Self {
-            content: Box::new(Own(model)),
             valid: Some(valid),
+            ..Self::with_own_optimizer(model)
         }
     }
 

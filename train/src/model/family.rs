@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::learner::OptimizerConfig;
 use crate::metric::table::MetricInfo;
 use crate::recipe::bundled::Bundled;
+use crate::recipe::choice::read_tagged;
 use crate::recipe::deserialize::Reader;
 use crate::recipe::section::Section;
 use crate::recipe::stage::{Policy, Stage};
@@ -25,6 +26,12 @@ use std::sync::Arc;
 
 /// Shapes of parameters, by path.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// How many numbers tensors of these shapes have.
+pub fn n_numbers<'a>(shapes: impl Iterator<Item = &'a Vec<usize>>) -> u64 {
+    let size = |shape: &Vec<usize>| shape.iter().map(|&side| side as u64).product::<u64>();
+    shapes.map(size).sum()
+}
 
 /// What a model is made from besides its own table.
 #[derive(Clone, Copy)]
@@ -236,7 +243,7 @@ macro_rules! of_table {
         #[allow(clippy::needless_lifetimes)]
         impl<F: ModelFamily> FamilyMethods for Registered<F> {
             $(fn $method<'a>(&self, config: &'a dyn AnyConfig, $($name: $type),*) -> $output {
-                F::$method(table::<F>(config), $($name),*)
+                F::$method(table(config), $($name),*)
             })*
         }
 
@@ -327,9 +334,10 @@ impl<T: Clone + PartialEq + Debug + Send + Sync + 'static> AnyConfig for T {
 /// A family by its type.
 pub(crate) struct Registered<F>(pub PhantomData<fn() -> F>);
 
-const ITS_OWN: &str = "a table is given to the family that has read it";
+const ITS_OWN: &str = "a table is given to whoever has read it";
 
-fn table<F: ModelFamily>(config: &dyn AnyConfig) -> &F::Config {
+/// A table under its type.
+pub(crate) fn table<T: 'static>(config: &dyn AnyConfig) -> &T {
     config.as_any().downcast_ref().expect(ITS_OWN)
 }
 
@@ -355,7 +363,7 @@ impl<F: ModelFamily> Family for Registered<F> {
     }
 
     fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>> {
-        let config: F::Config = Reader::read_choice(reader)?;
+        let config: F::Config = read_tagged(reader)?;
         Some(Box::new(config))
     }
 
@@ -387,7 +395,7 @@ impl<F: ModelFamily> Family for Registered<F> {
             }
         }
 
-        device::for_backend(backend, Made::<F>(table::<F>(config), make))
+        device::for_backend(backend, Made::<F>(table(config), make))
     }
 }
 

@@ -13,7 +13,7 @@ mod pass;
 mod sequence;
 
 pub use boxed::{Model, OwnOptimizer};
-pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start};
+pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start, n_numbers};
 pub use pass::Pass;
 pub use sequence::{Recomputed, Sequence, Slots};
 

@@ -71,10 +71,8 @@ pub fn read_tagged<T: DeserializeOwned>(reader: Option<Reader<'_>>) -> Option<T>
     let Some(reader) = reader else {
         return T::deserialize(Placeholder::silent()).ok();
     };
-    let (report, path) = (reader.report, reader.path.clone());
-    let told = |refusal: Refusal| drop(refusal.reported(report, &path));
     match &reader.node.value {
-        Value::Table(_) => T::deserialize(Tagged(reader)).map_err(told).ok(),
+        Value::Table(_) => reader.read_as(|reader| T::deserialize(Tagged(reader))),
         value => {
             if let Value::String(kind) = value {
                 reader.wrong(format!("a table {{ kind = {kind:?}, … }}"));

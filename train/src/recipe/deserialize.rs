@@ -17,15 +17,12 @@ use std::fmt;
 ///
 /// The value holds placeholders where the report has problems. `None` only if a type of its own refused a value.
 pub fn deserialize<T: DeserializeOwned>(report: &Report<'_>) -> Option<T> {
-    let path = KeyPath::default();
     let reader = Reader {
         report,
         node: &report.source.root,
-        path: path.clone(),
+        path: KeyPath::default(),
     };
-    T::deserialize(reader)
-        .map_err(|refusal| refusal.reported(report, &path))
-        .ok()
+    reader.read()
 }
 
 /// A type's own objection to a value whose kind was right.
@@ -72,6 +69,19 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads the value as a `T`; what is wrong is in the report. `None` only if a type of its own refused a value.
+    pub fn read<T: DeserializeOwned>(self) -> Option<T> {
+        self.read_as(|reader| T::deserialize(reader))
+    }
+
+    /// The same by a deserializer in front of this one.
+    pub(super) fn read_as<T>(self, read: impl FnOnce(Self) -> Result<T, Refusal>) -> Option<T> {
+        let (report, path) = (self.report, self.path.clone());
+        read(self)
+            .map_err(|refusal| refusal.reported(report, &path))
+            .ok()
+    }
+
     /// Whether it is a table.
     pub fn is_table(&self) -> bool {
         matches!(self.node.value, Value::Table(_))

@@ -6,7 +6,7 @@
 
 pub mod bundled;
 pub mod check;
-mod choice;
+pub(crate) mod choice;
 pub mod deserialize;
 pub mod difference;
 mod elsewhere;

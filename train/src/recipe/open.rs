@@ -4,7 +4,7 @@
 
 use super::Recipe;
 use super::choice::kind_of;
-use super::deserialize::{Reader, Refusal};
+use super::deserialize::Reader;
 use super::nearest::{nearest, one_of};
 use super::path::KeyPath;
 use super::report::Report;
@@ -137,25 +137,8 @@ fn hooks(report: &Report<'_>) -> Option<Hooks> {
         if let Some(entry) = entry.node.entry(hook.name()) {
             let path = path.key(hook.name());
             let node = &entry.node;
-            hooks.push((hook.name(), hook.read(Some(Reader { report, node, path }))?));
+            hooks.push((hook.name(), hook.read(Reader { report, node, path })?));
         }
     }
     Some(Hooks(hooks))
-}
-
-impl Reader<'_> {
-    /// Reads a choice's table besides its key `kind`; a placeholder where there is none.
-    pub(crate) fn read_choice<T: serde::de::DeserializeOwned>(reader: Option<Self>) -> Option<T> {
-        super::choice::read_tagged(reader)
-    }
-
-    /// Reads a table; a placeholder where there is none.
-    pub(crate) fn read_table<T: serde::de::DeserializeOwned>(reader: Option<Self>) -> Option<T> {
-        let Some(reader) = reader else {
-            return T::deserialize(super::placeholder::Placeholder::silent()).ok();
-        };
-        let (report, path) = (reader.report, reader.path.clone());
-        let told = |refusal: Refusal| drop(refusal.reported(report, &path));
-        T::deserialize(reader).map_err(told).ok()
-    }
 }

@@ -50,10 +50,11 @@ pub fn upgrade(mut source: Source, from: u32) -> Result<(Source, Vec<String>), P
     for added in ADDED.iter().filter(|added| added.since > from) {
         for table in tables(&source, added.table) {
             let path = table.key(added.key);
-            if source.locate(&path).depth == path.segments().len() {
+            let located = source.locate(&path);
+            if located.depth == path.segments().len() {
                 continue;
             }
-            let shown = source.locate(&path).shown;
+            let shown = located.shown;
             source = insert(source, &table, added)?;
             said.push(format!("{shown} = {}", added.value));
         }
