@@ -6,8 +6,8 @@
 use super::Pieces;
 use super::number::Cast;
 use super::pytorch::Globals;
-use super::shards::{Index, Shards};
-use super::source::{Source, Stored, in_tensor};
+use super::shards::Shards;
+use super::source::{Source, Stored, dimensions, in_tensor, open};
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub struct Ignored {
 pub struct Checkpoint {
     /// As the user named it.
     path: PathBuf,
-    files: Vec<(PathBuf, Source)>,
+    files: Vec<(PathBuf, Box<dyn Source>)>,
     tensors: BTreeMap<String, Entry>,
     ignored: Vec<Ignored>,
     prefix: String,
@@ -80,44 +80,40 @@ impl Checkpoint {
         };
         let mut found: BTreeMap<String, (usize, Stored)> = BTreeMap::new();
         for path in paths {
-            let Shards { files, mut index } = Shards::of(path)?;
-            for (number, path) in files.iter().enumerate() {
-                let source = Source::open(path, globals)?;
+            let mut shards = Shards::of(path)?;
+            for (number, path) in shards.files.clone().into_iter().enumerate() {
+                let source = open(&path, globals)?;
                 let file = all.files.len();
                 for (name, stored) in source.tensors() {
-                    if let Some(index) = &mut index {
-                        require_place(index, &files, number, name)?;
-                    }
-                    let Some((first, other)) = found.insert(name.clone(), (file, stored.clone()))
-                    else {
+                    shards.require_place(number, name)?;
+                    let entry = (file, stored.clone());
+                    let Some((first, other)) = found.insert(name.clone(), entry) else {
                         continue;
                     };
-                    let (first, _): &(PathBuf, Source) = &all.files[first];
-                    match doubled {
-                        Doubled::LaterCounts => all.ignored.push(Ignored {
-                            name: name.clone(),
-                            theirs: name.clone(),
-                            shape: Some(other.shape),
-                            kind: other.dtype.name().to_string(),
-                            why: format!("again in {}, which counts", path.display()),
-                        }),
-                        Doubled::Refused => {
-                            let found = format!(
-                                "a second tensor of this name, first in {}",
-                                first.display()
-                            );
-                            return Err(in_tensor(path, name, found, "every tensor once"));
-                        }
+                    if doubled == Doubled::Refused {
+                        let first = all.files[first].0.display();
+                        let found = format!("a second tensor of this name, first in {first}");
+                        return Err(in_tensor(&path, name, found, "every tensor once"));
                     }
+                    let why = format!("again in {}, which counts", path.display());
+                    all.ignore(name, Some(other.shape), other.dtype.name(), why);
                 }
-                all.files.push((path.clone(), source));
+                all.files.push((path, source));
             }
-            if let Some(index) = &index {
-                require_all_found(index, &files)?;
-            }
+            shards.require_all_found()?;
         }
         all.sort_out(found)?;
         Ok(all)
+    }
+
+    fn ignore(&mut self, theirs: &str, shape: Option<Vec<usize>>, kind: &str, why: String) {
+        self.ignored.push(Ignored {
+            name: String::new(),
+            theirs: theirs.to_string(),
+            shape,
+            kind: kind.to_string(),
+            why,
+        });
     }
 
     /// Keeps weights and ignores the rest.
@@ -129,28 +125,18 @@ impl Checkpoint {
         let prefix = self.prefix.clone();
         let plain = |name: &str| name.strip_prefix(&prefix).unwrap_or(name).to_string();
         let asides = self.files.iter().flat_map(|(_, source)| source.asides());
-        let mut ignored: Vec<Ignored> = asides
-            .map(|aside| Ignored {
-                name: plain(&aside.name),
-                theirs: aside.name.clone(),
-                shape: None,
-                kind: aside.kind.clone(),
-                why: "no tensor of numbers".to_string(),
-            })
-            .collect();
-        let mut parts = BTreeMap::new();
+        for aside in asides.cloned().collect::<Vec<_>>() {
+            let why = "no tensor of numbers".to_string();
+            self.ignore(&aside.name, None, &aside.kind, why);
+        }
+        let mut groups: BTreeMap<String, BTreeMap<String, Entry>> = BTreeMap::new();
         for (theirs, (file, stored)) in found {
-            let name = plain(&theirs);
             if !is_weight(&stored) {
-                ignored.push(Ignored {
-                    name,
-                    theirs,
-                    shape: Some(stored.shape),
-                    kind: stored.dtype.name().to_string(),
-                    why: "whole numbers".to_string(),
-                });
+                let (kind, why) = (stored.dtype.name(), "whole numbers".to_string());
+                self.ignore(&theirs, Some(stored.shape), kind, why);
                 continue;
             }
+            let name = plain(&theirs);
             let entry = Entry {
                 parts: vec![(file, theirs.clone())],
                 theirs,
@@ -158,14 +144,13 @@ impl Checkpoint {
             };
             match part_of(&name) {
                 Some((whole, which)) => {
-                    let group: &mut BTreeMap<String, Entry> =
-                        parts.entry(whole.to_string()).or_default();
+                    let group = groups.entry(whole.to_string()).or_default();
                     group.insert(which.to_string(), entry);
                 }
                 None => drop(self.tensors.insert(name, entry)),
             }
         }
-        for (name, group) in parts {
+        for (name, group) in groups {
             let whole = self.join(&name, group)?;
             if self.tensors.insert(name.clone(), whole).is_some() {
                 let found = "it whole and in parts";
@@ -175,7 +160,6 @@ impl Checkpoint {
         for ignored in &mut self.ignored {
             ignored.name = plain(&ignored.theirs);
         }
-        self.ignored.extend(ignored);
         Ok(())
     }
 
@@ -188,12 +172,14 @@ impl Checkpoint {
         };
         let mut whole: Option<Entry> = None;
         for (number, (which, part)) in (1..).zip(group) {
-            let shape = &part.stored.shape;
-            if which != format!("{number:05}-of-{count:05}") || shape.is_empty() {
-                return wrong(format!(
-                    "part {which} of shape {}",
-                    part.stored.dimensions()
-                ));
+            let Stored { shape, dtype } = &part.stored;
+            let numbered = which == format!("{number:05}-of-{count:05}");
+            let continues = whole.as_ref().is_none_or(|Entry { stored, .. }| {
+                stored.shape.get(1..) == shape.get(1..) && stored.dtype == *dtype
+            });
+            if !numbered || shape.is_empty() || !continues {
+                let shape = dimensions(shape);
+                return wrong(format!("part {which} of shape {shape}"));
             }
             let Some(whole) = &mut whole else {
                 whole = Some(Entry {
@@ -203,15 +189,9 @@ impl Checkpoint {
                 continue;
             };
             let stored = &mut whole.stored;
-            if stored.shape[1..] != shape[1..] || stored.dtype != part.stored.dtype {
-                return wrong(format!(
-                    "part {which} of shape {}",
-                    part.stored.dimensions()
-                ));
-            }
             stored.shape[0] = stored.shape[0].saturating_add(shape[0]);
             if stored.bytes().is_none() {
-                return wrong(format!("shape {}", stored.dimensions()));
+                return wrong(format!("shape {}", dimensions(&stored.shape)));
             }
             whole.parts.extend(part.parts);
         }
@@ -253,23 +233,19 @@ impl Checkpoint {
 
     /// A possible reason why names do not fit.
     pub fn hint(&self) -> Option<String> {
-        let borne = |wrapper: &&str| {
-            let bearing = self
-                .tensors
-                .keys()
-                .filter(|name| name.starts_with(*wrapper));
-            let n = bearing.count();
+        let borne = |wrapper: &str| {
+            let names = self.tensors.keys();
+            let n = names.filter(|name| name.starts_with(wrapper)).count();
             (n > 0).then(|| format!("{n} of {} names begin with {wrapper}, a prefix that is taken off only where all do", self.tensors.len()))
         };
-        let name = self.path.file_name().map(|name| name.to_string_lossy());
-        let of_many = || match name {
-            Some(name) if name.contains("-of-") && !name.contains("00001-of-00001") => {
-                let advice = "the file is one of several: name their index or directory instead";
-                Some(advice.to_string())
-            }
-            _ => None,
+        let of_many = || {
+            let name = self.path.file_name()?.to_string_lossy();
+            let is_part = name.contains("-of-") && !name.contains("00001-of-00001");
+            is_part.then(|| {
+                "the file is one of several: name their index or directory instead".to_string()
+            })
         };
-        WRAPPERS.iter().find_map(borne).or_else(of_many)
+        WRAPPERS.into_iter().find_map(borne).or_else(of_many)
     }
 
     /// What was lost in converting tensors to f32: those that were read, and lost something.
@@ -342,37 +318,6 @@ fn part_of(name: &str) -> Option<(&str, &str)> {
     (digits(number) && digits(count)).then_some((whole, which))
 }
 
-/// Refuses a tensor that the index has elsewhere or not at all; remembers that it was found.
-fn require_place(
-    index: &mut Index,
-    files: &[PathBuf],
-    file: usize,
-    name: &str,
-) -> Result<(), Error> {
-    let (expected, found) = match index.places.get_mut(name) {
-        Some((place, found)) if *place == file => {
-            *found = true;
-            return Ok(());
-        }
-        Some((place, _)) => (format!("it in {}", files[*place].display()), "it here"),
-        None => ("a tensor that it names".to_string(), "it here"),
-    };
-    let expected = format!("{expected}, by {}", index.path.display());
-    Err(in_tensor(&files[file], name, found, expected))
-}
-
-/// Refuses an index that names tensors which its shards do not hold.
-fn require_all_found(index: &Index, files: &[PathBuf]) -> Result<(), Error> {
-    let mut places = index.places.iter();
-    match places.find(|(_, (_, found))| !found) {
-        None => Ok(()),
-        Some((name, (file, _))) => {
-            let expected = format!("a tensor that {} names", index.path.display());
-            Err(in_tensor(&files[*file], name, "none", expected))
-        }
-    }
-}
-
 /// What is not finite among values that come in pieces.
 #[derive(Default)]
 struct Census {
@@ -404,24 +349,22 @@ impl Census {
         let Some((first, value)) = self.first else {
             return Ok(());
         };
+        let (n, seen) = (self.not_finite, self.seen);
         let place = in_shape(first, &stored.shape);
-        let n = self.not_finite;
-        let (found, expected) = match cast.first_overflow {
+        let (what, value, expected) = match cast.first_overflow {
             Some(value) if cast.overflowed == n => (
-                format!(
-                    "{n} of {} numbers too large for single precision, the first at index {first}, {place}: {value:e}",
-                    self.seen
-                ),
-                "numbers up to 3.4e38".to_string(),
+                "too large for single precision",
+                format!("{value:e}"),
+                "numbers up to 3.4e38",
             ),
             _ => (
-                format!(
-                    "{n} of {} numbers that are not finite, the first at index {first}, {place}: {value}",
-                    self.seen
-                ),
-                "weights of a trained model".to_string(),
+                "that are not finite",
+                value.to_string(),
+                "weights of a trained model",
             ),
         };
+        let found =
+            format!("{n} of {seen} numbers {what}, the first at index {first}, {place}: {value}");
         Err(in_tensor(path, name, found, expected))
     }
 }
@@ -435,5 +378,5 @@ pub fn in_shape(index: u64, shape: &[usize]) -> String {
         rest /= length.max(&1);
     }
     places.reverse();
-    super::source::dimensions(&places)
+    dimensions(&places)
 }

@@ -4,12 +4,11 @@
 //! do pairs that the file does not mention: the reference only looks for zeros. The file may hold millions of numbers,
 //! zeros included. Only pairs that own a row are kept, and no more of them than the weights have rows.
 
-use super::json::{self, Fault, Whole, shown};
+use super::json::{self, Entries, Fault, Object, Whole, shown};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Problem};
 use brillm::counts::PairCounts;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-use std::fmt;
+use serde::de::MapAccess;
 use std::path::Path;
 
 /// What is expected of such a file.
@@ -37,7 +36,7 @@ impl Frequencies {
     pub fn load(path: &Path, vocabulary: &Vocabulary, rows: usize) -> Result<Self, Error> {
         let fault = Fault::default();
         let reading = Reading::new(vocabulary, rows, &fault);
-        let (reading, sha256) = json::read(path, EXPECTED, &fault, Sources(reading))?;
+        let (reading, sha256) = json::read(path, &fault, reading)?;
         let owned = reading.owned + 1;
         if let Some(missing) = reading.sources.iter().position(Option::is_none) {
             let token = shown(&vocabulary.tokens()[missing]);
@@ -134,39 +133,28 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// The outer object.
-struct Sources<'a>(Reading<'a>);
+impl Entries for Reading<'_> {
+    const EXPECTED: &'static str = EXPECTED;
 
-impl<'a, 'de> DeserializeSeed<'de> for Sources<'a> {
-    type Value = Reading<'a>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'a, 'de> Visitor<'de> for Sources<'a> {
-    type Value = Reading<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut reading = self.0;
-        while let Some(token) = map.next_key::<String>()? {
-            let source = reading.vocabulary.id(&token);
-            if source.is_some_and(|source| reading.sources[source as usize].is_some()) {
-                let found = format!("the source {} a second time", shown(&token));
-                return Err(reading.fault.stop(found, "every source once"));
-            }
-            let targets = Targets {
-                reading: &mut reading,
-                source,
-            };
-            map.next_value_seed(targets)?;
+    fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
+        let source = self.vocabulary.id(&name);
+        if source.is_some_and(|source| self.sources[source as usize].is_some()) {
+            let found = format!("the source {} a second time", shown(&name));
+            return Err(self.fault.stop(found, "every source once"));
         }
-        Ok(reading)
+        for target in self.mentioned.drain(..) {
+            self.cells[target as usize] = None;
+        }
+        let targets = Targets {
+            reading: self,
+            source,
+            zeros: 0,
+        };
+        let Targets { zeros, .. } = map.next_value_seed(Object(targets))?;
+        if let Some(source) = source {
+            self.finish(source, zeros);
+        }
+        Ok(())
     }
 }
 
@@ -175,52 +163,32 @@ struct Targets<'r, 'a> {
     reading: &'r mut Reading<'a>,
     /// Nothing for a token that the vocabulary does not have.
     source: Option<u32>,
+    /// How many counts are 0.
+    zeros: u64,
 }
 
-impl<'de> DeserializeSeed<'de> for Targets<'_, '_> {
-    type Value = ();
+impl Entries for Targets<'_, '_> {
+    const EXPECTED: &'static str = "an object of targets and their counts";
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Targets<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of targets and their counts")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { reading, source } = self;
-        let fault = reading.fault;
-        for target in reading.mentioned.drain(..) {
-            reading.cells[target as usize] = None;
+    fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
+        let reading = &mut *self.reading;
+        let (what, fault) = ("a count", reading.fault);
+        let count = map.next_value_seed(Whole { what, fault })?;
+        let Ok(count) = u32::try_from(count) else {
+            let expected = format!("a count of at most {}", u32::MAX);
+            return Err(fault.stop(count.to_string(), expected));
+        };
+        let target = self.source.and_then(|_| reading.vocabulary.id(&name));
+        let Some(target) = target else {
+            reading.foreign += 1;
+            return Ok(());
+        };
+        if reading.cells[target as usize].replace(count).is_some() {
+            let found = format!("the target {} a second time", shown(&name));
+            return Err(fault.stop(found, "every target of a source once"));
         }
-        let mut zeros = 0;
-        while let Some(token) = map.next_key::<String>()? {
-            let what = "a count";
-            let count = map.next_value_seed(Whole { what, fault })?;
-            let Ok(count) = u32::try_from(count) else {
-                let expected = format!("a count of at most {}", u32::MAX);
-                return Err(fault.stop(count.to_string(), expected));
-            };
-            let Some(target) = reading.vocabulary.id(&token).filter(|_| source.is_some()) else {
-                reading.foreign += 1;
-                continue;
-            };
-            let cell = &mut reading.cells[target as usize];
-            if cell.replace(count).is_some() {
-                let found = format!("the target {} a second time", shown(&token));
-                return Err(fault.stop(found, "every target of a source once"));
-            }
-            reading.mentioned.push(target);
-            zeros += u64::from(count == 0);
-        }
-        if let Some(source) = source {
-            reading.finish(source, zeros);
-        }
+        reading.mentioned.push(target);
+        self.zeros += u64::from(count == 0);
         Ok(())
     }
 }

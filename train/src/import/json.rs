@@ -4,7 +4,7 @@ use crate::error::{Error, Problem};
 use crate::file::open_regular;
 use crate::hash::hexadecimal;
 use crate::text::json_complaint;
-use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -28,39 +28,70 @@ impl Fault {
     }
 }
 
-/// Reads a file that holds one value; returns it with the SHA-256 of the file.
+/// An object that is read entry by entry, so that a name that stands in it twice is noticed and no entry is kept in vain.
+pub trait Entries {
+    /// What is expected instead of anything else than an object.
+    const EXPECTED: &'static str;
+
+    /// Takes the value of a name from the map.
+    ///
+    /// # Errors
+    /// Whatever stops the reading.
+    fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error>;
+}
+
+/// Reads an object into its entries.
+pub struct Object<E>(pub E);
+
+impl<'de, E: Entries> DeserializeSeed<'de> for Object<E> {
+    type Value = E;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<E, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de, E: Entries> Visitor<'de> for Object<E> {
+    type Value = E;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(E::EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<E, A::Error> {
+        while let Some(name) = map.next_key()? {
+            self.0.entry(name, &mut map)?;
+        }
+        Ok(self.0)
+    }
+}
+
+/// Reads a file that holds one object; returns its entries with the SHA-256 of the file.
 ///
 /// # Errors
-/// `Invalid` if there is no such file, no JSON in it, or the seed stops with a fault.
-pub fn read<S, T>(path: &Path, expected: &str, fault: &Fault, seed: S) -> Result<(T, String), Error>
-where
-    S: for<'de> DeserializeSeed<'de, Value = T>,
-{
-    let file = open_regular(path, expected)?;
+/// `Invalid` if there is no such file, no JSON in it, or the entries stop with a fault.
+pub fn read<E: Entries>(path: &Path, fault: &Fault, entries: E) -> Result<(E, String), Error> {
+    let file = open_regular(path, E::EXPECTED)?;
     let mut hash = Sha256::new();
     let hashed = Hashed {
         file,
         hash: &mut hash,
     };
     let mut json = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 20, hashed));
-    let value = seed
-        .deserialize(&mut json)
-        .and_then(|value| json.end().map(|()| value));
-    let value = value.map_err(|error| {
+    let read = Object(entries).deserialize(&mut json);
+    let read = read.and_then(|entries| json.end().map(|()| entries));
+    let entries = read.map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        match (error.classify(), fault.0.take()) {
-            (Category::Io, _) => Error::resource(path, "read", error.into()),
-            (_, Some([found, expected])) => {
-                Error::Invalid(Problem::new(path, place, found, expected))
-            }
-            (_, None) => {
-                let found = json_complaint(&error);
-                Error::Invalid(Problem::new(path, place, found, expected))
-            }
+        if error.classify() == Category::Io {
+            return Error::resource(path, "read", error.into());
         }
+        let fault = fault.0.take();
+        let [found, expected] =
+            fault.unwrap_or_else(|| [json_complaint(&error), E::EXPECTED.to_string()]);
+        Error::Invalid(Problem::new(path, place, found, expected))
     })?;
     drop(json);
-    Ok((value, hexadecimal(&hash.finalize())))
+    Ok((entries, hexadecimal(&hash.finalize())))
 }
 
 struct Hashed<'a> {
@@ -136,7 +167,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
         self.stop("a list")
     }
 
-    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<u64, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<u64, A::Error> {
         self.stop("an object")
     }
 }

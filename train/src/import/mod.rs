@@ -43,17 +43,12 @@ pub type Pieces<'a> = &'a mut dyn FnMut(&[f32]);
 /// The size of such a piece in a file.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Whether a path is read as safetensors; everything else is a file of torch.save.
-fn is_safetensors(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "safetensors")
-}
-
 /// The floating-point tensors of one file, by their names in it, finite or not.
 ///
 /// # Errors
 /// `Invalid` if it is neither safetensors nor a file of `torch.save`.
 pub fn read(path: &Path) -> Result<TensorMap, Error> {
-    let mut file = source::Source::open(path, Globals::Any)?;
+    let mut file = source::open(path, Globals::Any)?;
     let mut tensors = TensorMap::new();
     for (name, stored) in file.tensors().clone() {
         if stored.dtype.number().is_some() {

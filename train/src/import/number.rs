@@ -1,12 +1,22 @@
 //! Number types in foreign files. Floating-point numbers are converted to f32 here, and what that loses is counted.
 
-/// How the numbers of a tensor are stored, little-endian.
+use super::{PIECE_BYTES, Pieces};
+use half::f16;
+use std::io::{self, Read};
+
+/// How the numbers of a tensor are stored, little-endian: a row of [`NAMES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// Floating-point numbers: weights.
-    Float(Number),
-    /// Whole numbers or truth values: counters and masks, which are no weights.
-    Whole(Whole),
+pub struct Dtype {
+    /// The floating-point type; `None` for whole numbers and truth values, which are counters and masks and no weights.
+    number: Option<Number>,
+    /// Bytes per number.
+    size: usize,
+    /// Its name in safetensors.
+    safetensors: &'static str,
+    /// The class of a storage in PyTorch; newer kinds have none.
+    storage: &'static str,
+    /// Its name in PyTorch.
+    torch: &'static str,
 }
 
 /// A floating-point type.
@@ -22,67 +32,38 @@ pub enum Number {
     F64,
 }
 
-/// A type of whole numbers or truth values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whole {
-    /// Its name in safetensors.
-    name: &'static str,
-    /// Bytes per number.
-    size: usize,
-}
-
-/// A kind of numbers by its three names.
-struct Names {
-    dtype: Dtype,
-    safetensors: &'static str,
-    /// The class of a storage in PyTorch; newer kinds have none.
-    storage: &'static str,
-    torch: &'static str,
-}
-
-const fn float(
-    number: Number,
-    safetensors: &'static str,
-    storage: &'static str,
-    torch: &'static str,
-) -> Names {
-    Names {
-        dtype: Dtype::Float(number),
+const fn whole(size: usize, [safetensors, storage, torch]: [&'static str; 3]) -> Dtype {
+    Dtype {
+        number: None,
+        size,
         safetensors,
         storage,
         torch,
     }
 }
 
-const fn whole(
-    size: usize,
-    name: &'static str,
-    storage: &'static str,
-    torch: &'static str,
-) -> Names {
-    Names {
-        dtype: Dtype::Whole(Whole { name, size }),
-        safetensors: name,
-        storage,
-        torch,
+const fn float(number: Number, names: [&'static str; 3]) -> Dtype {
+    Dtype {
+        number: Some(number),
+        ..whole(number.size(), names)
     }
 }
 
 /// All kinds that are understood.
-const NAMES: [Names; 13] = [
-    float(Number::F64, "F64", "DoubleStorage", "float64"),
-    float(Number::F32, "F32", "FloatStorage", "float32"),
-    float(Number::F16, "F16", "HalfStorage", "float16"),
-    float(Number::Bf16, "BF16", "BFloat16Storage", "bfloat16"),
-    whole(8, "I64", "LongStorage", "int64"),
-    whole(4, "I32", "IntStorage", "int32"),
-    whole(2, "I16", "ShortStorage", "int16"),
-    whole(1, "I8", "CharStorage", "int8"),
-    whole(8, "U64", "", "uint64"),
-    whole(4, "U32", "", "uint32"),
-    whole(2, "U16", "", "uint16"),
-    whole(1, "U8", "ByteStorage", "uint8"),
-    whole(1, "BOOL", "BoolStorage", "bool"),
+const NAMES: [Dtype; 13] = [
+    float(Number::F64, ["F64", "DoubleStorage", "float64"]),
+    float(Number::F32, ["F32", "FloatStorage", "float32"]),
+    float(Number::F16, ["F16", "HalfStorage", "float16"]),
+    float(Number::Bf16, ["BF16", "BFloat16Storage", "bfloat16"]),
+    whole(8, ["I64", "LongStorage", "int64"]),
+    whole(4, ["I32", "IntStorage", "int32"]),
+    whole(2, ["I16", "ShortStorage", "int16"]),
+    whole(1, ["I8", "CharStorage", "int8"]),
+    whole(8, ["U64", "", "uint64"]),
+    whole(4, ["U32", "", "uint32"]),
+    whole(2, ["U16", "", "uint16"]),
+    whole(1, ["U8", "ByteStorage", "uint8"]),
+    whole(1, ["BOOL", "BoolStorage", "bool"]),
 ];
 
 /// The accepted number types, for messages.
@@ -91,49 +72,33 @@ pub const UNDERSTOOD: &str = "F64, F32, F16 or BF16, or whole numbers, which are
 impl Dtype {
     /// The type with this name in a header of safetensors.
     pub fn of_safetensors(name: &str) -> Option<Self> {
-        Self::find(|names| names.safetensors == name)
+        NAMES.into_iter().find(|dtype| dtype.safetensors == name)
     }
 
     /// The type with this class of storage in PyTorch.
     pub fn of_storage(class: &str) -> Option<Self> {
-        Self::find(|names| !names.storage.is_empty() && names.storage == class)
+        let mut named = NAMES.into_iter().filter(|dtype| !dtype.storage.is_empty());
+        named.find(|dtype| dtype.storage == class)
     }
 
     /// The type with this name in PyTorch.
     pub fn of_torch(name: &str) -> Option<Self> {
-        Self::find(|names| names.torch == name)
-    }
-
-    fn find(wanted: impl Fn(&Names) -> bool) -> Option<Self> {
-        let found = NAMES.iter().find(|names| wanted(names));
-        found.map(|names| names.dtype)
+        NAMES.into_iter().find(|dtype| dtype.torch == name)
     }
 
     /// Its name in safetensors.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Float(Number::F16) => "F16",
-            Self::Float(Number::Bf16) => "BF16",
-            Self::Float(Number::F32) => "F32",
-            Self::Float(Number::F64) => "F64",
-            Self::Whole(whole) => whole.name,
-        }
+        self.safetensors
     }
 
     /// Bytes per number.
     pub fn size(self) -> usize {
-        match self {
-            Self::Float(number) => number.size(),
-            Self::Whole(whole) => whole.size,
-        }
+        self.size
     }
 
     /// The floating-point type, if it is one.
     pub fn number(self) -> Option<Number> {
-        match self {
-            Self::Float(number) => Some(number),
-            Self::Whole(_) => None,
-        }
+        self.number
     }
 }
 
@@ -173,7 +138,7 @@ impl Cast {
 
 impl Number {
     /// Bytes per number.
-    pub fn size(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
@@ -187,7 +152,7 @@ impl Number {
     /// If there are not as many bytes as it takes.
     pub fn read(self, bytes: &[u8], cast: &mut Cast) -> f32 {
         match (self, bytes) {
-            (Self::F16, &[a, b]) => from_half(u16::from_le_bytes([a, b])),
+            (Self::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
             (Self::Bf16, &[a, b]) => f32::from_le_bytes([0, 0, a, b]),
             (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
             (_, bytes) => cast.narrow(f64::from_le_bytes(bytes.try_into().expect("eight bytes"))),
@@ -199,17 +164,25 @@ impl Number {
         let numbers = bytes.chunks_exact(self.size());
         to.extend(numbers.map(|bytes| self.read(bytes, cast)));
     }
-}
 
-/// IEEE 754 half precision.
-fn from_half(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
+    /// Hands over the next numbers of a file, piece by piece; returns what was lost.
+    ///
+    /// # Errors
+    /// The system's error if the file does not hold as many.
+    pub fn stream(self, file: &mut dyn Read, n: usize, pieces: Pieces<'_>) -> io::Result<Cast> {
+        let mut left = n * self.size();
+        let mut bytes = vec![0; PIECE_BYTES.min(left)];
+        let mut values = Vec::with_capacity(bytes.len() / self.size());
+        let mut cast = Cast::default();
+        while left > 0 {
+            let piece = bytes.len().min(left);
+            file.read_exact(&mut bytes[..piece])?;
+            values.clear();
+            self.read_all(&bytes[..piece], &mut values, &mut cast);
+            pieces(&values);
+            left -= piece;
+        }
+        Ok(cast)
     }
 }
 
@@ -225,10 +198,11 @@ mod tests {
             (0x3555, 0.333_251_95),
             (0x0001, 5.960_464_5e-8),
         ];
-        for (bits, expected) in cases {
-            assert_eq!(from_half(bits), expected);
-        }
         let mut cast = Cast::default();
+        for (bits, expected) in cases {
+            let half = Number::F16.read(&u16::to_le_bytes(bits), &mut cast);
+            assert_eq!(half, expected);
+        }
         let half = Number::Bf16.read(&0x3fc0u16.to_le_bytes(), &mut cast);
         assert_eq!(half, 1.5);
         let mut all = vec![0.0];
@@ -256,10 +230,10 @@ mod tests {
     #[test]
     fn a_kind_is_the_same_under_its_three_names() {
         for names in NAMES {
-            let dtype = Some(names.dtype);
+            let dtype = Some(names);
             assert_eq!(Dtype::of_safetensors(names.safetensors), dtype);
             assert_eq!(Dtype::of_torch(names.torch), dtype);
-            assert_eq!(names.dtype.name(), names.safetensors);
+            assert_eq!(names.name(), names.safetensors);
             if !names.storage.is_empty() {
                 assert_eq!(Dtype::of_storage(names.storage), dtype);
             }

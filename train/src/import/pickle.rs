@@ -151,7 +151,7 @@ struct Machine<'a> {
     at: usize,
     values: Vec<Value>,
     stack: Vec<Index>,
-    memo: HashMap<u32, Index>,
+    memo: HashMap<u64, Index>,
 }
 
 type PickleResult<T> = Result<T, String>;
@@ -159,7 +159,7 @@ type PickleResult<T> = Result<T, String>;
 impl<'a> Machine<'a> {
     fn run(&mut self) -> PickleResult<Index> {
         for _ in 0..MOST_STEPS {
-            match self.byte()? {
+            match self.take(1)?[0] {
                 b'.' => return self.pop(),
                 opcode => self.step(opcode)?,
             }
@@ -181,45 +181,21 @@ impl<'a> Machine<'a> {
             // NEWTRUE, NEWFALSE, BININT, BININT1, BININT2, LONG1
             0x88 => self.push(Value::Integer(1)),
             0x89 => self.push(Value::Integer(0)),
-            b'J' => {
-                let number = i32::from_le_bytes(self.array()?);
-                self.push(Value::Integer(number.into()))
+            b'J' => self.integer(4, true),
+            b'K' => self.integer(1, false),
+            b'M' => self.integer(2, false),
+            0x8a => {
+                let length = self.unsigned(1)?;
+                self.integer(length, true)
             }
-            b'K' => {
-                let number = self.byte()?;
-                self.push(Value::Integer(number.into()))
-            }
-            b'M' => {
-                let number = u16::from_le_bytes(self.array()?);
-                self.push(Value::Integer(number.into()))
-            }
-            0x8a => self.long(),
             // BINUNICODE, SHORT_BINUNICODE, BINUNICODE8
-            b'X' => {
-                let length = u32::from_le_bytes(self.array()?);
-                self.text(u64::from(length))
-            }
-            0x8c => {
-                let length = self.byte()?;
-                self.text(u64::from(length))
-            }
-            0x8d => {
-                let length = u64::from_le_bytes(self.array()?);
-                self.text(length)
-            }
+            b'X' => self.text(4),
+            0x8c => self.text(1),
+            0x8d => self.text(8),
             // SHORT_BINSTRING, SHORT_BINBYTES, BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8
-            b'U' | b'C' => {
-                let length = self.byte()?;
-                self.opaque(u64::from(length))
-            }
-            b'T' | b'B' => {
-                let length = u32::from_le_bytes(self.array()?);
-                self.opaque(u64::from(length))
-            }
-            0x8e | 0x96 => {
-                let length = u64::from_le_bytes(self.array()?);
-                self.opaque(length)
-            }
+            b'U' | b'C' => self.opaque(1),
+            b'T' | b'B' => self.opaque(4),
+            0x8e | 0x96 => self.opaque(8),
             // EMPTY_TUPLE, EMPTY_LIST, EMPTY_SET, EMPTY_DICT, MARK
             b')' | b']' | 0x8f => self.push(Value::Sequence(Vec::new())),
             b'}' => self.push(Value::Dictionary(Vec::new())),
@@ -297,23 +273,11 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             // BINPUT, LONG_BINPUT, MEMOIZE, BINGET, LONG_BINGET
-            b'q' => {
-                let slot = self.byte()?;
-                self.remember(slot.into())
-            }
-            b'r' => {
-                let slot = u32::from_le_bytes(self.array()?);
-                self.remember(slot)
-            }
-            0x94 => self.remember(self.memo.len() as u32),
-            b'h' => {
-                let slot = self.byte()?;
-                self.recall(slot.into())
-            }
-            b'j' => {
-                let slot = u32::from_le_bytes(self.array()?);
-                self.recall(slot)
-            }
+            b'q' => self.remember(1),
+            b'r' => self.remember(4),
+            0x94 => self.memoize(self.memo.len() as u64),
+            b'h' => self.recall(1),
+            b'j' => self.recall(4),
             other => Err(format!(
                 "the opcode {other:#04x}, which no torch.save writes"
             )),
@@ -361,43 +325,53 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn remember(&mut self, slot: u32) -> PickleResult<()> {
+    /// Remembers the top of the stack under a number of so many bytes.
+    fn remember(&mut self, width: u64) -> PickleResult<()> {
+        let slot = self.unsigned(width)?;
+        self.memoize(slot)
+    }
+
+    fn memoize(&mut self, slot: u64) -> PickleResult<()> {
         let &top = self.stack.last().ok_or("an empty stack")?;
         self.memo.insert(slot, top);
         Ok(())
     }
 
-    fn recall(&mut self, slot: u32) -> PickleResult<()> {
+    fn recall(&mut self, width: u64) -> PickleResult<()> {
+        let slot = self.unsigned(width)?;
         let index = self.memo.get(&slot).ok_or("a reference to nothing")?;
         self.stack.push(*index);
         Ok(())
     }
 
-    fn text(&mut self, length: u64) -> PickleResult<()> {
+    /// A text, behind its length in so many bytes.
+    fn text(&mut self, width: u64) -> PickleResult<()> {
+        let length = self.unsigned(width)?;
         let bytes = self.take(length)?;
         let text = std::str::from_utf8(bytes).map_err(|_| "a text that is not UTF-8")?;
         self.push(Value::Text(text.to_string()))
     }
 
-    fn opaque(&mut self, length: u64) -> PickleResult<()> {
+    /// Bytes that mean nothing here, behind their length.
+    fn opaque(&mut self, width: u64) -> PickleResult<()> {
+        let length = self.unsigned(width)?;
         self.take(length)?;
         self.push(Value::Other)
     }
 
-    /// An integer of any length; one that fits no i64 has no meaning here.
-    fn long(&mut self) -> PickleResult<()> {
-        let length = self.byte()?;
-        let bytes = self.take(length.into())?;
-        let negative = bytes.last().is_some_and(|&byte| byte >= 0x80);
-        let mut padded = [if negative { 0xff } else { 0 }; 8];
+    /// An integer of so many bytes; one that fits no i64 has no meaning here.
+    fn integer(&mut self, width: u64, signed: bool) -> PickleResult<()> {
+        let bytes = self.take(width)?;
+        let negative = signed && bytes.last().is_some_and(|&byte| byte >= 0x80);
         let value = match bytes.len() {
-            0..=8 => {
-                padded[..bytes.len()].copy_from_slice(bytes);
-                Value::Integer(i64::from_le_bytes(padded))
-            }
+            0..=8 => Value::Integer(padded(bytes, negative)),
             _ => Value::Other,
         };
         self.push(value)
+    }
+
+    fn unsigned(&mut self, width: u64) -> PickleResult<u64> {
+        Ok(padded(self.take(width)?, false) as u64)
     }
 
     fn line(&mut self) -> PickleResult<String> {
@@ -408,17 +382,6 @@ impl<'a> Machine<'a> {
             .ok_or("a line without an end")?;
         self.at += end + 1;
         Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
-    }
-
-    fn byte(&mut self) -> PickleResult<u8> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn array<const N: usize>(&mut self) -> PickleResult<[u8; N]> {
-        Ok(self
-            .take(N as u64)?
-            .try_into()
-            .expect("as many as were taken"))
     }
 
     fn skip(&mut self, n: u64) -> PickleResult<()> {
@@ -432,6 +395,13 @@ impl<'a> Machine<'a> {
         self.at += n;
         Ok(&rest[..n])
     }
+}
+
+/// A little-endian number of at most eight bytes.
+fn padded(bytes: &[u8], negative: bool) -> i64 {
+    let mut all = [if negative { 0xff } else { 0 }; 8];
+    all[..bytes.len()].copy_from_slice(bytes);
+    i64::from_le_bytes(all)
 }
 
 #[cfg(test)]

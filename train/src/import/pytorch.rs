@@ -2,9 +2,10 @@
 //!
 //! Values are read one tensor at a time and in pieces, so that a file larger than half of the memory can be read.
 
+use super::json::shown;
 use super::number::{Cast, Dtype, Number, UNDERSTOOD};
 use super::pickle::{Index, Pickle, Value};
-use super::source::{Aside, MOST_TENSORS, Stored, dimensions, place, product};
+use super::source::{Aside, MOST_TENSORS, Source, Stored, dimensions, place, product};
 use super::{PIECE_BYTES, Pieces};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
@@ -62,10 +63,7 @@ pub struct PytorchFile {
     path: PathBuf,
     archive: Archive,
     prefix: String,
-    tensors: BTreeMap<String, Stored>,
-    views: HashMap<String, View>,
-    asides: Vec<Aside>,
-    key: String,
+    described: Described,
     /// How many tensors lie in each storage.
     users: HashMap<String, usize>,
     /// Storages in which several lie, until all of these were read.
@@ -83,26 +81,24 @@ impl PytorchFile {
             .metadata()
             .map_err(|cause| Error::unreadable(path, EXPECTED, cause))?
             .len();
-        let wrong = |place: &str, found: String| wrong(path, place, found);
+        let wrong = |place: &str, found: String| wrong(path, place, found, EXPECTED);
         let mut archive = Archive::of(file, length)
             .map_err(|cause| wrong("", format!("no zip archive ({cause})")))?;
         let prefix = archive.prefix().map_err(|found| wrong("", found))?;
         archive
             .require_little_endian(&prefix)
             .map_err(|found| wrong("byteorder", found))?;
-        let bytes = archive
+        let pickle = archive
             .entry(&format!("{prefix}data.pkl"), MOST_PICKLE_BYTES)
+            .and_then(|bytes| Pickle::read(&bytes))
             .map_err(|found| wrong("data.pkl", found))?;
-        let pickle = Pickle::read(&bytes).map_err(|found| wrong("data.pkl", found))?;
         let mut named = pickle.globals();
         if let Some((module, name)) = named.find(|(module, name)| !globals.allow(module, name)) {
-            let found = format!(
-                "{:?}, which is no part of a tensor",
-                format!("{module}.{name}")
-            );
+            let name = format!("{module}.{name}");
+            let found = format!("{name:?}, which is no part of a tensor");
             return Err(wrong("data.pkl", found));
         }
-        let described = Described::read(&pickle, length).map_err(|wrong| wrong.of(path))?;
+        let described = Described::read(path, &pickle, length)?;
         let mut users = HashMap::new();
         for view in described.views.values() {
             *users.entry(view.storage.clone()).or_insert(0) += 1;
@@ -111,46 +107,15 @@ impl PytorchFile {
             path: path.to_path_buf(),
             archive,
             prefix,
-            tensors: described.tensors,
-            views: described.views,
-            asides: described.asides,
-            key: described.key,
+            described,
             users,
             kept: HashMap::new(),
         })
     }
 
-    /// The tensors by name.
-    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
-        &self.tensors
-    }
-
-    /// The other entries of the file.
-    pub fn asides(&self) -> &[Aside] {
-        &self.asides
-    }
-
-    /// The key under which the state dict lies.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// Reads the values of a tensor in row-major order, piece by piece.
-    ///
-    /// # Errors
-    /// `Invalid` if the file does not hold them, or their checksum is wrong.
-    ///
-    /// # Panics
-    /// If there is no such tensor, or it holds whole numbers.
-    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
-        let number = self.tensors[name].dtype.number();
-        let number = number.expect("floating-point numbers");
-        let cast = self.values(name, number, pieces);
-        cast.map_err(|found| wrong(&self.path, &place(name), found))
-    }
-
-    fn values(&mut self, name: &str, number: Number, pieces: Pieces<'_>) -> Result<Cast, String> {
-        let view = &self.views[name];
+    fn values(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, String> {
+        let (number, _) = self.described.tensors[name].numbers();
+        let view = &self.described.views[name];
         let entry = format!("{}data/{}", self.prefix, view.storage);
         let users = self.users[&view.storage];
         if users == 1 && view.lies_in_order() {
@@ -159,7 +124,11 @@ impl PytorchFile {
         // Read once for all of them: thousands may lie in one storage.
         let (bytes, left) = match self.kept.remove(&view.storage) {
             Some(kept) => kept,
-            None => (view.storage(number, &mut self.archive, &entry)?, users),
+            None => {
+                let bytes = self.archive.entry(&entry, u64::MAX)?;
+                view.require_numbers(number, bytes.len() as u64)?;
+                (bytes, users)
+            }
         };
         let cast = view.gather(number, &bytes, pieces);
         if left > 1 {
@@ -169,27 +138,28 @@ impl PytorchFile {
     }
 }
 
-fn wrong(path: &Path, place: &str, found: String) -> Error {
-    Wrong {
-        place: place.to_string(),
-        found,
-        expected: EXPECTED.to_string(),
+impl Source for PytorchFile {
+    fn tensors(&self) -> &BTreeMap<String, Stored> {
+        &self.described.tensors
     }
-    .of(path)
+
+    fn asides(&self) -> &[Aside] {
+        &self.described.asides
+    }
+
+    fn key(&self) -> &str {
+        &self.described.key
+    }
+
+    fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
+        let cast = self.values(name, pieces);
+        cast.map_err(|found| wrong(&self.path, place(name), found, EXPECTED))
+    }
 }
 
-/// What is wrong in a file.
-struct Wrong {
-    place: String,
-    found: String,
-    expected: String,
-}
-
-impl Wrong {
-    fn of(self, path: &Path) -> Error {
-        let problem = Problem::new(path, self.place, self.found, self.expected);
-        Error::Invalid(problem.advise("save it again with torch.save(model.state_dict(), file)"))
-    }
+fn wrong(path: &Path, place: impl Into<String>, found: String, expected: &str) -> Error {
+    let problem = Problem::new(path, place, found, expected);
+    Error::Invalid(problem.advise("save it again with torch.save(model.state_dict(), file)"))
 }
 
 /// What a pickle says.
@@ -203,18 +173,17 @@ struct Described {
 
 impl Described {
     /// Reads the descriptions of a file of so many bytes.
-    fn read(pickle: &Pickle, length: u64) -> Result<Self, Wrong> {
-        let (key, entries) = state_dict(pickle, pickle.root(), 0).ok_or_else(|| Wrong {
-            place: "data.pkl".to_string(),
-            found: "no dictionary of tensors".to_string(),
-            expected: EXPECTED.to_string(),
+    fn read(path: &Path, pickle: &Pickle, length: u64) -> Result<Self, Error> {
+        let (key, entries) = state_dict(pickle, pickle.root(), 0).ok_or_else(|| {
+            let found = "no dictionary of tensors".to_string();
+            wrong(path, "data.pkl", found, EXPECTED)
         })?;
         let mut all = Self {
             key: key.join("."),
             ..Self::default()
         };
         all.pass_over_others(pickle, &key);
-        let mut storages: HashMap<String, (Kind, usize)> = HashMap::new();
+        let mut storages: HashMap<String, (String, usize)> = HashMap::new();
         // Tied weights are stored once and named twice; more than that is no checkpoint.
         let (mut values_left, mut bytes_left) = (length.saturating_mul(2), length);
         for &(name, value) in entries {
@@ -222,15 +191,11 @@ impl Described {
                 all.pass_over(pickle, name, value);
                 continue;
             };
-            let at = |found: String| Wrong {
-                place: place(name),
-                found,
-                expected: EXPECTED.to_string(),
-            };
+            let at = |found: String| wrong(path, place(name), found, EXPECTED);
             let view = view.map_err(at)?;
-            let dtype = view.dtype().map_err(|found| Wrong {
-                expected: UNDERSTOOD.to_string(),
-                ..at(found)
+            let dtype = view.dtype.ok_or_else(|| {
+                let found = format!("numbers of kind {}", shown(&view.kind));
+                wrong(path, place(name), found, UNDERSTOOD)
             })?;
             let kind = (view.kind.clone(), view.numbers);
             match storages.get(&view.storage) {
@@ -243,9 +208,9 @@ impl Described {
                     let bytes = (view.numbers as u64).checked_mul(dtype.size() as u64);
                     let left = bytes.and_then(|bytes| bytes_left.checked_sub(bytes));
                     bytes_left = left.ok_or_else(|| {
+                        let numbers = view.numbers;
                         at(format!(
-                            "a storage of {} numbers, more than the file can hold",
-                            view.numbers
+                            "a storage of {numbers} numbers, more than the file can hold"
                         ))
                     })?;
                     storages.insert(view.storage.clone(), kind);
@@ -259,11 +224,8 @@ impl Described {
                 return Err(at(format!("more than {MOST_TENSORS} tensors")));
             }
             let shape = view.shape.clone();
-            if all
-                .tensors
-                .insert(name.to_string(), Stored { shape, dtype })
-                .is_some()
-            {
+            let stored = Stored { shape, dtype };
+            if all.tensors.insert(name.to_string(), stored).is_some() {
                 return Err(at("a second description of it".to_string()));
             }
             all.views.insert(name.to_string(), view);
@@ -445,21 +407,14 @@ fn state_dict(pickle: &Pickle, at: Index, depth: usize) -> Option<Found<'_>> {
 /// A tensor as the pickle describes it: numbers of a storage, from an offset on, in steps.
 struct View {
     storage: String,
-    /// The class of the storage, or the name of the kind where the class does not tell it.
-    kind: Kind,
+    /// The class of the storage, or the name of the kind where the class does not tell it, as the storage is one of bytes.
+    kind: String,
+    /// How its numbers are stored; `None` if that is not understood.
+    dtype: Option<Dtype>,
     numbers: usize,
     offset: usize,
     shape: Vec<usize>,
     strides: Vec<usize>,
-}
-
-/// How a pickle names a kind of numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    /// By the class of the storage.
-    Class(String),
-    /// By itself; the storage is one of bytes.
-    Named(String),
 }
 
 impl View {
@@ -501,31 +456,24 @@ impl View {
                 .collect()
         };
         let mut numbers = pickle.count(*numbers)?;
-        let kind = match function {
+        let (kind, dtype) = match function {
             "_rebuild_tensor_v3" => {
                 let (_, name) = pickle.global(*rest.get(2)?)?;
-                numbers /= Dtype::of_torch(name).map_or(1, Dtype::size);
-                Kind::Named(name.to_string())
+                let dtype = Dtype::of_torch(name);
+                numbers /= dtype.map_or(1, Dtype::size);
+                (name, dtype)
             }
-            _ => Kind::Class(class.to_string()),
+            _ => (class, Dtype::of_storage(class)),
         };
         Some(Self {
             storage: pickle.text(*key)?.to_string(),
-            kind,
+            kind: kind.to_string(),
+            dtype,
             numbers,
             offset: pickle.count(*offset)?,
             shape: counts(*shape)?,
             strides: counts(*strides)?,
         })
-    }
-
-    /// How its numbers are stored; else what they are.
-    fn dtype(&self) -> Result<Dtype, String> {
-        let (dtype, name) = match &self.kind {
-            Kind::Class(class) => (Dtype::of_storage(class), class),
-            Kind::Named(name) => (Dtype::of_torch(name), name),
-        };
-        dtype.ok_or_else(|| format!("numbers of kind {}", super::json::shown(name)))
     }
 
     /// Hands over its values, which follow each other in their storage.
@@ -540,40 +488,13 @@ impl View {
     ) -> Result<Cast, String> {
         let (mut entry, bytes) = archive.open(name, u64::MAX)?;
         self.require_numbers(number, bytes)?;
-        let mut cast = Cast::default();
-        let mut stream = |entry: &mut dyn Read, cast: &mut Cast| -> io::Result<()> {
-            let size = number.size();
-            let skipped = (self.offset * size) as u64;
-            io::copy(&mut Read::take(&mut *entry, skipped), &mut io::sink())?;
-            let mut left = self.len() * size;
-            let mut bytes = vec![0; PIECE_BYTES.min(left)];
-            let mut values = Vec::with_capacity(bytes.len() / size);
-            while left > 0 {
-                let piece = bytes.len().min(left);
-                entry.read_exact(&mut bytes[..piece])?;
-                values.clear();
-                number.read_all(&bytes[..piece], &mut values, cast);
-                pieces(&values);
-                left -= piece;
-            }
-            io::copy(entry, &mut io::sink()).map(|_| ())
+        let mut stream = || -> io::Result<Cast> {
+            let skipped = (self.offset * number.size()) as u64;
+            io::copy(&mut entry.by_ref().take(skipped), &mut io::sink())?;
+            let cast = number.stream(&mut entry, self.len(), pieces)?;
+            io::copy(&mut entry, &mut io::sink()).map(|_| cast)
         };
-        match stream(&mut entry, &mut cast) {
-            Ok(()) => Ok(cast),
-            Err(cause) => Err(format!("{name} unreadable ({cause})")),
-        }
-    }
-
-    /// All bytes of its storage.
-    fn storage(
-        &self,
-        number: Number,
-        archive: &mut Archive,
-        name: &str,
-    ) -> Result<Vec<u8>, String> {
-        let bytes = archive.entry(name, u64::MAX)?;
-        self.require_numbers(number, bytes.len() as u64)?;
-        Ok(bytes)
+        stream().map_err(|cause| format!("{name} unreadable ({cause})"))
     }
 
     fn require_numbers(&self, number: Number, bytes: u64) -> Result<(), String> {
@@ -606,16 +527,12 @@ impl View {
     /// Picks its values out of the bytes of its storage.
     fn gather(&self, number: Number, bytes: &[u8], pieces: Pieces<'_>) -> Cast {
         let size = number.size();
-        let (mut cast, mut values) = (Cast::default(), Vec::new());
         if self.lies_in_order() {
-            let bytes = &bytes[self.offset * size..][..self.len() * size];
-            for piece in bytes.chunks(PIECE_BYTES) {
-                values.clear();
-                number.read_all(piece, &mut values, &mut cast);
-                pieces(&values);
-            }
-            return cast;
+            let mut bytes = &bytes[self.offset * size..];
+            let cast = number.stream(&mut bytes, self.len(), pieces);
+            return cast.expect("a storage as long as it was promised");
         }
+        let (mut cast, mut values) = (Cast::default(), Vec::new());
         let place = |index: usize| {
             let mut rest = index;
             let mut place = self.offset;

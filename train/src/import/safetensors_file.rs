@@ -1,14 +1,15 @@
 //! Reads a safetensors file one tensor at a time and in pieces, because it may be larger than half of the memory.
 
+use super::Pieces;
+use super::json::{Entries, Object, shown};
 use super::number::{Cast, Dtype, UNDERSTOOD};
-use super::source::{MOST_TENSORS, Stored, in_tensor};
-use super::{PIECE_BYTES, Pieces};
+use super::source::{MOST_TENSORS, Source, Stored, in_tensor};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
+use crate::text::json_complaint;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ impl SafetensorsFile {
     /// `Invalid` if the file is missing, not of this format, or its tensors do not follow each other up to its end.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let unreadable = |cause| Error::unreadable(path, EXPECTED, cause);
-        let wrong = |found: String| wrong(path, "", found);
+        let wrong = |found| wrong(path, found);
         let mut file = open_regular(path, EXPECTED)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut size = [0; 8];
@@ -48,11 +49,13 @@ impl SafetensorsFile {
         }
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header).map_err(unreadable)?;
-        let header: Header = serde_json::from_slice(&header)
-            .map_err(|cause| wrong(crate::text::json_complaint(&cause)))?;
+        let mut json = serde_json::Deserializer::from_slice(&header);
+        let described = Object(Header(Vec::new())).deserialize(&mut json);
+        let described = described.and_then(|header| json.end().map(|()| header.0));
+        let described = described.map_err(|cause| wrong(json_complaint(&cause)))?;
         let mut tensors = BTreeMap::new();
         let mut places = Vec::new();
-        for (name, info) in header.0 {
+        for (name, info) in described {
             let (stored, place) = info
                 .check()
                 .map_err(|(found, expected)| in_tensor(path, &name, found, expected))?;
@@ -63,66 +66,40 @@ impl SafetensorsFile {
             }
         }
         let first = 8 + size;
-        let starts = in_a_row(path, places, first, length - first)?;
+        places.sort();
+        require_a_row(path, &places, length - first)?;
+        let starts = places.into_iter();
         Ok(Self {
             path: path.to_path_buf(),
             file,
             tensors,
-            starts,
+            starts: starts
+                .map(|((start, _), name)| (name, first + start))
+                .collect(),
         })
     }
+}
 
-    /// The tensors by name.
-    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
+impl Source for SafetensorsFile {
+    fn tensors(&self) -> &BTreeMap<String, Stored> {
         &self.tensors
     }
 
-    /// Reads the values of a tensor in row-major order, piece by piece.
-    ///
-    /// # Errors
-    /// `Invalid` if the file became shorter.
-    ///
-    /// # Panics
-    /// If there is no such tensor, or it holds whole numbers.
-    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
-        let stored = &self.tensors[name];
-        let number = stored.dtype.number().expect("floating-point numbers");
-        let unreadable =
-            |cause: std::io::Error| in_tensor(&self.path, name, cause.to_string(), EXPECTED);
-        self.file
-            .seek(SeekFrom::Start(self.starts[name]))
-            .map_err(unreadable)?;
-        let mut cast = Cast::default();
-        let mut left = stored.len() * number.size();
-        let mut bytes = vec![0; PIECE_BYTES.min(left)];
-        let mut values = Vec::new();
-        while left > 0 {
-            let piece = bytes.len().min(left);
-            self.file
-                .read_exact(&mut bytes[..piece])
-                .map_err(unreadable)?;
-            values.clear();
-            number.read_all(&bytes[..piece], &mut values, &mut cast);
-            pieces(&values);
-            left -= piece;
-        }
-        Ok(cast)
+    fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
+        let (number, n) = self.tensors[name].numbers();
+        let start = self.file.seek(SeekFrom::Start(self.starts[name]));
+        let cast = start.and_then(|_| number.stream(&mut self.file, n, pieces));
+        cast.map_err(|cause| in_tensor(&self.path, name, cause.to_string(), EXPECTED))
     }
 }
 
 /// Where the values of a tensor lie behind the header.
 type Place = (u64, u64);
 
-/// Where the values of each tensor begin, if they lie one behind the other and fill the file.
-fn in_a_row(
-    path: &Path,
-    mut places: Vec<(Place, String)>,
-    first: u64,
-    bytes: u64,
-) -> Result<BTreeMap<String, u64>, Error> {
-    places.sort();
+/// Refuses tensors that do not lie one behind the other, or do not fill the file.
+fn require_a_row(path: &Path, places: &[(Place, String)], bytes: u64) -> Result<(), Error> {
     let mut end = 0;
-    for ((start, stop), name) in &places {
+    for ((start, stop), name) in places {
         if *start != end {
             let found = format!("bytes {start} to {stop}");
             let expected = format!("its first byte at {end}, where the tensor before it ends");
@@ -132,12 +109,13 @@ fn in_a_row(
     }
     if end != bytes {
         let found = format!("{bytes} bytes behind the header, which promises {end}");
-        return Err(wrong(path, "", found));
+        return Err(wrong(path, found));
     }
-    let starts = places.into_iter();
-    Ok(starts
-        .map(|((start, _), name)| (name, first + start))
-        .collect())
+    Ok(())
+}
+
+fn wrong(path: &Path, found: String) -> Error {
+    Error::Invalid(Problem::new(path, "", found, EXPECTED))
 }
 
 /// What a header says, in its order: a name that stands in it twice is here twice.
@@ -159,7 +137,7 @@ impl Info {
             data_offsets: (start, end),
         } = self;
         let Some(dtype) = Dtype::of_safetensors(&name) else {
-            let found = format!("dtype {}", super::json::shown(&name));
+            let found = format!("dtype {}", shown(&name));
             return Err((found, UNDERSTOOD.to_string()));
         };
         let stored = Stored { shape, dtype };
@@ -180,45 +158,24 @@ impl Info {
     }
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_map(Entries)
-    }
-}
+impl Entries for Header {
+    const EXPECTED: &'static str = "an object of tensors";
 
-struct Entries;
-
-impl<'de> Visitor<'de> for Entries {
-    type Value = Header;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let info = map.next_value().map_err(|cause| {
-                let name = super::json::shown(&name);
-                A::Error::custom(format!("a description of tensor {name} with {cause}"))
-            })?;
-            if entries.len() == MOST_TENSORS {
-                return Err(A::Error::custom(format!(
-                    "more than {MOST_TENSORS} tensors"
-                )));
-            }
-            entries.push((name, info));
+    fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
+        if name == "__metadata__" {
+            return map.next_value::<IgnoredAny>().map(drop);
         }
-        Ok(Header(entries))
+        let info = map.next_value().map_err(|cause| {
+            let name = shown(&name);
+            A::Error::custom(format!("a description of tensor {name} with {cause}"))
+        })?;
+        if self.0.len() == MOST_TENSORS {
+            let found = format!("more than {MOST_TENSORS} tensors");
+            return Err(A::Error::custom(found));
+        }
+        self.0.push((name, info));
+        Ok(())
     }
-}
-
-fn wrong(path: &Path, place: &str, found: String) -> Error {
-    Error::Invalid(Problem::new(path, place, found, EXPECTED))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Finds the files of a checkpoint: a single one, those of an index, or those of a directory.
 
-use super::json::shown;
+use super::json::{Entries, Object, shown};
+use super::source::in_tensor;
 use crate::error::{Error, Problem};
 use crate::file::read_regular;
 use crate::run::checkpoint;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What is expected of an index.
@@ -60,6 +60,43 @@ impl Shards {
         }
     }
 
+    /// Refuses a tensor that the index has elsewhere or not at all; remembers that it was found.
+    ///
+    /// # Errors
+    /// `Invalid` with the file, by its position, and where the index has the tensor.
+    pub fn require_place(&mut self, file: usize, name: &str) -> Result<(), Error> {
+        let Some(index) = &mut self.index else {
+            return Ok(());
+        };
+        let expected = match index.places.get_mut(name) {
+            Some((place, found)) if *place == file => {
+                *found = true;
+                return Ok(());
+            }
+            Some((place, _)) => format!("it in {}", self.files[*place].display()),
+            None => "a tensor that it names".to_string(),
+        };
+        let expected = format!("{expected}, by {}", index.path.display());
+        Err(in_tensor(&self.files[file], name, "it here", expected))
+    }
+
+    /// Refuses an index that names tensors which its shards do not hold.
+    ///
+    /// # Errors
+    /// `Invalid` with the first of them.
+    pub fn require_all_found(&self) -> Result<(), Error> {
+        let Some(Index { path, places }) = &self.index else {
+            return Ok(());
+        };
+        match places.iter().find(|(_, (_, found))| !found) {
+            None => Ok(()),
+            Some((name, (file, _))) => {
+                let expected = format!("a tensor that {} names", path.display());
+                Err(in_tensor(&self.files[*file], name, "none", expected))
+            }
+        }
+    }
+
     fn of_directory(path: &Path) -> Result<Self, Error> {
         let indices = INDICES.map(|name| path.join(name));
         if let Some(index) = indices.iter().find(|index| index.exists()) {
@@ -99,7 +136,7 @@ impl Shards {
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         let mut files = Vec::new();
         let mut places = BTreeMap::new();
-        for (name, file) in content.weight_map.0 {
+        for (name, file) in content.weight_map {
             if Path::new(&file).file_name() != Some(file.as_ref()) || file.ends_with(".json") {
                 let found = format!("the file {} for {}", shown(&file), shown(&name));
                 return Err(wrong(found, "the name of a file beside the index"));
@@ -136,36 +173,27 @@ impl Shards {
 
 #[derive(Deserialize)]
 struct Content {
-    weight_map: Pairs,
+    #[serde(deserialize_with = "pairs")]
+    weight_map: Vec<(String, String)>,
+}
+
+fn pairs<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<(String, String)>, D::Error> {
+    let pairs = Object(Pairs(Vec::new())).deserialize(json)?;
+    Ok(pairs.0)
 }
 
 /// The texts of an object in its order: a name that stands in it twice is here twice.
 struct Pairs(Vec<(String, String)>);
 
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_map(Entries)
-    }
-}
+impl Entries for Pairs {
+    const EXPECTED: &'static str = "an object of tensors and their files";
 
-struct Entries;
-
-impl<'de> Visitor<'de> for Entries {
-    type Value = Pairs;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors and their files")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-        let mut pairs = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let file = map.next_value().map_err(|cause| {
-                let name = shown(&name);
-                A::Error::custom(format!("a file of tensor {name} with {cause}"))
-            })?;
-            pairs.push((name, file));
-        }
-        Ok(Pairs(pairs))
+    fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
+        let file = map.next_value().map_err(|cause| {
+            let name = shown(&name);
+            A::Error::custom(format!("a file of tensor {name} with {cause}"))
+        })?;
+        self.0.push((name, file));
+        Ok(())
     }
 }

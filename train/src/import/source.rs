@@ -1,9 +1,9 @@
 //! A checkpoint file in either format; names, shapes and number types are known before any value is read.
 
-use super::number::{Cast, Dtype};
+use super::Pieces;
+use super::number::{Cast, Dtype, Number};
 use super::pytorch::{Globals, PytorchFile};
 use super::safetensors_file::SafetensorsFile;
-use super::{Pieces, is_safetensors};
 use crate::error::{Error, Problem};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +32,15 @@ impl Stored {
         product(&self.shape).expect("a size that was checked")
     }
 
+    /// The type and the number of its values.
+    ///
+    /// # Panics
+    /// If they are whole numbers.
+    pub fn numbers(&self) -> (Number, usize) {
+        let number = self.dtype.number().expect("floating-point numbers");
+        (number, self.len())
+    }
+
     /// How many bytes they take; `None` if that overflows.
     pub fn bytes(&self) -> Option<u64> {
         let bytes = product(&self.shape)?.checked_mul(self.dtype.size())?;
@@ -53,62 +62,39 @@ pub struct Aside {
     pub kind: String,
 }
 
-/// An open file.
-pub enum Source {
-    /// A file of `torch.save`.
-    Pytorch(Box<PytorchFile>),
-    /// A file of safetensors.
-    Safetensors(SafetensorsFile),
-}
-
-impl Source {
-    /// Reads names and shapes.
-    ///
-    /// # Errors
-    /// `Invalid` if the file is missing or broken, or names a class or function that is not allowed.
-    pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
-        match is_safetensors(path) {
-            true => SafetensorsFile::open(path).map(Self::Safetensors),
-            false => PytorchFile::open(path, globals).map(|file| Self::Pytorch(Box::new(file))),
-        }
-    }
-
+/// An open file, whose values are not read yet.
+pub trait Source {
     /// All tensors by name, those of whole numbers too.
-    pub fn tensors(&self) -> &BTreeMap<String, Stored> {
-        match self {
-            Self::Pytorch(file) => file.tensors(),
-            Self::Safetensors(file) => file.tensors(),
-        }
-    }
+    fn tensors(&self) -> &BTreeMap<String, Stored>;
 
     /// The other entries.
-    pub fn asides(&self) -> &[Aside] {
-        match self {
-            Self::Pytorch(file) => file.asides(),
-            Self::Safetensors(_) => &[],
-        }
+    fn asides(&self) -> &[Aside] {
+        &[]
     }
 
     /// The key under which the tensors lie; empty if they are the whole file.
-    pub fn key(&self) -> &str {
-        match self {
-            Self::Pytorch(file) => file.key(),
-            Self::Safetensors(_) => "",
-        }
+    fn key(&self) -> &str {
+        ""
     }
 
     /// Reads the values of a tensor in row-major order, piece by piece; returns what was lost in converting to f32.
     ///
     /// # Errors
-    /// `Invalid` if the file does not hold them.
+    /// `Invalid` if the file does not hold them, or their checksum is wrong.
     ///
     /// # Panics
     /// If there is no such tensor, or it holds whole numbers.
-    pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error> {
-        match self {
-            Self::Pytorch(file) => file.read(name, pieces),
-            Self::Safetensors(file) => file.read(name, pieces),
-        }
+    fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<Cast, Error>;
+}
+
+/// Opens a file, as safetensors if it is named so, else as one of `torch.save`, and reads names and shapes.
+///
+/// # Errors
+/// `Invalid` if the file is missing or broken, or names a class or function that is not allowed.
+pub fn open(path: &Path, globals: Globals) -> Result<Box<dyn Source>, Error> {
+    match path.extension() {
+        Some(end) if end == "safetensors" => Ok(Box::new(SafetensorsFile::open(path)?)),
+        _ => Ok(Box::new(PytorchFile::open(path, globals)?)),
     }
 }
 

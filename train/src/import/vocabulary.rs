@@ -2,11 +2,10 @@
 //!
 //! Rows of the weights are numbered along the order of this file, so ids must be 0, 1, 2, … in it.
 
-use super::json::{self, Fault, Whole, shown};
+use super::json::{self, Entries, Fault, Whole, shown};
 use crate::error::{Error, Problem};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::MapAccess;
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What is expected of such a file.
@@ -30,11 +29,15 @@ impl Vocabulary {
     /// `Invalid` with line and column if it is missing, has another form, or the ids are not 0, 1, 2, … in its order.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let fault = Fault::default();
-        let (tokens, _) = json::read(path, EXPECTED, &fault, Ids(&fault))?;
+        let empty = Ids {
+            fault: &fault,
+            tokens: Vec::new(),
+            ids: HashMap::new(),
+        };
+        let (Ids { tokens, ids, .. }, _) = json::read(path, &fault, empty)?;
         if tokens.is_empty() {
             return Err(Error::Invalid(Problem::new(path, "", "no token", EXPECTED)));
         }
-        let ids = tokens.iter().cloned().zip(0..).collect();
         Ok(Self {
             path: path.to_path_buf(),
             tokens,
@@ -58,47 +61,34 @@ impl Vocabulary {
     }
 }
 
-struct Ids<'f>(&'f Fault);
-
-impl<'de> DeserializeSeed<'de> for Ids<'_> {
-    type Value = Vec<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
+struct Ids<'f> {
+    fault: &'f Fault,
+    tokens: Vec<String>,
+    ids: HashMap<String, u32>,
 }
 
-impl<'de> Visitor<'de> for Ids<'_> {
-    type Value = Vec<String>;
+impl Entries for Ids<'_> {
+    const EXPECTED: &'static str = EXPECTED;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(EXPECTED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let fault = self.0;
-        let mut known: HashMap<String, usize> = HashMap::new();
-        let mut tokens = Vec::new();
-        while let Some(token) = map.next_key::<String>()? {
-            let what = "an id";
-            let id = map.next_value_seed(Whole { what, fault })?;
-            let expected = tokens.len();
-            if id != expected as u64 {
-                let found = format!("id {id} of {}", shown(&token));
-                let expected = format!("id {expected}: ids count from 0 in the order of the file");
-                return Err(fault.stop(found, expected));
-            }
-            if let Some(first) = known.insert(token.clone(), expected) {
-                let found = format!("{} a second time, first with id {first}", shown(&token));
-                return Err(fault.stop(found, "every token once"));
-            }
-            if tokens.len() == MOST_TOKENS {
-                let expected = format!("at most {MOST_TOKENS} tokens");
-                return Err(fault.stop("more tokens", expected));
-            }
-            tokens.push(token);
+    fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
+        let (what, fault) = ("an id", self.fault);
+        let id = map.next_value_seed(Whole { what, fault })?;
+        let expected = self.tokens.len();
+        if id != expected as u64 {
+            let found = format!("id {id} of {}", shown(&name));
+            let expected = format!("id {expected}: ids count from 0 in the order of the file");
+            return Err(fault.stop(found, expected));
         }
-        Ok(tokens)
+        if let Some(first) = self.ids.insert(name.clone(), id as u32) {
+            let found = format!("{} a second time, first with id {first}", shown(&name));
+            return Err(fault.stop(found, "every token once"));
+        }
+        if expected == MOST_TOKENS {
+            let expected = format!("at most {MOST_TOKENS} tokens");
+            return Err(fault.stop("more tokens", expected));
+        }
+        self.tokens.push(name);
+        Ok(())
     }
 }
 
