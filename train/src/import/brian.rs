@@ -2,60 +2,8 @@
 //!
 //! PyTorch keeps a linear map as `[d_out, d_in]`, Burn as `[d_in, d_out]`, so matrices of linear layers are transposed.
 
+use super::fit::Target;
 use crate::run::{HostTensor, TensorMap};
-
-/// The parameter of ours that a tensor of the reference becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Our parameter path.
-    pub path: String,
-    /// Whether the matrix is transposed.
-    pub transposed: bool,
-}
-
-impl Target {
-    /// The shape of a tensor in our layout.
-    pub fn shape(&self, mut shape: Vec<usize>) -> Vec<usize> {
-        if shape.is_empty() {
-            // A single number has no shape in PyTorch, and one dimension here.
-            return vec![1];
-        }
-        if self.transposed {
-            shape.reverse();
-        }
-        shape
-    }
-
-    /// The shape in the reference of a tensor with our shape.
-    pub fn theirs(&self, mut shape: Vec<usize>) -> Vec<usize> {
-        if self.transposed {
-            shape.reverse();
-        }
-        shape
-    }
-
-    /// A tensor in our layout.
-    ///
-    /// # Panics
-    /// If a tensor to be transposed is no matrix.
-    pub fn layout(&self, tensor: HostTensor) -> HostTensor {
-        if tensor.shape.is_empty() {
-            return HostTensor::new(self.shape(Vec::new()), tensor.into_values());
-        }
-        if !self.transposed {
-            return tensor;
-        }
-        let [rows, columns] = tensor.shape[..] else {
-            panic!("{} has shape {:?}", self.path, tensor.shape);
-        };
-        let values = tensor.floats();
-        let value = |index: usize| values[index % rows * columns + index / rows];
-        HostTensor::new(
-            vec![columns, rows],
-            (0..rows * columns).map(value).collect(),
-        )
-    }
-}
 
 /// The name of the head in the reference, whose value is that of the embedding.
 pub const HEAD: &str = "lm_head.weight";
@@ -96,56 +44,44 @@ pub fn first_difference(left: &[f32], right: &[f32]) -> Option<usize> {
 
 /// The parameter of ours for a tensor with this name in the reference.
 pub fn target(name: &str) -> Option<Target> {
-    let keep = |path: &str| {
-        Some(Target {
-            path: path.to_string(),
-            transposed: false,
-        })
+    let (path, transposed) = match name {
+        "token_embedding.weight" => ("embedding.weight", false),
+        "norm.weight" => ("norm.gamma", false),
+        "position_table.embeddings" => ("position.embeddings", false),
+        "position_table.input_position" => ("position.start", false),
+        "router.net.0.weight" => ("router.input.weight", true),
+        "router.net.0.bias" => ("router.input.bias", false),
+        "router.net.2.weight" => ("router.output.weight", true),
+        "router.net.2.bias" => ("router.output.bias", false),
+        "exit_block.position_adapter.weight" => ("exit.adapter.weight", true),
+        "exit_block.norm.weight" => ("exit.norm.gamma", false),
+        "exit_block.proj.weight" => ("exit.projection.weight", true),
+        _ => return in_block(name).or_else(|| in_memory(name)),
     };
-    let turn = |path: &str| {
-        Some(Target {
-            path: path.to_string(),
-            transposed: true,
-        })
-    };
-    match name {
-        "token_embedding.weight" => keep("embedding.weight"),
-        "norm.weight" => keep("norm.gamma"),
-        "position_table.embeddings" => keep("position.embeddings"),
-        "position_table.input_position" => keep("position.start"),
-        "router.net.0.weight" => turn("router.input.weight"),
-        "router.net.0.bias" => keep("router.input.bias"),
-        "router.net.2.weight" => turn("router.output.weight"),
-        "router.net.2.bias" => keep("router.output.bias"),
-        "exit_block.position_adapter.weight" => turn("exit.adapter.weight"),
-        "exit_block.norm.weight" => keep("exit.norm.gamma"),
-        "exit_block.proj.weight" => turn("exit.projection.weight"),
-        _ => in_block(name).or_else(|| in_memory(name)),
-    }
+    Some(Target::new(path, transposed))
 }
 
 fn in_block(name: &str) -> Option<Target> {
     let (stack, rest) = name.split_once('.')?;
     let (index, rest) = rest.split_once('.')?;
     index.parse::<usize>().ok()?;
-    let (ours, rest) = match (stack, rest) {
-        ("blocks", rest) => ("blocks", rest),
-        ("pre_blocks", rest) => ("pre", rest),
-        ("post_blocks", rest) => ("post", rest),
+    let (block, member) = match (stack, rest) {
+        ("blocks", rest) => (format!("blocks.{index}"), rest),
+        ("pre_blocks", rest) => (format!("pre.{index}"), rest),
+        ("post_blocks", rest) => (format!("post.{index}"), rest),
         ("route_blocks", "position_adapter.weight") => {
-            let path = format!("pool.{index}.adapter.weight");
-            return Some(Target {
-                path,
-                transposed: true,
-            });
+            return Some(Target::new(format!("pool.{index}.adapter.weight"), true));
         }
-        ("route_blocks", rest) => ("pool", rest.strip_prefix("block.")?),
+        ("route_blocks", rest) => {
+            let rest = rest.strip_prefix("block.")?;
+            if let Some(name) = rest.strip_prefix("attn.global_") {
+                return in_prefix(index, name);
+            }
+            (format!("pool.{index}.block"), rest)
+        }
         _ => return None,
     };
-    if let ("pool", Some(name)) = (ours, rest.strip_prefix("attn.global_")) {
-        return in_prefix(index, name);
-    }
-    let (member, transposed) = match rest {
+    let (member, transposed) = match member {
         "attn_norm.weight" => ("attention_norm.gamma", false),
         "attn.qkv.weight" => ("attention.query_key_value.weight", true),
         "attn.out.weight" => ("attention.output.weight", true),
@@ -155,11 +91,7 @@ fn in_block(name: &str) -> Option<Target> {
         "ffn.w3.weight" => ("feed_forward.down.weight", true),
         _ => return None,
     };
-    let block = if ours == "pool" { "block." } else { "" };
-    Some(Target {
-        path: format!("{ours}.{index}.{block}{member}"),
-        transposed,
-    })
+    Some(Target::new(format!("{block}.{member}"), transposed))
 }
 
 /// What a pool block has for a memory of keys and values.
@@ -172,10 +104,8 @@ fn in_prefix(index: &str, name: &str) -> Option<Target> {
         "value_read.weight" => ("maps.value_read.weight", true),
         _ => return None,
     };
-    Some(Target {
-        path: format!("memory.blocks.{index}.{member}"),
-        transposed,
-    })
+    let path = format!("memory.blocks.{index}.{member}");
+    Some(Target::new(path, transposed))
 }
 
 /// A memory of codes: `global_write.` or `global_read.`, then an index where there is one for every action.
@@ -194,10 +124,8 @@ fn in_memory(name: &str) -> Option<Target> {
         ("write" | "read", "head_delta_up") => ("heads.up", false),
         _ => return None,
     };
-    Some(Target {
-        path: format!("memory.{side}.{index}.{member}"),
-        transposed,
-    })
+    let path = format!("memory.{side}.{index}.{member}");
+    Some(Target::new(path, transposed))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! of nodes.
 
 use super::checkpoint::Checkpoint;
-use super::fit::{Fit, Theirs, What};
+use super::fit::{self, Fit, Target, Wanted, What};
 use super::json::shown;
 use super::source::in_tensor;
 use crate::error::{Error, Problem};
@@ -52,7 +52,7 @@ impl Sizes {
 }
 
 /// The tensor that only a graph of ours has: the whole edge table.
-const OUR_TABLE: &str = "edges";
+pub const OUR_TABLE: &str = "edges";
 
 impl Checkpoint {
     /// Whether it is a graph of our own, not a release.
@@ -72,50 +72,33 @@ impl Checkpoint {
         if self.tensors().contains_key("network.0") {
             return Ok(Release::Sources);
         }
-        let names: Vec<String> = self
-            .tensors()
-            .keys()
-            .take(4)
-            .map(|name| shown(name))
-            .collect();
+        let names = self.tensors().keys().take(4);
+        let names: Vec<String> = names.map(|name| shown(name)).collect();
         let found = match names.len() {
             0 => "no tensors of floating-point numbers".to_string(),
             _ => format!("tensors {} and others", names.join(", ")),
         };
         let expected =
             "positions, weights, biases and node_bias, or positions, network.0 and bias.0";
-        Err(Error::Invalid(Problem::new(
-            self.path(),
-            "",
-            found,
-            expected,
-        )))
+        let problem = Problem::new(self.path(), "", found, expected);
+        Err(Error::Invalid(problem))
     }
 
     /// Matches every tensor of the checkpoint with those of our model.
     pub fn compare(&self, release: Release, sizes: Sizes) -> Vec<Fit> {
-        let mut missing = wanted(release, sizes);
+        let wanted = wanted(release, sizes);
+        let target = |name: &str| wanted.contains_key(name).then(|| Target::new(name, false));
+        let mut all = fit::compare(self, &wanted, None, target);
+        for fit in &mut all {
+            fit.kept = kept(&fit.ours, sizes.storage);
+        }
+        let others = all.split_off(self.tensors().len());
         let mut together: BTreeMap<&str, (usize, Fit)> = BTreeMap::new();
         let mut fits = Vec::new();
-        for (name, entry) in self.tensors() {
-            let (ours, what) = match missing.remove(name) {
-                Some(wanted) if wanted.shape == entry.stored.shape => {
-                    (Some(wanted.ours), What::Fits)
-                }
-                Some(wanted) => (Some(wanted.ours), What::OtherShape(wanted.shape)),
-                None => (None, What::NoPlace),
-            };
-            let fits_now = what == What::Fits;
-            let fit = Fit {
-                theirs: Some(Theirs::from(entry)),
-                kept: kept(&ours, sizes.storage),
-                ours,
-                transposed: false,
-                what,
-            };
+        for (name, fit) in self.tensors().keys().zip(all) {
             match name.split_once('.') {
                 // Thousands of equal lines help nobody.
-                Some((kind, _)) if fits_now => {
+                Some((kind, _)) if fit.what == What::Fits => {
                     together.entry(kind).or_insert((0, fit)).0 += 1;
                 }
                 _ => fits.push(fit),
@@ -127,17 +110,7 @@ impl Checkpoint {
             }
             fit
         }));
-        for ignored in self.ignored() {
-            let mut fit = Fit::ignored(ignored);
-            if let Some(wanted) = missing.remove(&ignored.name) {
-                (fit.ours, fit.what) = (Some(wanted.ours), What::NoWeights);
-            }
-            fits.push(fit);
-        }
-        fits.extend(missing.into_iter().map(|(name, wanted)| {
-            let (ours, shape) = wanted.ours;
-            Fit::missing(format!("{ours} ({name})"), shape)
-        }));
+        fits.extend(others);
         fits
     }
 
@@ -231,13 +204,7 @@ fn tensor(name: &str, shape: Vec<usize>, table: Table) -> (String, HostTensor) {
     (name.to_string(), HostTensor::of(shape, values))
 }
 
-/// A tensor that a release has.
-struct Wanted {
-    shape: Vec<usize>,
-    /// Where it goes.
-    ours: (String, Vec<usize>),
-}
-
+/// The tensors of a release, by name.
 fn wanted(release: Release, sizes: Sizes) -> BTreeMap<String, Wanted> {
     let Sizes {
         nodes,
@@ -246,38 +213,27 @@ fn wanted(release: Release, sizes: Sizes) -> BTreeMap<String, Wanted> {
         mix,
         ..
     } = sizes;
-    let tensor = |name: String, shape: Vec<usize>, ours: &str, our_shape: Vec<usize>| {
-        let ours = (ours.to_string(), our_shape);
-        (name, Wanted { shape, ours })
+    let tensor = |name: &str, shape: [usize; 3], ours: &str, our_shape: &[usize]| {
+        let wanted = Wanted {
+            name: format!("{ours} ({name})"),
+            ours: (ours.to_string(), our_shape.to_vec()),
+            shape: shape.to_vec(),
+        };
+        (name.to_string(), wanted)
     };
-    let edges = vec![rows, d + 1, d];
-    let mut all = BTreeMap::from([tensor(
-        "positions".to_string(),
-        vec![1, mix, 1],
-        "mix",
-        vec![mix],
-    )]);
+    let edges = |name: &str, shape| tensor(name, shape, OUR_TABLE, &[rows, d + 1, d]);
+    let mut all = BTreeMap::from([tensor("positions", [1, mix, 1], "mix", &[mix])]);
     match release {
         Release::Rows(_) => all.extend([
-            tensor(
-                "weights".to_string(),
-                vec![rows, d, d],
-                "edges",
-                edges.clone(),
-            ),
-            tensor("biases".to_string(), vec![rows, 1, d], "edges", edges),
-            tensor(
-                "node_bias".to_string(),
-                vec![nodes, 1, d],
-                "node_bias",
-                vec![nodes, d],
-            ),
+            edges("weights", [rows, d, d]),
+            edges("biases", [rows, 1, d]),
+            tensor("node_bias", [nodes, 1, d], "node_bias", &[nodes, d]),
         ]),
         Release::Sources => all.extend((0..nodes).flat_map(|source| {
             let [matrices, biases] = of_source(source);
             [
-                tensor(matrices, vec![nodes, d, d], "edges", edges.clone()),
-                tensor(biases, vec![nodes, 1, d], "edges", edges.clone()),
+                edges(&matrices, [nodes, d, d]),
+                edges(&biases, [nodes, 1, d]),
             ]
         })),
     }

@@ -1,9 +1,128 @@
 //! Matches tensors of a foreign checkpoint with those of our model, and says why some do not fit.
 
-use super::checkpoint::{Entry, Ignored};
+use super::checkpoint::{Checkpoint, Entry, Ignored};
 use super::source::dimensions;
+use crate::run::HostTensor;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+/// The parameter of ours that a tensor of a checkpoint becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Our parameter path.
+    pub path: String,
+    /// Whether the matrix is transposed.
+    pub transposed: bool,
+}
+
+impl Target {
+    /// A parameter by its path.
+    pub fn new(path: impl Into<String>, transposed: bool) -> Self {
+        let path = path.into();
+        Self { path, transposed }
+    }
+
+    /// The shape of a tensor in our layout.
+    pub fn shape(&self, shape: Vec<usize>) -> Vec<usize> {
+        match shape.is_empty() {
+            // A single number has no shape in PyTorch, and one dimension here.
+            true => vec![1],
+            false => self.theirs(shape),
+        }
+    }
+
+    /// The shape in the checkpoint of a tensor with our shape.
+    pub fn theirs(&self, mut shape: Vec<usize>) -> Vec<usize> {
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// A tensor in our layout.
+    ///
+    /// # Panics
+    /// If a tensor to be transposed is no matrix.
+    pub fn layout(&self, tensor: HostTensor) -> HostTensor {
+        if tensor.shape.is_empty() {
+            return HostTensor::new(self.shape(Vec::new()), tensor.into_values());
+        }
+        if !self.transposed {
+            return tensor;
+        }
+        let [rows, columns] = tensor.shape[..] else {
+            panic!("{} has shape {:?}", self.path, tensor.shape);
+        };
+        let values = tensor.floats();
+        let value = |index: usize| values[index % rows * columns + index / rows];
+        HostTensor::new(
+            vec![columns, rows],
+            (0..rows * columns).map(value).collect(),
+        )
+    }
+}
+
+/// A tensor that a checkpoint must hold.
+pub struct Wanted {
+    /// The name and shape of the parameter that it becomes, or becomes a part of.
+    pub ours: (String, Vec<usize>),
+    /// Its shape, turned if it will be.
+    pub shape: Vec<usize>,
+    /// Its name where it is missing.
+    pub name: String,
+}
+
+/// Matches every tensor of a checkpoint with those that are wanted, by the paths of their targets.
+///
+/// The one named first in `tied` is stored a second time; the other one counts.
+pub fn compare(
+    checkpoint: &Checkpoint,
+    wanted: &BTreeMap<String, Wanted>,
+    tied: Option<(&str, &str)>,
+    target: impl Fn(&str) -> Option<Target>,
+) -> Vec<Fit> {
+    let (mut fits, mut taken) = (Vec::new(), BTreeSet::new());
+    for (name, entry) in checkpoint.tensors() {
+        let shape = &entry.stored.shape;
+        let mut fit = Fit::placeless(entry);
+        if let Some((_, first)) = tied.filter(|(again, _)| name == again) {
+            let wanted = &checkpoint.tensors()[first].stored.shape;
+            fit.what = match shape == wanted {
+                true => What::Tied,
+                false => What::OtherShape(wanted.clone()),
+            };
+        } else if let Some(target) = target(name) {
+            let shape = target.shape(shape.clone());
+            fit.transposed = target.transposed;
+            fit.ours = Some((target.path.clone(), shape.clone()));
+            if let Some(wanted) = wanted.get(&target.path) {
+                fit.ours = Some(wanted.ours.clone());
+                fit.what = match wanted.shape == shape {
+                    _ if !taken.insert(target.path.clone()) => What::Taken,
+                    true => What::Fits,
+                    false => What::OtherShape(target.theirs(wanted.shape.clone())),
+                };
+            }
+        }
+        fits.push(fit);
+    }
+    for ignored in checkpoint.ignored() {
+        let mut fit = Fit::ignored(ignored);
+        if let Some(Target { path, .. }) = target(&ignored.name)
+            && let Some(wanted) = wanted.get(&path)
+            && taken.insert(path)
+        {
+            (fit.ours, fit.what) = (Some(wanted.ours.clone()), What::NoWeights);
+        }
+        fits.push(fit);
+    }
+    let missing = wanted.iter().filter(|(path, _)| !taken.contains(*path));
+    fits.extend(
+        missing.map(|(_, wanted)| Fit::missing(wanted.name.clone(), wanted.ours.1.clone())),
+    );
+    fits
+}
 
 /// Whether a tensor can be imported, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +187,21 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// A tensor of the checkpoint for which no place is known yet.
+    fn placeless(entry: &Entry) -> Self {
+        Self {
+            theirs: Some(Theirs {
+                name: entry.theirs.clone(),
+                shape: Some(entry.stored.shape.clone()),
+                kind: entry.stored.dtype.name().to_string(),
+            }),
+            ours: None,
+            transposed: false,
+            kept: "F32",
+            what: What::NoPlace,
+        }
+    }
+
     /// An entry of the checkpoint that is left out.
     pub fn ignored(ignored: &Ignored) -> Self {
         Self {
@@ -136,25 +270,16 @@ impl Fit {
             }
             None => (none(), none(), none()),
         };
-        let (our_name, our_shape) = match &self.ours {
-            Some((name, shape)) => (name.clone(), dimensions(shape)),
-            None => (none(), none()),
+        let (layout, our_name, our_shape) = match &self.ours {
+            Some((name, shape)) => ("as it is", name.clone(), dimensions(shape)),
+            None => ("-", none(), none()),
         };
-        let layout = match (self.transposed, &self.ours) {
-            (true, _) => "transposed",
-            (false, Some(_)) => "as it is",
-            (false, None) => "-",
+        let layout = match self.transposed {
+            true => "transposed",
+            false => layout,
         };
-        let what = self.what.to_string();
-        [
-            kind,
-            layout.to_string(),
-            name,
-            shape,
-            our_name,
-            our_shape,
-            what,
-        ]
+        let (layout, what) = (layout.to_string(), self.what.to_string());
+        [kind, layout, name, shape, our_name, our_shape, what]
     }
 
     /// The same as JSON.
@@ -171,15 +296,5 @@ impl Fit {
             "kept": self.kept,
             "what": self.what.to_string(),
         })
-    }
-}
-
-impl From<&Entry> for Theirs {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            name: entry.theirs.clone(),
-            shape: Some(entry.stored.shape.clone()),
-            kind: entry.stored.dtype.name().to_string(),
-        }
     }
 }

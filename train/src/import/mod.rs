@@ -10,8 +10,16 @@
 //! | `number` | number types, and what is lost in converting to f32 |
 //! | `json` | JSON files of any size |
 //! | `vocabulary`, `frequency` | which token has which id, and which pair which row |
-//! | `fit` | their tensors matched with ours |
+//! | `fit` | their tensors matched with ours, whatever the mapping |
+//! | `state_dict` | a model of ours from tensors by name, the reference's or ours |
 //! | `brian`, `brillm` | names and layouts of the two reference implementations |
+//!
+//! ```text
+//! paths ─► shards ─► source: pytorch, safetensors_file ─► checkpoint ─► fit ◄─ names of brian or brillm
+//!                                                              └─► state_dict or brillm: values in our layout ─► run
+//! ```
+//!
+//! Another architecture is a file beside `brian`, with a function from its names to [`fit::Target`]s.
 
 pub mod brian;
 pub mod brillm;
@@ -25,6 +33,7 @@ mod pytorch;
 mod safetensors_file;
 mod shards;
 mod source;
+pub mod state_dict;
 #[cfg(test)]
 mod tests;
 pub mod vocabulary;
