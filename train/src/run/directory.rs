@@ -5,12 +5,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::file_name;
-use super::disk::{self, HashedFile, System};
+use super::disk::{self, System};
 use super::info::RunInfo;
 use super::inputs::NewInputs;
+use super::json;
 use crate::error::{Error, Problem};
 use crate::file::{kind, read_regular};
-use crate::text::json_complaint;
 
 const NAME_BYTES: usize = 100;
 /// The longest `run.json` that is read; this program writes a few hundred bytes and a line per data file.
@@ -146,10 +146,7 @@ impl RunDirectory {
         let path = self.path.join("run.json");
         let expected = "the description of a run";
         let text = read_regular(&path, expected, INFO_BYTES)?;
-        let info: RunInfo = serde_json::from_slice(&text).map_err(|error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            Error::Invalid(Problem::new(&path, place, json_complaint(&error), expected))
-        })?;
+        let info: RunInfo = json::parse(&path, &text, expected).map_err(Error::Invalid)?;
         match info.strange() {
             None => Ok(info),
             Some((field, found, expected)) => {
@@ -173,8 +170,7 @@ impl RunDirectory {
     /// # Errors
     /// `Resource` if it cannot be written; the old one is still there then.
     pub fn write_info(&self, info: &RunInfo) -> Result<(), Error> {
-        let mut text = serde_json::to_vec_pretty(info).expect("maps have text keys");
-        text.push(b'\n');
+        let text = json::to_bytes(info).expect("maps have text keys");
         disk::replace(&System, &self.path.join("run.json"), &text)
     }
 }
@@ -183,9 +179,7 @@ impl RunDirectory {
 fn fill(staging: &Path, recipe: &str, inputs: &NewInputs) -> Result<(), Error> {
     fs::create_dir_all(staging.join("ckpt"))
         .map_err(|source| Error::resource(staging, "create the directory", source))?;
-    let mut file = HashedFile::create(&System, staging.join("recipe.toml"))?;
-    file.write(recipe.as_bytes())?;
-    file.finish()?;
+    disk::write_new(&System, staging.join("recipe.toml"), recipe.as_bytes())?;
     inputs.fill(staging)
 }
 

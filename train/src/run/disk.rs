@@ -1,7 +1,7 @@
 //! The file system operations of a checkpoint, behind a trait, so that tests can fail or stop at the n-th operation.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -84,12 +84,11 @@ impl<'a> HashedFile<'a> {
         let file = disk
             .create(&path)
             .map_err(|source| Error::resource(&path, "create", source))?;
-        let hash = Sha256::new();
         Ok(Self {
             disk,
             path,
             file,
-            hash,
+            hash: Sha256::new(),
             bytes: 0,
         })
     }
@@ -123,6 +122,25 @@ impl<'a> HashedFile<'a> {
     }
 }
 
+/// Writes a file that does not exist yet and makes it durable; returns its size in bytes and its SHA-256.
+pub fn write_new(disk: &dyn Disk, path: PathBuf, content: &[u8]) -> Result<(u64, String), Error> {
+    let mut file = HashedFile::create(disk, path)?;
+    file.write(content)?;
+    file.finish()
+}
+
+/// SHA-256 of a file in hexadecimal, without keeping it in memory.
+pub fn sha256(mut file: File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            read => hash.update(&piece[..read]),
+        }
+    }
+}
+
 /// Makes the entries of a directory durable.
 pub fn sync_directory(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
     File::open(path)
@@ -141,11 +159,8 @@ pub fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), Error
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".tmp-{}", nonce()));
     let temporary = PathBuf::from(name);
-    let written = HashedFile::create(disk, temporary.clone()).and_then(|mut file| {
-        file.write(content)?;
-        file.finish()?;
-        rename(disk, &temporary, path)
-    });
+    let written =
+        write_new(disk, temporary.clone(), content).and_then(|_| rename(disk, &temporary, path));
     if written.is_err() {
         // The first error is the one to report; a leftover is removed at the next start.
         let _ = disk.remove(&temporary);

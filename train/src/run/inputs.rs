@@ -12,13 +12,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::directory::RunDirectory;
 use super::disk::{self, HashedFile, System};
+use super::json;
 use crate::error::{Error, Problem};
 use crate::file;
-use crate::hash::hexadecimal;
 
 /// The version of `inputs.json`.
 const FORMAT: u32 = 1;
@@ -89,15 +88,12 @@ impl NewInputs {
             directory: std::env::current_dir().unwrap_or_default(),
             files,
         };
-        let mut text = serde_json::to_vec_pretty(&record).map_err(|cause| {
+        let text = json::to_bytes(&record).map_err(|cause| {
             // Only a path that is no text cannot be written.
             let problem = Problem::new(staging, "", cause.to_string(), "paths in UTF-8");
             Error::Invalid(problem)
         })?;
-        text.push(b'\n');
-        let mut file = HashedFile::create(&System, staging.join("inputs.json"))?;
-        file.write(&text)?;
-        file.finish().map(drop)
+        disk::write_new(&System, staging.join("inputs.json"), &text).map(drop)
     }
 }
 
@@ -109,25 +105,18 @@ impl InputRecord {
     pub fn read(run: &RunDirectory) -> Result<Option<Self>, Error> {
         let path = run.path().join("inputs.json");
         let expected = "the record of a run's inputs";
-        let invalid = |place: String, found: String| {
-            let problem = Problem::new(&path, place, found, expected);
-            Err(Error::Invalid(
-                problem.advise("put the file back as the run was made with it"),
-            ))
+        let invalid = |problem: Problem| {
+            let advice = "put the file back as the run was made with it";
+            Error::Invalid(problem.advise(advice))
         };
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
         let text = file::read_regular(&path, expected, MOST_BYTES)?;
-        let record: Self = match serde_json::from_slice(&text) {
-            Ok(record) => record,
-            Err(cause) => {
-                let place = format!("line {}, column {}", cause.line(), cause.column());
-                return invalid(place, crate::text::json_complaint(&cause));
-            }
-        };
+        let record: Self = json::parse(&path, &text, expected).map_err(invalid)?;
+        let wrong = |place, found| Err(invalid(Problem::new(&path, place, found, expected)));
         if record.format != FORMAT {
-            return invalid("format".to_string(), record.format.to_string());
+            return wrong("format", record.format.to_string());
         }
         let leaves = |copy: &PathBuf| {
             let mut parts = copy.components();
@@ -135,7 +124,7 @@ impl InputRecord {
         };
         let mut copies = record.files.iter().filter_map(|file| file.copy.as_ref());
         if let Some(copy) = copies.find(|copy| leaves(copy)) {
-            return invalid("copy".to_string(), format!("the path {}", copy.display()));
+            return wrong("copy", format!("the path {}", copy.display()));
         }
         Ok(Some(record))
     }
@@ -148,15 +137,8 @@ impl InputRecord {
 
 /// SHA-256 of a regular file, in hexadecimal; `None` for anything else, or if it cannot be read.
 pub fn file_sha256(path: &Path) -> Option<String> {
-    let mut file = file::open_regular(path, "a file").ok()?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).ok()? {
-            0 => return Some(hexadecimal(&hash.finalize())),
-            read => hash.update(&buffer[..read]),
-        }
-    }
+    let file = file::open_regular(path, "a file").ok()?;
+    disk::sha256(file).ok()
 }
 
 /// Copies a file and makes the copy durable; returns its hash.

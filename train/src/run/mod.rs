@@ -35,6 +35,7 @@ mod extension;
 mod find;
 mod info;
 mod inputs;
+mod json;
 mod lock;
 mod resume;
 mod tensors;

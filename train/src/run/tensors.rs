@@ -41,13 +41,6 @@ pub enum Values {
 }
 
 impl Values {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::Bf16(values) => values.len(),
-        }
-    }
-
     fn all(&self) -> Numbers<'_> {
         match self {
             Self::F32(values) => Numbers::F32(values),
@@ -74,7 +67,8 @@ impl HostTensor {
     /// If the shape does not hold that many values.
     pub fn of(shape: Vec<usize>, values: Values) -> Self {
         let expected: usize = shape.iter().product();
-        assert_eq!(values.len(), expected, "values for the shape {shape:?}");
+        let found = values.all().len();
+        assert_eq!(found, expected, "values for the shape {shape:?}");
         Self {
             shape,
             values: Arc::new(values),
@@ -99,7 +93,7 @@ impl HostTensor {
 
     /// The number of values.
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.values.all().len()
     }
 
     /// Whether there are none.
@@ -133,10 +127,7 @@ impl<'a> Numbers<'a> {
     }
 
     fn bytes(self) -> usize {
-        match self {
-            Self::F32(values) => size_of_val(values),
-            Self::Bf16(values) => size_of_val(values),
-        }
+        self.len() * self.dtype().bitsize() / 8
     }
 
     fn dtype(self) -> Dtype {
@@ -214,13 +205,9 @@ pub fn require_finite(tensors: &TensorMap, file: &Path) -> Result<(), Problem> {
             Values::Bf16(values) => not_finite(values, |value| value.is_finite()),
         };
         if let Some(index) = first {
-            let value = match &*tensor.values {
-                Values::F32(values) => values[index],
-                Values::Bf16(values) => values[index].to_f32(),
-            };
+            let (n, value) = (tensor.len(), tensor.floats()[index]);
             let found = format!(
-                "{count} of {} values that are not finite, the first, {value}, at index {index}",
-                tensor.len()
+                "{count} of {n} values that are not finite, the first, {value}, at index {index}"
             );
             let place = format!("tensor {name}");
             return Err(Problem::new(file, place, found, "finite numbers"));
@@ -275,7 +262,7 @@ type Shard<'a> = Vec<Part<'a>>;
 /// The parts of a tensor, each within the limit as far as whole rows allow it.
 fn parts<'a>(name: &str, tensor: &'a HostTensor, limit_bytes: usize) -> Vec<Part<'a>> {
     let rows = tensor.shape.first().copied().unwrap_or(1).max(1);
-    let row_len = tensor.values.len() / rows;
+    let row_len = tensor.len() / rows;
     let rows_at_once = (limit_bytes / (tensor.bytes() / rows).max(1)).max(1);
     if tensor.bytes() <= limit_bytes || rows_at_once >= rows {
         let (name, shape) = (name.to_string(), tensor.shape.clone());
@@ -348,8 +335,8 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
         let expected: Option<usize> = shape
             .iter()
             .try_fold(1usize, |n, &size| n.checked_mul(size));
-        if expected != Some(values.len()) {
-            return Err(wrong(format!("{} values for {shape:?}", values.len())));
+        if expected != Some(n) {
+            return Err(wrong(format!("{n} values for {shape:?}")));
         }
         whole.insert(name, HostTensor::of(shape, values));
     }
@@ -360,10 +347,8 @@ fn split(tensors: &TensorMap, limit_bytes: usize) -> Vec<Shard<'_>> {
     // No tensors make one empty shard, so that a reader always finds the file.
     let mut shards = vec![Shard::new()];
     let mut bytes = 0;
-    for part in tensors
-        .iter()
-        .flat_map(|(name, tensor)| parts(name, tensor, limit_bytes))
-    {
+    let tensors = tensors.iter();
+    for part in tensors.flat_map(|(name, tensor)| parts(name, tensor, limit_bytes)) {
         if bytes > 0 && bytes + part.bytes() > limit_bytes {
             shards.push(Shard::new());
             bytes = 0;
@@ -387,19 +372,14 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
         }
     }
     let (bytes, sha256) = file.finish()?;
-    let tensors = shard
-        .iter()
-        .map(|part| {
-            (
-                part.name.clone(),
-                TensorRecord::new(part.values.dtype(), &part.shape),
-            )
-        })
-        .collect();
+    let tensors = shard.iter().map(|part| {
+        let record = TensorRecord::new(part.values.dtype(), &part.shape);
+        (part.name.clone(), record)
+    });
     Ok(FileRecord {
         bytes,
         sha256,
-        tensors,
+        tensors: tensors.collect(),
     })
 }
 

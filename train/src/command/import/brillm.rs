@@ -29,11 +29,8 @@ pub(super) fn run(
     recipe: &Checked,
     config: &SignalConfig,
 ) -> Result<(), Error> {
-    let mut checkpoint = Checkpoint::open(
-        &arguments.checkpoints,
-        Globals::OfTensors,
-        Doubled::LaterCounts,
-    )?;
+    let files = &arguments.checkpoints;
+    let mut checkpoint = Checkpoint::open(files, Globals::OfTensors, Doubled::LaterCounts)?;
     if checkpoint.is_our_graph() {
         return brian::take_over(arguments, recipe, checkpoint);
     }
@@ -49,17 +46,12 @@ pub(super) fn run(
         (Some(path), Release::Rows(rows)) => Some(Frequencies::load(path, &vocabulary, rows)?),
         _ => None,
     };
-    let sizes = sizes(
-        &checkpoint,
-        release,
-        config,
-        &vocabulary,
-        frequencies.is_some(),
-    )?;
+    let counted = frequencies.is_some();
+    let sizes = sizes(&checkpoint, release, config, &vocabulary, counted)?;
     let fits = checkpoint.compare(release, sizes);
     if arguments.dry_run {
         answer::print(&table(&fits))?;
-        answer::print(&rows_in_words(sizes, frequencies.as_ref()))?;
+        answer::print(&rows_in_words(sizes, counted))?;
     }
     require_fit(&checkpoint, &fits)?;
     if let Some(frequencies) = &frequencies {
@@ -131,50 +123,35 @@ fn require_options(
     config: &SignalConfig,
     release: Release,
 ) -> Result<(), Error> {
-    let in_recipe = |place: &str, found: &str, expected: &str| {
-        Err(Error::config(Problem::new(
-            &arguments.recipe,
-            place,
-            found,
-            expected,
-        )))
+    let wrong = |place: &str, found: &str, expected: &str| {
+        Error::config(Problem::new(&arguments.recipe, place, found, expected))
     };
-    if let Encoding::Learnt { .. } = config.flow.encoding {
-        let expected = "reference_multiply or standard: a release has no learnt codes";
-        return in_recipe("model.flow.encoding", "learnt", expected);
-    }
-    let counts = arguments.counts.as_ref();
-    if release == Release::Sources && counts.is_some() {
-        let expected = "none: this release has a matrix for every pair";
-        return Err(option("--counts", "a file", expected));
-    }
-    match (&config.edges, counts) {
-        (Edges::Full, Some(_)) => in_recipe("model.edges", "full", "counted, as --counts is given"),
-        (Edges::Counted { .. }, None) if release == Release::Sources => in_recipe(
-            "model.edges",
-            "counted",
-            "full: this release has a matrix for every pair",
-        ),
-        (
-            Edges::Counted {
-                back_off,
-                min_count,
-                ..
-            },
-            Some(_),
-        ) => {
-            if *back_off != BackOff::SharedRow {
-                let expected = "shared_row: the release has one such row";
-                return in_recipe("model.edges.back_off", "something else", expected);
-            }
-            if *min_count > 1 {
-                let expected = "1: every pair that was seen owns a row of the release";
-                return in_recipe("model.edges.min_count", &min_count.to_string(), expected);
-            }
-            Ok(())
+    let counts = arguments.counts.is_some();
+    let sources = release == Release::Sources;
+    Err(match &config.edges {
+        _ if matches!(config.flow.encoding, Encoding::Learnt { .. }) => {
+            let expected = "reference_multiply or standard: a release has no learnt codes";
+            wrong("model.flow.encoding", "learnt", expected)
         }
-        _ => Ok(()),
-    }
+        _ if sources && counts => {
+            let expected = "none: this release has a matrix for every pair";
+            option("--counts", "a file", expected)
+        }
+        Edges::Full if counts => wrong("model.edges", "full", "counted, as --counts is given"),
+        Edges::Counted { .. } if sources => {
+            let expected = "full: this release has a matrix for every pair";
+            wrong("model.edges", "counted", expected)
+        }
+        Edges::Counted { back_off, .. } if counts && *back_off != BackOff::SharedRow => {
+            let expected = "shared_row: the release has one such row";
+            wrong("model.edges.back_off", "something else", expected)
+        }
+        Edges::Counted { min_count, .. } if counts && *min_count > 1 => {
+            let expected = "1: every pair that was seen owns a row of the release";
+            wrong("model.edges.min_count", &min_count.to_string(), expected)
+        }
+        _ => return Ok(()),
+    })
 }
 
 /// The sizes of our model.
@@ -198,10 +175,9 @@ fn sizes(
             return Err(Error::Invalid(problem.advise(advice)));
         }
         Release::Rows(_) if config.counts().is_some() => {
-            let found = "counted";
             let expected =
                 "full: no --counts are given, and the checkpoint has a row for every pair";
-            let problem = Problem::new("recipe", "model.edges", found, expected);
+            let problem = Problem::new("recipe", "model.edges", "counted", expected);
             return Err(Error::config(problem));
         }
         _ => full,
@@ -242,18 +218,14 @@ fn tokenizer(file: Option<&Path>, vocabulary: &Vocabulary) -> Result<Tokenizer, 
     Ok(tokenizer)
 }
 
-fn rows_in_words(sizes: Sizes, frequencies: Option<&Frequencies>) -> String {
+fn rows_in_words(sizes: Sizes, counted: bool) -> String {
     let Sizes { nodes, rows, .. } = sizes;
-    match frequencies {
-        Some(_) => format!(
-            "{} of {} pairs own a row, and row 0 is shared: {rows} rows, as the checkpoint has\n",
-            rows - 1,
-            nodes * nodes
+    let (owning, pairs) = (rows - 1, nodes * nodes);
+    match counted {
+        true => format!(
+            "{owning} of {pairs} pairs own a row, and row 0 is shared: {rows} rows, as the checkpoint has\n"
         ),
-        None => format!(
-            "{} pairs own a row, and no pair uses row 0: {rows} rows\n",
-            rows - 1
-        ),
+        false => format!("{owning} pairs own a row, and no pair uses row 0: {rows} rows\n"),
     }
 }
 
@@ -290,16 +262,10 @@ fn require_memory(sizes: Sizes) -> Result<(), Error> {
     let Some(free) = device::free_host_bytes().filter(|free| *free < needed) else {
         return Ok(());
     };
-    let cause = format!(
-        "they take {} MB and {} MB are free; use a machine with more",
-        needed / 1_000_000,
-        free / 1_000_000
-    );
-    Err(Error::resource(
-        "memory",
-        "hold these weights",
-        io::Error::other(cause),
-    ))
+    let (needed, free) = (needed / 1_000_000, free / 1_000_000);
+    let cause = format!("they take {needed} MB and {free} MB are free; use a machine with more");
+    let cause = io::Error::other(cause);
+    Err(Error::resource("memory", "hold these weights", cause))
 }
 
 /// The table of the probe: the answer of a dry run, else beside it.

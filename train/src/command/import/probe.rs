@@ -124,21 +124,21 @@ impl Probe<'_> {
     /// The recipe's convention, and those that the weights may have been trained with instead.
     fn conventions(&self) -> Vec<Convention> {
         let flow = &self.config.flow;
-        let mut all = vec![Convention {
+        let recipe = Convention {
             encoding: flow.encoding,
             first_hop: flow.first_hop,
-        }];
+        };
+        let mut all = Vec::new();
         for encoding in [Encoding::ReferenceMultiply, Encoding::Standard] {
             for first_hop in [1, 0] {
-                let other = Convention {
+                all.push(Convention {
                     encoding,
                     first_hop,
-                };
-                if !all.contains(&other) {
-                    all.push(other);
-                }
+                });
             }
         }
+        all.retain(|other| *other != recipe);
+        all.insert(0, recipe);
         all
     }
 }
@@ -218,10 +218,6 @@ impl Probed {
         ];
         let mut table = vec![head.map(str::to_string)];
         for measured in &self.measured {
-            let Convention {
-                encoding,
-                first_hop,
-            } = measured.convention;
             let more = match self.is_recipe(measured) {
                 true => "the recipe".to_string(),
                 false => {
@@ -233,12 +229,12 @@ impl Probed {
                 }
             };
             let mean = measured.nats.iter().sum::<f64>() / self.tokens as f64;
-            let which = match first_hop {
+            let which = match measured.convention.first_hop {
                 0 => "position 0 (one back)",
                 _ => "position 1 (as trained)",
             };
             table.push([
-                name(encoding).to_string(),
+                name(measured.convention.encoding).to_string(),
                 which.to_string(),
                 format!("{mean:.4}"),
                 more,
@@ -253,19 +249,13 @@ impl Probed {
             let (more, error) = self.more(measured);
             more > 2.0 * error
         };
-        let others = self
-            .measured
-            .iter()
-            .filter(|measured| !self.is_recipe(measured));
-        let rival = others.into_iter().find(|measured| !clear(measured))?;
-        let Convention {
-            encoding,
-            first_hop,
-        } = rival.convention;
+        let mut others = self.measured.iter().filter(|other| !self.is_recipe(other));
+        let rival = others.find(|measured| !clear(measured))?.convention;
         Some(format!(
-            "the recipe's positions are not clearly the best on this text: encoding = {:?} with first_hop = {first_hop} \
+            "the recipe's positions are not clearly the best on this text: encoding = {:?} with first_hop = {} \
              is not two standard errors above; do not trust what these weights generate before that is understood",
-            name(encoding)
+            name(rival.encoding),
+            rival.first_hop
         ))
     }
 

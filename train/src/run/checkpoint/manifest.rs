@@ -17,7 +17,7 @@ use crate::file;
 use crate::hash::hexadecimal;
 use crate::keys::distinct;
 use crate::run::tensors::{self, TensorMap};
-use crate::text::json_complaint;
+use crate::run::{disk, json};
 
 /// Name of the manifest inside a checkpoint.
 pub const MANIFEST: &str = "manifest.json";
@@ -25,6 +25,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const STATE: &str = "state.json";
 /// The layout of a checkpoint this program writes and reads.
 pub const MANIFEST_FORMAT: u32 = 1;
+/// What is expected of every file.
+const READABLE: &str = "a readable file of this checkpoint";
 /// The longest manifest that is read: a million tensors.
 const MANIFEST_BYTES: u64 = 256 << 20;
 
@@ -107,17 +109,10 @@ impl Manifest {
         let expected = "a manifest";
         let bytes = file::read_regular(&path, expected, MANIFEST_BYTES)
             .map_err(|error| file::problem(error, &path, expected))?;
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            Problem::new(&path, place, json_complaint(&error), expected)
-        })?;
+        let manifest: Self = json::parse(&path, &bytes, expected)?;
         let differs = |place: &str, found: u64, expected: u64| {
-            Err(Problem::new(
-                &path,
-                place,
-                found.to_string(),
-                expected.to_string(),
-            ))
+            let [found, expected] = [found, expected].map(|number| number.to_string());
+            Err(Problem::new(&path, place, found, expected))
         };
         if manifest.format != MANIFEST_FORMAT {
             return differs("format", manifest.format.into(), MANIFEST_FORMAT.into());
@@ -128,12 +123,8 @@ impl Manifest {
         }
         let outside = |name: &&String| name.contains('/') || name.starts_with('.');
         if let Some(name) = manifest.files.keys().find(outside) {
-            return Err(Problem::new(
-                &path,
-                "files",
-                name,
-                "names inside the checkpoint",
-            ));
+            let expected = "names inside the checkpoint";
+            return Err(Problem::new(&path, "files", name, expected));
         }
         manifest.nothing_beside_it(checkpoint)?;
         Ok(manifest)
@@ -179,21 +170,16 @@ impl Manifest {
     pub fn check_hashes(&self, checkpoint: &Path) -> Result<(), Problem> {
         for (name, record) in &self.files {
             let path = checkpoint.join(name);
-            let mut file = open(&path, record.bytes)?;
-            let mut hash = Sha256::new();
-            let mut piece = vec![0; 1 << 20];
-            loop {
-                let read = file
-                    .read(&mut piece)
-                    .map_err(|error| unreadable(&path, &error))?;
-                if read == 0 {
-                    break;
-                }
-                hash.update(&piece[..read]);
-            }
-            same_hash(&path, &hexadecimal(&hash.finalize()), &record.sha256)?;
+            let file = open(&path, record.bytes)?;
+            let found = disk::sha256(file).map_err(|error| unreadable(&path, &error))?;
+            same_hash(&path, &found, &record.sha256)?;
         }
         Ok(())
+    }
+
+    /// Whether the manifest of a checkpoint can be read and all files are as it says.
+    pub fn verifies(checkpoint: &Path) -> bool {
+        Self::read(checkpoint).is_ok_and(|manifest| manifest.check_hashes(checkpoint).is_ok())
     }
 
     /// The names of the shards of `model` or `optim`.
@@ -210,14 +196,9 @@ impl Manifest {
     }
 
     fn record(&self, checkpoint: &Path, name: &str) -> Result<&FileRecord, Problem> {
-        self.files.get(name).ok_or_else(|| {
-            Problem::new(
-                checkpoint.join(MANIFEST),
-                "files",
-                format!("no {name}"),
-                name,
-            )
-        })
+        let manifest = checkpoint.join(MANIFEST);
+        let absent = || Problem::new(manifest, "files", format!("no {name}"), name);
+        self.files.get(name).ok_or_else(absent)
     }
 
     /// A shard the manifest does not know comes from another checkpoint; other stray files do no harm.
@@ -242,13 +223,10 @@ impl std::fmt::Display for TensorRecord {
 }
 
 fn open(path: &Path, expected_bytes: u64) -> Result<File, Problem> {
-    let expected = "a readable file of this checkpoint";
     let file =
-        file::open_regular(path, expected).map_err(|error| file::problem(error, path, expected))?;
-    let bytes = file
-        .metadata()
-        .map_err(|error| unreadable(path, &error))?
-        .len();
+        file::open_regular(path, READABLE).map_err(|error| file::problem(error, path, READABLE))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
+    let bytes = metadata.len();
     if bytes != expected_bytes {
         let place = format!("byte {}", bytes.min(expected_bytes));
         let (found, expected) = (format!("{bytes} bytes"), format!("{expected_bytes} bytes"));
@@ -261,20 +239,13 @@ fn same_hash(path: &Path, found: &str, expected: &str) -> Result<(), Problem> {
     match found == expected {
         true => Ok(()),
         false => {
-            let (found, expected) = (
-                format!("SHA-256 {found}"),
-                format!("{expected} as the manifest says"),
-            );
+            let found = format!("SHA-256 {found}");
+            let expected = format!("{expected} as the manifest says");
             Err(Problem::new(path, "", found, expected))
         }
     }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(
-        path,
-        "",
-        error.to_string(),
-        "a readable file of this checkpoint",
-    )
+    Problem::new(path, "", error.to_string(), READABLE)
 }

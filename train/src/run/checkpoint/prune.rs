@@ -24,12 +24,8 @@ pub fn unneeded(run: &RunDirectory, best: Option<Best>) -> Result<Vec<PathBuf>, 
     }
     let mut checkpoints = list(run)?;
     checkpoints.retain(|(_, path)| is_directory(path));
-    let verifies = |path: &Path| {
-        let manifest = Manifest::read(path);
-        manifest.is_ok_and(|manifest| manifest.check_hashes(path).is_ok())
-    };
     while let Some((_, newest)) = checkpoints.pop() {
-        if verifies(&newest) {
+        if Manifest::verifies(&newest) {
             checkpoints.retain(|(step, _)| best.is_none_or(|best| best.step != *step));
             return Ok(checkpoints.into_iter().map(|(_, path)| path).collect());
         }

@@ -7,8 +7,8 @@ use super::manifest::{Flaw, Manifest, STATE};
 use super::state::{CheckpointState, STATE_FORMAT, Snapshot};
 use crate::error::{Error, Problem};
 use crate::run::directory::RunDirectory;
+use crate::run::json;
 use crate::run::tensors::{self, TensorMap, require_finite};
-use crate::text::json_complaint;
 
 /// A checkpoint that verified, and the newer ones that did not.
 #[derive(Debug)]
@@ -100,11 +100,8 @@ fn read(checkpoint: &Path) -> Result<Snapshot, Flaw> {
 pub(super) fn read_state(manifest: &Manifest, checkpoint: &Path) -> Result<CheckpointState, Flaw> {
     let path = checkpoint.join(STATE);
     let bytes = manifest.bytes(checkpoint, STATE)?;
-    let state: CheckpointState = serde_json::from_slice(&bytes).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        let found = json_complaint(&error);
-        Flaw::Content(Problem::new(&path, place, found, "the state of a run"))
-    })?;
+    let state: CheckpointState =
+        json::parse(&path, &bytes, "the state of a run").map_err(Flaw::Content)?;
     let differs = |place: &str, found: String, expected: String| {
         Err(Flaw::Content(Problem::new(&path, place, found, expected)))
     };

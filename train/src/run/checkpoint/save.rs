@@ -13,7 +13,8 @@ use super::retention;
 use super::state::Snapshot;
 use crate::error::Error;
 use crate::run::directory::RunDirectory;
-use crate::run::disk::{self, Disk, HashedFile, System};
+use crate::run::disk::{self, Disk, System};
+use crate::run::json;
 use crate::run::tensors::{value_bytes, write_shards};
 
 /// Saves a snapshot as the checkpoint of its step and returns its directory.
@@ -56,7 +57,7 @@ fn already_saved(disk: &dyn Disk, target: &Path) -> Result<bool, Error> {
     if !target.exists() {
         return Ok(false);
     }
-    if Manifest::read(target).is_ok_and(|manifest| manifest.check_hashes(target).is_ok()) {
+    if Manifest::verifies(target) {
         return Ok(true);
     }
     let aside = format!("{}.corrupt-{}", file_name(target), disk::nonce());
@@ -115,11 +116,8 @@ fn write_json(
     path: &Path,
     content: &impl serde::Serialize,
 ) -> Result<FileRecord, Error> {
-    let mut file = HashedFile::create(disk, path.to_path_buf())?;
-    let mut text = serde_json::to_vec_pretty(content).expect("maps have text keys");
-    text.push(b'\n');
-    file.write(&text)?;
-    let (bytes, sha256) = file.finish()?;
+    let text = json::to_bytes(content).expect("maps have text keys");
+    let (bytes, sha256) = disk::write_new(disk, path.to_path_buf(), &text)?;
     Ok(FileRecord {
         bytes,
         sha256,
