@@ -14,12 +14,9 @@ pub const EMBEDDING: &str = "token_embedding.weight";
 /// All tensors that our model has, by our paths, and the names of those that it does not have. A head equal to the embedding is
 /// in neither list, because the embedding stands for it.
 pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
-    let head = tensors.get(HEAD).map(HostTensor::floats);
-    let embedding = tensors.get(EMBEDDING).map(HostTensor::floats);
-    let tied = match (&head, &embedding) {
-        (Some(head), Some(embedding)) => first_difference(head, embedding).is_none(),
-        _ => false,
-    };
+    let floats = |name| tensors.get(name).map(HostTensor::floats);
+    let pair = floats(HEAD).zip(floats(EMBEDDING));
+    let tied = pair.is_some_and(|(head, other)| first_difference(&head, &other).is_none());
     let mut known = TensorMap::new();
     let mut unknown = Vec::new();
     for (name, tensor) in tensors {

@@ -187,45 +187,39 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// A tensor of the checkpoint for which no place is known yet.
-    fn placeless(entry: &Entry) -> Self {
+    fn of(theirs: Option<Theirs>, ours: Option<(String, Vec<usize>)>, what: What) -> Self {
         Self {
-            theirs: Some(Theirs {
-                name: entry.theirs.clone(),
-                shape: Some(entry.stored.shape.clone()),
-                kind: entry.stored.dtype.name().to_string(),
-            }),
-            ours: None,
+            theirs,
+            ours,
             transposed: false,
             kept: "F32",
-            what: What::NoPlace,
+            what,
         }
+    }
+
+    /// A tensor of the checkpoint for which no place is known yet.
+    fn placeless(entry: &Entry) -> Self {
+        let theirs = Theirs {
+            name: entry.theirs.clone(),
+            shape: Some(entry.stored.shape.clone()),
+            kind: entry.stored.dtype.name().to_string(),
+        };
+        Self::of(Some(theirs), None, What::NoPlace)
     }
 
     /// An entry of the checkpoint that is left out.
     pub fn ignored(ignored: &Ignored) -> Self {
-        Self {
-            theirs: Some(Theirs {
-                name: ignored.theirs.clone(),
-                shape: ignored.shape.clone(),
-                kind: ignored.kind.clone(),
-            }),
-            ours: None,
-            transposed: false,
-            kept: "F32",
-            what: What::Ignored(ignored.why.clone()),
-        }
+        let theirs = Theirs {
+            name: ignored.theirs.clone(),
+            shape: ignored.shape.clone(),
+            kind: ignored.kind.clone(),
+        };
+        Self::of(Some(theirs), None, What::Ignored(ignored.why.clone()))
     }
 
     /// A tensor of ours that is missing.
     pub fn missing(name: String, shape: Vec<usize>) -> Self {
-        Self {
-            theirs: None,
-            ours: Some((name, shape)),
-            transposed: false,
-            kept: "F32",
-            what: What::Missing,
-        }
+        Self::of(None, Some((name, shape)), What::Missing)
     }
 
     /// Its name in the checkpoint, or ours if it is missing there.

@@ -174,7 +174,12 @@ impl<'de> Visitor<'de> for Whole<'_> {
 
 /// A text from a file, quoted for a message.
 pub fn shown(text: &str) -> String {
-    match text.char_indices().nth(MOST_SHOWN) {
+    quoted(text, MOST_SHOWN)
+}
+
+/// A text, quoted for a message, of which so many characters are shown at most.
+pub fn quoted(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }

@@ -109,16 +109,11 @@ impl Shards {
         if let Some(problem) = checkpoint::verify(path).into_iter().next() {
             return Err(Error::Invalid(problem));
         }
-        let unreadable = |cause| Error::resource(path, "list", cause);
-        let mut files = Vec::new();
-        for entry in path.read_dir().map_err(unreadable)? {
-            let name = entry.map_err(unreadable)?.file_name();
-            let of_model =
-                |name: &str| name.starts_with("model-") && name.ends_with(".safetensors");
-            if name.to_str().is_some_and(of_model) {
-                files.push(path.join(name));
-            }
-        }
+        let mut files = checkpoint::entries(path)?;
+        files.retain(|file| {
+            let name = checkpoint::file_name(file);
+            name.starts_with("model-") && name.ends_with(".safetensors")
+        });
         files.sort();
         Ok(Self { files, index: None })
     }

@@ -1,6 +1,7 @@
 //! A checkpoint file in either format; names, shapes and number types are known before any value is read.
 
 use super::Pieces;
+use super::json::quoted;
 use super::number::{Cast, Dtype, Number};
 use super::pytorch::{Globals, PytorchFile};
 use super::safetensors_file::SafetensorsFile;
@@ -110,10 +111,7 @@ pub fn in_tensor(
 
 /// A tensor by its name, for a message.
 pub fn place(name: &str) -> String {
-    match name.char_indices().nth(MOST_SHOWN) {
-        Some((end, _)) => format!("tensor {:?}…", &name[..end]),
-        None => format!("tensor {name:?}"),
-    }
+    format!("tensor {}", quoted(name, MOST_SHOWN))
 }
 
 /// A shape for a message, however many dimensions there are.

@@ -102,9 +102,7 @@ impl RunInfo {
             starts: BTreeMap::new(),
         }
     }
-}
 
-impl RunInfo {
     /// The first field that this program does not write so: its name, what it holds and what it should hold.
     pub(super) fn strange(&self) -> Option<(String, String, String)> {
         if self.schema != 1 {

@@ -1,8 +1,7 @@
 //! Imports a state dict by the names of its tensors: a decoder of the reference, or a checkpoint of ours.
 
-use super::account::Account;
-use super::save::{Imported, save};
-use super::{answer, option, require_fit, table};
+use super::save::save;
+use super::{account, answer, option, require_fit, table};
 use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, Task};
@@ -65,22 +64,13 @@ pub(super) fn take_over(
     }
     require_fit(&checkpoint, &fits)?;
     let model = load(&mut checkpoint, &shapes, storage)?;
-    let account = Account {
-        checkpoint: &checkpoint,
-        fits: &fits,
-    };
     if arguments.dry_run {
-        account.say_notes();
+        account::say_notes(&checkpoint, &fits);
         return Ok(());
     }
-    account.say();
-    let imported = Imported {
-        recipe,
-        tokenizer: &tokenizer,
-        account: account.to_json(),
-        files: None,
-    };
-    let run = save(&imported, model)?;
+    account::say(&checkpoint, &fits);
+    let account = account::to_json(&checkpoint, &fits);
+    let run = save(recipe, &tokenizer, &account, None, model)?;
     answer::print_text(&format!("{}\n", run.path().display()))
 }
 

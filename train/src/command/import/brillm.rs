@@ -1,9 +1,8 @@
 //! Imports a BriLLM graph. Vocabulary and counts together determine which token pair owns which row of the checkpoint.
 
-use super::account::Account;
 use super::probe::{Probe, Probed};
-use super::save::{Imported, Kept, save};
-use super::{answer, brian, option, require_fit, table};
+use super::save::{Kept, save};
+use super::{account, answer, brian, option, require_fit, table};
 use crate::cli;
 use crate::data::{Bigrams, Tokenizer};
 use crate::device;
@@ -73,25 +72,17 @@ pub(super) fn run(
         split_sha256: frequencies.sha256,
         start: None,
     });
-    let account = Account {
-        checkpoint: &checkpoint,
-        fits: &fits,
-    };
     if !arguments.dry_run {
-        account.say();
+        account::say(&checkpoint, &fits);
     }
-    let imported = Imported {
-        recipe,
-        tokenizer: &tokenizer,
-        account: account.to_json(),
-        files: Some(Kept {
-            bigrams: bigrams.as_ref(),
-            min_count,
-        }),
+    let account = account::to_json(&checkpoint, &fits);
+    let kept = Kept {
+        bigrams: bigrams.as_ref(),
+        min_count,
     };
     let keep = |tensors: TensorMap| match arguments.dry_run {
         true => Ok(None),
-        false => save(&imported, tensors).map(Some),
+        false => save(recipe, &tokenizer, &account, Some(&kept), tensors).map(Some),
     };
     let run = match &arguments.probe {
         None => keep(tensors)?,

@@ -11,18 +11,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Everything that an imported run needs, except the weights.
-pub(super) struct Imported<'a> {
-    /// The recipe of the model.
-    pub recipe: &'a Checked,
-    /// The tokenizer of the model.
-    pub tokenizer: &'a Tokenizer,
-    /// The report of the import.
-    pub account: Value,
-    /// Files that the import made and that are kept in the run; `None` if the recipe names such files.
-    pub files: Option<Kept<'a>>,
-}
-
 /// Files kept in the run itself, so that it needs no others. The tokenizer is always kept.
 pub(super) struct Kept<'a> {
     /// The counts, where some pairs share a row.
@@ -31,16 +19,21 @@ pub(super) struct Kept<'a> {
     pub min_count: u32,
 }
 
-/// Makes the run.
-pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirectory, Error> {
-    let Imported {
-        recipe, tokenizer, ..
-    } = imported;
+/// Makes the run; `account` is the report of the import.
+///
+/// `files` are those that the import made and that are kept in the run; `None` if the recipe names such files.
+pub(super) fn save(
+    recipe: &Checked,
+    tokenizer: &Tokenizer,
+    account: &Value,
+    files: Option<&Kept<'_>>,
+    model: TensorMap,
+) -> Result<RunDirectory, Error> {
     let last = recipe.stage.len() - 1;
     let stage = &recipe.stage[last];
     let info = RunInfo::new(&recipe.device.backend);
     let mut inputs = NewInputs::default();
-    if imported.files.is_none() {
+    if files.is_none() {
         let copy = (recipe.tokenizer.file.clone(), "tokenizer.json");
         inputs.copied.push(copy);
         if let Some(counts) = recipe.model.counts() {
@@ -51,11 +44,11 @@ pub(super) fn save(imported: &Imported<'_>, model: TensorMap) -> Result<RunDirec
     }
     let (root, name) = (&recipe.run.root, &recipe.run.name);
     let run = RunDirectory::create_with(root, name, recipe.text(), info, &inputs)?;
-    let account = format!("{:#}\n", imported.account);
+    let account = format!("{account:#}\n");
     replace_file(&run.path().join("import.json"), account.as_bytes())?;
     let mut recipe_sha256 = recipe.sha256();
     let mut data_sha256 = BTreeMap::new();
-    if let Some(kept) = &imported.files {
+    if let Some(kept) = files {
         let resolved = keep(kept, recipe, tokenizer, &run)?;
         recipe_sha256 = resolved.sha256();
         if let Some(bigrams) = kept.bigrams {

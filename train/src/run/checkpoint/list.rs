@@ -50,7 +50,8 @@ pub fn step_of(path: &Path) -> Option<u64> {
     all_digits.then(|| digits.parse().ok()).flatten()
 }
 
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The paths of what is in a directory, in any order.
+pub fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| Error::resource(directory, "list", source);
     let entries = fs::read_dir(directory).map_err(failed)?;
     entries

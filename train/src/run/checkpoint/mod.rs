@@ -12,7 +12,7 @@ mod save;
 mod state;
 
 pub use glance::{Glance, glance, weights_sha256};
-pub(super) use list::file_name;
+pub(crate) use list::{entries, file_name};
 pub use list::{list, remove_stale};
 pub(super) use manifest::{FileRecord, TensorRecord};
 pub use restore::{Loaded, latest, load, verify};
