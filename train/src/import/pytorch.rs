@@ -77,10 +77,8 @@ impl PytorchFile {
     /// `Invalid` if the file is missing, not of this format, incomplete, or names a class or function that is not allowed.
     pub fn open(path: &Path, globals: Globals) -> Result<Self, Error> {
         let file = open_regular(path, EXPECTED)?;
-        let length = file
-            .metadata()
-            .map_err(|cause| Error::unreadable(path, EXPECTED, cause))?
-            .len();
+        let unreadable = |cause| Error::unreadable(path, EXPECTED, cause);
+        let length = file.metadata().map_err(unreadable)?.len();
         let wrong = |place: &str, found: String| wrong(path, place, found, EXPECTED);
         let mut archive = Archive::of(file, length)
             .map_err(|cause| wrong("", format!("no zip archive ({cause})")))?;
@@ -197,7 +195,13 @@ impl Described {
                 let found = format!("numbers of kind {}", shown(&view.kind));
                 wrong(path, place(name), found, UNDERSTOOD)
             })?;
-            let kind = (view.kind.clone(), view.numbers);
+            let numbers = view.numbers;
+            let too_large = || {
+                at(format!(
+                    "a storage of {numbers} numbers, more than the file can hold"
+                ))
+            };
+            let kind = (view.kind.clone(), numbers);
             match storages.get(&view.storage) {
                 Some(other) if *other != kind => {
                     let found = format!("another description of storage {:?}", view.storage);
@@ -205,14 +209,9 @@ impl Described {
                 }
                 Some(_) => {}
                 None => {
-                    let bytes = (view.numbers as u64).checked_mul(dtype.size() as u64);
+                    let bytes = (numbers as u64).checked_mul(dtype.size() as u64);
                     let left = bytes.and_then(|bytes| bytes_left.checked_sub(bytes));
-                    bytes_left = left.ok_or_else(|| {
-                        let numbers = view.numbers;
-                        at(format!(
-                            "a storage of {numbers} numbers, more than the file can hold"
-                        ))
-                    })?;
+                    bytes_left = left.ok_or_else(too_large)?;
                     storages.insert(view.storage.clone(), kind);
                 }
             }
@@ -328,12 +327,12 @@ impl Archive {
         if size > most {
             return Err(format!("{size} bytes of {name}, more than {most}"));
         }
-        if size != stored {
-            return Err(format!(
+        match size == stored {
+            true => Ok((entry, size)),
+            false => Err(format!(
                 "{stored} bytes of {name} where {size} are promised"
-            ));
+            )),
         }
-        Ok((entry, size))
     }
 
     /// The bytes of an entry.
@@ -342,12 +341,10 @@ impl Archive {
         let mut bytes = Vec::new();
         let read = entry.read_to_end(&mut bytes);
         read.map_err(|cause| format!("{name} unreadable ({cause})"))?;
-        match bytes.len() as u64 == size {
+        let read = bytes.len() as u64;
+        match read == size {
             true => Ok(bytes),
-            false => Err(format!(
-                "{} bytes of {name} where {size} are promised",
-                bytes.len()
-            )),
+            false => Err(format!("{read} bytes of {name} where {size} are promised")),
         }
     }
 }
@@ -418,21 +415,21 @@ struct View {
 }
 
 impl View {
-    /// The tensor that a value describes; nothing if it is none.
+    /// The tensor that a value describes, itself or as a parameter; nothing if it is none.
     fn find(pickle: &Pickle, value: Index) -> Option<Result<Self, String>> {
-        let parameter =
-            |name| ["_rebuild_parameter", "_rebuild_parameter_with_state"].contains(&name);
-        let tensor = |name| ["_rebuild_tensor_v2", "_rebuild_tensor_v3"].contains(&name);
-        match pickle.call(value)? {
-            ("torch._utils", name, arguments) if tensor(name) => {
+        let tensor = match pickle.call(value)? {
+            (
+                "torch._utils",
+                "_rebuild_parameter" | "_rebuild_parameter_with_state",
+                [inner, ..],
+            ) => *inner,
+            _ => value,
+        };
+        match pickle.call(tensor)? {
+            ("torch._utils", name @ ("_rebuild_tensor_v2" | "_rebuild_tensor_v3"), arguments) => {
                 let described = Self::described(pickle, name, arguments);
                 Some(described.ok_or_else(|| "a description that is not understood".to_string()))
             }
-            ("torch._utils", name, [inner, ..]) if parameter(name) => match pickle.call(*inner)? {
-                // One level only: a parameter of a parameter is none.
-                ("torch._utils", name, _) if tensor(name) => Self::find(pickle, *inner),
-                _ => None,
-            },
             _ => None,
         }
     }
@@ -449,11 +446,8 @@ impl View {
         };
         let (_, class) = pickle.global(*class)?;
         let counts = |index: Index| -> Option<Vec<usize>> {
-            pickle
-                .sequence(index)?
-                .iter()
-                .map(|&count| pickle.count(count))
-                .collect()
+            let counts = pickle.sequence(index)?.iter();
+            counts.map(|&count| pickle.count(count)).collect()
         };
         let mut numbers = pickle.count(*numbers)?;
         let (kind, dtype) = match function {
@@ -563,9 +557,8 @@ impl View {
         }
         let shape = dimensions(&self.shape);
         let too_large = || format!("shape {shape} in a storage of {}", self.numbers);
-        let n_values = product(&self.shape)
-            .filter(|&n| n <= self.numbers)
-            .ok_or_else(too_large)?;
+        let n_values = product(&self.shape).filter(|&n| n <= self.numbers);
+        let n_values = n_values.ok_or_else(too_large)?;
         if n_values as u64 > values_left {
             return Err("more values than the file can hold".to_string());
         }

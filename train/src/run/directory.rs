@@ -179,7 +179,7 @@ impl RunDirectory {
 fn fill(staging: &Path, recipe: &str, inputs: &NewInputs) -> Result<(), Error> {
     fs::create_dir_all(staging.join("ckpt"))
         .map_err(|source| Error::resource(staging, "create the directory", source))?;
-    disk::write_new(&System, staging.join("recipe.toml"), recipe.as_bytes())?;
+    disk::write_file(&System, staging.join("recipe.toml"), recipe.as_bytes())?;
     inputs.fill(staging)
 }
 

@@ -123,7 +123,7 @@ impl<'a> HashedFile<'a> {
 }
 
 /// Writes a file that does not exist yet and makes it durable; returns its size in bytes and its SHA-256.
-pub fn write_new(disk: &dyn Disk, path: PathBuf, content: &[u8]) -> Result<(u64, String), Error> {
+pub fn write_file(disk: &dyn Disk, path: PathBuf, content: &[u8]) -> Result<(u64, String), Error> {
     let mut file = HashedFile::create(disk, path)?;
     file.write(content)?;
     file.finish()
@@ -160,7 +160,7 @@ pub fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<(), Error
     name.push(format!(".tmp-{}", nonce()));
     let temporary = PathBuf::from(name);
     let written =
-        write_new(disk, temporary.clone(), content).and_then(|_| rename(disk, &temporary, path));
+        write_file(disk, temporary.clone(), content).and_then(|_| rename(disk, &temporary, path));
     if written.is_err() {
         // The first error is the one to report; a leftover is removed at the next start.
         let _ = disk.remove(&temporary);

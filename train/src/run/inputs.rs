@@ -93,7 +93,7 @@ impl NewInputs {
             let problem = Problem::new(staging, "", cause.to_string(), "paths in UTF-8");
             Error::Invalid(problem)
         })?;
-        disk::write_new(&System, staging.join("inputs.json"), &text).map(drop)
+        disk::write_file(&System, staging.join("inputs.json"), &text).map(drop)
     }
 }
 

@@ -117,7 +117,7 @@ fn write_json(
     content: &impl serde::Serialize,
 ) -> Result<FileRecord, Error> {
     let text = json::to_bytes(content).expect("maps have text keys");
-    let (bytes, sha256) = disk::write_new(disk, path.to_path_buf(), &text)?;
+    let (bytes, sha256) = disk::write_file(disk, path.to_path_buf(), &text)?;
     Ok(FileRecord {
         bytes,
         sha256,
