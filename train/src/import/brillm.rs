@@ -129,9 +129,7 @@ impl Checkpoint {
         let row_len = (d + 1) * d;
         require_room(sizes)?;
         let mut edges = Table::zeros(storage, rows * row_len);
-        let mut positions = Table::zeros(Storage::F32, mix);
-        let mut node_bias = Table::zeros(Storage::F32, nodes * d);
-        self.fill("positions", &mut positions, Places::ALL)?;
+        let positions = self.values("positions")?;
         let mut of_rows = |file: &mut Self, matrices: &str, biases: &str, first_row: usize| {
             let first = first_row * row_len;
             let at = |start, len| Places {
@@ -142,23 +140,31 @@ impl Checkpoint {
             file.fill(matrices, &mut edges, at(0, d * d))?;
             file.fill(biases, &mut edges, at(d * d, d))
         };
-        match release {
+        let node_bias = match release {
             Release::Rows(_) => {
                 of_rows(self, "weights", "biases", 0)?;
-                self.fill("node_bias", &mut node_bias, Places::ALL)?;
+                self.values("node_bias")?
             }
             Release::Sources => {
                 for source in 0..nodes {
                     let [matrices, biases] = of_source(source);
                     of_rows(self, &matrices, &biases, 1 + source * nodes)?;
                 }
+                vec![0.0; nodes * d]
             }
-        }
-        Ok(TensorMap::from([
-            tensor("edges", vec![rows, d + 1, d], edges),
-            tensor("mix", vec![mix], positions),
-            tensor("node_bias", vec![nodes, d], node_bias),
-        ]))
+        };
+        let edges = match edges {
+            Table::F32(values) => Values::F32(values),
+            Table::Bf16(values) => Values::Bf16(values),
+        };
+        let tensors = [
+            (OUR_TABLE, HostTensor::of(vec![rows, d + 1, d], edges)),
+            ("mix", HostTensor::new(vec![mix], positions)),
+            ("node_bias", HostTensor::new(vec![nodes, d], node_bias)),
+        ];
+        Ok(tensors
+            .map(|(name, tensor)| (name.to_string(), tensor))
+            .into())
     }
 
     /// Reads a tensor into its places.
@@ -194,14 +200,6 @@ pub fn kept(ours: &Option<(String, Vec<usize>)>, storage: Storage) -> &'static s
 /// Whether a finite number becomes infinite as bf16.
 pub fn overflows(value: f32) -> bool {
     value.is_finite() && half::bf16::from_f32(value).is_infinite()
-}
-
-fn tensor(name: &str, shape: Vec<usize>, table: Table) -> (String, HostTensor) {
-    let values = match table {
-        Table::F32(values) => Values::F32(values),
-        Table::Bf16(values) => Values::Bf16(values),
-    };
-    (name.to_string(), HostTensor::of(shape, values))
 }
 
 /// The tensors of a release, by name.
@@ -254,13 +252,6 @@ struct Places {
 }
 
 impl Places {
-    /// One row of any length.
-    const ALL: Self = Self {
-        row_len: 0,
-        start: 0,
-        len: usize::MAX,
-    };
-
     /// Puts values, the first of which is number `at` of its tensor, in their places.
     fn scatter(self, mut piece: &[f32], mut at: usize, to: &mut Table) {
         while !piece.is_empty() {
@@ -277,12 +268,8 @@ impl Places {
 fn require_room(sizes: Sizes) -> Result<(), Error> {
     let mut room: Vec<u8> = Vec::new();
     room.try_reserve_exact(sizes.bytes() as usize).map_err(|_| {
-        let cause = io::Error::from(io::ErrorKind::OutOfMemory);
-        Error::resource(
-            "memory",
-            format!("hold {} bytes of weights", sizes.bytes()),
-            cause,
-        )
+        let doing = format!("hold {} bytes of weights", sizes.bytes());
+        Error::resource("memory", doing, io::ErrorKind::OutOfMemory.into())
     })
 }
 

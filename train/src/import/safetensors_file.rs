@@ -3,7 +3,7 @@
 use super::Pieces;
 use super::json::{Entries, Object, shown};
 use super::number::{Cast, Dtype, UNDERSTOOD};
-use super::source::{MOST_TENSORS, Source, Stored, in_tensor};
+use super::source::{MOST_TENSORS, Source, Stored, dimensions, in_tensor};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
 use crate::text::json_complaint;
@@ -142,19 +142,13 @@ impl Info {
         };
         let stored = Stored { shape, dtype };
         let wanted = stored.bytes();
-        match wanted.is_some() && wanted == end.checked_sub(start) {
-            true => Ok((stored, (start, end))),
-            false => {
-                let found = format!("bytes {start} to {end}");
-                let wanted = wanted.map_or("more than there are".to_string(), |n| n.to_string());
-                let expected = format!(
-                    "{wanted} bytes for {} {}",
-                    dtype.name(),
-                    stored.dimensions()
-                );
-                Err((found, expected))
-            }
+        if wanted.is_some() && wanted == end.checked_sub(start) {
+            return Ok((stored, (start, end)));
         }
+        let wanted = wanted.map_or("more than there are".to_string(), |n| n.to_string());
+        let (dtype, shape) = (dtype.name(), dimensions(&stored.shape));
+        let found = format!("bytes {start} to {end}");
+        Err((found, format!("{wanted} bytes for {dtype} {shape}")))
     }
 }
 

@@ -47,11 +47,6 @@ impl Stored {
         let bytes = product(&self.shape)?.checked_mul(self.dtype.size())?;
         Some(bytes as u64)
     }
-
-    /// Its shape for a message, however many dimensions there are.
-    pub fn dimensions(&self) -> String {
-        dimensions(&self.shape)
-    }
 }
 
 /// An entry of a file that is not a tensor, or not one of plain numbers.

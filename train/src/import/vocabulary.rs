@@ -29,20 +29,23 @@ impl Vocabulary {
     /// `Invalid` with line and column if it is missing, has another form, or the ids are not 0, 1, 2, … in its order.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let fault = Fault::default();
-        let empty = Ids {
-            fault: &fault,
+        let read = Self {
+            path: path.to_path_buf(),
             tokens: Vec::new(),
             ids: HashMap::new(),
         };
-        let (Ids { tokens, ids, .. }, _) = json::read(path, &fault, empty)?;
-        if tokens.is_empty() {
-            return Err(Error::Invalid(Problem::new(path, "", "no token", EXPECTED)));
+        let (Ids { read, .. }, _) = json::read(
+            path,
+            &fault,
+            Ids {
+                fault: &fault,
+                read,
+            },
+        )?;
+        match read.tokens.is_empty() {
+            false => Ok(read),
+            true => Err(Error::Invalid(Problem::new(path, "", "no token", EXPECTED))),
         }
-        Ok(Self {
-            path: path.to_path_buf(),
-            tokens,
-            ids,
-        })
     }
 
     /// The file it was read from.
@@ -63,23 +66,22 @@ impl Vocabulary {
 
 struct Ids<'f> {
     fault: &'f Fault,
-    tokens: Vec<String>,
-    ids: HashMap<String, u32>,
+    read: Vocabulary,
 }
 
 impl Entries for Ids<'_> {
     const EXPECTED: &'static str = EXPECTED;
 
     fn entry<'de, A: MapAccess<'de>>(&mut self, name: String, map: &mut A) -> Result<(), A::Error> {
-        let (what, fault) = ("an id", self.fault);
+        let (what, fault, read) = ("an id", self.fault, &mut self.read);
         let id = map.next_value_seed(Whole { what, fault })?;
-        let expected = self.tokens.len();
+        let expected = read.tokens.len();
         if id != expected as u64 {
             let found = format!("id {id} of {}", shown(&name));
             let expected = format!("id {expected}: ids count from 0 in the order of the file");
             return Err(fault.stop(found, expected));
         }
-        if let Some(first) = self.ids.insert(name.clone(), id as u32) {
+        if let Some(first) = read.ids.insert(name.clone(), id as u32) {
             let found = format!("{} a second time, first with id {first}", shown(&name));
             return Err(fault.stop(found, "every token once"));
         }
@@ -87,7 +89,7 @@ impl Entries for Ids<'_> {
             let expected = format!("at most {MOST_TOKENS} tokens");
             return Err(fault.stop("more tokens", expected));
         }
-        self.tokens.push(name);
+        read.tokens.push(name);
         Ok(())
     }
 }

@@ -66,8 +66,7 @@ impl Extension {
             let place = format!("line {}", index + 1);
             let extension: Self = serde_json::from_slice(line)
                 .map_err(|cause| invalid(place.clone(), crate::text::json_complaint(&cause)))?;
-            let before = read.iter().rev();
-            let before = before.clone().find(|one| one.stage == extension.stage);
+            let before = read.iter().rfind(|one| one.stage == extension.stage);
             let continues = before.is_none_or(|one| one.to_step == extension.from_step);
             let rises = extension.from_step < extension.to_step && extension.to_step <= MOST_STEPS;
             if !continues || !rises {

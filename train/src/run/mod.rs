@@ -53,18 +53,20 @@ pub use resume::resume;
 pub use tensors::{HostTensor, TensorMap, Values, read_tensors, require_finite};
 pub use time::{now_s, utc_text};
 
+use crate::error::Error;
+use std::path::Path;
+
 /// Writes a file atomically, and replaces an existing one.
 ///
 /// # Errors
 /// `Resource` if the disk says no.
-pub fn replace_file(path: &std::path::Path, content: &[u8]) -> Result<(), crate::error::Error> {
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Error> {
     // A bare name lies in the folder where the program runs.
-    let folder = path
+    let in_folder = path
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let path = folder.map_or_else(
-        || std::path::Path::new(".").join(path),
-        |_| path.to_path_buf(),
-    );
-    disk::replace(&disk::System, &path, content)
+        .is_some_and(|folder| !folder.as_os_str().is_empty());
+    match in_folder {
+        true => disk::replace(&disk::System, path, content),
+        false => disk::replace(&disk::System, &Path::new(".").join(path), content),
+    }
 }
