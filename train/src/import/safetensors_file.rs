@@ -56,9 +56,7 @@ impl SafetensorsFile {
         let mut tensors = BTreeMap::new();
         let mut places = Vec::new();
         for (name, info) in described {
-            let (stored, place) = info
-                .check()
-                .map_err(|(found, expected)| in_tensor(path, &name, found, expected))?;
+            let (stored, place) = info.check(path, &name)?;
             places.push((place, name.clone()));
             if tensors.insert(name.clone(), stored).is_some() {
                 let found = "a second description of it";
@@ -129,16 +127,12 @@ struct Info {
 }
 
 impl Info {
-    /// The tensor and its place, if there are as many bytes as its shape says; else what is wrong, and what would be right.
-    fn check(self) -> Result<(Stored, Place), (String, String)> {
-        let Self {
-            dtype: name,
-            shape,
-            data_offsets: (start, end),
-        } = self;
-        let Some(dtype) = Dtype::of_safetensors(&name) else {
-            let found = format!("dtype {}", shown(&name));
-            return Err((found, UNDERSTOOD.to_string()));
+    /// The tensor and its place, if there are as many bytes as its shape says.
+    fn check(self, path: &Path, name: &str) -> Result<(Stored, Place), Error> {
+        let (shape, (start, end)) = (self.shape, self.data_offsets);
+        let Some(dtype) = Dtype::of_safetensors(&self.dtype) else {
+            let found = format!("dtype {}", shown(&self.dtype));
+            return Err(in_tensor(path, name, found, UNDERSTOOD));
         };
         let stored = Stored { shape, dtype };
         let wanted = stored.bytes();
@@ -148,7 +142,8 @@ impl Info {
         let wanted = wanted.map_or("more than there are".to_string(), |n| n.to_string());
         let (dtype, shape) = (dtype.name(), dimensions(&stored.shape));
         let found = format!("bytes {start} to {end}");
-        Err((found, format!("{wanted} bytes for {dtype} {shape}")))
+        let expected = format!("{wanted} bytes for {dtype} {shape}");
+        Err(in_tensor(path, name, found, expected))
     }
 }
 

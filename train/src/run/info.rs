@@ -81,8 +81,8 @@ impl RunInfo {
     /// A run that begins now; `RunDirectory::create` fills in the id.
     pub fn new(backend: &str) -> Self {
         let created_s = now_s();
-        let nerve = ("nerve", env!("CARGO_PKG_VERSION"));
-        let versions = [nerve].map(|(name, version)| (name.to_string(), version.to_string()));
+        let nerve = ["nerve", env!("CARGO_PKG_VERSION")].map(str::to_string);
+        let place = std::env::current_dir().ok();
         Self {
             schema: 1,
             id: String::new(),
@@ -92,11 +92,9 @@ impl RunInfo {
             stage: String::new(),
             step: 0,
             best: None,
-            versions: BTreeMap::from(versions),
+            versions: BTreeMap::from([nerve.into()]),
             backend: backend.to_string(),
-            git: std::env::current_dir()
-                .ok()
-                .and_then(|place| git_revision(&place)),
+            git: place.and_then(|place| git_revision(&place)),
             tokenizer_sha256: String::new(),
             data_sha256: BTreeMap::new(),
             starts: BTreeMap::new(),
@@ -145,10 +143,8 @@ impl Status {
 
 /// The commit checked out at or above a directory, read from git's files so that no git need be installed.
 fn git_revision(place: &Path) -> Option<String> {
-    let git = place
-        .ancestors()
-        .map(|place| place.join(".git"))
-        .find(|git| git.is_dir())?;
+    let mut folders = place.ancestors().map(|place| place.join(".git"));
+    let git = folders.find(|git| git.is_dir())?;
     let read = |name: &str| read_text(&git.join(name), "a file of git", GIT_BYTES).ok();
     let head = read("HEAD")?;
     let Some(reference) = head.trim().strip_prefix("ref: ") else {
@@ -158,9 +154,8 @@ fn git_revision(place: &Path) -> Option<String> {
         return Some(revision.trim().to_string());
     }
     let packed = read("packed-refs")?;
-    let line = packed
-        .lines()
-        .find(|line| line.ends_with(&format!(" {reference}")))?;
+    let end = format!(" {reference}");
+    let line = packed.lines().find(|line| line.ends_with(&end))?;
     Some(line.split(' ').next()?.to_string())
 }
 

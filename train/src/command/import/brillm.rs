@@ -87,14 +87,13 @@ pub(super) fn run(
     let run = match &arguments.probe {
         None => keep(tensors)?,
         Some(text) => {
+            let counts = bigrams.as_ref().map(|bigrams| bigrams.counts.clone());
             let probe = Probe {
                 text,
                 recipe,
                 config,
                 tokenizer: &tokenizer,
-                counts: bigrams
-                    .as_ref()
-                    .map(|bigrams| Arc::new(bigrams.counts.clone())),
+                counts: counts.map(Arc::new),
                 min_count,
             };
             let (probed, run) = probe.run(tensors, checkpoint.path(), keep)?;

@@ -71,22 +71,14 @@ impl Probe<'_> {
         then: impl FnOnce(TensorMap) -> Result<T, Error> + Send,
     ) -> Result<(Probed, T), Error> {
         let lines = self.lines()?;
-        // The graph of the run that will be, not of the file that the recipe names.
-        let mut recipe = Recipe::clone(self.recipe);
-        if let Some(config) = recipe.model.get_mut::<SignalConfig>()
-            && let Edges::Counted { min_count, .. } = &mut config.edges
-        {
-            *min_count = self.min_count;
-        }
         let measuring = Measuring {
             probe: self,
-            recipe: &recipe,
             lines: &lines,
             tensors,
             checkpoint,
             then,
         };
-        let (measured, result) = device::run(&recipe.device, measuring)?;
+        let (measured, result) = device::run(&self.recipe.device, measuring)?;
         let tokens = lines.iter().map(|line| line.len() - 1).sum();
         Ok((Probed { measured, tokens }, result))
     }
@@ -111,14 +103,12 @@ impl Probe<'_> {
                 break;
             }
         }
-        match lines.is_empty() {
-            false => Ok(lines),
-            true => {
-                let found = "no line of two tokens";
-                let problem = Problem::new(self.text, "", found, "a text of lines");
-                Err(Error::Invalid(problem))
-            }
+        if lines.is_empty() {
+            let found = "no line of two tokens";
+            let problem = Problem::new(self.text, "", found, "a text of lines");
+            return Err(Error::Invalid(problem));
         }
+        Ok(lines)
     }
 
     /// The recipe's convention, and those that the weights may have been trained with instead.
@@ -145,7 +135,6 @@ impl Probe<'_> {
 
 struct Measuring<'a, F> {
     probe: &'a Probe<'a>,
-    recipe: &'a Recipe,
     lines: &'a [Vec<u32>],
     tensors: TensorMap,
     checkpoint: &'a Path,
@@ -156,13 +145,20 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
     type Output = (Vec<Measured>, T);
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Self::Output, Error> {
-        let Self { probe, recipe, .. } = self;
+        let probe = self.probe;
+        // The graph of the run that will be, not of the file that the recipe names.
+        let mut recipe = Recipe::clone(probe.recipe);
+        if let Some(config) = recipe.model.get_mut::<SignalConfig>()
+            && let Edges::Counted { min_count, .. } = &mut config.edges
+        {
+            *min_count = probe.min_count;
+        }
         let blueprint = Blueprint {
-            recipe,
+            recipe: &recipe,
             vocabulary: probe.tokenizer.vocabulary_size(),
             counts: probe.counts.as_ref(),
         };
-        let policy = &recipe.stage[recipe.stage.len() - 1].policy;
+        let policy = &probe.recipe.stage[probe.recipe.stage.len() - 1].policy;
         let skeleton = blueprint.skeleton::<B>(policy, &device);
         let model = load_into(skeleton, self.tensors, self.checkpoint)?;
         let Some(signal) = model.get::<BriLlmTask<B>>() else {
@@ -217,16 +213,11 @@ impl Probed {
             "more than the recipe",
         ];
         let mut table = vec![head.map(str::to_string)];
-        for measured in &self.measured {
-            let more = match self.is_recipe(measured) {
-                true => "the recipe".to_string(),
-                false => {
-                    let (more, error) = self.more(measured);
-                    match error.is_infinite() {
-                        true => format!("{more:+.4} on a single line"),
-                        false => format!("{more:+.4} ± {error:.4}"),
-                    }
-                }
+        for (index, measured) in self.measured.iter().enumerate() {
+            let more = match (index, self.more(measured)) {
+                (0, _) => "the recipe".to_string(),
+                (_, (more, f64::INFINITY)) => format!("{more:+.4} on a single line"),
+                (_, (more, error)) => format!("{more:+.4} ± {error:.4}"),
             };
             let mean = measured.nats.iter().sum::<f64>() / self.tokens as f64;
             let which = match measured.convention.first_hop {
@@ -249,7 +240,7 @@ impl Probed {
             let (more, error) = self.more(measured);
             more > 2.0 * error
         };
-        let mut others = self.measured.iter().filter(|other| !self.is_recipe(other));
+        let mut others = self.measured[1..].iter();
         let rival = others.find(|measured| !clear(measured))?.convention;
         Some(format!(
             "the recipe's positions are not clearly the best on this text: encoding = {:?} with first_hop = {} \
@@ -257,10 +248,6 @@ impl Probed {
             name(rival.encoding),
             rival.first_hop
         ))
-    }
-
-    fn is_recipe(&self, measured: &Measured) -> bool {
-        measured.convention == self.measured[0].convention
     }
 
     /// Nats per token above the recipe's, and the standard error of that over lines.

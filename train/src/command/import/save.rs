@@ -34,13 +34,12 @@ pub(super) fn save(
     let info = RunInfo::new(&recipe.device.backend);
     let mut inputs = NewInputs::default();
     if files.is_none() {
-        let copy = (recipe.tokenizer.file.clone(), "tokenizer.json");
-        inputs.copied.push(copy);
-        if let Some(counts) = recipe.model.counts() {
-            inputs
-                .copied
-                .push((counts.to_path_buf(), "bigrams.safetensors"));
-        }
+        let tokenizer = (recipe.tokenizer.file.clone(), "tokenizer.json");
+        inputs.copied.push(tokenizer);
+        let counts = recipe.model.counts().map(|counts| counts.to_path_buf());
+        inputs
+            .copied
+            .extend(counts.map(|counts| (counts, "bigrams.safetensors")));
     }
     let (root, name) = (&recipe.run.root, &recipe.run.name);
     let run = RunDirectory::create_with(root, name, recipe.text(), info, &inputs)?;

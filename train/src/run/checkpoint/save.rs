@@ -71,16 +71,12 @@ fn write_new(
     target: &Path,
     snapshot: &Snapshot,
 ) -> Result<(), Error> {
-    let expected = value_bytes(&snapshot.model) + value_bytes(&snapshot.optimizer);
-    let needed = needed_bytes(expected, snapshot);
+    let needed = needed_bytes(snapshot);
     let free = free_bytes(disk, parent)?;
     if free < needed {
         let doing = format!("write a checkpoint ({needed} bytes needed, {free} free)");
-        return Err(Error::resource(
-            parent,
-            doing,
-            io::ErrorKind::StorageFull.into(),
-        ));
+        let full = io::ErrorKind::StorageFull.into();
+        return Err(Error::resource(parent, doing, full));
     }
     let name = format!("{}.tmp-{}", file_name(target), disk::nonce());
     let temporary = target.with_file_name(name);
@@ -126,9 +122,10 @@ fn write_json(
 }
 
 /// 1.1 times what the values take, and room for headers, state and manifest, which name every tensor.
-fn needed_bytes(value_bytes: u64, snapshot: &Snapshot) -> u64 {
+fn needed_bytes(snapshot: &Snapshot) -> u64 {
+    let values = value_bytes(&snapshot.model) + value_bytes(&snapshot.optimizer);
     let tensors = snapshot.model.len() + snapshot.optimizer.len();
-    value_bytes + value_bytes / 10 + 512 * tensors as u64 + (64 << 10)
+    values + values / 10 + 512 * tensors as u64 + (64 << 10)
 }
 
 fn free_bytes(disk: &dyn Disk, path: &Path) -> Result<u64, Error> {
