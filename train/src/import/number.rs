@@ -10,7 +10,7 @@ pub struct Dtype {
     /// The floating-point type; `None` for whole numbers and truth values, which are counters and masks and no weights.
     number: Option<Number>,
     /// Bytes per number.
-    size: usize,
+    pub size: usize,
     /// Its name in safetensors.
     safetensors: &'static str,
     /// The class of a storage in PyTorch; newer kinds have none.
@@ -89,11 +89,6 @@ impl Dtype {
     /// Its name in safetensors.
     pub fn name(self) -> &'static str {
         self.safetensors
-    }
-
-    /// Bytes per number.
-    pub fn size(self) -> usize {
-        self.size
     }
 
     /// The floating-point type, if it is one.

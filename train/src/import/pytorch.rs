@@ -47,12 +47,11 @@ pub enum Globals {
 
 impl Globals {
     fn allow(self, module: &str, name: &str) -> bool {
-        match (self, module, name) {
-            (Self::Any, _, _) => true,
-            (_, "collections", "OrderedDict") => true,
-            (_, "torch._utils", "_rebuild_tensor_v2" | "_rebuild_parameter") => true,
-            (_, "torch", name) => name.ends_with("Storage"),
-            (_, "argparse", "Namespace") => true,
+        match (module, name) {
+            _ if self == Self::Any => true,
+            ("collections", "OrderedDict") | ("argparse", "Namespace") => true,
+            ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_parameter") => true,
+            ("torch", name) => name.ends_with("Storage"),
             _ => false,
         }
     }
@@ -209,7 +208,7 @@ impl Described {
                 }
                 Some(_) => {}
                 None => {
-                    let bytes = (numbers as u64).checked_mul(dtype.size() as u64);
+                    let bytes = (numbers as u64).checked_mul(dtype.size as u64);
                     let left = bytes.and_then(|bytes| bytes_left.checked_sub(bytes));
                     bytes_left = left.ok_or_else(too_large)?;
                     storages.insert(view.storage.clone(), kind);
@@ -454,7 +453,7 @@ impl View {
             "_rebuild_tensor_v3" => {
                 let (_, name) = pickle.global(*rest.get(2)?)?;
                 let dtype = Dtype::of_torch(name);
-                numbers /= dtype.map_or(1, Dtype::size);
+                numbers /= dtype.map_or(1, |dtype| dtype.size);
                 (name, dtype)
             }
             _ => (class, Dtype::of_storage(class)),

@@ -44,7 +44,7 @@ impl Stored {
 
     /// How many bytes they take; `None` if that overflows.
     pub fn bytes(&self) -> Option<u64> {
-        let bytes = product(&self.shape)?.checked_mul(self.dtype.size())?;
+        let bytes = product(&self.shape)?.checked_mul(self.dtype.size)?;
         Some(bytes as u64)
     }
 }

@@ -235,13 +235,12 @@ pub fn write_shards(
 ) -> Result<BTreeMap<String, FileRecord>, Error> {
     let shards = split(tensors, SHARD_BYTES);
     let count = shards.len();
-    let mut records = BTreeMap::new();
-    for (index, shard) in shards.iter().enumerate() {
-        let name = format!("{stem}-{:05}-of-{count:05}.safetensors", index + 1);
+    let write = |(number, shard)| {
+        let name = format!("{stem}-{number:05}-of-{count:05}.safetensors");
         let record = write_shard(disk, &directory.join(&name), shard)?;
-        records.insert(name, record);
-    }
-    Ok(records)
+        Ok((name, record))
+    };
+    (1..).zip(&shards).map(write).collect()
 }
 
 /// A tensor, or some of its rows, on the way to a file.
@@ -265,10 +264,9 @@ fn parts<'a>(name: &str, tensor: &'a HostTensor, limit_bytes: usize) -> Vec<Part
     let row_len = tensor.len() / rows;
     let rows_at_once = (limit_bytes / (tensor.bytes() / rows).max(1)).max(1);
     if tensor.bytes() <= limit_bytes || rows_at_once >= rows {
-        let (name, shape) = (name.to_string(), tensor.shape.clone());
         return vec![Part {
-            name,
-            shape,
+            name: name.to_string(),
+            shape: tensor.shape.clone(),
             values: tensor.values.all(),
         }];
     }

@@ -13,12 +13,9 @@ use crate::run::lock::Lock;
 /// # Errors
 /// `Resource` if the directory cannot be listed.
 pub fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, Error> {
-    let mut checkpoints = Vec::new();
-    for path in entries(&run.checkpoints())? {
-        if let Some(step) = step_of(&path) {
-            checkpoints.push((step, path));
-        }
-    }
+    let paths = entries(&run.checkpoints())?.into_iter();
+    let steps = paths.filter_map(|path| Some((step_of(&path)?, path)));
+    let mut checkpoints: Vec<(u64, PathBuf)> = steps.collect();
     checkpoints.sort();
     Ok(checkpoints)
 }
