@@ -170,12 +170,12 @@ impl<'a> Machine<'a> {
     fn step(&mut self, opcode: u8) -> PickleResult<()> {
         match opcode {
             // PROTO, FRAME
-            0x80 => self.skip(1),
-            0x95 => self.skip(8),
+            0x80 => self.take(1).map(drop),
+            0x95 => self.take(8).map(drop),
             // NONE, BINFLOAT
             b'N' => self.push(Value::Other),
             b'G' => {
-                self.skip(8)?;
+                self.take(8)?;
                 self.push(Value::Other)
             }
             // NEWTRUE, NEWFALSE, BININT, BININT1, BININT2, LONG1
@@ -250,7 +250,7 @@ impl<'a> Machine<'a> {
                     _ => Err("a class without a name".to_string()),
                 }
             }
-            // REDUCE, NEWOBJ, BUILD, BINPERSID
+            // REDUCE, NEWOBJ, BINPERSID
             b'R' | 0x81 => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
                 self.push(Value::Call(Box::new(Call {
@@ -259,14 +259,13 @@ impl<'a> Machine<'a> {
                     items: Vec::new(),
                 })))
             }
-            b'b' => self.pop().map(|_| ()),
             b'Q' => {
                 let id = self.pop()?;
                 self.push(Value::Persistent(id))
             }
-            // POP, POP_MARK, DUP
-            b'0' => self.pop().map(|_| ()),
-            b'1' => self.pop_to_mark().map(|_| ()),
+            // BUILD, POP, POP_MARK, DUP
+            b'b' | b'0' => self.pop().map(drop),
+            b'1' => self.pop_to_mark().map(drop),
             b'2' => {
                 let top = *self.stack.last().ok_or("an empty stack")?;
                 self.stack.push(top);
@@ -382,10 +381,6 @@ impl<'a> Machine<'a> {
             .ok_or("a line without an end")?;
         self.at += end + 1;
         Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
-    }
-
-    fn skip(&mut self, n: u64) -> PickleResult<()> {
-        self.take(n).map(|_| ())
     }
 
     fn take(&mut self, n: u64) -> PickleResult<&'a [u8]> {

@@ -250,12 +250,6 @@ struct Part<'a> {
     values: Numbers<'a>,
 }
 
-impl Part<'_> {
-    fn bytes(&self) -> usize {
-        self.values.bytes()
-    }
-}
-
 type Shard<'a> = Vec<Part<'a>>;
 
 /// The parts of a tensor, each within the limit as far as whole rows allow it.
@@ -347,11 +341,11 @@ fn split(tensors: &TensorMap, limit_bytes: usize) -> Vec<Shard<'_>> {
     let mut bytes = 0;
     let tensors = tensors.iter();
     for part in tensors.flat_map(|(name, tensor)| parts(name, tensor, limit_bytes)) {
-        if bytes > 0 && bytes + part.bytes() > limit_bytes {
+        if bytes > 0 && bytes + part.values.bytes() > limit_bytes {
             shards.push(Shard::new());
             bytes = 0;
         }
-        bytes += part.bytes();
+        bytes += part.values.bytes();
         let shard = shards.last_mut().expect("there is a first shard");
         shard.push(part);
     }
@@ -384,7 +378,7 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
 fn header(shard: &Shard<'_>) -> Vec<u8> {
     let mut start = 0;
     let describe = |part: &Part<'_>| {
-        let end = start + part.bytes();
+        let end = start + part.values.bytes();
         let info = TensorInfo {
             dtype: part.values.dtype(),
             shape: part.shape.clone(),
