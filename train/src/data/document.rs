@@ -14,7 +14,7 @@ mod record;
 
 use std::collections::VecDeque;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -176,21 +176,14 @@ impl ReadCounts {
 /// Reads one file, document by document.
 pub struct DocumentReader {
     lines: Lines,
-    path: PathBuf,
     rules: ReadRules,
     is_jsonl: bool,
     cut: Cut,
-    advises_options: bool,
     piece_bytes: usize,
     whole_bytes_max: usize,
     cut_at: Option<u64>,
-    after_cut: bool,
     /// What has been gathered of the document that is being read.
-    text: String,
-    is_open: bool,
-    task: Option<String>,
-    difficulty: Option<u32>,
-    index: u64,
+    draft: Document,
     queue: VecDeque<Document>,
     notes: Vec<String>,
     counts: ReadCounts,
@@ -224,20 +217,22 @@ impl DocumentReader {
         notes.extend(note);
         Ok(Self {
             lines: Lines::new(input, path, rules.max_line_bytes),
-            path: path.to_path_buf(),
             rules: rules.clone(),
             is_jsonl,
             cut: Cut::Words,
-            advises_options: false,
             piece_bytes: PIECE_BYTES,
             whole_bytes_max: WHOLE_BYTES_MAX,
             cut_at,
-            after_cut: false,
-            text: String::new(),
-            is_open: false,
-            task: None,
-            difficulty: None,
-            index: 0,
+            draft: Document {
+                text: String::new(),
+                source: path.display().to_string(),
+                index: 0,
+                begins: true,
+                ends: false,
+                after_cut: false,
+                task: None,
+                difficulty: None,
+            },
             queue: VecDeque::new(),
             notes,
             counts: ReadCounts::default(),
@@ -253,8 +248,7 @@ impl DocumentReader {
 
     /// Lets error messages suggest options of `data prepare` and `tokenizer train`, which other verbs do not have.
     pub fn advising_options(mut self) -> Self {
-        self.advises_options = true;
-        self.lines.advise_options();
+        self.lines.advises_options = true;
         self
     }
 
@@ -268,10 +262,9 @@ impl DocumentReader {
     ///
     /// # Errors
     /// The errors of reading, and `Resource` if the disk refuses.
-    pub fn spooled(mut self, directory: &Path) -> Result<(Self, u64), Error> {
+    pub fn spooled(self, directory: &Path) -> Result<(Self, u64), Error> {
         let (lines, bytes) = self.lines.spooled(directory)?;
-        self.lines = lines;
-        Ok((self, bytes))
+        Ok((Self { lines, ..self }, bytes))
     }
 
     /// Whether the file is read as JSONL; otherwise it is text.
@@ -300,7 +293,7 @@ impl DocumentReader {
     /// What was changed or left out so far.
     pub fn counts(&self) -> ReadCounts {
         ReadCounts {
-            lines: self.lines.number(),
+            lines: self.lines.number,
             ..self.counts.clone()
         }
     }
@@ -330,20 +323,15 @@ impl DocumentReader {
     }
 
     fn take_text(&mut self, line: Line) -> Result<(), Error> {
-        match self
-            .cut_at
-            .filter(|at| *at < line.start + line.bytes.len() as u64)
-        {
-            Some(at) => {
-                self.cut_at = None;
-                let (head, tail) = line.divided(at);
-                self.take_whole_text(head)?;
-                self.finish_document();
-                self.after_cut = true;
-                self.take_whole_text(tail)
-            }
-            None => self.take_whole_text(line),
-        }
+        let end = line.start + line.bytes.len() as u64;
+        let Some(at) = self.cut_at.take_if(|at| *at < end) else {
+            return self.take_whole_text(line);
+        };
+        let (head, tail) = line.divided(at);
+        self.take_whole_text(head)?;
+        self.finish_document();
+        self.draft.after_cut = true;
+        self.take_whole_text(tail)
     }
 
     fn take_whole_text(&mut self, line: Line) -> Result<(), Error> {
@@ -351,9 +339,8 @@ impl DocumentReader {
             return Ok(());
         };
         match self.rules.document {
-            DocumentRule::File => self.push(&text)?,
             DocumentRule::BlankLine if text.trim().is_empty() => self.finish_document(),
-            DocumentRule::BlankLine => self.push(&text)?,
+            DocumentRule::File | DocumentRule::BlankLine => self.push(&text)?,
             DocumentRule::Line => {
                 let text = without_line_end(&text);
                 self.counts.empty_texts += u64::from(text.is_empty());
@@ -385,13 +372,13 @@ impl DocumentReader {
                 };
                 let place = format!("line {}", line.number);
                 let expected = format!("a text in the field {:?}", self.rules.field);
-                let problem = Problem::new(&self.path, place, found, expected);
+                let problem = Problem::new(&self.lines.path, place, found, expected);
                 let is_null = other == Found::Null;
                 return self.leave_out(problem, "name the field with --field", is_null);
             }
         };
-        self.task = record.task;
-        self.difficulty = record.difficulty;
+        self.draft.task = record.task;
+        self.draft.difficulty = record.difficulty;
         self.counts.labels_ignored += u64::from(record.has_odd_label);
         self.counts.empty_texts += u64::from(text.is_empty());
         for line in text.split_inclusive('\n') {
@@ -410,7 +397,7 @@ impl DocumentReader {
         let place = format!("line {number}, column {}", error.column());
         let complaint = json_complaint(&error);
         let expected = "one JSON object per line";
-        let problem = Problem::new(&self.path, place, complaint, expected);
+        let problem = Problem::new(&self.lines.path, place, complaint, expected);
         // Other programs write numbers that JSON does not have, mostly in fields that nobody asks for.
         let without = record::without_odd_numbers(text);
         let text = without.as_deref().unwrap_or(text);
@@ -467,7 +454,7 @@ impl DocumentReader {
 
     /// With advice that the verb can follow.
     fn advised(&self, problem: Problem, options: &str, otherwise: &str) -> Problem {
-        problem.advise(match self.advises_options {
+        problem.advise(match self.lines.advises_options {
             true => options,
             false => otherwise,
         })
@@ -483,7 +470,7 @@ impl DocumentReader {
         match self.rules.on_bad_utf8 {
             BadUtf8::Error => {
                 let place = format!("line {}, byte {}", line.number, line.start + at as u64);
-                let problem = Problem::new(&self.path, place, found, "UTF-8 text");
+                let problem = Problem::new(&self.lines.path, place, found, "UTF-8 text");
                 let options = "convert the file or choose --on-bad-utf8 replace or skip";
                 let problem = self.advised(problem, options, "convert the file, as with iconv");
                 Err(Error::Invalid(problem))
@@ -504,77 +491,70 @@ impl DocumentReader {
     /// Appends to the document, of which a piece is handed over if it gets too long. What is left of it here is more
     /// than a line end, so that its last piece is not empty.
     fn push(&mut self, text: &str) -> Result<(), Error> {
-        let length = self.text.len() + text.len();
+        let gathered = &mut self.draft.text;
+        let length = gathered.len() + text.len();
         let is_too_long = length > self.whole_bytes_max;
         let is_blank = text.trim().is_empty();
-        if length > self.piece_bytes && !self.text.is_empty() && !text.is_empty() {
+        if length > self.piece_bytes && !gathered.is_empty() && !text.is_empty() {
             match self.cut {
                 Cut::Lines => self.emit(false),
                 // Where `word_end` of the module `cut` would cut. Looking back over blank lines is cheap, for it comes
                 // once: either they are cut off here, or the line that is appended now hides them, or they are too many.
                 Cut::Words if is_too_long || !is_blank => {
-                    let end = self.text.trim_end().len();
-                    if 0 < end && end < self.text.len() {
-                        let rest = self.text.split_off(end);
+                    let end = gathered.trim_end().len();
+                    if 0 < end && end < gathered.len() {
+                        let rest = gathered.split_off(end);
                         self.emit(false);
-                        self.text = rest;
+                        self.draft.text = rest;
                     }
                     if is_too_long && is_blank && end == 0 {
-                        return Err(self.too_long("blank lines", "more than", "remove some"));
+                        return Err(self.too_long("blank lines", "remove some"));
                     }
                 }
-                Cut::Words => {}
                 Cut::Nowhere if is_too_long => {
                     let advice = "cut documents smaller (--document line or blank_line), or use a tokenizer whose words \
                                   are those of GPT-2's pattern alone";
-                    return Err(self.too_long("a document of", "more than", advice));
+                    return Err(self.too_long("a document of", advice));
                 }
-                Cut::Nowhere => {}
+                Cut::Words | Cut::Nowhere => {}
             }
         }
-        self.text.push_str(text);
+        self.draft.text.push_str(text);
         Ok(())
     }
 
-    fn too_long(&self, what: &str, found: &str, advice: &str) -> Error {
+    fn too_long(&self, what: &str, advice: &str) -> Error {
         let most = self.whole_bytes_max;
-        let place = format!("line {}", self.lines.number());
+        let place = format!("line {}", self.lines.number);
+        let found = format!("{what} more than {most} bytes");
         let expected = format!(
             "at most {most} bytes, which are encoded at once because no place is known to cut them"
         );
-        let problem = Problem::new(
-            &self.path,
-            place,
-            format!("{what} {found} {most} bytes"),
-            expected,
-        );
+        let problem = Problem::new(&self.lines.path, place, found, expected);
         Error::Invalid(self.advised(problem, advice, "give a shorter text"))
     }
 
     fn finish_document(&mut self) {
         if self.rules.document == DocumentRule::BlankLine && !self.is_jsonl {
-            let length = without_line_end(&self.text).len();
-            self.text.truncate(length);
+            let length = without_line_end(&self.draft.text).len();
+            self.draft.text.truncate(length);
         }
         // Pieces are emitted when more follows, so an open document has text here.
-        if !self.text.is_empty() {
+        if !self.draft.text.is_empty() {
             self.emit(true);
-            self.index += 1;
+            self.draft.index += 1;
         }
     }
 
     fn emit(&mut self, ends: bool) {
+        let text = mem::take(&mut self.draft.text);
+        let draft = self.draft.clone();
         self.queue.push_back(Document {
-            text: mem::take(&mut self.text),
-            source: self.path.display().to_string(),
-            index: self.index,
-            begins: !self.is_open,
+            text,
             ends,
-            after_cut: self.after_cut,
-            task: self.task.clone(),
-            difficulty: self.difficulty,
+            ..draft
         });
-        self.is_open = !ends;
+        self.draft.begins = ends;
     }
 }
 

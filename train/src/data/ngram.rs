@@ -298,20 +298,16 @@ impl Corpus {
 
     /// The positions at which an n-gram of this length starts and stays inside its sequence.
     fn starts(&self, length: usize) -> impl Iterator<Item = usize> {
-        self.sequences.iter().flat_map(move |sequence| {
-            sequence.start
-                ..(sequence.end + 1)
-                    .saturating_sub(length)
-                    .max(sequence.start)
-        })
+        let of = move |sequence: &Range<usize>| {
+            sequence.start..(sequence.end + 1).saturating_sub(length)
+        };
+        self.sequences.iter().flat_map(of)
     }
 
     /// The first position of each sequence that is long enough for an n-gram of this length.
     fn first_starts(&self, length: usize) -> impl Iterator<Item = usize> {
-        let long = self
-            .sequences
-            .iter()
-            .filter(move |sequence| sequence.len() >= length);
+        let sequences = self.sequences.iter();
+        let long = sequences.filter(move |sequence| sequence.len() >= length);
         long.map(|sequence| sequence.start)
     }
 }
@@ -349,44 +345,31 @@ impl Numbered {
 
     /// Numbers the n-grams of `length` from those that are one token shorter.
     fn extend(corpus: &Corpus, length: usize, prefixes: &Self) -> Self {
-        let indices = vec![0; corpus.tokens.len()];
+        let key_at = |position: usize| {
+            let token = corpus.tokens[position + length - 1];
+            let key = u64::from(prefixes.indices[position]) << 32 | u64::from(token);
+            (key, position as u32)
+        };
+        let mut all: Vec<(u64, u32)> = corpus.starts(length).map(key_at).collect();
+        all.sort_unstable();
         let mut numbered = Self {
             keys: Vec::new(),
             occurrences: Vec::new(),
-            indices,
+            indices: vec![0; corpus.tokens.len()],
         };
-        for (key, position) in sorted_keys(corpus, length, prefixes) {
-            numbered.add(key, position);
+        for (index, same) in all.chunk_by(|one, next| one.0 == next.0).enumerate() {
+            numbered.keys.push(same[0].0);
+            numbered.occurrences.push(same.len() as u32);
+            for (_, position) in same {
+                numbered.indices[*position as usize] = index as u32;
+            }
         }
         numbered
-    }
-
-    fn add(&mut self, key: u64, position: u32) {
-        if self.keys.last() != Some(&key) {
-            self.keys.push(key);
-            self.occurrences.push(0);
-        }
-        let index = self.keys.len() - 1;
-        self.occurrences[index] += 1;
-        self.indices[position as usize] = index as u32;
     }
 
     fn at(&self, position: usize) -> usize {
         self.indices[position] as usize
     }
-}
-
-fn sorted_keys(corpus: &Corpus, length: usize, prefixes: &Numbered) -> Vec<(u64, u32)> {
-    let key_at = |position: usize| {
-        let token = corpus.tokens[position + length - 1];
-        (
-            u64::from(prefixes.indices[position]) << 32 | u64::from(token),
-            position as u32,
-        )
-    };
-    let mut keys: Vec<(u64, u32)> = corpus.starts(length).map(key_at).collect();
-    keys.sort_unstable();
-    keys
 }
 
 fn token_of(key: u64) -> u32 {

@@ -54,19 +54,13 @@ impl Mixture {
         }
         for (i, (length, weight)) in lengths.iter().zip(weights).enumerate() {
             if *length == 0 {
-                return Err(problem(
-                    format!("data.train[{i}].path"),
-                    "no window".into(),
-                    "at least one",
-                ));
+                let place = format!("data.train[{i}].path");
+                return Err(problem(place, "no window".into(), "at least one"));
             }
             if !(weight.is_finite() && *weight > 0.0) {
+                let place = format!("data.train[{i}].weight");
                 let expected = "a finite number above zero";
-                return Err(problem(
-                    format!("data.train[{i}].weight"),
-                    weight.to_string(),
-                    expected,
-                ));
+                return Err(problem(place, weight.to_string(), expected));
             }
         }
         let counts = slot_counts(weights);

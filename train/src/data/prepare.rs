@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use brian::random;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::document::{Document, DocumentReader, DocumentRule, ReadRules};
 use super::manifest::{FORMAT, Manifest, SourceFacts, SplitFacts, TokenizerFacts};
@@ -97,11 +98,8 @@ impl Preparation {
             Error::config(Problem::new("command line", place, found, expected))
         };
         if !(0.0..1.0).contains(&self.valid_fraction) {
-            return Err(option(
-                "--valid",
-                self.valid_fraction.to_string(),
-                "at least 0 and below 1",
-            ));
+            let found = self.valid_fraction.to_string();
+            return Err(option("--valid", found, "at least 0 and below 1"));
         }
         let place =
             OutputPlace::new(&self.output, self.force).map_err(|e| self.with_wrong_files(e))?;
@@ -112,10 +110,9 @@ impl Preparation {
             .collect::<Result<_, Error>>()?;
         let all_whole = self.reading.document == DocumentRule::File
             && sources.iter().all(|source| !source.is_jsonl);
-        let split = self.split.unwrap_or(if all_whole {
-            SplitRule::Tail
-        } else {
-            SplitRule::Hash
+        let split = self.split.unwrap_or(match all_whole {
+            true => SplitRule::Tail,
+            false => SplitRule::Hash,
         });
         if split == SplitRule::Tail && !all_whole {
             let expected = "hash or every, for tail needs text files and --document file";
@@ -125,7 +122,8 @@ impl Preparation {
             for (source, file) in sources.iter_mut().zip(&self.files) {
                 // The length of a pipe is known when it has been read.
                 if source.stream.is_none() {
-                    source.cut_at = Some(self.cut_at(file)?);
+                    let text = DocumentReader::open(file, &self.reading, None)?;
+                    source.cut_at = Some(self.cut_of(text.text_bytes()?));
                 }
             }
         }
@@ -178,11 +176,6 @@ impl Preparation {
     }
 
     /// The byte of a text where validation begins.
-    fn cut_at(&self, file: &Path) -> Result<u64, Error> {
-        let bytes = DocumentReader::open(file, &self.reading, None)?.text_bytes()?;
-        Ok(self.cut_of(bytes))
-    }
-
     fn cut_of(&self, text_bytes: u64) -> u64 {
         (text_bytes as f64 * (1.0 - self.valid_fraction)).floor() as u64
     }
@@ -200,7 +193,7 @@ impl Plan {
                 format!("read {} ({size}, {kind})", file.display())
             })
             .collect();
-        let rule = serde_json::to_value(self.split).expect("a unit variant is a text");
+        let rule = json!(self.split);
         lines.push(format!(
             "tokenizer {} ({} ids), validation {} by {}, end of document {}",
             self.preparation.tokenizer.display(),
@@ -258,9 +251,8 @@ impl Plan {
         }
         let copy = directory.join("tokenizer.json");
         self.tokenizer.save(&copy)?;
-        manifest
-            .files
-            .insert("tokenizer.json".to_string(), file_facts(&copy)?);
+        let name = "tokenizer.json".to_string();
+        manifest.files.insert(name, file_facts(&copy)?);
         started.finish(&manifest.to_json())?;
         Ok(manifest)
     }
@@ -285,9 +277,8 @@ impl Plan {
         writers: &mut [SplitWriter],
         bar: &ProgressBar,
     ) -> Result<SourceFacts, Error> {
-        let opened = self.sources[source].stream.take();
         let path = &self.preparation.files[source];
-        let reader = match opened {
+        let reader = match self.sources[source].stream.take() {
             Some(reader) => reader,
             None => self.preparation.open(path, &self.tokenizer)?,
         };
@@ -299,13 +290,11 @@ impl Plan {
         let mut batch_bytes = 0;
         while let Some(document) = reader.next() {
             let document = document?;
-            let split = self
-                .split_of(&document, *n_documents)
-                .min(writers.len() - 1);
+            let split = self.split_of(&document, *n_documents);
             *n_documents += u64::from(document.ends);
             batch_bytes += document.text.len();
             specials_in_text += self.tokenizer.count_spelled(&document.text);
-            batch.push((document, split));
+            batch.push((document, split.min(writers.len() - 1)));
             if batch_bytes >= BATCH_BYTES {
                 tokens += self.write(mem::take(&mut batch), source, writers)?;
                 batch_bytes = 0;
@@ -339,10 +328,8 @@ impl Plan {
         source: usize,
         writers: &mut [SplitWriter],
     ) -> Result<u64, Error> {
-        let texts: Vec<&str> = batch
-            .iter()
-            .map(|(document, _)| document.text.as_str())
-            .collect();
+        let texts = batch.iter().map(|(document, _)| document.text.as_str());
+        let texts: Vec<&str> = texts.collect();
         let all = self.tokenizer.encode_spans(&texts);
         let mut tokens = 0;
         for ((document, split), mut encoded) in batch.iter().zip(all) {

@@ -233,15 +233,11 @@ impl Day {
                 }
             }
         }
-        let sensible = events
-            .iter()
-            .copied()
-            .filter(|event| !self.undoes_the_last(*event));
-        let sensible: Vec<Event> = sensible.collect();
-        if sensible.is_empty() {
-            events
-        } else {
-            sensible
+        let mut sensible = events.clone();
+        sensible.retain(|event| !self.undoes_the_last(*event));
+        match sensible.is_empty() {
+            true => events,
+            false => sensible,
         }
     }
 

@@ -120,11 +120,11 @@ impl Tokenizer {
     /// # Errors
     /// `Config` if the vocabulary is too small for its kind or above 1,048,576, `Invalid` if there is no text, or what
     /// `texts` yields.
-    pub fn train<I>(kind: Kind, texts: I, vocabulary_size: Option<usize>) -> Result<Self, Error>
-    where
-        I: Iterator<Item = Result<String, Error>> + Send,
-    {
-        train::require_bounded(vocabulary_size)?;
+    pub fn train(
+        kind: Kind,
+        texts: impl Iterator<Item = Result<String, Error>> + Send,
+        vocabulary_size: Option<usize>,
+    ) -> Result<Self, Error> {
         let json = match kind {
             Kind::Byte => train::byte(vocabulary_size)?,
             Kind::Character => train::character(texts, vocabulary_size, Normalise::None)?,
@@ -137,15 +137,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::train`].
-    pub fn train_characters<I>(
+    pub fn train_characters(
         normalise: Normalise,
-        texts: I,
+        texts: impl Iterator<Item = Result<String, Error>>,
         vocabulary_size: Option<usize>,
-    ) -> Result<Self, Error>
-    where
-        I: Iterator<Item = Result<String, Error>>,
-    {
-        train::require_bounded(vocabulary_size)?;
+    ) -> Result<Self, Error> {
         let json = train::character(texts, vocabulary_size, normalise)?;
         Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
     }

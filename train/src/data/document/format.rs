@@ -63,11 +63,15 @@ fn ending(path: &Path) -> String {
 /// looked at.
 fn begins_with_object(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head);
-    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let text = without_blank(&text);
     match text.split_once('\n') {
         Some((line, _)) => is_object(line),
         None => is_object(text) || head.len() >= 1 << 15 && text.starts_with("{\""),
     }
+}
+
+fn without_blank(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim_start()
 }
 
 fn is_object(line: &str) -> bool {
@@ -78,12 +82,7 @@ fn is_object(line: &str) -> bool {
 
 fn no_lines(path: &Path, head: &[u8]) -> Problem {
     let text = String::from_utf8_lossy(head);
-    let (found, advice) = match text
-        .trim_start_matches('\u{feff}')
-        .trim_start()
-        .chars()
-        .next()
-    {
+    let (found, advice) = match without_blank(&text).chars().next() {
         Some('[') => (
             "a JSON list",
             "write its objects one per line: jq -c '.[]' FILE > FILE.jsonl",

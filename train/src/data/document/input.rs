@@ -7,11 +7,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 use zstd::stream::read::Decoder;
 
 use crate::error::{Error, Problem};
-use crate::hash::hexadecimal;
+use crate::hash::HashedRead;
 
 const EXPECTED: &str = "a text or JSONL file";
 
@@ -27,19 +26,12 @@ pub(super) struct Input {
 }
 
 /// The file, with what was read to know its kind put back in front.
-type Source = BufReader<Chain<Cursor<Vec<u8>>, Raw>>;
+type Source = BufReader<Chain<Cursor<Vec<u8>>, HashedRead<File>>>;
 
 enum Content {
     Plain(Source),
     Gzip(Box<MultiGzDecoder<Source>>),
     Zstd(Box<Decoder<'static, Source>>),
-}
-
-/// Hashes and counts what is read.
-struct Raw {
-    file: File,
-    hash: Sha256,
-    bytes: u64,
 }
 
 impl Input {
@@ -76,15 +68,11 @@ impl Input {
         if kind.is_char_device() && !file.is_terminal() || kind.is_block_device() {
             return invalid("a device", "name a file, or pour a pipe in");
         }
-        let mut raw = Raw::new(file);
+        let mut raw = HashedRead::new(file);
         let head = head(&mut raw, 16).map_err(unreadable)?;
         if head.is_empty() {
-            return Err(Error::Invalid(Problem::new(
-                path,
-                "",
-                "an empty file",
-                "some text",
-            )));
+            let problem = Problem::new(path, "", "an empty file", "some text");
+            return Err(Error::Invalid(problem));
         }
         if let Some((format, command)) = foreign(&head) {
             let advice = format!("read it through `{command} FILE | nerve … -`");
@@ -141,7 +129,7 @@ impl Input {
             bytes += n as u64;
         }
         file.seek(SeekFrom::Start(0)).map_err(refused)?;
-        let source = BufReader::new(Cursor::new(Vec::new()).chain(Raw::new(file)));
+        let source = BufReader::new(Cursor::new(Vec::new()).chain(HashedRead::new(file)));
         let spooled = Self {
             content: Cursor::new(Vec::new()).chain(Content::Plain(source)),
             is_stream: true,
@@ -173,7 +161,7 @@ impl Input {
     pub fn bytes_read(&self) -> u64 {
         match &self.origin {
             Some((_, bytes)) => *bytes,
-            None => self.content.get_ref().1.raw().bytes,
+            None => self.content.get_ref().1.raw().bytes_read(),
         }
     }
 
@@ -181,7 +169,7 @@ impl Input {
     pub fn sha256(&self) -> String {
         match &self.origin {
             Some((sha256, _)) => sha256.clone(),
-            None => hexadecimal(&self.content.get_ref().1.raw().hash.clone().finalize()),
+            None => self.content.get_ref().1.raw().sha256(),
         }
     }
 
@@ -198,7 +186,7 @@ impl Read for Input {
 }
 
 impl Content {
-    fn raw(&self) -> &Raw {
+    fn raw(&self) -> &HashedRead<File> {
         let source = match self {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.get_ref(),
@@ -215,7 +203,7 @@ impl Content {
                 Error::resource(path, "read", error)
             }
             _ => {
-                let place = format!("byte {}", self.raw().bytes);
+                let place = format!("byte {}", self.raw().bytes_read());
                 let found = format!("what cannot be decompressed ({error})");
                 let problem = Problem::new(path, place, found, "a whole compressed file");
                 Error::Invalid(problem.advise("get the file again"))
@@ -231,25 +219,6 @@ impl Read for Content {
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
         }
-    }
-}
-
-impl Raw {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            hash: Sha256::new(),
-            bytes: 0,
-        }
-    }
-}
-
-impl Read for Raw {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        self.bytes += n as u64;
-        Ok(n)
     }
 }
 
