@@ -133,7 +133,11 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
     }
     let lines = lines(arguments.kind, arguments.seed, arguments.samples);
     match to_stdout {
-        true => allow_closed_pipe(write_lines(io::stdout().lock(), lines), &arguments.output),
+        true => match write_lines(io::stdout().lock(), lines) {
+            // Whoever reads has enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|e| Error::resource(&arguments.output, "write", e)),
+        },
         false => {
             let bar = ProgressBar::new(arguments.samples);
             write_file(&arguments.output, bar.wrap_iter(lines))?;
@@ -223,18 +227,8 @@ pub(super) fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
 
 /// Makes the directories above a file that will be written.
 pub(super) fn create_parent(path: &Path) -> Result<(), Error> {
-    match path.parent() {
-        Some(parent) => fs::create_dir_all(parent)
-            .map_err(|e| Error::resource(parent, "create the directory", e)),
-        None => Ok(()),
-    }
-}
-
-fn allow_closed_pipe(result: io::Result<()>, path: &Path) -> Result<(), Error> {
-    match result {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::resource(path, "write", e)),
-        _ => Ok(()),
-    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(parent).map_err(|e| Error::resource(parent, "create the directory", e))
 }
 
 /// Writes beside the file and renames, so that a file of this name is always whole.

@@ -1,6 +1,5 @@
 //! `nerve tokenizer train`, `nerve tokenizer inspect`, and `encode` for comparing with other programs.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
@@ -56,11 +55,7 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     let mut size = 0;
     for file in &arguments.files {
         let reader = DocumentReader::open(file, &rules, None)?.advising_options();
-        // A pipe has no size.
-        if !reader.is_stream() {
-            let metadata = fs::metadata(file).map_err(|e| Error::resource(file, "read", e));
-            size += metadata?.len();
-        }
+        size += reader.file_bytes().unwrap_or(0);
         readers.push((file.clone(), reader));
     }
     if arguments.dry_run {

@@ -272,9 +272,9 @@ impl DocumentReader {
         self.is_jsonl
     }
 
-    /// Whether the input can be read only once.
-    pub fn is_stream(&self) -> bool {
-        self.lines.input().is_stream()
+    /// The size of the file on the disk; none of an input that can be read only once.
+    pub fn file_bytes(&self) -> Option<u64> {
+        self.lines.input().file_bytes()
     }
 
     /// The length of the whole text in bytes; a compressed file is read to its end for this.

@@ -7,7 +7,6 @@ mod place;
 mod report;
 mod share;
 
-use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
 
@@ -163,15 +162,11 @@ impl Preparation {
 
     fn source(&self, file: &Path, tokenizer: &Tokenizer) -> Result<Source, Error> {
         let reader = self.open(file, tokenizer)?;
-        let bytes = match reader.is_stream() {
-            true => None,
-            false => fs::metadata(file).ok().map(|metadata| metadata.len()),
-        };
         Ok(Source {
-            bytes,
+            bytes: reader.file_bytes(),
             is_jsonl: reader.is_jsonl(),
             cut_at: None,
-            stream: reader.is_stream().then_some(reader),
+            stream: reader.file_bytes().is_none().then_some(reader),
         })
     }
 

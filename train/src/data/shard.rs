@@ -19,11 +19,11 @@ use crate::text::json_complaint;
 #[derive(Debug)]
 pub struct Split {
     path: PathBuf,
-    name: String,
     tokens: Tokens,
     documents: Vec<DocumentEntry>,
     manifest: Manifest,
     sha256: String,
+    list_sha256: String,
 }
 
 #[derive(Debug)]
@@ -40,16 +40,12 @@ impl Split {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let directory = path.parent().unwrap_or(Path::new(""));
-        let file = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
         let expected = "a .bin file of `nerve data prepare`";
-        let invalid = |found| Err(Error::Invalid(Problem::new(path, "", found, expected)));
         open_regular(path, expected)?;
         let Some(name) = file.strip_suffix(".bin") else {
-            return invalid("another kind of name");
+            let problem = Problem::new(path, "", "another kind of name", expected);
+            return Err(Error::Invalid(problem));
         };
         let manifest = Manifest::load(directory)?;
         let file_facts = facts(&manifest, directory, &file)?;
@@ -61,8 +57,8 @@ impl Split {
         require_counts(&documents, &manifest, &list, name)?;
         Ok(Self {
             path: path.to_path_buf(),
-            name: name.to_string(),
             sha256: file_facts.sha256.clone(),
+            list_sha256: list_facts.sha256.clone(),
             tokens,
             documents,
             manifest,
@@ -137,14 +133,10 @@ impl Split {
     /// # Panics
     /// If the position lies beyond the split.
     pub fn document_at(&self, position: usize) -> usize {
-        assert!(
-            position < self.len(),
-            "position {position} is not below {}",
-            self.len()
-        );
-        self.documents
-            .partition_point(|document| document.start <= position as u64)
-            - 1
+        let len = self.len();
+        assert!(position < len, "position {position} is not below {len}");
+        let starts = |document: &DocumentEntry| document.start <= position as u64;
+        self.documents.partition_point(starts) - 1
     }
 
     /// One more than the highest id of the tokenizer.
@@ -169,9 +161,8 @@ impl Split {
         }
         let manifest = self.path.with_file_name("manifest.json");
         let wrong = |place: &str, found: String, expected: String| {
-            Err(Error::Invalid(Problem::new(
-                &manifest, place, found, expected,
-            )))
+            let problem = Problem::new(&manifest, place, found, expected);
+            Err(Error::Invalid(problem))
         };
         let (found, expected) = (self.vocabulary_size(), tokenizer.vocabulary_size());
         if found != expected {
@@ -179,14 +170,11 @@ impl Split {
             return wrong("tokenizer.vocabulary_size", found.to_string(), expected);
         }
         let (found, expected) = (self.specials(), tokenizer.specials());
-        match found == expected {
-            true => Ok(()),
-            false => wrong(
-                "tokenizer.specials",
-                format!("{found:?}"),
-                format!("{expected:?}"),
-            ),
+        if found != expected {
+            let (found, expected) = (format!("{found:?}"), format!("{expected:?}"));
+            return wrong("tokenizer.specials", found, expected);
         }
+        Ok(())
     }
 
     /// Checks that the token ids of two splits mean the same.
@@ -203,9 +191,8 @@ impl Split {
             false => "tokens of another tokenizer".to_string(),
         };
         let expected = format!("a split of the same tokenizer as {}", other.path.display());
-        Err(Error::Invalid(Problem::new(
-            &self.path, "", found, expected,
-        )))
+        let problem = Problem::new(&self.path, "", found, expected);
+        Err(Error::Invalid(problem))
     }
 
     /// The hash of the tokenizer that made the ids.
@@ -220,15 +207,7 @@ impl Split {
 
     /// The file with the list of documents, and its hash: equal ids may form other documents or stand for other bytes.
     pub fn list(&self) -> (PathBuf, &str) {
-        let name = format!("{}.documents.jsonl", self.name);
-        let facts = self.manifest.files.get(&name);
-        let facts = facts.expect("a split was opened with its list");
-        (list_of(&self.path), &*facts.sha256)
-    }
-
-    /// `train` or `valid`.
-    pub fn name(&self) -> &str {
-        &self.name
+        (list_of(&self.path), &self.list_sha256)
     }
 
     /// The `.bin` file.
@@ -266,13 +245,9 @@ pub fn list_of(path: &Path) -> PathBuf {
 fn facts<'m>(manifest: &'m Manifest, directory: &Path, name: &str) -> Result<&'m FileFacts, Error> {
     manifest.files.get(name).ok_or_else(|| {
         let names: Vec<&String> = manifest.files.keys().collect();
-        let found = format!("only {names:?}");
-        Error::Invalid(Problem::new(
-            directory.join("manifest.json"),
-            "files",
-            found,
-            format!("{name:?}"),
-        ))
+        let (found, expected) = (format!("only {names:?}"), format!("{name:?}"));
+        let file = directory.join("manifest.json");
+        Error::Invalid(Problem::new(file, "files", found, expected))
     })
 }
 
@@ -299,20 +274,16 @@ fn require_counts(
         // What the list does not tell.
         ..known
     };
-    match counted == known {
-        true => Ok(()),
-        false => {
-            let say = |counts: SplitCounts| {
-                format!(
-                    "{} documents, {} tokens, {} bytes",
-                    counts.documents, counts.tokens, counts.bytes
-                )
-            };
-            let file = list.with_file_name("manifest.json");
-            let problem = Problem::new(file, format!("splits.{name}"), say(known), say(counted));
-            Err(Error::Invalid(problem.advise("prepare the data again")))
-        }
+    if counted == known {
+        return Ok(());
     }
+    let say = |counts: SplitCounts| {
+        let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
+        format!("{documents} documents, {tokens} tokens, {bytes} bytes")
+    };
+    let file = list.with_file_name("manifest.json");
+    let problem = Problem::new(file, format!("splits.{name}"), say(known), say(counted));
+    Err(Error::Invalid(problem.advise("prepare the data again")))
 }
 
 /// A file that is not as it was prepared.

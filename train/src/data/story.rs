@@ -162,10 +162,9 @@ impl Day {
     fn begin(&mut self) {
         let weather = self.draws.pick(&WEATHERS);
         let time = self.draws.pick(&TIMES);
-        let promise = self.promise.0;
+        let (first, promise) = (self.people[0].name, self.promise.0);
         self.say(format!(
-            "One {weather} {time}, {} promised to {promise}.",
-            self.people[0].name
+            "One {weather} {time}, {first} promised to {promise}."
         ));
         for i in 1..self.people.len() {
             let Person { name, treat, .. } = self.people[i];
@@ -291,10 +290,10 @@ impl Day {
                 let name = &self.things[what].name;
                 match variant {
                     0 => format!("{subject} put {name} down."),
-                    1 => format!(
-                        "{subject} left {name} {}.",
-                        self.here(self.people[who].place)
-                    ),
+                    1 => {
+                        let here = self.here(self.people[who].place);
+                        format!("{subject} left {name} {here}.")
+                    }
                     _ => format!("{subject} set {name} down and forgot it."),
                 }
             }
@@ -322,10 +321,10 @@ impl Day {
             let Thing { name, at, .. } = &self.things[what];
             self.say(match at {
                 Spot::With(0) => format!("\"Where is {name}?\" \"I have it,\" said {first}."),
-                Spot::With(who) => format!(
-                    "\"Where is {name}?\" \"{} has it,\" said {first}.",
-                    self.people[*who].name
-                ),
+                Spot::With(who) => {
+                    let who = self.people[*who].name;
+                    format!("\"Where is {name}?\" \"{who} has it,\" said {first}.")
+                }
                 Spot::Place(place) => {
                     let here = capitalised(&self.here(*place));
                     format!("\"Where is {name}?\" \"{here},\" said {first}.")
@@ -334,10 +333,8 @@ impl Day {
         }
         for i in 1..self.people.len() {
             let Person { name, treat, .. } = self.people[i];
-            self.say(format!(
-                "{} had kept {treat} for {name}.",
-                capitalised(elder)
-            ));
+            let elder = capitalised(elder);
+            self.say(format!("{elder} had kept {treat} for {name}."));
         }
         let kept = self.promise.1;
         self.say(format!("Then {first} remembered the promise and {kept}."));

@@ -20,7 +20,8 @@ const HEAD_BYTES: u64 = 64 << 10;
 /// The bytes of a text, decompressed.
 pub(super) struct Input {
     content: Chain<Cursor<Vec<u8>>, Content>,
-    is_stream: bool,
+    /// The size of the file; none of an input that can be read only once.
+    file_bytes: Option<u64>,
     /// The hash and the bytes of the stream that was put into a file to be read from there.
     origin: Option<(String, u64)>,
 }
@@ -60,7 +61,8 @@ impl Input {
         };
         let unreadable = |e| Error::unreadable(path, EXPECTED, e);
         let file = file.map_err(unreadable)?;
-        let kind = file.metadata().map_err(unreadable)?.file_type();
+        let metadata = file.metadata().map_err(unreadable)?;
+        let kind = metadata.file_type();
         if kind.is_dir() {
             return invalid("a directory", "name the files in it");
         }
@@ -102,10 +104,11 @@ impl Input {
             let advice = format!("convert it: iconv -f {encoding} -t UTF-8 FILE > FILE.utf8");
             return Err(Error::Invalid(problem.advise(advice)));
         }
+        // Of a standard input that is a file, nobody knows how much was read before.
+        let can_be_read_again = kind.is_file() && !is_standard_input(path);
         Ok(Self {
             content: Cursor::new(head).chain(content),
-            // Of a standard input that is a file, nobody knows how much was read before.
-            is_stream: !kind.is_file() || is_standard_input(path),
+            file_bytes: can_be_read_again.then_some(metadata.len()),
             origin: None,
         })
     }
@@ -132,15 +135,15 @@ impl Input {
         let source = BufReader::new(Cursor::new(Vec::new()).chain(HashedRead::new(file)));
         let spooled = Self {
             content: Cursor::new(Vec::new()).chain(Content::Plain(source)),
-            is_stream: true,
+            file_bytes: None,
             origin: Some((self.sha256(), self.bytes_read())),
         };
         Ok((spooled, bytes))
     }
 
-    /// Whether the input can be read only once.
-    pub fn is_stream(&self) -> bool {
-        self.is_stream
+    /// The size of the file on the disk; none of an input that can be read only once.
+    pub fn file_bytes(&self) -> Option<u64> {
+        self.file_bytes
     }
 
     /// The kind of compression, if any.

@@ -38,13 +38,6 @@ pub(super) struct Checked {
     pub cuts_at_spaces: bool,
 }
 
-impl Checked {
-    /// The character of a piece of the kind `Character`.
-    pub fn character(&self, piece: &Piece) -> Option<char> {
-        piece.text.chars().next().filter(|_| !piece.is_added)
-    }
-}
-
 /// GPT-2's spelling of each byte as a visible character.
 pub(super) fn byte_characters() -> Vec<char> {
     let is_visible = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::cut::{Cut, word_end};
+use super::check::Piece;
 use super::half_width::half_width;
 use super::span::spans;
 use super::{Kind, Normalise, Tokenizer};
@@ -136,16 +137,21 @@ impl Tokenizer {
     fn next_added(
         &self,
         text: &str,
-        is_wanted: impl Fn(&super::Added) -> bool,
+        is_wanted: impl Fn(&Piece) -> bool,
     ) -> Option<(usize, usize, u32)> {
         let starts = text.char_indices();
         let mut starts = starts.filter(|(_, c)| self.added_starts.contains(c));
         starts.find_map(|(start, _)| {
-            let named = self.added.iter().filter(|added| is_wanted(added));
-            let hits = named.filter(|added| text[start..].starts_with(added.text.as_str()));
+            let pieces = &self.checked.pieces;
+            let wanted = self
+                .added
+                .iter()
+                .filter(|id| is_wanted(&pieces[**id as usize]));
+            let named = wanted.map(|id| (pieces[*id as usize].text.as_str(), *id));
+            let hits = named.filter(|(added, _)| text[start..].starts_with(added));
             // As in the library, the longest.
-            let hit = hits.max_by_key(|added| added.text.len());
-            hit.map(|added| (start, start + added.text.len(), added.id))
+            let hit = hits.max_by_key(|(added, _)| added.len());
+            hit.map(|(added, id)| (start, start + added.len(), id))
         })
     }
 
