@@ -62,10 +62,7 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
         note(&sentence);
     }
     for (name, counts) in &manifest.splits {
-        let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
-        say(&format!(
-            "{name}: {documents} documents, {tokens} tokens, {bytes} bytes"
-        ));
+        say(&format!("{name}: {counts}"));
     }
     print_text(&format!("{}\n", arguments.output.display()))
 }
@@ -99,18 +96,14 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
             "edges": edges, "min_count": arguments.min_count, "density": density, "held_out": coverage,
         }));
     }
+    let (nodes, pairs, least) = (counts.nodes(), counts.pairs(), arguments.min_count);
+    let percent = 100.0 * density;
     say(&format!(
-        "{} nodes, {} distinct pairs, {edges} seen at least {} times ({:.2} % of all), sha256 {sha256}",
-        counts.nodes(),
-        counts.pairs(),
-        arguments.min_count,
-        100.0 * density
+        "{nodes} nodes, {pairs} distinct pairs, {edges} seen at least {least} times ({percent:.2} % of all), sha256 {sha256}"
     ));
     for (path, share) in &held_out {
-        say(&format!(
-            "{path}: {:.2} % of the pairs have an edge",
-            100.0 * share
-        ));
+        let percent = 100.0 * share;
+        say(&format!("{path}: {percent:.2} % of the pairs have an edge"));
     }
     print_text(&format!("{}\n", arguments.output.display()))
 }
@@ -125,11 +118,8 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
         return Err(Error::config(problem));
     }
     if arguments.dry_run {
-        return print(&format!(
-            "write {} texts to {}\n",
-            arguments.samples,
-            arguments.output.display()
-        ));
+        let (samples, output) = (arguments.samples, arguments.output.display());
+        return print(&format!("write {samples} texts to {output}\n"));
     }
     let lines = lines(arguments.kind, arguments.seed, arguments.samples);
     match to_stdout {

@@ -170,9 +170,8 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
         };
         rows.push(("round trip".to_string(), round_trip.to_string()));
     }
-    let lines = rows
-        .iter()
-        .map(|(name, value)| format!("{} {value}\n", padded(name, 15)));
+    let rows = rows.iter();
+    let lines = rows.map(|(name, value)| format!("{} {value}\n", padded(name, 15)));
     print(&lines.collect::<String>())
 }
 

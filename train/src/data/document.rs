@@ -214,7 +214,7 @@ impl DocumentReader {
             notes.push("the byte order mark at its beginning is left out".to_string());
         }
         let (is_jsonl, note) = format::is_jsonl(path, rules.format, input.head())?;
-        notes.extend(note);
+        notes.extend(note.map(str::to_string));
         Ok(Self {
             lines: Lines::new(input, path, rules.max_line_bytes),
             rules: rules.clone(),

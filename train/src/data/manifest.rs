@@ -3,6 +3,7 @@
 //! It records neither time nor machine, so equal inputs give equal bytes. It is written last.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -121,6 +122,13 @@ pub struct SplitCounts {
     /// Documents whose tokens a training document has too; 0 for `train` itself.
     #[serde(default)]
     pub also_in_train: u64,
+}
+
+impl fmt::Display for SplitCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (documents, tokens, bytes) = (self.documents, self.tokens, self.bytes);
+        write!(f, "{documents} documents, {tokens} tokens, {bytes} bytes")
+    }
 }
 
 fn parsed() -> SpelledSpecials {

@@ -100,13 +100,13 @@ impl Preparation {
             let found = self.valid_fraction.to_string();
             return Err(option("--valid", found, "at least 0 and below 1"));
         }
-        let place =
-            OutputPlace::new(&self.output, self.force).map_err(|e| self.with_wrong_files(e))?;
+        let place = OutputPlace::new(&self.output, self.force);
+        let place = place.map_err(|e| self.with_wrong_files(e))?;
         let tokenizer = Tokenizer::load(&self.tokenizer)?.with_spelled_specials(self.specials);
-        let files = self.files.iter();
-        let mut sources: Vec<Source> = files
-            .map(|file| self.source(file, &tokenizer))
-            .collect::<Result<_, Error>>()?;
+        let mut sources = Vec::new();
+        for file in &self.files {
+            sources.push(self.source(file, &tokenizer)?);
+        }
         let all_whole = self.reading.document == DocumentRule::File
             && sources.iter().all(|source| !source.is_jsonl);
         let split = self.split.unwrap_or(match all_whole {
@@ -179,15 +179,13 @@ impl Preparation {
 impl Plan {
     /// The plan in words, one fact per line.
     pub fn describe(&self) -> String {
-        let files = self.preparation.files.iter().zip(&self.sources);
-        let mut lines: Vec<String> = files
-            .map(|(file, source)| {
-                let size = source.bytes.map(|bytes| format!("{bytes} bytes"));
-                let size = size.unwrap_or_else(|| "a pipe".to_string());
-                let kind = if source.is_jsonl { "JSONL" } else { "text" };
-                format!("read {} ({size}, {kind})", file.display())
-            })
-            .collect();
+        let mut lines = Vec::new();
+        for (file, source) in self.preparation.files.iter().zip(&self.sources) {
+            let size = source.bytes.map(|bytes| format!("{bytes} bytes"));
+            let size = size.unwrap_or_else(|| "a pipe".to_string());
+            let kind = if source.is_jsonl { "JSONL" } else { "text" };
+            lines.push(format!("read {} ({size}, {kind})", file.display()));
+        }
         let rule = json!(self.split);
         lines.push(format!(
             "tokenizer {} ({} ids), validation {} by {}, end of document {}",
@@ -409,6 +407,7 @@ mod tests {
     use super::super::shard::Split;
     use super::super::tokenizer::Kind;
     use super::*;
+    use std::fs;
 
     fn preparation(directory: &Path, files: &[(&str, &str)]) -> Preparation {
         let tokenizer = directory.join("byte.json");

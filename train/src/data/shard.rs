@@ -277,12 +277,9 @@ fn require_counts(
     if counted == known {
         return Ok(());
     }
-    let say = |counts: SplitCounts| {
-        let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
-        format!("{documents} documents, {tokens} tokens, {bytes} bytes")
-    };
     let file = list.with_file_name("manifest.json");
-    let problem = Problem::new(file, format!("splits.{name}"), say(known), say(counted));
+    let (found, expected) = (known.to_string(), counted.to_string());
+    let problem = Problem::new(file, format!("splits.{name}"), found, expected);
     Err(Error::Invalid(problem.advise("prepare the data again")))
 }
 

@@ -68,9 +68,8 @@ impl Draws {
     /// Some items, each at most once.
     fn some<T: Copy>(&mut self, items: &[T], n: usize) -> Vec<T> {
         let mut left = items.to_vec();
-        (0..n)
-            .map(|_| left.swap_remove(self.below(left.len())))
-            .collect()
+        let next = |_| left.swap_remove(self.below(left.len()));
+        (0..n).map(next).collect()
     }
 }
 
@@ -130,15 +129,13 @@ impl Day {
         let places = draws.some(&PLACES, [2, 3, 4, 5][difficulty]);
         let treats = draws.some(&TREATS, 4);
         let names = draws.some(&NAMES, [1, 2, 2, 3][difficulty]);
-        let people = names
-            .into_iter()
-            .zip(treats)
-            .map(|((name, pronoun), treat)| Person {
-                name,
-                pronoun,
-                place: draws.below(places.len()),
-                treat,
-            });
+        let people = names.into_iter().zip(treats);
+        let people = people.map(|((name, pronoun), treat)| Person {
+            name,
+            pronoun,
+            place: draws.below(places.len()),
+            treat,
+        });
         let people: Vec<Person> = people.collect();
         let things = draws.some(&THINGS, [1, 2, 3, 4][difficulty]);
         let things = things.into_iter().map(|thing| Thing {

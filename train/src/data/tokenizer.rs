@@ -248,8 +248,8 @@ impl Tokenizer {
             let expected = "a file that the `tokenizers` library accepts";
             Error::Invalid(Problem::new(path, "", found, expected))
         };
-        let encoder = tokenizers::Tokenizer::from_bytes(&file)
-            .map_err(|e| invalid(one_line(&e.to_string())))?;
+        let encoder = tokenizers::Tokenizer::from_bytes(&file);
+        let encoder = encoder.map_err(|e| invalid(one_line(&e.to_string())))?;
         // A byte that others have no token for is unknown.
         let mut byte_ids = vec![checked.specials.unknown; 256];
         let mut character_ids = HashMap::new();

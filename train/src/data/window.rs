@@ -123,11 +123,9 @@ impl Windows {
     /// If the window or the stride is zero, or the stride beyond the window.
     pub fn new(split: Arc<Split>, cut: Cut, token_bytes: Arc<Vec<u32>>) -> Result<Self, Error> {
         assert!(cut.window > 0, "a window needs at least one input");
-        assert!(
-            cut.stride
-                .is_none_or(|stride| (1..=cut.window).contains(&stride)),
-            "a stride is at least one target, and leaves none of a window out"
-        );
+        let is_within = |stride| (1..=cut.window).contains(&stride);
+        let expected = "a stride is at least one target, and leaves none of a window out";
+        assert!(cut.stride.is_none_or(is_within), "{expected}");
         let mut windows = Self {
             begins: begins(&split, &cut),
             split,

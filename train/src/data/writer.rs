@@ -130,12 +130,10 @@ impl SplitWriter {
             let advice = "prepare the sources in several directories and mix them";
             return Err(Error::Invalid(problem.advise(advice)));
         }
+        let ids = ids.iter();
         let bytes: Vec<u8> = match self.width {
-            Width::U16 => ids
-                .iter()
-                .flat_map(|id| (*id as u16).to_le_bytes())
-                .collect(),
-            Width::U32 => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+            Width::U16 => ids.flat_map(|id| (*id as u16).to_le_bytes()).collect(),
+            Width::U32 => ids.flat_map(|id| id.to_le_bytes()).collect(),
         };
         self.hash.update(&bytes);
         self.tokens.write(&bytes)?;
@@ -175,13 +173,10 @@ impl SplitWriter {
     /// `Resource` if the disk refuses.
     pub fn finish(mut self) -> Result<Vec<(String, FileFacts)>, Error> {
         let [magic, version] = self.width.magic();
-        let header: Vec<u8> = [magic, version, self.counts.tokens as i32]
-            .iter()
-            .flat_map(|n| n.to_le_bytes())
-            .collect();
+        let header = [magic, version, self.counts.tokens as i32].map(i32::to_le_bytes);
         let rewound = self.tokens.file.rewind();
         rewound.map_err(|e| Error::resource(&self.tokens.path, "write", e))?;
-        self.tokens.write(&header)?;
+        self.tokens.write(header.as_flattened())?;
         Ok(vec![self.tokens.finish()?, self.documents.finish()?])
     }
 }

@@ -51,10 +51,8 @@ impl Input {
             false => match fs::metadata(path).map(|metadata| metadata.file_type()) {
                 Ok(kind) if kind.is_dir() => return invalid("a directory", "name the files in it"),
                 Ok(kind) if !kind.is_file() && !kind.is_fifo() => {
-                    return invalid(
-                        "a device or socket",
-                        "name a file, a pipe, or - for the standard input",
-                    );
+                    let advice = "name a file, a pipe, or - for the standard input";
+                    return invalid("a device or socket", advice);
                 }
                 _ => File::open(path),
             },
@@ -226,9 +224,8 @@ impl Read for Content {
 }
 
 fn is_standard_input(path: &Path) -> bool {
-    ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]
-        .map(Path::new)
-        .contains(&path)
+    let names = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+    names.map(Path::new).contains(&path)
 }
 
 fn head(input: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
@@ -250,11 +247,8 @@ fn encoding(head: &[u8]) -> Option<&'static str> {
 fn unnamed(head: &[u8]) -> Option<&'static str> {
     let groups = head.chunks_exact(4);
     let most = (groups.len() / 10 * 9).max(1);
-    let zeros = |place: usize| {
-        let zeros = groups.clone().filter(|group| group[place] == 0).count();
-        zeros >= most
-    };
-    match [0, 1, 2, 3].map(zeros) {
+    let zeros = |place: usize| groups.clone().filter(move |group| group[place] == 0);
+    match [0, 1, 2, 3].map(|place| zeros(place).count() >= most) {
         [false, true, true, true] => Some("UTF-32LE"),
         [true, true, true, false] => Some("UTF-32BE"),
         [false, true, false, true] => Some("UTF-16LE"),

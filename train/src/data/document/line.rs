@@ -174,7 +174,7 @@ mod tests {
         let path = tempfile::tempdir().unwrap().keep().join("t.txt");
         std::fs::write(&path, bytes).unwrap();
         let mut lines = Lines::new(Input::open(&path).unwrap(), &path, max);
-        lines.advise_options();
+        lines.advises_options = true;
         let mut all = Vec::new();
         while let Some(line) = lines.next()? {
             all.push(line.bytes);

@@ -40,17 +40,12 @@ pub(super) struct Checked {
 
 /// GPT-2's spelling of each byte as a visible character.
 pub(super) fn byte_characters() -> Vec<char> {
-    let is_visible = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    let mut hidden = 0x100..;
-    let code = |byte| match is_visible(byte) {
-        true => byte,
-        false => hidden
-            .next()
-            .expect("there are more code points than bytes"),
+    let mut hidden = '\u{100}'..;
+    let character = |byte: u8| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => hidden.next().expect("there are more characters than bytes"),
     };
-    let codes: Vec<u32> = (0..256).map(code).collect();
-    let character = |code| char::from_u32(code).expect("all codes are below the surrogates");
-    codes.into_iter().map(character).collect()
+    (0..=255).map(character).collect()
 }
 
 /// Checks the bytes of a file.
@@ -208,11 +203,11 @@ impl Checker<'_> {
             let expected = "the special tokens and at least one more";
             return Err(self.problem("/model/vocab", format!("{} tokens", named.len()), expected));
         }
-        let is_special: HashMap<&str, bool> = self
-            .added()
-            .iter()
-            .filter_map(|token| Some((token["content"].as_str()?, token["special"] == true)))
-            .collect();
+        let mut is_special = HashMap::new();
+        for token in self.added() {
+            let text = token["content"].as_str();
+            is_special.extend(text.map(|text| (text, token["special"] == true)));
+        }
         let mut pieces: Vec<Option<Piece>> = named.iter().map(|_| None).collect();
         for (pointer, text, id) in &named {
             let expected = format!("ids from 0 to {}, each once", named.len() - 1);
@@ -266,10 +261,8 @@ impl Checker<'_> {
         for (own, text) in ids.iter_mut().zip(Specials::TEXTS) {
             *own = match id(text) {
                 Some(0) => {
-                    let (found, expected) = (
-                        format!("{text} with id 0"),
-                        "special tokens with ids above 0",
-                    );
+                    let found = format!("{text} with id 0");
+                    let expected = "special tokens with ids above 0";
                     return Err(self.problem("/added_tokens", found, expected));
                 }
                 Some(id) => id,
@@ -349,9 +342,9 @@ impl Checker<'_> {
             Specials::TEXTS.iter().any(|special| text == special)
                 || of_others && (text == unknown || end())
         };
-        self.added()
-            .iter()
-            .all(|token| is_special(token) && flags.iter().all(|flag| token[flag] == false))
+        let is_plain = |token: &Value| flags.iter().all(|flag| token[flag] == false);
+        let mut added = self.added().iter();
+        added.all(|token| is_special(token) && is_plain(token))
     }
 
     fn text(&self, pointer: &str) -> Result<&str, Problem> {

@@ -143,24 +143,25 @@ impl Tokenizer {
         let mut starts = starts.filter(|(_, c)| self.added_starts.contains(c));
         starts.find_map(|(start, _)| {
             let pieces = &self.checked.pieces;
-            let wanted = self
-                .added
-                .iter()
-                .filter(|id| is_wanted(&pieces[**id as usize]));
-            let named = wanted.map(|id| (pieces[*id as usize].text.as_str(), *id));
-            let hits = named.filter(|(added, _)| text[start..].starts_with(added));
+            let added = self.added.iter().map(|id| (&pieces[*id as usize], *id));
+            let wanted = added.filter(|(piece, _)| is_wanted(piece));
+            let hits = wanted.filter(|(piece, _)| text[start..].starts_with(&piece.text));
             // As in the library, the longest.
-            let hit = hits.max_by_key(|(added, _)| added.len());
-            hit.map(|(added, id)| (start, start + added.len(), id))
+            let hit = hits.max_by_key(|(piece, _)| piece.text.len());
+            hit.map(|(piece, id)| (start, start + piece.text.len(), id))
         })
     }
 
     fn encode_pairs<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Encoded> {
         let mut all = vec![Encoded::default(); texts.len()];
+        let chunk_bytes = match self.checked.cuts_at_spaces {
+            true => CHUNK_BYTES,
+            false => usize::MAX,
+        };
         let mut group: Vec<(usize, &str)> = Vec::new();
         let mut group_bytes = 0;
         for (owner, text) in texts.iter().enumerate() {
-            for chunk in self.chunks(text.as_ref()) {
+            for chunk in chunks(text.as_ref(), chunk_bytes) {
                 group.push((owner, chunk));
                 group_bytes += chunk.len();
                 if group_bytes >= GROUP_BYTES {
@@ -203,19 +204,11 @@ impl Tokenizer {
                 encoding = located;
             }
             let bytes = spans(&token_bytes, encoding.get_offsets(), chunk.len());
-            for ((id, token_bytes), bytes) in encoding.get_ids().iter().zip(token_bytes).zip(bytes)
-            {
+            let ids = encoding.get_ids().iter();
+            for ((id, token_bytes), bytes) in ids.zip(token_bytes).zip(bytes) {
                 all[*owner].push(*id, token_bytes, bytes);
             }
         }
-    }
-
-    fn chunks<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
-        let chunk_bytes = match self.checked.cuts_at_spaces {
-            true => CHUNK_BYTES,
-            false => usize::MAX,
-        };
-        chunks(text, chunk_bytes)
     }
 }
 
