@@ -141,34 +141,24 @@ impl ReadCounts {
     pub fn sentences(&self) -> Vec<String> {
         let lines = self.lines;
         let first = self.first_skipped.as_deref().unwrap_or_default();
+        let no_utf8 = format!("left out because they are no UTF-8; first left out: {first}");
+        let bad_records = format!("of {lines} records left out; first left out: {first}");
+        let no_text = format!("of {lines} lines left out because they hold no text");
+        let odd_labels =
+            "read without a label (task or difficulty) that is no text or no small whole number";
+        let replaced = "places of bytes that are no UTF-8 replaced by U+FFFD";
         let sentences = [
-            (
-                self.lines_skipped,
-                format!(
-                    "of {lines} lines left out because they are no UTF-8; first left out: {first}"
-                ),
-            ),
-            (
-                self.records_skipped,
-                format!("of {lines} records left out; first left out: {first}"),
-            ),
-            (
-                self.empty_texts,
-                format!("of {lines} lines left out because they hold no text"),
-            ),
+            (self.lines_skipped, format!("of {lines} lines {no_utf8}")),
+            (self.records_skipped, bad_records),
+            (self.empty_texts, no_text),
             (
                 self.labels_ignored,
-                format!(
-                    "of {lines} records read without a label (task or difficulty) that is no text or no small whole number"
-                ),
+                format!("of {lines} records {odd_labels}"),
             ),
-            (
-                self.characters_replaced,
-                "places of bytes that are no UTF-8 replaced by U+FFFD".to_string(),
-            ),
+            (self.characters_replaced, replaced.to_string()),
         ];
-        let said = sentences.into_iter().filter(|(count, _)| *count > 0);
-        said.map(|(count, words)| format!("{count} {words}"))
+        let said = sentences.iter().filter(|(count, _)| *count > 0);
+        said.map(|(count, what)| format!("{count} {what}"))
             .collect()
     }
 }

@@ -225,8 +225,14 @@ impl Plan {
         let bar = progress_bar(self.sources.iter().filter_map(|source| source.bytes).sum());
         let mut n_documents = 0;
         let mut sources = Vec::new();
+        let by_bytes = self.split == SplitRule::Tail && self.preparation.valid_fraction != 0.0;
         for source in 0..self.preparation.files.len() {
-            self.spool(source, directory)?;
+            // A pipe is read to its end first if its text is to be divided by its length.
+            if let Some(stream) = self.sources[source].stream.take_if(|_| by_bytes) {
+                let (stream, bytes) = stream.spooled(directory)?;
+                self.sources[source].cut_at = Some(self.preparation.cut_of(bytes));
+                self.sources[source].stream = Some(stream);
+            }
             sources.push(self.read(source, &mut n_documents, &mut writers, &bar)?);
         }
         bar.finish_and_clear();
@@ -248,19 +254,6 @@ impl Plan {
         manifest.files.insert(name, file_facts(&copy)?);
         started.finish(&manifest.to_json())?;
         Ok(manifest)
-    }
-
-    /// Reads a pipe to its end first if its text is to be divided by its length.
-    fn spool(&mut self, source: usize, directory: &Path) -> Result<(), Error> {
-        if self.split != SplitRule::Tail || self.preparation.valid_fraction == 0.0 {
-            return Ok(());
-        }
-        if let Some(stream) = self.sources[source].stream.take() {
-            let (stream, bytes) = stream.spooled(directory)?;
-            self.sources[source].cut_at = Some(self.preparation.cut_of(bytes));
-            self.sources[source].stream = Some(stream);
-        }
-        Ok(())
     }
 
     fn read(
