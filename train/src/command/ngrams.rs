@@ -32,10 +32,10 @@ pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
     let train = Split::open(&arguments.split)?;
     check_size(&train)?;
     let text = Text::open(&train, arguments.start)?;
-    let held_out = arguments.valid.iter();
-    let held_out: Result<Vec<Split>, Error> =
-        held_out.map(|path| open_like(path, &train)).collect();
-    let held_out = held_out?;
+    let mut held_out = Vec::new();
+    for path in &arguments.valid {
+        held_out.push(open_like(path, &train)?);
+    }
     let sequences = text.sequences(&train);
     let predictable = text.predictable(&sequences);
     let orders = match arguments.order.is_empty() {

@@ -27,16 +27,16 @@ pub(super) fn is_jsonl(
     format: Format,
     head: &[u8],
 ) -> Result<(bool, Option<&'static str>), Error> {
-    let text_of_objects =
+    let as_text =
         "read as text though its first line is a JSON object; --format jsonl reads a field of it";
-    let unnamed_objects = "read as JSONL, for its first line is a JSON object";
+    let as_jsonl = "read as JSONL, for its first line is a JSON object";
     Ok(match (format, ending(path).as_str()) {
         (Format::Text, _) => (false, None),
         (Format::Jsonl, _) | (_, "jsonl" | "ndjson" | "jsonlines") => (true, None),
         (_, "json") if begins_with_object(head) => (true, None),
         (_, "json") => return Err(Error::Invalid(no_lines(path, head))),
-        (_, "") if begins_with_object(head) => (true, Some(unnamed_objects)),
-        _ if begins_with_object(head) => (false, Some(text_of_objects)),
+        (_, "") if begins_with_object(head) => (true, Some(as_jsonl)),
+        _ if begins_with_object(head) => (false, Some(as_text)),
         _ => (false, None),
     })
 }
