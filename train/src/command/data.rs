@@ -1,5 +1,6 @@
 //! `nerve data`: runs `prepare`, `synth`, `stats` and `bigrams`; `ngrams` has a file of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
@@ -61,10 +62,7 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
         note(&sentence);
     }
     for (name, counts) in &manifest.splits {
-        let (documents, tokens, bytes) = (counts.documents, counts.tokens, counts.bytes);
-        say(&format!(
-            "{name}: {documents} documents, {tokens} tokens, {bytes} bytes"
-        ));
+        say(&format!("{name}: {counts}"));
     }
     print_text(&format!("{}\n", arguments.output.display()))
 }
@@ -77,47 +75,35 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
         StartRule::FirstToken => None,
     };
     let bigrams = Bigrams::count(&split, start);
-    let held_out: Vec<(String, f64)> = arguments
-        .valid
-        .iter()
-        .map(|path| {
-            let other = Split::open(path)?;
-            other.require_like(&split)?;
-            let coverage = bigrams.coverage(&other, arguments.min_count);
-            Ok((path.display().to_string(), coverage))
-        })
-        .collect::<Result<_, Error>>()?;
+    let mut held_out = Vec::new();
+    for path in &arguments.valid {
+        let other = Split::open(path)?;
+        other.require_like(&split)?;
+        let coverage = bigrams.coverage(&other, arguments.min_count);
+        held_out.push((path.display().to_string(), coverage));
+    }
     replace_file(&arguments.output, &bigrams.to_bytes())?;
     let counts = &bigrams.counts;
-    let edges = counts
-        .counts
-        .iter()
-        .filter(|&&count| count >= arguments.min_count)
-        .count();
+    let often = |count: &&u32| **count >= arguments.min_count;
+    let edges = counts.counts.iter().filter(often).count();
     let density = edges as f64 / (counts.nodes() as f64).powi(2);
     let sha256 = bigrams.sha256();
     if arguments.json {
-        let coverage: Vec<Value> = held_out
-            .iter()
-            .map(|(path, share)| json!({ "path": path, "coverage": share }))
-            .collect();
+        let one = |(path, share): &(String, f64)| json!({ "path": path, "coverage": share });
+        let coverage: Vec<Value> = held_out.iter().map(one).collect();
         return print_json(&json!({
             "schema": 1, "output": arguments.output, "sha256": sha256, "nodes": counts.nodes(), "pairs": counts.pairs(),
             "edges": edges, "min_count": arguments.min_count, "density": density, "held_out": coverage,
         }));
     }
+    let (nodes, pairs, least) = (counts.nodes(), counts.pairs(), arguments.min_count);
+    let percent = 100.0 * density;
     say(&format!(
-        "{} nodes, {} distinct pairs, {edges} seen at least {} times ({:.2} % of all), sha256 {sha256}",
-        counts.nodes(),
-        counts.pairs(),
-        arguments.min_count,
-        100.0 * density
+        "{nodes} nodes, {pairs} distinct pairs, {edges} seen at least {least} times ({percent:.2} % of all), sha256 {sha256}"
     ));
     for (path, share) in &held_out {
-        say(&format!(
-            "{path}: {:.2} % of the pairs have an edge",
-            100.0 * share
-        ));
+        let percent = 100.0 * share;
+        say(&format!("{path}: {percent:.2} % of the pairs have an edge"));
     }
     print_text(&format!("{}\n", arguments.output.display()))
 }
@@ -128,23 +114,20 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
         refuse_existing(&arguments.output, arguments.force)?;
     }
     if arguments.samples == 0 {
-        return Err(Error::config(Problem::new(
-            "command line",
-            "--samples",
-            "0",
-            "at least 1",
-        )));
+        let problem = Problem::new("command line", "--samples", "0", "at least 1");
+        return Err(Error::config(problem));
     }
     if arguments.dry_run {
-        return print(&format!(
-            "write {} texts to {}\n",
-            arguments.samples,
-            arguments.output.display()
-        ));
+        let (samples, output) = (arguments.samples, arguments.output.display());
+        return print(&format!("write {samples} texts to {output}\n"));
     }
     let lines = lines(arguments.kind, arguments.seed, arguments.samples);
     match to_stdout {
-        true => allow_closed_pipe(write_lines(io::stdout().lock(), lines), &arguments.output),
+        true => match write_lines(io::stdout().lock(), lines) {
+            // Whoever reads has enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|e| Error::resource(&arguments.output, "write", e)),
+        },
         false => {
             let bar = ProgressBar::new(arguments.samples);
             write_file(&arguments.output, bar.wrap_iter(lines))?;
@@ -156,17 +139,14 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
 /// One JSON object per text: the text, its labels and its place in the stream.
 fn lines(kind: SynthKind, seed: u64, samples: u64) -> Box<dyn Iterator<Item = Value>> {
     match kind {
-        SynthKind::Routing => Box::new(
-            RoutingTasks::new(seed)
-                .take(samples as usize)
-                .map(|sample| json!(sample)),
-        ),
+        SynthKind::Routing => {
+            let samples = RoutingTasks::new(seed).take(samples as usize);
+            Box::new(samples.map(|sample| json!(sample)))
+        }
         SynthKind::Story => Box::new((0..samples).map(move |index| {
-            let story = story(seed, index);
-            json!({
-                "text": story.text, "task": "story", "difficulty": story.difficulty, "index": index,
-                "events": story.events
-            })
+            let mut line = json!(story(seed, index));
+            line["task"] = "story".into();
+            line
         })),
     }
 }
@@ -176,52 +156,46 @@ fn stats(arguments: &StatsArgs) -> Result<(), Error> {
     if arguments.json {
         return print_json(&json!(statistics));
     }
-    let blocks = statistics
-        .splits
-        .iter()
-        .map(|(name, split)| table(name, split, statistics.vocabulary_size));
+    let mut tables = Vec::new();
     for (name, split) in &statistics.splits {
-        if let Some(warning) = unknown::warning(name, split.unknown, split.tokens) {
+        tables.push(table(name, split, statistics.vocabulary_size));
+        if let Some(warning) = unknown::warning(name, split.counts.unknown, split.counts.tokens) {
             note(&warning);
         }
     }
-    print(&blocks.collect::<Vec<_>>().join("\n"))
+    print(&tables.join("\n"))
 }
 
 fn table(name: &str, split: &SplitStatistics, vocabulary_size: usize) -> String {
-    let histogram = |counts: &std::collections::BTreeMap<String, u64>| {
-        let pairs: Vec<String> = counts
-            .iter()
-            .map(|(label, count)| format!("{} {count}", printable(label)))
-            .collect();
+    let histogram = |counts: &BTreeMap<String, u64>| {
+        let pair = |(label, count): (&String, &u64)| format!("{} {count}", printable(label));
+        let pairs: Vec<String> = counts.iter().map(pair).collect();
         pairs.join(", ")
     };
+    let counts = &split.counts;
     let rows = [
-        ("documents", split.documents.to_string()),
-        ("tokens", split.tokens.to_string()),
-        ("bytes", split.bytes.to_string()),
+        ("documents", counts.documents.to_string()),
+        ("tokens", counts.tokens.to_string()),
+        ("bytes", counts.bytes.to_string()),
         ("tokens per byte", format!("{:.4}", split.tokens_per_byte)),
         (
             "<unk>",
-            format!("{} ({:.2} %)", split.unknown, 100.0 * split.unknown_share),
+            format!("{} ({:.2} %)", counts.unknown, 100.0 * split.unknown_share),
         ),
         (
             "ids in use",
             format!("{} of {vocabulary_size}", split.distinct_ids),
         ),
-        ("duplicates", split.duplicates.to_string()),
-        ("also in train", split.also_in_train.to_string()),
+        ("duplicates", counts.duplicates.to_string()),
+        ("also in train", counts.also_in_train.to_string()),
         ("difficulties", histogram(&split.difficulties)),
         ("tasks", histogram(&split.tasks)),
     ];
-    let rows = rows
-        .iter()
-        .map(|(label, value)| format!("  {label:<16}{value}"));
-    std::iter::once(printable(name))
-        .chain(rows)
-        .collect::<Vec<_>>()
-        .join("\n")
-        + "\n"
+    let mut table = printable(name) + "\n";
+    for (label, value) in rows {
+        table += &format!("  {label:<16}{value}\n");
+    }
+    table
 }
 
 /// Refuses to write over a file unless forced to, and over a directory, a pipe or a device in any case.
@@ -243,18 +217,8 @@ pub(super) fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
 
 /// Makes the directories above a file that will be written.
 pub(super) fn create_parent(path: &Path) -> Result<(), Error> {
-    match path.parent() {
-        Some(parent) => fs::create_dir_all(parent)
-            .map_err(|e| Error::resource(parent, "create the directory", e)),
-        None => Ok(()),
-    }
-}
-
-fn allow_closed_pipe(result: io::Result<()>, path: &Path) -> Result<(), Error> {
-    match result {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::resource(path, "write", e)),
-        _ => Ok(()),
-    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(parent).map_err(|e| Error::resource(parent, "create the directory", e))
 }
 
 /// Writes beside the file and renames, so that a file of this name is always whole.
@@ -287,6 +251,7 @@ fn write_lines(output: impl Write, lines: impl Iterator<Item = Value>) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::manifest::SplitCounts;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     #[test]
@@ -333,15 +298,17 @@ mod tests {
     #[test]
     fn the_table_of_a_split_has_its_numbers_behind_their_names() {
         let split = SplitStatistics {
-            documents: 2,
-            tokens: 10,
-            bytes: 4,
+            counts: SplitCounts {
+                documents: 2,
+                tokens: 10,
+                bytes: 4,
+                unknown: 1,
+                duplicates: 5,
+                also_in_train: 6,
+            },
             tokens_per_byte: 2.5,
-            unknown: 1,
             unknown_share: 0.1,
             distinct_ids: 3,
-            duplicates: 5,
-            also_in_train: 6,
             difficulties: [("0".to_string(), 7), ("none".to_string(), 8)].into(),
             tasks: [("copy".to_string(), 9)].into(),
         };

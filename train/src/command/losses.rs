@@ -1,7 +1,7 @@
 //! Measures the losses of a trained model on prepared splits: sums, and one for each document.
 
 use super::trained::Trained;
-use crate::data::{DataConfig, DocumentsRule, StartRule, Tokenizer};
+use crate::data::{DataConfig, DocumentsRule, StartRule, Tokenizer, Windows};
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::learner::ValidationData;
@@ -25,10 +25,8 @@ pub struct Losses {
 impl Losses {
     /// The number of documents with a counted target.
     pub fn n_documents(&self) -> u64 {
-        self.documents
-            .iter()
-            .filter(|(_, targets)| *targets > 0)
-            .count() as u64
+        let documents = self.documents.iter();
+        documents.filter(|(_, targets)| *targets > 0).count() as u64
     }
 }
 
@@ -42,9 +40,8 @@ pub fn measure(trained: &Trained, data: &ValidationData) -> Result<Vec<Losses>, 
     for (windows, losses) in data.sources().iter().zip(&losses) {
         if losses.measured.targets == 0 {
             let problem = Problem::new(windows.split().path(), "", "nothing to predict", "targets");
-            return Err(Error::Invalid(
-                problem.advise("measure more of it, or prepare more text"),
-            ));
+            let advice = "measure more of it, or prepare more text";
+            return Err(Error::Invalid(problem.advise(advice)));
         }
     }
     Ok(losses)
@@ -81,14 +78,12 @@ impl Task for Measure<'_> {
         let model = self.trained.model::<B>(&device)?.valid();
         let sources = self.data.sources();
         let unknown = self.trained.tokenizer.specials().unknown;
-        let mut losses: Vec<Losses> = sources
-            .iter()
-            .map(|windows| Losses {
-                measured: Measured::default(),
-                documents: vec![(0.0, 0); windows.split().documents().len()],
-                unknown: 0,
-            })
-            .collect();
+        let none = |windows: &Windows| Losses {
+            measured: Measured::default(),
+            documents: vec![(0.0, 0); windows.split().documents().len()],
+            unknown: 0,
+        };
+        let mut losses: Vec<Losses> = sources.iter().map(none).collect();
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} batches · {eta} left");
         let bar = ProgressBar::new(self.data.n_batches() as u64)
             .with_style(style.expect("the template is a constant"));
@@ -97,10 +92,9 @@ impl Task for Measure<'_> {
             let split = &mut losses[batch.source];
             split.measured += &measured;
             let host = &batch.host;
-            let documents = host
-                .ids
-                .iter()
-                .flat_map(|(source, window)| sources[*source].documents_of_targets(*window));
+            let ids = host.ids.iter();
+            let documents =
+                ids.flat_map(|(source, window)| sources[*source].documents_of_targets(*window));
             let counted = (0..host.valid.len()).filter(|&place| host.valid[place]);
             for (place, document) in counted.zip(documents) {
                 self.trained

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{aligned, print, print_json};
 use crate::cli::data::NgramsArgs;
+use crate::data::manifest::DocumentEntry;
 use crate::data::ngram::{FALLBACK_DISCOUNTS, Fallback, KneserNey};
 use crate::data::{Split, StartRule, Tokenizer};
 use crate::error::{Error, Problem};
@@ -31,11 +32,10 @@ pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
     let train = Split::open(&arguments.split)?;
     check_size(&train)?;
     let text = Text::open(&train, arguments.start)?;
-    let held_out: Vec<Split> = arguments
-        .valid
-        .iter()
-        .map(|path| open_like(path, &train))
-        .collect::<Result<_, _>>()?;
+    let mut held_out = Vec::new();
+    for path in &arguments.valid {
+        held_out.push(open_like(path, &train)?);
+    }
     let sequences = text.sequences(&train);
     let predictable = text.predictable(&sequences);
     let orders = match arguments.order.is_empty() {
@@ -48,9 +48,10 @@ pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
         let of_train = sequences.iter().map(Vec::as_slice);
         let model = KneserNey::count(predictable.clone(), order, of_train);
         if model.longest_ngram() < order {
+            let problem = too_short(&train, &model, order);
             match arguments.order.is_empty() {
-                true => note(&too_short(&train, &model, order).to_string()),
-                false => return Err(Error::Invalid(too_short(&train, &model, order))),
+                true => note(&problem.to_string()),
+                false => return Err(Error::Invalid(problem)),
             }
             continue;
         }
@@ -59,24 +60,19 @@ pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
             rows.push(measure(&model, order, &text, split)?);
         }
     }
-    say_context(&text, &train, &predictable);
-    answer(arguments, &text, &predictable, &rows)
+    let n_predictable = predictable.iter().filter(|&&it| it).count();
+    say_context(&text, &train, n_predictable);
+    answer(arguments, &text, n_predictable, &rows)
 }
 
 fn check_orders(orders: &[usize]) -> Result<(), Error> {
-    let wrong = orders
-        .iter()
-        .find(|order| !(1..=ORDER_MAX).contains(*order));
+    let mut orders = orders.iter();
+    let Some(wrong) = orders.find(|order| !(1..=ORDER_MAX).contains(*order)) else {
+        return Ok(());
+    };
     let expected = format!("1 to {ORDER_MAX}");
-    match wrong {
-        Some(order) => Err(Error::config(Problem::new(
-            "command line",
-            "--order",
-            order.to_string(),
-            expected,
-        ))),
-        None => Ok(()),
-    }
+    let problem = Problem::new("command line", "--order", wrong.to_string(), expected);
+    Err(Error::config(problem))
 }
 
 /// Positions are counted in 32 bits.
@@ -137,14 +133,11 @@ impl Text {
 
     /// The documents; the first token of each sequence is context only.
     fn sequences(&self, split: &Split) -> Vec<Vec<u32>> {
-        let documents = split.documents().iter();
-        let sequence = |(start, tokens): (u64, u64)| {
-            let tokens = split.tokens(start as usize..(start + tokens) as usize);
+        let sequence = |document: &DocumentEntry| {
+            let tokens = split.tokens(document.range());
             self.context().into_iter().chain(tokens).collect()
         };
-        documents
-            .map(|document| sequence((document.start, document.tokens)))
-            .collect()
+        split.documents().iter().map(sequence).collect()
     }
 
     /// All ids but the start symbol and padding, unless documents hold them all the same, as they do a symbol that also ends
@@ -227,7 +220,7 @@ fn measure(
         }
         if targets > 0 {
             per_document.push((nats, targets as u64));
-            let end = (document.start + document.tokens) as usize;
+            let end = document.range().end;
             bytes += split.span_bytes(end - targets..end, &text.token_bytes);
         }
     }
@@ -236,9 +229,8 @@ fn measure(
         let found = format!("{} documents of one token each", split.documents().len());
         let expected = "something to predict: the first token of a document is only context here";
         let problem = Problem::new(split.path(), "", found, expected);
-        return Err(Error::Invalid(
-            problem.advise("prepare longer documents, or with an end of each"),
-        ));
+        let advice = "prepare longer documents, or with an end of each";
+        return Err(Error::Invalid(problem.advise(advice)));
     }
     Ok(MeasuredOrder {
         split: split.path().display().to_string(),
@@ -274,8 +266,7 @@ fn say_fallbacks(model: &KneserNey, said: &mut Vec<Fallback>) {
     }
 }
 
-fn say_context(text: &Text, train: &Split, predictable: &[bool]) {
-    let n_predictable = predictable.iter().filter(|&&it| it).count();
+fn say_context(text: &Text, train: &Split, n_predictable: usize) {
     let context = match text.start {
         Some(symbol) => format!("the start symbol (id {symbol}) is the context of the first token"),
         None => "the first token of a document is context only and does not count".to_string(),
@@ -292,7 +283,7 @@ fn say_context(text: &Text, train: &Split, predictable: &[bool]) {
 fn answer(
     arguments: &NgramsArgs,
     text: &Text,
-    predictable: &[bool],
+    n_predictable: usize,
     rows: &[MeasuredOrder],
 ) -> Result<(), Error> {
     if arguments.json {
@@ -311,7 +302,7 @@ fn answer(
         };
         return print_json(&json!({
             "schema": 1, "start": start, "start_symbol": text.start,
-            "predictable_ids": predictable.iter().filter(|&&it| it).count(),
+            "predictable_ids": n_predictable,
             "rows": rows.iter().map(row).collect::<Vec<Value>>(),
         }));
     }

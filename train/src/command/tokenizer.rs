@@ -1,6 +1,5 @@
 //! `nerve tokenizer train`, `nerve tokenizer inspect`, and `encode` for comparing with other programs.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
@@ -41,15 +40,10 @@ pub fn run(arguments: &TokenizerArgs) -> Result<(), Error> {
 fn train(arguments: &TrainArgs) -> Result<(), Error> {
     refuse_existing(&arguments.output, arguments.force)?;
     if arguments.files.is_empty() && arguments.kind != Kind::Byte {
-        let problem = Problem::new(
-            "command line",
-            "",
-            "no text file",
-            "at least one to learn from",
-        );
-        return Err(Error::config(
-            problem.advise("name text or .jsonl files after the options"),
-        ));
+        let expected = "at least one to learn from";
+        let problem = Problem::new("command line", "", "no text file", expected);
+        let advice = "name text or .jsonl files after the options";
+        return Err(Error::config(problem.advise(advice)));
     }
     if arguments.normalise != Normalise::None && arguments.kind != Kind::Character {
         let expected = "none: only character tokenizers normalise";
@@ -61,12 +55,7 @@ fn train(arguments: &TrainArgs) -> Result<(), Error> {
     let mut size = 0;
     for file in &arguments.files {
         let reader = DocumentReader::open(file, &rules, None)?.advising_options();
-        // A pipe has no size.
-        if !reader.is_stream() {
-            size += fs::metadata(file)
-                .map_err(|e| Error::resource(file, "read", e))?
-                .len();
-        }
+        size += reader.file_bytes().unwrap_or(0);
         readers.push((file.clone(), reader));
     }
     if arguments.dry_run {
@@ -110,17 +99,11 @@ fn texts(
             let document = reader.next();
             bar.inc(reader.bytes_read() - before);
             let Some(document) = document else {
-                let facts = reader
-                    .notes()
-                    .iter()
-                    .cloned()
-                    .chain(reader.counts().sentences());
-                let spelled = (n_spelled > 0).then(|| spelled_specials(n_spelled, specials));
-                bar.suspend(|| {
-                    for fact in facts.chain(spelled) {
-                        note(&format!("{}: {fact}", file.display()));
-                    }
-                });
+                let mut facts = reader.notes().to_vec();
+                facts.extend(reader.counts().sentences());
+                facts.extend((n_spelled > 0).then(|| spelled_specials(n_spelled, specials)));
+                let say = |fact| note(&format!("{}: {fact}", file.display()));
+                bar.suspend(|| facts.iter().for_each(say));
                 return None;
             };
             Some(document.map(|document| without_specials(document.text, specials, &mut n_spelled)))
@@ -155,52 +138,41 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
     if arguments.json {
         return print_json(&facts);
     }
-    let mut lines = vec![
-        format!(
-            "kind            {}",
-            facts["kind"].as_str().unwrap_or_default()
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let mean = |value: &Value| format!("{:.3}", value.as_f64().unwrap_or_default());
+    let of_all = mean(&facts["mean_token_bytes"]) + " (mean over the vocabulary)";
+    let mut rows = vec![
+        ("kind".to_string(), word(&facts["kind"])),
+        (
+            "vocabulary".to_string(),
+            facts["vocabulary_size"].to_string(),
         ),
-        format!("vocabulary      {}", facts["vocabulary_size"]),
-        format!(
-            "normalise       {}",
-            facts["normalise"].as_str().unwrap_or_default()
-        ),
-        format!(
-            "bytes per token {:.3} (mean over the vocabulary)",
-            facts["mean_token_bytes"].as_f64().unwrap_or_default()
-        ),
-        format!("sha256          {}", tokenizer.sha256()),
+        ("normalise".to_string(), word(&facts["normalise"])),
+        ("bytes per token".to_string(), of_all),
+        ("sha256".to_string(), tokenizer.sha256()),
     ];
-    for (text, id) in tokenizer.added() {
-        lines.push(format!("{} {id}", padded(&printable(text), 15)));
-    }
+    let added = tokenizer.added();
+    rows.extend(added.map(|(text, id)| (printable(text), id.to_string())));
     if let Some(cut) = facts.get("text") {
-        lines.push(format!("ids             {}", cut["ids"]));
-        lines.push(format!(
-            "tokens          {}",
-            escape::json(&cut["tokens"].to_string())
-        ));
-        lines.push(format!(
-            "bytes per token {:.3} (in this text)",
-            cut["bytes_per_token"].as_f64().unwrap_or_default()
-        ));
+        let tokens = escape::json(&cut["tokens"].to_string());
+        let of_text = mean(&cut["bytes_per_token"]) + " (in this text)";
+        rows.push(("ids".to_string(), cut["ids"].to_string()));
+        rows.push(("tokens".to_string(), tokens));
+        rows.push(("bytes per token".to_string(), of_text));
         if cut["specials_in_text"] != 0 {
-            let (count, rule) = (&cut["specials_in_text"], json!(arguments.specials));
-            let rule = rule.as_str().unwrap_or_default().to_string();
-            lines.push(format!(
-                "specials in it  {count}, read as --specials {rule}"
-            ));
+            let (count, rule) = (&cut["specials_in_text"], word(&json!(arguments.specials)));
+            let read = format!("{count}, read as --specials {rule}");
+            rows.push(("specials in it".to_string(), read));
         }
-        lines.push(format!(
-            "round trip      {}",
-            if cut["round_trip"] == true {
-                "exact"
-            } else {
-                "changed"
-            }
-        ));
+        let round_trip = match cut["round_trip"] == true {
+            true => "exact",
+            false => "changed",
+        };
+        rows.push(("round trip".to_string(), round_trip.to_string()));
     }
-    print(&(lines.join("\n") + "\n"))
+    let rows = rows.iter();
+    let lines = rows.map(|(name, value)| format!("{} {value}\n", padded(name, 15)));
+    print(&lines.collect::<String>())
 }
 
 fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
@@ -243,12 +215,8 @@ fn encode(arguments: &EncodeArgs) -> Result<(), Error> {
             break;
         }
         let wrong = |found: String, expected: String| {
-            Error::Invalid(Problem::new(
-                path,
-                format!("line {number}"),
-                found,
-                expected,
-            ))
+            let place = format!("line {number}");
+            Error::Invalid(Problem::new(path, place, found, expected))
         };
         if line.len() as u64 > LINE_BYTES_MAX {
             let expected = format!("at most {LINE_BYTES_MAX} bytes");

@@ -30,9 +30,8 @@ pub struct HostBatch {
 /// # Panics
 /// If a source or window does not exist, or the sources' windows differ in length.
 pub fn collect(sources: &[Windows], ids: &[(usize, u64)], sequences: Vec<u64>) -> HostBatch {
-    let seq = ids
-        .first()
-        .map_or(0, |(source, _)| sources[*source].window());
+    let first = ids.first();
+    let seq = first.map_or(0, |(source, _)| sources[*source].window());
     let mut host = HostBatch {
         batch: ids.len(),
         seq,
@@ -42,11 +41,8 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)], sequences: Vec<u64>) -
     };
     for (source, index) in ids {
         let window = sources[*source].get(*index);
-        assert_eq!(
-            window.inputs.len(),
-            seq,
-            "windows of one batch have one length"
-        );
+        let length = window.inputs.len();
+        assert_eq!(length, seq, "windows of one batch have one length");
         host.inputs.extend(window.inputs);
         host.targets.extend(window.targets);
         host.valid.extend(window.valid);

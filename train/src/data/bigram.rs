@@ -2,7 +2,6 @@
 //!
 //! The file says which tokenizer and which split it was made from, and holds a hash of its own values.
 
-use crate::data::manifest::DocumentEntry;
 use crate::data::shard::Split;
 use crate::error::{Error, Problem};
 use crate::file::read_regular;
@@ -36,10 +35,8 @@ pub struct Bigrams {
 impl Bigrams {
     /// Counts a split. Each document begins with the start symbol, if any; pairs across two documents are not counted.
     pub fn count(split: &Split, start: Option<u32>) -> Self {
-        let documents = split
-            .documents()
-            .iter()
-            .map(|document| tokens_of(split, document));
+        let documents = split.documents().iter();
+        let documents = documents.map(|document| split.tokens(document.range()));
         Self {
             counts: PairCounts::behind(start, split.vocabulary_size(), documents),
             tokenizer_sha256: split.tokenizer_sha256().to_string(),
@@ -50,41 +47,30 @@ impl Bigrams {
 
     /// The content of the file; equal counts give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let bytes = |values: &[u64]| {
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
-        let short = |values: &[u32]| {
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
         let PairCounts {
             first,
             targets,
             counts,
             tokens,
         } = &self.counts;
-        let values = [bytes(first), short(targets), short(counts), bytes(tokens)];
+        let values = [
+            to_bytes(first, u64::to_le_bytes),
+            to_bytes(targets, u32::to_le_bytes),
+            to_bytes(counts, u32::to_le_bytes),
+            to_bytes(tokens, u64::to_le_bytes),
+        ];
         let lengths = [first.len(), targets.len(), counts.len(), tokens.len()];
-        let views =
-            NAMES
-                .iter()
-                .zip(&values)
-                .zip(lengths)
-                .map(|(((name, dtype), values), length)| {
-                    let view = TensorView::new(*dtype, vec![length], values);
-                    (*name, view.expect("as many bytes as the values take"))
-                });
+        let lists = NAMES.into_iter().zip(&values).zip(lengths);
+        let views = lists.map(|(((name, dtype), values), length)| {
+            let view = TensorView::new(dtype, vec![length], values);
+            (name, view.expect("as many bytes as the values take"))
+        });
         let origin = json!({
             "format": FORMAT,
             "split_sha256": self.split_sha256,
             "start": self.start,
             "tokenizer_sha256": self.tokenizer_sha256,
-            "values_sha256": hash(values.each_ref().map(Vec::as_slice)),
+            "values_sha256": hash(&values),
         });
         // One key: a map of several would be written in another order each time.
         let metadata = HashMap::from([(ORIGIN.to_string(), origin.to_string())]);
@@ -131,37 +117,17 @@ impl Bigrams {
                 let found = format!("{:?} {:?}", view.dtype(), view.shape());
                 return Err(wrong(name, found, "a list of whole numbers"));
             }
-            lists.push(view.data().to_vec());
+            lists.push(view.data());
         }
-        let values: [&[u8]; 4] = [&lists[0], &lists[1], &lists[2], &lists[3]];
-        if hash(values) != fact("values_sha256") {
-            return Err(wrong(
-                "",
-                "values of another hash".to_string(),
-                "those that were written",
-            ));
+        if hash(&lists) != fact("values_sha256") {
+            let found = "values of another hash".to_string();
+            return Err(wrong("", found, "those that were written"));
         }
-        let long = |bytes: &[u8]| {
-            bytes
-                .as_chunks::<8>()
-                .0
-                .iter()
-                .map(|b| u64::from_le_bytes(*b))
-                .collect::<Vec<_>>()
-        };
-        let short = |bytes: &[u8]| {
-            bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| u32::from_le_bytes(*b))
-                .collect::<Vec<_>>()
-        };
         let counts = PairCounts {
-            first: long(values[0]),
-            targets: short(values[1]),
-            counts: short(values[2]),
-            tokens: long(values[3]),
+            first: from_bytes(lists[0], u64::from_le_bytes),
+            targets: from_bytes(lists[1], u32::from_le_bytes),
+            counts: from_bytes(lists[2], u32::from_le_bytes),
+            tokens: from_bytes(lists[3], u64::from_le_bytes),
         };
         counts
             .check()
@@ -183,20 +149,11 @@ impl Bigrams {
         if let Some(start) = self.start {
             sha256.update(start.to_le_bytes());
         }
-        let PairCounts {
-            first,
-            targets,
-            counts,
-            tokens,
-        } = &self.counts;
-        first
-            .iter()
-            .chain(tokens)
-            .for_each(|value| sha256.update(value.to_le_bytes()));
-        targets
-            .iter()
-            .chain(counts)
-            .for_each(|value| sha256.update(value.to_le_bytes()));
+        let counts = &self.counts;
+        let long = counts.first.iter().chain(&counts.tokens);
+        long.for_each(|value| sha256.update(value.to_le_bytes()));
+        let short = counts.targets.iter().chain(&counts.counts);
+        short.for_each(|value| sha256.update(value.to_le_bytes()));
         hexadecimal(&sha256.finalize())
     }
 
@@ -204,11 +161,8 @@ impl Bigrams {
     pub fn coverage(&self, split: &Split, min_count: u32) -> f64 {
         let (mut seen, mut all) = (0u64, 0u64);
         for document in split.documents() {
-            let tokens: Vec<u32> = self
-                .start
-                .into_iter()
-                .chain(tokens_of(split, document))
-                .collect();
+            let tokens = split.tokens(document.range());
+            let tokens: Vec<u32> = self.start.into_iter().chain(tokens).collect();
             for pair in tokens.windows(2) {
                 all += 1;
                 seen += u64::from(self.counts.count(pair[0], pair[1]) >= min_count);
@@ -225,12 +179,15 @@ const NAMES: [(&str, Dtype); 4] = [
     ("tokens", Dtype::U64),
 ];
 
-fn tokens_of(split: &Split, document: &DocumentEntry) -> Vec<u32> {
-    let start = document.start as usize;
-    split.tokens(start..start + document.tokens as usize)
+fn to_bytes<T: Copy, const N: usize>(values: &[T], of: fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|value| of(*value)).collect()
 }
 
-fn hash(values: [&[u8]; 4]) -> String {
+fn from_bytes<T, const N: usize>(bytes: &[u8], of: fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|bytes| of(*bytes)).collect()
+}
+
+fn hash(values: &[impl AsRef<[u8]>]) -> String {
     let mut hash = Sha256::new();
     values.iter().for_each(|values| hash.update(values));
     hexadecimal(&hash.finalize())

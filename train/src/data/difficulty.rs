@@ -49,12 +49,9 @@ fn labels(split: &Split) -> Result<Vec<Option<u8>>, Error> {
     let documents = split.documents().iter();
     let labels: Vec<Option<u8>> = documents.map(|entry| entry.difficulty.map(label)).collect();
     if labels.iter().all(Option::is_none) {
-        let problem = Problem::new(
-            split.path(),
-            "",
-            "documents without a difficulty",
-            "a label, which data.difficulty asks for",
-        );
+        let found = "documents without a difficulty";
+        let expected = "a label, which data.difficulty asks for";
+        let problem = Problem::new(split.path(), "", found, expected);
         let advice = "prepare data that has one (`nerve data synth routing`), or choose another data.difficulty";
         return Err(Error::Invalid(problem.advise(advice)));
     }
@@ -124,24 +121,16 @@ impl Measurement {
     fn of(&self, split: &Split, path: &Path) -> Result<Vec<Option<u8>>, Error> {
         let n_documents = split.documents().len();
         let known = self.splits.get(split.sha256());
-        match known.filter(|known| known.documents.len() == n_documents) {
-            Some(known) => {
-                let difficulty = |document: &MeasuredDocument| Some(document.difficulty.min(HARD));
-                Ok(known.documents.iter().map(difficulty).collect())
-            }
-            None => {
-                let measured: Vec<&str> = self.splits.values().map(|s| s.path.as_str()).collect();
-                let problem = Problem::new(
-                    path,
-                    "splits",
-                    format!("measurements of {}", measured.join(", ")),
-                    format!("one of {}", split.path().display()),
-                );
-                let advice =
-                    "measure the recipe's data again with `nerve eval RUN --difficulty FILE`";
-                Err(Error::Invalid(problem.advise(advice)))
-            }
+        if let Some(known) = known.filter(|known| known.documents.len() == n_documents) {
+            let difficulty = |document: &MeasuredDocument| Some(document.difficulty.min(HARD));
+            return Ok(known.documents.iter().map(difficulty).collect());
         }
+        let measured: Vec<&str> = self.splits.values().map(|s| s.path.as_str()).collect();
+        let found = format!("measurements of {}", measured.join(", "));
+        let expected = format!("one of {}", split.path().display());
+        let problem = Problem::new(path, "splits", found, expected);
+        let advice = "measure the recipe's data again with `nerve eval RUN --difficulty FILE`";
+        Err(Error::Invalid(problem.advise(advice)))
     }
 }
 
@@ -155,14 +144,12 @@ pub fn in_thirds(losses: &[(f64, u64)]) -> Vec<MeasuredDocument> {
     };
     let mut order: Vec<usize> = (0..losses.len()).collect();
     order.sort_by(|&a, &b| mean(a).total_cmp(&mean(b)).then(a.cmp(&b)));
-    let mut documents: Vec<MeasuredDocument> = losses
-        .iter()
-        .map(|&(nats, targets)| MeasuredDocument {
-            nats,
-            targets,
-            difficulty: 0,
-        })
-        .collect();
+    let ungraded = |&(nats, targets): &(f64, u64)| MeasuredDocument {
+        nats,
+        targets,
+        difficulty: 0,
+    };
+    let mut documents: Vec<MeasuredDocument> = losses.iter().map(ungraded).collect();
     for (rank, index) in order.into_iter().enumerate() {
         documents[index].difficulty = (3 * rank / losses.len()).min(usize::from(HARD)) as u8;
     }

@@ -14,7 +14,7 @@ mod record;
 
 use std::collections::VecDeque;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -141,34 +141,24 @@ impl ReadCounts {
     pub fn sentences(&self) -> Vec<String> {
         let lines = self.lines;
         let first = self.first_skipped.as_deref().unwrap_or_default();
+        let no_utf8 = format!("left out because they are no UTF-8; first left out: {first}");
+        let bad_records = format!("of {lines} records left out; first left out: {first}");
+        let no_text = format!("of {lines} lines left out because they hold no text");
+        let odd_labels =
+            "read without a label (task or difficulty) that is no text or no small whole number";
+        let replaced = "places of bytes that are no UTF-8 replaced by U+FFFD";
         let sentences = [
-            (
-                self.lines_skipped,
-                format!(
-                    "of {lines} lines left out because they are no UTF-8; first left out: {first}"
-                ),
-            ),
-            (
-                self.records_skipped,
-                format!("of {lines} records left out; first left out: {first}"),
-            ),
-            (
-                self.empty_texts,
-                format!("of {lines} lines left out because they hold no text"),
-            ),
+            (self.lines_skipped, format!("of {lines} lines {no_utf8}")),
+            (self.records_skipped, bad_records),
+            (self.empty_texts, no_text),
             (
                 self.labels_ignored,
-                format!(
-                    "of {lines} records read without a label (task or difficulty) that is no text or no small whole number"
-                ),
+                format!("of {lines} records {odd_labels}"),
             ),
-            (
-                self.characters_replaced,
-                "places of bytes that are no UTF-8 replaced by U+FFFD".to_string(),
-            ),
+            (self.characters_replaced, replaced.to_string()),
         ];
-        let said = sentences.into_iter().filter(|(count, _)| *count > 0);
-        said.map(|(count, words)| format!("{count} {words}"))
+        let said = sentences.iter().filter(|(count, _)| *count > 0);
+        said.map(|(count, what)| format!("{count} {what}"))
             .collect()
     }
 }
@@ -176,21 +166,14 @@ impl ReadCounts {
 /// Reads one file, document by document.
 pub struct DocumentReader {
     lines: Lines,
-    path: PathBuf,
     rules: ReadRules,
     is_jsonl: bool,
     cut: Cut,
-    advises_options: bool,
     piece_bytes: usize,
     whole_bytes_max: usize,
     cut_at: Option<u64>,
-    after_cut: bool,
     /// What has been gathered of the document that is being read.
-    text: String,
-    is_open: bool,
-    task: Option<String>,
-    difficulty: Option<u32>,
-    index: u64,
+    draft: Document,
     queue: VecDeque<Document>,
     notes: Vec<String>,
     counts: ReadCounts,
@@ -221,23 +204,25 @@ impl DocumentReader {
             notes.push("the byte order mark at its beginning is left out".to_string());
         }
         let (is_jsonl, note) = format::is_jsonl(path, rules.format, input.head())?;
-        notes.extend(note);
+        notes.extend(note.map(str::to_string));
         Ok(Self {
             lines: Lines::new(input, path, rules.max_line_bytes),
-            path: path.to_path_buf(),
             rules: rules.clone(),
             is_jsonl,
             cut: Cut::Words,
-            advises_options: false,
             piece_bytes: PIECE_BYTES,
             whole_bytes_max: WHOLE_BYTES_MAX,
             cut_at,
-            after_cut: false,
-            text: String::new(),
-            is_open: false,
-            task: None,
-            difficulty: None,
-            index: 0,
+            draft: Document {
+                text: String::new(),
+                source: path.display().to_string(),
+                index: 0,
+                begins: true,
+                ends: false,
+                after_cut: false,
+                task: None,
+                difficulty: None,
+            },
             queue: VecDeque::new(),
             notes,
             counts: ReadCounts::default(),
@@ -253,8 +238,7 @@ impl DocumentReader {
 
     /// Lets error messages suggest options of `data prepare` and `tokenizer train`, which other verbs do not have.
     pub fn advising_options(mut self) -> Self {
-        self.advises_options = true;
-        self.lines.advise_options();
+        self.lines.advises_options = true;
         self
     }
 
@@ -268,10 +252,9 @@ impl DocumentReader {
     ///
     /// # Errors
     /// The errors of reading, and `Resource` if the disk refuses.
-    pub fn spooled(mut self, directory: &Path) -> Result<(Self, u64), Error> {
+    pub fn spooled(self, directory: &Path) -> Result<(Self, u64), Error> {
         let (lines, bytes) = self.lines.spooled(directory)?;
-        self.lines = lines;
-        Ok((self, bytes))
+        Ok((Self { lines, ..self }, bytes))
     }
 
     /// Whether the file is read as JSONL; otherwise it is text.
@@ -279,9 +262,9 @@ impl DocumentReader {
         self.is_jsonl
     }
 
-    /// Whether the input can be read only once.
-    pub fn is_stream(&self) -> bool {
-        self.lines.input().is_stream()
+    /// The size of the file on the disk; none of an input that can be read only once.
+    pub fn file_bytes(&self) -> Option<u64> {
+        self.lines.input().file_bytes()
     }
 
     /// The length of the whole text in bytes; a compressed file is read to its end for this.
@@ -300,7 +283,7 @@ impl DocumentReader {
     /// What was changed or left out so far.
     pub fn counts(&self) -> ReadCounts {
         ReadCounts {
-            lines: self.lines.number(),
+            lines: self.lines.number,
             ..self.counts.clone()
         }
     }
@@ -330,20 +313,15 @@ impl DocumentReader {
     }
 
     fn take_text(&mut self, line: Line) -> Result<(), Error> {
-        match self
-            .cut_at
-            .filter(|at| *at < line.start + line.bytes.len() as u64)
-        {
-            Some(at) => {
-                self.cut_at = None;
-                let (head, tail) = line.divided(at);
-                self.take_whole_text(head)?;
-                self.finish_document();
-                self.after_cut = true;
-                self.take_whole_text(tail)
-            }
-            None => self.take_whole_text(line),
-        }
+        let end = line.start + line.bytes.len() as u64;
+        let Some(at) = self.cut_at.take_if(|at| *at < end) else {
+            return self.take_whole_text(line);
+        };
+        let (head, tail) = line.divided(at);
+        self.take_whole_text(head)?;
+        self.finish_document();
+        self.draft.after_cut = true;
+        self.take_whole_text(tail)
     }
 
     fn take_whole_text(&mut self, line: Line) -> Result<(), Error> {
@@ -351,9 +329,8 @@ impl DocumentReader {
             return Ok(());
         };
         match self.rules.document {
-            DocumentRule::File => self.push(&text)?,
             DocumentRule::BlankLine if text.trim().is_empty() => self.finish_document(),
-            DocumentRule::BlankLine => self.push(&text)?,
+            DocumentRule::File | DocumentRule::BlankLine => self.push(&text)?,
             DocumentRule::Line => {
                 let text = without_line_end(&text);
                 self.counts.empty_texts += u64::from(text.is_empty());
@@ -385,13 +362,13 @@ impl DocumentReader {
                 };
                 let place = format!("line {}", line.number);
                 let expected = format!("a text in the field {:?}", self.rules.field);
-                let problem = Problem::new(&self.path, place, found, expected);
+                let problem = Problem::new(&self.lines.path, place, found, expected);
                 let is_null = other == Found::Null;
                 return self.leave_out(problem, "name the field with --field", is_null);
             }
         };
-        self.task = record.task;
-        self.difficulty = record.difficulty;
+        self.draft.task = record.task;
+        self.draft.difficulty = record.difficulty;
         self.counts.labels_ignored += u64::from(record.has_odd_label);
         self.counts.empty_texts += u64::from(text.is_empty());
         for line in text.split_inclusive('\n') {
@@ -410,7 +387,7 @@ impl DocumentReader {
         let place = format!("line {number}, column {}", error.column());
         let complaint = json_complaint(&error);
         let expected = "one JSON object per line";
-        let problem = Problem::new(&self.path, place, complaint, expected);
+        let problem = Problem::new(&self.lines.path, place, complaint, expected);
         // Other programs write numbers that JSON does not have, mostly in fields that nobody asks for.
         let without = record::without_odd_numbers(text);
         let text = without.as_deref().unwrap_or(text);
@@ -467,7 +444,7 @@ impl DocumentReader {
 
     /// With advice that the verb can follow.
     fn advised(&self, problem: Problem, options: &str, otherwise: &str) -> Problem {
-        problem.advise(match self.advises_options {
+        problem.advise(match self.lines.advises_options {
             true => options,
             false => otherwise,
         })
@@ -483,7 +460,7 @@ impl DocumentReader {
         match self.rules.on_bad_utf8 {
             BadUtf8::Error => {
                 let place = format!("line {}, byte {}", line.number, line.start + at as u64);
-                let problem = Problem::new(&self.path, place, found, "UTF-8 text");
+                let problem = Problem::new(&self.lines.path, place, found, "UTF-8 text");
                 let options = "convert the file or choose --on-bad-utf8 replace or skip";
                 let problem = self.advised(problem, options, "convert the file, as with iconv");
                 Err(Error::Invalid(problem))
@@ -504,77 +481,70 @@ impl DocumentReader {
     /// Appends to the document, of which a piece is handed over if it gets too long. What is left of it here is more
     /// than a line end, so that its last piece is not empty.
     fn push(&mut self, text: &str) -> Result<(), Error> {
-        let length = self.text.len() + text.len();
+        let gathered = &mut self.draft.text;
+        let length = gathered.len() + text.len();
         let is_too_long = length > self.whole_bytes_max;
         let is_blank = text.trim().is_empty();
-        if length > self.piece_bytes && !self.text.is_empty() && !text.is_empty() {
+        if length > self.piece_bytes && !gathered.is_empty() && !text.is_empty() {
             match self.cut {
                 Cut::Lines => self.emit(false),
                 // Where `word_end` of the module `cut` would cut. Looking back over blank lines is cheap, for it comes
                 // once: either they are cut off here, or the line that is appended now hides them, or they are too many.
                 Cut::Words if is_too_long || !is_blank => {
-                    let end = self.text.trim_end().len();
-                    if 0 < end && end < self.text.len() {
-                        let rest = self.text.split_off(end);
+                    let end = gathered.trim_end().len();
+                    if 0 < end && end < gathered.len() {
+                        let rest = gathered.split_off(end);
                         self.emit(false);
-                        self.text = rest;
+                        self.draft.text = rest;
                     }
                     if is_too_long && is_blank && end == 0 {
-                        return Err(self.too_long("blank lines", "more than", "remove some"));
+                        return Err(self.too_long("blank lines", "remove some"));
                     }
                 }
-                Cut::Words => {}
                 Cut::Nowhere if is_too_long => {
                     let advice = "cut documents smaller (--document line or blank_line), or use a tokenizer whose words \
                                   are those of GPT-2's pattern alone";
-                    return Err(self.too_long("a document of", "more than", advice));
+                    return Err(self.too_long("a document of", advice));
                 }
-                Cut::Nowhere => {}
+                Cut::Words | Cut::Nowhere => {}
             }
         }
-        self.text.push_str(text);
+        self.draft.text.push_str(text);
         Ok(())
     }
 
-    fn too_long(&self, what: &str, found: &str, advice: &str) -> Error {
+    fn too_long(&self, what: &str, advice: &str) -> Error {
         let most = self.whole_bytes_max;
-        let place = format!("line {}", self.lines.number());
+        let place = format!("line {}", self.lines.number);
+        let found = format!("{what} more than {most} bytes");
         let expected = format!(
             "at most {most} bytes, which are encoded at once because no place is known to cut them"
         );
-        let problem = Problem::new(
-            &self.path,
-            place,
-            format!("{what} {found} {most} bytes"),
-            expected,
-        );
+        let problem = Problem::new(&self.lines.path, place, found, expected);
         Error::Invalid(self.advised(problem, advice, "give a shorter text"))
     }
 
     fn finish_document(&mut self) {
         if self.rules.document == DocumentRule::BlankLine && !self.is_jsonl {
-            let length = without_line_end(&self.text).len();
-            self.text.truncate(length);
+            let length = without_line_end(&self.draft.text).len();
+            self.draft.text.truncate(length);
         }
         // Pieces are emitted when more follows, so an open document has text here.
-        if !self.text.is_empty() {
+        if !self.draft.text.is_empty() {
             self.emit(true);
-            self.index += 1;
+            self.draft.index += 1;
         }
     }
 
     fn emit(&mut self, ends: bool) {
+        let text = mem::take(&mut self.draft.text);
+        let draft = self.draft.clone();
         self.queue.push_back(Document {
-            text: mem::take(&mut self.text),
-            source: self.path.display().to_string(),
-            index: self.index,
-            begins: !self.is_open,
+            text,
             ends,
-            after_cut: self.after_cut,
-            task: self.task.clone(),
-            difficulty: self.difficulty,
+            ..draft
         });
-        self.is_open = !ends;
+        self.draft.begins = ends;
     }
 }
 

@@ -3,6 +3,8 @@
 //! It records neither time nor machine, so equal inputs give equal bytes. It is written last.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ pub const FORMAT: u32 = 1;
 /// The largest vocabulary that is believed: several lists of this length are made before any token is read.
 const VOCABULARY_MAX: usize = 1 << 24;
 /// The longest manifest that is read: a hundred thousand sources and more.
-const BYTES_MAX: u64 = 64 << 20;
+pub(super) const BYTES_MAX: u64 = 64 << 20;
 
 /// The content of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,6 +124,13 @@ pub struct SplitCounts {
     pub also_in_train: u64,
 }
 
+impl fmt::Display for SplitCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (documents, tokens, bytes) = (self.documents, self.tokens, self.bytes);
+        write!(f, "{documents} documents, {tokens} tokens, {bytes} bytes")
+    }
+}
+
 fn parsed() -> SpelledSpecials {
     SpelledSpecials::Parse
 }
@@ -160,6 +169,13 @@ pub struct DocumentEntry {
     pub spans: Vec<(u64, u64)>,
 }
 
+impl DocumentEntry {
+    /// The positions of its tokens in the split.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..(self.start + self.tokens) as usize
+    }
+}
+
 impl Manifest {
     /// Reads the manifest of a directory.
     ///
@@ -170,9 +186,8 @@ impl Manifest {
         let expected = "a manifest of `nerve data prepare`";
         if directory.as_ref().is_file() {
             let expected = "a directory of `nerve data prepare`";
-            return Err(Error::Invalid(Problem::new(
-                directory, "", "a file", expected,
-            )));
+            let problem = Problem::new(directory, "", "a file", expected);
+            return Err(Error::Invalid(problem));
         }
         let bytes = read_regular(&path, expected, BYTES_MAX)?;
         let invalid = |e: serde_json::Error| {
@@ -190,13 +205,12 @@ impl Manifest {
         // No token takes less than a byte of its tokenizer's file, so the lists made for a vocabulary are bounded by a file.
         let beside = std::fs::metadata(path.with_file_name("tokenizer.json"));
         let tokenizer_bytes = beside.map_or(VOCABULARY_MAX, |file| file.len() as usize);
-        match manifest.impossible(tokenizer_bytes.min(VOCABULARY_MAX)) {
-            None => Ok(manifest),
-            Some((place, found, expected)) => {
-                let problem = Problem::new(&path, place, found, expected);
-                Err(Error::Invalid(problem.advise("prepare the data again")))
-            }
+        let most_tokens = tokenizer_bytes.min(VOCABULARY_MAX);
+        if let Some((place, found, expected)) = manifest.impossible(most_tokens) {
+            let problem = Problem::new(&path, place, found, expected);
+            return Err(Error::Invalid(problem.advise("prepare the data again")));
         }
+        Ok(manifest)
     }
 
     /// The first fact that no preparation of ours could have left: its place, what it is and what it should be.
@@ -206,17 +220,12 @@ impl Manifest {
             let place = "tokenizer.vocabulary_size".to_string();
             return Some((place, size.to_string(), format!("1 to {most_tokens}")));
         }
-        let Specials {
-            begin,
-            end,
-            pad,
-            unknown,
-        } = self.tokenizer.specials;
+        let ids = self.tokenizer.specials;
         let specials = [
-            ("begin", begin),
-            ("end", end),
-            ("pad", pad),
-            ("unknown", Some(unknown)),
+            ("begin", ids.begin),
+            ("end", ids.end),
+            ("pad", ids.pad),
+            ("unknown", Some(ids.unknown)),
         ];
         let outside = |(_, id): &(&str, Option<u32>)| id.is_some_and(|id| id as usize >= size);
         if let Some((name, id)) = specials.into_iter().find(outside) {

@@ -134,11 +134,6 @@ impl KneserNey {
         &self.fallbacks
     }
 
-    /// How many tokens can be predicted; they share the uniform distribution.
-    pub fn n_predictable(&self) -> usize {
-        self.n_predictable
-    }
-
     fn probability(&self, context: &[u32], target: u32) -> f64 {
         let mut probability = 1.0 / self.n_predictable as f64;
         for (length, level) in self.levels.iter().enumerate().take(context.len() + 1) {
@@ -198,10 +193,8 @@ impl Level {
         }
         let freed: f64 = counts.iter().map(|&count| discounts.of(count)).sum();
         self.weight.push(freed / total);
-        let shares = counts
-            .iter()
-            .map(|&count| (f64::from(count) - discounts.of(count)) / total);
-        self.discounted.extend(shares);
+        let share = |&count: &u32| (f64::from(count) - discounts.of(count)) / total;
+        self.discounted.extend(counts.iter().map(share));
     }
 
     fn children(&self, parent: usize) -> Range<usize> {
@@ -215,9 +208,8 @@ impl Level {
     }
 
     fn interpolate(&self, parent: usize, target: u32, shorter: f64) -> f64 {
-        let seen = self
-            .child(parent, target)
-            .map_or(0.0, |child| self.discounted[child]);
+        let seen = self.child(parent, target);
+        let seen = seen.map_or(0.0, |child| self.discounted[child]);
         seen + self.weight[parent] * shorter
     }
 }
@@ -239,11 +231,9 @@ impl Discounts {
             2.0 - 3.0 * absolute * three / two,
             3.0 - 4.0 * absolute * four / three,
         ];
-        let limits = [1.0, 2.0, 3.0];
-        let mut within = discounts.iter().zip(limits);
-        within
-            .all(|(&discount, limit)| (0.0..=limit).contains(&discount))
-            .then_some(Self(discounts))
+        let mut limits = discounts.iter().zip([1.0, 2.0, 3.0]);
+        let are_within = limits.all(|(&discount, limit)| (0.0..=limit).contains(&discount));
+        are_within.then_some(Self(discounts))
     }
 
     fn of(self, count: u32) -> f64 {
@@ -267,29 +257,24 @@ struct Corpus {
 
 impl Corpus {
     fn gather<'a>(predictable: &[bool], sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        let mut corpus = Self {
-            tokens: Vec::new(),
-            sequences: Vec::new(),
-        };
-        for sequence in sequences
-            .into_iter()
-            .filter(|sequence| !sequence.is_empty())
-        {
+        let mut tokens = Vec::new();
+        let mut ranges = Vec::new();
+        let sequences = sequences.into_iter();
+        for sequence in sequences.filter(|sequence| !sequence.is_empty()) {
             require_tokens_below(predictable.len(), sequence);
-            let is_event = |&token: &u32| predictable[token as usize];
-            assert!(
-                sequence[1..].iter().all(is_event),
-                "an event that cannot be predicted"
-            );
-            let start = corpus.tokens.len();
-            corpus.tokens.extend_from_slice(sequence);
-            corpus.sequences.push(start..corpus.tokens.len());
+            let mut events = sequence[1..].iter();
+            let can_be_predicted = events.all(|&event| predictable[event as usize]);
+            assert!(can_be_predicted, "an event that cannot be predicted");
+            let start = tokens.len();
+            tokens.extend_from_slice(sequence);
+            ranges.push(start..tokens.len());
         }
-        assert!(
-            corpus.tokens.len() < u32::MAX as usize,
-            "more tokens than 32-bit counts can hold"
-        );
-        corpus
+        let fits = tokens.len() < u32::MAX as usize;
+        assert!(fits, "more tokens than 32-bit counts can hold");
+        Self {
+            tokens,
+            sequences: ranges,
+        }
     }
 
     fn longest_sequence(&self) -> usize {
@@ -298,20 +283,16 @@ impl Corpus {
 
     /// The positions at which an n-gram of this length starts and stays inside its sequence.
     fn starts(&self, length: usize) -> impl Iterator<Item = usize> {
-        self.sequences.iter().flat_map(move |sequence| {
-            sequence.start
-                ..(sequence.end + 1)
-                    .saturating_sub(length)
-                    .max(sequence.start)
-        })
+        let of = move |sequence: &Range<usize>| {
+            sequence.start..(sequence.end + 1).saturating_sub(length)
+        };
+        self.sequences.iter().flat_map(of)
     }
 
     /// The first position of each sequence that is long enough for an n-gram of this length.
     fn first_starts(&self, length: usize) -> impl Iterator<Item = usize> {
-        let long = self
-            .sequences
-            .iter()
-            .filter(move |sequence| sequence.len() >= length);
+        let sequences = self.sequences.iter();
+        let long = sequences.filter(move |sequence| sequence.len() >= length);
         long.map(|sequence| sequence.start)
     }
 }
@@ -349,44 +330,31 @@ impl Numbered {
 
     /// Numbers the n-grams of `length` from those that are one token shorter.
     fn extend(corpus: &Corpus, length: usize, prefixes: &Self) -> Self {
-        let indices = vec![0; corpus.tokens.len()];
+        let key_at = |position: usize| {
+            let token = corpus.tokens[position + length - 1];
+            let key = u64::from(prefixes.indices[position]) << 32 | u64::from(token);
+            (key, position as u32)
+        };
+        let mut all: Vec<(u64, u32)> = corpus.starts(length).map(key_at).collect();
+        all.sort_unstable();
         let mut numbered = Self {
             keys: Vec::new(),
             occurrences: Vec::new(),
-            indices,
+            indices: vec![0; corpus.tokens.len()],
         };
-        for (key, position) in sorted_keys(corpus, length, prefixes) {
-            numbered.add(key, position);
+        for (index, same) in all.chunk_by(|one, next| one.0 == next.0).enumerate() {
+            numbered.keys.push(same[0].0);
+            numbered.occurrences.push(same.len() as u32);
+            for (_, position) in same {
+                numbered.indices[*position as usize] = index as u32;
+            }
         }
         numbered
-    }
-
-    fn add(&mut self, key: u64, position: u32) {
-        if self.keys.last() != Some(&key) {
-            self.keys.push(key);
-            self.occurrences.push(0);
-        }
-        let index = self.keys.len() - 1;
-        self.occurrences[index] += 1;
-        self.indices[position as usize] = index as u32;
     }
 
     fn at(&self, position: usize) -> usize {
         self.indices[position] as usize
     }
-}
-
-fn sorted_keys(corpus: &Corpus, length: usize, prefixes: &Numbered) -> Vec<(u64, u32)> {
-    let key_at = |position: usize| {
-        let token = corpus.tokens[position + length - 1];
-        (
-            u64::from(prefixes.indices[position]) << 32 | u64::from(token),
-            position as u32,
-        )
-    };
-    let mut keys: Vec<(u64, u32)> = corpus.starts(length).map(key_at).collect();
-    keys.sort_unstable();
-    keys
 }
 
 fn token_of(key: u64) -> u32 {

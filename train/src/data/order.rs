@@ -54,19 +54,13 @@ impl Mixture {
         }
         for (i, (length, weight)) in lengths.iter().zip(weights).enumerate() {
             if *length == 0 {
-                return Err(problem(
-                    format!("data.train[{i}].path"),
-                    "no window".into(),
-                    "at least one",
-                ));
+                let place = format!("data.train[{i}].path");
+                return Err(problem(place, "no window".into(), "at least one"));
             }
             if !(weight.is_finite() && *weight > 0.0) {
+                let place = format!("data.train[{i}].weight");
                 let expected = "a finite number above zero";
-                return Err(problem(
-                    format!("data.train[{i}].weight"),
-                    weight.to_string(),
-                    expected,
-                ));
+                return Err(problem(place, weight.to_string(), expected));
             }
         }
         let counts = slot_counts(weights);
@@ -96,10 +90,8 @@ impl Mixture {
     /// The actual share of each source.
     pub fn shares(&self) -> Vec<f64> {
         let n_slots = self.pattern.len() as f64;
-        self.counts
-            .iter()
-            .map(|count| *count as f64 / n_slots)
-            .collect()
+        let counts = self.counts.iter();
+        counts.map(|count| *count as f64 / n_slots).collect()
     }
 }
 
@@ -109,40 +101,30 @@ fn slot_counts(weights: &[f64]) -> Vec<u64> {
     // Dividing by the largest first keeps the sum finite.
     let largest = weights.iter().copied().fold(0.0, f64::max);
     let total: f64 = weights.iter().map(|weight| weight / largest).sum();
-    let shares: Vec<f64> = weights
-        .iter()
-        .map(|weight| weight / largest / total)
-        .collect();
+    let shares = weights.iter().map(|weight| weight / largest / total);
+    let shares: Vec<f64> = shares.collect();
     let is_exact = |n: &usize| {
         shares.iter().all(|share| {
             let slots = share * *n as f64;
             slots.round() >= 1.0 && (slots - slots.round()).abs() < 1e-9 * *n as f64
         })
     };
-    let n_slots = (weights.len()..=SLOTS_MAX)
-        .find(is_exact)
-        .unwrap_or(SLOTS_MAX);
+    let n_slots = (weights.len()..=SLOTS_MAX).find(is_exact);
+    let n_slots = n_slots.unwrap_or(SLOTS_MAX);
     let slots = |i: usize| shares[i] * n_slots as f64;
-    let mut counts: Vec<u64> = (0..weights.len())
-        .map(|i| (slots(i) + 1e-6).floor().max(1.0) as u64)
-        .collect();
+    let whole = |i: usize| (slots(i) + 1e-6).floor().max(1.0) as u64;
+    let mut counts: Vec<u64> = (0..weights.len()).map(whole).collect();
     let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
     by_remainder.sort_by_key(|i| Reverse(((slots(*i) - counts[*i] as f64) * 1e6).round() as i64));
-    let mut missing = n_slots as i64 - counts.iter().sum::<u64>() as i64;
-    for i in by_remainder.into_iter().cycle() {
-        if missing <= 0 {
-            break;
-        }
+    let given = counts.iter().sum::<u64>() as usize;
+    let missing = n_slots.saturating_sub(given);
+    for i in by_remainder.into_iter().cycle().take(missing) {
         counts[i] += 1;
-        missing -= 1;
     }
     // The guarantee of one slot can overfill the pattern; the largest sources give way.
-    while missing < 0 {
-        let largest = (0..counts.len())
-            .max_by_key(|i| (counts[*i], Reverse(*i)))
-            .expect("there is a source");
-        counts[largest] -= 1;
-        missing += 1;
+    for _ in n_slots..given {
+        let largest = (0..counts.len()).max_by_key(|i| (counts[*i], Reverse(*i)));
+        counts[largest.expect("there is a source")] -= 1;
     }
     counts
 }

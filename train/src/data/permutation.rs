@@ -22,10 +22,8 @@ impl Permutation {
     /// # Panics
     /// If `n` is zero or above 2^62.
     pub fn new(n: u64, key: u64) -> Self {
-        assert!(
-            n > 0 && n <= 1 << 62,
-            "a permutation needs between 1 and 2^62 elements, got {n}"
-        );
+        let expected = "a permutation needs between 1 and 2^62 elements";
+        assert!(n > 0 && n <= 1 << 62, "{expected}, got {n}");
         let bits = u64::BITS - (n - 1).leading_zeros();
         Self {
             n,

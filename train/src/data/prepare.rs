@@ -7,13 +7,13 @@ mod place;
 mod report;
 mod share;
 
-use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
 
 use brian::random;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::document::{Document, DocumentReader, DocumentRule, ReadRules};
 use super::manifest::{FORMAT, Manifest, SourceFacts, SplitFacts, TokenizerFacts};
@@ -97,25 +97,21 @@ impl Preparation {
             Error::config(Problem::new("command line", place, found, expected))
         };
         if !(0.0..1.0).contains(&self.valid_fraction) {
-            return Err(option(
-                "--valid",
-                self.valid_fraction.to_string(),
-                "at least 0 and below 1",
-            ));
+            let found = self.valid_fraction.to_string();
+            return Err(option("--valid", found, "at least 0 and below 1"));
         }
-        let place =
-            OutputPlace::new(&self.output, self.force).map_err(|e| self.with_wrong_files(e))?;
+        let place = OutputPlace::new(&self.output, self.force);
+        let place = place.map_err(|e| self.with_wrong_files(e))?;
         let tokenizer = Tokenizer::load(&self.tokenizer)?.with_spelled_specials(self.specials);
-        let files = self.files.iter();
-        let mut sources: Vec<Source> = files
-            .map(|file| self.source(file, &tokenizer))
-            .collect::<Result<_, Error>>()?;
+        let mut sources = Vec::new();
+        for file in &self.files {
+            sources.push(self.source(file, &tokenizer)?);
+        }
         let all_whole = self.reading.document == DocumentRule::File
             && sources.iter().all(|source| !source.is_jsonl);
-        let split = self.split.unwrap_or(if all_whole {
-            SplitRule::Tail
-        } else {
-            SplitRule::Hash
+        let split = self.split.unwrap_or(match all_whole {
+            true => SplitRule::Tail,
+            false => SplitRule::Hash,
         });
         if split == SplitRule::Tail && !all_whole {
             let expected = "hash or every, for tail needs text files and --document file";
@@ -125,7 +121,8 @@ impl Preparation {
             for (source, file) in sources.iter_mut().zip(&self.files) {
                 // The length of a pipe is known when it has been read.
                 if source.stream.is_none() {
-                    source.cut_at = Some(self.cut_at(file)?);
+                    let text = DocumentReader::open(file, &self.reading, None)?;
+                    source.cut_at = Some(self.cut_of(text.text_bytes()?));
                 }
             }
         }
@@ -165,24 +162,15 @@ impl Preparation {
 
     fn source(&self, file: &Path, tokenizer: &Tokenizer) -> Result<Source, Error> {
         let reader = self.open(file, tokenizer)?;
-        let bytes = match reader.is_stream() {
-            true => None,
-            false => fs::metadata(file).ok().map(|metadata| metadata.len()),
-        };
         Ok(Source {
-            bytes,
+            bytes: reader.file_bytes(),
             is_jsonl: reader.is_jsonl(),
             cut_at: None,
-            stream: reader.is_stream().then_some(reader),
+            stream: reader.file_bytes().is_none().then_some(reader),
         })
     }
 
     /// The byte of a text where validation begins.
-    fn cut_at(&self, file: &Path) -> Result<u64, Error> {
-        let bytes = DocumentReader::open(file, &self.reading, None)?.text_bytes()?;
-        Ok(self.cut_of(bytes))
-    }
-
     fn cut_of(&self, text_bytes: u64) -> u64 {
         (text_bytes as f64 * (1.0 - self.valid_fraction)).floor() as u64
     }
@@ -191,16 +179,14 @@ impl Preparation {
 impl Plan {
     /// The plan in words, one fact per line.
     pub fn describe(&self) -> String {
-        let files = self.preparation.files.iter().zip(&self.sources);
-        let mut lines: Vec<String> = files
-            .map(|(file, source)| {
-                let size = source.bytes.map(|bytes| format!("{bytes} bytes"));
-                let size = size.unwrap_or_else(|| "a pipe".to_string());
-                let kind = if source.is_jsonl { "JSONL" } else { "text" };
-                format!("read {} ({size}, {kind})", file.display())
-            })
-            .collect();
-        let rule = serde_json::to_value(self.split).expect("a unit variant is a text");
+        let mut lines = Vec::new();
+        for (file, source) in self.preparation.files.iter().zip(&self.sources) {
+            let size = source.bytes.map(|bytes| format!("{bytes} bytes"));
+            let size = size.unwrap_or_else(|| "a pipe".to_string());
+            let kind = if source.is_jsonl { "JSONL" } else { "text" };
+            lines.push(format!("read {} ({size}, {kind})", file.display()));
+        }
+        let rule = json!(self.split);
         lines.push(format!(
             "tokenizer {} ({} ids), validation {} by {}, end of document {}",
             self.preparation.tokenizer.display(),
@@ -239,8 +225,14 @@ impl Plan {
         let bar = progress_bar(self.sources.iter().filter_map(|source| source.bytes).sum());
         let mut n_documents = 0;
         let mut sources = Vec::new();
+        let by_bytes = self.split == SplitRule::Tail && self.preparation.valid_fraction != 0.0;
         for source in 0..self.preparation.files.len() {
-            self.spool(source, directory)?;
+            // A pipe is read to its end first if its text is to be divided by its length.
+            if let Some(stream) = self.sources[source].stream.take_if(|_| by_bytes) {
+                let (stream, bytes) = stream.spooled(directory)?;
+                self.sources[source].cut_at = Some(self.preparation.cut_of(bytes));
+                self.sources[source].stream = Some(stream);
+            }
             sources.push(self.read(source, &mut n_documents, &mut writers, &bar)?);
         }
         bar.finish_and_clear();
@@ -258,24 +250,10 @@ impl Plan {
         }
         let copy = directory.join("tokenizer.json");
         self.tokenizer.save(&copy)?;
-        manifest
-            .files
-            .insert("tokenizer.json".to_string(), file_facts(&copy)?);
+        let name = "tokenizer.json".to_string();
+        manifest.files.insert(name, file_facts(&copy)?);
         started.finish(&manifest.to_json())?;
         Ok(manifest)
-    }
-
-    /// Reads a pipe to its end first if its text is to be divided by its length.
-    fn spool(&mut self, source: usize, directory: &Path) -> Result<(), Error> {
-        if self.split != SplitRule::Tail || self.preparation.valid_fraction == 0.0 {
-            return Ok(());
-        }
-        if let Some(stream) = self.sources[source].stream.take() {
-            let (stream, bytes) = stream.spooled(directory)?;
-            self.sources[source].cut_at = Some(self.preparation.cut_of(bytes));
-            self.sources[source].stream = Some(stream);
-        }
-        Ok(())
     }
 
     fn read(
@@ -285,9 +263,8 @@ impl Plan {
         writers: &mut [SplitWriter],
         bar: &ProgressBar,
     ) -> Result<SourceFacts, Error> {
-        let opened = self.sources[source].stream.take();
         let path = &self.preparation.files[source];
-        let reader = match opened {
+        let reader = match self.sources[source].stream.take() {
             Some(reader) => reader,
             None => self.preparation.open(path, &self.tokenizer)?,
         };
@@ -299,13 +276,11 @@ impl Plan {
         let mut batch_bytes = 0;
         while let Some(document) = reader.next() {
             let document = document?;
-            let split = self
-                .split_of(&document, *n_documents)
-                .min(writers.len() - 1);
+            let split = self.split_of(&document, *n_documents);
             *n_documents += u64::from(document.ends);
             batch_bytes += document.text.len();
             specials_in_text += self.tokenizer.count_spelled(&document.text);
-            batch.push((document, split));
+            batch.push((document, split.min(writers.len() - 1)));
             if batch_bytes >= BATCH_BYTES {
                 tokens += self.write(mem::take(&mut batch), source, writers)?;
                 batch_bytes = 0;
@@ -339,10 +314,8 @@ impl Plan {
         source: usize,
         writers: &mut [SplitWriter],
     ) -> Result<u64, Error> {
-        let texts: Vec<&str> = batch
-            .iter()
-            .map(|(document, _)| document.text.as_str())
-            .collect();
+        let texts = batch.iter().map(|(document, _)| document.text.as_str());
+        let texts: Vec<&str> = texts.collect();
         let all = self.tokenizer.encode_spans(&texts);
         let mut tokens = 0;
         for ((document, split), mut encoded) in batch.iter().zip(all) {
@@ -427,6 +400,7 @@ mod tests {
     use super::super::shard::Split;
     use super::super::tokenizer::Kind;
     use super::*;
+    use std::fs;
 
     fn preparation(directory: &Path, files: &[(&str, &str)]) -> Preparation {
         let tokenizer = directory.join("byte.json");

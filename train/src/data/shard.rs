@@ -7,25 +7,23 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::manifest::{DocumentEntry, FileFacts, Manifest, SplitCounts};
 use super::tokenizer::{Specials, Tokenizer};
 use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
-use crate::hash::hexadecimal;
+use crate::hash::HashedRead;
 use crate::text::json_complaint;
 
 /// A checked split in memory.
 #[derive(Debug)]
 pub struct Split {
     path: PathBuf,
-    name: String,
     tokens: Tokens,
     documents: Vec<DocumentEntry>,
     manifest: Manifest,
     sha256: String,
+    list_sha256: String,
 }
 
 #[derive(Debug)]
@@ -42,16 +40,12 @@ impl Split {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let directory = path.parent().unwrap_or(Path::new(""));
-        let file = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
         let expected = "a .bin file of `nerve data prepare`";
-        let invalid = |found| Err(Error::Invalid(Problem::new(path, "", found, expected)));
         open_regular(path, expected)?;
         let Some(name) = file.strip_suffix(".bin") else {
-            return invalid("another kind of name");
+            let problem = Problem::new(path, "", "another kind of name", expected);
+            return Err(Error::Invalid(problem));
         };
         let manifest = Manifest::load(directory)?;
         let file_facts = facts(&manifest, directory, &file)?;
@@ -63,8 +57,8 @@ impl Split {
         require_counts(&documents, &manifest, &list, name)?;
         Ok(Self {
             path: path.to_path_buf(),
-            name: name.to_string(),
             sha256: file_facts.sha256.clone(),
+            list_sha256: list_facts.sha256.clone(),
             tokens,
             documents,
             manifest,
@@ -94,16 +88,12 @@ impl Split {
         if range.is_empty() {
             return 0;
         }
-        let bytes_of = |position: usize| match &self.tokens {
-            Tokens::U16(tokens) => token_bytes[usize::from(tokens[position])],
-            Tokens::U32(tokens) => token_bytes[tokens[position] as usize],
-        };
+        let bytes_of = |position: usize| u64::from(token_bytes[self.tokens.get(position) as usize]);
         let first = self.document_at(range.start);
         let touched = self.documents[first..].iter();
         let touched = touched.take_while(|document| document.start < range.end as u64);
         let of_document = |document: &DocumentEntry| {
-            let start = document.start as usize;
-            let end = start + document.tokens as usize;
+            let Range { start, end } = document.range();
             let part = range.start.max(start)..range.end.min(end);
             let text_end = end - usize::from(self.manifest.end_of_document);
             if part.start == start && part.end >= text_end {
@@ -114,9 +104,9 @@ impl Split {
                 spans.partition_point(|(at, _)| start + (*at as usize) < position)
             };
             let spans = &document.spans[from(part.start)..from(part.end)];
-            let literal: u64 = part.map(|position| u64::from(bytes_of(position))).sum();
+            let literal: u64 = part.map(bytes_of).sum();
             let replaced = spans.iter();
-            let replaced = replaced.map(|(at, _)| u64::from(bytes_of(start + *at as usize)));
+            let replaced = replaced.map(|(at, _)| bytes_of(start + *at as usize));
             let bytes: u64 = spans.iter().map(|(_, bytes)| bytes).sum();
             literal - replaced.sum::<u64>() + bytes
         };
@@ -143,14 +133,10 @@ impl Split {
     /// # Panics
     /// If the position lies beyond the split.
     pub fn document_at(&self, position: usize) -> usize {
-        assert!(
-            position < self.len(),
-            "position {position} is not below {}",
-            self.len()
-        );
-        self.documents
-            .partition_point(|document| document.start <= position as u64)
-            - 1
+        let len = self.len();
+        assert!(position < len, "position {position} is not below {len}");
+        let starts = |document: &DocumentEntry| document.start <= position as u64;
+        self.documents.partition_point(starts) - 1
     }
 
     /// One more than the highest id of the tokenizer.
@@ -175,9 +161,8 @@ impl Split {
         }
         let manifest = self.path.with_file_name("manifest.json");
         let wrong = |place: &str, found: String, expected: String| {
-            Err(Error::Invalid(Problem::new(
-                &manifest, place, found, expected,
-            )))
+            let problem = Problem::new(&manifest, place, found, expected);
+            Err(Error::Invalid(problem))
         };
         let (found, expected) = (self.vocabulary_size(), tokenizer.vocabulary_size());
         if found != expected {
@@ -185,14 +170,11 @@ impl Split {
             return wrong("tokenizer.vocabulary_size", found.to_string(), expected);
         }
         let (found, expected) = (self.specials(), tokenizer.specials());
-        match found == expected {
-            true => Ok(()),
-            false => wrong(
-                "tokenizer.specials",
-                format!("{found:?}"),
-                format!("{expected:?}"),
-            ),
+        if found != expected {
+            let (found, expected) = (format!("{found:?}"), format!("{expected:?}"));
+            return wrong("tokenizer.specials", found, expected);
         }
+        Ok(())
     }
 
     /// Checks that the token ids of two splits mean the same.
@@ -209,9 +191,8 @@ impl Split {
             false => "tokens of another tokenizer".to_string(),
         };
         let expected = format!("a split of the same tokenizer as {}", other.path.display());
-        Err(Error::Invalid(Problem::new(
-            &self.path, "", found, expected,
-        )))
+        let problem = Problem::new(&self.path, "", found, expected);
+        Err(Error::Invalid(problem))
     }
 
     /// The hash of the tokenizer that made the ids.
@@ -226,15 +207,7 @@ impl Split {
 
     /// The file with the list of documents, and its hash: equal ids may form other documents or stand for other bytes.
     pub fn list(&self) -> (PathBuf, &str) {
-        let name = format!("{}.documents.jsonl", self.name);
-        let facts = self.manifest.files.get(&name);
-        let facts = facts.expect("a split was opened with its list");
-        (list_of(&self.path), &*facts.sha256)
-    }
-
-    /// `train` or `valid`.
-    pub fn name(&self) -> &str {
-        &self.name
+        (list_of(&self.path), &self.list_sha256)
     }
 
     /// The `.bin` file.
@@ -255,6 +228,13 @@ impl Tokens {
             Self::U32(tokens) => tokens.len(),
         }
     }
+
+    fn get(&self, position: usize) -> u32 {
+        match self {
+            Self::U16(tokens) => u32::from(tokens[position]),
+            Self::U32(tokens) => tokens[position],
+        }
+    }
 }
 
 /// The path of the list of documents that belongs to a `.bin` file.
@@ -265,13 +245,9 @@ pub fn list_of(path: &Path) -> PathBuf {
 fn facts<'m>(manifest: &'m Manifest, directory: &Path, name: &str) -> Result<&'m FileFacts, Error> {
     manifest.files.get(name).ok_or_else(|| {
         let names: Vec<&String> = manifest.files.keys().collect();
-        let found = format!("only {names:?}");
-        Error::Invalid(Problem::new(
-            directory.join("manifest.json"),
-            "files",
-            found,
-            format!("{name:?}"),
-        ))
+        let (found, expected) = (format!("only {names:?}"), format!("{name:?}"));
+        let file = directory.join("manifest.json");
+        Error::Invalid(Problem::new(file, "files", found, expected))
     })
 }
 
@@ -298,58 +274,61 @@ fn require_counts(
         // What the list does not tell.
         ..known
     };
-    match counted == known {
-        true => Ok(()),
-        false => {
-            let say = |counts: SplitCounts| {
-                format!(
-                    "{} documents, {} tokens, {} bytes",
-                    counts.documents, counts.tokens, counts.bytes
-                )
-            };
-            let file = list.with_file_name("manifest.json");
-            let problem = Problem::new(file, format!("splits.{name}"), say(known), say(counted));
-            Err(Error::Invalid(problem.advise("prepare the data again")))
-        }
+    if counted == known {
+        return Ok(());
     }
+    let file = list.with_file_name("manifest.json");
+    let (found, expected) = (known.to_string(), counted.to_string());
+    let problem = Problem::new(file, format!("splits.{name}"), found, expected);
+    Err(Error::Invalid(problem.advise("prepare the data again")))
+}
+
+/// A file that is not as it was prepared.
+fn damaged(
+    path: &Path,
+    place: impl Into<String>,
+    found: impl Into<String>,
+    expected: impl Into<String>,
+) -> Error {
+    let problem = Problem::new(path, place, found, expected);
+    Error::Invalid(problem.advise("prepare the data again or restore the file"))
+}
+
+/// Whether a file that was read to its end is that of the manifest.
+fn require_sha256(path: &Path, found: &str, facts: &FileFacts) -> Result<(), Error> {
+    if found == facts.sha256 {
+        return Ok(());
+    }
+    let expected = format!("{} by manifest.json", facts.sha256);
+    Err(damaged(path, "", format!("the hash {found}"), expected))
 }
 
 fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result<Tokens, Error> {
-    let invalid = |place: String, found: String, expected: String| {
-        let problem = Problem::new(path, place, found, expected);
-        Err(Error::Invalid(
-            problem.advise("prepare the data again or restore the file"),
-        ))
-    };
     let resource = |e| Error::resource(path, "read", e);
-    let mut file = open_regular(path, "a .bin file of `nerve data prepare`")?;
+    let file = open_regular(path, "a .bin file of `nerve data prepare`")?;
     let size = file.metadata().map_err(resource)?.len();
     if size < HEADER_BYTES as u64 {
         let expected = format!("a header of {HEADER_BYTES} bytes");
-        return invalid(
-            format!("byte {size}"),
-            "the end of the file".into(),
-            expected,
-        );
+        let place = format!("byte {size}");
+        return Err(damaged(path, place, "the end of the file", expected));
     }
+    let mut input = HashedRead::new(file);
     let mut header = [0u8; HEADER_BYTES];
-    file.read_exact(&mut header).map_err(resource)?;
+    input.read_exact(&mut header).map_err(resource)?;
     let field =
         |i: usize| i32::from_le_bytes(header[4 * i..4 * i + 4].try_into().expect("four bytes"));
     let width = Width::of(vocabulary_size);
     for (i, expected) in width.magic().into_iter().enumerate() {
         if field(i) != expected {
             let expected = format!("{expected} for {} bytes per token", width.bytes());
-            return invalid(format!("byte {}", 4 * i), field(i).to_string(), expected);
+            let place = format!("byte {}", 4 * i);
+            return Err(damaged(path, place, field(i).to_string(), expected));
         }
     }
     let n_tokens = field(2);
     if n_tokens < 1 {
-        return invalid(
-            "byte 8".into(),
-            format!("{n_tokens} tokens"),
-            "at least one".into(),
-        );
+        let found = format!("{n_tokens} tokens");
+        return Err(damaged(path, "byte 8", found, "at least one"));
     }
     let expected_size = HEADER_BYTES as u64 + n_tokens as u64 * width.bytes() as u64;
     if size != expected_size || size != facts.bytes {
@@ -357,10 +336,8 @@ fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result
             "{expected_size} for its {n_tokens} tokens and {} by manifest.json",
             facts.bytes
         );
-        return invalid(String::new(), format!("{size} bytes"), expected);
+        return Err(damaged(path, "", format!("{size} bytes"), expected));
     }
-    let mut hash = Sha256::new();
-    hash.update(header);
     let mut tokens = match width {
         Width::U16 => Tokens::U16(Vec::with_capacity(n_tokens as usize)),
         Width::U32 => Tokens::U32(Vec::with_capacity(n_tokens as usize)),
@@ -369,8 +346,7 @@ fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result
     let mut left = n_tokens as usize * width.bytes();
     while left > 0 {
         let chunk = &mut buffer[..left.min(1 << 20)];
-        file.read_exact(chunk).map_err(resource)?;
-        hash.update(&chunk[..]);
+        input.read_exact(chunk).map_err(resource)?;
         left -= chunk.len();
         let before = tokens.len();
         match &mut tokens {
@@ -381,36 +357,16 @@ fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result
                 tokens.extend(chunk.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)))
             }
         }
-        let outside = match &tokens {
-            Tokens::U16(tokens) => tokens[before..]
-                .iter()
-                .position(|id| usize::from(*id) >= vocabulary_size),
-            Tokens::U32(tokens) => tokens[before..]
-                .iter()
-                .position(|id| *id as usize >= vocabulary_size),
-        };
-        if let Some(position) = outside.map(|position| before + position) {
-            let found = match &tokens {
-                Tokens::U16(tokens) => u32::from(tokens[position]),
-                Tokens::U32(tokens) => tokens[position],
-            };
+        let is_outside = |position: &usize| tokens.get(*position) as usize >= vocabulary_size;
+        if let Some(position) = (before..tokens.len()).find(is_outside) {
             let place = format!("byte {}", HEADER_BYTES + position * width.bytes());
-            return invalid(
-                place,
-                format!("id {found}"),
-                format!("ids below the vocabulary of {vocabulary_size}"),
-            );
+            let found = format!("id {}", tokens.get(position));
+            let expected = format!("ids below the vocabulary of {vocabulary_size}");
+            return Err(damaged(path, place, found, expected));
         }
     }
-    let found = hexadecimal(&hash.finalize());
-    match found == facts.sha256 {
-        true => Ok(tokens),
-        false => invalid(
-            String::new(),
-            format!("the hash {found}"),
-            format!("{} by manifest.json", facts.sha256),
-        ),
-    }
+    require_sha256(path, &input.sha256(), facts)?;
+    Ok(tokens)
 }
 
 fn read_documents(
@@ -418,41 +374,27 @@ fn read_documents(
     facts: &FileFacts,
     n_tokens: u64,
 ) -> Result<Vec<DocumentEntry>, Error> {
-    let invalid = |place: String, found: String, expected: String| {
-        let problem = Problem::new(path, place, found, expected);
-        Error::Invalid(problem.advise("prepare the data again or restore the file"))
-    };
-    let file = open_regular(path, "the list of documents")?;
-    let size = file
-        .metadata()
-        .map_err(|e| Error::resource(path, "read", e))?
-        .len();
-    let mut hash = Sha256::new();
+    let resource = |e| Error::resource(path, "read", e);
+    let mut input = BufReader::new(HashedRead::new(open_regular(
+        path,
+        "the list of documents",
+    )?));
     let mut documents: Vec<DocumentEntry> = Vec::new();
     let mut end = 0;
     let mut line = Vec::new();
-    let mut input = BufReader::new(file);
-    while input
-        .read_until(b'\n', &mut line)
-        .map_err(|e| Error::resource(path, "read", e))?
-        > 0
-    {
-        hash.update(&line);
+    while input.read_until(b'\n', &mut line).map_err(resource)? > 0 {
         let place = format!("line {}", documents.len() + 1);
-        let entry: DocumentEntry = serde_json::from_slice(&line).map_err(|e| {
-            invalid(
-                place.clone(),
-                json_complaint(&e),
-                "one document per line".into(),
-            )
-        })?;
+        let entry: DocumentEntry = match serde_json::from_slice(&line) {
+            Ok(entry) => entry,
+            Err(e) => {
+                let expected = "one document per line";
+                return Err(damaged(path, place, json_complaint(&e), expected));
+            }
+        };
         if entry.start != end || entry.tokens == 0 || entry.tokens > n_tokens - end {
             let found = format!("{} tokens from {}", entry.tokens, entry.start);
-            return Err(invalid(
-                place,
-                found,
-                format!("some from {end} on, within {n_tokens}"),
-            ));
+            let expected = format!("some from {end} on, within {n_tokens}");
+            return Err(damaged(path, place, found, expected));
         }
         let rises = entry.spans.is_sorted_by(|one, next| one.0 < next.0);
         let bytes = entry.spans.iter().map(|(_, bytes)| *bytes);
@@ -467,33 +409,24 @@ fn read_documents(
                 "rising positions within its {} tokens and {} bytes",
                 entry.tokens, entry.bytes
             );
-            return Err(invalid(place, found, expected));
+            return Err(damaged(path, place, found, expected));
         }
         end += entry.tokens;
         documents.push(entry);
         line.clear();
     }
     if end != n_tokens {
-        return Err(invalid(
-            String::new(),
-            format!("documents up to token {end}"),
-            format!("up to {n_tokens}"),
-        ));
+        let found = format!("documents up to token {end}");
+        return Err(damaged(path, "", found, format!("up to {n_tokens}")));
     }
-    let found = hexadecimal(&hash.finalize());
-    match found == facts.sha256 {
-        true if size == facts.bytes => Ok(documents),
-        true => Err(invalid(
-            String::new(),
-            format!("{size} bytes"),
-            format!("{} by manifest.json", facts.bytes),
-        )),
-        false => Err(invalid(
-            String::new(),
-            format!("the hash {found}"),
-            format!("{} by manifest.json", facts.sha256),
-        )),
+    let input = input.into_inner();
+    require_sha256(path, &input.sha256(), facts)?;
+    if input.bytes_read() != facts.bytes {
+        let found = format!("{} bytes", input.bytes_read());
+        let expected = format!("{} by manifest.json", facts.bytes);
+        return Err(damaged(path, "", found, expected));
     }
+    Ok(documents)
 }
 
 #[cfg(test)]
@@ -502,6 +435,8 @@ pub(crate) mod tests {
     use super::super::prepare::{Preparation, SplitRule};
     use super::super::tokenizer::{Kind, Normalise, Tokenizer};
     use super::*;
+    use crate::hash::hexadecimal;
+    use sha2::{Digest, Sha256};
     use std::fs;
 
     /// The training split of some lines, with an end after each.

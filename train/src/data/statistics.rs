@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, SplitCounts};
 use super::shard::Split;
 use super::unknown;
 use crate::error::Error;
@@ -27,24 +27,15 @@ pub struct Statistics {
 /// Statistics of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitStatistics {
-    /// Documents.
-    pub documents: u64,
-    /// Tokens, ends of documents included.
-    pub tokens: u64,
-    /// Bytes of UTF-8.
-    pub bytes: u64,
+    /// What the manifest has too, counted again.
+    #[serde(flatten)]
+    pub counts: SplitCounts,
     /// Tokens per byte.
     pub tokens_per_byte: f64,
-    /// Tokens that are `<unk>`.
-    pub unknown: u64,
     /// The share of `<unk>` among the tokens.
     pub unknown_share: f64,
     /// How many ids of the vocabulary occur.
     pub distinct_ids: usize,
-    /// Documents with the same tokens as an earlier document of this split.
-    pub duplicates: u64,
-    /// Documents with the same tokens as a training document; 0 for `train` itself.
-    pub also_in_train: u64,
     /// Documents per difficulty; `none` for those without.
     pub difficulties: BTreeMap<String, u64>,
     /// Documents per task; `none` for those without.
@@ -62,13 +53,10 @@ pub fn statistics(directory: &Path) -> Result<Statistics, Error> {
     // `train` sorts before `valid`, so its documents are known when those of the others are looked up.
     for name in manifest.splits.keys() {
         let split = Split::open(directory.join(format!("{name}.bin")))?;
-        let fingerprints = fingerprints(&split);
-        splits.insert(
-            name.clone(),
-            split_statistics(&split, &fingerprints, &in_train),
-        );
+        let (statistics, fingerprints) = split_statistics(&split, &in_train);
+        splits.insert(name.clone(), statistics);
         if name == "train" {
-            in_train.extend(fingerprints);
+            in_train = fingerprints;
         }
     }
     Ok(Statistics {
@@ -79,67 +67,51 @@ pub fn statistics(directory: &Path) -> Result<Statistics, Error> {
     })
 }
 
+/// The statistics of a split, and the fingerprints of its documents.
 fn split_statistics(
     split: &Split,
-    fingerprints: &[[u8; 16]],
     in_train: &HashSet<[u8; 16]>,
-) -> SplitStatistics {
+) -> (SplitStatistics, HashSet<[u8; 16]>) {
     let documents = split.documents();
     let bytes: u64 = documents.iter().map(|document| document.bytes).sum();
-    let distinct: HashSet<_> = fingerprints.iter().collect();
-    let mut difficulties = BTreeMap::new();
-    let mut tasks = BTreeMap::new();
+    let (mut difficulties, mut tasks) = (BTreeMap::new(), BTreeMap::new());
     let none = || "none".to_string();
-    for document in documents {
-        let difficulty = document
-            .difficulty
-            .map_or_else(none, |difficulty| difficulty.to_string());
-        *difficulties.entry(difficulty).or_default() += 1;
-        *tasks
-            .entry(document.task.clone().unwrap_or_else(none))
-            .or_default() += 1;
-    }
     let mut is_used = vec![false; split.vocabulary_size()];
-    let mut unknown = 0;
-    for document in 0..documents.len() {
-        for id in tokens_of(split, document) {
+    let mut distinct = HashSet::new();
+    let (mut unknown, mut also_in_train) = (0, 0);
+    for document in documents {
+        let difficulty = document.difficulty.as_ref();
+        let difficulty = difficulty.map_or_else(none, u32::to_string);
+        *difficulties.entry(difficulty).or_default() += 1;
+        let task = document.task.clone().unwrap_or_else(none);
+        *tasks.entry(task).or_default() += 1;
+        let mut hash = Sha256::new();
+        for id in split.tokens(document.range()) {
             is_used[id as usize] = true;
             unknown += u64::from(id == split.specials().unknown);
-        }
-    }
-    SplitStatistics {
-        documents: documents.len() as u64,
-        tokens: split.len() as u64,
-        bytes,
-        tokens_per_byte: split.len() as f64 / bytes as f64,
-        unknown,
-        unknown_share: unknown::share(unknown, split.len() as u64),
-        distinct_ids: is_used.into_iter().filter(|is_used| *is_used).count(),
-        duplicates: (documents.len() - distinct.len()) as u64,
-        also_in_train: fingerprints
-            .iter()
-            .filter(|fingerprint| in_train.contains(*fingerprint))
-            .count() as u64,
-        difficulties,
-        tasks,
-    }
-}
-
-fn fingerprints(split: &Split) -> Vec<[u8; 16]> {
-    let fingerprint = |document: usize| {
-        let mut hash = Sha256::new();
-        for id in tokens_of(split, document) {
             hash.update(id.to_le_bytes());
         }
         let digest = hash.finalize();
-        std::array::from_fn(|i| digest[i])
+        let fingerprint = std::array::from_fn(|i| digest[i]);
+        also_in_train += u64::from(in_train.contains(&fingerprint));
+        distinct.insert(fingerprint);
+    }
+    let statistics = SplitStatistics {
+        counts: SplitCounts {
+            documents: documents.len() as u64,
+            tokens: split.len() as u64,
+            bytes,
+            unknown,
+            duplicates: (documents.len() - distinct.len()) as u64,
+            also_in_train,
+        },
+        tokens_per_byte: split.len() as f64 / bytes as f64,
+        unknown_share: unknown::share(unknown, split.len() as u64),
+        distinct_ids: is_used.into_iter().filter(|is_used| *is_used).count(),
+        difficulties,
+        tasks,
     };
-    (0..split.documents().len()).map(fingerprint).collect()
-}
-
-fn tokens_of(split: &Split, document: usize) -> Vec<u32> {
-    let entry = &split.documents()[document];
-    split.tokens(entry.start as usize..(entry.start + entry.tokens) as usize)
+    (statistics, distinct)
 }
 
 #[cfg(test)]
@@ -153,8 +125,15 @@ mod tests {
         let path = split_of_lines(&["ab", "cd", "ab", "abcd"]);
         let statistics = statistics(path.parent().unwrap()).unwrap();
         let train = &statistics.splits["train"];
-        assert_eq!((train.documents, train.tokens, train.bytes), (4, 14, 10));
-        assert_eq!((train.duplicates, train.distinct_ids), (1, 5));
+        assert_eq!(
+            (
+                train.counts.documents,
+                train.counts.tokens,
+                train.counts.bytes
+            ),
+            (4, 14, 10)
+        );
+        assert_eq!((train.counts.duplicates, train.distinct_ids), (1, 5));
         assert_eq!(train.tasks["none"], 4);
     }
 
@@ -174,11 +153,31 @@ mod tests {
         let directory = prepared(&tokenizer, "t.jsonl", &lines.join("\n"), 0.5);
         let all = statistics(&directory).unwrap();
         let [train, valid] = ["train", "valid"].map(|name| &all.splits[name]);
-        assert_eq!((train.documents, train.tokens, train.bytes), (3, 9, 6));
-        assert_eq!((valid.documents, valid.tokens, valid.bytes), (3, 12, 9));
-        assert_eq!((train.duplicates, train.also_in_train), (1, 0));
-        assert_eq!((valid.duplicates, valid.also_in_train), (1, 2));
-        assert_eq!((train.unknown, valid.unknown), (0, 3));
+        assert_eq!(
+            (
+                train.counts.documents,
+                train.counts.tokens,
+                train.counts.bytes
+            ),
+            (3, 9, 6)
+        );
+        assert_eq!(
+            (
+                valid.counts.documents,
+                valid.counts.tokens,
+                valid.counts.bytes
+            ),
+            (3, 12, 9)
+        );
+        assert_eq!(
+            (train.counts.duplicates, train.counts.also_in_train),
+            (1, 0)
+        );
+        assert_eq!(
+            (valid.counts.duplicates, valid.counts.also_in_train),
+            (1, 2)
+        );
+        assert_eq!((train.counts.unknown, valid.counts.unknown), (0, 3));
         assert_eq!((train.unknown_share, valid.unknown_share), (0.0, 0.25));
         // a b c d and the end; a b, the unknown and the end.
         assert_eq!((train.distinct_ids, valid.distinct_ids), (5, 4));
@@ -205,9 +204,9 @@ mod tests {
         let manifest = Manifest::load(&directory).unwrap();
         for (name, split) in &all.splits {
             let counts = manifest.splits[name];
-            assert_eq!(counts.duplicates, split.duplicates, "{name}");
-            assert_eq!(counts.also_in_train, split.also_in_train, "{name}");
-            assert_eq!(counts.unknown, split.unknown, "{name}");
+            assert_eq!(counts.duplicates, split.counts.duplicates, "{name}");
+            assert_eq!(counts.also_in_train, split.counts.also_in_train, "{name}");
+            assert_eq!(counts.unknown, split.counts.unknown, "{name}");
         }
     }
 }

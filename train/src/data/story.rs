@@ -68,9 +68,8 @@ impl Draws {
     /// Some items, each at most once.
     fn some<T: Copy>(&mut self, items: &[T], n: usize) -> Vec<T> {
         let mut left = items.to_vec();
-        (0..n)
-            .map(|_| left.swap_remove(self.below(left.len())))
-            .collect()
+        let next = |_| left.swap_remove(self.below(left.len()));
+        (0..n).map(next).collect()
     }
 }
 
@@ -130,15 +129,13 @@ impl Day {
         let places = draws.some(&PLACES, [2, 3, 4, 5][difficulty]);
         let treats = draws.some(&TREATS, 4);
         let names = draws.some(&NAMES, [1, 2, 2, 3][difficulty]);
-        let people = names
-            .into_iter()
-            .zip(treats)
-            .map(|((name, pronoun), treat)| Person {
-                name,
-                pronoun,
-                place: draws.below(places.len()),
-                treat,
-            });
+        let people = names.into_iter().zip(treats);
+        let people = people.map(|((name, pronoun), treat)| Person {
+            name,
+            pronoun,
+            place: draws.below(places.len()),
+            treat,
+        });
         let people: Vec<Person> = people.collect();
         let things = draws.some(&THINGS, [1, 2, 3, 4][difficulty]);
         let things = things.into_iter().map(|thing| Thing {
@@ -162,10 +159,9 @@ impl Day {
     fn begin(&mut self) {
         let weather = self.draws.pick(&WEATHERS);
         let time = self.draws.pick(&TIMES);
-        let promise = self.promise.0;
+        let (first, promise) = (self.people[0].name, self.promise.0);
         self.say(format!(
-            "One {weather} {time}, {} promised to {promise}.",
-            self.people[0].name
+            "One {weather} {time}, {first} promised to {promise}."
         ));
         for i in 1..self.people.len() {
             let Person { name, treat, .. } = self.people[i];
@@ -233,15 +229,11 @@ impl Day {
                 }
             }
         }
-        let sensible = events
-            .iter()
-            .copied()
-            .filter(|event| !self.undoes_the_last(*event));
-        let sensible: Vec<Event> = sensible.collect();
-        if sensible.is_empty() {
-            events
-        } else {
-            sensible
+        let mut sensible = events.clone();
+        sensible.retain(|event| !self.undoes_the_last(*event));
+        match sensible.is_empty() {
+            true => events,
+            false => sensible,
         }
     }
 
@@ -295,10 +287,10 @@ impl Day {
                 let name = &self.things[what].name;
                 match variant {
                     0 => format!("{subject} put {name} down."),
-                    1 => format!(
-                        "{subject} left {name} {}.",
-                        self.here(self.people[who].place)
-                    ),
+                    1 => {
+                        let here = self.here(self.people[who].place);
+                        format!("{subject} left {name} {here}.")
+                    }
                     _ => format!("{subject} set {name} down and forgot it."),
                 }
             }
@@ -326,10 +318,10 @@ impl Day {
             let Thing { name, at, .. } = &self.things[what];
             self.say(match at {
                 Spot::With(0) => format!("\"Where is {name}?\" \"I have it,\" said {first}."),
-                Spot::With(who) => format!(
-                    "\"Where is {name}?\" \"{} has it,\" said {first}.",
-                    self.people[*who].name
-                ),
+                Spot::With(who) => {
+                    let who = self.people[*who].name;
+                    format!("\"Where is {name}?\" \"{who} has it,\" said {first}.")
+                }
                 Spot::Place(place) => {
                     let here = capitalised(&self.here(*place));
                     format!("\"Where is {name}?\" \"{here},\" said {first}.")
@@ -338,10 +330,8 @@ impl Day {
         }
         for i in 1..self.people.len() {
             let Person { name, treat, .. } = self.people[i];
-            self.say(format!(
-                "{} had kept {treat} for {name}.",
-                capitalised(elder)
-            ));
+            let elder = capitalised(elder);
+            self.say(format!("{elder} had kept {treat} for {name}."));
         }
         let kept = self.promise.1;
         self.say(format!("Then {first} remembered the promise and {kept}."));

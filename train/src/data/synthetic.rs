@@ -95,38 +95,30 @@ fn text(random: &mut PythonRandom, task: &str, difficulty: usize) -> String {
         }
         "transform" => {
             let x = draw_digits(random, digits);
-            format!(
-                "transform +1 mod10: {} -> {}",
-                joined(&x),
-                joined(&shifted(&x, 1))
-            )
+            let shifted = joined(&shifted(&x, 1));
+            format!("transform +1 mod10: {} -> {shifted}", joined(&x))
         }
         "arithmetic" => {
-            let terms: Vec<i64> = (0..[2, 4, 8][difficulty])
-                .map(|_| random.randint(0, 20))
-                .collect();
+            let terms = (0..[2, 4, 8][difficulty]).map(|_| random.randint(0, 20));
+            let terms: Vec<i64> = terms.collect();
             let sum: i64 = terms.iter().sum();
             let terms: Vec<String> = terms.iter().map(i64::to_string).collect();
             format!("sum: {} = {sum}", terms.join(" + "))
         }
         "rewrite" => {
-            let letters = ['a', 'b', 'c'];
-            let s: String = (0..[6, 10, 18][difficulty])
-                .map(|_| *random.choice(&letters))
-                .collect();
-            format!(
-                "rewrite a,c upper: {s} -> {}",
-                s.replace('a', "A").replace('c', "C")
-            )
+            let letters = (0..[6, 10, 18][difficulty]).map(|_| *random.choice(&['a', 'b', 'c']));
+            let s: String = letters.collect();
+            let upper = s.replace('a', "A").replace('c', "C");
+            format!("rewrite a,c upper: {s} -> {upper}")
         }
         "parentheses" => parentheses(random, [2, 4, 8][difficulty]),
         _ => {
             let x = draw_digits(random, [3, 5, 8][difficulty]);
             let repeats = [1, 2, 4][difficulty];
+            let shifted = joined(&shifted(&x, repeats));
             format!(
-                "repeat transform +1 x{repeats}: {} -> {}",
-                joined(&x),
-                joined(&shifted(&x, repeats))
+                "repeat transform +1 x{repeats}: {} -> {shifted}",
+                joined(&x)
             )
         }
     }

@@ -99,19 +99,12 @@ pub struct Tokenizer {
     /// The ids of the 256 bytes (byte pairs) or nothing (characters).
     byte_ids: Vec<u32>,
     character_ids: HashMap<char, u32>,
-    /// By rising id.
-    added: Vec<Added>,
+    /// The ids of the added tokens, rising.
+    added: Vec<u32>,
     /// The characters with which they begin.
     added_starts: Vec<char>,
     spelled_specials: SpelledSpecials,
     file: Vec<u8>,
-}
-
-/// A token that is one id wherever it is spelled out, if it is to be.
-struct Added {
-    text: String,
-    id: u32,
-    is_special: bool,
 }
 
 impl Tokenizer {
@@ -120,11 +113,11 @@ impl Tokenizer {
     /// # Errors
     /// `Config` if the vocabulary is too small for its kind or above 1,048,576, `Invalid` if there is no text, or what
     /// `texts` yields.
-    pub fn train<I>(kind: Kind, texts: I, vocabulary_size: Option<usize>) -> Result<Self, Error>
-    where
-        I: Iterator<Item = Result<String, Error>> + Send,
-    {
-        train::require_bounded(vocabulary_size)?;
+    pub fn train(
+        kind: Kind,
+        texts: impl Iterator<Item = Result<String, Error>> + Send,
+        vocabulary_size: Option<usize>,
+    ) -> Result<Self, Error> {
         let json = match kind {
             Kind::Byte => train::byte(vocabulary_size)?,
             Kind::Character => train::character(texts, vocabulary_size, Normalise::None)?,
@@ -137,15 +130,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::train`].
-    pub fn train_characters<I>(
+    pub fn train_characters(
         normalise: Normalise,
-        texts: I,
+        texts: impl Iterator<Item = Result<String, Error>>,
         vocabulary_size: Option<usize>,
-    ) -> Result<Self, Error>
-    where
-        I: Iterator<Item = Result<String, Error>>,
-    {
-        train::require_bounded(vocabulary_size)?;
+    ) -> Result<Self, Error> {
         let json = train::character(texts, vocabulary_size, normalise)?;
         Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
     }
@@ -206,8 +195,8 @@ impl Tokenizer {
 
     /// The added tokens, by rising id: special tokens and others outside the vocabulary proper.
     pub fn added(&self) -> impl ExactSizeIterator<Item = (&str, u32)> {
-        let added = self.added.iter();
-        added.map(|added| (added.text.as_str(), added.id))
+        let text = |id: u32| self.checked.pieces[id as usize].text.as_str();
+        self.added.iter().map(move |id| (text(*id), *id))
     }
 
     /// The token that an empty text begins with: the end of the document before, or without such a token the first one of
@@ -259,44 +248,31 @@ impl Tokenizer {
             let expected = "a file that the `tokenizers` library accepts";
             Error::Invalid(Problem::new(path, "", found, expected))
         };
-        let encoder = tokenizers::Tokenizer::from_bytes(&file)
-            .map_err(|e| invalid(one_line(&e.to_string())))?;
-        for (id, piece) in checked.pieces.iter().enumerate() {
-            // The library numbers added tokens itself and only logs when the file says otherwise.
-            if encoder.token_to_id(&piece.text) != Some(id as u32) {
-                return Err(invalid(format!(
-                    "token {:?} with id {id}, which the library numbers differently",
-                    piece.text
-                )));
-            }
-        }
+        let encoder = tokenizers::Tokenizer::from_bytes(&file);
+        let encoder = encoder.map_err(|e| invalid(one_line(&e.to_string())))?;
         // A byte that others have no token for is unknown.
         let mut byte_ids = vec![checked.specials.unknown; 256];
         let mut character_ids = HashMap::new();
-        for (id, piece) in checked.pieces.iter().enumerate() {
-            match checked.kind {
-                Kind::Character => {
-                    if let Some(c) = checked.character(piece) {
-                        character_ids.insert(c, id as u32);
-                    }
+        let (mut added, mut added_starts) = (Vec::new(), Vec::new());
+        for (id, piece) in (0..).zip(&checked.pieces) {
+            let text = &piece.text;
+            // The library numbers added tokens itself and only logs when the file says otherwise.
+            if encoder.token_to_id(text) != Some(id) {
+                return Err(invalid(format!(
+                    "token {text:?} with id {id}, which the library numbers differently"
+                )));
+            }
+            let first = text.chars().next();
+            match (checked.kind, &piece.bytes[..]) {
+                _ if piece.is_added => {
+                    added.push(id);
+                    added_starts.extend(first);
                 }
-                Kind::Byte | Kind::Bpe => {
-                    if let [byte] = piece.bytes[..] {
-                        byte_ids[usize::from(byte)] = id as u32;
-                    }
-                }
+                (Kind::Character, _) => character_ids.extend(first.map(|c| (c, id))),
+                (Kind::Byte | Kind::Bpe, [byte]) => byte_ids[usize::from(*byte)] = id,
+                (Kind::Byte | Kind::Bpe, _) => {}
             }
         }
-        let named = checked.pieces.iter().zip(0..);
-        let added = named.filter(|(piece, _)| piece.is_added);
-        let added = added.map(|(piece, id)| Added {
-            text: piece.text.clone(),
-            id,
-            is_special: piece.is_special,
-        });
-        let added: Vec<Added> = added.collect();
-        let starts = added.iter().filter_map(|added| added.text.chars().next());
-        let mut added_starts: Vec<char> = starts.collect();
         added_starts.sort_unstable();
         added_starts.dedup();
         let tokenizer = Self {

@@ -13,20 +13,21 @@ pub fn share(unknown: u64, tokens: u64) -> f64 {
 
 /// A sentence about unknown tokens: none if there are none, a warning above one in a hundred.
 pub fn sentence(of: &str, unknown: u64, tokens: u64) -> Option<String> {
-    let percent = 100.0 * share(unknown, tokens);
-    let fact = format!("{of}: {unknown} of {tokens} tokens are <unk> ({percent:.2} %)");
-    warning(of, unknown, tokens).or((unknown > 0).then_some(fact))
+    let fact = || fact(of, unknown, tokens);
+    warning(of, unknown, tokens).or_else(|| (unknown > 0).then(fact))
 }
 
 /// A warning if more than one in a hundred tokens is unknown.
 pub fn warning(of: &str, unknown: u64, tokens: u64) -> Option<String> {
-    let share = share(unknown, tokens);
-    (share > SHARE_LOUD).then(|| {
-        let percent = 100.0 * share;
-        format!(
-            "warning: {of}: {unknown} of {tokens} tokens are <unk> ({percent:.2} %): this tokenizer does not know the text"
-        )
+    (share(unknown, tokens) > SHARE_LOUD).then(|| {
+        let fact = fact(of, unknown, tokens);
+        format!("warning: {fact}: this tokenizer does not know the text")
     })
+}
+
+fn fact(of: &str, unknown: u64, tokens: u64) -> String {
+    let percent = 100.0 * share(unknown, tokens);
+    format!("{of}: {unknown} of {tokens} tokens are <unk> ({percent:.2} %)")
 }
 
 #[cfg(test)]

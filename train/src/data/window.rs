@@ -97,7 +97,7 @@ pub struct Windows {
     cut: Cut,
     /// The number of windows before each stretch (a document, or the whole split where documents run on), and that of all.
     first: Vec<u64>,
-    /// Where each document begins in the stretch of all of them, its symbol included; empty where documents are separate.
+    /// How many tokens and symbols lie before each document, and how many there are in all.
     begins: Vec<u64>,
     token_bytes: Arc<Vec<u32>>,
     difficulty: Option<Arc<Vec<Option<u8>>>>,
@@ -123,31 +123,25 @@ impl Windows {
     /// If the window or the stride is zero, or the stride beyond the window.
     pub fn new(split: Arc<Split>, cut: Cut, token_bytes: Arc<Vec<u32>>) -> Result<Self, Error> {
         assert!(cut.window > 0, "a window needs at least one input");
-        assert!(
-            cut.stride
-                .is_none_or(|stride| (1..=cut.window).contains(&stride)),
-            "a stride is at least one target, and leaves none of a window out"
-        );
+        let is_within = |stride| (1..=cut.window).contains(&stride);
+        let expected = "a stride is at least one target, and leaves none of a window out";
+        assert!(cut.stride.is_none_or(is_within), "{expected}");
         let mut windows = Self {
+            begins: begins(&split, &cut),
             split,
             cut,
-            first: Vec::new(),
-            begins: Vec::new(),
+            first: vec![0],
             token_bytes,
             difficulty: None,
         };
-        if cut.documents == DocumentsRule::RunOn {
-            windows.begins = windows.begins();
-        }
         let stretches = match cut.documents {
             DocumentsRule::RunOn => 1,
             DocumentsRule::Separate => windows.split.documents().len(),
         };
-        let mut before = 0;
-        windows.first.push(0);
         for stretch in 0..stretches {
-            before += windows.n_windows(windows.length(stretch));
-            windows.first.push(before);
+            let Range { start, end } = windows.stretch(stretch);
+            let before = windows.len();
+            windows.first.push(before + windows.n_windows(end - start));
         }
         match windows.has_target() {
             true => Ok(windows),
@@ -247,41 +241,12 @@ impl Windows {
         }
     }
 
-    /// Positions of a stretch, symbols included.
-    fn length(&self, stretch: usize) -> u64 {
-        let documents = self.split.documents();
-        match (self.cut.documents, self.cut.beginning) {
-            (DocumentsRule::Separate, Beginning::Symbol(_)) => documents[stretch].tokens + 1,
-            (DocumentsRule::Separate, _) => documents[stretch].tokens,
-            (DocumentsRule::RunOn, _) => {
-                let last = documents.len() - 1;
-                self.begins[last] + u64::from(self.has_symbol(last)) + documents[last].tokens
-            }
+    /// The positions of a stretch among those of all, symbols included.
+    fn stretch(&self, stretch: usize) -> Range<u64> {
+        match self.cut.documents {
+            DocumentsRule::Separate => self.begins[stretch]..self.begins[stretch + 1],
+            DocumentsRule::RunOn => 0..self.begins[self.split.documents().len()],
         }
-    }
-
-    /// Where each document begins where all run on.
-    fn begins(&self) -> Vec<u64> {
-        let mut symbols = 0;
-        let documents = self.split.documents().iter().enumerate();
-        documents
-            .map(|(document, entry)| {
-                let begin = entry.start + symbols;
-                symbols += u64::from(self.has_symbol(document));
-                begin
-            })
-            .collect()
-    }
-
-    /// Whether a symbol is put before a document. Where documents run on, one that is there already, as the end of the
-    /// document before, serves for both.
-    fn has_symbol(&self, document: usize) -> bool {
-        let Beginning::Symbol(symbol) = self.cut.beginning else {
-            return false;
-        };
-        let start = self.split.documents()[document].start as usize;
-        let run_on = self.cut.documents == DocumentsRule::RunOn;
-        !(run_on && start > 0 && self.split.tokens(start - 1..start)[0] == symbol)
     }
 
     fn n_windows(&self, length: u64) -> u64 {
@@ -296,14 +261,12 @@ impl Windows {
 
     /// The inputs of a window and its last target.
     fn places(&self, index: u64) -> Vec<TargetPlace> {
-        assert!(
-            index < self.len(),
-            "window {index} is not below {}",
-            self.len()
-        );
+        let len = self.len();
+        assert!(index < len, "window {index} is not below {len}");
         let stretch = self.first.partition_point(|before| *before <= index) - 1;
         let (nth, window) = (index - self.first[stretch], self.cut.window as u64);
-        let last = self.length(stretch) - 1;
+        let begin = self.stretch(stretch).start;
+        let last = self.stretch(stretch).end - begin - 1;
         let (counted, end) = match self.cut.stride {
             Some(stride) if nth > 0 => {
                 let counted = window + (nth - 1) * stride as u64;
@@ -315,27 +278,23 @@ impl Windows {
             Some(_) => end.saturating_sub(window),
             None => counted,
         };
-        let mut places = self.between(stretch, start..end + 1);
+        let mut places = self.between(begin + start..begin + end + 1);
         // Targets of the window before serve as context only.
         let seen = &mut places[..=(counted - start) as usize];
         seen.iter_mut().for_each(|place| place.is_target = false);
         places
     }
 
-    fn between(&self, stretch: usize, range: Range<u64>) -> Vec<TargetPlace> {
-        let mut places = Vec::with_capacity((range.end - range.start) as usize);
-        let (mut document, mut at) = match self.cut.documents {
-            DocumentsRule::Separate => (stretch, range.start),
-            DocumentsRule::RunOn => {
-                let document = self.begins.partition_point(|begin| *begin <= range.start) - 1;
-                (document, range.start - self.begins[document])
-            }
-        };
+    fn between(&self, range: Range<u64>) -> Vec<TargetPlace> {
         let wanted = (range.end - range.start) as usize;
+        let mut places = Vec::with_capacity(wanted);
+        let mut document = self.begins.partition_point(|begin| *begin <= range.start) - 1;
+        let mut at = range.start - self.begins[document];
         while places.len() < wanted {
             let entry = &self.split.documents()[document];
+            let has_symbol = self.begins[document + 1] - self.begins[document] > entry.tokens;
             let symbol = match self.cut.beginning {
-                Beginning::Symbol(symbol) if self.has_symbol(document) => Some(symbol),
+                Beginning::Symbol(symbol) if has_symbol => Some(symbol),
                 _ => None,
             };
             if let (Some(id), 0) = (symbol, at) {
@@ -353,17 +312,14 @@ impl Windows {
             let left = (entry.tokens - offset) as usize;
             let end = start + left.min(wanted - places.len());
             let ids = self.split.tokens(start..end);
-            places.extend(
-                ids.into_iter()
-                    .zip(start..)
-                    .map(|(id, position)| TargetPlace {
-                        id,
-                        position: Some(position),
-                        document,
-                        is_target: position as u64 > entry.start
-                            || self.cut.beginning != Beginning::Unmarked,
-                    }),
-            );
+            let all_count = self.cut.beginning != Beginning::Unmarked;
+            let place = |(id, position)| TargetPlace {
+                id,
+                position: Some(position),
+                document,
+                is_target: position as u64 > entry.start || all_count,
+            };
+            places.extend(ids.into_iter().zip(start..).map(place));
             (document, at) = (document + 1, 0);
         }
         places
@@ -402,6 +358,25 @@ impl Windows {
         let problem = Problem::new(self.split.path(), "", found, expected);
         Error::Invalid(problem.advise("prepare more text, or shorten data.window"))
     }
+}
+
+/// How many tokens and symbols lie before each document, and how many there are in all.
+fn begins(split: &Split, cut: &Cut) -> Vec<u64> {
+    let run_on = cut.documents == DocumentsRule::RunOn;
+    let mut begins = vec![0];
+    let mut end = 0;
+    for document in split.documents() {
+        let start = document.start as usize;
+        // Where documents run on, a symbol that is there already, as the end of the document before, serves for both.
+        let is_there = |symbol| run_on && start > 0 && split.tokens(start - 1..start)[0] == symbol;
+        let has_symbol = match cut.beginning {
+            Beginning::Symbol(symbol) => !is_there(symbol),
+            Beginning::Unmarked | Beginning::FirstToken => false,
+        };
+        end += u64::from(has_symbol) + document.tokens;
+        begins.push(end);
+    }
+    begins
 }
 
 #[cfg(test)]

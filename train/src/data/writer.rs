@@ -4,7 +4,7 @@
 //! `u16` (magic 20240520, version 1) up to 65,536 different ids, `u32` (magic 20240801, version 7) above.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use super::document::Document;
 use super::manifest::{DocumentEntry, FileFacts, SplitCounts};
 use super::tokenizer::Encoded;
 use crate::error::{Error, Problem};
-use crate::hash::hexadecimal;
+use crate::hash::HashedRead;
 
 /// Bytes before the first token.
 pub const HEADER_BYTES: usize = 1024;
@@ -59,10 +59,8 @@ impl Width {
 
 /// Writes the two files of a split.
 pub struct SplitWriter {
-    tokens_path: PathBuf,
-    documents_path: PathBuf,
-    tokens: BufWriter<File>,
-    documents: BufWriter<File>,
+    tokens: Output,
+    documents: Output,
     width: Width,
     unknown: u32,
     counts: SplitCounts,
@@ -79,22 +77,12 @@ impl SplitWriter {
     /// # Errors
     /// `Resource` if they cannot be created.
     pub fn create(directory: &Path, name: &str, width: Width, unknown: u32) -> Result<Self, Error> {
-        let create = |path: &Path| {
-            let file = File::create_new(path).map_err(|e| Error::resource(path, "create", e))?;
-            Ok(BufWriter::with_capacity(1 << 18, file))
-        };
-        let tokens_path = directory.join(format!("{name}.bin"));
-        let documents_path = directory.join(format!("{name}.documents.jsonl"));
-        let mut tokens = create(&tokens_path)?;
+        let mut tokens = Output::create(directory.join(format!("{name}.bin")))?;
         // The header is known at the end; until then the file has none and no reader accepts it.
-        tokens
-            .write_all(&[0; HEADER_BYTES])
-            .map_err(|e| Error::resource(&tokens_path, "write", e))?;
+        tokens.write(&[0; HEADER_BYTES])?;
         Ok(Self {
-            documents: create(&documents_path)?,
+            documents: Output::create(directory.join(format!("{name}.documents.jsonl")))?,
             tokens,
-            tokens_path,
-            documents_path,
             width,
             unknown,
             counts: SplitCounts::default(),
@@ -137,27 +125,18 @@ impl SplitWriter {
         let unknown = ids.iter().filter(|id| **id == self.unknown);
         self.counts.unknown += unknown.count() as u64;
         if self.counts.tokens > TOKENS_MAX {
-            let problem = Problem::new(
-                &self.tokens_path,
-                "",
-                "more tokens",
-                format!("at most {TOKENS_MAX}"),
-            );
-            return Err(Error::Invalid(
-                problem.advise("prepare the sources in several directories and mix them"),
-            ));
+            let expected = format!("at most {TOKENS_MAX}");
+            let problem = Problem::new(&self.tokens.path, "", "more tokens", expected);
+            let advice = "prepare the sources in several directories and mix them";
+            return Err(Error::Invalid(problem.advise(advice)));
         }
+        let ids = ids.iter();
         let bytes: Vec<u8> = match self.width {
-            Width::U16 => ids
-                .iter()
-                .flat_map(|id| (*id as u16).to_le_bytes())
-                .collect(),
-            Width::U32 => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+            Width::U16 => ids.flat_map(|id| (*id as u16).to_le_bytes()).collect(),
+            Width::U32 => ids.flat_map(|id| id.to_le_bytes()).collect(),
         };
         self.hash.update(&bytes);
-        self.tokens
-            .write_all(&bytes)
-            .map_err(|e| Error::resource(&self.tokens_path, "write", e))?;
+        self.tokens.write(&bytes)?;
         if let Some(entry) = self.open.take_if(|_| document.ends) {
             let digest = self.hash.finalize_reset();
             let fingerprint = std::array::from_fn(|i| digest[i]);
@@ -167,9 +146,7 @@ impl SplitWriter {
             let line = serde_json::to_string(&entry)
                 .expect("an entry has text keys and whole numbers")
                 + "\n";
-            self.documents
-                .write_all(line.as_bytes())
-                .map_err(|e| Error::resource(&self.documents_path, "write", e))?;
+            self.documents.write(line.as_bytes())?;
         }
         Ok(())
     }
@@ -196,31 +173,42 @@ impl SplitWriter {
     /// `Resource` if the disk refuses.
     pub fn finish(mut self) -> Result<Vec<(String, FileFacts)>, Error> {
         let [magic, version] = self.width.magic();
-        let header: Vec<u8> = [magic, version, self.counts.tokens as i32]
-            .iter()
-            .flat_map(|n| n.to_le_bytes())
-            .collect();
-        let write_header = |tokens: &mut BufWriter<File>| {
-            tokens.seek(SeekFrom::Start(0))?;
-            tokens.write_all(&header)
-        };
-        write_header(&mut self.tokens)
-            .map_err(|e| Error::resource(&self.tokens_path, "write", e))?;
-        Ok(vec![
-            finished(self.tokens, &self.tokens_path)?,
-            finished(self.documents, &self.documents_path)?,
-        ])
+        let header = [magic, version, self.counts.tokens as i32].map(i32::to_le_bytes);
+        let rewound = self.tokens.file.rewind();
+        rewound.map_err(|e| Error::resource(&self.tokens.path, "write", e))?;
+        self.tokens.write(header.as_flattened())?;
+        Ok(vec![self.tokens.finish()?, self.documents.finish()?])
     }
 }
 
-fn finished(writer: BufWriter<File>, path: &Path) -> Result<(String, FileFacts), Error> {
-    let file = writer
-        .into_inner()
-        .map_err(|e| Error::resource(path, "write", e.into_error()))?;
-    file.sync_all()
-        .map_err(|e| Error::resource(path, "write", e))?;
-    let name = path.file_name().expect("the path was built from a name");
-    Ok((name.to_string_lossy().into_owned(), file_facts(path)?))
+/// A file that is being written.
+struct Output {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Output {
+    fn create(path: PathBuf) -> Result<Self, Error> {
+        let file = File::create_new(&path).map_err(|e| Error::resource(&path, "create", e))?;
+        let file = BufWriter::with_capacity(1 << 18, file);
+        Ok(Self { path, file })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_all(bytes);
+        written.map_err(|e| Error::resource(&self.path, "write", e))
+    }
+
+    /// Syncs the file to disk; returns its name and facts.
+    fn finish(self) -> Result<(String, FileFacts), Error> {
+        let failed = |e| Error::resource(&self.path, "write", e);
+        let file = self.file.into_inner();
+        let file = file.map_err(|e| failed(e.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        let name = self.path.file_name();
+        let name = name.expect("the path was built from a name");
+        Ok((name.to_string_lossy().into_owned(), file_facts(&self.path)?))
+    }
 }
 
 /// The size and the hash of a file.
@@ -228,27 +216,18 @@ fn finished(writer: BufWriter<File>, path: &Path) -> Result<(String, FileFacts),
 /// # Errors
 /// `Resource` if it cannot be read.
 pub fn file_facts(path: &Path) -> Result<FileFacts, Error> {
-    let read = || -> io::Result<FileFacts> {
-        let mut file = File::open(path)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 18];
-        let mut bytes = 0;
-        loop {
-            let n = file.read(&mut buffer)?;
-            if n == 0 {
-                let sha256 = hexadecimal(&hash.finalize());
-                return Ok(FileFacts { bytes, sha256 });
-            }
-            hash.update(&buffer[..n]);
-            bytes += n as u64;
-        }
-    };
-    read().map_err(|e| Error::resource(path, "read", e))
+    let failed = |e| Error::resource(path, "read", e);
+    let mut input = HashedRead::new(File::open(path).map_err(failed)?);
+    let mut buffered = BufReader::with_capacity(1 << 18, &mut input);
+    let bytes = io::copy(&mut buffered, &mut io::sink()).map_err(failed)?;
+    let sha256 = input.sha256();
+    Ok(FileFacts { bytes, sha256 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::hexadecimal;
 
     fn piece(text: &str, index: u64, ends: bool) -> Document {
         Document {

@@ -26,23 +26,17 @@ pub(super) fn is_jsonl(
     path: &Path,
     format: Format,
     head: &[u8],
-) -> Result<(bool, Option<String>), Error> {
-    let note = |what: &str| Some(what.to_string());
+) -> Result<(bool, Option<&'static str>), Error> {
+    let as_text =
+        "read as text though its first line is a JSON object; --format jsonl reads a field of it";
+    let as_jsonl = "read as JSONL, for its first line is a JSON object";
     Ok(match (format, ending(path).as_str()) {
         (Format::Text, _) => (false, None),
         (Format::Jsonl, _) | (_, "jsonl" | "ndjson" | "jsonlines") => (true, None),
         (_, "json") if begins_with_object(head) => (true, None),
         (_, "json") => return Err(Error::Invalid(no_lines(path, head))),
-        (_, "") if begins_with_object(head) => (
-            true,
-            note("read as JSONL, for its first line is a JSON object"),
-        ),
-        _ if begins_with_object(head) => (
-            false,
-            note(
-                "read as text though its first line is a JSON object; --format jsonl reads a field of it",
-            ),
-        ),
+        (_, "") if begins_with_object(head) => (true, Some(as_jsonl)),
+        _ if begins_with_object(head) => (false, Some(as_text)),
         _ => (false, None),
     })
 }
@@ -63,11 +57,15 @@ fn ending(path: &Path) -> String {
 /// looked at.
 fn begins_with_object(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head);
-    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let text = without_blank(&text);
     match text.split_once('\n') {
         Some((line, _)) => is_object(line),
         None => is_object(text) || head.len() >= 1 << 15 && text.starts_with("{\""),
     }
+}
+
+fn without_blank(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim_start()
 }
 
 fn is_object(line: &str) -> bool {
@@ -78,12 +76,7 @@ fn is_object(line: &str) -> bool {
 
 fn no_lines(path: &Path, head: &[u8]) -> Problem {
     let text = String::from_utf8_lossy(head);
-    let (found, advice) = match text
-        .trim_start_matches('\u{feff}')
-        .trim_start()
-        .chars()
-        .next()
-    {
+    let (found, advice) = match without_blank(&text).chars().next() {
         Some('[') => (
             "a JSON list",
             "write its objects one per line: jq -c '.[]' FILE > FILE.jsonl",

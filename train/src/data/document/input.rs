@@ -7,11 +7,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 use zstd::stream::read::Decoder;
 
 use crate::error::{Error, Problem};
-use crate::hash::hexadecimal;
+use crate::hash::HashedRead;
 
 const EXPECTED: &str = "a text or JSONL file";
 
@@ -21,25 +20,19 @@ const HEAD_BYTES: u64 = 64 << 10;
 /// The bytes of a text, decompressed.
 pub(super) struct Input {
     content: Chain<Cursor<Vec<u8>>, Content>,
-    is_stream: bool,
+    /// The size of the file; none of an input that can be read only once.
+    file_bytes: Option<u64>,
     /// The hash and the bytes of the stream that was put into a file to be read from there.
     origin: Option<(String, u64)>,
 }
 
 /// The file, with what was read to know its kind put back in front.
-type Source = BufReader<Chain<Cursor<Vec<u8>>, Raw>>;
+type Source = BufReader<Chain<Cursor<Vec<u8>>, HashedRead<File>>>;
 
 enum Content {
     Plain(Source),
     Gzip(Box<MultiGzDecoder<Source>>),
     Zstd(Box<Decoder<'static, Source>>),
-}
-
-/// Hashes and counts what is read.
-struct Raw {
-    file: File,
-    hash: Sha256,
-    bytes: u64,
 }
 
 impl Input {
@@ -58,17 +51,16 @@ impl Input {
             false => match fs::metadata(path).map(|metadata| metadata.file_type()) {
                 Ok(kind) if kind.is_dir() => return invalid("a directory", "name the files in it"),
                 Ok(kind) if !kind.is_file() && !kind.is_fifo() => {
-                    return invalid(
-                        "a device or socket",
-                        "name a file, a pipe, or - for the standard input",
-                    );
+                    let advice = "name a file, a pipe, or - for the standard input";
+                    return invalid("a device or socket", advice);
                 }
                 _ => File::open(path),
             },
         };
         let unreadable = |e| Error::unreadable(path, EXPECTED, e);
         let file = file.map_err(unreadable)?;
-        let kind = file.metadata().map_err(unreadable)?.file_type();
+        let metadata = file.metadata().map_err(unreadable)?;
+        let kind = metadata.file_type();
         if kind.is_dir() {
             return invalid("a directory", "name the files in it");
         }
@@ -76,15 +68,11 @@ impl Input {
         if kind.is_char_device() && !file.is_terminal() || kind.is_block_device() {
             return invalid("a device", "name a file, or pour a pipe in");
         }
-        let mut raw = Raw::new(file);
+        let mut raw = HashedRead::new(file);
         let head = head(&mut raw, 16).map_err(unreadable)?;
         if head.is_empty() {
-            return Err(Error::Invalid(Problem::new(
-                path,
-                "",
-                "an empty file",
-                "some text",
-            )));
+            let problem = Problem::new(path, "", "an empty file", "some text");
+            return Err(Error::Invalid(problem));
         }
         if let Some((format, command)) = foreign(&head) {
             let advice = format!("read it through `{command} FILE | nerve … -`");
@@ -114,10 +102,11 @@ impl Input {
             let advice = format!("convert it: iconv -f {encoding} -t UTF-8 FILE > FILE.utf8");
             return Err(Error::Invalid(problem.advise(advice)));
         }
+        // Of a standard input that is a file, nobody knows how much was read before.
+        let can_be_read_again = kind.is_file() && !is_standard_input(path);
         Ok(Self {
             content: Cursor::new(head).chain(content),
-            // Of a standard input that is a file, nobody knows how much was read before.
-            is_stream: !kind.is_file() || is_standard_input(path),
+            file_bytes: can_be_read_again.then_some(metadata.len()),
             origin: None,
         })
     }
@@ -141,18 +130,18 @@ impl Input {
             bytes += n as u64;
         }
         file.seek(SeekFrom::Start(0)).map_err(refused)?;
-        let source = BufReader::new(Cursor::new(Vec::new()).chain(Raw::new(file)));
+        let source = BufReader::new(Cursor::new(Vec::new()).chain(HashedRead::new(file)));
         let spooled = Self {
             content: Cursor::new(Vec::new()).chain(Content::Plain(source)),
-            is_stream: true,
+            file_bytes: None,
             origin: Some((self.sha256(), self.bytes_read())),
         };
         Ok((spooled, bytes))
     }
 
-    /// Whether the input can be read only once.
-    pub fn is_stream(&self) -> bool {
-        self.is_stream
+    /// The size of the file on the disk; none of an input that can be read only once.
+    pub fn file_bytes(&self) -> Option<u64> {
+        self.file_bytes
     }
 
     /// The kind of compression, if any.
@@ -173,7 +162,7 @@ impl Input {
     pub fn bytes_read(&self) -> u64 {
         match &self.origin {
             Some((_, bytes)) => *bytes,
-            None => self.content.get_ref().1.raw().bytes,
+            None => self.content.get_ref().1.raw().bytes_read(),
         }
     }
 
@@ -181,7 +170,7 @@ impl Input {
     pub fn sha256(&self) -> String {
         match &self.origin {
             Some((sha256, _)) => sha256.clone(),
-            None => hexadecimal(&self.content.get_ref().1.raw().hash.clone().finalize()),
+            None => self.content.get_ref().1.raw().sha256(),
         }
     }
 
@@ -198,7 +187,7 @@ impl Read for Input {
 }
 
 impl Content {
-    fn raw(&self) -> &Raw {
+    fn raw(&self) -> &HashedRead<File> {
         let source = match self {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.get_ref(),
@@ -215,7 +204,7 @@ impl Content {
                 Error::resource(path, "read", error)
             }
             _ => {
-                let place = format!("byte {}", self.raw().bytes);
+                let place = format!("byte {}", self.raw().bytes_read());
                 let found = format!("what cannot be decompressed ({error})");
                 let problem = Problem::new(path, place, found, "a whole compressed file");
                 Error::Invalid(problem.advise("get the file again"))
@@ -234,29 +223,9 @@ impl Read for Content {
     }
 }
 
-impl Raw {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            hash: Sha256::new(),
-            bytes: 0,
-        }
-    }
-}
-
-impl Read for Raw {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        self.bytes += n as u64;
-        Ok(n)
-    }
-}
-
 fn is_standard_input(path: &Path) -> bool {
-    ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]
-        .map(Path::new)
-        .contains(&path)
+    let names = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+    names.map(Path::new).contains(&path)
 }
 
 fn head(input: &mut impl Read, bytes: u64) -> io::Result<Vec<u8>> {
@@ -278,11 +247,8 @@ fn encoding(head: &[u8]) -> Option<&'static str> {
 fn unnamed(head: &[u8]) -> Option<&'static str> {
     let groups = head.chunks_exact(4);
     let most = (groups.len() / 10 * 9).max(1);
-    let zeros = |place: usize| {
-        let zeros = groups.clone().filter(|group| group[place] == 0).count();
-        zeros >= most
-    };
-    match [0, 1, 2, 3].map(zeros) {
+    let zeros = |place: usize| groups.clone().filter(move |group| group[place] == 0);
+    match [0, 1, 2, 3].map(|place| zeros(place).count() >= most) {
         [false, true, true, true] => Some("UTF-32LE"),
         [true, true, true, false] => Some("UTF-32BE"),
         [false, true, false, true] => Some("UTF-16LE"),

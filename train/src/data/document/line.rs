@@ -40,11 +40,13 @@ impl Line {
 /// Reads lines.
 pub(super) struct Lines {
     input: BufReader<Input>,
-    path: PathBuf,
+    pub path: PathBuf,
     max_line_bytes: u64,
-    advises_options: bool,
+    /// Whether error messages suggest the option for long lines.
+    pub advises_options: bool,
     offset: u64,
-    number: u64,
+    /// The number of the last line that was read.
+    pub number: u64,
 }
 
 impl Lines {
@@ -59,26 +61,15 @@ impl Lines {
         }
     }
 
-    /// Lets error messages suggest the option for long lines.
-    pub fn advise_options(&mut self) {
-        self.advises_options = true;
-    }
-
     pub fn input(&self) -> &Input {
         self.input.get_ref()
-    }
-
-    /// The number of the last line that was read.
-    pub fn number(&self) -> u64 {
-        self.number
     }
 
     /// Copies the input into an unnamed file in a directory; also returns its length in bytes. Only before any line was read.
     pub fn spooled(self, directory: &Path) -> Result<(Self, u64), Error> {
         let (input, bytes) = self.input.into_inner().spooled(&self.path, directory)?;
-        let mut lines = Self::new(input, &self.path, self.max_line_bytes);
-        lines.advises_options = self.advises_options;
-        Ok((lines, bytes))
+        let input = BufReader::with_capacity(1 << 16, input);
+        Ok((Self { input, ..self }, bytes))
     }
 
     /// Reads to the end and counts the bytes of the text.
@@ -183,7 +174,7 @@ mod tests {
         let path = tempfile::tempdir().unwrap().keep().join("t.txt");
         std::fs::write(&path, bytes).unwrap();
         let mut lines = Lines::new(Input::open(&path).unwrap(), &path, max);
-        lines.advise_options();
+        lines.advises_options = true;
         let mut all = Vec::new();
         while let Some(line) = lines.next()? {
             all.push(line.bytes);

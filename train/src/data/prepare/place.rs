@@ -8,22 +8,20 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use serde_json::Value;
 
+use crate::data::manifest::BYTES_MAX;
 use crate::error::{Error, Problem};
 use crate::file::read_regular;
 use crate::signal::Stop;
 
 /// What the lock file holds, so that nobody else's file is taken for one.
 const SIGNATURE: &str = "nerve data prepare\n";
-
-/// The most bytes of a manifest that is looked at.
-const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// How often it is asked whether a signal came.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -48,9 +46,8 @@ impl OutputPlace {
     /// Checks that the directory may be made. Touches nothing.
     pub fn new(output: &Path, force: bool) -> Result<Self, Error> {
         let refuse = |found: &str, expected: &str, advice: &str| {
-            Err(Error::config(
-                Problem::new(output, "", found, expected).advise(advice),
-            ))
+            let problem = Problem::new(output, "", found, expected);
+            Err(Error::config(problem.advise(advice)))
         };
         let another = "choose another --output";
         if output.file_name().is_none() {
@@ -77,11 +74,8 @@ impl OutputPlace {
         }
         if is_mount_point(&wanted, &metadata) {
             let advice = "name a directory in it as --output";
-            return refuse(
-                "a mount point, which cannot be replaced",
-                "a free name",
-                advice,
-            );
+            let found = "a mount point, which cannot be replaced";
+            return refuse(found, "a free name", advice);
         }
         let entries = fs::read_dir(&wanted).map_err(|e| Error::resource(output, "read", e))?;
         let is_free = entries.take(1).count() == 0;
@@ -149,11 +143,8 @@ impl OutputPlace {
     fn clear(&self) {
         let start = self.beside(".tmp-");
         let start = start.file_name().unwrap_or_default().as_encoded_bytes();
-        for entry in fs::read_dir(parent(&self.wanted))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        let entries = fs::read_dir(parent(&self.wanted)).into_iter().flatten();
+        for entry in entries.flatten() {
             let name = entry.file_name();
             let rest = name.as_encoded_bytes().strip_prefix(start);
             let number = rest.and_then(|rest| rest.strip_suffix(b".lock"));
@@ -166,12 +157,9 @@ impl OutputPlace {
 
 /// Removes a lock file that nobody holds and the directory that belongs to it.
 fn clear(lock: &Path) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = options
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(lock)?;
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(flags).open(lock)?;
     let length = file.metadata()?.len();
     // An empty one was killed before it signed, and before it made its directory.
     let is_ours = length == 0 || fs::read(lock)? == SIGNATURE.as_bytes();
@@ -263,9 +251,7 @@ fn remove(temporary: &Path, lock: &Path) {
 }
 
 fn held(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -280,7 +266,7 @@ fn parent(path: &Path) -> &Path {
 /// which `nerve data bigrams` puts beside it, go with it.
 fn stranger(directory: &Path) -> Option<String> {
     let name = "manifest.json";
-    let bytes = read_regular(&directory.join(name), "a manifest", MANIFEST_BYTES_MAX).ok();
+    let bytes = read_regular(&directory.join(name), "a manifest", BYTES_MAX).ok();
     let manifest = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let parts = ["nerve_version", "splits", "files"];
     let ours = manifest.filter(|manifest| parts.iter().all(|part| !manifest[part].is_null()));
@@ -311,15 +297,12 @@ fn is_mount_point(path: &Path, metadata: &fs::Metadata) -> bool {
     let list = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = list.lines().filter_map(|line| line.split(' ').nth(4));
     // Spaces and such are written as `\040`.
-    let spelled: Vec<u8> = path
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .flat_map(|byte| match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
-            byte => vec![*byte],
-        })
-        .collect();
+    let spell = |byte: &u8| match byte {
+        b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+        byte => vec![*byte],
+    };
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let spelled: Vec<u8> = bytes.iter().flat_map(spell).collect();
     points.into_iter().any(|point| point.as_bytes() == spelled)
 }
 

@@ -12,14 +12,11 @@ pub fn sentences(manifest: &Manifest) -> Vec<String> {
     let mut all = Vec::new();
     for source in &manifest.sources {
         let path = &source.path;
-        let facts = source
-            .notes
-            .iter()
-            .cloned()
-            .chain(source.counts.sentences());
+        let facts = source.notes.iter().cloned();
+        let facts = facts.chain(source.counts.sentences());
         all.extend(facts.map(|fact| format!("{path}: {fact}")));
-        if source.specials_in_text > 0 {
-            let count = source.specials_in_text;
+        let count = source.specials_in_text;
+        if count > 0 {
             let read = match manifest.specials {
                 SpelledSpecials::Text => "text; --specials parse reads them as specials",
                 SpelledSpecials::Parse => "specials; --specials text reads them as text",
@@ -33,14 +30,14 @@ pub fn sentences(manifest: &Manifest) -> Vec<String> {
     for (name, counts) in &manifest.splits {
         all.extend(unknown::sentence(name, counts.unknown, counts.tokens));
         let documents = counts.documents;
-        if counts.duplicates > 0 {
-            let count = counts.duplicates;
+        let count = counts.duplicates;
+        if count > 0 {
             all.push(format!(
                 "{name}: {count} of {documents} documents repeat one before them"
             ));
         }
-        if counts.also_in_train > 0 {
-            let count = counts.also_in_train;
+        let count = counts.also_in_train;
+        if count > 0 {
             all.push(format!(
                 "warning: {name}: {count} of {documents} documents are in train too, so what is measured on them was trained on"
             ));

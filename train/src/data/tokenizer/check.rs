@@ -2,7 +2,7 @@
 //!
 //! The library itself panics on some broken files and renumbers others silently; both are caught here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -38,26 +38,14 @@ pub(super) struct Checked {
     pub cuts_at_spaces: bool,
 }
 
-impl Checked {
-    /// The character of a piece of the kind `Character`.
-    pub fn character(&self, piece: &Piece) -> Option<char> {
-        piece.text.chars().next().filter(|_| !piece.is_added)
-    }
-}
-
 /// GPT-2's spelling of each byte as a visible character.
 pub(super) fn byte_characters() -> Vec<char> {
-    let is_visible = |byte: u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    let mut hidden = 0x100..;
-    let code = |byte| match is_visible(byte) {
-        true => byte,
-        false => hidden
-            .next()
-            .expect("there are more code points than bytes"),
+    let mut hidden = '\u{100}'..;
+    let character = |byte: u8| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => hidden.next().expect("there are more characters than bytes"),
     };
-    let codes: Vec<u32> = (0..256).map(code).collect();
-    let character = |code| char::from_u32(code).expect("all codes are below the surrogates");
-    codes.into_iter().map(character).collect()
+    (0..=255).map(character).collect()
 }
 
 /// Checks the bytes of a file.
@@ -87,16 +75,9 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn pairs(&self) -> Result<Checked, Problem> {
-        let normalise = match self
-            .json
-            .pointer("/normalizer/type")
-            .and_then(Value::as_str)
-        {
-            Some("NFKC") if self.is_of_others() => Normalise::Nfkc,
-            _ => {
-                self.absent("/normalizer", &[Value::Null])?;
-                Normalise::None
-            }
+        let normalise = match self.json["normalizer"]["type"] == "NFKC" && self.is_of_others() {
+            true => Normalise::Nfkc,
+            false => self.no_normalizer()?,
         };
         for pointer in [
             "/model/continuing_subword_prefix",
@@ -113,28 +94,18 @@ impl Checker<'_> {
             let spelled = piece.text.chars().map(|c| bytes.get(&c).copied());
             piece.bytes = spelled.collect::<Option<Vec<u8>>>().ok_or_else(|| {
                 let found = format!("the token {}", quoted(&piece.text));
-                self.problem(
-                    "/model/vocab",
-                    found,
-                    "characters of GPT-2's byte alphabet only",
-                )
+                let expected = "characters of GPT-2's byte alphabet only";
+                self.problem("/model/vocab", found, expected)
             })?;
         }
-        let ids: HashMap<&str, usize> = pieces
-            .iter()
-            .map(|piece| piece.text.as_str())
-            .zip(0..)
-            .collect();
+        let texts: HashSet<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
         let mut alphabet = byte_characters().into_iter();
-        let missing = alphabet.find(|c| !ids.contains_key(c.to_string().as_str()));
+        let missing = alphabet.find(|c| !texts.contains(c.to_string().as_str()));
         if let Some(missing) = missing.filter(|_| !self.is_of_others()) {
-            return Err(self.problem(
-                "/model/vocab",
-                format!("no token {missing:?}"),
-                "all 256 bytes",
-            ));
+            let found = format!("no token {missing:?}");
+            return Err(self.problem("/model/vocab", found, "all 256 bytes"));
         }
-        let n_merges = self.merges(&ids)?;
+        let n_merges = self.merges(&texts)?;
         let own_pattern = self.json["pre_tokenizer"]["type"] == "ByteLevel";
         let uses_regex = self.json["pre_tokenizer"]["use_regex"] != false;
         let adds_space = self.json["pre_tokenizer"]["add_prefix_space"] != false;
@@ -163,10 +134,7 @@ impl Checker<'_> {
         let expected = "a character tokenizer of `nerve tokenizer train`";
         let normalise = match self.json["normalizer"] == normalizer() {
             true => Normalise::HalfWidth,
-            false => {
-                self.absent("/normalizer", &[Value::Null])?;
-                Normalise::None
-            }
+            false => self.no_normalizer()?,
         };
         let pattern = self.json.pointer("/pre_tokenizer/pattern/Regex");
         if pattern.and_then(Value::as_str) != Some(CHARACTER_PATTERN) {
@@ -186,11 +154,8 @@ impl Checker<'_> {
         let mut pieces = self.pieces()?;
         let specials = self.specials(&pieces)?;
         if !self.plain_added() {
-            return Err(self.problem(
-                "/added_tokens",
-                "other tokens than characters and the four specials",
-                expected,
-            ));
+            let found = "other tokens than characters and the four specials";
+            return Err(self.problem("/added_tokens", found, expected));
         }
         for piece in pieces.iter_mut().filter(|piece| !piece.is_added) {
             if piece.text.chars().count() != 1 {
@@ -208,6 +173,11 @@ impl Checker<'_> {
         })
     }
 
+    fn no_normalizer(&self) -> Result<Normalise, Problem> {
+        self.absent("/normalizer", &[Value::Null])?;
+        Ok(Normalise::None)
+    }
+
     /// The vocabulary and the added tokens by id, each id exactly once.
     fn pieces(&self) -> Result<Vec<Piece>, Problem> {
         let vocabulary = self.json.pointer("/model/vocab").and_then(Value::as_object);
@@ -219,28 +189,25 @@ impl Checker<'_> {
         }
         for (i, token) in self.added().iter().enumerate() {
             let text = self.text(&format!("/added_tokens/{i}/content"))?;
+            let pointer = format!("/added_tokens/{i}/id");
             match vocabulary.get(text) {
                 Some(id) if *id == token["id"] => {}
                 Some(id) => {
                     let expected = format!("{id} as in /model/vocab");
-                    return Err(self.problem(
-                        &format!("/added_tokens/{i}/id"),
-                        token["id"].to_string(),
-                        &expected,
-                    ));
+                    return Err(self.problem(&pointer, token["id"].to_string(), &expected));
                 }
-                None => named.push((format!("/added_tokens/{i}/id"), text, &token["id"])),
+                None => named.push((pointer, text, &token["id"])),
             }
         }
         if named.len() <= self.added().len() {
             let expected = "the special tokens and at least one more";
             return Err(self.problem("/model/vocab", format!("{} tokens", named.len()), expected));
         }
-        let is_special: HashMap<&str, bool> = self
-            .added()
-            .iter()
-            .filter_map(|token| Some((token["content"].as_str()?, token["special"] == true)))
-            .collect();
+        let mut is_special = HashMap::new();
+        for token in self.added() {
+            let text = token["content"].as_str();
+            is_special.extend(text.map(|text| (text, token["special"] == true)));
+        }
         let mut pieces: Vec<Option<Piece>> = named.iter().map(|_| None).collect();
         for (pointer, text, id) in &named {
             let expected = format!("ids from 0 to {}, each once", named.len() - 1);
@@ -272,48 +239,43 @@ impl Checker<'_> {
         !has_all && self.json["model"]["unk_token"].is_string()
     }
 
-    fn specials_of_others(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
+    fn specials(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
         let id = |text: &str| {
             let is_this = |piece: &Piece| piece.is_added && piece.text == text;
             pieces.iter().position(is_this).map(|id| id as u32)
         };
-        let text = self.text("/model/unk_token")?;
-        let unknown = id(text).ok_or_else(|| {
-            let found = format!("{}, which is no added token", quoted(text));
-            self.problem("/model/unk_token", found, "an added token")
-        })?;
-        Ok(Specials {
-            begin: id("<s>"),
-            end: ENDS.iter().find_map(|text| id(text)),
-            pad: id("[PAD]").or_else(|| id("<pad>")),
-            unknown,
-        })
-    }
-
-    fn specials(&self, pieces: &[Piece]) -> Result<Specials, Problem> {
         if self.is_of_others() {
-            return self.specials_of_others(pieces);
+            let text = self.text("/model/unk_token")?;
+            let unknown = id(text).ok_or_else(|| {
+                let found = format!("{}, which is no added token", quoted(text));
+                self.problem("/model/unk_token", found, "an added token")
+            })?;
+            return Ok(Specials {
+                begin: id("<s>"),
+                end: ENDS.iter().find_map(|text| id(text)),
+                pad: id("[PAD]").or_else(|| id("<pad>")),
+                unknown,
+            });
         }
         let mut ids = [0; 4];
-        for (id, text) in ids.iter_mut().zip(Specials::TEXTS) {
-            let expected = "the special tokens <s>, </s>, <pad> and <unk>";
-            let is_this = |piece: &Piece| piece.is_added && piece.text == text;
-            *id = match pieces.iter().position(is_this) {
+        for (own, text) in ids.iter_mut().zip(Specials::TEXTS) {
+            *own = match id(text) {
                 Some(0) => {
-                    return Err(self.problem(
-                        "/added_tokens",
-                        format!("{text} with id 0"),
-                        "special tokens with ids above 0",
-                    ));
+                    let found = format!("{text} with id 0");
+                    let expected = "special tokens with ids above 0";
+                    return Err(self.problem("/added_tokens", found, expected));
                 }
-                Some(position) => position as u32,
-                None => return Err(self.problem("/added_tokens", format!("no {text}"), expected)),
+                Some(id) => id,
+                None => {
+                    let expected = "the special tokens <s>, </s>, <pad> and <unk>";
+                    return Err(self.problem("/added_tokens", format!("no {text}"), expected));
+                }
             };
         }
         Ok(Specials::from_ids(ids))
     }
 
-    fn merges(&self, ids: &HashMap<&str, usize>) -> Result<usize, Problem> {
+    fn merges(&self, texts: &HashSet<&str>) -> Result<usize, Problem> {
         let merges = self.json.pointer("/model/merges").and_then(Value::as_array);
         let merges =
             merges.ok_or_else(|| self.problem("/model/merges", "no list", "a list of pairs"))?;
@@ -332,26 +294,20 @@ impl Checker<'_> {
                 let joined = format!("{left}{right}");
                 [left, right, &joined]
                     .iter()
-                    .all(|text| ids.contains_key(text))
+                    .all(|text| texts.contains(text))
             });
             if !known {
                 let expected = "two tokens of the vocabulary whose join is one too";
-                return Err(self.problem(
-                    &format!("/model/merges/{i}"),
-                    merge.to_string(),
-                    expected,
-                ));
+                let pointer = format!("/model/merges/{i}");
+                return Err(self.problem(&pointer, merge.to_string(), expected));
             }
         }
         Ok(merges.len())
     }
 
     fn byte_level(&self, pointer: &str) -> Result<(), Problem> {
-        let found = self
-            .json
-            .pointer(pointer)
-            .unwrap_or(&Value::Null)
-            .to_string();
+        let found = self.json.pointer(pointer).unwrap_or(&Value::Null);
+        let found = found.to_string();
         match found.contains("\"ByteLevel\"") {
             true => Ok(()),
             false => Err(self.problem(pointer, shortened(&found), "one of type ByteLevel")),
@@ -360,11 +316,10 @@ impl Checker<'_> {
 
     fn absent(&self, pointer: &str, allowed: &[Value]) -> Result<(), Problem> {
         match self.json.pointer(pointer) {
-            Some(value) if !allowed.contains(value) => Err(self.problem(
-                pointer,
-                shortened(&value.to_string()),
-                "null: text must come back unchanged",
-            )),
+            Some(value) if !allowed.contains(value) => {
+                let expected = "null: text must come back unchanged";
+                Err(self.problem(pointer, shortened(&value.to_string()), expected))
+            }
             _ => Ok(()),
         }
     }
@@ -387,16 +342,15 @@ impl Checker<'_> {
             Specials::TEXTS.iter().any(|special| text == special)
                 || of_others && (text == unknown || end())
         };
-        self.added()
-            .iter()
-            .all(|token| is_special(token) && flags.iter().all(|flag| token[flag] == false))
+        let is_plain = |token: &Value| flags.iter().all(|flag| token[flag] == false);
+        let mut added = self.added().iter();
+        added.all(|token| is_special(token) && is_plain(token))
     }
 
     fn text(&self, pointer: &str) -> Result<&str, Problem> {
         let value = self.json.pointer(pointer).unwrap_or(&Value::Null);
-        value
-            .as_str()
-            .ok_or_else(|| self.problem(pointer, shortened(&value.to_string()), "a text"))
+        let problem = || self.problem(pointer, shortened(&value.to_string()), "a text");
+        value.as_str().ok_or_else(problem)
     }
 
     fn problem(&self, pointer: &str, found: impl Into<String>, expected: &str) -> Problem {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::cut::{Cut, word_end};
+use super::check::Piece;
 use super::half_width::half_width;
 use super::span::spans;
 use super::{Kind, Normalise, Tokenizer};
@@ -136,25 +137,31 @@ impl Tokenizer {
     fn next_added(
         &self,
         text: &str,
-        is_wanted: impl Fn(&super::Added) -> bool,
+        is_wanted: impl Fn(&Piece) -> bool,
     ) -> Option<(usize, usize, u32)> {
         let starts = text.char_indices();
         let mut starts = starts.filter(|(_, c)| self.added_starts.contains(c));
         starts.find_map(|(start, _)| {
-            let named = self.added.iter().filter(|added| is_wanted(added));
-            let hits = named.filter(|added| text[start..].starts_with(added.text.as_str()));
+            let pieces = &self.checked.pieces;
+            let added = self.added.iter().map(|id| (&pieces[*id as usize], *id));
+            let wanted = added.filter(|(piece, _)| is_wanted(piece));
+            let hits = wanted.filter(|(piece, _)| text[start..].starts_with(&piece.text));
             // As in the library, the longest.
-            let hit = hits.max_by_key(|added| added.text.len());
-            hit.map(|added| (start, start + added.text.len(), added.id))
+            let hit = hits.max_by_key(|(piece, _)| piece.text.len());
+            hit.map(|(piece, id)| (start, start + piece.text.len(), id))
         })
     }
 
     fn encode_pairs<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Encoded> {
         let mut all = vec![Encoded::default(); texts.len()];
+        let chunk_bytes = match self.checked.cuts_at_spaces {
+            true => CHUNK_BYTES,
+            false => usize::MAX,
+        };
         let mut group: Vec<(usize, &str)> = Vec::new();
         let mut group_bytes = 0;
         for (owner, text) in texts.iter().enumerate() {
-            for chunk in self.chunks(text.as_ref()) {
+            for chunk in chunks(text.as_ref(), chunk_bytes) {
                 group.push((owner, chunk));
                 group_bytes += chunk.len();
                 if group_bytes >= GROUP_BYTES {
@@ -197,19 +204,11 @@ impl Tokenizer {
                 encoding = located;
             }
             let bytes = spans(&token_bytes, encoding.get_offsets(), chunk.len());
-            for ((id, token_bytes), bytes) in encoding.get_ids().iter().zip(token_bytes).zip(bytes)
-            {
+            let ids = encoding.get_ids().iter();
+            for ((id, token_bytes), bytes) in ids.zip(token_bytes).zip(bytes) {
                 all[*owner].push(*id, token_bytes, bytes);
             }
         }
-    }
-
-    fn chunks<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
-        let chunk_bytes = match self.checked.cuts_at_spaces {
-            true => CHUNK_BYTES,
-            false => usize::MAX,
-        };
-        chunks(text, chunk_bytes)
     }
 }
 

@@ -26,10 +26,8 @@ pub(super) fn normalizer() -> Value {
         let (from, to) = (c.to_string(), half_width(c).to_string());
         json!({ "type": "Replace", "pattern": { "String": from }, "content": to })
     };
-    let all: Vec<Value> = std::iter::once(SPACE)
-        .chain(FORMS)
-        .map(replacement)
-        .collect();
+    let all = std::iter::once(SPACE).chain(FORMS);
+    let all: Vec<Value> = all.map(replacement).collect();
     json!({ "type": "Sequence", "normalizers": all })
 }
 

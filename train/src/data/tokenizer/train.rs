@@ -1,6 +1,7 @@
 //! Learns vocabularies from texts: bytes, characters or byte pairs. The four special tokens always get the highest ids.
 
 use std::collections::HashMap;
+use std::ops::RangeBounds;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -27,51 +28,47 @@ const CHUNK_BYTES: usize = 1 << 10;
 /// The library reserves memory for a whole vocabulary before it learns the first token.
 const VOCABULARY_MAX: usize = 1 << 20;
 
-/// Refuses vocabulary sizes that are too large.
-pub(super) fn require_bounded(vocabulary_size: Option<usize>) -> Result<(), Error> {
-    match vocabulary_size {
-        Some(found) if found > VOCABULARY_MAX => {
-            Err(wrong_size(found, format!("at most {VOCABULARY_MAX}")))
-        }
-        _ => Ok(()),
-    }
+/// Refuses a vocabulary that is too large, or of another size than its kind can have.
+fn require_size(
+    vocabulary_size: Option<usize>,
+    of_kind: impl RangeBounds<usize>,
+    expected: String,
+) -> Result<(), Error> {
+    let Some(found) = vocabulary_size else {
+        return Ok(());
+    };
+    let expected = match of_kind.contains(&found) {
+        _ if found > VOCABULARY_MAX => format!("at most {VOCABULARY_MAX}"),
+        true => return Ok(()),
+        false => expected,
+    };
+    let problem = Problem::new("command line", "--vocabulary", found.to_string(), expected);
+    let advice = "the four special tokens are part of the vocabulary";
+    Err(Error::config(problem.advise(advice)))
 }
 
 /// A byte tokenizer: 256 tokens, no merges, id = byte.
 pub(super) fn byte(vocabulary_size: Option<usize>) -> Result<String, Error> {
-    let expected = 256 + SPECIALS;
-    match vocabulary_size {
-        Some(found) if found != expected => {
-            Err(wrong_size(found, format!("exactly {expected} for bytes")))
-        }
-        _ => {
-            let characters = byte_characters();
-            let vocabulary: HashMap<String, usize> = (0..256)
-                .map(|id| (characters[id].to_string(), id))
-                .collect();
-            let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-            let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
-            rewritten(&Value::Null, &level, &level, &model, &ours(256))
-        }
-    }
+    let size = 256 + SPECIALS;
+    let expected = format!("exactly {size} for bytes");
+    require_size(vocabulary_size, size..=size, expected)?;
+    let characters = byte_characters().into_iter();
+    let characters = characters.map(|character| character.to_string());
+    let vocabulary: HashMap<String, usize> = characters.zip(0..).collect();
+    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
+    rewritten(&Value::Null, &level, &level, &model, &ours(256))
 }
 
 /// A tokenizer of the most frequent characters; ties are ordered by code point.
-pub(super) fn character<I>(
-    texts: I,
+pub(super) fn character(
+    texts: impl Iterator<Item = Result<String, Error>>,
     vocabulary_size: Option<usize>,
     normalise: Normalise,
-) -> Result<String, Error>
-where
-    I: Iterator<Item = Result<String, Error>>,
-{
+) -> Result<String, Error> {
     let minimum = 1 + SPECIALS;
-    if let Some(found) = vocabulary_size.filter(|size| *size < minimum) {
-        return Err(wrong_size(
-            found,
-            format!("at least {minimum} for characters"),
-        ));
-    }
+    let expected = format!("at least {minimum} for characters");
+    require_size(vocabulary_size, minimum.., expected)?;
     let mut counts: HashMap<char, u64> = HashMap::new();
     for text in texts {
         for c in text?.chars() {
@@ -145,18 +142,14 @@ fn ours(first: usize) -> Vec<(&'static str, usize)> {
 }
 
 /// A byte-pair tokenizer: merges of the most frequent adjacent pairs, within words of GPT-2's pattern.
-pub(super) fn bpe<I>(texts: I, vocabulary_size: Option<usize>) -> Result<String, Error>
-where
-    I: Iterator<Item = Result<String, Error>> + Send,
-{
+pub(super) fn bpe(
+    texts: impl Iterator<Item = Result<String, Error>> + Send,
+    vocabulary_size: Option<usize>,
+) -> Result<String, Error> {
     let minimum = 256 + SPECIALS;
+    let expected = format!("at least {minimum} for byte pairs");
+    require_size(vocabulary_size, minimum.., expected)?;
     let size = vocabulary_size.unwrap_or(minimum);
-    if size < minimum {
-        return Err(wrong_size(
-            size,
-            format!("at least {minimum} for byte pairs"),
-        ));
-    }
     let mut trainer: TrainerWrapper = BpeTrainer::builder()
         .vocab_size(size - SPECIALS)
         .min_frequency(2)
@@ -225,15 +218,13 @@ fn rewritten(
     model: &Value,
     added: &[(&str, usize)],
 ) -> Result<String, Error> {
-    let added: Vec<Value> = added
-        .iter()
-        .map(|(text, id)| {
-            json!({
-                "id": id, "content": text, "special": true,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
-            })
+    let special = |(text, id): &(&str, usize)| {
+        json!({
+            "id": id, "content": text, "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
         })
-        .collect();
+    };
+    let added: Vec<Value> = added.iter().map(special).collect();
     let file = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model
@@ -242,31 +233,16 @@ fn rewritten(
     Ok(tokenizer.to_string(true).map_err(library)? + "\n")
 }
 
-fn wrong_size(found: usize, expected: String) -> Error {
-    Error::config(
-        Problem::new("command line", "--vocabulary", found.to_string(), expected)
-            .advise("the four special tokens are part of the vocabulary"),
-    )
-}
-
 fn no_text() -> Error {
-    let problem = Problem::new(
-        "tokenizer training",
-        "",
-        "no text in the files given",
-        "at least one character",
-    );
+    let found = "no text in the files given";
+    let problem = Problem::new("tokenizer training", "", found, "at least one character");
     Error::Invalid(problem.advise("name files that hold text"))
 }
 
 fn library(error: tokenizers::Error) -> Error {
     let found = one_line(&error.to_string());
-    Error::Invalid(Problem::new(
-        "tokenizer training",
-        "",
-        found,
-        "a tokenizer that the library can write",
-    ))
+    let expected = "a tokenizer that the library can write";
+    Error::Invalid(Problem::new("tokenizer training", "", found, expected))
 }
 
 #[cfg(test)]
