@@ -14,7 +14,7 @@ use crate::hook::{
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
-    TrainingLoader, ValidationLoader,
+    TrainingLoader, ValidationLoader, learner,
 };
 use crate::metric::{self, table};
 use crate::model::Model;
@@ -26,7 +26,7 @@ use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
 use crate::say::say;
 use crate::signal::Stop;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+use burn::train::{Interrupter, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -115,8 +115,6 @@ impl Ladder {
         let recipe = &*self.recipe;
         let steps = self.steps(stage);
         let steps_left = steps.saturating_sub(state.stage_step);
-        let route = route(stage, recipe);
-        let valid = self.inputs.valid.on(route.evaluation());
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
             data: self.inputs.train.clone(),
@@ -124,11 +122,11 @@ impl Ladder {
                 ..state
                     .micro_batches
                     .saturating_add(steps_left.saturating_mul(accumulate)),
-            route,
         };
         let hooks = self.hooks::<B>(stage, &state)?;
         let place = StagePlace::new(recipe, state.stage_index);
         let session = self.session(stage, state, ready.optimizer, hooks);
+        let valid = self.inputs.valid.on(session.settings.route.evaluation());
         let rounds = match session.settings.valid_every_steps {
             0 => 1,
             every => 1 + steps.div_ceil(every),
@@ -145,9 +143,7 @@ impl Ladder {
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
         let training = metric::register(training, &table::of_stage(recipe, stage));
         let training = self.render.attach(training, place, interrupter);
-        let fresh = GroupedAdamW::new(&recipe.optimizer);
-        let result = training.launch(Learner::new(ready.model, fresh, stage.learning_rate.peak()));
-        drop(result);
+        drop(training.launch(learner(ready.model)));
         let Outcome { model, state } = strategy.outcome();
         Ok((Some(model), state?))
     }

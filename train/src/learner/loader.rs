@@ -239,19 +239,15 @@ pub struct TrainingLoader {
     pub data: Arc<TrainingData>,
     /// Positions of the micro-batches.
     pub positions: Range<u64>,
-    /// The route plan; the strategy completes the plan of a step.
-    pub route: RoutePlan,
 }
 
 impl<B: Backend> DataLoader<B, Batch> for TrainingLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let batches = self.positions.clone().map(|position| {
-            let plan = StepPlan::idle(self.route.clone());
-            Batch {
-                host: self.data.micro_batch(position),
-                source: 0,
-                plan,
-            }
+        let batches = self.positions.clone().map(|position| Batch {
+            host: self.data.micro_batch(position),
+            source: 0,
+            // The session hands over the plan of the step with the batch.
+            plan: StepPlan::default(),
         });
         Box::new(Counted::new(
             batches,
@@ -406,7 +402,6 @@ mod tests {
         let loader = TrainingLoader {
             data: data.clone(),
             positions: 3..8,
-            route: RoutePlan::sequential(),
         };
         let loader: &dyn DataLoader<Host, Batch> = &loader;
         let first = |batch: Batch| batch.host.sequences[0];

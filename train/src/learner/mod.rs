@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `hook` | the hook interface: plans the next step, reads the last one |
 //! | `strategy` | the learning strategy that burn-train calls |
+//! | `trainable` | what the learner needs of a model, and what burn-train is told about it |
 //! | `session` | the only training loop |
 //! | `events` | numbers for the dashboard |
 //! | `loader` | position in the data → micro-batch |
@@ -29,6 +30,7 @@ mod optimizer;
 mod schedule;
 mod session;
 mod strategy;
+mod trainable;
 mod weights;
 
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
@@ -37,7 +39,8 @@ pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader,
 pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig, check_moments};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};
-pub use strategy::{Components, HookedStrategy, Outcome, Trainable};
+pub use strategy::{HookedStrategy, Outcome};
+pub use trainable::{Components, Trainable, learner};
 pub use weights::{load_model, store_model};
 
 #[cfg(all(test, feature = "ndarray"))]

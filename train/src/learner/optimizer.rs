@@ -11,9 +11,7 @@ use brillm::row_adamw::{AdamW as RowSettings, Mode};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::record::AdaptorRecord;
-use burn::optim::{
-    AdamWState, AdaptiveMomentumState, GradientsParams, MultiGradientsParams, Optimizer,
-};
+use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
@@ -209,7 +207,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
     pub fn export(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
         let mut visitor = Export::<M, B> {
             path: Path::default(),
-            records: self.to_record(),
+            records: (self.decayed.to_record(), self.plain.to_record()),
             decay: self.decay,
             tensors: TensorMap::new(),
             times: BTreeMap::new(),
@@ -239,14 +237,16 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
             times,
         };
         model.visit(&mut visitor);
-        Ok(self.load_record(visitor.records))
+        let (decayed, plain) = visitor.records;
+        Ok(Self {
+            decayed: self.decayed.load_record(decayed),
+            plain: self.plain.load_record(plain),
+            decay: self.decay,
+        })
     }
-}
 
-impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<M, B> {
-    type Record = (Records<M, B>, Records<M, B>);
-
-    fn step(&mut self, lr: f64, module: M, grads: GradientsParams) -> M {
+    /// The model after a step with this gradient.
+    pub fn step(&mut self, rate: f64, module: M, grads: GradientsParams) -> M {
         let mut split = Split {
             decay: self.decay,
             plain: GradientsParams::new(),
@@ -255,25 +255,9 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<
         };
         module.visit(&mut split);
         gpu::together(|| {
-            let module = self.decayed.step(lr, module, split.decayed);
-            self.plain.step(lr, module, split.plain)
+            let module = self.decayed.step(rate, module, split.decayed);
+            self.plain.step(rate, module, split.plain)
         })
-    }
-
-    fn step_multi(&mut self, _lr: f64, _module: M, _grads: MultiGradientsParams) -> M {
-        unreachable!("the strategy trains on one device")
-    }
-
-    fn to_record(&self) -> Self::Record {
-        (self.decayed.to_record(), self.plain.to_record())
-    }
-
-    fn load_record(self, (decayed, plain): Self::Record) -> Self {
-        Self {
-            decayed: self.decayed.load_record(decayed),
-            plain: self.plain.load_record(plain),
-            decay: self.decay,
-        }
     }
 }
 

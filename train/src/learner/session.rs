@@ -9,7 +9,7 @@ use super::gradient;
 use super::hook::{Hooks, StepInfo, Verdict};
 use super::optimizer::GroupedAdamW;
 use super::schedule::Schedule;
-use super::strategy::Trainable;
+use super::trainable::Trainable;
 use super::weights::store_model;
 use crate::error::Error;
 use crate::run::RunDirectory;
@@ -18,7 +18,7 @@ use crate::signal::Stop;
 use crate::task::{Batch, Measured, RoutePlan, StepPlan};
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
-use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, Interrupter, TrainStep};
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +147,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.step(&plan, micro_batches).map(drop)
     }
 
-    fn model(&self) -> &M {
+    pub(super) fn model(&self) -> &M {
         self.model.as_ref().expect(MODEL)
     }
 

@@ -65,6 +65,12 @@ pub struct StepPlan {
     pub targets: u64,
 }
 
+impl Default for StepPlan {
+    fn default() -> Self {
+        Self::idle(RoutePlan::sequential())
+    }
+}
+
 impl StepPlan {
     /// The plan of a pass that is not a training step.
     pub fn idle(route: RoutePlan) -> Self {
