@@ -5,11 +5,11 @@ use crate::error::Error;
 use crate::learner::Hook;
 use crate::metric::table::MetricInfo;
 use crate::model::Model;
-use crate::model::family::{AnyConfig, table};
-use crate::recipe::Recipe;
-use crate::recipe::deserialize::Reader;
+use crate::recipe::reader::Reader;
+use crate::recipe::root::Recipe;
 use crate::recipe::section::Section;
 use crate::recipe::stage::Stage;
+use crate::recipe::table::{AnyConfig, Entry, table};
 use burn::tensor::backend::AutodiffBackend;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -47,11 +47,7 @@ pub trait CustomHook: Send + Sync + 'static {
 
 /// [`CustomHook`], whatever its type.
 #[allow(missing_docs)]
-pub trait HookEntry: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>>;
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>);
-    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo>;
+pub trait HookEntry: Entry {
     /// A `Result<Box<dyn Hook<B, Model<B>>>, Error>` of the backend with this id.
     fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any>;
 }
@@ -71,7 +67,7 @@ pub struct Open<'a> {
 
 /// A hook for the registry.
 pub(crate) fn entry<H: CustomHook>() -> &'static dyn HookEntry {
-    Box::leak(Box::new(Entry::<H>(PhantomData)))
+    Box::leak(Box::new(Registered::<H>(PhantomData)))
 }
 
 /// Opens a hook for a backend.
@@ -86,9 +82,9 @@ pub fn open<B: AutodiffBackend>(
     *opened.expect("a hook of the backend")
 }
 
-struct Entry<H>(PhantomData<fn() -> H>);
+struct Registered<H>(PhantomData<fn() -> H>);
 
-impl<H: CustomHook> HookEntry for Entry<H> {
+impl<H: CustomHook> Entry for Registered<H> {
     fn name(&self) -> &'static str {
         H::NAME
     }
@@ -105,7 +101,9 @@ impl<H: CustomHook> HookEntry for Entry<H> {
     fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo> {
         H::metrics(table(config))
     }
+}
 
+impl<H: CustomHook> HookEntry for Registered<H> {
     fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any> {
         struct Opened<'a, H>(Open<'a>, PhantomData<H>);
 

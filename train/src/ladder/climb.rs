@@ -16,9 +16,9 @@ use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
     TrainingLoader, ValidationLoader, learner,
 };
-use crate::metric::{self, table};
+use crate::metric;
 use crate::model::Model;
-use crate::recipe::{Checked, Policy, Stage, StageStart};
+use crate::recipe::{Checked, Policy, Stage, StageStart, measure};
 use crate::registry::registry;
 use crate::render::{Opening, Render, StagePlace};
 use crate::run::checkpoint::{self, CheckpointState, Snapshot};
@@ -141,7 +141,7 @@ impl Ladder {
             .with_metric_logger(metric::NoLog)
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-        let training = metric::register(training, &table::of_stage(recipe, stage));
+        let training = metric::register(training, &measure::metrics(recipe, stage));
         let training = self.render.attach(training, place, interrupter);
         drop(training.launch(learner(ready.model)));
         let Outcome { model, state } = strategy.outcome();
@@ -224,7 +224,7 @@ impl Ladder {
         hooks.push(Box::new(MetricsLog::open(
             &self.run,
             watch.log_every_steps,
-            &table::of_stage(&self.recipe, stage),
+            &measure::metrics(&self.recipe, stage),
             state.hooks.get(MetricsLog::NAME),
         )?));
         hooks.extend(

@@ -1,7 +1,9 @@
 //! A model whose type is known at run time only. To Burn it is a module like any other: its parameters are visited and mapped
 //! under the paths that they have in the model itself.
 
-use super::{LanguageModel, Pass, Sequence};
+use super::language::LanguageModel;
+use super::pass::Pass;
+use super::sequence::Sequence;
 use crate::device::Dtype;
 use crate::error::{Error, Problem};
 use crate::run::TensorMap;

@@ -1,15 +1,16 @@
 //! What `[model] kind = "…"` stands for: a table of a recipe, and how a model is made of it.
 
-use super::Model;
+use super::boxed::Model;
 use crate::device::{self, Dtype, ForBackend};
 use crate::error::Error;
-use crate::learner::OptimizerConfig;
+use crate::learner::optimizer::OptimizerConfig;
 use crate::metric::table::MetricInfo;
 use crate::recipe::bundled::Bundled;
 use crate::recipe::choice::read_tagged;
-use crate::recipe::deserialize::Reader;
+use crate::recipe::reader::Reader;
 use crate::recipe::section::Section;
 use crate::recipe::stage::{Policy, Stage};
+use crate::recipe::table::{AnyConfig, table, table_mut};
 use crate::run::TensorMap;
 use brian::initial;
 use brian::route::rules::Rules;
@@ -304,42 +305,8 @@ pub enum From<'a> {
     Carried(Box<dyn Any>),
 }
 
-/// The table of a model, whatever its type.
-#[allow(missing_docs)]
-pub trait AnyConfig: Any + Debug + Send + Sync {
-    fn clone_config(&self) -> Box<dyn AnyConfig>;
-    fn equals(&self, other: &dyn AnyConfig) -> bool;
-    fn as_any(&self) -> &dyn Any;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
-}
-
-impl<T: Clone + PartialEq + Debug + Send + Sync + 'static> AnyConfig for T {
-    fn clone_config(&self) -> Box<dyn AnyConfig> {
-        Box::new(self.clone())
-    }
-
-    fn equals(&self, other: &dyn AnyConfig) -> bool {
-        other.as_any().downcast_ref() == Some(self)
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
 /// A family by its type.
 pub(crate) struct Registered<F>(pub PhantomData<fn() -> F>);
-
-const ITS_OWN: &str = "a table is given to whoever has read it";
-
-/// A table under its type.
-pub(crate) fn table<T: 'static>(config: &dyn AnyConfig) -> &T {
-    config.as_any().downcast_ref().expect(ITS_OWN)
-}
 
 impl<F: ModelFamily> Family for Registered<F> {
     fn kind(&self) -> &'static str {
@@ -368,7 +335,7 @@ impl<F: ModelFamily> Family for Registered<F> {
     }
 
     fn files<'a>(&self, config: &'a mut dyn AnyConfig) -> Vec<&'a mut PathBuf> {
-        F::files(config.as_any_mut().downcast_mut().expect(ITS_OWN))
+        F::files(table_mut(config))
     }
 
     fn make(&self, config: &dyn AnyConfig, make: Make<'_>, backend: TypeId) -> Box<dyn Any> {

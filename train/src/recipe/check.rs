@@ -7,11 +7,11 @@ mod walk;
 
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::family::brillm::SignalConfig;
+use crate::learner::OptimizerConfig;
 use crate::recipe::Recipe;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
 use crate::recipe::section::{MOST, MOST_STEPS, Section};
-use crate::registry::registry;
 use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
@@ -45,10 +45,8 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
         .path_to_something("file", &recipe.tokenizer.file);
     data(recipe, &root.key("data"));
     recipe.model.check(&root.key("model"));
-    for hook in registry().hooks() {
-        if let Some(config) = recipe.hook.get(hook.name()) {
-            hook.check(config, &root.key("hook").key(hook.name()));
-        }
+    for (hook, config) in recipe.hook.iter() {
+        hook.check(config, &root.key("hook").key(hook.name()));
     }
     optimizer(recipe, &root.key("optimizer"));
     let batch = root.key("batch");
@@ -139,7 +137,7 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
     };
     let expected = format!("{}: {why}", known.join(" or "));
     section.relate("kind", &[model], fits, expected);
-    if let (super::OptimizerConfig::RowAdamw { mode, .. }, Some(config)) =
+    if let (OptimizerConfig::RowAdamw { mode, .. }, Some(config)) =
         (&recipe.optimizer, recipe.model.get::<SignalConfig>())
     {
         let storage = KeyPath::default().key("model").key("storage");
@@ -151,8 +149,8 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         );
     }
     let (clip, clip_value) = match &recipe.optimizer {
-        super::OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
-        super::OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
+        OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
+        OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
     };
     let adamw = recipe.optimizer.adamw();
     let (betas, epsilon, weight_decay) = (&adamw.betas, &adamw.epsilon, &adamw.weight_decay);

@@ -2,62 +2,16 @@
 //!
 //! serde reads the rest of a recipe first and passes these by; then whoever is named reads its own.
 
-use super::Recipe;
 use super::choice::kind_of;
-use super::deserialize::Reader;
 use super::nearest::{nearest, one_of};
 use super::path::KeyPath;
+use super::reader::Reader;
 use super::report::Report;
+use super::root::Recipe;
+use super::table::{Entry, Tables};
 use crate::model::ModelConfig;
-use crate::model::family::AnyConfig;
 use crate::registry::registry;
 use serde::de::{Deserialize, Deserializer, IgnoredAny};
-use std::fmt;
-
-/// The tables `[hook.NAME]`, in the order of the registry.
-#[derive(Default)]
-pub struct Hooks(Vec<Table>);
-
-/// The table of a hook, by its name.
-type Table = (&'static str, Box<dyn AnyConfig>);
-
-impl Hooks {
-    /// The table of a hook, if the recipe has one.
-    pub fn get(&self, name: &str) -> Option<&dyn AnyConfig> {
-        let found = self.0.iter().find(|(known, _)| *known == name);
-        found.map(|(_, config)| &**config)
-    }
-}
-
-impl Clone for Hooks {
-    fn clone(&self) -> Self {
-        let each = self.0.iter();
-        Self(
-            each.map(|(name, config)| (*name, config.clone_config()))
-                .collect(),
-        )
-    }
-}
-
-impl PartialEq for Hooks {
-    fn eq(&self, other: &Self) -> bool {
-        let equal = |(one, other): (&Table, &Table)| one.0 == other.0 && one.1.equals(&*other.1);
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(equal)
-    }
-}
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.0).finish()
-    }
-}
-
-impl<'de> Deserialize<'de> for Hooks {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::<IgnoredAny>::deserialize(deserializer)?;
-        Ok(Self::default())
-    }
-}
 
 /// Nothing has been read yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,9 +54,9 @@ fn model(report: &Report<'_>) -> Option<ModelConfig> {
     Some(ModelConfig::new(family, family.read(reader)?))
 }
 
-fn hooks(report: &Report<'_>) -> Option<Hooks> {
+fn hooks(report: &Report<'_>) -> Option<Tables> {
     let Some(entry) = report.source.root.entry("hook") else {
-        return Some(Hooks::default());
+        return Some(Tables::default());
     };
     let path = KeyPath::default().key("hook");
     let reader = Reader {
@@ -137,8 +91,11 @@ fn hooks(report: &Report<'_>) -> Option<Hooks> {
         if let Some(entry) = entry.node.entry(hook.name()) {
             let path = path.key(hook.name());
             let node = &entry.node;
-            hooks.push((hook.name(), hook.read(Reader { report, node, path })?));
+            hooks.push((
+                *hook as &dyn Entry,
+                hook.read(Reader { report, node, path })?,
+            ));
         }
     }
-    Some(Hooks(hooks))
+    Some(Tables(hooks))
 }

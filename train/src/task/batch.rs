@@ -2,8 +2,8 @@
 //!
 //! Burn's `TrainStep::step` receives nothing but its input, so the plan travels with the data and never as a global.
 
+use super::plan::StepPlan;
 use crate::data::HostBatch;
-use crate::task::StepPlan;
 use brian::route::policy::SequenceInfo;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};

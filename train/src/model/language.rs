@@ -1,0 +1,85 @@
+//! What has to be written of a language model, and what may be.
+
+use super::pass::Pass;
+use super::sequence::Sequence;
+use crate::device::Dtype;
+use crate::task::Batch;
+use brian::route::policy::SequenceInfo;
+use brian::route::rules::Rules;
+use brian::route::trace::Trace;
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use std::marker::PhantomData;
+
+/// A language model with Burn parameters. Only [`Self::forward`] has to be written.
+pub trait LanguageModel<B: Backend>: Module<B> + Sync {
+    /// Logits of the next token at every place, and the walks that led there. A model without a route ignores `rules` and
+    /// `rows`, and gives no trace.
+    ///
+    /// # Shapes
+    /// `[batch, seq]` to `[batch, seq, vocabulary]`; `rows` has one entry per sequence.
+    fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>);
+
+    /// A forward pass with its losses. To be written by a model that adds terms to the loss or measures something.
+    fn pass(&self, batch: &Batch) -> Pass<B> {
+        let device = self.device();
+        let rules = &batch.plan.route.rules;
+        let (logits, _) = self.forward(batch.inputs(&device), rules, &batch.rows());
+        Pass::of_logits(logits, batch)
+    }
+
+    /// The model before the first token of a text, walking as in evaluation. To be written by a model that can keep what it
+    /// has computed; without that every token reads the whole text again.
+    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
+        Box::new(Recomputed::new(self, rules))
+    }
+
+    /// The model with its products in a type. Asked for only if its family lists the type in
+    /// [`ModelFamily::DTYPES`](family::ModelFamily).
+    fn with_matmul_dtype(self, _dtype: Dtype) -> Self {
+        self
+    }
+
+    /// Where the parameters are.
+    fn device(&self) -> B::Device {
+        self.devices().into_iter().next().unwrap_or_default()
+    }
+}
+
+/// A model that keeps nothing: every token reads the whole text again.
+pub struct Recomputed<'a, B, M: ?Sized> {
+    model: &'a M,
+    rules: Rules,
+    backend: PhantomData<fn() -> B>,
+}
+
+impl<'a, B: Backend, M: LanguageModel<B>> Recomputed<'a, B, M> {
+    /// Before the first token.
+    pub fn new(model: &'a M, rules: &Rules) -> Self {
+        Self {
+            model,
+            rules: rules.evaluation(),
+            backend: PhantomData,
+        }
+    }
+}
+
+impl<B: Backend, M: LanguageModel<B>> Sequence<B> for Recomputed<'_, B, M> {
+    fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
+        let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
+        let data = TensorData::new(ids, [1, seen.len()]);
+        let tokens = Tensor::<B, 2, Int>::from_data(data, &self.model.device());
+        let rows = [SequenceInfo::default()];
+        let (logits, _) = self.model.forward(tokens, &self.rules, &rows);
+        let [_, seq, vocabulary] = logits.dims();
+        logits
+            .slice([0..1, seq - 1..seq, 0..vocabulary])
+            .reshape([vocabulary])
+    }
+}
