@@ -4,7 +4,6 @@ use super::build::Blueprint;
 use super::extend;
 use super::gate;
 use super::inputs::Inputs;
-use super::resume::Position;
 use super::route::route;
 use super::survey::of_another_tokenizer;
 use crate::error::{Error, Problem};
@@ -47,6 +46,14 @@ pub struct Ladder {
     pub fail_on_collapse: bool,
     /// How the run went on after its end.
     pub extensions: Vec<Extension>,
+}
+
+/// Where a climb begins: on the ground, or at a checkpoint.
+pub struct Position {
+    /// The counters there.
+    pub(super) state: CheckpointState,
+    /// The checkpoint's content.
+    pub(super) resumed: Option<Snapshot>,
 }
 
 impl Ladder {

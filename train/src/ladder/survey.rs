@@ -1,6 +1,7 @@
 //! Finds all problems that keep a recipe from being trained here, for `config check` and `fit --dry-run`.
 
-use super::{Checkpoints, Inputs, Needs, counts};
+use super::inputs::{Inputs, counts};
+use super::memory::{Checkpoints, Needs};
 use crate::data::Tokenizer;
 use crate::device;
 use crate::error::{Error, Problem};

@@ -29,6 +29,7 @@ mod one_pass;
 pub mod optimizer;
 pub mod schedule;
 mod session;
+mod step;
 mod strategy;
 mod trainable;
 mod weights;

@@ -189,22 +189,25 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
     }
 
     fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        tables::shapes(self)
+        tables::shapes_of(&self.read().model)
     }
 
     fn set_parameters(&self, tensors: TensorMap) {
-        tables::set_parameters(self, tensors);
+        let core = &mut *self.write();
+        tables::set_parameters(&mut core.model, &mut core.optimizer, tensors);
     }
 
     fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem> {
-        tables::set_moments(self, tensors, file)
+        let core = &mut *self.write();
+        tables::set_moments(&mut core.model, &mut core.optimizer, tensors, file)
     }
 
     fn lend(
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        tables::lend(self, to)
+        let core = &mut *self.write();
+        tables::lend(&mut core.model, &mut core.optimizer, to)
     }
 }
 
