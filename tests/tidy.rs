@@ -243,9 +243,7 @@ fn knot(file: &str) -> String {
         let rest = file.strip_prefix(*folder);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    let knot = KNOTS
-        .iter()
-        .find(|knot| knot.iter().any(&below));
+    let knot = KNOTS.iter().find(|knot| knot.iter().any(&below));
     knot.map_or(file, |knot| knot[0]).to_string()
 }
 

@@ -1,4 +1,4 @@
-//! What recipes can name: families of models and hooks, built in or of the program that uses this crate.
+//! What recipes can name: families of models, hooks and losses, built in or of the program that uses this crate.
 //!
 //! It is written once, before anything is read, and never changes.
 
@@ -8,16 +8,18 @@ use crate::family::brian::BrianFamily;
 use crate::family::brillm::BriLlmFamily;
 use crate::hook::custom::{CustomHook, HookEntry};
 use crate::model::family::{Family, ModelFamily, Registered};
+use crate::model::loss::{CustomLoss, LossEntry};
 use crate::recipe::bundled::{BUNDLED, Bundled};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
-/// Families and hooks by name.
+/// Families, hooks and losses by name.
 pub struct Registry {
     families: Vec<&'static dyn Family>,
     hooks: Vec<&'static dyn HookEntry>,
+    losses: Vec<&'static dyn LossEntry>,
 }
 
 impl Registry {
@@ -26,6 +28,7 @@ impl Registry {
         let empty = Self {
             families: Vec::new(),
             hooks: Vec::new(),
+            losses: Vec::new(),
         };
         empty
             .family::<BaselineFamily>()
@@ -56,6 +59,17 @@ impl Registry {
         self
     }
 
+    /// With another loss, which a recipe adds with a table `[loss.NAME]`.
+    ///
+    /// # Panics
+    /// If one of this name is there already.
+    pub fn loss<L: CustomLoss>(mut self) -> Self {
+        let taken = self.losses.iter().any(|loss| loss.name() == L::NAME);
+        assert!(!taken, "two losses of the name {}", L::NAME);
+        self.losses.push(crate::model::loss::entry::<L>());
+        self
+    }
+
     /// Makes it the one of this process.
     ///
     /// # Errors
@@ -82,6 +96,11 @@ impl Registry {
     /// All hooks of programs.
     pub fn hooks(&self) -> &[&'static dyn HookEntry] {
         &self.hooks
+    }
+
+    /// All losses of programs.
+    pub fn losses(&self) -> &[&'static dyn LossEntry] {
+        &self.losses
     }
 
     /// The recipes that come with the program, those of its own families last.

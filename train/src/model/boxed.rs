@@ -346,7 +346,7 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Plain<M> {
     }
 
     fn pass(&self, batch: &Batch) -> Option<Pass<B>> {
-        Some(self.0.pass(batch))
+        Some(self.0.pass(batch).with_added(batch))
     }
 
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {

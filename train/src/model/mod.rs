@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `language` | what has to be written of a model, and what may be |
+//! | `loss` | losses that a program adds |
 //! | `pass` | what a forward pass gives, and the loss of it |
 //! | `boxed` | a model whose type is known at run time only, as a Burn module |
 //! | `sequence` | one text in the middle of being read; several of them in slots |
@@ -11,11 +12,13 @@
 mod boxed;
 pub mod family;
 mod language;
+pub mod loss;
 mod pass;
 mod sequence;
 
 pub use boxed::{Model, OwnOptimizer};
 pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start, n_numbers};
 pub use language::{LanguageModel, Recomputed};
+pub use loss::CustomLoss;
 pub use pass::Pass;
 pub use sequence::{Sequence, Slots};

@@ -8,10 +8,12 @@ mod walk;
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::family::brillm::SignalConfig;
 use crate::learner::OptimizerConfig;
+use crate::recipe::measure::metrics;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
 use crate::recipe::root::Recipe;
 use crate::recipe::section::{MOST, MOST_STEPS, Section};
+use crate::recipe::stage::Stage;
 use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
@@ -48,6 +50,7 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     for (hook, config) in recipe.hook.iter() {
         hook.check(config, &root.key("hook").key(hook.name()));
     }
+    losses(recipe, &root.key("loss"));
     optimizer(recipe, &root.key("optimizer"));
     let batch = root.key("batch");
     batch.whole("sequences", recipe.batch.sequences as u64, 1, MOST);
@@ -123,6 +126,25 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
             "a name that no other source has",
         );
         section.path_to_something("path", &source.path);
+    }
+}
+
+fn losses(recipe: &Recipe, section: &Section<'_>) {
+    let model = [KeyPath::default().key("model").key("kind")];
+    let kind = recipe.model.kind();
+    let has_gradients = recipe.model.family().optimizers().contains(&"adamw");
+    for (loss, config) in recipe.loss.iter() {
+        let name = loss.name();
+        let expected = format!("none: the loss of a {kind} is part of its optimizer");
+        section.relate(name, &model, has_gradients, expected);
+        let metric = format!("loss/{name}");
+        let is_own = |stage: &Stage| {
+            let all = metrics(recipe, stage).into_iter();
+            all.filter(|one| one.name == metric).count() < 2
+        };
+        let own = recipe.stage.iter().all(is_own);
+        section.relate(name, &model, own, "a name that no loss of the model has");
+        loss.check(config, &section.key(name));
     }
 }
 

@@ -8,8 +8,10 @@ use crate::metric::table::{MetricInfo, When, of_all_models};
 pub fn metrics(recipe: &Recipe, stage: &Stage) -> Vec<MetricInfo> {
     let mut all = of_all_models();
     all.extend(recipe.model.metrics(stage));
-    let added = recipe.hook.iter();
-    all.extend(added.flat_map(|(entry, config)| entry.metrics(config)));
+    let hooks = recipe.hook.iter();
+    all.extend(hooks.flat_map(|(hook, config)| hook.metrics(config)));
+    let losses = recipe.loss.iter();
+    all.extend(losses.flat_map(|(loss, config)| loss.metrics(config)));
     all
 }
 

@@ -1,4 +1,4 @@
-//! Tables whose types the registry knows: `[model]` by its kind, `[hook.NAME]` by its name.
+//! Tables whose types the registry knows: `[model]` by its kind, `[hook.NAME]` and `[loss.NAME]` by their names.
 //!
 //! serde reads the rest of a recipe first and passes these by; then whoever is named reads its own.
 
@@ -29,7 +29,9 @@ impl<'de> Deserialize<'de> for ModelConfig {
 /// Reads what serde has passed by; `None` if a type of its own refused a value.
 pub(super) fn read(recipe: &mut Recipe, report: &Report<'_>) -> Option<()> {
     recipe.model = model(report)?;
-    recipe.hook = hooks(report)?;
+    let hooks = registry().hooks().iter().map(|hook| *hook as &dyn Entry);
+    recipe.hook = named("hook", hooks, report)?;
+    recipe.loss = named("loss", registry().losses().iter().copied(), report)?;
     Some(())
 }
 
@@ -54,48 +56,47 @@ fn model(report: &Report<'_>) -> Option<ModelConfig> {
     Some(ModelConfig::new(family, family.read(reader)?))
 }
 
-fn hooks(report: &Report<'_>) -> Option<Tables> {
-    let Some(entry) = report.source.root.entry("hook") else {
+/// The tables under a key, `[hook.NAME]` or `[loss.NAME]`, by those who have registered.
+fn named<E: Entry + ?Sized>(
+    key: &str,
+    entries: impl Iterator<Item = &'static E> + Clone,
+    report: &Report<'_>,
+) -> Option<Tables<E>> {
+    let Some(entry) = report.source.root.entry(key) else {
         return Some(Tables::default());
     };
-    let path = KeyPath::default().key("hook");
+    let path = KeyPath::default().key(key);
     let reader = Reader {
         report,
         node: &entry.node,
         path: path.clone(),
     };
-    let known: Vec<&str> = registry().hooks().iter().map(|hook| hook.name()).collect();
+    let known: Vec<&str> = entries.clone().map(E::name).collect();
     if !reader.is_table() {
-        reader.wrong("a table for each hook");
+        reader.wrong(format!("a table for each {key}"));
     }
     for entry in entry.node.entries() {
         if known.contains(&entry.key.as_str()) {
             continue;
         }
         let expected = match known.is_empty() {
-            true => "none: this program has no hooks of its own".to_string(),
+            true if key == "hook" => "none: this program has no hooks of its own".to_string(),
+            true => "none: this program has no losses of its own".to_string(),
             false => one_of(&known),
         };
         let meant = nearest(&entry.key, known.iter().copied());
         let advice = meant.map(|meant| format!("did you mean {meant}?"));
+        let found = format!("an unknown {key}");
         let path = path.key(&entry.key);
-        report.add_with_advice(
-            &path,
-            "an unknown hook",
-            expected,
-            advice.unwrap_or_default(),
-        );
+        report.add_with_advice(&path, found, expected, advice.unwrap_or_default());
     }
-    let mut hooks = Vec::new();
-    for hook in registry().hooks() {
-        if let Some(entry) = entry.node.entry(hook.name()) {
-            let path = path.key(hook.name());
+    let mut tables = Vec::new();
+    for named in entries {
+        if let Some(entry) = entry.node.entry(named.name()) {
+            let path = path.key(named.name());
             let node = &entry.node;
-            hooks.push((
-                *hook as &dyn Entry,
-                hook.read(Reader { report, node, path })?,
-            ));
+            tables.push((named, named.read(Reader { report, node, path })?));
         }
     }
-    Some(Tables(hooks))
+    Some(Tables(tables))
 }

@@ -1,11 +1,12 @@
 //! A recipe as a value.
 
 use super::stage::Stage;
-use super::table::Tables;
+use super::table::Hooks;
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::ModelConfig;
+use crate::model::loss::Losses;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -35,7 +36,9 @@ pub struct Recipe {
     /// What is kept on the way.
     pub checkpoint: CheckpointConfig,
     /// Hooks of the program, by their names.
-    pub hook: Tables,
+    pub hook: Hooks,
+    /// Losses of the program, by their names.
+    pub loss: Losses,
 }
 
 /// Where the run goes.

@@ -1,4 +1,4 @@
-//! Tables of types that a program registers: what is read is known by name only, `[hook.NAME]`.
+//! Tables of types that a program registers: what is read is known by name only, `[hook.NAME]` and `[loss.NAME]`.
 
 use super::reader::Reader;
 use super::section::Section;
@@ -57,25 +57,34 @@ pub trait Entry: Send + Sync {
 }
 
 /// Tables by name, each with whoever has read it, in the order of the registry.
-#[derive(Default)]
-pub struct Tables(pub(super) Vec<Table>);
+pub struct Tables<E: ?Sized + 'static>(pub(super) Vec<Table<E>>);
 
-type Table = (&'static dyn Entry, Box<dyn AnyConfig>);
+type Table<E> = (&'static E, Box<dyn AnyConfig>);
 
-impl Tables {
+/// The tables `[hook.NAME]`.
+pub type Hooks = Tables<dyn Entry>;
+
+impl<E: Entry + ?Sized> Tables<E> {
     /// The table of this name, if the recipe has it.
     pub fn get(&self, name: &str) -> Option<&dyn AnyConfig> {
-        let found = self.0.iter().find(|(entry, _)| entry.name() == name);
-        found.map(|(_, config)| &**config)
+        let mut each = self.iter();
+        let found = each.find(|(entry, _)| entry.name() == name);
+        found.map(|(_, config)| config)
     }
 
     /// Every table with whoever has read it.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static dyn Entry, &dyn AnyConfig)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static E, &dyn AnyConfig)> {
         self.0.iter().map(|(entry, config)| (*entry, &**config))
     }
 }
 
-impl Clone for Tables {
+impl<E: ?Sized> Default for Tables<E> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<E: Entry + ?Sized> Clone for Tables<E> {
     fn clone(&self) -> Self {
         let each = self.iter();
         Self(
@@ -85,16 +94,17 @@ impl Clone for Tables {
     }
 }
 
-impl PartialEq for Tables {
+impl<E: Entry + ?Sized> PartialEq for Tables<E> {
     fn eq(&self, other: &Self) -> bool {
-        let equal = |(one, other): (&Table, &Table)| {
-            one.0.name() == other.0.name() && one.1.equals(&*other.1)
-        };
-        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(equal)
+        let same =
+            |((entry, config), (other, of_other)): ((&E, &dyn AnyConfig), (&E, &dyn AnyConfig))| {
+                entry.name() == other.name() && config.equals(of_other)
+            };
+        self.0.len() == other.0.len() && self.iter().zip(other.iter()).all(same)
     }
 }
 
-impl Debug for Tables {
+impl<E: Entry + ?Sized> Debug for Tables<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = self.iter().map(|(entry, config)| (entry.name(), config));
         f.debug_list().entries(named).finish()
@@ -102,7 +112,7 @@ impl Debug for Tables {
 }
 
 // The registry knows their types: `recipe/open.rs` reads them.
-impl<'de> Deserialize<'de> for Tables {
+impl<'de, E: ?Sized> Deserialize<'de> for Tables<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Option::<IgnoredAny>::deserialize(deserializer)?;
         Ok(Self::default())

@@ -333,14 +333,14 @@ mod tests {
         );
         assert_eq!(moments["rates"].floats()[..], [0.1f32; 3]);
         assert_eq!((moments.len(), moments["edges.touched"].len()), (10, 17));
-        let shapes = shapes(&shown);
+        let shapes = shown.shapes();
         assert!(
             weights
                 .iter()
                 .all(|(name, tensor)| shapes[name] == tensor.shape)
         );
-        set_parameters(&read, weights);
-        set_moments(&read, moments, Path::new("optim")).unwrap();
+        read.set_parameters(weights);
+        read.set_moments(moments, Path::new("optim")).unwrap();
         for tokens in [[2, 1, 1, 0], [0, 1, 2, 3]] {
             for signal in [&alone, &shown, &read] {
                 signal.learn(&path(tokens), 0.05);
@@ -361,7 +361,7 @@ mod tests {
                 true => drop(moments.remove(name)),
                 false => drop(moments.insert(name.to_string(), HostTensor::new(shape, values))),
             }
-            let read = set_moments(&shown, moments, Path::new("optim"));
+            let read = shown.set_moments(moments, Path::new("optim"));
             read.err()
                 .map_or(String::new(), |problem| problem.to_string())
         };

@@ -1,0 +1,125 @@
+//! Losses of programs that use this crate: a recipe adds one with a table `[loss.NAME]`.
+
+use super::pass::Pass;
+use crate::device::{self, ForBackend};
+use crate::metric::table::{Better, MetricInfo};
+use crate::recipe::reader::Reader;
+use crate::recipe::section::Section;
+use crate::recipe::table::{AnyConfig, Entry, Tables, table};
+use crate::task::{AddedLoss, Batch};
+use brian::loss::route::Term;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use serde::de::DeserializeOwned;
+use std::any::{Any, TypeId};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// A term of the loss that recipes can name.
+pub trait CustomLoss: Send + Sync + 'static {
+    /// The word behind `loss.` in recipes and `loss/` in metrics.
+    const NAME: &'static str;
+
+    /// What it is, in the table of metrics.
+    const TEXT: &'static str;
+
+    /// The keys of its table.
+    type Config: DeserializeOwned + Clone + PartialEq + Debug + Send + Sync;
+
+    /// Reports every rule that the table breaks.
+    fn check(_config: &Self::Config, _section: &Section<'_>) {}
+
+    /// How much it adds to the language-model loss; 0 leaves it out.
+    fn weight(config: &Self::Config) -> f64;
+
+    /// Its mean over the targets of a batch, `[1]`; `None` where the pass does not have what it reads. [`Pass::logits`] are
+    /// there.
+    fn value<B: Backend>(
+        config: &Self::Config,
+        pass: &Pass<B>,
+        batch: &Batch,
+    ) -> Option<Tensor<B, 1>>;
+}
+
+/// [`CustomLoss`], whatever its type.
+pub trait LossEntry: Entry {
+    /// The loss with a table.
+    fn with(&self, config: &dyn AnyConfig) -> Arc<dyn AddedLoss>;
+}
+
+/// The tables `[loss.NAME]`.
+pub type Losses = Tables<dyn LossEntry>;
+
+/// A loss for the registry.
+pub(crate) fn entry<L: CustomLoss>() -> &'static dyn LossEntry {
+    Box::leak(Box::new(Registered::<L>(PhantomData)))
+}
+
+struct Registered<L>(PhantomData<fn() -> L>);
+
+impl<L: CustomLoss> Entry for Registered<L> {
+    fn name(&self) -> &'static str {
+        L::NAME
+    }
+
+    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>> {
+        Some(Box::new(reader.read::<L::Config>()?))
+    }
+
+    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>) {
+        L::check(table(config), section);
+    }
+
+    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo> {
+        let named = MetricInfo::new(format!("loss/{}", L::NAME), L::TEXT).better(Better::Lower);
+        let counts = L::weight(table(config)) > 0.0;
+        counts.then_some(named).into_iter().collect()
+    }
+}
+
+impl<L: CustomLoss> LossEntry for Registered<L> {
+    fn with(&self, config: &dyn AnyConfig) -> Arc<dyn AddedLoss> {
+        let config: &L::Config = table(config);
+        Arc::new(Added::<L>(config.clone()))
+    }
+}
+
+/// A loss with its table.
+struct Added<L: CustomLoss>(L::Config);
+
+impl<L: CustomLoss> Added<L> {
+    /// A term, if the pass is one of this backend.
+    fn of<B: Backend>(&self, pass: &dyn Any, batch: &Batch) -> Option<Box<dyn Any>> {
+        let weight = L::weight(&self.0);
+        let value = L::value::<B>(&self.0, pass.downcast_ref()?, batch)?;
+        Some(Box::new(Term {
+            name: L::NAME,
+            weight,
+            value,
+        }))
+    }
+}
+
+impl<L: CustomLoss> AddedLoss for Added<L> {
+    fn term(&self, pass: &dyn Any, batch: &Batch, backend: TypeId) -> Option<Box<dyn Any>> {
+        struct Of<'a, L: CustomLoss>(&'a Added<L>, &'a dyn Any, &'a Batch);
+
+        impl<L: CustomLoss> ForBackend for Of<'_, L> {
+            type Output = Option<Box<dyn Any>>;
+
+            fn call<B: AutodiffBackend>(self) -> Option<Box<dyn Any>> {
+                let Self(loss, pass, batch) = self;
+                match pass.is::<Pass<B>>() {
+                    true => loss.of::<B>(pass, batch),
+                    false => loss.of::<B::InnerBackend>(pass, batch),
+                }
+            }
+        }
+
+        if L::weight(&self.0) <= 0.0 {
+            return None;
+        }
+        device::for_backend(backend, Of(self, pass, batch))
+    }
+}
