@@ -167,19 +167,18 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
 
     /// The plan of the coming step, before the hooks have seen it.
     fn plan(&self) -> StepPlan {
+        let (step, steps) = (self.state.stage_step, self.settings.schedule_steps);
         StepPlan {
-            stage_step: self.state.stage_step,
-            stage_steps: self.settings.schedule_steps,
+            stage_step: step,
+            stage_steps: steps,
+            learning_rate: self.settings.learning_rate.rate(step, steps),
             ..StepPlan::idle(self.settings.route.clone())
         }
     }
 
     /// One optimizer step.
     fn step(&mut self, plan: &StepPlan, micro_batches: Vec<Batch>) -> Result<Measured, Error> {
-        let rate = self
-            .settings
-            .learning_rate
-            .rate(plan.stage_step, plan.stage_steps);
+        let rate = plan.learning_rate;
         let windows: Vec<_> = micro_batches
             .iter()
             .flat_map(|batch| batch.host.ids.clone())

@@ -123,3 +123,71 @@ impl<L: CustomLoss> AddedLoss for Added<L> {
         device::for_backend(backend, Of(self, pass, batch))
     }
 }
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::data::HostBatch;
+    use crate::device::tests::{Host, Learning};
+    use crate::task::{AddedLosses, StepPlan};
+    use serde::Deserialize;
+
+    /// Pulls all logits towards zero.
+    struct Small;
+
+    #[derive(Clone, Debug, PartialEq, Deserialize)]
+    struct SmallConfig {
+        weight: f64,
+    }
+
+    impl CustomLoss for Small {
+        const NAME: &'static str = "small";
+        const TEXT: &'static str = "mean square of the logits";
+        type Config = SmallConfig;
+
+        fn weight(config: &SmallConfig) -> f64 {
+            config.weight
+        }
+
+        fn value<B: Backend>(_: &SmallConfig, pass: &Pass<B>, _: &Batch) -> Option<Tensor<B, 1>> {
+            let logits = pass.logits.clone()?;
+            Some(logits.square().mean())
+        }
+    }
+
+    /// The terms of a pass with the logits 1, −1 and 3, 1 at two places, as name, weight and value.
+    fn terms<B: Backend>(weight: f64) -> Vec<(&'static str, f64, f64)> {
+        let mut batch = Batch {
+            host: HostBatch {
+                inputs: vec![0, 1],
+                targets: vec![1, 0],
+                valid: vec![true, true],
+                batch: 1,
+                seq: 2,
+                ..HostBatch::default()
+            },
+            source: 0,
+            plan: StepPlan::default(),
+        };
+        let loss = entry::<Small>().with(&SmallConfig { weight });
+        batch.plan.route.added = AddedLosses(vec![loss]);
+        let logits =
+            Tensor::<B, 3>::from_floats([[[1.0, -1.0], [3.0, 1.0]]], &B::Device::default());
+        let pass = Pass::of_logits(logits, &batch).with_added(&batch);
+        let value = |value: &Tensor<B, 1>| value.clone().into_data().iter::<f64>().sum();
+        let terms = pass.terms.iter();
+        terms
+            .map(|term| (term.name, term.weight, value(&term.value)))
+            .collect()
+    }
+
+    #[test]
+    fn a_loss_of_a_program_is_a_term_in_training_and_evaluation_and_none_at_weight_0() {
+        assert_eq!(terms::<Learning>(0.5), [("small", 0.5, 3.0)]);
+        assert_eq!(terms::<Host>(0.5), [("small", 0.5, 3.0)]);
+        assert_eq!(terms::<Host>(0.0), []);
+        let named = |weight| entry::<Small>().metrics(&SmallConfig { weight });
+        assert_eq!(named(0.5)[0].name, "loss/small");
+        assert!(named(0.0).is_empty());
+    }
+}

@@ -156,6 +156,8 @@ pub struct StepPlan {
     pub frozen: BTreeSet<String>,
     /// Targets that count in all micro-batches of the step.
     pub targets: u64,
+    /// The learning rate: that of the stage's schedule, unless a hook writes another.
+    pub learning_rate: f64,
 }
 
 impl Default for StepPlan {
@@ -173,6 +175,7 @@ impl StepPlan {
             route,
             frozen: BTreeSet::new(),
             targets: 0,
+            learning_rate: 0.0,
         }
     }
 }
