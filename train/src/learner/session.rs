@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Best, CheckpointState, Snapshot};
 use crate::signal::Stop;
-use crate::task::{Batch, Measured, RoutePlan, StepPlan};
+use crate::task::{Batch, Learnt, Measured, RoutePlan, StepPlan};
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -184,14 +184,14 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             .flat_map(|batch| batch.host.ids.clone())
             .collect();
         self.state.micro_batches += micro_batches.len() as u64;
-        if let Some(learnt) = self.model().learn(&micro_batches, rate) {
-            let bad = !learnt.gradient_norm.is_finite();
-            self.check_finite(
-                &learnt.measured,
-                bad.then(|| "the edges".to_string()),
-                &windows,
-            )?;
-            return Ok(self.stepped(learnt.measured, rate, learnt.gradient_norm));
+        if let Some(own) = self.model().own_optimizer() {
+            let Learnt {
+                measured,
+                gradient_norm,
+            } = own.learn(&micro_batches, rate);
+            let bad = (!gradient_norm.is_finite()).then(|| "the edges".to_string());
+            self.check_finite(&measured, bad, &windows)?;
+            return Ok(self.stepped(measured, rate, gradient_norm));
         }
         let (measured, gradients) = accumulate(self.model(), plan, micro_batches);
         let norm = gradient::norm(self.model(), &gradients);
@@ -362,11 +362,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             };
             checkpoint::save(&self.run, &snapshot, self.settings.keep_last).map(drop)
         };
-        match self
-            .model()
-            .lend(&mut |model, optimizer| save(model, optimizer))
-        {
-            Some(saved) => saved?,
+        match self.model().own_optimizer() {
+            Some(own) => own.lend(&mut |model, optimizer| save(model, optimizer))?,
             None => save(store_model(self.model()), optimizer)?,
         }
         self.run.change_info(|info| {

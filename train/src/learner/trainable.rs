@@ -1,9 +1,7 @@
 //! What the learner needs of a model, and what burn-train is told about it.
 
-use crate::error::Error;
-use crate::model::Model;
-use crate::run::TensorMap;
-use crate::task::{Batch, Learnt, Measured};
+use crate::model::{Model, OwnOptimizer};
+use crate::task::{Batch, Measured};
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
@@ -49,30 +47,14 @@ pub trait Trainable<B: AutodiffBackend>:
     + Display
     + 'static
 {
-    /// One optimizer step of a model that brings its own optimizer; `None` if it leaves that to the learner.
-    fn learn(&self, _batches: &[Batch], _rate: f64) -> Option<Learnt> {
-        None
-    }
-
-    /// Passes its tables and those of its optimizer to a writer; `None` if it leaves the optimizer to the learner.
-    fn lend(
-        &self,
-        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
-    ) -> Option<Result<(), Error>> {
-        let _ = to;
+    /// What a model with an optimizer of its own can do; `None` if it leaves that to the learner.
+    fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
         None
     }
 }
 
 impl<B: AutodiffBackend> Trainable<B> for Model<B> {
-    fn learn(&self, batches: &[Batch], rate: f64) -> Option<Learnt> {
-        Some(self.own_optimizer()?.learn(batches, rate))
-    }
-
-    fn lend(
-        &self,
-        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
-    ) -> Option<Result<(), Error>> {
-        Some(self.own_optimizer()?.lend(to))
+    fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
+        Model::own_optimizer(self)
     }
 }

@@ -16,9 +16,9 @@ pub mod loss;
 mod pass;
 mod sequence;
 
-pub use boxed::{Model, OwnOptimizer};
+pub use boxed::Model;
 pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start, n_numbers};
-pub use language::{LanguageModel, Recomputed};
+pub use language::{LanguageModel, OwnOptimizer, Recomputed};
 pub use loss::CustomLoss;
 pub use pass::Pass;
 pub use sequence::{Sequence, Slots};
