@@ -309,7 +309,7 @@ impl Reference {
             "[f64; 2]" => "two numbers",
             "bool" => "true, false",
             "String" => "text",
-            "Hooks" | "Losses" => "table of tables; may be left out",
+            "Tables" => "table of tables; may be left out",
             "PathBuf" => "path",
             kind if kind.starts_with("BTreeMap") => "table of keys and values",
             _ => "",

@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use super::route::route;
 use super::survey::of_another_tokenizer;
 use crate::error::{Error, Problem};
-use crate::hook::custom::{self, Open};
+use crate::hook::custom::Open;
 use crate::hook::{
     CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
@@ -217,16 +217,16 @@ impl Ladder {
             Box::new(Every(watch.log_every_steps, Throughput::new(state.tokens))),
         ];
         for hook in registry().hooks() {
-            let Some(config) = self.recipe.hook.get(hook.name()) else {
+            let Some(config) = self.recipe.hook.get(hook.entry.name) else {
                 continue;
             };
             let open = Open {
                 config,
                 recipe: &self.recipe,
                 stage,
-                state: state.hooks.get(hook.name()),
+                state: state.hooks.get(hook.entry.name),
             };
-            hooks.push(custom::open::<B>(*hook, open)?);
+            hooks.push(hook.open::<B>(open)?);
         }
         hooks.push(Box::new(MetricsLog::open(
             &self.run,

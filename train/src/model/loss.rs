@@ -3,9 +3,8 @@
 use super::pass::Pass;
 use crate::device::{self, ForBackend};
 use crate::metric::table::{Better, MetricInfo};
-use crate::recipe::reader::Reader;
 use crate::recipe::section::Section;
-use crate::recipe::table::{AnyConfig, Entry, Tables, table};
+use crate::recipe::table::{AnyConfig, Entry, table};
 use crate::task::{AddedLoss, Batch};
 use brian::loss::route::Term;
 use burn::tensor::Tensor;
@@ -13,7 +12,6 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
 use std::fmt::Debug;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// A term of the loss that recipes can name.
@@ -43,45 +41,31 @@ pub trait CustomLoss: Send + Sync + 'static {
 }
 
 /// [`CustomLoss`], whatever its type.
-pub trait LossEntry: Entry {
-    /// The loss with a table.
-    fn with(&self, config: &dyn AnyConfig) -> Arc<dyn AddedLoss>;
+pub struct LossEntry {
+    /// Its table.
+    pub entry: Entry,
+    /// The loss with its table.
+    pub with: fn(&dyn AnyConfig) -> Arc<dyn AddedLoss>,
 }
 
-/// The tables `[loss.NAME]`.
-pub type Losses = Tables<dyn LossEntry>;
-
-/// A loss for the registry.
-pub(crate) fn entry<L: CustomLoss>() -> &'static dyn LossEntry {
-    Box::leak(Box::new(Registered::<L>(PhantomData)))
-}
-
-struct Registered<L>(PhantomData<fn() -> L>);
-
-impl<L: CustomLoss> Entry for Registered<L> {
-    fn name(&self) -> &'static str {
-        L::NAME
-    }
-
-    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>> {
-        Some(Box::new(reader.read::<L::Config>()?))
-    }
-
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>) {
-        L::check(table(config), section);
-    }
-
-    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo> {
-        let named = MetricInfo::new(format!("loss/{}", L::NAME), L::TEXT).better(Better::Lower);
-        let counts = L::weight(table(config)) > 0.0;
-        counts.then_some(named).into_iter().collect()
-    }
-}
-
-impl<L: CustomLoss> LossEntry for Registered<L> {
-    fn with(&self, config: &dyn AnyConfig) -> Arc<dyn AddedLoss> {
-        let config: &L::Config = table(config);
-        Arc::new(Added::<L>(config.clone()))
+impl LossEntry {
+    pub(crate) fn of<L: CustomLoss>() -> Self {
+        Self {
+            entry: Entry {
+                name: L::NAME,
+                read: |reader| Some(Box::new(reader.read::<L::Config>()?)),
+                check: |config, section| L::check(table(config), section),
+                metrics: |config| {
+                    let named = MetricInfo::new(format!("loss/{}", L::NAME), L::TEXT);
+                    let counts = L::weight(table(config)) > 0.0;
+                    counts
+                        .then(|| named.better(Better::Lower))
+                        .into_iter()
+                        .collect()
+                },
+            },
+            with: |config| Arc::new(Added::<L>(table::<L::Config>(config).clone())),
+        }
     }
 }
 
@@ -169,7 +153,7 @@ mod tests {
             source: 0,
             plan: StepPlan::default(),
         };
-        let loss = entry::<Small>().with(&SmallConfig { weight });
+        let loss = (LossEntry::of::<Small>().with)(&SmallConfig { weight });
         batch.plan.route.added = AddedLosses(vec![loss]);
         let logits =
             Tensor::<B, 3>::from_floats([[[1.0, -1.0], [3.0, 1.0]]], &B::Device::default());
@@ -186,7 +170,7 @@ mod tests {
         assert_eq!(terms::<Learning>(0.5), [("small", 0.5, 3.0)]);
         assert_eq!(terms::<Host>(0.5), [("small", 0.5, 3.0)]);
         assert_eq!(terms::<Host>(0.0), []);
-        let named = |weight| entry::<Small>().metrics(&SmallConfig { weight });
+        let named = |weight| (LossEntry::of::<Small>().entry.metrics)(&SmallConfig { weight });
         assert_eq!(named(0.5)[0].name, "loss/small");
         assert!(named(0.0).is_empty());
     }

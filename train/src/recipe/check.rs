@@ -48,7 +48,7 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     data(recipe, &root.key("data"));
     recipe.model.check(&root.key("model"));
     for (hook, config) in recipe.hook.iter() {
-        hook.check(config, &root.key("hook").key(hook.name()));
+        (hook.check)(config, &root.key("hook").key(hook.name));
     }
     losses(recipe, &root.key("loss"));
     optimizer(recipe, &root.key("optimizer"));
@@ -87,11 +87,7 @@ fn device(recipe: &Recipe, section: &Section<'_>) {
     section.relate(
         "dtype",
         &[KeyPath::default().key("model").key("kind")],
-        recipe
-            .model
-            .family()
-            .dtypes()
-            .contains(&recipe.device.dtype),
+        recipe.model.family().dtypes.contains(&recipe.device.dtype),
         match kind {
             "brillm" => "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
             kind => format!("\"f32\": products of a {kind} are"),
@@ -132,9 +128,9 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
 fn losses(recipe: &Recipe, section: &Section<'_>) {
     let model = [KeyPath::default().key("model").key("kind")];
     let kind = recipe.model.kind();
-    let has_gradients = recipe.model.family().optimizers().contains(&"adamw");
+    let has_gradients = recipe.model.family().optimizers.contains(&"adamw");
     for (loss, config) in recipe.loss.iter() {
-        let name = loss.name();
+        let name = loss.name;
         let expected = format!("none: the loss of a {kind} is part of its optimizer");
         section.relate(name, &model, has_gradients, expected);
         let metric = format!("loss/{name}");
@@ -144,12 +140,12 @@ fn losses(recipe: &Recipe, section: &Section<'_>) {
         };
         let own = recipe.stage.iter().all(is_own);
         section.relate(name, &model, own, "a name that no loss of the model has");
-        loss.check(config, &section.key(name));
+        (loss.check)(config, &section.key(name));
     }
 }
 
 fn optimizer(recipe: &Recipe, section: &Section<'_>) {
-    let known = recipe.model.family().optimizers();
+    let known = recipe.model.family().optimizers;
     let model = KeyPath::default().key("model");
     let fits = known.contains(&recipe.optimizer.kind());
     let why = match recipe.model.kind() {

@@ -8,10 +8,8 @@ use crate::metric::table::{MetricInfo, When, of_all_models};
 pub fn metrics(recipe: &Recipe, stage: &Stage) -> Vec<MetricInfo> {
     let mut all = of_all_models();
     all.extend(recipe.model.metrics(stage));
-    let hooks = recipe.hook.iter();
-    all.extend(hooks.flat_map(|(hook, config)| hook.metrics(config)));
-    let losses = recipe.loss.iter();
-    all.extend(losses.flat_map(|(loss, config)| loss.metrics(config)));
+    let added = recipe.hook.iter().chain(recipe.loss.iter());
+    all.extend(added.flat_map(|(entry, config)| (entry.metrics)(config)));
     all
 }
 

@@ -29,9 +29,10 @@ impl<'de> Deserialize<'de> for ModelConfig {
 /// Reads what serde has passed by; `None` if a type of its own refused a value.
 pub(super) fn read(recipe: &mut Recipe, report: &Report<'_>) -> Option<()> {
     recipe.model = model(report)?;
-    let hooks = registry().hooks().iter().map(|hook| *hook as &dyn Entry);
+    let hooks = registry().hooks().iter().map(|hook| hook.entry);
     recipe.hook = named("hook", hooks, report)?;
-    recipe.loss = named("loss", registry().losses().iter().copied(), report)?;
+    let losses = registry().losses().iter().map(|loss| loss.entry);
+    recipe.loss = named("loss", losses, report)?;
     Some(())
 }
 
@@ -53,15 +54,15 @@ fn model(report: &Report<'_>) -> Option<ModelConfig> {
     };
     let reader = reader.filter(|_| kind.is_some());
     let family = registry().find_family(kind.unwrap_or(kinds[0]))?;
-    Some(ModelConfig::new(family, family.read(reader)?))
+    Some(ModelConfig::new(family, (family.read)(reader)?))
 }
 
 /// The tables under a key, `[hook.NAME]` or `[loss.NAME]`, by those who have registered.
-fn named<E: Entry + ?Sized>(
+fn named(
     key: &str,
-    entries: impl Iterator<Item = &'static E> + Clone,
+    entries: impl Iterator<Item = Entry> + Clone,
     report: &Report<'_>,
-) -> Option<Tables<E>> {
+) -> Option<Tables> {
     let Some(entry) = report.source.root.entry(key) else {
         return Some(Tables::default());
     };
@@ -71,7 +72,7 @@ fn named<E: Entry + ?Sized>(
         node: &entry.node,
         path: path.clone(),
     };
-    let known: Vec<&str> = entries.clone().map(E::name).collect();
+    let known: Vec<&str> = entries.clone().map(|entry| entry.name).collect();
     if !reader.is_table() {
         reader.wrong(format!("a table for each {key}"));
     }
@@ -92,10 +93,10 @@ fn named<E: Entry + ?Sized>(
     }
     let mut tables = Vec::new();
     for named in entries {
-        if let Some(entry) = entry.node.entry(named.name()) {
-            let path = path.key(named.name());
+        if let Some(entry) = entry.node.entry(named.name) {
+            let path = path.key(named.name);
             let node = &entry.node;
-            tables.push((named, named.read(Reader { report, node, path })?));
+            tables.push((named, (named.read)(Reader { report, node, path })?));
         }
     }
     Some(Tables(tables))

@@ -1,12 +1,11 @@
 //! A recipe as a value.
 
 use super::stage::Stage;
-use super::table::Hooks;
+use super::table::Tables;
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::ModelConfig;
-use crate::model::loss::Losses;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -36,9 +35,9 @@ pub struct Recipe {
     /// What is kept on the way.
     pub checkpoint: CheckpointConfig,
     /// Hooks of the program, by their names.
-    pub hook: Hooks,
+    pub hook: Tables,
     /// Losses of the program, by their names.
-    pub loss: Losses,
+    pub loss: Tables,
 }
 
 /// Where the run goes.

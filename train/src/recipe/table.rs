@@ -46,45 +46,38 @@ pub(crate) fn table_mut<T: 'static>(config: &mut dyn AnyConfig) -> &mut T {
     config.as_any_mut().downcast_mut().expect(ITS_OWN)
 }
 
-/// Whoever reads a table under its name.
-#[allow(missing_docs)]
-pub trait Entry: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>>;
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>);
+/// Whoever reads a table under its name, whatever its type.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// The word behind `hook.` or `loss.`.
+    pub name: &'static str,
+    /// Reads the table; `None` if a type of its own refused a value.
+    pub read: fn(Reader<'_>) -> Option<Box<dyn AnyConfig>>,
+    /// Reports every rule that the table breaks.
+    pub check: fn(&dyn AnyConfig, &Section<'_>),
     /// The numbers that it adds.
-    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo>;
+    pub metrics: fn(&dyn AnyConfig) -> Vec<MetricInfo>,
 }
 
 /// Tables by name, each with whoever has read it, in the order of the registry.
-pub struct Tables<E: ?Sized + 'static>(pub(super) Vec<Table<E>>);
+#[derive(Default)]
+pub struct Tables(pub(super) Vec<(Entry, Box<dyn AnyConfig>)>);
 
-type Table<E> = (&'static E, Box<dyn AnyConfig>);
-
-/// The tables `[hook.NAME]`.
-pub type Hooks = Tables<dyn Entry>;
-
-impl<E: Entry + ?Sized> Tables<E> {
+impl Tables {
     /// The table of this name, if the recipe has it.
     pub fn get(&self, name: &str) -> Option<&dyn AnyConfig> {
         let mut each = self.iter();
-        let found = each.find(|(entry, _)| entry.name() == name);
+        let found = each.find(|(entry, _)| entry.name == name);
         found.map(|(_, config)| config)
     }
 
     /// Every table with whoever has read it.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static E, &dyn AnyConfig)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Entry, &dyn AnyConfig)> {
         self.0.iter().map(|(entry, config)| (*entry, &**config))
     }
 }
 
-impl<E: ?Sized> Default for Tables<E> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<E: Entry + ?Sized> Clone for Tables<E> {
+impl Clone for Tables {
     fn clone(&self) -> Self {
         let each = self.iter();
         Self(
@@ -94,25 +87,25 @@ impl<E: Entry + ?Sized> Clone for Tables<E> {
     }
 }
 
-impl<E: Entry + ?Sized> PartialEq for Tables<E> {
+impl PartialEq for Tables {
     fn eq(&self, other: &Self) -> bool {
-        let same =
-            |((entry, config), (other, of_other)): ((&E, &dyn AnyConfig), (&E, &dyn AnyConfig))| {
-                entry.name() == other.name() && config.equals(of_other)
-            };
-        self.0.len() == other.0.len() && self.iter().zip(other.iter()).all(same)
+        let has = |(entry, config): (Entry, &dyn AnyConfig)| {
+            let found = other.get(entry.name);
+            found.is_some_and(|other| config.equals(other))
+        };
+        self.0.len() == other.0.len() && self.iter().all(has)
     }
 }
 
-impl<E: Entry + ?Sized> Debug for Tables<E> {
+impl Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = self.iter().map(|(entry, config)| (entry.name(), config));
+        let named = self.iter().map(|(entry, config)| (entry.name, config));
         f.debug_list().entries(named).finish()
     }
 }
 
 // The registry knows their types: `recipe/open.rs` reads them.
-impl<'de, E: ?Sized> Deserialize<'de> for Tables<E> {
+impl<'de> Deserialize<'de> for Tables {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Option::<IgnoredAny>::deserialize(deserializer)?;
         Ok(Self::default())
