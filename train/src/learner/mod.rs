@@ -15,6 +15,19 @@
 //! | `freeze` | parameter groups, and which of them learn |
 //! | `weights` | parameters of a model ↔ the tensors of a checkpoint |
 
+/// The part of every visitor over paths that keeps the path.
+macro_rules! keeps_path {
+    () => {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, container: &str) {
+            self.path.exit(container);
+        }
+    };
+}
+
 mod events;
 mod freeze;
 #[cfg(feature = "cube")]

@@ -205,10 +205,11 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
 
     /// Moments as `PATH.moment_1` and `PATH.moment_2`, and how often each path was updated.
     pub fn export(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
+        let mut records = self.decayed.to_record();
+        records.extend(self.plain.to_record());
         let mut visitor = Export::<M, B> {
             path: Path::default(),
-            records: (self.decayed.to_record(), self.plain.to_record()),
-            decay: self.decay,
+            records,
             tensors: TensorMap::new(),
             times: BTreeMap::new(),
         };
@@ -282,29 +283,16 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
 
 struct Export<M: AutodiffModule<B>, B: AutodiffBackend> {
     path: Path,
-    records: (Records<M, B>, Records<M, B>),
-    decay: Decay,
+    records: Records<M, B>,
     tensors: TensorMap,
     times: BTreeMap<String, u64>,
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let (decayed, plain) = &mut self.records;
-        let records = if self.decay.applies_to(D) {
-            decayed
-        } else {
-            plain
-        };
-        let Some(record) = records.remove(&param.id) else {
+        let Some(record) = self.records.remove(&param.id) else {
             return;
         };
         let path = self.path.join();
@@ -328,13 +316,7 @@ struct Import<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M, B> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let path = self.path.join();
@@ -354,10 +336,9 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
             AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));
         let record = AdaptorRecord::from_state(AdamWState::new(momentum));
         let (decayed, plain) = &mut self.records;
-        let records = if self.decay.applies_to(D) {
-            decayed
-        } else {
-            plain
+        let records = match self.decay.applies_to(D) {
+            true => decayed,
+            false => plain,
         };
         records.insert(param.id, record);
     }

@@ -311,17 +311,19 @@ trait AnyMapper {
     fn float(&mut self, rank: usize, param: Box<dyn Any>) -> Box<dyn Any>;
 }
 
+macro_rules! passes_names {
+    ($($from:ident to $to:ident),*) => {
+        $(fn $from(&mut self, name: &str, container: &str) {
+            self.0.$to(name, container);
+        })*
+    };
+}
+
 /// Burn's visitor and mapper in front of one of any rank.
 struct ToAny<'a, A: ?Sized>(&'a mut A);
 
 impl<B: Backend> ModuleVisitor<B> for ToAny<'_, dyn AnyVisitor + '_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.0.enter(name, container);
-    }
-
-    fn exit_module(&mut self, name: &str, container: &str) {
-        self.0.exit(name, container);
-    }
+    passes_names!(enter_module to enter, exit_module to exit);
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.0.float(D, param);
@@ -329,13 +331,7 @@ impl<B: Backend> ModuleVisitor<B> for ToAny<'_, dyn AnyVisitor + '_> {
 }
 
 impl<B: Backend> ModuleMapper<B> for ToAny<'_, dyn AnyMapper + '_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.0.enter(name, container);
-    }
-
-    fn exit_module(&mut self, name: &str, container: &str) {
-        self.0.exit(name, container);
-    }
+    passes_names!(enter_module to enter, exit_module to exit);
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let mapped = self.0.float(D, Box::new(param)).downcast();
@@ -366,13 +362,7 @@ macro_rules! by_rank {
 const RANK: &str = "the rank that was given";
 
 impl<B: Backend, V: ModuleVisitor<B>> AnyVisitor for FromAny<'_, V, B> {
-    fn enter(&mut self, name: &str, container: &str) {
-        self.0.enter_module(name, container);
-    }
-
-    fn exit(&mut self, name: &str, container: &str) {
-        self.0.exit_module(name, container);
-    }
+    passes_names!(enter to enter_module, exit to exit_module);
 
     fn float(&mut self, rank: usize, param: &dyn Any) {
         by_rank!(rank, D => {
@@ -383,13 +373,7 @@ impl<B: Backend, V: ModuleVisitor<B>> AnyVisitor for FromAny<'_, V, B> {
 }
 
 impl<B: Backend, V: ModuleMapper<B>> AnyMapper for FromAny<'_, V, B> {
-    fn enter(&mut self, name: &str, container: &str) {
-        self.0.enter_module(name, container);
-    }
-
-    fn exit(&mut self, name: &str, container: &str) {
-        self.0.exit_module(name, container);
-    }
+    passes_names!(enter to enter_module, exit to exit_module);
 
     fn float(&mut self, rank: usize, param: Box<dyn Any>) -> Box<dyn Any> {
         by_rank!(rank, D => {
