@@ -5,8 +5,8 @@ use super::extend;
 use super::gate;
 use super::inputs::Inputs;
 use super::route::route;
-use super::survey::of_another_tokenizer;
-use crate::error::{Error, Problem};
+use super::survey::{of_another_tokenizer, without_checkpoint};
+use crate::error::Error;
 use crate::hook::custom::Open;
 use crate::hook::{
     CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
@@ -260,17 +260,12 @@ impl Ladder {
         let file = self.run.checkpoints().join(format!("step-{step:08}"));
         let blueprint = self.blueprint();
         let model = blueprint.load(&stage.policy, snapshot.model, &file, device)?;
-        let fresh = GroupedAdamW::new(&self.recipe.optimizer);
-        if let Some(own) = model.own_optimizer() {
-            own.set_moments(snapshot.optimizer, &file)
-                .map_err(Error::Invalid)?;
-            return Ok(Ready {
-                model,
-                optimizer: fresh,
-            });
+        let mut optimizer = GroupedAdamW::new(&self.recipe.optimizer);
+        let (moments, times) = (snapshot.optimizer, &snapshot.state.optimizer_times);
+        match model.own_optimizer() {
+            Some(own) => own.set_moments(moments, &file).map_err(Error::Invalid)?,
+            None => optimizer = optimizer.import(&model, moments, times, &file)?,
         }
-        let times = &snapshot.state.optimizer_times;
-        let optimizer = fresh.import(&model, snapshot.optimizer, times, &file)?;
         Ok(Ready { model, optimizer })
     }
 
@@ -304,10 +299,7 @@ impl Ladder {
         let policy = &stage.policy;
         let run = RunDirectory::open(path)?;
         let Some(loaded) = checkpoint::latest(&run)? else {
-            let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
-            return Err(Error::Invalid(
-                problem.advise("name a run that was trained"),
-            ));
+            return Err(without_checkpoint(&run));
         };
         let tokenizer = &self.inputs.tokenizer;
         if loaded.snapshot.state.tokenizer_sha256 != tokenizer.sha256() {

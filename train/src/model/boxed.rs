@@ -209,7 +209,6 @@ trait Content<B: Backend>: Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn clone_content(&self) -> Box<dyn Content<B>>;
-    fn debug(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
     fn collect_devices(&self, devices: Devices<B>) -> Devices<B>;
     fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
     fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
@@ -241,10 +240,6 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Held<M> {
 
     fn clone_content(&self) -> Box<dyn Content<B>> {
         Box::new(Self(self.0.clone()))
-    }
-
-    fn debug(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 
     fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
@@ -394,7 +389,7 @@ impl<B: Backend> Clone for Model<B> {
 
 impl<B: Backend> fmt::Debug for Model<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.content.debug(f)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -459,13 +454,6 @@ impl<B: AutodiffBackend> TrainStep for Model<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> TrainOutput<Measured> {
-        if let Some(own) = self.own_optimizer() {
-            // It learns by itself; to burn-train's own strategies it is a model without parameters.
-            let nothing = Tensor::<B, 1>::zeros([1], &self.device())
-                .require_grad()
-                .backward();
-            return TrainOutput::new(self, nothing, own.measure(&batch).0);
-        }
         let pass = self.content.pass(&batch);
         let measured = pass.measure_in_training(&batch);
         let gradients = pass.loss(&batch).backward();

@@ -46,7 +46,7 @@ pub trait LanguageModel<B: Backend>: Module<B> + Sync {
     }
 
     /// The model with its products in a type. Asked for only if its family lists the type in
-    /// [`ModelFamily::DTYPES`](family::ModelFamily).
+    /// [`ModelFamily::DTYPES`](super::family::ModelFamily).
     fn with_matmul_dtype(self, _dtype: Dtype) -> Self {
         self
     }

@@ -86,6 +86,12 @@ pub struct RoutePlan {
     pub products: Dtype,
 }
 
+impl Default for RoutePlan {
+    fn default() -> Self {
+        Self::sequential()
+    }
+}
+
 impl RoutePlan {
     /// The fixed route without route losses; also for a decoder without a pool.
     pub fn sequential() -> Self {
@@ -144,7 +150,7 @@ impl Debug for AddedLosses {
 }
 
 /// The plan of the coming step. The strategy fills it, hooks may change it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepPlan {
     /// Optimizer steps done in this stage so far: the coming step's index.
     pub stage_step: u64,
@@ -160,22 +166,12 @@ pub struct StepPlan {
     pub learning_rate: f64,
 }
 
-impl Default for StepPlan {
-    fn default() -> Self {
-        Self::idle(RoutePlan::sequential())
-    }
-}
-
 impl StepPlan {
     /// The plan of a pass that is not a training step.
     pub fn idle(route: RoutePlan) -> Self {
         Self {
-            stage_step: 0,
-            stage_steps: 0,
             route,
-            frozen: BTreeSet::new(),
-            targets: 0,
-            learning_rate: 0.0,
+            ..Self::default()
         }
     }
 }
