@@ -50,10 +50,7 @@ impl TrainingData {
 
     /// Hashes of the splits, by path.
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        self.sources
-            .iter()
-            .map(|windows| hash_of(windows.split()))
-            .collect()
+        hashes(&self.sources)
     }
 
     /// The splits, cut into windows.
@@ -134,10 +131,7 @@ impl ValidationData {
 
     /// Hashes of the splits, by path.
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        self.sources
-            .iter()
-            .map(|windows| hash_of(windows.split()))
-            .collect()
+        hashes(&self.sources)
     }
 
     /// The splits' names, in the order of [`Batch::source`].
@@ -225,11 +219,16 @@ fn ranked(mut host: HostBatch, by_rank: bool) -> HostBatch {
     host
 }
 
-fn hash_of(split: &Split) -> (String, String) {
-    (
-        split.path().display().to_string(),
-        split.sha256().to_string(),
-    )
+fn hashes(sources: &[Windows]) -> BTreeMap<String, String> {
+    let splits = sources.iter().map(Windows::split);
+    splits
+        .map(|split| {
+            (
+                split.path().display().to_string(),
+                split.sha256().to_string(),
+            )
+        })
+        .collect()
 }
 
 /// The micro-batches of a stage, from one position to another.

@@ -13,16 +13,13 @@ use crate::model::ModelConfig;
 use crate::registry::registry;
 use serde::de::{Deserialize, Deserializer, IgnoredAny};
 
-/// Nothing has been read yet.
-#[derive(Clone, Debug, PartialEq)]
-struct Unread;
-
 impl<'de> Deserialize<'de> for ModelConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Option::<IgnoredAny>::deserialize(deserializer)?;
         let first = registry().kinds()[0];
         let family = registry().find_family(first).expect("a kind of its own");
-        Ok(Self::new(family, Box::new(Unread)))
+        // Nothing has been read yet.
+        Ok(Self::new(family, Box::new(())))
     }
 }
 
