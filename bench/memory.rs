@@ -6,7 +6,7 @@
 use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, in_place};
 use brian::Baseline;
 use brian::loss::language;
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::process::Command;
 use train::device::memory_bytes;

@@ -10,7 +10,7 @@ use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
 use brian::route::trace::Walks;
 use brian::{Brian, BrianConfig, Rules, parameter};
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::time::Instant;
 use train::learner::GroupedAdamW;

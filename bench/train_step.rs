@@ -6,7 +6,7 @@ use brian::Rules;
 use brian::flops::TRAINING;
 use brian::loss::language;
 use brian::route::policy::SequenceInfo;
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use train::learner::{GroupedAdamW, gradient};
 use train::model::Model;

@@ -4,7 +4,7 @@ use crate::support::{Finished, TestAutodiff, Workplace, tokens};
 use brian::loss::language;
 use brian::route::policy::{Policy, Select, SequenceInfo};
 use brian::{Brian, BrianConfig, Rules, parameter};
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use std::fs;
 use std::thread;
 use train::data::Split;

@@ -309,7 +309,7 @@ impl Reference {
             "[f64; 2]" => "two numbers",
             "bool" => "true, false",
             "String" => "text",
-            "Hooks" => "table of tables; may be left out",
+            "Tables" => "table of tables; may be left out",
             "PathBuf" => "path",
             kind if kind.starts_with("BTreeMap") => "table of keys and values",
             _ => "",
@@ -359,7 +359,7 @@ fn rows() -> Vec<[String; 3]> {
             .collect(),
         rows: Vec::new(),
     };
-    reference.add_struct("", "Recipe", "train/src/recipe/mod.rs");
+    reference.add_struct("", "Recipe", "train/src/recipe/root.rs");
     reference.rows
 }
 

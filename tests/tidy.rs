@@ -224,8 +224,31 @@ fn uses(code: &str) -> Vec<String> {
     items.flat_map(|item| written_out(&item)).collect()
 }
 
+/// Files of `train` that still import in circles, each group among themselves alone: a group counts as one file.
+const KNOTS: [&[&str]; 9] = [
+    &["cli"],
+    &["command::route"],
+    &["command::sample", "command::stream"],
+    &["command::trace"],
+    &["data"],
+    &["import"],
+    &["learner::gpu"],
+    &["render"],
+    &["run"],
+];
+
+/// The name of a file, or of the knot that it belongs to.
+fn knot(file: &str) -> String {
+    let below = |folder: &&str| {
+        let rest = file.strip_prefix(*folder);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let knot = KNOTS.iter().find(|knot| knot.iter().any(&below));
+    knot.map_or(file, |knot| knot[0]).to_string()
+}
+
 #[test]
-fn files_of_the_models_import_in_no_circle() {
+fn files_import_in_no_circle() {
     let braces = uses("use super::a::{b, c::{d, e}};\npub use crate::f;");
     assert_eq!(
         braces,
@@ -236,8 +259,17 @@ fn files_of_the_models_import_in_no_circle() {
             "crate::f"
         ]
     );
-    for member in ["brian", "brillm"] {
+    for member in ["brian", "brillm", "train"] {
         let mut left = imports(member);
+        if member == "train" {
+            let files = std::mem::take(&mut left);
+            for (file, from) in files {
+                let file = knot(&file);
+                let from = from.iter().map(|name| knot(name));
+                let others: Vec<String> = from.filter(|name| *name != file).collect();
+                left.entry(file).or_default().extend(others);
+            }
+        }
         assert!(left.values().map(BTreeSet::len).sum::<usize>() > 50);
         // Who imports from nobody that is left is in no circle.
         loop {

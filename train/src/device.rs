@@ -119,14 +119,15 @@ pub trait ForBackend {
     fn call<B: AutodiffBackend>(self) -> Self::Output;
 }
 
-/// Does the work with the backend of this type id, one of those that [`run`] knows.
+/// Does the work with the backend of this type id, one of those that [`run`] knows, or with the one around it if it is an inner
+/// one.
 ///
 /// # Panics
 /// If the id is that of another type.
 pub fn for_backend<T: ForBackend>(backend: TypeId, call: T) -> T::Output {
     macro_rules! try_backend {
         ($backend:ty) => {
-            if backend == TypeId::of::<Autodiff<$backend>>() {
+            if [TypeId::of::<Autodiff<$backend>>(), TypeId::of::<$backend>()].contains(&backend) {
                 return call.call::<Autodiff<$backend>>();
             }
         };

@@ -1,4 +1,4 @@
-//! What recipes can name: families of models and hooks, built in or of the program that uses this crate.
+//! What recipes can name: families of models, hooks and losses, built in or of the program that uses this crate.
 //!
 //! It is written once, before anything is read, and never changes.
 
@@ -7,17 +7,18 @@ use crate::family::baseline::BaselineFamily;
 use crate::family::brian::BrianFamily;
 use crate::family::brillm::BriLlmFamily;
 use crate::hook::custom::{CustomHook, HookEntry};
-use crate::model::family::{Family, ModelFamily, Registered};
+use crate::model::family::{Family, ModelFamily};
+use crate::model::loss::{CustomLoss, LossEntry};
 use crate::recipe::bundled::{BUNDLED, Bundled};
-use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
-/// Families and hooks by name.
+/// Families, hooks and losses by name.
 pub struct Registry {
-    families: Vec<&'static dyn Family>,
-    hooks: Vec<&'static dyn HookEntry>,
+    families: Vec<&'static Family>,
+    hooks: Vec<HookEntry>,
+    losses: Vec<LossEntry>,
 }
 
 impl Registry {
@@ -26,6 +27,7 @@ impl Registry {
         let empty = Self {
             families: Vec::new(),
             hooks: Vec::new(),
+            losses: Vec::new(),
         };
         empty
             .family::<BaselineFamily>()
@@ -38,10 +40,9 @@ impl Registry {
     /// # Panics
     /// If one of this kind is there already.
     pub fn family<F: ModelFamily>(mut self) -> Self {
-        let taken = self.families.iter().any(|family| family.kind() == F::KIND);
+        let taken = self.families.iter().any(|family| family.kind == F::KIND);
         assert!(!taken, "two families of the kind {}", F::KIND);
-        self.families
-            .push(Box::leak(Box::new(Registered::<F>(PhantomData))));
+        self.families.push(Box::leak(Box::new(Family::of::<F>())));
         self
     }
 
@@ -50,9 +51,20 @@ impl Registry {
     /// # Panics
     /// If one of this name is there already.
     pub fn hook<H: CustomHook>(mut self) -> Self {
-        let taken = self.hooks.iter().any(|hook| hook.name() == H::NAME);
+        let taken = self.hooks.iter().any(|hook| hook.entry.name == H::NAME);
         assert!(!taken, "two hooks of the name {}", H::NAME);
-        self.hooks.push(crate::hook::custom::entry::<H>());
+        self.hooks.push(HookEntry::of::<H>());
+        self
+    }
+
+    /// With another loss, which a recipe adds with a table `[loss.NAME]`.
+    ///
+    /// # Panics
+    /// If one of this name is there already.
+    pub fn loss<L: CustomLoss>(mut self) -> Self {
+        let taken = self.losses.iter().any(|loss| loss.entry.name == L::NAME);
+        assert!(!taken, "two losses of the name {}", L::NAME);
+        self.losses.push(LossEntry::of::<L>());
         self
     }
 
@@ -69,24 +81,29 @@ impl Registry {
     }
 
     /// The family of a kind.
-    pub fn find_family(&self, kind: &str) -> Option<&'static dyn Family> {
+    pub fn find_family(&self, kind: &str) -> Option<&'static Family> {
         let mut families = self.families.iter().copied();
-        families.find(|family| family.kind() == kind)
+        families.find(|family| family.kind == kind)
     }
 
     /// The kinds of all families.
     pub fn kinds(&self) -> Vec<&'static str> {
-        self.families.iter().map(|family| family.kind()).collect()
+        self.families.iter().map(|family| family.kind).collect()
     }
 
     /// All hooks of programs.
-    pub fn hooks(&self) -> &[&'static dyn HookEntry] {
+    pub fn hooks(&self) -> &[HookEntry] {
         &self.hooks
+    }
+
+    /// All losses of programs.
+    pub fn losses(&self) -> &[LossEntry] {
+        &self.losses
     }
 
     /// The recipes that come with the program, those of its own families last.
     pub fn recipes(&self) -> Vec<Bundled> {
-        let own = self.families.iter().flat_map(|family| family.recipes());
+        let own = self.families.iter().flat_map(|family| (family.recipes)());
         BUNDLED.into_iter().chain(own).collect()
     }
 }

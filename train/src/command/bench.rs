@@ -238,7 +238,6 @@ impl Bench<'_> {
         let loader = TrainingLoader {
             data: self.ladder.inputs.train.clone(),
             positions: 0..rounds * accumulate as u64,
-            route: ladder::route(stage, recipe),
         };
         let mut batches = DataLoader::<B, Batch>::iter(&loader);
         let optimizer = GroupedAdamW::new(&recipe.optimizer);

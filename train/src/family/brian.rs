@@ -435,6 +435,7 @@ impl<B: Backend> LanguageModel<B> for Brian<B> {
             rules,
             losses,
             products,
+            ..
         } = &batch.plan.route;
         let model = in_dtype(self, *products);
         let tokens = batch.inputs(&self.device());

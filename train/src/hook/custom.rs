@@ -5,11 +5,10 @@ use crate::error::Error;
 use crate::learner::Hook;
 use crate::metric::table::MetricInfo;
 use crate::model::Model;
-use crate::model::family::{AnyConfig, table};
-use crate::recipe::Recipe;
-use crate::recipe::deserialize::Reader;
+use crate::recipe::root::Recipe;
 use crate::recipe::section::Section;
 use crate::recipe::stage::Stage;
+use crate::recipe::table::{AnyConfig, Entry, table};
 use burn::tensor::backend::AutodiffBackend;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -46,14 +45,37 @@ pub trait CustomHook: Send + Sync + 'static {
 }
 
 /// [`CustomHook`], whatever its type.
-#[allow(missing_docs)]
-pub trait HookEntry: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>>;
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>);
-    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo>;
+pub struct HookEntry {
+    /// Its table.
+    pub entry: Entry,
     /// A `Result<Box<dyn Hook<B, Model<B>>>, Error>` of the backend with this id.
-    fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any>;
+    open: fn(Open<'_>, TypeId) -> Box<dyn Any>,
+}
+
+impl HookEntry {
+    pub(crate) fn of<H: CustomHook>() -> Self {
+        Self {
+            entry: Entry {
+                name: H::NAME,
+                read: |reader| Some(Box::new(reader.read::<H::Config>()?)),
+                check: |config, section| H::check(table(config), section),
+                metrics: |config| H::metrics(table(config)),
+            },
+            open: open::<H>,
+        }
+    }
+
+    /// The hook for a backend.
+    ///
+    /// # Errors
+    /// What the hook meets.
+    pub fn open<B: AutodiffBackend>(
+        &self,
+        how: Open<'_>,
+    ) -> Result<Box<dyn Hook<B, Model<B>>>, Error> {
+        let opened = (self.open)(how, TypeId::of::<B>()).downcast();
+        *opened.expect("a hook of the backend")
+    }
 }
 
 /// What [`HookEntry::open`] needs.
@@ -69,60 +91,22 @@ pub struct Open<'a> {
     pub state: Option<&'a Value>,
 }
 
-/// A hook for the registry.
-pub(crate) fn entry<H: CustomHook>() -> &'static dyn HookEntry {
-    Box::leak(Box::new(Entry::<H>(PhantomData)))
-}
+fn open<H: CustomHook>(open: Open<'_>, backend: TypeId) -> Box<dyn Any> {
+    struct Opened<'a, H>(Open<'a>, PhantomData<H>);
 
-/// Opens a hook for a backend.
-///
-/// # Errors
-/// What the hook meets.
-pub fn open<B: AutodiffBackend>(
-    entry: &dyn HookEntry,
-    how: Open<'_>,
-) -> Result<Box<dyn Hook<B, Model<B>>>, Error> {
-    let opened = entry.open(how, TypeId::of::<B>()).downcast();
-    *opened.expect("a hook of the backend")
-}
+    impl<H: CustomHook> ForBackend for Opened<'_, H> {
+        type Output = Box<dyn Any>;
 
-struct Entry<H>(PhantomData<fn() -> H>);
-
-impl<H: CustomHook> HookEntry for Entry<H> {
-    fn name(&self) -> &'static str {
-        H::NAME
-    }
-
-    fn read(&self, reader: Reader<'_>) -> Option<Box<dyn AnyConfig>> {
-        let config: H::Config = reader.read()?;
-        Some(Box::new(config))
-    }
-
-    fn check(&self, config: &dyn AnyConfig, section: &Section<'_>) {
-        H::check(table(config), section);
-    }
-
-    fn metrics(&self, config: &dyn AnyConfig) -> Vec<MetricInfo> {
-        H::metrics(table(config))
-    }
-
-    fn open(&self, open: Open<'_>, backend: TypeId) -> Box<dyn Any> {
-        struct Opened<'a, H>(Open<'a>, PhantomData<H>);
-
-        impl<H: CustomHook> ForBackend for Opened<'_, H> {
-            type Output = Box<dyn Any>;
-
-            fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
-                let Open {
-                    config,
-                    recipe,
-                    stage,
-                    state,
-                } = self.0;
-                Box::new(H::open::<B>(table(config), recipe, stage, state))
-            }
+        fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
+            let Open {
+                config,
+                recipe,
+                stage,
+                state,
+            } = self.0;
+            Box::new(H::open::<B>(table(config), recipe, stage, state))
         }
-
-        device::for_backend(backend, Opened::<H>(open, PhantomData))
     }
+
+    device::for_backend(backend, Opened::<H>(open, PhantomData))
 }

@@ -4,21 +4,20 @@ use super::build::Blueprint;
 use super::extend;
 use super::gate;
 use super::inputs::Inputs;
-use super::resume::Position;
 use super::route::route;
-use super::survey::of_another_tokenizer;
-use crate::error::{Error, Problem};
-use crate::hook::custom::{self, Open};
+use super::survey::{of_another_tokenizer, without_checkpoint};
+use crate::error::Error;
+use crate::hook::custom::Open;
 use crate::hook::{
     CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
-    TrainingLoader, ValidationLoader,
+    TrainingLoader, ValidationLoader, learner,
 };
-use crate::metric::{self, table};
+use crate::metric;
 use crate::model::Model;
-use crate::recipe::{Checked, Policy, Stage, StageStart};
+use crate::recipe::{Checked, Policy, Stage, StageStart, measure};
 use crate::registry::registry;
 use crate::render::{Opening, Render, StagePlace};
 use crate::run::checkpoint::{self, CheckpointState, Snapshot};
@@ -26,7 +25,7 @@ use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
 use crate::say::say;
 use crate::signal::Stop;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+use burn::train::{Interrupter, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +46,14 @@ pub struct Ladder {
     pub fail_on_collapse: bool,
     /// How the run went on after its end.
     pub extensions: Vec<Extension>,
+}
+
+/// Where a climb begins: on the ground, or at a checkpoint.
+pub struct Position {
+    /// The counters there.
+    pub(super) state: CheckpointState,
+    /// The checkpoint's content.
+    pub(super) resumed: Option<Snapshot>,
 }
 
 impl Ladder {
@@ -115,8 +122,6 @@ impl Ladder {
         let recipe = &*self.recipe;
         let steps = self.steps(stage);
         let steps_left = steps.saturating_sub(state.stage_step);
-        let route = route(stage, recipe);
-        let valid = self.inputs.valid.on(route.evaluation());
         let accumulate = recipe.batch.accumulate as u64;
         let train = TrainingLoader {
             data: self.inputs.train.clone(),
@@ -124,11 +129,11 @@ impl Ladder {
                 ..state
                     .micro_batches
                     .saturating_add(steps_left.saturating_mul(accumulate)),
-            route,
         };
         let hooks = self.hooks::<B>(stage, &state)?;
         let place = StagePlace::new(recipe, state.stage_index);
         let session = self.session(stage, state, ready.optimizer, hooks);
+        let valid = self.inputs.valid.on(session.settings.route.evaluation());
         let rounds = match session.settings.valid_every_steps {
             0 => 1,
             every => 1 + steps.div_ceil(every),
@@ -143,11 +148,9 @@ impl Ladder {
             .with_metric_logger(metric::NoLog)
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-        let training = metric::register(training, &table::of_stage(recipe, stage));
+        let training = metric::register(training, &measure::metrics(recipe, stage));
         let training = self.render.attach(training, place, interrupter);
-        let fresh = GroupedAdamW::new(&recipe.optimizer);
-        let result = training.launch(Learner::new(ready.model, fresh, stage.learning_rate.peak()));
-        drop(result);
+        drop(training.launch(learner(ready.model)));
         let Outcome { model, state } = strategy.outcome();
         Ok((Some(model), state?))
     }
@@ -214,21 +217,21 @@ impl Ladder {
             Box::new(Every(watch.log_every_steps, Throughput::new(state.tokens))),
         ];
         for hook in registry().hooks() {
-            let Some(config) = self.recipe.hook.get(hook.name()) else {
+            let Some(config) = self.recipe.hook.get(hook.entry.name) else {
                 continue;
             };
             let open = Open {
                 config,
                 recipe: &self.recipe,
                 stage,
-                state: state.hooks.get(hook.name()),
+                state: state.hooks.get(hook.entry.name),
             };
-            hooks.push(custom::open::<B>(*hook, open)?);
+            hooks.push(hook.open::<B>(open)?);
         }
         hooks.push(Box::new(MetricsLog::open(
             &self.run,
             watch.log_every_steps,
-            &table::of_stage(&self.recipe, stage),
+            &measure::metrics(&self.recipe, stage),
             state.hooks.get(MetricsLog::NAME),
         )?));
         hooks.extend(
@@ -257,17 +260,12 @@ impl Ladder {
         let file = self.run.checkpoints().join(format!("step-{step:08}"));
         let blueprint = self.blueprint();
         let model = blueprint.load(&stage.policy, snapshot.model, &file, device)?;
-        let fresh = GroupedAdamW::new(&self.recipe.optimizer);
-        if let Some(own) = model.own_optimizer() {
-            own.set_moments(snapshot.optimizer, &file)
-                .map_err(Error::Invalid)?;
-            return Ok(Ready {
-                model,
-                optimizer: fresh,
-            });
+        let mut optimizer = GroupedAdamW::new(&self.recipe.optimizer);
+        let (moments, times) = (snapshot.optimizer, &snapshot.state.optimizer_times);
+        match model.own_optimizer() {
+            Some(own) => own.set_moments(moments, &file).map_err(Error::Invalid)?,
+            None => optimizer = optimizer.import(&model, moments, times, &file)?,
         }
-        let times = &snapshot.state.optimizer_times;
-        let optimizer = fresh.import(&model, snapshot.optimizer, times, &file)?;
         Ok(Ready { model, optimizer })
     }
 
@@ -301,10 +299,7 @@ impl Ladder {
         let policy = &stage.policy;
         let run = RunDirectory::open(path)?;
         let Some(loaded) = checkpoint::latest(&run)? else {
-            let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
-            return Err(Error::Invalid(
-                problem.advise("name a run that was trained"),
-            ));
+            return Err(without_checkpoint(&run));
         };
         let tokenizer = &self.inputs.tokenizer;
         if loaded.snapshot.state.tokenizer_sha256 != tokenizer.sha256() {

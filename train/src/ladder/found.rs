@@ -164,30 +164,28 @@ impl Search<'_> {
         let only_list = there
             .iter()
             .find(|path| promised_sha256(path).as_ref() == Some(sha256));
-        let problem = match (there.first(), only_list.zip(list)) {
-            (_, Some((path, list))) => Problem::new(
+        let (place, found, expected) = match (there.first(), only_list.zip(list)) {
+            (_, Some((path, list))) => (
                 list_of(path),
-                "",
                 "other documents, or other bytes of them, than the run was made with",
                 format!("the content with hash {}", list.sha256),
-            )
-            .advise("put the old data back, or name a folder that holds them with --data DIR"),
-            (Some(changed), None) => Problem::new(
-                changed,
-                "",
+            ),
+            (Some(changed), None) => (
+                changed.clone(),
                 "content that changed since the run was made",
                 format!("the content with hash {sha256}"),
-            )
-            .advise("put the old data back, or name a folder that holds them with --data DIR"),
-            (None, None) => Problem::new(
-                path,
-                "",
-                "no such file",
-                format!("the data of this run, with hash {sha256}"),
-            )
-            .advise("name a folder that holds them with --data DIR"),
+            ),
+            (None, None) => {
+                let expected = format!("the data of this run, with hash {sha256}");
+                (path.to_path_buf(), "no such file", expected)
+            }
         };
-        Err(problem)
+        let folder = "name a folder that holds them with --data DIR";
+        let advice = match there.is_empty() {
+            true => folder.to_string(),
+            false => format!("put the old data back, or {folder}"),
+        };
+        Err(Problem::new(place, "", found, expected).advise(advice))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a training needs at least, before anything is made: a refusal in a line instead of a process that is killed, or
 //! of a checkpoint that finds no room.
 
-use super::Blueprint;
-use super::Inputs;
+use super::build::Blueprint;
+use super::inputs::Inputs;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::learner::group_of;

@@ -12,11 +12,11 @@ mod route;
 mod survey;
 
 pub use build::{Blueprint, load_into};
-pub use climb::Ladder;
+pub use climb::{Ladder, Position};
 pub use extend::RequestedLength;
 pub use found::find_inputs;
 pub use inputs::{Inputs, counts, new_inputs};
 pub use memory::{Checkpoints, Needs};
-pub use resume::{Position, check_position};
+pub use resume::check_position;
 pub use route::route;
 pub use survey::survey;

@@ -1,11 +1,11 @@
 //! Where a climb goes on, and whether what it needs is still what it was.
 
-use super::Ladder;
+use super::climb::{Ladder, Position};
 use super::extend::{self, RequestedLength};
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::recipe::{Recipe, Stage};
-use crate::run::checkpoint::{CheckpointState, STATE_FORMAT, Snapshot};
+use crate::run::checkpoint::{CheckpointState, STATE_FORMAT};
 use crate::run::{Extension, resume};
 use crate::say::note;
 use crate::text::shortened;
@@ -73,14 +73,6 @@ pub fn check_position(
         return wrong("best.step", best.step.to_string(), expected);
     }
     Ok(())
-}
-
-/// Where a climb begins: on the ground, or at a checkpoint.
-pub struct Position {
-    /// The counters there.
-    pub(super) state: CheckpointState,
-    /// The checkpoint's content.
-    pub(super) resumed: Option<Snapshot>,
 }
 
 impl Ladder {

@@ -1,12 +1,18 @@
 //! The route plan of a stage: who leads its walks, and its route losses; with a schedule, as at its end.
 
 use crate::recipe::{Recipe, Stage};
-use crate::task::RoutePlan;
+use crate::registry::registry;
+use crate::task::{AddedLosses, RoutePlan};
 
 /// The route of a stage in training.
 pub fn route(stage: &Stage, recipe: &Recipe) -> RoutePlan {
+    let added = registry().losses().iter().filter_map(|loss| {
+        let config = recipe.loss.get(loss.entry.name)?;
+        Some((loss.with)(config))
+    });
     let sequential = RoutePlan {
         products: recipe.device.dtype,
+        added: AddedLosses(added.collect()),
         ..RoutePlan::sequential()
     };
     match stage.rules(recipe.run.seed) {

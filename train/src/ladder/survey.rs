@@ -1,6 +1,7 @@
 //! Finds all problems that keep a recipe from being trained here, for `config check` and `fit --dry-run`.
 
-use super::{Checkpoints, Inputs, Needs, counts};
+use super::inputs::{Inputs, counts};
+use super::memory::{Checkpoints, Needs};
 use crate::data::Tokenizer;
 use crate::device;
 use crate::error::{Error, Problem};
@@ -78,11 +79,7 @@ fn starts(recipe: &Checked) -> Vec<Error> {
         };
         let newest = RunDirectory::open(path).and_then(|run| Ok((checkpoint::glance(&run)?, run)));
         match newest {
-            Ok((None, run)) => {
-                let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
-                let problem = problem.advise("name a run that was trained");
-                problems.push(Error::Invalid(problem));
-            }
+            Ok((None, run)) => problems.push(without_checkpoint(&run)),
             Ok((Some(newest), _)) => {
                 let theirs = &newest.state.tokenizer_sha256;
                 if own.as_ref().is_some_and(|own| own != theirs) {
@@ -93,6 +90,12 @@ fn starts(recipe: &Checked) -> Vec<Error> {
         }
     }
     problems
+}
+
+/// The error for a run to start from that has saved nothing.
+pub(super) fn without_checkpoint(run: &RunDirectory) -> Error {
+    let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
+    Error::Invalid(problem.advise("name a run that was trained"))
 }
 
 /// The error for a run to start from that has another tokenizer.

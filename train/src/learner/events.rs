@@ -1,7 +1,7 @@
 //! Sends measured host numbers to burn-train's metrics and dashboard.
 
 use super::hook::StepInfo;
-use super::strategy::{Components, Trainable};
+use super::trainable::{Components, Trainable};
 use crate::task::Measured;
 use burn::data::dataloader::Progress;
 use burn::tensor::backend::AutodiffBackend;

@@ -50,10 +50,7 @@ impl TrainingData {
 
     /// Hashes of the splits, by path.
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        self.sources
-            .iter()
-            .map(|windows| hash_of(windows.split()))
-            .collect()
+        hashes(&self.sources)
     }
 
     /// The splits, cut into windows.
@@ -134,10 +131,7 @@ impl ValidationData {
 
     /// Hashes of the splits, by path.
     pub fn sha256(&self) -> BTreeMap<String, String> {
-        self.sources
-            .iter()
-            .map(|windows| hash_of(windows.split()))
-            .collect()
+        hashes(&self.sources)
     }
 
     /// The splits' names, in the order of [`Batch::source`].
@@ -225,11 +219,16 @@ fn ranked(mut host: HostBatch, by_rank: bool) -> HostBatch {
     host
 }
 
-fn hash_of(split: &Split) -> (String, String) {
-    (
-        split.path().display().to_string(),
-        split.sha256().to_string(),
-    )
+fn hashes(sources: &[Windows]) -> BTreeMap<String, String> {
+    let splits = sources.iter().map(Windows::split);
+    splits
+        .map(|split| {
+            (
+                split.path().display().to_string(),
+                split.sha256().to_string(),
+            )
+        })
+        .collect()
 }
 
 /// The micro-batches of a stage, from one position to another.
@@ -239,19 +238,15 @@ pub struct TrainingLoader {
     pub data: Arc<TrainingData>,
     /// Positions of the micro-batches.
     pub positions: Range<u64>,
-    /// The route plan; the strategy completes the plan of a step.
-    pub route: RoutePlan,
 }
 
 impl<B: Backend> DataLoader<B, Batch> for TrainingLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let batches = self.positions.clone().map(|position| {
-            let plan = StepPlan::idle(self.route.clone());
-            Batch {
-                host: self.data.micro_batch(position),
-                source: 0,
-                plan,
-            }
+        let batches = self.positions.clone().map(|position| Batch {
+            host: self.data.micro_batch(position),
+            source: 0,
+            // The session hands over the plan of the step with the batch.
+            plan: StepPlan::default(),
         });
         Box::new(Counted::new(
             batches,
@@ -406,7 +401,6 @@ mod tests {
         let loader = TrainingLoader {
             data: data.clone(),
             positions: 3..8,
-            route: RoutePlan::sequential(),
         };
         let loader: &dyn DataLoader<Host, Batch> = &loader;
         let first = |batch: Batch| batch.host.sequences[0];

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `hook` | the hook interface: plans the next step, reads the last one |
 //! | `strategy` | the learning strategy that burn-train calls |
+//! | `trainable` | what the learner needs of a model, and what burn-train is told about it |
 //! | `session` | the only training loop |
 //! | `events` | numbers for the dashboard |
 //! | `loader` | position in the data → micro-batch |
@@ -13,6 +14,19 @@
 //! | `optimizer` | AdamW that decays matrices only; its state by parameter path |
 //! | `freeze` | parameter groups, and which of them learn |
 //! | `weights` | parameters of a model ↔ the tensors of a checkpoint |
+
+/// The part of every visitor over paths that keeps the path.
+macro_rules! keeps_path {
+    () => {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, container: &str) {
+            self.path.exit(container);
+        }
+    };
+}
 
 mod events;
 mod freeze;
@@ -25,10 +39,12 @@ pub mod gradient;
 mod hook;
 mod loader;
 mod one_pass;
-mod optimizer;
-mod schedule;
+pub mod optimizer;
+pub mod schedule;
 mod session;
+mod step;
 mod strategy;
+mod trainable;
 mod weights;
 
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
@@ -37,7 +53,8 @@ pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader,
 pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig, check_moments};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};
-pub use strategy::{Components, HookedStrategy, Outcome, Trainable};
+pub use strategy::{HookedStrategy, Outcome};
+pub use trainable::{Components, Trainable, learner};
 pub use weights::{load_model, store_model};
 
 #[cfg(all(test, feature = "ndarray"))]

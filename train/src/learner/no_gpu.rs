@@ -1,6 +1,6 @@
 //! Stand-in for [`gpu`](super) where no backend for GPUs is compiled in: no kernel applies.
 
-use super::one_pass::Step;
+use super::step::Step;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 

@@ -2,6 +2,7 @@
 //! tensor; elsewhere Burn's own.
 
 use super::gpu;
+use super::step::Step;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -49,23 +50,6 @@ impl OnePassAdamW {
             rate: rate as f32,
         }
     }
-}
-
-/// The scalars of one update.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Step {
-    /// Decay of the moments.
-    pub betas: [f32; 2],
-    /// The weight of the gradient in the moments: 1 − beta.
-    pub from: [f32; 2],
-    /// The bias correction of the moments: 1 − beta^time.
-    pub whole: [f32; 2],
-    /// Keeps the division finite.
-    pub epsilon: f32,
-    /// The share of a weight that weight decay leaves.
-    pub keep: f32,
-    /// Learning rate.
-    pub rate: f32,
 }
 
 impl Step {

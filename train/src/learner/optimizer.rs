@@ -11,9 +11,7 @@ use brillm::row_adamw::{AdamW as RowSettings, Mode};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::record::AdaptorRecord;
-use burn::optim::{
-    AdamWState, AdaptiveMomentumState, GradientsParams, MultiGradientsParams, Optimizer,
-};
+use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
@@ -207,10 +205,11 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
 
     /// Moments as `PATH.moment_1` and `PATH.moment_2`, and how often each path was updated.
     pub fn export(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
+        let mut records = self.decayed.to_record();
+        records.extend(self.plain.to_record());
         let mut visitor = Export::<M, B> {
             path: Path::default(),
-            records: self.to_record(),
-            decay: self.decay,
+            records,
             tensors: TensorMap::new(),
             times: BTreeMap::new(),
         };
@@ -239,14 +238,16 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
             times,
         };
         model.visit(&mut visitor);
-        Ok(self.load_record(visitor.records))
+        let (decayed, plain) = visitor.records;
+        Ok(Self {
+            decayed: self.decayed.load_record(decayed),
+            plain: self.plain.load_record(plain),
+            decay: self.decay,
+        })
     }
-}
 
-impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<M, B> {
-    type Record = (Records<M, B>, Records<M, B>);
-
-    fn step(&mut self, lr: f64, module: M, grads: GradientsParams) -> M {
+    /// The model after a step with this gradient.
+    pub fn step(&mut self, rate: f64, module: M, grads: GradientsParams) -> M {
         let mut split = Split {
             decay: self.decay,
             plain: GradientsParams::new(),
@@ -255,25 +256,9 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for GroupedAdamW<
         };
         module.visit(&mut split);
         gpu::together(|| {
-            let module = self.decayed.step(lr, module, split.decayed);
-            self.plain.step(lr, module, split.plain)
+            let module = self.decayed.step(rate, module, split.decayed);
+            self.plain.step(rate, module, split.plain)
         })
-    }
-
-    fn step_multi(&mut self, _lr: f64, _module: M, _grads: MultiGradientsParams) -> M {
-        unreachable!("the strategy trains on one device")
-    }
-
-    fn to_record(&self) -> Self::Record {
-        (self.decayed.to_record(), self.plain.to_record())
-    }
-
-    fn load_record(self, (decayed, plain): Self::Record) -> Self {
-        Self {
-            decayed: self.decayed.load_record(decayed),
-            plain: self.plain.load_record(plain),
-            decay: self.decay,
-        }
     }
 }
 
@@ -298,29 +283,16 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
 
 struct Export<M: AutodiffModule<B>, B: AutodiffBackend> {
     path: Path,
-    records: (Records<M, B>, Records<M, B>),
-    decay: Decay,
+    records: Records<M, B>,
     tensors: TensorMap,
     times: BTreeMap<String, u64>,
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let (decayed, plain) = &mut self.records;
-        let records = if self.decay.applies_to(D) {
-            decayed
-        } else {
-            plain
-        };
-        let Some(record) = records.remove(&param.id) else {
+        let Some(record) = self.records.remove(&param.id) else {
             return;
         };
         let path = self.path.join();
@@ -344,13 +316,7 @@ struct Import<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M, B> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
+    keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let path = self.path.join();
@@ -370,10 +336,9 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
             AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));
         let record = AdaptorRecord::from_state(AdamWState::new(momentum));
         let (decayed, plain) = &mut self.records;
-        let records = if self.decay.applies_to(D) {
-            decayed
-        } else {
-            plain
+        let records = match self.decay.applies_to(D) {
+            true => decayed,
+            false => plain,
         };
         records.insert(param.id, record);
     }

@@ -9,16 +9,16 @@ use super::gradient;
 use super::hook::{Hooks, StepInfo, Verdict};
 use super::optimizer::GroupedAdamW;
 use super::schedule::Schedule;
-use super::strategy::Trainable;
+use super::trainable::Trainable;
 use super::weights::store_model;
 use crate::error::Error;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Best, CheckpointState, Snapshot};
 use crate::signal::Stop;
-use crate::task::{Batch, Measured, RoutePlan, StepPlan};
+use crate::task::{Batch, Learnt, Measured, RoutePlan, StepPlan};
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
-use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, Interrupter, TrainStep};
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +147,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.step(&plan, micro_batches).map(drop)
     }
 
-    fn model(&self) -> &M {
+    pub(super) fn model(&self) -> &M {
         self.model.as_ref().expect(MODEL)
     }
 
@@ -167,32 +167,31 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
 
     /// The plan of the coming step, before the hooks have seen it.
     fn plan(&self) -> StepPlan {
+        let (step, steps) = (self.state.stage_step, self.settings.schedule_steps);
         StepPlan {
-            stage_step: self.state.stage_step,
-            stage_steps: self.settings.schedule_steps,
+            stage_step: step,
+            stage_steps: steps,
+            learning_rate: self.settings.learning_rate.rate(step, steps),
             ..StepPlan::idle(self.settings.route.clone())
         }
     }
 
     /// One optimizer step.
     fn step(&mut self, plan: &StepPlan, micro_batches: Vec<Batch>) -> Result<Measured, Error> {
-        let rate = self
-            .settings
-            .learning_rate
-            .rate(plan.stage_step, plan.stage_steps);
+        let rate = plan.learning_rate;
         let windows: Vec<_> = micro_batches
             .iter()
             .flat_map(|batch| batch.host.ids.clone())
             .collect();
         self.state.micro_batches += micro_batches.len() as u64;
-        if let Some(learnt) = self.model().learn(&micro_batches, rate) {
-            let bad = !learnt.gradient_norm.is_finite();
-            self.check_finite(
-                &learnt.measured,
-                bad.then(|| "the edges".to_string()),
-                &windows,
-            )?;
-            return Ok(self.stepped(learnt.measured, rate, learnt.gradient_norm));
+        if let Some(own) = self.model().own_optimizer() {
+            let Learnt {
+                measured,
+                gradient_norm,
+            } = own.learn(&micro_batches, rate);
+            let bad = (!gradient_norm.is_finite()).then(|| "the edges".to_string());
+            self.check_finite(&measured, bad, &windows)?;
+            return Ok(self.stepped(measured, rate, gradient_norm));
         }
         let (measured, gradients) = accumulate(self.model(), plan, micro_batches);
         let norm = gradient::norm(self.model(), &gradients);
@@ -363,11 +362,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             };
             checkpoint::save(&self.run, &snapshot, self.settings.keep_last).map(drop)
         };
-        match self
-            .model()
-            .lend(&mut |model, optimizer| save(model, optimizer))
-        {
-            Some(saved) => saved?,
+        match self.model().own_optimizer() {
+            Some(own) => own.lend(&mut |model, optimizer| save(model, optimizer))?,
             None => save(store_model(self.model()), optimizer)?,
         }
         self.run.change_info(|info| {

@@ -6,7 +6,7 @@ use crate::device::tests::{Host, Learning as Single, LearningInDouble as Double}
 use crate::run::{HostTensor, TensorMap};
 use brian::random;
 use burn::module::{Module, Param};
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::{BTreeMap, BTreeSet};

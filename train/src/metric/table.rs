@@ -3,9 +3,6 @@
 //! Dashboard, log, gates and sweeps know these numbers and no others. A family adds those of its models, a hook of a program
 //! its own.
 
-use crate::recipe::{Recipe, Stage};
-use crate::registry::registry;
-
 /// One number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricInfo {
@@ -114,15 +111,4 @@ pub fn of_all_models() -> Vec<MetricInfo> {
             .unit("MB")
             .better(Better::Lower),
     ]
-}
-
-/// Those that a stage of a recipe can have.
-pub fn of_stage(recipe: &Recipe, stage: &Stage) -> Vec<MetricInfo> {
-    let mut all = of_all_models();
-    all.extend(recipe.model.metrics(stage));
-    for hook in registry().hooks() {
-        let config = recipe.hook.get(hook.name());
-        all.extend(config.map_or(Vec::new(), |config| hook.metrics(config)));
-    }
-    all
 }

@@ -1,11 +1,11 @@
 //! A model whose type is known at run time only. To Burn it is a module like any other: its parameters are visited and mapped
 //! under the paths that they have in the model itself.
 
-use super::{LanguageModel, Pass, Sequence};
+use super::language::{LanguageModel, OwnOptimizer};
+use super::pass::Pass;
+use super::sequence::Sequence;
 use crate::device::Dtype;
-use crate::error::{Error, Problem};
-use crate::run::TensorMap;
-use crate::task::{Batch, Continuation, Drawn, Learnt, Measured, StopReason};
+use crate::task::{Batch, Continuation, Drawn, Measured, StopReason};
 use brian::generate::{Next, NotFinite, generate};
 use brian::parameter;
 use brian::route::policy::SequenceInfo;
@@ -19,48 +19,6 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::path::Path;
-
-/// A model that keeps its numbers and its optimizer itself, because a step touches few of them: it has no Burn parameters.
-pub trait OwnOptimizer<B: Backend> {
-    /// Where passes run.
-    fn device(&self) -> B::Device;
-    /// The number of parameters.
-    fn n_parameters(&self) -> u64;
-    /// Losses of a pass, and those of every place of the batch, `[batch * seq]` in row order: 0 where nothing counts.
-    fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>);
-    /// One optimizer step over all micro-batches at once.
-    fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
-    where
-        B: AutodiffBackend;
-    /// Reads a prompt and hands over the tokens that it draws behind it, until `each` says no.
-    ///
-    /// # Errors
-    /// If a score is not finite.
-    fn stream(
-        &self,
-        prompt: &mut (dyn Iterator<Item = u32> + Send),
-        how: &Continuation,
-        each: &mut (dyn FnMut(u32) -> bool + Send),
-    ) -> Result<StopReason, NotFinite>;
-    /// Shapes of the parameters, by name.
-    fn shapes(&self) -> BTreeMap<String, Vec<usize>>;
-    /// Takes over parameters; the caller has checked their shapes.
-    fn set_parameters(&self, tensors: TensorMap);
-    /// Takes over what the optimizer remembers.
-    ///
-    /// # Errors
-    /// The first tensor that is missing, superfluous, of another shape or out of range, naming `file`.
-    fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem>;
-    /// Shows its parameters and its optimizer's memory to a writer, without a copy.
-    ///
-    /// # Errors
-    /// What the writer meets.
-    fn lend(
-        &self,
-        to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
-    ) -> Result<(), Error>;
-}
 
 /// Makes a model of the inner backend of one that can be trained.
 type Valid = fn(&dyn Any) -> Box<dyn Any>;
@@ -76,7 +34,7 @@ impl<B: Backend> Model<B> {
     /// A model that is used and not trained.
     pub fn new<M: LanguageModel<B> + 'static>(model: M) -> Self {
         Self {
-            content: Box::new(Plain(model)),
+            content: Box::new(Held(model)),
             valid: None,
         }
     }
@@ -95,31 +53,6 @@ impl<B: Backend> Model<B> {
         Self {
             valid: Some(valid),
             ..Self::new(model)
-        }
-    }
-
-    /// A model with an optimizer of its own that is used and not trained.
-    pub fn with_own_optimizer<M: OwnOptimizer<B> + Module<B> + Sync + 'static>(model: M) -> Self {
-        Self {
-            content: Box::new(Own(model)),
-            valid: None,
-        }
-    }
-
-    /// The same, of one that can be trained too.
-    pub fn trainable_with_own_optimizer<M>(model: M) -> Self
-    where
-        B: AutodiffBackend,
-        M: OwnOptimizer<B> + AutodiffModule<B> + Sync + 'static,
-        M::InnerModule: OwnOptimizer<B::InnerBackend> + Sync + 'static,
-    {
-        let valid = |model: &dyn Any| -> Box<dyn Any> {
-            let model: &M = model.downcast_ref().expect("the model it was made from");
-            Box::new(Model::with_own_optimizer(model.valid()))
-        };
-        Self {
-            valid: Some(valid),
-            ..Self::with_own_optimizer(model)
         }
     }
 
@@ -194,170 +127,9 @@ impl<B: Backend> Model<B> {
         how: &Continuation,
         mut each: impl FnMut(u32) -> bool + Send,
     ) -> Result<StopReason, NotFinite> {
-        self.content.stream(&mut prompt, rules, how, &mut each)
-    }
-
-    /// Where the parameters are.
-    pub fn device(&self) -> B::Device {
-        self.content.device()
-    }
-
-    /// The number of parameters, without creating any of them.
-    pub fn n_parameters(&self) -> u64 {
-        match self.content.own() {
-            Some(own) => own.n_parameters(),
-            None => parameter::count(self),
+        if let Some(own) = self.own_optimizer() {
+            return own.stream(&mut prompt, how, &mut each);
         }
-    }
-
-    /// Shapes of the parameters, by path.
-    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        match self.content.own() {
-            Some(own) => own.shapes(),
-            None => parameter::shapes(self),
-        }
-    }
-
-    /// Losses of a pass, and those of every place of the batch, `[batch * seq]` in row order: 0 where nothing counts.
-    pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
-        match self.content.pass(batch) {
-            Some(pass) => pass.measure(batch),
-            None => self.own().measure(batch),
-        }
-    }
-
-    /// The model with products in a type; see [`brian::precision`].
-    pub fn with_matmul_dtype(&self, dtype: Dtype) -> Cow<'_, Self> {
-        match dtype {
-            Dtype::F32 => Cow::Borrowed(self),
-            dtype => {
-                let content = self.content.clone_content().with_matmul_dtype(dtype);
-                Cow::Owned(Self { content, ..*self })
-            }
-        }
-    }
-
-    /// What a model with an optimizer of its own can do besides; nothing for one that leaves it to the learner.
-    pub fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
-        self.content.own()
-    }
-
-    fn own(&self) -> &dyn OwnOptimizer<B> {
-        let own = self.content.own();
-        own.expect("a model without a pass has an optimizer of its own")
-    }
-}
-
-/// What the models of all families can do, whatever their type.
-trait Content<B: Backend>: Send + Sync {
-    fn as_any(&self) -> &dyn Any;
-    fn into_any(self: Box<Self>) -> Box<dyn Any>;
-    fn clone_content(&self) -> Box<dyn Content<B>>;
-    fn debug(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
-    fn collect_devices(&self, devices: Devices<B>) -> Devices<B>;
-    fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
-    fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
-    fn visit(&self, visitor: &mut dyn AnyVisitor);
-    fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>>;
-    fn device(&self) -> B::Device;
-    fn own(&self) -> Option<&dyn OwnOptimizer<B>>;
-    fn forward(
-        &self,
-        tokens: Tensor<B, 2, Int>,
-        rules: &Rules,
-        rows: &[SequenceInfo],
-    ) -> (Tensor<B, 3>, Option<Trace<B>>);
-    fn pass(&self, batch: &Batch) -> Option<Pass<B>>;
-    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_>;
-    fn stream(
-        &self,
-        prompt: &mut (dyn Iterator<Item = u32> + Send),
-        rules: &Rules,
-        how: &Continuation,
-        each: &mut (dyn FnMut(u32) -> bool + Send),
-    ) -> Result<StopReason, NotFinite>;
-    fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>>;
-}
-
-/// The part of every content that Burn's derive has written.
-macro_rules! module_methods {
-    ($wrapper:ident) => {
-        fn as_any(&self) -> &dyn Any {
-            &self.0
-        }
-
-        fn into_any(self: Box<Self>) -> Box<dyn Any> {
-            Box::new(self.0)
-        }
-
-        fn clone_content(&self) -> Box<dyn Content<B>> {
-            Box::new($wrapper(self.0.clone()))
-        }
-
-        fn debug(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            self.0.fmt(f)
-        }
-
-        fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
-            self.0.collect_devices(devices)
-        }
-
-        fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>> {
-            Box::new($wrapper(self.0.fork(device)))
-        }
-
-        fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>> {
-            Box::new($wrapper(self.0.to_device(device)))
-        }
-
-        fn visit(&self, visitor: &mut dyn AnyVisitor) {
-            self.0.visit(&mut ToAny(visitor));
-        }
-
-        fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>> {
-            Box::new($wrapper(self.0.map(&mut ToAny(mapper))))
-        }
-
-        fn device(&self) -> B::Device {
-            self.0.device()
-        }
-    };
-}
-
-/// A model with Burn parameters.
-struct Plain<M>(M);
-
-impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Plain<M> {
-    module_methods!(Plain);
-
-    fn own(&self) -> Option<&dyn OwnOptimizer<B>> {
-        None
-    }
-
-    fn forward(
-        &self,
-        tokens: Tensor<B, 2, Int>,
-        rules: &Rules,
-        rows: &[SequenceInfo],
-    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
-        self.0.forward(tokens, rules, rows)
-    }
-
-    fn pass(&self, batch: &Batch) -> Option<Pass<B>> {
-        Some(self.0.pass(batch))
-    }
-
-    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
-        self.0.decoding(rules)
-    }
-
-    fn stream(
-        &self,
-        prompt: &mut (dyn Iterator<Item = u32> + Send),
-        rules: &Rules,
-        how: &Continuation,
-        each: &mut (dyn FnMut(u32) -> bool + Send),
-    ) -> Result<StopReason, NotFinite> {
         let mut seen = VecDeque::new();
         for token in prompt {
             if seen.len() == how.context {
@@ -365,7 +137,7 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Plain<M> {
             }
             seen.push_back(token);
         }
-        let mut decoding = self.0.decoding(rules);
+        let mut decoding = self.decoding(rules);
         let mut stop = StopReason::Length;
         let next = |token| {
             let next = how.behind(token);
@@ -390,52 +162,133 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Plain<M> {
         Ok(stop)
     }
 
-    fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>> {
-        Box::new(Self(self.0.with_matmul_dtype(dtype)))
+    /// Where the parameters are.
+    pub fn device(&self) -> B::Device {
+        self.content.device()
+    }
+
+    /// The number of parameters, without creating any of them.
+    pub fn n_parameters(&self) -> u64 {
+        let own = self.own_optimizer();
+        own.map_or_else(|| parameter::count(self), |own| own.n_parameters())
+    }
+
+    /// Shapes of the parameters, by path.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let own = self.own_optimizer();
+        own.map_or_else(|| parameter::shapes(self), |own| own.shapes())
+    }
+
+    /// Losses of a pass, and those of every place of the batch, `[batch * seq]` in row order: 0 where nothing counts.
+    pub fn measure(&self, batch: &Batch) -> (Measured, Vec<f64>) {
+        match self.own_optimizer() {
+            Some(own) => own.measure(batch),
+            None => self.content.pass(batch).measure(batch),
+        }
+    }
+
+    /// The model with products in a type; see [`brian::precision`].
+    pub fn with_matmul_dtype(&self, dtype: Dtype) -> Cow<'_, Self> {
+        match dtype {
+            Dtype::F32 => Cow::Borrowed(self),
+            dtype => {
+                let content = self.content.clone_content().with_matmul_dtype(dtype);
+                Cow::Owned(Self { content, ..*self })
+            }
+        }
+    }
+
+    /// What a model with an optimizer of its own can do besides; nothing for one that leaves it to the learner.
+    pub fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
+        self.content.own_optimizer()
     }
 }
 
-/// A model with an optimizer of its own.
-struct Own<M>(M);
+/// A [`LanguageModel`], whatever its type.
+trait Content<B: Backend>: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+    fn clone_content(&self) -> Box<dyn Content<B>>;
+    fn collect_devices(&self, devices: Devices<B>) -> Devices<B>;
+    fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
+    fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>>;
+    fn visit(&self, visitor: &mut dyn AnyVisitor);
+    fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>>;
+    fn device(&self) -> B::Device;
+    fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>>;
+    fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>);
+    fn pass(&self, batch: &Batch) -> Pass<B>;
+    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_>;
+    fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>>;
+}
 
-const NO_LOGITS: &str = "a model with an optimizer of its own has no logits for all places";
+struct Held<M>(M);
 
-impl<B: Backend, M: OwnOptimizer<B> + Module<B> + Sync + 'static> Content<B> for Own<M> {
-    module_methods!(Own);
+impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Held<M> {
+    fn as_any(&self) -> &dyn Any {
+        &self.0
+    }
 
-    fn own(&self) -> Option<&dyn OwnOptimizer<B>> {
-        Some(&self.0)
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        Box::new(self.0)
+    }
+
+    fn clone_content(&self) -> Box<dyn Content<B>> {
+        Box::new(Self(self.0.clone()))
+    }
+
+    fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
+        self.0.collect_devices(devices)
+    }
+
+    fn fork(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>> {
+        Box::new(Self(self.0.fork(device)))
+    }
+
+    fn to_device(self: Box<Self>, device: &B::Device) -> Box<dyn Content<B>> {
+        Box::new(Self(self.0.to_device(device)))
+    }
+
+    fn visit(&self, visitor: &mut dyn AnyVisitor) {
+        self.0.visit(&mut ToAny(visitor));
+    }
+
+    fn map(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn Content<B>> {
+        Box::new(Self(self.0.map(&mut ToAny(mapper))))
+    }
+
+    fn device(&self) -> B::Device {
+        self.0.device()
+    }
+
+    fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
+        self.0.own_optimizer()
     }
 
     fn forward(
         &self,
-        _: Tensor<B, 2, Int>,
-        _: &Rules,
-        _: &[SequenceInfo],
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>) {
-        unreachable!("{NO_LOGITS}")
+        self.0.forward(tokens, rules, rows)
     }
 
-    fn pass(&self, _: &Batch) -> Option<Pass<B>> {
-        None
+    fn pass(&self, batch: &Batch) -> Pass<B> {
+        self.0.pass(batch).with_added(batch)
     }
 
-    fn decoding(&self, _: &Rules) -> Box<dyn Sequence<B> + '_> {
-        unreachable!("{NO_LOGITS}")
+    fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
+        self.0.decoding(rules)
     }
 
-    fn stream(
-        &self,
-        prompt: &mut (dyn Iterator<Item = u32> + Send),
-        _: &Rules,
-        how: &Continuation,
-        each: &mut (dyn FnMut(u32) -> bool + Send),
-    ) -> Result<StopReason, NotFinite> {
-        self.0.stream(prompt, how, each)
-    }
-
-    fn with_matmul_dtype(self: Box<Self>, _: Dtype) -> Box<dyn Content<B>> {
-        self
+    fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>> {
+        Box::new(Self(self.0.with_matmul_dtype(dtype)))
     }
 }
 
@@ -453,17 +306,19 @@ trait AnyMapper {
     fn float(&mut self, rank: usize, param: Box<dyn Any>) -> Box<dyn Any>;
 }
 
+macro_rules! passes_names {
+    ($($from:ident to $to:ident),*) => {
+        $(fn $from(&mut self, name: &str, container: &str) {
+            self.0.$to(name, container);
+        })*
+    };
+}
+
 /// Burn's visitor and mapper in front of one of any rank.
 struct ToAny<'a, A: ?Sized>(&'a mut A);
 
 impl<B: Backend> ModuleVisitor<B> for ToAny<'_, dyn AnyVisitor + '_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.0.enter(name, container);
-    }
-
-    fn exit_module(&mut self, name: &str, container: &str) {
-        self.0.exit(name, container);
-    }
+    passes_names!(enter_module to enter, exit_module to exit);
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.0.float(D, param);
@@ -471,13 +326,7 @@ impl<B: Backend> ModuleVisitor<B> for ToAny<'_, dyn AnyVisitor + '_> {
 }
 
 impl<B: Backend> ModuleMapper<B> for ToAny<'_, dyn AnyMapper + '_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.0.enter(name, container);
-    }
-
-    fn exit_module(&mut self, name: &str, container: &str) {
-        self.0.exit(name, container);
-    }
+    passes_names!(enter_module to enter, exit_module to exit);
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let mapped = self.0.float(D, Box::new(param)).downcast();
@@ -508,13 +357,7 @@ macro_rules! by_rank {
 const RANK: &str = "the rank that was given";
 
 impl<B: Backend, V: ModuleVisitor<B>> AnyVisitor for FromAny<'_, V, B> {
-    fn enter(&mut self, name: &str, container: &str) {
-        self.0.enter_module(name, container);
-    }
-
-    fn exit(&mut self, name: &str, container: &str) {
-        self.0.exit_module(name, container);
-    }
+    passes_names!(enter to enter_module, exit to exit_module);
 
     fn float(&mut self, rank: usize, param: &dyn Any) {
         by_rank!(rank, D => {
@@ -525,13 +368,7 @@ impl<B: Backend, V: ModuleVisitor<B>> AnyVisitor for FromAny<'_, V, B> {
 }
 
 impl<B: Backend, V: ModuleMapper<B>> AnyMapper for FromAny<'_, V, B> {
-    fn enter(&mut self, name: &str, container: &str) {
-        self.0.enter_module(name, container);
-    }
-
-    fn exit(&mut self, name: &str, container: &str) {
-        self.0.exit_module(name, container);
-    }
+    passes_names!(enter to enter_module, exit to exit_module);
 
     fn float(&mut self, rank: usize, param: Box<dyn Any>) -> Box<dyn Any> {
         by_rank!(rank, D => {
@@ -552,7 +389,7 @@ impl<B: Backend> Clone for Model<B> {
 
 impl<B: Backend> fmt::Debug for Model<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.content.debug(f)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -617,13 +454,7 @@ impl<B: AutodiffBackend> TrainStep for Model<B> {
     type Output = Measured;
 
     fn step(&self, batch: Batch) -> TrainOutput<Measured> {
-        let Some(pass) = self.content.pass(&batch) else {
-            // It learns by itself; to burn-train's own strategies it is a model without parameters.
-            let nothing = Tensor::<B, 1>::zeros([1], &self.device())
-                .require_grad()
-                .backward();
-            return TrainOutput::new(self, nothing, self.own().measure(&batch).0);
-        };
+        let pass = self.content.pass(&batch);
         let measured = pass.measure_in_training(&batch);
         let gradients = pass.loss(&batch).backward();
         TrainOutput::new(self, gradients, measured)

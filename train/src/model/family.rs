@@ -1,15 +1,16 @@
 //! What `[model] kind = "…"` stands for: a table of a recipe, and how a model is made of it.
 
-use super::Model;
+use super::boxed::Model;
 use crate::device::{self, Dtype, ForBackend};
 use crate::error::Error;
-use crate::learner::OptimizerConfig;
+use crate::learner::optimizer::OptimizerConfig;
 use crate::metric::table::MetricInfo;
 use crate::recipe::bundled::Bundled;
 use crate::recipe::choice::read_tagged;
-use crate::recipe::deserialize::Reader;
+use crate::recipe::reader::Reader;
 use crate::recipe::section::Section;
 use crate::recipe::stage::{Policy, Stage};
+use crate::recipe::table::{AnyConfig, table, table_mut};
 use crate::run::TensorMap;
 use brian::initial;
 use brian::route::rules::Rules;
@@ -20,7 +21,6 @@ use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -216,41 +216,59 @@ pub enum Start {
     Skeleton,
 }
 
-/// A family as an entry of the registry: [`ModelFamily`], whatever its types. `ModelConfig` says what each method is.
+/// A family as an entry of the registry: [`ModelFamily`], whatever its types. [`ModelConfig`] says what each member is.
 #[allow(missing_docs)]
-pub trait Family: FamilyMethods + Send + Sync {
-    fn kind(&self) -> &'static str;
-    fn optimizers(&self) -> &'static [&'static str];
-    fn dtypes(&self) -> &'static [Dtype];
-    fn routes(&self) -> bool;
-    fn recipes(&self) -> Vec<Bundled>;
-    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>;
-    fn files<'a>(&self, config: &'a mut dyn AnyConfig) -> Vec<&'a mut PathBuf>;
+pub struct Family {
+    pub kind: &'static str,
+    pub optimizers: &'static [&'static str],
+    pub dtypes: &'static [Dtype],
+    pub routes: bool,
+    pub recipes: fn() -> Vec<Bundled>,
+    pub read: fn(Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>,
+    files: fn(&mut dyn AnyConfig) -> Vec<&mut PathBuf>,
     /// A `Model<B>` of the backend with this id.
-    fn make(&self, config: &dyn AnyConfig, make: Make<'_>, backend: TypeId) -> Box<dyn Any>;
+    make: fn(&dyn AnyConfig, Make<'_>, TypeId) -> Box<dyn Any>,
+    of_table: OfTable,
+}
+
+impl Family {
+    /// That of a type.
+    pub fn of<F: ModelFamily>() -> Self {
+        Self {
+            kind: F::KIND,
+            optimizers: F::OPTIMIZERS,
+            dtypes: F::DTYPES,
+            routes: F::ROUTES,
+            recipes: F::recipes,
+            read: |reader| Some(Box::new(read_tagged::<F::Config>(reader)?)),
+            files: |config| F::files(table_mut(config)),
+            make: make::<F>,
+            of_table: OfTable::of::<F>(),
+        }
+    }
 }
 
 /// Writes a method of [`ModelFamily`] that takes the table for the registry, and for the table itself.
 macro_rules! of_table {
     ($($(#[$doc:meta])* fn $method:ident($($name:ident: $type:ty),*) -> $output:ty;)*) => {
-        // One of them gives a part of the table.
         /// The methods of [`ModelFamily`] that take the table.
-        #[allow(missing_docs, clippy::needless_lifetimes)]
-        pub trait FamilyMethods {
-            $(fn $method<'a>(&self, config: &'a dyn AnyConfig, $($name: $type),*) -> $output;)*
+        struct OfTable {
+            $($method: for<'a> fn(&'a dyn AnyConfig, $($type),*) -> $output,)*
         }
 
-        #[allow(clippy::needless_lifetimes)]
-        impl<F: ModelFamily> FamilyMethods for Registered<F> {
-            $(fn $method<'a>(&self, config: &'a dyn AnyConfig, $($name: $type),*) -> $output {
-                F::$method(table(config), $($name),*)
-            })*
+        impl OfTable {
+            fn of<F: ModelFamily>() -> Self {
+                Self {
+                    $($method: |config, $($name),*| F::$method(table(config), $($name),*),)*
+                }
+            }
         }
 
+        // One of them gives a part of the table.
         #[allow(clippy::needless_lifetimes)]
         impl ModelConfig {
             $($(#[$doc])* pub fn $method<'a>(&'a self, $($name: $type),*) -> $output {
-                self.family.$method(&*self.config, $($name),*)
+                (self.family.of_table.$method)(&*self.config, $($name),*)
             })*
         }
     };
@@ -288,142 +306,72 @@ of_table! {
     fn check_tensors(given: &Given<'_>, tensors: &TensorMap, file: &Path) -> Result<(), Error>;
 }
 
-/// What [`Family::make`] needs besides the table.
-pub struct Make<'a> {
-    /// What else is known.
-    pub given: &'a Given<'a>,
-    /// Of what it is made.
-    pub from: From<'a>,
+/// What a model is made from besides the table.
+struct Make<'a> {
+    given: &'a Given<'a>,
+    from: From<'a>,
 }
 
 /// What a model is made of.
-pub enum From<'a> {
+enum From<'a> {
     /// Nothing: on a device, a `B::Device`.
     Start(Start, &'a dyn Any),
     /// The model of the stage before, a `Model<B>`.
     Carried(Box<dyn Any>),
 }
 
-/// The table of a model, whatever its type.
-#[allow(missing_docs)]
-pub trait AnyConfig: Any + Debug + Send + Sync {
-    fn clone_config(&self) -> Box<dyn AnyConfig>;
-    fn equals(&self, other: &dyn AnyConfig) -> bool;
-    fn as_any(&self) -> &dyn Any;
-    fn as_any_mut(&mut self) -> &mut dyn Any;
-}
+fn make<F: ModelFamily>(config: &dyn AnyConfig, make: Make<'_>, backend: TypeId) -> Box<dyn Any> {
+    struct Made<'a, F: ModelFamily>(&'a F::Config, Make<'a>);
 
-impl<T: Clone + PartialEq + Debug + Send + Sync + 'static> AnyConfig for T {
-    fn clone_config(&self) -> Box<dyn AnyConfig> {
-        Box::new(self.clone())
-    }
+    impl<F: ModelFamily> ForBackend for Made<'_, F> {
+        type Output = Box<dyn Any>;
 
-    fn equals(&self, other: &dyn AnyConfig) -> bool {
-        other.as_any().downcast_ref() == Some(self)
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
-/// A family by its type.
-pub(crate) struct Registered<F>(pub PhantomData<fn() -> F>);
-
-const ITS_OWN: &str = "a table is given to whoever has read it";
-
-/// A table under its type.
-pub(crate) fn table<T: 'static>(config: &dyn AnyConfig) -> &T {
-    config.as_any().downcast_ref().expect(ITS_OWN)
-}
-
-impl<F: ModelFamily> Family for Registered<F> {
-    fn kind(&self) -> &'static str {
-        F::KIND
-    }
-
-    fn optimizers(&self) -> &'static [&'static str] {
-        F::OPTIMIZERS
-    }
-
-    fn dtypes(&self) -> &'static [Dtype] {
-        F::DTYPES
-    }
-
-    fn routes(&self) -> bool {
-        F::ROUTES
-    }
-
-    fn recipes(&self) -> Vec<Bundled> {
-        F::recipes()
-    }
-
-    fn read(&self, reader: Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>> {
-        let config: F::Config = read_tagged(reader)?;
-        Some(Box::new(config))
-    }
-
-    fn files<'a>(&self, config: &'a mut dyn AnyConfig) -> Vec<&'a mut PathBuf> {
-        F::files(config.as_any_mut().downcast_mut().expect(ITS_OWN))
-    }
-
-    fn make(&self, config: &dyn AnyConfig, make: Make<'_>, backend: TypeId) -> Box<dyn Any> {
-        struct Made<'a, F: ModelFamily>(&'a F::Config, Make<'a>);
-
-        impl<F: ModelFamily> ForBackend for Made<'_, F> {
-            type Output = Box<dyn Any>;
-
-            fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
-                let Make { given, from } = self.1;
-                let on = |device: &dyn Any| -> B::Device {
-                    let device: Option<&B::Device> = device.downcast_ref();
-                    device.expect("a device of the backend").clone()
-                };
-                let model: Model<B> = match from {
-                    From::Start(Start::Fresh, device) => F::fresh(self.0, given, &on(device)),
-                    From::Start(Start::Skeleton, device) => F::skeleton(self.0, given, &on(device)),
-                    From::Carried(carried) => {
-                        let carried = carried.downcast().expect("a model of the backend");
-                        F::adapt(self.0, given, *carried)
-                    }
-                };
-                Box::new(model)
-            }
+        fn call<B: AutodiffBackend>(self) -> Box<dyn Any> {
+            let Make { given, from } = self.1;
+            let on = |device: &dyn Any| -> B::Device {
+                let device: Option<&B::Device> = device.downcast_ref();
+                device.expect("a device of the backend").clone()
+            };
+            let model: Model<B> = match from {
+                From::Start(Start::Fresh, device) => F::fresh(self.0, given, &on(device)),
+                From::Start(Start::Skeleton, device) => F::skeleton(self.0, given, &on(device)),
+                From::Carried(carried) => {
+                    let carried = carried.downcast().expect("a model of the backend");
+                    F::adapt(self.0, given, *carried)
+                }
+            };
+            Box::new(model)
         }
-
-        device::for_backend(backend, Made::<F>(table(config), make))
     }
+
+    device::for_backend(backend, Made::<F>(table(config), make))
 }
 
 /// `[model]` of a recipe: a family, and the table that it has read.
 pub struct ModelConfig {
-    family: &'static dyn Family,
+    family: &'static Family,
     config: Box<dyn AnyConfig>,
 }
 
 impl ModelConfig {
     /// What a family has read.
-    pub(crate) fn new(family: &'static dyn Family, config: Box<dyn AnyConfig>) -> Self {
+    pub(crate) fn new(family: &'static Family, config: Box<dyn AnyConfig>) -> Self {
         Self { family, config }
     }
 
     /// What is known of all tables of its kind.
-    pub fn family(&self) -> &'static dyn Family {
+    pub fn family(&self) -> &'static Family {
         self.family
     }
 
     /// The word in `model.kind`.
     pub fn kind(&self) -> &'static str {
-        self.family.kind()
+        self.family.kind
     }
 
     /// Whether stages may have a policy other than `none`.
     pub fn routes(&self) -> bool {
-        self.family.routes()
+        self.family.routes
     }
 
     /// The table, if it is of this type.
@@ -438,7 +386,7 @@ impl ModelConfig {
 
     /// The files that the table names.
     pub fn files(&mut self) -> Vec<&mut PathBuf> {
-        self.family.files(&mut *self.config)
+        (self.family.files)(&mut *self.config)
     }
 
     /// The number of parameters.
@@ -465,7 +413,7 @@ impl ModelConfig {
 
     fn make_from<B: AutodiffBackend>(&self, given: &Given<'_>, from: From<'_>) -> Model<B> {
         let make = Make { given, from };
-        let made = self.family.make(&*self.config, make, TypeId::of::<B>());
+        let made = (self.family.make)(&*self.config, make, TypeId::of::<B>());
         *made.downcast().expect("a model of the backend")
     }
 }

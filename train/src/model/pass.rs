@@ -7,6 +7,7 @@ use brian::loss::route::Term;
 use brian::route::trace::Trace;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use std::any::TypeId;
 
 /// The losses of a batch.
 pub struct Pass<B: Backend> {
@@ -18,6 +19,8 @@ pub struct Pass<B: Backend> {
     pub trace: Option<Trace<B>>,
     /// Means over the targets of the batch, shown and logged by these names.
     pub means: Vec<(String, Tensor<B, 1>)>,
+    /// What the losses of a program may read, `[batch, seq, vocabulary]`; kept only where there are any.
+    pub logits: Option<Tensor<B, 3>>,
 }
 
 impl<B: Backend> Pass<B> {
@@ -27,13 +30,25 @@ impl<B: Backend> Pass<B> {
     /// `logits`: `[batch, seq, vocabulary]`
     pub fn of_logits(logits: Tensor<B, 3>, batch: &Batch) -> Self {
         let device = logits.device();
+        let kept = (!batch.plan.route.added.0.is_empty()).then(|| logits.clone());
         let nats = language::token_losses(logits, batch.target_tokens(&device));
         Self {
             nats: nats * batch.counted(&device),
             terms: Vec::new(),
             trace: None,
             means: Vec::new(),
+            logits: kept,
         }
+    }
+
+    /// With the losses that the program adds.
+    pub(super) fn with_added(mut self, batch: &Batch) -> Self {
+        for loss in &batch.plan.route.added.0 {
+            let term = loss.term(&self, batch, TypeId::of::<B>());
+            let term = term.map(|term| *term.downcast().expect("a term of the backend"));
+            self.terms.extend(term);
+        }
+        self
     }
 
     /// Adds a mean over the batch's targets, `[1]`, to what is shown, logged, and asked by gates.

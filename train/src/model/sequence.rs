@@ -1,12 +1,8 @@
 //! One text in the middle of being read, and several of them.
 
-use super::LanguageModel;
 use brian::Decoding;
-use brian::route::policy::SequenceInfo;
-use brian::route::rules::Rules;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use std::marker::PhantomData;
 
 /// A model in the middle of one text.
 pub trait Sequence<B: Backend> {
@@ -20,38 +16,6 @@ pub trait Sequence<B: Backend> {
 impl<B: Backend> Sequence<B> for Decoding<'_, B> {
     fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
         Decoding::follow(self, seen)
-    }
-}
-
-/// A model that keeps nothing: every token reads the whole text again.
-pub struct Recomputed<'a, B, M: ?Sized> {
-    model: &'a M,
-    rules: Rules,
-    backend: PhantomData<fn() -> B>,
-}
-
-impl<'a, B: Backend, M: LanguageModel<B>> Recomputed<'a, B, M> {
-    /// Before the first token.
-    pub fn new(model: &'a M, rules: &Rules) -> Self {
-        Self {
-            model,
-            rules: rules.evaluation(),
-            backend: PhantomData,
-        }
-    }
-}
-
-impl<B: Backend, M: LanguageModel<B>> Sequence<B> for Recomputed<'_, B, M> {
-    fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
-        let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
-        let data = TensorData::new(ids, [1, seen.len()]);
-        let tokens = Tensor::<B, 2, Int>::from_data(data, &self.model.device());
-        let rows = [SequenceInfo::default()];
-        let (logits, _) = self.model.forward(tokens, &self.rules, &rows);
-        let [_, seq, vocabulary] = logits.dims();
-        logits
-            .slice([0..1, seq - 1..seq, 0..vocabulary])
-            .reshape([vocabulary])
     }
 }
 

@@ -7,11 +7,13 @@ mod walk;
 
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::family::brillm::SignalConfig;
-use crate::recipe::Recipe;
+use crate::learner::OptimizerConfig;
+use crate::recipe::measure::metrics;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
+use crate::recipe::root::Recipe;
 use crate::recipe::section::{MOST, MOST_STEPS, Section};
-use crate::registry::registry;
+use crate::recipe::stage::Stage;
 use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
@@ -45,11 +47,10 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
         .path_to_something("file", &recipe.tokenizer.file);
     data(recipe, &root.key("data"));
     recipe.model.check(&root.key("model"));
-    for hook in registry().hooks() {
-        if let Some(config) = recipe.hook.get(hook.name()) {
-            hook.check(config, &root.key("hook").key(hook.name()));
-        }
+    for (hook, config) in recipe.hook.iter() {
+        (hook.check)(config, &root.key("hook").key(hook.name));
     }
+    losses(recipe, &root.key("loss"));
     optimizer(recipe, &root.key("optimizer"));
     let batch = root.key("batch");
     batch.whole("sequences", recipe.batch.sequences as u64, 1, MOST);
@@ -86,11 +87,7 @@ fn device(recipe: &Recipe, section: &Section<'_>) {
     section.relate(
         "dtype",
         &[KeyPath::default().key("model").key("kind")],
-        recipe
-            .model
-            .family()
-            .dtypes()
-            .contains(&recipe.device.dtype),
+        recipe.model.family().dtypes.contains(&recipe.device.dtype),
         match kind {
             "brillm" => "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
             kind => format!("\"f32\": products of a {kind} are"),
@@ -128,8 +125,27 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
     }
 }
 
+fn losses(recipe: &Recipe, section: &Section<'_>) {
+    let model = [KeyPath::default().key("model").key("kind")];
+    let kind = recipe.model.kind();
+    let has_gradients = recipe.model.family().optimizers.contains(&"adamw");
+    for (loss, config) in recipe.loss.iter() {
+        let name = loss.name;
+        let expected = format!("none: the loss of a {kind} is part of its optimizer");
+        section.relate(name, &model, has_gradients, expected);
+        let metric = format!("loss/{name}");
+        let is_own = |stage: &Stage| {
+            let all = metrics(recipe, stage).into_iter();
+            all.filter(|one| one.name == metric).count() < 2
+        };
+        let own = recipe.stage.iter().all(is_own);
+        section.relate(name, &model, own, "a name that no loss of the model has");
+        (loss.check)(config, &section.key(name));
+    }
+}
+
 fn optimizer(recipe: &Recipe, section: &Section<'_>) {
-    let known = recipe.model.family().optimizers();
+    let known = recipe.model.family().optimizers;
     let model = KeyPath::default().key("model");
     let fits = known.contains(&recipe.optimizer.kind());
     let why = match recipe.model.kind() {
@@ -139,7 +155,7 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
     };
     let expected = format!("{}: {why}", known.join(" or "));
     section.relate("kind", &[model], fits, expected);
-    if let (super::OptimizerConfig::RowAdamw { mode, .. }, Some(config)) =
+    if let (OptimizerConfig::RowAdamw { mode, .. }, Some(config)) =
         (&recipe.optimizer, recipe.model.get::<SignalConfig>())
     {
         let storage = KeyPath::default().key("model").key("storage");
@@ -151,8 +167,8 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         );
     }
     let (clip, clip_value) = match &recipe.optimizer {
-        super::OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
-        super::OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
+        OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
+        OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
     };
     let adamw = recipe.optimizer.adamw();
     let (betas, epsilon, weight_decay) = (&adamw.betas, &adamw.epsilon, &adamw.weight_decay);

@@ -1,9 +1,9 @@
 //! A choice in a recipe: `{ kind = "warmup_cosine", peak = 1e-3, … }`, or its bare name where it has no keys of its own.
 
-use crate::recipe::deserialize::{Reader, Refusal};
 use crate::recipe::fields::Fields;
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::placeholder::Placeholder;
+use crate::recipe::reader::{Reader, Refusal};
 use crate::recipe::tree::Value;
 use serde::de::value::StrDeserializer;
 use serde::de::{

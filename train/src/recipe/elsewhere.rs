@@ -1,6 +1,7 @@
 //! The current locations of the files that a run's recipe names. The text of the recipe, and so its hash, stays unchanged.
 
-use super::{Recipe, StageStart};
+use super::root::Recipe;
+use super::stage::StageStart;
 use crate::data::DifficultySource;
 use crate::error::{Error, Problem};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Passes the elements of a list and the keys of a table to serde, one after the other.
 
-use crate::recipe::deserialize::{Reader, Refusal};
 use crate::recipe::nearest::nearest;
 use crate::recipe::path::KeyPath;
 use crate::recipe::placeholder::Placeholder;
+use crate::recipe::reader::{Reader, Refusal};
 use crate::recipe::report::Report;
 use crate::recipe::tree::Node;
 use serde::de::value::StrDeserializer;

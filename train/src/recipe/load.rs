@@ -3,13 +3,13 @@
 use crate::error::{Error, Problem};
 use crate::file::open_stream;
 use crate::hash::hexadecimal;
-use crate::recipe::Recipe;
 use crate::recipe::check::{check, check_run};
 use crate::recipe::deserialize::deserialize;
 use crate::recipe::elsewhere::Elsewhere;
 use crate::recipe::open;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
+use crate::recipe::root::Recipe;
 use crate::recipe::set;
 use crate::recipe::source::{MAX_BYTES, Source};
 use crate::recipe::upgrade::{FORMAT, older_format, upgrade};

@@ -1,7 +1,17 @@
-//! The names of all metrics of a validation, known before the run begins, which gates and sweeps may use.
+//! All metrics of a stage and their names at a validation, known before the run begins: gates and sweeps may use them.
 
-use crate::metric::table::{self, When};
-use crate::recipe::{Recipe, Stage};
+use super::root::Recipe;
+use super::stage::Stage;
+use crate::metric::table::{MetricInfo, When, of_all_models};
+
+/// What is measured in a stage: the numbers of every model, of this model, and of what the program adds.
+pub fn metrics(recipe: &Recipe, stage: &Stage) -> Vec<MetricInfo> {
+    let mut all = of_all_models();
+    all.extend(recipe.model.metrics(stage));
+    let added = recipe.hook.iter().chain(recipe.loss.iter());
+    all.extend(added.flat_map(|(entry, config)| (entry.metrics)(config)));
+    all
+}
 
 /// The metrics of the last stage's last validation, by split and name: `valid/loss/lm`. Empty without validation.
 pub fn measures(recipe: &Recipe) -> Vec<String> {
@@ -14,7 +24,7 @@ pub fn stage_measures(recipe: &Recipe, stage: &Stage) -> Vec<String> {
     if recipe.watch.valid_every_steps == 0 {
         return Vec::new();
     }
-    let table = table::of_stage(recipe, stage).into_iter();
+    let table = metrics(recipe, stage).into_iter();
     let names: Vec<String> = table
         .filter(|metric| metric.measured != When::Training)
         .map(|metric| metric.name)

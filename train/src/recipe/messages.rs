@@ -78,7 +78,7 @@ fn an_unknown_key_is_named_with_the_key_meant_and_no_further_message() {
         after("format = 2", "format = 2\n\"\\u001b[2J\" = 1"),
         [
             "\"\\u{1b}[2J\": found an unknown key, expected one of the keys format, run, device, tokenizer, data, \
-          model, optimizer, batch, stage, watch, checkpoint, hook"
+          model, optimizer, batch, stage, watch, checkpoint, hook, loss"
         ]
     );
 }

@@ -1,8 +1,8 @@
 //! Stands in for a value that is missing or wrong, so that deserialising goes on and finds the other problems too.
 
-use crate::recipe::deserialize::Refusal;
 use crate::recipe::nearest::one_of;
 use crate::recipe::path::KeyPath;
+use crate::recipe::reader::Refusal;
 use crate::recipe::report::Report;
 use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{

@@ -5,11 +5,12 @@
 use crate::error::Problem;
 use crate::recipe::deserialize::deserialize;
 use crate::recipe::nearest::nearest;
+use crate::recipe::open;
 use crate::recipe::path::{KeyPath, Segment};
 use crate::recipe::report::Report;
+use crate::recipe::root::Recipe;
 use crate::recipe::source::{Source, element_name};
 use crate::recipe::tree::{Node, Value};
-use crate::recipe::{Recipe, open};
 use toml::de::DeValue;
 
 /// Applies every `PATH=VALUE` in order.

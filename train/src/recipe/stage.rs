@@ -1,6 +1,6 @@
 //! Stages: how long, from which weights, who leads the walks, what they cost, and the gate behind it.
 
-use crate::learner::Schedule;
+use crate::learner::schedule::Schedule;
 use brian::loss::route::RouteLosses;
 use brian::random;
 use brian::route::constraint::Constraint;

@@ -3,13 +3,11 @@
 mod batch;
 mod continuation;
 mod measured;
-mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use batch::Batch;
+pub use batch::{AddedLoss, AddedLosses, Batch, RoutePlan, StepPlan};
 pub use continuation::{
     AtEnd, Continuation, Drawn, StopReason, begun, ends, not_finite, opening, prompt_tokens,
 };
 pub use measured::{Coverage, Learnt, Measured, ratio_standard_error};
-pub use plan::{RoutePlan, StepPlan};

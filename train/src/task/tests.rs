@@ -365,7 +365,7 @@ fn a_text_goes_on_as_whole_passes_over_what_is_seen_say() {
 #[test]
 fn whoever_wants_no_more_tokens_gets_none() {
     fn check<B: AutodiffBackend>(device: &B::Device) {
-        let graph = Model::with_own_optimizer(BriLlmTask::new(
+        let graph = Model::new(BriLlmTask::new(
             core(Candidates::All, LastEdge::Trained),
             device,
         ));
@@ -585,7 +585,7 @@ fn a_graph_goes_on_along_its_edges_as_the_draws_say() {
             let drawn = |prompt: &[u32], how: &Continuation| {
                 let mut core = core(Candidates::All, LastEdge::Trained);
                 core.model.config.decoding = decoding;
-                let decoder = Model::with_own_optimizer(BriLlmTask::<B>::new(core, device));
+                let decoder = Model::new(BriLlmTask::<B>::new(core, device));
                 decoder
                     .continue_tokens(prompt, &Rules::sequential(), how)
                     .unwrap()

@@ -173,7 +173,9 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
         };
         let measured = probe.conventions().into_iter().map(measure).collect();
         // The weights go back without a copy.
-        let result = tables::lend(signal, |weights, _| (self.then)(weights))?;
+        let core = &mut *signal.write();
+        let then = |weights, _| (self.then)(weights);
+        let result = tables::lend(&mut core.model, &mut core.optimizer, then)?;
         Ok((measured, result))
     }
 }

@@ -52,19 +52,20 @@ impl Timing<'_> {
             counts: self.inputs.counts.as_ref(),
         };
         let model: Model<B> = blueprint.fresh(&stage.policy, device);
-        let route = route(stage, self.recipe);
+        let plan = StepPlan {
+            stage_steps: stage.steps,
+            ..StepPlan::idle(route(stage, self.recipe))
+        };
         let loader = TrainingLoader {
             data: self.inputs.train.clone(),
             positions: 0..2,
-            route: route.clone(),
         };
         let rate = stage.learning_rate.rate(0, stage.steps);
         let mut seconds = 0.0;
         for mut batch in DataLoader::<B, Batch>::iter(&loader) {
             batch.plan = StepPlan {
                 targets: batch.targets(),
-                stage_steps: stage.steps,
-                ..StepPlan::idle(route.clone())
+                ..plan.clone()
             };
             let start = Instant::now();
             let batches = [batch];

@@ -128,7 +128,7 @@ fn make<B: AutodiffBackend>(
         Start::Skeleton => config.model().skeleton(graph.nodes(), graph.rows()),
     };
     let task = BriLlmTask::new(state(config, given, graph, parameters), device);
-    Model::trainable_with_own_optimizer(task)
+    Model::trainable(task)
 }
 
 /// Rows of the edge table, counted without a graph.

@@ -1,12 +1,11 @@
 //! The tables of a graph and of its optimizer ↔ the tensors of a checkpoint, without a copy of either.
 
-use super::{BriLlmState, BriLlmTask};
 use crate::error::Problem;
 use crate::learner::check_moments as check_finite_moments;
 use crate::run::{HostTensor, TensorMap, Values};
 use brillm::table::Table;
+use brillm::training::RowAdamW;
 use brillm::{BriLlm, Parameters};
-use burn::tensor::backend::Backend;
 use std::collections::BTreeMap;
 use std::mem;
 use std::path::Path;
@@ -33,14 +32,11 @@ impl Lent {
 }
 
 /// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory.
-pub fn lend<B: Backend, T>(
-    signal: &BriLlmTask<B>,
+pub fn lend<T>(
+    model: &mut BriLlm,
+    optimizer: &mut RowAdamW,
     to: impl FnOnce(TensorMap, TensorMap) -> T,
 ) -> T {
-    let mut core = signal.write();
-    let BriLlmState {
-        model, optimizer, ..
-    } = &mut *core;
     optimizer.catch_up(model);
     let shapes = shapes_of(model);
     let shape = |name: &str| shapes[name].clone();
@@ -125,7 +121,8 @@ fn list_of(table: Table) -> Vec<f32> {
     }
 }
 
-fn shapes_of(model: &BriLlm) -> BTreeMap<String, Vec<usize>> {
+/// Shapes of the parameters, by name.
+pub fn shapes_of(model: &BriLlm) -> BTreeMap<String, Vec<usize>> {
     let d = model.config.d_node;
     let parameters = &model.parameters;
     let mut shapes = BTreeMap::from([
@@ -139,13 +136,8 @@ fn shapes_of(model: &BriLlm) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
-/// Shapes of the parameters, by name.
-pub fn shapes<B: Backend>(signal: &BriLlmTask<B>) -> BTreeMap<String, Vec<usize>> {
-    shapes_of(&signal.read().model)
-}
-
 /// Takes over parameters; the caller has checked their shapes.
-pub fn set_parameters<B: Backend>(signal: &BriLlmTask<B>, mut tensors: TensorMap) {
+pub fn set_parameters(model: &mut BriLlm, optimizer: &mut RowAdamW, mut tensors: TensorMap) {
     let mut take = |name: &str| {
         let tensor = tensors.remove(name);
         tensor.map_or_else(Table::default, |tensor| {
@@ -154,10 +146,6 @@ pub fn set_parameters<B: Backend>(signal: &BriLlmTask<B>, mut tensors: TensorMap
     };
     let edges = take("edges");
     let mut list = |name: &str| list_of(take(name));
-    let mut core = signal.write();
-    let BriLlmState {
-        model, optimizer, ..
-    } = &mut *core;
     optimizer.leave_device(model);
     model.parameters = Parameters {
         edges: edges.stored_as(model.config.storage),
@@ -171,15 +159,12 @@ pub fn set_parameters<B: Backend>(signal: &BriLlmTask<B>, mut tensors: TensorMap
 ///
 /// # Errors
 /// The first tensor that is missing, superfluous, of another shape or out of range, naming `file`.
-pub fn set_moments<B: Backend>(
-    signal: &BriLlmTask<B>,
+pub fn set_moments(
+    model: &mut BriLlm,
+    optimizer: &mut RowAdamW,
     mut tensors: TensorMap,
     file: &Path,
 ) -> Result<(), Problem> {
-    let mut core = signal.write();
-    let BriLlmState {
-        model, optimizer, ..
-    } = &mut *core;
     check_moments(model, &tensors, file)?;
     optimizer.leave_device(model);
     let mut take = |name: &str| {
@@ -250,6 +235,7 @@ mod tests {
     use super::*;
     use crate::data::HostBatch;
     use crate::device::tests::Learning as B;
+    use crate::family::brillm::BriLlmTask;
     use crate::ladder::Blueprint;
     use crate::model::{Model, OwnOptimizer};
     use crate::recipe::bundled::BUNDLED;
@@ -328,7 +314,9 @@ mod tests {
             });
             copied.collect()
         };
-        lend(signal, |weights, moments| [copy(weights), copy(moments)])
+        let core = &mut *signal.write();
+        let both = |weights, moments| [copy(weights), copy(moments)];
+        lend(&mut core.model, &mut core.optimizer, both)
     }
 
     #[test]
@@ -345,14 +333,14 @@ mod tests {
         );
         assert_eq!(moments["rates"].floats()[..], [0.1f32; 3]);
         assert_eq!((moments.len(), moments["edges.touched"].len()), (10, 17));
-        let shapes = shapes(&shown);
+        let shapes = shown.shapes();
         assert!(
             weights
                 .iter()
                 .all(|(name, tensor)| shapes[name] == tensor.shape)
         );
-        set_parameters(&read, weights);
-        set_moments(&read, moments, Path::new("optim")).unwrap();
+        read.set_parameters(weights);
+        read.set_moments(moments, Path::new("optim")).unwrap();
         for tokens in [[2, 1, 1, 0], [0, 1, 2, 3]] {
             for signal in [&alone, &shown, &read] {
                 signal.learn(&path(tokens), 0.05);
@@ -373,7 +361,7 @@ mod tests {
                 true => drop(moments.remove(name)),
                 false => drop(moments.insert(name.to_string(), HostTensor::new(shape, values))),
             }
-            let read = set_moments(&shown, moments, Path::new("optim"));
+            let read = shown.set_moments(moments, Path::new("optim"));
             read.err()
                 .map_or(String::new(), |problem| problem.to_string())
         };

@@ -9,19 +9,22 @@
 use super::tables;
 use crate::data::HostBatch;
 use crate::error::{Error, Problem};
-use crate::model::OwnOptimizer;
+use crate::model::{LanguageModel, OwnOptimizer};
 use crate::run::TensorMap;
 use crate::task::{Batch, Continuation, Coverage, Learnt, Measured, StopReason};
 use brian::generate::{Next, NotFinite};
 use brian::random;
+use brian::route::policy::SequenceInfo;
+use brian::route::rules::Rules;
+use brian::route::trace::Trace;
 use brillm::candidate::{Competition, Group, LastEdge, Paths};
 use brillm::counts::PairCounts;
 use brillm::generate::{Candidate, Sampling, SignalState, draw};
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, composed};
 use burn::module::Module;
-use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -102,11 +105,26 @@ impl<B: Backend> BriLlmTask<B> {
     }
 }
 
-impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
+impl<B: Backend> LanguageModel<B> for BriLlmTask<B> {
+    fn forward(
+        &self,
+        _: Tensor<B, 2, Int>,
+        _: &Rules,
+        _: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        unreachable!("a model with an optimizer of its own has no logits for all places")
+    }
+
+    fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
+        Some(self)
+    }
+
     fn device(&self) -> B::Device {
         self.place.device()
     }
+}
 
+impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
     fn learn(&self, batches: &[Batch], rate: f64) -> Learnt
     where
         B: AutodiffBackend,
@@ -189,22 +207,25 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
     }
 
     fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        tables::shapes(self)
+        tables::shapes_of(&self.read().model)
     }
 
     fn set_parameters(&self, tensors: TensorMap) {
-        tables::set_parameters(self, tensors);
+        let core = &mut *self.write();
+        tables::set_parameters(&mut core.model, &mut core.optimizer, tensors);
     }
 
     fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem> {
-        tables::set_moments(self, tensors, file)
+        let core = &mut *self.write();
+        tables::set_moments(&mut core.model, &mut core.optimizer, tensors, file)
     }
 
     fn lend(
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        tables::lend(self, to)
+        let core = &mut *self.write();
+        tables::lend(&mut core.model, &mut core.optimizer, to)
     }
 }
 

@@ -67,7 +67,8 @@ const TWO: [[u32; 4]; 2] = [[0, 1, 2, 5], [3, 4, 4, 0]];
 
 /// All numbers of a model.
 fn weights(signal: &BriLlmTask<B>) -> Vec<f32> {
-    tables::lend(signal, |weights, _| {
+    let core = &mut *signal.write();
+    tables::lend(&mut core.model, &mut core.optimizer, |weights, _| {
         let each = weights.values().map(HostTensor::floats);
         each.flat_map(|values| values.to_vec()).collect()
     })

@@ -1,6 +1,6 @@
 //! AdamW on a GPU: updates many tensors with few kernel launches, in place if a tensor's memory has no other owner.
 
-use super::super::one_pass::Step;
+use super::super::step::Step;
 use super::{CHUNK, OnGpu, UNITS, anywhere, cubes, in_turn};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorPrimitive};

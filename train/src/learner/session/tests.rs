@@ -5,7 +5,7 @@ use crate::data::HostBatch;
 use crate::device::tests::{Host, Learning as B};
 use crate::hook::StagedUnfreezing;
 use crate::ladder::{Blueprint, route};
-use crate::learner::{Decay, Hook, HookedStrategy, OptimizerConfig, Outcome};
+use crate::learner::{Decay, Hook, HookedStrategy, OptimizerConfig, Outcome, learner};
 use crate::metric::NoLog;
 use crate::model::Model;
 use crate::recipe::Freeze;
@@ -19,7 +19,7 @@ use burn::data::dataloader::{DataLoaderIterator, Progress};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::train::{Learner, SupervisedTraining, TrainOutput, TrainingStrategy};
+use burn::train::{SupervisedTraining, TrainOutput, TrainingStrategy};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -311,7 +311,7 @@ fn launch(session: Session<B, Toy<B>>, train: Vec<Batch>, valid: &[u32]) -> Outc
             .with_interrupter(interrupter.clone())
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
     let training = Render::None.attach(training, StagePlace::new(&recipe, 0), interrupter);
-    drop(training.launch(Learner::new(Toy::new(), GroupedAdamW::new(&adamw()), 0.1)));
+    drop(training.launch(learner(Toy::new())));
     strategy.outcome()
 }
 

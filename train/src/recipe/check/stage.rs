@@ -8,9 +8,10 @@ use super::walk;
 use crate::data::DifficultySource;
 use crate::learner::Schedule;
 use crate::recipe::measure::stage_measures;
+use crate::recipe::path::KeyPath;
+use crate::recipe::root::Recipe;
 use crate::recipe::section::{MOST_STEPS, Section};
-use crate::recipe::stage::MixRow;
-use crate::recipe::{Gate, Policy, Recipe, Stage, StageStart};
+use crate::recipe::stage::{Gate, MixRow, Policy, Stage, StageStart};
 use brian::route::policy::Teacher;
 use std::collections::HashSet;
 
@@ -139,7 +140,7 @@ pub(super) fn remarks(recipe: &Recipe) -> Vec<String> {
 
 fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
     let stage = &recipe.stage[index];
-    let model = super::KeyPath::default().key("model");
+    let model = KeyPath::default().key("model");
     section.relate(
         "policy",
         &[model],
@@ -161,7 +162,7 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
 
 /// A teacher of three difficulties needs somebody to tell them apart.
 fn difficulty(recipe: &Recipe, stage: &Stage, section: &Section<'_>) {
-    let source = super::KeyPath::default().key("data").key("difficulty");
+    let source = KeyPath::default().key("data").key("difficulty");
     let wants = stage.policy.teacher() == Some(&Teacher::MixedSkipRecur);
     section.relate(
         "policy",
@@ -234,9 +235,7 @@ fn freeze(stage: &Stage, recipe: &Recipe, section: &Section<'_>) {
 
 fn gate(gate: &Gate, stage: &Stage, recipe: &Recipe, section: &Section<'_>) {
     let path = section.path.key("gate");
-    let valid_every_steps = super::KeyPath::default()
-        .key("watch")
-        .key("valid_every_steps");
+    let valid_every_steps = KeyPath::default().key("watch").key("valid_every_steps");
     section.relate(
         "gate",
         &[valid_every_steps],

@@ -1,7 +1,7 @@
 //! The rules of a stage's walks.
 
 use crate::recipe::section::Section;
-use crate::recipe::{Policy, Stage, Walk};
+use crate::recipe::stage::{Policy, Stage, Walk};
 use brian::route::exploration::Decay;
 use brian::route::policy::Select;
 

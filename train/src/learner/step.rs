@@ -1,0 +1,18 @@
+//! The numbers of one update by AdamW, on the host and on a GPU.
+
+/// The scalars of one update.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Decay of the moments.
+    pub betas: [f32; 2],
+    /// The weight of the gradient in the moments: 1 − beta.
+    pub from: [f32; 2],
+    /// The bias correction of the moments: 1 − beta^time.
+    pub whole: [f32; 2],
+    /// Keeps the division finite.
+    pub epsilon: f32,
+    /// The share of a weight that weight decay leaves.
+    pub keep: f32,
+    /// Learning rate.
+    pub rate: f32,
+}

@@ -1,0 +1,96 @@
+//! A recipe as a value.
+
+use super::stage::Stage;
+use super::table::Tables;
+use crate::data::DataConfig;
+use crate::device::DeviceConfig;
+use crate::learner::optimizer::OptimizerConfig;
+use crate::model::family::ModelConfig;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Everything that decides a run.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Recipe {
+    /// The format of this file: 2.
+    pub format: u32,
+    /// Where the run goes.
+    pub run: RunConfig,
+    /// What it runs on.
+    pub device: DeviceConfig,
+    /// How text becomes tokens; also the size of the vocabulary.
+    pub tokenizer: TokenizerConfig,
+    /// What it learns from.
+    pub data: DataConfig,
+    /// What learns.
+    pub model: ModelConfig,
+    /// How gradients become steps.
+    pub optimizer: OptimizerConfig,
+    /// How many sequences make a step.
+    pub batch: BatchConfig,
+    /// The ladder.
+    pub stage: Vec<Stage>,
+    /// What is shown on the way.
+    pub watch: WatchConfig,
+    /// What is kept on the way.
+    pub checkpoint: CheckpointConfig,
+    /// Hooks of the program, by their names.
+    pub hook: Tables,
+    /// Losses of the program, by their names.
+    pub loss: Tables,
+}
+
+/// Where the run goes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RunConfig {
+    /// Name of the run directory; not `last`, which means the newest run.
+    pub name: String,
+    /// The folder in which run directories are made.
+    pub root: PathBuf,
+    /// Decides initial values and every draw in training.
+    pub seed: u64,
+}
+
+/// How text becomes tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TokenizerConfig {
+    /// A `tokenizer.json`.
+    pub file: PathBuf,
+}
+
+/// How many sequences make a step.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct BatchConfig {
+    /// Sequences that are computed at once.
+    pub sequences: usize,
+    /// Such batches per optimizer step.
+    pub accumulate: usize,
+}
+
+/// What is shown on the way. An interval of 0 steps means never.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct WatchConfig {
+    /// Steps between two lines of metrics; at least 1.
+    pub log_every_steps: u64,
+    /// Steps between two validations.
+    pub valid_every_steps: u64,
+    /// Tokens of each validation source that are looked at.
+    pub valid_tokens: u64,
+    /// Steps between two samples.
+    pub sample_every_steps: u64,
+    /// Tokens per sample.
+    pub sample_tokens: u64,
+    /// The texts that are continued.
+    pub sample_prompts: Vec<String>,
+}
+
+/// What is kept on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct CheckpointConfig {
+    /// Steps between two checkpoints; at least 1.
+    pub every_steps: u64,
+    /// The newest ones that are kept; at least 2.
+    pub keep_last: usize,
+    /// Whether the one with the best validation loss is kept too.
+    pub keep_best: bool,
+}
