@@ -5,6 +5,7 @@
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::described::{Described, Description, Start};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::ops::embedding::embed;
@@ -71,7 +72,7 @@ impl BaselineConfig {
         device: &B::Device,
     ) -> Baseline<B> {
         let model = self.skeleton(vocabulary, device);
-        draw(model, self.initial, self.n_layers, seed, |_, _| None)
+        draw(model, self.initial, self.n_layers, seed)
     }
 
     /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
@@ -136,6 +137,14 @@ impl<B: Backend> Baseline<B> {
         let first = self.blocks.first();
         let products = first.map_or(DType::F32, TransformerBlock::products);
         head(&self.norm, &self.embedding, hidden, products)
+    }
+}
+
+impl<B: Backend> Described<B> for Baseline<B> {
+    fn describe(&self, to: &mut Description) {
+        to.starts(&self.embedding.weight, Start::Embedding);
+        self.blocks.iter().for_each(|block| block.describe(to));
+        to.norm(&self.norm);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::described::{Described, Description, Start};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
@@ -16,9 +17,7 @@ use crate::ops::reuse::shared_module;
 use crate::route::context::{WalkContext, WalkState};
 use crate::route::parallel::Parallel;
 use crate::route::policy::SequenceInfo;
-use crate::route::position::{
-    Injection, Layout, PositionConfig, Positions, Reach, StartPosition, layout, start,
-};
+use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, StartPosition};
 use crate::route::router::Router;
 use crate::route::rules::{Attends, Execution, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
@@ -211,9 +210,7 @@ impl BrianConfig {
     pub fn init<B: Backend>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Brian<B> {
         let model = self.skeleton(vocabulary, device);
         let n_layers = self.baseline().n_layers;
-        draw(model, self.initial, n_layers, seed, |path, shape| {
-            self.fixed(path, shape, seed)
-        })
+        draw(model, self.initial, n_layers, seed)
     }
 
     /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
@@ -294,22 +291,6 @@ impl BrianConfig {
                 let memory = KeyValuePrefix::new(config, &sizes, self.n_pool, device);
                 Some(Memory::KeyValuePrefix(memory))
             }
-        }
-    }
-
-    fn fixed(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
-        let silent_adapter = path.starts_with("pool.") && path.ends_with("adapter.weight");
-        let silent_exit = path == "exit.projection.weight" && self.exit == Exit::Residual;
-        if silent_adapter || silent_exit {
-            return Some(vec![0.0; shape.iter().product()]);
-        }
-        if let Some(path) = path.strip_prefix("memory.") {
-            return self.memory.initial(path, shape, seed);
-        }
-        match path {
-            "position.embeddings" => Some(layout(&self.position, self.n_pool + 1, seed)),
-            "position.start" => Some(start(&self.position, seed)),
-            _ => None,
         }
     }
 }
@@ -429,6 +410,22 @@ impl<B: Backend> Brian<B> {
             && route.sees == Sees::Token
             && route.attends == Attends::All
             && (route.parallel == Parallel::None || rules.without_beam)
+    }
+}
+
+impl<B: Backend> Described<B> for Brian<B> {
+    fn describe(&self, to: &mut Description) {
+        to.starts(&self.embedding.weight, Start::Embedding);
+        let around = self.pre.iter().chain(&self.post);
+        around.for_each(|block| block.describe(to));
+        self.pool.iter().for_each(|block| block.describe(to));
+        self.position.describe(to);
+        self.router.describe(to);
+        self.exit.describe(to);
+        to.norm(&self.norm);
+        if let Some(memory) = &self.memory {
+            memory.describe(to);
+        }
     }
 }
 
@@ -624,7 +621,7 @@ mod tests {
         use super::*;
         use crate::ops::tests::Learning;
         use crate::route::policy::{Policy, Select, Teacher};
-        use crate::route::position::StartPosition;
+        use crate::route::position::{StartPosition, layout};
         use crate::route::rules::Execution;
         use crate::{parameter, random};
         use burn::tensor::TensorData;

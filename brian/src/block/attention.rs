@@ -5,6 +5,7 @@
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
 use super::matrix::{matrix, per_token};
+use crate::described::{Described, Description, Start};
 pub use crate::ops::attention::KeysValues;
 use crate::ops::attention::{attention, attention_over_spans, causal_attention, heads};
 use crate::ops::attention_spans::AttentionSpans;
@@ -138,6 +139,14 @@ impl<B: Backend> Attention<B> {
         mask: Tensor<B, 4>,
     ) -> Tensor<B, 3> {
         attention(queries, among, mask, self.products())
+    }
+}
+
+impl<B: Backend> Described<B> for Attention<B> {
+    fn describe(&self, to: &mut Description) {
+        to.multiplies(&self.query_key_value);
+        to.multiplies(&self.output);
+        to.starts(&self.output.weight, Start::IntoStream);
     }
 }
 

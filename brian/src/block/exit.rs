@@ -7,6 +7,7 @@
 use super::BlockSizes;
 use super::matrix::{matrix, place};
 use super::transformer::norm;
+use crate::described::{Described, Description, Start};
 use crate::ops::linear::{add_linear, linear};
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::rms_norm::rms_norm;
@@ -70,5 +71,14 @@ impl<B: Backend> ExitBlock<B> {
             Exit::Projection => linear(normed, &self.projection),
         };
         reshape(left, dims)
+    }
+}
+
+impl<B: Backend> Described<B> for ExitBlock<B> {
+    fn describe(&self, to: &mut Description) {
+        to.norm(&self.norm);
+        if self.kind == Exit::Residual {
+            to.starts(&self.projection.weight, Start::Constant(0.0));
+        }
     }
 }

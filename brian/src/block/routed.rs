@@ -7,6 +7,7 @@ use super::BlockSizes;
 use super::causal::Causal;
 use super::matrix::{matrix, place};
 use super::transformer::TransformerBlock;
+use crate::described::{Described, Description, Start};
 use crate::ops::gather::some;
 use crate::ops::groups::Group;
 use crate::ops::linear::add_linear_each;
@@ -79,5 +80,14 @@ impl<B: Backend> RoutedBlock<B> {
             Some(adapters) => add_linear_each(hidden, Some(tokens), position, &adapters),
             None => some(hidden, tokens) + position,
         }
+    }
+}
+
+impl<B: Backend> Described<B> for RoutedBlock<B> {
+    fn describe(&self, to: &mut Description) {
+        if let Some(adapter) = &self.adapter {
+            to.starts(&adapter.weight, Start::Constant(0.0));
+        }
+        self.block.describe(to);
     }
 }

@@ -4,6 +4,7 @@ use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
+use crate::described::{Described, Description};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::add_linear_each;
 use crate::ops::reshape::{per_row, reshape};
@@ -102,6 +103,15 @@ impl<B: Backend> TransformerBlock<B> {
             (&block.feed_forward_norm, block.feed_forward.all())
         });
         swiglu_residual(x, &halves)
+    }
+}
+
+impl<B: Backend> Described<B> for TransformerBlock<B> {
+    fn describe(&self, to: &mut Description) {
+        to.norm(&self.attention_norm);
+        self.attention.describe(to);
+        to.norm(&self.feed_forward_norm);
+        self.feed_forward.describe(to);
     }
 }
 

@@ -2,13 +2,7 @@
 
 use super::window::Window;
 use crate::error::ConfigError;
-use crate::random;
 use serde::Deserialize;
-
-/// A gate that lets 1.8 % through.
-const CLOSED: f64 = -4.0;
-/// Standard deviation of the first map of a head in the beginning; the second is zero.
-const HEAD_STD: f64 = 0.02;
 
 /// The kinds of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -116,26 +110,6 @@ impl MemoryConfig {
             errors.push(ConfigError::new("memory.window", 0, expected));
         }
         errors
-    }
-
-    /// Initial values of the parameters that the memory sets itself; `path` is relative to the memory.
-    pub(crate) fn initial(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
-        let n: usize = shape.iter().product();
-        let bias = match self {
-            Self::KeyValuePrefix(config) => config.bias,
-            _ => CLOSED,
-        };
-        match path.rsplit('.').next()? {
-            "gate" => Some(vec![CLOSED as f32; n]),
-            "bias" => Some(vec![bias as f32; n]),
-            "up" => Some(vec![0.0; n]),
-            "down" => {
-                let key = random::key(seed, &format!("memory.{path}"), 0);
-                let value = |place: u64| (HEAD_STD * random::normal(key, place)) as f32;
-                Some((0..n as u64).map(value).collect())
-            }
-            _ => None,
-        }
     }
 }
 

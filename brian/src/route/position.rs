@@ -4,6 +4,7 @@
 //! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`. `closed_circle`: the same over `n_actions − 1`,
 //! which puts OUT on block 0. `random`: normal draws. `none`: there is no geometry, every position is the zero vector.
 
+use crate::described::{Described, Description, Start};
 use crate::random;
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
@@ -107,7 +108,7 @@ pub struct Positions<B: Backend> {
     /// Learned start of a walk, `[d_position]`; without it a walk starts at the position of block 0.
     pub start: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
-    layout: Layout,
+    config: PositionConfig,
 }
 
 impl<B: Backend> Positions<B> {
@@ -116,13 +117,13 @@ impl<B: Backend> Positions<B> {
         Self {
             embeddings: Initializer::Zeros.init([n_actions, config.d_position], device),
             start: learned.then(|| Initializer::Zeros.init([config.d_position], device)),
-            layout: config.layout,
+            config: *config,
         }
     }
 
     /// The positions that a walk looks up, made once per pass.
     pub fn table(&self) -> Table<B> {
-        let nowhere = self.layout == Layout::None;
+        let nowhere = self.config.layout == Layout::None;
         let raw = match nowhere {
             true => self.embeddings.val().zeros_like(),
             false => self.embeddings.val(),
@@ -137,6 +138,19 @@ impl<B: Backend> Positions<B> {
             raw,
             start,
             nowhere,
+        }
+    }
+}
+
+impl<B: Backend> Described<B> for Positions<B> {
+    fn describe(&self, to: &mut Description) {
+        let config = self.config;
+        let n_actions = self.embeddings.lazy_shape().as_slice()[0];
+        let rows = move |seed| layout(&config, n_actions, seed);
+        to.starts(&self.embeddings, Start::Own(Box::new(rows)));
+        if let Some(vector) = &self.start {
+            let direction = move |seed| start(&config, seed);
+            to.starts(vector, Start::Own(Box::new(direction)));
         }
     }
 }
