@@ -115,7 +115,7 @@ pub struct Baseline<B: Backend> {
 }
 
 impl<B: Backend> Baseline<B> {
-    /// Logits of the next token at every position.
+    /// Logits of the next token behind every token.
     ///
     /// # Shapes
     /// `[batch, seq]` to `[batch, seq, vocabulary]`

@@ -110,14 +110,12 @@ impl Distribution {
     }
 
     fn sample(self, key: u64, n: usize) -> Vec<f32> {
-        let draw = |position: u64| match self {
+        let draw = |index: u64| match self {
             Self::Constant(value) => value,
-            Self::Normal { std } => std * random::normal(key, position),
-            Self::Uniform { bound } => bound * (2.0 * random::uniform(key, position) - 1.0),
+            Self::Normal { std } => std * random::normal(key, index),
+            Self::Uniform { bound } => bound * (2.0 * random::uniform(key, index) - 1.0),
         };
-        (0..n as u64)
-            .map(|position| draw(position) as f32)
-            .collect()
+        (0..n as u64).map(|index| draw(index) as f32).collect()
     }
 }
 

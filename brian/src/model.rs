@@ -324,7 +324,7 @@ pub struct Brian<B: Backend> {
 }
 
 impl<B: Backend> Brian<B> {
-    /// Logits of the next token at every position, and the trace of the walks; `rows` give each sequence's number and
+    /// Logits of the next token behind every token, and the trace of the walks; `rows` give each sequence's number and
     /// difficulty, for teacher and draws.
     ///
     /// # Shapes
@@ -340,7 +340,7 @@ impl<B: Backend> Brian<B> {
     ) -> (Tensor<B, 3>, Trace<B>) {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
-        let execute = |hidden, block: &TransformerBlock<B>| match rules.learning {
+        let execute = |hidden, block: &TransformerBlock<B>| match rules.with_gradients {
             true => shared_module(block.clone()).forward(hidden, &causal),
             false => block.forward(hidden, &causal),
         };
@@ -375,16 +375,16 @@ impl<B: Backend> Brian<B> {
             entered,
             causal,
             out: self.pool.len(),
-            measures: !rules.learning,
+            measures: !rules.with_gradients,
         };
         WalkContext {
             memory: MemoryPass::start(memory, begin),
-            pool: match rules.learning {
+            pool: match rules.with_gradients {
                 true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
                 false => Cow::Borrowed(&self.pool),
             },
             positions: &self.position,
-            router: match rules.learning {
+            router: match rules.with_gradients {
                 true => Cow::Owned(shared_module(self.router.clone())),
                 false => Cow::Borrowed(&self.router),
             },
@@ -620,6 +620,7 @@ mod tests {
     mod on_a_backend {
         use super::*;
         use crate::ops::tests::Learning;
+        use crate::route::action::Action;
         use crate::route::policy::{Policy, Select, Teacher};
         use crate::route::position::{StartPosition, layout};
         use crate::route::rules::Execution;
@@ -733,13 +734,14 @@ mod tests {
                 let rows = [SequenceInfo::default(); 2];
                 for learning in [false, true] {
                     let rules = Rules {
-                        learning,
+                        with_gradients: learning,
                         ..Rules::sequential()
                     };
                     let (logits, trace) = model.forward(tokens(), &rules, &rows);
                     assert_eq!(logits.dims(), [2, 4, VOCABULARY]);
                     close(&values(logits), &expected);
-                    assert_eq!(trace.walks.path(5), [0, 1, 2, 3]);
+                    let path = [0, 1, 2, 3].map(|index| Action::from_index(index, 3));
+                    assert_eq!(trace.walks.path(5), path);
                     assert!(trace.steps.is_empty(), "nobody asked the router");
                 }
             }

@@ -102,7 +102,7 @@ mod tests {
         let model = config.init::<Learning>(7, 1, &Default::default());
         let cast = with_matmul_dtype(model.clone(), DType::F64);
         let rules = Rules {
-            learning: true,
+            with_gradients: true,
             ..Rules::sequential()
         };
         let tokens =

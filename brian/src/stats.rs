@@ -37,7 +37,7 @@ pub struct RouteCounts {
     pub lengths: Vec<u64>,
     /// How often block `j` came right after block `i`, at `[i * n_pool + j]`.
     pub moves: Vec<u64>,
-    /// Tokens by their path; those of paths beyond a bound together, under a path that nobody has.
+    /// Tokens by their path, which is given by the indices of its actions; those of paths beyond a bound together, under a path that nobody has.
     pub paths: BTreeMap<Vec<usize>, u64>,
     /// Per sequence of known difficulty: the difficulty and the mean number of blocks executed.
     pub samples: Vec<(u8, f64)>,
@@ -137,7 +137,8 @@ impl RouteCounts {
         }
         self.longest_runs += longest;
         self.lengths[walks.n_executed(token)] += 1;
-        self.add_path(walks.path(token), 1);
+        let path = walks.path(token).into_iter();
+        self.add_path(path.map(|action| action.index(n_pool)).collect(), 1);
     }
 
     fn add_distribution(&mut self, probabilities: &[f32]) {
@@ -361,7 +362,7 @@ impl Line {
 
 fn resample(samples: &[(f64, f64)], index: u64) -> Line {
     let key = random::key(0, "bootstrap", index);
-    let draw = |place| samples[(random::bits(key, place) % samples.len() as u64) as usize];
+    let draw = |index| samples[(random::bits(key, index) % samples.len() as u64) as usize];
     Line::through((0..samples.len() as u64).map(draw))
 }
 

@@ -1,4 +1,4 @@
-//! Causal self-attention with rotary positions: `softmax(q kᵀ / sqrt(d_head) + mask) v`, heads joined, one output matrix.
+//! Causal self-attention with rotary places: `softmax(q kᵀ / sqrt(d_head) + mask) v`, heads joined, one output matrix.
 //!
 //! One packed matrix makes queries, keys and values, in this order. No biases, no dropout.
 
@@ -19,7 +19,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use std::sync::Arc;
 
-/// Attention over the earlier positions of the same sequence.
+/// Attention over the earlier tokens of the same sequence.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
     /// Weights of queries, keys and values side by side, `[d_model, 3 * d_model]`.
@@ -38,7 +38,21 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// Scaled queries, keys and values of tokens; queries and keys are rotated to their positions.
+    /// Attention output of whole sequences, from their states before the norm; sequences lie one after another.
+    ///
+    /// # Shapes
+    /// `[batch * seq, d_model]` to the same
+    pub fn forward(
+        &self,
+        x: &Tensor<B, 2>,
+        norm: &RmsNorm<B>,
+        batch: usize,
+        causal: &Causal<B>,
+    ) -> Tensor<B, 2> {
+        self.find_all(self.project_rows(x, norm, causal), batch, causal)
+    }
+
+    /// Scaled queries, keys and values of tokens; queries and keys are rotated to their places.
     ///
     /// # Shapes
     /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`

@@ -5,7 +5,7 @@
 //! makes a wrapped baseline another model.
 
 use super::BlockSizes;
-use super::matrix::{matrix, place};
+use super::matrix::{add_position, matrix};
 use super::transformer::norm;
 use crate::described::{Described, Description, Start};
 use crate::ops::linear::{add_linear, linear};
@@ -64,8 +64,8 @@ impl<B: Backend> ExitBlock<B> {
     pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
         let dims = hidden.dims();
         let (hidden, position) = (per_row(hidden), per_row(position));
-        let placed = place(hidden.clone(), self.adapter.as_ref(), position);
-        let normed = rms_norm(&placed, &self.norm, placed.dtype());
+        let told = add_position(hidden.clone(), self.adapter.as_ref(), position);
+        let normed = rms_norm(&told, &self.norm, told.dtype());
         let left = match self.kind {
             Exit::Residual => add_linear(hidden, normed, &self.projection),
             Exit::Projection => linear(normed, &self.projection),

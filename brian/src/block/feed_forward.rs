@@ -45,7 +45,7 @@ impl<B: Backend> FeedForward<B> {
 
 impl<B: Backend> Described<B> for FeedForward<B> {
     fn describe(&self, to: &mut Description) {
-        self.all().map(|map| to.multiplies(map));
+        self.all().iter().for_each(|map| to.multiplies(map));
         to.starts(&self.down.weight, Start::IntoStream);
     }
 }

@@ -42,16 +42,16 @@ impl<B: Backend> TransformerBlock<B> {
         self.attention.products()
     }
 
-    /// Executes the block on every position.
+    /// Executes the block on every token.
     ///
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
         let dims @ [batch, _, _] = x.dims();
         let x = per_row(x);
-        let attention = &self.attention;
-        let packed = attention.project_rows(&x, &self.attention_norm, causal);
-        let found = attention.find_all(packed, batch, causal);
+        let found = self
+            .attention
+            .forward(&x, &self.attention_norm, batch, causal);
         reshape(self.end(x, found), dims)
     }
 
@@ -100,7 +100,8 @@ impl<B: Backend> TransformerBlock<B> {
         let outputs = each(blocks, |block| &block.attention.output);
         let x = add_linear_each(x, None, found, &outputs);
         let halves = each(blocks, |block| {
-            (&block.feed_forward_norm, block.feed_forward.all())
+            let FeedForward { gate, up, down } = &block.feed_forward;
+            (&block.feed_forward_norm, [gate, up, down])
         });
         swiglu_residual(x, &halves)
     }

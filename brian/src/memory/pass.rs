@@ -84,7 +84,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     ) -> Tensor<B, 3> {
         match &mut *self.0.borrow_mut() {
             Kind::Prefix(prefix) => {
-                prefix.execute(block, routed, routed.place(hidden, position), causal)
+                prefix.execute(block, routed, routed.add_position(hidden, position), causal)
             }
             _ => routed.forward(hidden, position, causal),
         }

@@ -1,6 +1,7 @@
-//! Positions of the actions: one vector per action in a space of its own, of unit length at the start.
+//! Positions of the actions: one vector per action in a space of its own, of unit length at the start. A *position* is always a
+//! point of this space; where a token stands in its sequence is its *place*.
 //!
-//! A layout places action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
+//! A layout puts action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
 //! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`. `closed_circle`: the same over `n_actions − 1`,
 //! which puts OUT on block 0. `random`: normal draws. `none`: there is no geometry, every position is the zero vector.
 
@@ -215,16 +216,19 @@ impl<B: Backend> Table<B> {
     ///
     /// # Shapes
     /// Returns `[n_actions, d_position]`
-    pub fn places(&self) -> Tensor<B, 2> {
+    pub fn of_actions(&self) -> Tensor<B, 2> {
         self.raw.clone()
     }
 }
 
 /// Squared distances: `[n_tokens, d_position]` and `[n_actions, d_position]` to `[n_tokens, n_actions]`.
-pub(crate) fn distances<B: Backend>(position: Tensor<B, 2>, places: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn distances<B: Backend>(
+    position: Tensor<B, 2>,
+    of_actions: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let own = position.clone().square().sum_dim(1);
-    let others = places.clone().square().sum_dim(1).transpose();
-    own + others - position.matmul(places.transpose()) * 2.0
+    let others = of_actions.clone().square().sum_dim(1).transpose();
+    own + others - position.matmul(of_actions.transpose()) * 2.0
 }
 
 /// `x / max(|x|, 1e-12)` per row, with a zero gradient where a row is shorter than that.
@@ -259,8 +263,8 @@ pub(crate) fn start(config: &PositionConfig, seed: u64) -> Vec<f32> {
 }
 
 fn normal(key: u64, config: &PositionConfig) -> Vec<f64> {
-    let positions = 0..config.d_position as u64;
-    positions.map(|index| random::normal(key, index)).collect()
+    let indices = 0..config.d_position as u64;
+    indices.map(|index| random::normal(key, index)).collect()
 }
 
 /// `[cos θ, sin θ, cos 2θ, sin 2θ, …]`; an odd last entry is zero.

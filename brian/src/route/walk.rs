@@ -2,6 +2,7 @@
 //!
 //! Every token walks on its own, but attends to all earlier tokens.
 
+use super::action::Action;
 use super::choose::{Chosen, StepContext, Token, choose};
 use super::constraint::CAPPED;
 use super::context::{WalkContext, WalkState};
@@ -10,7 +11,7 @@ use super::execute::{Dispatch, Executor, GradientGates};
 use super::exited_cache::ExitedCache;
 use super::leave::{Mixture, StraightThrough};
 use super::parallel::Finished;
-use super::policy::{Policy, SequenceInfo};
+use super::policy::{Policy, SequenceInfo, Teacher};
 use super::position::{Table, distances};
 use super::rules::{ChoiceGradient, Execution, ExitObjective, Rules, Sees};
 use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
@@ -90,20 +91,20 @@ impl<B: Backend> WalkContext<'_, B> {
                 .asks_router()
                 .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
             let teacher = rules.policy.teacher();
-            let row_targets = teacher.map(|_| targets_at(&targets, index, n_pool, batch));
+            let row_targets = teacher.map(|_| targets_at(&targets, index, batch));
             let chosen = choose_all(step, &tokens, asked.as_ref(), row_targets.as_deref(), seq);
             for (token, chosen) in tokens.iter_mut().zip(&chosen) {
-                token.go(chosen, n_pool, hard_exit);
+                token.go(chosen, hard_exit);
             }
             if let (Some(mixture), Some(asked)) = (&mut mixture, &asked) {
-                mixture.leave(&state.hidden, asked.out_probability(), &chosen, n_pool);
+                mixture.leave(&state.hidden, asked.out_probability(), &chosen);
             }
             state = self.go(step, state, &chosen, asked.as_ref(), &mut underway, &table);
             if let Some(asked) = &asked {
                 let position = state.position.clone();
                 trace.steps.push(asked.trace(position, &table));
             }
-            let decisions = record(&chosen, asked, row_targets, seq);
+            let decisions = record(&chosen, asked, row_targets, n_pool, seq);
             trace.walks.steps.push(decisions);
             if tokens.iter().all(|token| token.left) {
                 break;
@@ -123,18 +124,10 @@ impl<B: Backend> WalkContext<'_, B> {
         }
     }
 
-    pub(super) fn targets(&self, rules: &Rules, rows: &[SequenceInfo]) -> Vec<Vec<usize>> {
-        let n_pool = self.pool.len();
-        let teacher = rules.policy.teacher();
-        let targets =
-            teacher.map(|teacher| teacher.targets(n_pool, self.route.max_steps, rows, rules.draws));
-        let targets = targets.unwrap_or_default();
-        let most = targets.iter().flatten().max();
-        assert!(
-            most.is_none_or(|&action| action <= n_pool),
-            "action {most:?} of a pool of {n_pool}"
-        );
-        targets
+    pub(super) fn targets(&self, rules: &Rules, rows: &[SequenceInfo]) -> Vec<Vec<Action>> {
+        let (n_pool, max_steps) = (self.pool.len(), self.route.max_steps);
+        let of = |teacher: &Teacher| teacher.targets(n_pool, max_steps, rows, rules.draws);
+        rules.policy.teacher().map(of).unwrap_or_default()
     }
 
     pub(super) fn top_k(&self, index: usize) -> usize {
@@ -183,8 +176,8 @@ impl<B: Backend> WalkContext<'_, B> {
             _ => self.router.forward(seen, position),
         };
         if rules.location_bias != 0.0 {
-            logits =
-                logits - distances(state.position.clone(), table.places()) * rules.location_bias;
+            logits = logits
+                - distances(state.position.clone(), table.of_actions()) * rules.location_bias;
         }
         if rules.noise_std > 0.0 {
             let draw = |(token, action): (&Token, usize)| {
@@ -194,10 +187,10 @@ impl<B: Backend> WalkContext<'_, B> {
                     .normal(purpose, token.sequence, token.place, step.index);
                 (rules.noise_std * drawn) as f32
             };
-            let places = tokens
+            let cells = tokens
                 .iter()
                 .flat_map(|token| (0..n_actions).map(move |a| (token, a)));
-            let noise: Vec<f32> = places.map(draw).collect();
+            let noise: Vec<f32> = cells.map(draw).collect();
             logits =
                 logits + Tensor::from_data(TensorData::new(noise, [n_tokens, n_actions]), &device);
         }
@@ -221,14 +214,7 @@ impl<B: Backend> WalkContext<'_, B> {
             logits = logits.mask_fill(mask, CAPPED);
         }
         let probabilities = softmax(&logits);
-        RouterOutput {
-            // The walk waits here for the device: who decides sits on the host.
-            host_logits: values(&logits),
-            host_probabilities: values(&probabilities),
-            n_actions,
-            probabilities,
-            logits,
-        }
+        RouterOutput::new(logits, probabilities)
     }
 
     /// Executes what was chosen and moves.
@@ -258,10 +244,10 @@ impl<B: Backend> WalkContext<'_, B> {
         self.memory.write(&Written {
             hidden: &moved,
             causal: self.causal,
-            actions: chosen.iter().map(|chosen| chosen.action).collect(),
+            actions: indices(chosen, step.n_pool),
             walking: chosen
                 .iter()
-                .map(|chosen| !(hard && chosen.action == step.n_pool))
+                .map(|chosen| !(hard && chosen.action == Action::Out))
                 .collect(),
             weights: weights.as_ref(),
         });
@@ -281,13 +267,13 @@ impl<B: Backend> WalkContext<'_, B> {
     ) -> GradientGates<B> {
         let mut gains = GradientGates::default();
         let rules = step.rules;
-        let gates = rules.learning || rules.choice_gradient == ChoiceGradient::Gated;
+        let gates = rules.with_gradients || rules.choice_gradient == ChoiceGradient::Gated;
         let Some(asked) = asked.filter(|_| gates) else {
             return gains;
         };
         let alone = |chosen: &Chosen| {
             let is_alone = chosen.origin == Origin::Router && !chosen.fused;
-            Some(chosen.action).filter(|&action| is_alone && action < step.n_pool)
+            chosen.action.block().filter(|_| is_alone)
         };
         let alone: Vec<Option<usize>> = chosen.iter().map(alone).collect();
         if rules.choice_gradient != ChoiceGradient::Legacy && alone.iter().any(Option::is_some) {
@@ -300,11 +286,9 @@ impl<B: Backend> WalkContext<'_, B> {
                 _ => gains.whole = Some(gate - 1.0),
             }
         }
-        if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
+        if rules.with_gradients && rules.exit_objective == ExitObjective::StraightThrough {
             let out_probability = asked.out_probability();
-            let alive = underway
-                .straight
-                .alive(out_probability, chosen, step.n_pool);
+            let alive = underway.straight.alive(out_probability, chosen);
             let of_alive = alive.clone() - alive.detach();
             gains.straight = Some(match gains.straight.take() {
                 Some(of_gate) => of_gate + of_alive,
@@ -327,10 +311,11 @@ impl<B: Backend> WalkContext<'_, B> {
         let first = chosen[0].action;
         let together = chosen.iter().all(|chosen| chosen.action == first);
         let alone = match together {
-            true => table.after(first, n_tokens),
+            true => table.after(first.index(n_pool), n_tokens),
             false => {
                 let hot = chosen.iter().flat_map(|chosen| {
-                    (0..=n_pool).map(|action| f32::from(chosen.action == action))
+                    let index = chosen.action.index(n_pool);
+                    (0..=n_pool).map(move |action| f32::from(index == action))
                 });
                 let hot: Vec<f32> = hot.collect();
                 table.after_each(Tensor::from_data(
@@ -367,6 +352,17 @@ pub(super) struct RouterOutput<B: Backend> {
 }
 
 impl<B: Backend> RouterOutput<B> {
+    /// The walk waits here for the device: who decides sits on the host.
+    pub fn new(logits: Tensor<B, 2>, probabilities: Tensor<B, 2>) -> Self {
+        Self {
+            host_logits: values(&logits),
+            host_probabilities: values(&probabilities),
+            n_actions: logits.dims()[1],
+            probabilities,
+            logits,
+        }
+    }
+
     /// The adjusted logits of a token.
     pub fn of_token(&self, token: usize) -> &[f32] {
         &self.host_logits[token * self.n_actions..][..self.n_actions]
@@ -382,7 +378,7 @@ impl<B: Backend> RouterOutput<B> {
             last_move: Move {
                 probabilities: self.probabilities.clone(),
                 position,
-                places: table.places(),
+                of_actions: table.of_actions(),
             },
         }
     }
@@ -408,7 +404,8 @@ impl<B: Backend> RouterOutput<B> {
         };
         let among = matrix(&|chosen, block| chosen.fused && chosen.likeliest.contains(&block));
         let alone = matrix(&|chosen, block| {
-            !chosen.fused && (chosen.action == block || chosen.forgone == Some(block))
+            !chosen.fused
+                && (chosen.action == Action::Block(block) || chosen.forgone == Some(block))
         });
         let kept = self.probabilities.clone().slice_dim(1, 0..n_pool) * among;
         let total = kept.clone().sum_dim(1).clamp_min(1e-9);
@@ -422,16 +419,15 @@ impl<B: Backend> RouterOutput<B> {
 }
 
 /// The teacher's actions at a step, `[batch]`; OUT beyond the end of its path.
-pub(super) fn targets_at(
-    targets: &[Vec<usize>],
-    index: usize,
-    n_pool: usize,
-    batch: usize,
-) -> Vec<usize> {
-    match targets.get(index) {
-        Some(targets) => targets.clone(),
-        None => vec![n_pool; batch],
-    }
+pub(super) fn targets_at(targets: &[Vec<Action>], index: usize, batch: usize) -> Vec<Action> {
+    let of_step = targets.get(index).cloned();
+    of_step.unwrap_or_else(|| vec![Action::Out; batch])
+}
+
+/// The indices of what was chosen.
+pub(super) fn indices(chosen: &[Chosen], n_pool: usize) -> Vec<usize> {
+    let index = |chosen: &Chosen| chosen.action.index(n_pool);
+    chosen.iter().map(index).collect()
 }
 
 /// The choices of all tokens.
@@ -439,7 +435,7 @@ fn choose_all<B: Backend>(
     step: StepContext<'_>,
     tokens: &[Token],
     asked: Option<&RouterOutput<B>>,
-    targets: Option<&[usize]>,
+    targets: Option<&[Action]>,
     seq: usize,
 ) -> Vec<Chosen> {
     let (logits, n_actions) = asked.map_or((&[][..], 0), |asked| {
@@ -457,16 +453,17 @@ fn choose_all<B: Backend>(
 pub(super) fn record<B: Backend>(
     chosen: &[Chosen],
     asked: Option<RouterOutput<B>>,
-    targets: Option<Vec<usize>>,
+    targets: Option<Vec<Action>>,
+    n_pool: usize,
     seq: usize,
 ) -> Decisions {
     let was_asked = asked.is_some();
-    let spread = |targets: Vec<usize>| {
-        let of_row = |target| std::iter::repeat_n(target, seq);
+    let spread = |targets: Vec<Action>| {
+        let of_row = |target: Action| std::iter::repeat_n(target.index(n_pool), seq);
         targets.into_iter().flat_map(of_row).collect()
     };
     Decisions {
-        actions: chosen.iter().map(|chosen| chosen.action).collect(),
+        actions: indices(chosen, n_pool),
         origins: chosen.iter().map(|chosen| chosen.origin).collect(),
         fused: chosen.iter().map(|chosen| chosen.fused).collect(),
         best: match was_asked {

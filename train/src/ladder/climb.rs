@@ -10,7 +10,7 @@ use super::survey::of_another_tokenizer;
 use crate::error::{Error, Problem};
 use crate::hook::custom::{self, Open};
 use crate::hook::{
-    CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
+    CollapseGuard, MetricsLog, RouteSchedule, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
@@ -205,7 +205,7 @@ impl Ladder {
         let watch = &self.recipe.watch;
         let mut hooks: Hooks<B, Model<B>> = vec![
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
-            Box::new(PathImitation::new(stage, &self.recipe)),
+            Box::new(RouteSchedule::new(stage, &self.recipe)),
             Box::new(RoutingMetrics),
             Box::new(CollapseGuard::new(
                 self.fail_on_collapse,
