@@ -57,11 +57,9 @@ impl BaselineConfig {
 
     /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
-        let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
-        if self.n_layers == 0 {
-            errors.push(ConfigError::new("n_layers", 0, "at least 1"));
-        }
-        errors
+        let mut problems = check_sizes(&self.sizes(), self.context, self.rope_base);
+        problems.at_least_1("n_layers", self.n_layers);
+        problems.0
     }
 
     /// A model with fresh parameters; the same seed gives the same bits on every backend.
@@ -83,13 +81,13 @@ impl BaselineConfig {
             embedding: embedding(vocabulary, self.d_model, device),
             blocks: blocks.collect(),
             norm: norm(&sizes, device),
-            rotary: Rotary::new(
-                self.context,
-                self.d_model / self.n_heads,
-                self.rope_base,
-                device,
-            ),
+            rotary: self.rotary(device),
         }
+    }
+
+    pub(crate) fn rotary<B: Backend>(&self, device: &B::Device) -> Rotary<B> {
+        let d_head = self.d_model / self.n_heads;
+        Rotary::new(self.context, d_head, self.rope_base, device)
     }
 
     pub(crate) fn sizes(&self) -> BlockSizes {

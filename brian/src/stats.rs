@@ -185,18 +185,11 @@ impl RouteCounts {
         for (block, &count) in self.load.iter().enumerate() {
             rate(&format!("load/{block}"), count as f64, executed);
         }
-        rate(
-            "load_max",
-            self.load.iter().copied().max().unwrap_or(0) as f64,
-            executed,
-        );
-        if self.n_pool > 1 && executed > 0 {
-            rate(
-                "load_entropy",
-                entropy(&self.load) / (self.n_pool as f64).ln(),
-                1,
-            );
-        }
+        let most = |counts: &[u64]| counts.iter().copied().max().unwrap_or(0) as f64;
+        rate("load_max", most(&self.load), executed);
+        let evenness = entropy(&self.load) / (self.n_pool as f64).ln();
+        let has_choice = self.n_pool > 1 && executed > 0;
+        rate("load_entropy", evenness, u64::from(has_choice));
         let moves: u64 = self.moves.iter().sum();
         for (name, by) in [
             ("back", &(|step: isize| step < 0) as &dyn Fn(isize) -> bool),
@@ -215,25 +208,13 @@ impl RouteCounts {
         rate("exit_never", (self.tokens - ever) as f64, self.tokens);
         rate("exit_forced", self.forced as f64, self.tokens);
         let paths: Vec<u64> = self.paths.values().copied().collect();
-        rate(
-            "path_top_share",
-            paths.iter().copied().max().unwrap_or(0) as f64,
-            self.tokens,
-        );
+        rate("path_top_share", most(&paths), self.tokens);
         rate("path_diversity", entropy(&paths).exp(), 1);
         for (difficulty, name) in ["easy", "medium", "hard"].into_iter().enumerate() {
-            let of = |sample: &&(u8, f64)| usize::from(sample.0) == difficulty;
-            let steps: Vec<f64> = self
-                .samples
-                .iter()
-                .filter(of)
-                .map(|sample| sample.1)
-                .collect();
-            rate(
-                &format!("steps_{name}"),
-                steps.iter().sum(),
-                steps.len() as u64,
-            );
+            let of = |&(of, steps): &(u8, f64)| (usize::from(of) == difficulty).then_some(steps);
+            let steps: Vec<f64> = self.samples.iter().filter_map(of).collect();
+            let n = steps.len() as u64;
+            rate(&format!("steps_{name}"), steps.iter().sum(), n);
         }
         named.extend(self.by_difficulty(intervals));
         named.extend(self.memory.named());
@@ -251,21 +232,15 @@ impl RouteCounts {
     /// Slope and correlation of the steps over the difficulty, over sequences.
     fn by_difficulty(&self, intervals: bool) -> BTreeMap<String, f64> {
         let mut named = BTreeMap::new();
-        let samples: Vec<(f64, f64)> = self
-            .samples
-            .iter()
-            .map(|&(difficulty, steps)| (f64::from(difficulty), steps))
-            .collect();
+        let point = |&(difficulty, steps): &(u8, f64)| (f64::from(difficulty), steps);
+        let samples: Vec<(f64, f64)> = self.samples.iter().map(point).collect();
         if samples.len() < 3 {
             return named;
         }
         let line = Line::through(samples.iter().copied());
-        let resampled: Vec<Line> = match intervals {
-            true => (0..RESAMPLES)
-                .map(|index| resample(&samples, index))
-                .collect(),
-            false => Vec::new(),
-        };
+        let resamples = 0..if intervals { RESAMPLES } else { 0 };
+        let resampled = resamples.map(|index| resample(&samples, index));
+        let resampled: Vec<Line> = resampled.collect();
         type Measure = fn(&Line) -> Option<f64>;
         let measures: [(&str, Measure); 2] = [
             ("difficulty_slope", |line| line.slope),

@@ -1,7 +1,7 @@
 //! Configuration of a model's memory.
 
 use super::window::Window;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Problems};
 use serde::Deserialize;
 
 /// The kinds of memory.
@@ -85,31 +85,26 @@ pub enum Lifecycle {
 impl MemoryConfig {
     /// All fields with values that no memory can be built from.
     pub(crate) fn check(&self) -> Vec<ConfigError> {
-        let mut errors = Vec::new();
+        let mut problems = Problems::default();
         let window = match self {
-            Self::None => return errors,
+            Self::None => return problems.0,
             Self::HiddenCode(config) => {
-                if config.d_code == 0 {
-                    errors.push(ConfigError::new("memory.d_code", 0, "at least 1"));
-                }
+                problems.at_least_1("memory.d_code", config.d_code);
                 config.retention()
             }
             Self::KeyValuePrefix(config) => {
-                if config.compression == (Compression::Code { d_code: 0 }) {
-                    let field = "memory.compression.d_code";
-                    errors.push(ConfigError::new(field, 0, "at least 1"));
+                if let Compression::Code { d_code } = config.compression {
+                    problems.at_least_1("memory.compression.d_code", d_code);
                 }
-                if !config.bias.is_finite() {
-                    errors.push(ConfigError::new("memory.bias", config.bias, "a number"));
-                }
+                let bias = config.bias;
+                problems.require(bias.is_finite(), "memory.bias", bias, "a number");
                 config.retention()
             }
         };
-        if window.sink == 0 && window.window == 0 {
-            let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
-            errors.push(ConfigError::new("memory.window", 0, expected));
-        }
-        errors
+        let keeps = window.sink > 0 || window.window > 0;
+        let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
+        problems.require(keeps, "memory.window", 0, expected);
+        problems.0
     }
 }
 

@@ -54,7 +54,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
             n_written: 0,
             columns: None,
             projected: Vec::new(),
-            reads: start.measures.then(Reads::new),
+            reads: start.measures.then(Reads::default),
         }
     }
 

@@ -168,7 +168,7 @@ impl<B: Backend> WalkContext<'_, B> {
         let hidden = state.hidden.clone().reshape([n_before * seq, d_model]);
         let hidden = some(hidden, parents).reshape([n_branches * batch, seq, d_model]);
         let position = some(state.position.clone(), parents);
-        let told = self.into.tell_blocks(position);
+        let told = self.positions.reach().tell_blocks(position);
         let mut executor = Executor::new(self, [n_branches * batch, seq]).of_branches(n_branches);
         let runs = Dispatch::new(chosen, n_pool);
         let hidden = executor.execute(
@@ -179,7 +179,6 @@ impl<B: Backend> WalkContext<'_, B> {
             None,
             &GradientGates::default(),
         );
-        let device = hidden.device();
         self.memory.write(&Written {
             hidden: &hidden,
             causal: self.causal,
@@ -189,7 +188,7 @@ impl<B: Backend> WalkContext<'_, B> {
         });
         WalkState {
             hidden,
-            position: self.arrive(chosen, None, n_pool, table, &device),
+            position: self.arrive(chosen, None, table),
         }
     }
 }

@@ -72,20 +72,12 @@ impl Dispatch {
 }
 
 /// Factors per token, `[batch * seq, 1]`: a block's change times its factor is added to the token's state once more.
+#[derive(Default)]
 pub(crate) struct GradientGates<B: Backend> {
     /// With a gradient for the factor and the change.
     pub whole: Option<Tensor<B, 2>>,
     /// With a gradient for the factor only, whose value is zero.
     pub straight: Option<Tensor<B, 2>>,
-}
-
-impl<B: Backend> Default for GradientGates<B> {
-    fn default() -> Self {
-        Self {
-            whole: None,
-            straight: None,
-        }
-    }
 }
 
 impl<B: Backend> GradientGates<B> {
@@ -119,6 +111,16 @@ impl<B: Backend> GradientGates<B> {
 struct Input<B: Backend> {
     hidden: Tensor<B, 2>,
     position: Tensor<B, 2>,
+}
+
+impl<B: Backend> Input<B> {
+    /// States and positions, `[batch, seq, …]`.
+    fn of_sequences(&self, [batch, seq]: [usize; 2]) -> [Tensor<B, 3>; 2] {
+        [&self.hidden, &self.position].map(|x| {
+            let [_, width] = x.dims();
+            reshape(x.clone(), [batch, seq, width])
+        })
+    }
 }
 
 /// Executes the blocks of one walk.
@@ -263,11 +265,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
         let (block, tokens) = (&self.ground.pool[index], &dispatch.of[index]);
-        let split = |x: &Tensor<B, 2>| {
-            let [_, width] = x.dims();
-            reshape(x.clone(), [batch, seq, width])
-        };
-        let (hidden, position) = (split(&input.hidden), split(&input.position));
+        let [hidden, position] = input.of_sequences(self.dims);
         let output = match self.ground.route.attends {
             Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, dispatch)) => {
                 let device = input.hidden.device();
@@ -297,11 +295,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_tokens, d_model] = input.hidden.dims();
         let batch = n_sequences / self.n_branches;
         let block = &self.ground.pool[block];
-        let split = |x: &Tensor<B, 2>| {
-            let [_, width] = x.dims();
-            x.clone().reshape([n_sequences, seq, width])
-        };
-        let told = block.add_position(split(&input.hidden), split(&input.position));
+        let [hidden, position] = input.of_sequences(self.dims);
+        let told = block.add_position(hidden, position);
         let (queries, own) = block.block.project(told.clone(), self.ground.causal);
         let beside = |own: Tensor<B, 4>| {
             let best = own.clone().slice_dim(0, 0..batch);

@@ -24,14 +24,9 @@ fn column<B: Backend>(
 }
 
 /// Whether each token is still walking: 0 or 1, with the gradient of a probability.
+#[derive(Default)]
 pub(crate) struct StraightThrough<B: Backend> {
     alive: Option<Tensor<B, 2>>,
-}
-
-impl<B: Backend> Default for StraightThrough<B> {
-    fn default() -> Self {
-        Self { alive: None }
-    }
 }
 
 impl<B: Backend> StraightThrough<B> {

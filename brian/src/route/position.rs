@@ -70,19 +70,18 @@ pub enum Reach {
 impl Reach {
     /// The position as the router sees it: zeros if it is not told.
     pub(crate) fn tell_router<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        told(matches!(self, Self::Both | Self::Router), position)
+        match self {
+            Self::Both | Self::Router => position,
+            Self::Blocks | Self::Neither => position.zeros_like(),
+        }
     }
 
     /// The position as the blocks and the exit see it.
     pub(crate) fn tell_blocks<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        told(matches!(self, Self::Both | Self::Blocks), position)
-    }
-}
-
-fn told<B: Backend>(sees: bool, position: Tensor<B, 2>) -> Tensor<B, 2> {
-    match sees {
-        true => position,
-        false => position.zeros_like(),
+        match self {
+            Self::Both | Self::Blocks => position,
+            Self::Router | Self::Neither => position.zeros_like(),
+        }
     }
 }
 
@@ -120,6 +119,11 @@ impl<B: Backend> Positions<B> {
             start: learned.then(|| Initializer::Zeros.init([config.d_position], device)),
             config: *config,
         }
+    }
+
+    /// Who is told the position.
+    pub(crate) fn reach(&self) -> Reach {
+        self.config.into
     }
 
     /// The positions that a walk looks up, made once per pass.
@@ -210,6 +214,10 @@ impl<B: Backend> Table<B> {
             true => self.start(weights.dims()[0]),
             false => normalize(weights.matmul(self.raw.clone())),
         }
+    }
+
+    pub(crate) fn device(&self) -> B::Device {
+        self.raw.device()
     }
 
     /// The positions of all actions, not normalised.

@@ -112,7 +112,10 @@ impl<B: Backend> WalkContext<'_, B> {
             Some(memory) => memory.read(mean.unsqueeze_dim(1)).squeeze_dim(1),
             None => mean,
         };
-        let position = self.into.tell_router(branches.position.clone());
+        let position = self
+            .positions
+            .reach()
+            .tell_router(branches.position.clone());
         let logits = self.router.forward(seen, position);
         match rules.location_bias {
             0.0 => logits,
@@ -135,7 +138,7 @@ impl<B: Backend> WalkContext<'_, B> {
         let hidden = branches.hidden.clone().reshape([n_before, seq * d_model]);
         let hidden = some(hidden, parents).reshape([n_after, seq, d_model]);
         let position = some(branches.position.clone(), parents);
-        let told = self.into.tell_blocks(position);
+        let told = self.positions.reach().tell_blocks(position);
         let of_tokens: Vec<Chosen> = chosen
             .iter()
             .flat_map(|chosen| std::iter::repeat_n(chosen.clone(), seq))
@@ -143,10 +146,9 @@ impl<B: Backend> WalkContext<'_, B> {
         let mut executor = Executor::new(self, [n_after, seq]);
         let told = every_token(told, seq);
         let runs = Dispatch::new(&of_tokens, n_pool);
-        let device = hidden.device();
         branches.hidden =
             executor.execute(index, &hidden, told, &runs, None, &GradientGates::default());
-        branches.position = self.arrive(chosen, None, n_pool, table, &device);
+        branches.position = self.arrive(chosen, None, table);
         let left = |chosen: &Chosen| chosen.action == Action::Out;
         branches.left = chosen.iter().map(left).collect();
     }

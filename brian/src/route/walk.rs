@@ -161,7 +161,7 @@ impl<B: Backend> WalkContext<'_, B> {
                 .mean_dim(1)
                 .expand([batch, seq, d_model]),
         };
-        let position = self.into.tell_router(state.position.clone());
+        let position = self.positions.reach().tell_router(state.position.clone());
         let seen = reshape(seen, [n_tokens, d_model]);
         let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
@@ -229,17 +229,14 @@ impl<B: Backend> WalkContext<'_, B> {
     ) -> WalkState<B> {
         let WalkState { hidden, position } = state;
         let mixes = chosen.iter().any(|chosen| chosen.fused);
-        let weights = asked
-            .filter(|_| mixes)
-            .map(|asked| asked.fusion(chosen, step.n_pool));
+        let weights = asked.filter(|_| mixes).map(|asked| asked.fusion(chosen));
         let runs = Dispatch::new(chosen, step.n_pool);
-        let seen = self.into.tell_blocks(position);
+        let seen = self.positions.reach().tell_blocks(position);
         let gains = self.gains(step, chosen, asked, underway);
         let moved =
             underway
                 .executor
                 .execute(step.index, &hidden, seen, &runs, weights.as_ref(), &gains);
-        let device = moved.device();
         let hard = step.rules.exit_objective.hard();
         self.memory.write(&Written {
             hidden: &moved,
@@ -253,7 +250,7 @@ impl<B: Backend> WalkContext<'_, B> {
         });
         WalkState {
             hidden: moved,
-            position: self.arrive(chosen, weights, step.n_pool, table, &device),
+            position: self.arrive(chosen, weights, table),
         }
     }
 
@@ -277,7 +274,7 @@ impl<B: Backend> WalkContext<'_, B> {
         };
         let alone: Vec<Option<usize>> = chosen.iter().map(alone).collect();
         if rules.choice_gradient != ChoiceGradient::Legacy && alone.iter().any(Option::is_some) {
-            let gate = asked.gate(&alone, step.n_pool);
+            let gate = chosen_probability(&asked.logits, &alone, step.n_pool);
             match rules.choice_gradient {
                 // The value of this difference is exactly zero, its gradient that of the gate.
                 ChoiceGradient::StraightThrough => {
@@ -303,34 +300,25 @@ impl<B: Backend> WalkContext<'_, B> {
         &self,
         chosen: &[Chosen],
         weights: Option<Tensor<B, 2>>,
-        n_pool: usize,
         table: &Table<B>,
-        device: &B::Device,
     ) -> Tensor<B, 2> {
-        let n_tokens = chosen.len();
+        let (n_tokens, n_pool) = (chosen.len(), self.pool.len());
         let first = chosen[0].action;
-        let together = chosen.iter().all(|chosen| chosen.action == first);
-        let alone = match together {
+        let alone = match chosen.iter().all(|chosen| chosen.action == first) {
             true => table.after(first.index(n_pool), n_tokens),
             false => {
-                let hot = chosen.iter().flat_map(|chosen| {
-                    let index = chosen.action.index(n_pool);
-                    (0..=n_pool).map(move |action| f32::from(index == action))
-                });
-                let hot: Vec<f32> = hot.collect();
-                table.after_each(Tensor::from_data(
-                    TensorData::new(hot, [n_tokens, n_pool + 1]),
-                    device,
-                ))
+                let hot = |chosen: &Chosen, index| chosen.action.index(n_pool) == index;
+                table.after_each(matrix(chosen, n_pool + 1, hot, &table.device()))
             }
         };
         let Some(weights) = weights else {
             return alone;
         };
-        let of_out = Tensor::zeros([n_tokens, 1], device);
+        let of_out = Tensor::zeros([n_tokens, 1], &table.device());
         let mixed = table.after_mixture(Tensor::cat(vec![weights, of_out], 1));
         let fused: Vec<bool> = chosen.iter().map(|chosen| chosen.fused).collect();
-        let fused = Tensor::<B, 2, Bool>::from_data(TensorData::new(fused, [n_tokens, 1]), device);
+        let fused = TensorData::new(fused, [n_tokens, 1]);
+        let fused = Tensor::<B, 2, Bool>::from_data(fused, &table.device());
         alone.clone().mask_where(fused.expand(alone.dims()), mixed)
     }
 }
@@ -391,31 +379,32 @@ impl<B: Backend> RouterOutput<B> {
 
     /// The weights of the blocks, `[n_tokens, n_pool]`: of a fused token the probabilities of its likeliest blocks, made to
     /// sum to 1; of any other 1 for its block.
-    fn fusion(&self, chosen: &[Chosen], n_pool: usize) -> Tensor<B, 2> {
-        let matrix = |of: &dyn Fn(&Chosen, usize) -> bool| -> Tensor<B, 2> {
-            let cells = chosen
-                .iter()
-                .flat_map(|chosen| (0..n_pool).map(move |block| (chosen, block)));
-            let values: Vec<f32> = cells
-                .map(|(chosen, block)| f32::from(of(chosen, block)))
-                .collect();
-            let data = TensorData::new(values, [chosen.len(), n_pool]);
-            Tensor::from_data(data, &self.probabilities.device())
-        };
-        let among = matrix(&|chosen, block| chosen.fused && chosen.likeliest.contains(&block));
-        let alone = matrix(&|chosen, block| {
-            !chosen.fused
-                && (chosen.action == Action::Block(block) || chosen.forgone == Some(block))
-        });
+    fn fusion(&self, chosen: &[Chosen]) -> Tensor<B, 2> {
+        let (n_pool, device) = (self.n_actions - 1, self.probabilities.device());
+        let among = |of: &Chosen, block| of.fused && of.likeliest.contains(&block);
+        let among = matrix(chosen, n_pool, among, &device);
+        let runs =
+            |of: &Chosen, block| of.action == Action::Block(block) || of.forgone == Some(block);
+        let alone = |of: &Chosen, block| !of.fused && runs(of, block);
+        let alone = matrix(chosen, n_pool, alone, &device);
         let kept = self.probabilities.clone().slice_dim(1, 0..n_pool) * among;
         let total = kept.clone().sum_dim(1).clamp_min(1e-9);
         kept / total + alone
     }
+}
 
-    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; always 1 for a token without one.
-    fn gate(&self, blocks: &[Option<usize>], n_pool: usize) -> Tensor<B, 2> {
-        chosen_probability(&self.logits, blocks, n_pool)
+/// 1 where something holds of a choice and a column, else 0; `[n_tokens, width]`.
+pub(super) fn matrix<B: Backend>(
+    chosen: &[Chosen],
+    width: usize,
+    holds: impl Fn(&Chosen, usize) -> bool,
+    device: &B::Device,
+) -> Tensor<B, 2> {
+    let mut values = Vec::with_capacity(chosen.len() * width);
+    for chosen in chosen {
+        values.extend((0..width).map(|column| f32::from(holds(chosen, column))));
     }
+    Tensor::from_data(TensorData::new(values, [chosen.len(), width]), device)
 }
 
 /// The teacher's actions at a step, `[batch]`; OUT beyond the end of its path.
@@ -457,28 +446,26 @@ pub(super) fn record<B: Backend>(
     n_pool: usize,
     seq: usize,
 ) -> Decisions {
-    let was_asked = asked.is_some();
-    let spread = |targets: Vec<Action>| {
+    fn each<T>(chosen: &[Chosen], of: impl Fn(&Chosen) -> T) -> Vec<T> {
+        chosen.iter().map(of).collect()
+    }
+    let targets = targets.map(|targets| {
         let of_row = |target: Action| std::iter::repeat_n(target.index(n_pool), seq);
         targets.into_iter().flat_map(of_row).collect()
-    };
+    });
+    let of_asked = if asked.is_some() { chosen } else { &[] };
     Decisions {
         actions: indices(chosen, n_pool),
-        origins: chosen.iter().map(|chosen| chosen.origin).collect(),
-        fused: chosen.iter().map(|chosen| chosen.fused).collect(),
-        best: match was_asked {
-            true => chosen.iter().map(|chosen| chosen.best).collect(),
-            false => Vec::new(),
-        },
-        targets: targets.map(spread),
+        origins: each(chosen, |chosen| chosen.origin),
+        fused: each(chosen, |chosen| chosen.fused),
+        best: each(of_asked, |chosen| chosen.best),
+        targets,
         probabilities: asked.map_or_else(Vec::new, |asked| asked.host_probabilities),
         likeliest: chosen
             .iter()
-            .flat_map(|chosen| chosen.likeliest.iter().copied())
+            .flat_map(|chosen| &chosen.likeliest)
+            .copied()
             .collect(),
-        capped: chosen
-            .iter()
-            .map(|chosen| chosen.capped.is_some())
-            .collect(),
+        capped: each(chosen, |chosen| chosen.capped.is_some()),
     }
 }
