@@ -88,8 +88,8 @@ impl<'a, B: Backend> Decoding<'a, B> {
         last(self.pass(ids, &causal)).squeeze_dims(&[0, 1])
     }
 
-    /// Executes the model on tokens `[1, n_new]` that follow those kept; logits `[1, n, vocabulary]`, at least after the last of
-    /// them.
+    /// Executes the model on tokens `[1, n_new]` that follow those kept; logits `[1, n, vocabulary]`, at least after the last
+    /// of them.
     fn pass(&mut self, tokens: Tensor<B, 2, Int>, causal: &Causal<B>) -> Tensor<B, 3> {
         let (model, rules, row) = match &self.model {
             Model::Baseline(model) => {

@@ -10,8 +10,8 @@ use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
-/// The model with those maps cast to `dtype` of which its modules say that they multiply in it. Ids and gradients are those of the
-/// given parameters.
+/// The model with those maps cast to `dtype` of which its modules say that they multiply in it. Ids and gradients are those of
+/// the given parameters.
 pub fn with_matmul_dtype<B: Backend, M: Described<B>>(model: M, dtype: DType) -> M {
     let description = Description::of(&model);
     change(model, CastMaps { description, dtype })

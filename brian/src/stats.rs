@@ -37,7 +37,7 @@ pub struct RouteCounts {
     pub lengths: Vec<u64>,
     /// How often block `j` came right after block `i`, at `[i * n_pool + j]`.
     pub moves: Vec<u64>,
-    /// Tokens by their path, which is given by the indices of its actions; those of paths beyond a bound together, under a path that nobody has.
+    /// Tokens by their path, as indices of actions; those of paths beyond a bound together, under a path that nobody has.
     pub paths: BTreeMap<Vec<usize>, u64>,
     /// Per sequence of known difficulty: the difficulty and the mean number of blocks executed.
     pub samples: Vec<(u8, f64)>,

@@ -1,6 +1,7 @@
 //! What a token does at a step.
 //!
-//! Tensors, and rows of numbers beside them, hold an action as its index: the blocks in their order, and OUT = `n_pool` behind them.
+//! Tensors, and rows of numbers beside them, hold an action as its index: the blocks in their order, and behind them
+//! OUT = `n_pool`.
 
 /// What a token does at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

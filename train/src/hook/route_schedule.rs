@@ -12,8 +12,8 @@ use brian::route::exploration::Exploration;
 use brian::route::policy;
 use burn::tensor::backend::AutodiffBackend;
 
-/// Sets what of the walks of a stage changes with its steps, as its recipe says: who leads them, how much imitation weighs, what
-/// disturbs the router, and the draws.
+/// Sets what of the walks of a stage changes with its steps, as its recipe says: who leads them, how much imitation weighs,
+/// what disturbs the router, and the draws.
 pub struct RouteSchedule {
     schedule: Vec<MixRow>,
     exploration: Exploration,
