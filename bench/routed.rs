@@ -198,7 +198,7 @@ fn measured() {
         .into_iter()
         .map(|subject| {
             let rules = Rules {
-                learning: true,
+                with_gradients: true,
                 ..subject.rules
             };
             (

@@ -85,7 +85,7 @@ fn cases() -> Vec<Case> {
                     let mut config = config;
                     config.route.top_k = top_k;
                     let rules = Rules {
-                        learning,
+                        with_gradients: learning,
                         noise_std: 0.3,
                         override_probability: 0.2,
                         ..walk(policy.clone(), exit_objective)
@@ -106,7 +106,7 @@ fn cases() -> Vec<Case> {
                     let mut config = with_memory(memory);
                     config.route.top_k = top_k;
                     let rules = Rules {
-                        learning,
+                        with_gradients: learning,
                         ..walk(router(Select::Argmax), exit_objective)
                     };
                     let name =
@@ -278,7 +278,7 @@ pub(crate) fn walk(policy: Policy, exit_objective: ExitObjective) -> Rules {
         ask_router: true,
         location_bias: 0.1,
         draws: Draws::new(5, 7),
-        learning: true,
+        with_gradients: true,
         ..Rules::sequential()
     }
 }
@@ -353,9 +353,10 @@ fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
         assert!(change > 100.0 * REORDERED, "{}: {change:e}", case.name);
         let walks = trace.unwrap().walks;
         let usage = walks.memory.is_some();
-        assert_eq!(usage, !case.rules.learning, "{}", case.name);
+        assert_eq!(usage, !case.rules.with_gradients, "{}", case.name);
         let lengths: BTreeSet<usize> = (0..SEQ).map(|token| walks.n_executed(token)).collect();
-        let mixes = case.rules.learning && case.rules.exit_objective == ExitObjective::SoftMixture;
+        let mixes =
+            case.rules.with_gradients && case.rules.exit_objective == ExitObjective::SoftMixture;
         if !mixes && matches!(case.rules.policy, Policy::Router { .. }) {
             assert!(lengths.len() >= 2, "{}: {lengths:?}", case.name);
         }

@@ -340,7 +340,7 @@ impl Training {
                 select: Select::Argmax,
             },
             ask_router: true,
-            learning: true,
+            with_gradients: true,
             ..Rules::sequential()
         };
         let text = |row: i64| (0..24).map(|at| (at * at + row + self.seed) % 20).collect();

@@ -79,7 +79,7 @@ fn grouped_execution_is_dense_execution() {
                     }
                     let gated = Rules {
                         choice_gradient: ChoiceGradient::Gated,
-                        learning: false,
+                        with_gradients: false,
                         ..walk(router(Select::Argmax), exit_objective)
                     };
                     let name = format!("{attends:?} gated {exit_objective:?} top {top_k}");

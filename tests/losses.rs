@@ -34,7 +34,7 @@ fn trace(probabilities: &[&[[f32; 3]]], actions: &[&[usize]], target: usize) -> 
             last_move: Move {
                 probabilities: Tensor::zeros([n, 3], &Default::default()),
                 position: Tensor::zeros([n, 1], &Default::default()),
-                places: Tensor::zeros([3, 1], &Default::default()),
+                of_actions: Tensor::zeros([3, 1], &Default::default()),
             },
         });
         decisions.push(Decisions {
@@ -195,7 +195,7 @@ fn rules(exit_objective: ExitObjective, choice_gradient: ChoiceGradient) -> Rule
         },
         exit_objective,
         choice_gradient,
-        learning: true,
+        with_gradients: true,
         ..Rules::sequential()
     }
 }

@@ -320,7 +320,7 @@ fn rules(case: &Value) -> Rules {
         exit_objective: ExitObjective::Legacy {
             hard: call["hard_exit"].as_bool().unwrap_or(false),
         },
-        learning: true,
+        with_gradients: true,
         ..Rules::sequential()
     }
 }

@@ -5,6 +5,7 @@
 use crate::block::BlockSizes;
 use crate::block::causal::Rotary;
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::described::{Described, Description, Start};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::ops::embedding::embed;
@@ -56,11 +57,9 @@ impl BaselineConfig {
 
     /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
-        let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
-        if self.n_layers == 0 {
-            errors.push(ConfigError::new("n_layers", 0, "at least 1"));
-        }
-        errors
+        let mut problems = check_sizes(&self.sizes(), self.context, self.rope_base);
+        problems.at_least_1("n_layers", self.n_layers);
+        problems.0
     }
 
     /// A model with fresh parameters; the same seed gives the same bits on every backend.
@@ -71,7 +70,7 @@ impl BaselineConfig {
         device: &B::Device,
     ) -> Baseline<B> {
         let model = self.skeleton(vocabulary, device);
-        draw(model, self.initial, self.n_layers, seed, |_, _| None)
+        draw(model, self.initial, self.n_layers, seed)
     }
 
     /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
@@ -82,13 +81,13 @@ impl BaselineConfig {
             embedding: embedding(vocabulary, self.d_model, device),
             blocks: blocks.collect(),
             norm: norm(&sizes, device),
-            rotary: Rotary::new(
-                self.context,
-                self.d_model / self.n_heads,
-                self.rope_base,
-                device,
-            ),
+            rotary: self.rotary(device),
         }
+    }
+
+    pub(crate) fn rotary<B: Backend>(&self, device: &B::Device) -> Rotary<B> {
+        let d_head = self.d_model / self.n_heads;
+        Rotary::new(self.context, d_head, self.rope_base, device)
     }
 
     pub(crate) fn sizes(&self) -> BlockSizes {
@@ -114,7 +113,7 @@ pub struct Baseline<B: Backend> {
 }
 
 impl<B: Backend> Baseline<B> {
-    /// Logits of the next token at every position.
+    /// Logits of the next token behind every token.
     ///
     /// # Shapes
     /// `[batch, seq]` to `[batch, seq, vocabulary]`
@@ -136,6 +135,14 @@ impl<B: Backend> Baseline<B> {
         let first = self.blocks.first();
         let products = first.map_or(DType::F32, TransformerBlock::products);
         head(&self.norm, &self.embedding, hidden, products)
+    }
+}
+
+impl<B: Backend> Described<B> for Baseline<B> {
+    fn describe(&self, to: &mut Description) {
+        to.starts(&self.embedding.weight, Start::Embedding);
+        self.blocks.iter().for_each(|block| block.describe(to));
+        to.norm(&self.norm);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Detects collapse of the router from counts of its walks: one block, one path, leaving at once or never. Host only.
 
+use crate::route::action::Action;
 use crate::route::draws::Draws;
 use crate::route::policy::{SequenceInfo, Teacher};
 use crate::route::trace::{Decisions, Origin, Walks};
@@ -153,17 +154,17 @@ pub fn by_design(teacher: &Teacher, counts: &RouteCounts) -> Vec<Mode> {
 }
 
 /// Walks of sequences of one token that do as they are told.
-fn followed(targets: Vec<Vec<usize>>, rows: usize, n_pool: usize, max_steps: usize) -> Walks {
+fn followed(targets: Vec<Vec<Action>>, rows: usize, n_pool: usize, max_steps: usize) -> Walks {
     let mut left = vec![false; rows];
     let mut steps = Vec::new();
     for actions in targets {
         let origin = |&left: &bool| if left { Origin::Left } else { Origin::Teacher };
         let origins = left.iter().map(origin).collect();
         for (left, action) in left.iter_mut().zip(&actions) {
-            *left |= *action == n_pool;
+            *left |= *action == Action::Out;
         }
         steps.push(Decisions {
-            actions,
+            actions: actions.iter().map(|action| action.index(n_pool)).collect(),
             origins,
             fused: vec![false; rows],
             capped: vec![false; rows],

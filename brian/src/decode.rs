@@ -22,73 +22,40 @@ pub struct Decoding<'a, B: Backend> {
     model: Model<'a, B>,
     /// The tokens in the caches.
     tokens: Vec<u32>,
+    /// Keys and values of the blocks in a row, those before the pool first.
+    blocks: Vec<Cache<B>>,
+    past: RefCell<WalkCache<B>>,
 }
 
 #[derive(Debug)]
 enum Model<'a, B: Backend> {
-    Baseline {
-        model: &'a Baseline<B>,
-        blocks: Vec<Cache<B>>,
-    },
+    Baseline(&'a Baseline<B>),
     Brian {
         model: &'a Brian<B>,
         rules: Box<Rules>,
         row: SequenceInfo,
-        pre: Vec<Cache<B>>,
-        past: RefCell<WalkCache<B>>,
-        post: Vec<Cache<B>>,
     },
 }
 
 impl<'a, B: Backend> Decoding<'a, B> {
     /// Starts decoding with a baseline.
     pub fn baseline(model: &'a Baseline<B>) -> Self {
-        let blocks = fresh(&model.blocks);
-        Self {
-            model: Model::Baseline { model, blocks },
-            tokens: Vec::new(),
-        }
+        Self::new(Model::Baseline(model), &model.rotary)
     }
 
     /// Starts decoding with a routed model, which walks as in evaluation.
     pub fn brian(model: &'a Brian<B>, rules: &Rules, row: SequenceInfo) -> Self {
-        let model = Model::Brian {
-            model,
-            rules: Box::new(rules.evaluation()),
-            row,
-            pre: fresh(&model.pre),
-            past: RefCell::new(WalkCache::new(&model.rotary, model.pool.len())),
-            post: fresh(&model.post),
-        };
+        let rules = Box::new(rules.evaluation());
+        Self::new(Model::Brian { model, rules, row }, &model.rotary)
+    }
+
+    fn new(model: Model<'a, B>, rotary: &Rotary<B>) -> Self {
         Self {
             model,
             tokens: Vec::new(),
+            blocks: Vec::new(),
+            past: RefCell::new(WalkCache::new(rotary)),
         }
-    }
-
-    /// Clears the caches and reads a text, of which the last `context` tokens are seen. Returns the logits of the token after
-    /// it.
-    ///
-    /// # Shapes
-    /// Returns `[vocabulary]`
-    ///
-    /// # Panics
-    /// If there is no token.
-    pub fn prefill(&mut self, tokens: &[u32]) -> Tensor<B, 1> {
-        self.forget();
-        let context = self.model.rotary().context();
-        self.follow(&tokens[tokens.len().saturating_sub(context)..])
-    }
-
-    /// Reads one more token; beyond the context the first one is no longer seen. Returns the logits of the token after it.
-    ///
-    /// # Shapes
-    /// Returns `[vocabulary]`
-    pub fn advance(&mut self, token: u32) -> Tensor<B, 1> {
-        let from = usize::from(self.tokens.len() == self.model.rotary().context());
-        let mut seen = self.tokens[from..].to_vec();
-        seen.push(token);
-        self.follow(&seen)
     }
 
     /// Logits of the token after `seen`. The caches are used if `seen` continues the tokens that were read before.
@@ -100,109 +67,69 @@ impl<'a, B: Backend> Decoding<'a, B> {
     /// If `seen` is empty or longer than the context.
     pub fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
         let goes_on = seen.len() > self.tokens.len() && seen.starts_with(&self.tokens);
-        if !goes_on || !self.model.goes_on() {
-            self.forget();
+        let (rotary, embedding, keeps) = match &self.model {
+            Model::Baseline(model) => (&model.rotary, &model.embedding, true),
+            Model::Brian { model, rules, .. } => {
+                (&model.rotary, &model.embedding, model.goes_on(rules))
+            }
+        };
+        if !goes_on || !keeps {
+            self.tokens.clear();
+            self.blocks.clear();
+            self.past = RefCell::new(WalkCache::new(rotary));
         }
         let new = &seen[self.tokens.len()..];
         assert!(!new.is_empty(), "a text needs a token to start from");
         let ids: Vec<i32> = new.iter().map(|&token| token as i32).collect();
-        let data = TensorData::new(ids, [1, new.len()]);
-        let causal = self
-            .model
-            .rotary()
-            .causal_after(self.tokens.len(), new.len());
-        let logits = self.model.pass(data, &causal);
+        let ids = TensorData::new(ids, [1, new.len()]);
+        let ids = Tensor::from_data(ids, &embedding.weight.device());
+        let causal = rotary.causal_after(self.tokens.len(), new.len());
         self.tokens.extend_from_slice(new);
-        logits
+        last(self.pass(ids, &causal)).squeeze_dims(&[0, 1])
     }
 
-    fn forget(&mut self) {
-        self.tokens.clear();
-        match &mut self.model {
-            Model::Baseline { model, blocks } => *blocks = fresh(&model.blocks),
-            Model::Brian {
-                model,
-                pre,
-                past,
-                post,
-                ..
-            } => {
-                *pre = fresh(&model.pre);
-                *past = RefCell::new(WalkCache::new(&model.rotary, model.pool.len()));
-                *post = fresh(&model.post);
-            }
-        }
-    }
-}
-
-impl<'a, B: Backend> Model<'a, B> {
-    fn rotary(&self) -> &'a Rotary<B> {
-        match self {
-            Self::Baseline { model, .. } => &model.rotary,
-            Self::Brian { model, .. } => &model.rotary,
-        }
-    }
-
-    fn goes_on(&self) -> bool {
-        match self {
-            Self::Baseline { .. } => true,
-            Self::Brian { model, rules, .. } => model.goes_on(rules),
-        }
-    }
-
-    /// Executes the model on tokens `[1, n_new]` that follow those kept; logits after the last of them, `[vocabulary]`.
-    fn pass(&mut self, tokens: TensorData, causal: &Causal<B>) -> Tensor<B, 1> {
-        match self {
-            Self::Baseline { model, blocks } => {
-                let tokens =
-                    Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
+    /// Executes the model on tokens `[1, n_new]` that follow those kept; logits `[1, n, vocabulary]`, at least after the last
+    /// of them.
+    fn pass(&mut self, tokens: Tensor<B, 2, Int>, causal: &Causal<B>) -> Tensor<B, 3> {
+        let (model, rules, row) = match &self.model {
+            Model::Baseline(model) => {
                 let embedded = model.embedding.forward(tokens);
-                let hidden = execute(&model.blocks, blocks, embedded, causal);
-                model.head(last(hidden)).squeeze_dims(&[0, 1])
+                let hidden = execute(&model.blocks, &mut self.blocks, 0, embedded, causal);
+                return model.head(last(hidden));
             }
-            Self::Brian {
-                model,
-                rules,
-                row,
-                pre,
-                past,
-                post,
-            } => {
-                let tokens =
-                    Tensor::<B, 2, Int>::from_data(tokens, &model.embedding.weight.device());
-                if !model.goes_on(rules) {
-                    let (logits, _) = model.forward(tokens, rules, &[*row]);
-                    return last(logits).squeeze_dims(&[0, 1]);
-                }
-                let embedded = model.embedding.forward(tokens);
-                let entered = execute(&model.pre, pre, embedded, causal);
-                let ground = model.ground(&entered, causal, rules, Some(past));
-                let (state, trace) = ground.walk(entered, rules, &[*row]);
-                let position = model.told(&state);
-                let n_steps = trace.walks.max_steps;
-                past.borrow_mut()
-                    .end(n_steps, state.hidden.clone(), position.clone());
-                let left = model.exit.forward(state.hidden, position);
-                let hidden = execute(&model.post, post, left, causal);
-                model.head(last(hidden)).squeeze_dims(&[0, 1])
-            }
+            Model::Brian { model, rules, row } => (*model, &**rules, *row),
+        };
+        if !model.goes_on(rules) {
+            let (logits, _) = model.forward(tokens, rules, &[row]);
+            return logits;
         }
+        let embedded = model.embedding.forward(tokens);
+        let entered = execute(&model.pre, &mut self.blocks, 0, embedded, causal);
+        let ground = model.ground(&entered, causal, rules, Some(&self.past));
+        let (state, trace) = ground.walk(entered, rules, &[row]);
+        let position = model.told(&state);
+        let n_steps = trace.walks.max_steps;
+        let mut past = self.past.borrow_mut();
+        past.end(n_steps, state.hidden.clone(), position.clone());
+        let left = model.exit.forward(state.hidden, position);
+        let n_before = model.pre.len();
+        let hidden = execute(&model.post, &mut self.blocks, n_before, left, causal);
+        model.head(last(hidden))
     }
 }
 
-fn fresh<B: Backend>(blocks: &[TransformerBlock<B>]) -> Vec<Cache<B>> {
-    vec![Cache::default(); blocks.len()]
-}
-
-/// Blocks in a row, each on the tokens that follow those it keeps: `[1, n_new, d_model]` to the same.
+/// Blocks in a row, each on the tokens that follow those it keeps: `[1, n_new, d_model]` to the same. Their caches are those
+/// behind `n_before` others.
 fn execute<B: Backend>(
     blocks: &[TransformerBlock<B>],
-    caches: &mut [Cache<B>],
+    caches: &mut Vec<Cache<B>>,
+    n_before: usize,
     entered: Tensor<B, 3>,
     causal: &Causal<B>,
 ) -> Tensor<B, 3> {
     let [_, n_new, _] = entered.dims();
-    let pairs = blocks.iter().zip(caches);
+    caches.resize(caches.len().max(n_before + blocks.len()), Cache::default());
+    let pairs = blocks.iter().zip(&mut caches[n_before..]);
     pairs.fold(entered, |hidden, (block, cache)| {
         cache.execute(block, hidden, causal, n_new)
     })
@@ -311,11 +238,11 @@ mod tests {
                 SINGLE,
             );
         };
-        near(decoding.prefill(&TEXT[..2]), &TEXT[..2]);
-        for end in 3..=TEXT.len() {
-            near(decoding.advance(TEXT[end - 1]), &TEXT[..end]);
+        let seen = |end: usize| &TEXT[end.saturating_sub(CONTEXT)..end];
+        for end in 2..=TEXT.len() {
+            near(decoding.follow(seen(end)), &TEXT[..end]);
         }
-        near(decoding.prefill(&TEXT[..9]), &TEXT[..9]);
+        near(decoding.follow(seen(9)), &TEXT[..9]);
         near(decoding.follow(&TEXT[..3]), &TEXT[..3]);
         near(decoding.follow(&TEXT[..3]), &TEXT[..3]);
         near(decoding.follow(&TEXT[..5]), &TEXT[..5]);
@@ -361,6 +288,6 @@ mod tests {
     #[should_panic(expected = "a text needs a token to start from")]
     fn nothing_follows_no_text() {
         let model = baseline().init::<Host>(7, 1, &Default::default());
-        drop(Decoding::baseline(&model).prefill(&[]));
+        drop(Decoding::baseline(&model).follow(&[]));
     }
 }

@@ -12,13 +12,31 @@ pub struct ConfigError {
     pub expected: String,
 }
 
-impl ConfigError {
-    pub(crate) fn new(field: &'static str, found: impl ToString, expected: impl ToString) -> Self {
-        Self {
-            field,
-            found: found.to_string(),
-            expected: expected.to_string(),
+/// The invalid fields of a configuration that were found so far.
+#[derive(Default)]
+pub(crate) struct Problems(pub Vec<ConfigError>);
+
+impl Problems {
+    /// Adds a field unless what is expected of it `holds`.
+    pub fn require(
+        &mut self,
+        holds: bool,
+        field: &'static str,
+        found: impl ToString,
+        expected: impl ToString,
+    ) {
+        if !holds {
+            self.0.push(ConfigError {
+                field,
+                found: found.to_string(),
+                expected: expected.to_string(),
+            });
         }
+    }
+
+    /// Adds a field that counts nothing.
+    pub fn at_least_1(&mut self, field: &'static str, value: usize) {
+        self.require(value > 0, field, value, "at least 1");
     }
 }
 
@@ -27,35 +45,25 @@ pub(crate) fn check_sizes(
     sizes: &crate::block::BlockSizes,
     context: usize,
     rope_base: f64,
-) -> Vec<ConfigError> {
-    let mut errors = Vec::new();
-    let positive = [
-        ("d_model", sizes.d_model),
-        ("n_heads", sizes.n_heads),
-        ("d_ff", sizes.d_ff),
-        ("context", context),
-    ];
-    for (field, value) in positive {
-        if value == 0 {
-            errors.push(ConfigError::new(field, value, "at least 1"));
-        }
-    }
-    if sizes.n_heads > 0 && !sizes.d_model.is_multiple_of(2 * sizes.n_heads) {
-        let expected = format!(
-            "a multiple of 2 * n_heads = {}, so that every head has an even width for its rotary pairs",
-            2 * sizes.n_heads
-        );
-        errors.push(ConfigError::new("d_model", sizes.d_model, expected));
-    }
-    if !(rope_base.is_finite() && rope_base > 1.0) {
-        errors.push(ConfigError::new("rope_base", rope_base, "a number above 1"));
-    }
-    if !(sizes.norm_epsilon.is_finite() && sizes.norm_epsilon > 0.0) {
-        errors.push(ConfigError::new(
-            "norm_epsilon",
-            sizes.norm_epsilon,
-            "a number above 0",
-        ));
-    }
-    errors
+) -> Problems {
+    let mut problems = Problems::default();
+    problems.at_least_1("d_model", sizes.d_model);
+    problems.at_least_1("n_heads", sizes.n_heads);
+    problems.at_least_1("d_ff", sizes.d_ff);
+    problems.at_least_1("context", context);
+    let pairs = 2 * sizes.n_heads;
+    problems.require(
+        pairs == 0 || sizes.d_model.is_multiple_of(pairs),
+        "d_model",
+        sizes.d_model,
+        format!(
+            "a multiple of 2 * n_heads = {pairs}, so that every head has an even width for its rotary pairs"
+        ),
+    );
+    let above_1 = rope_base.is_finite() && rope_base > 1.0;
+    problems.require(above_1, "rope_base", rope_base, "a number above 1");
+    let epsilon = sizes.norm_epsilon;
+    let above_0 = epsilon.is_finite() && epsilon > 0.0;
+    problems.require(above_0, "norm_epsilon", epsilon, "a number above 0");
+    problems
 }

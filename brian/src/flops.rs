@@ -59,7 +59,7 @@ impl BrianConfig {
         }
         let n_tokens = walks.batch * walks.seq;
         let around = BlockFlops::new(self.d_model, self.d_ff).whole(walks.seq);
-        let exit = 2.0 * (self.d_model * self.d_model) as f64 + self.place();
+        let exit = 2.0 * (self.d_model * self.d_model) as f64 + self.position();
         let fixed =
             (self.n_pre + self.n_post) as f64 * around + exit + head(self.d_model, vocabulary);
         let mut total = fixed * n_tokens as f64;
@@ -95,7 +95,7 @@ impl BrianConfig {
     }
 
     /// FLOPs of adding the position to a block's input, per token.
-    fn place(&self) -> f64 {
+    fn position(&self) -> f64 {
         match self.position.injection {
             Injection::Adapter => 2.0 * (self.position.d_position * self.d_model) as f64,
             Injection::Direct => 0.0,
@@ -149,20 +149,20 @@ impl BrianConfig {
             return 0.0;
         }
         let cost = BlockFlops::new(self.d_model, self.d_ff_pool);
-        let place = self.place();
+        let position = self.position();
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
             (Execution::Dense, _) => {
                 let whole = cost.whole(seq + self.prefix_keys(index, seq));
-                n_tokens as f64 * (whole + place + self.prefix_write())
+                n_tokens as f64 * (whole + position + self.prefix_write())
             }
             (Execution::Grouped, Attends::All) if everywhere => {
-                n_tokens as f64 * (cost.whole(seq) + place)
+                n_tokens as f64 * (cost.whole(seq) + position)
             }
             (Execution::Grouped, Attends::Selected) => {
                 let of_sequences = runners.chunk_by(|a, b| a / seq == b / seq);
                 let of = |runners: &[usize]| runners.len() as f64 * cost.whole(runners.len());
-                runners.len() as f64 * place + of_sequences.map(of).sum::<f64>()
+                runners.len() as f64 * position + of_sequences.map(of).sum::<f64>()
             }
             (Execution::Grouped, Attends::All) => {
                 let resting = &mut rests.blocks[block];
@@ -176,9 +176,9 @@ impl BrianConfig {
                         resting[token] = step.origins[token] == Origin::Left;
                     }
                 }
-                runners.len() as f64 * (cost.rest + place)
+                runners.len() as f64 * (cost.rest + position)
                     + n_scores as f64 * cost.per_key
-                    + n_made as f64 * (cost.keys_values + place)
+                    + n_made as f64 * (cost.keys_values + position)
             }
         }
     }

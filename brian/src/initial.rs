@@ -1,11 +1,13 @@
-//! Initial values: one table from a parameter's path to its distribution, drawn on the host.
+//! Initial values: from what a module says of a parameter to its distribution, drawn on the host.
 //!
 //! Each value is a function of (seed, path, index), so it depends neither on the backend nor on the order in which the
 //! parameters are created. Burn's own initialisation is lazy and draws in the order of access.
 
-use crate::parameter;
+use crate::described::{Described, Description, Start};
+use crate::parameter::{self, Change};
 use crate::random;
-use burn::module::Module;
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::Deserialize;
 
@@ -24,28 +26,50 @@ pub enum Initial {
     TorchDefault,
 }
 
-/// Draws every parameter of a model.
-///
-/// `n_layers` is the number of residual blocks that one token passes; `fixed` overrules the table for single paths.
-pub(crate) fn draw<B: Backend, M: Module<B>>(
-    module: M,
+/// Draws every parameter of a model as its modules say; `n_layers` is the number of residual blocks that one token passes.
+pub(crate) fn draw<B: Backend, M: Described<B>>(
+    model: M,
     initial: Initial,
     n_layers: usize,
     seed: u64,
-    fixed: impl Fn(&str, &[usize]) -> Option<Vec<f32>>,
 ) -> M {
-    let shapes = parameter::shapes(&module);
-    // Burn's linear layers are [d_in, d_out]; a bias starts as wide as the matrix beside it.
-    let d_in = |path: &str| shapes[&path.replace(".bias", ".weight")][0];
-    parameter::assign(module, |path, shape| {
-        fixed(path, shape).unwrap_or_else(|| {
-            let distribution = Distribution::of(path, d_in(path), initial, n_layers);
-            distribution.sample(random::key(seed, path, 0), shape.iter().product())
-        })
-    })
+    let description = Description::of(&model);
+    let draw = Draw {
+        description,
+        initial,
+        n_layers,
+        seed,
+    };
+    parameter::change(model, draw)
 }
 
-/// Draws all parameters of a model that this table does not know: with two or more dimensions normal with standard deviation
+struct Draw {
+    description: Description,
+    initial: Initial,
+    n_layers: usize,
+    seed: u64,
+}
+
+impl<B: Backend> Change<B> for Draw {
+    fn change<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<B, D>>,
+    ) -> Param<Tensor<B, D>> {
+        let shape = param.lazy_shape();
+        let values = match self.description.start(param.id) {
+            Start::Own(values) => values(self.seed),
+            start => {
+                let d_in = shape.as_slice()[0];
+                let distribution = Distribution::of(start, d_in, self.initial, self.n_layers);
+                distribution.sample(random::key(self.seed, path, 0), shape.num_elements())
+            }
+        };
+        parameter::with_values(path, &param, values)
+    }
+}
+
+/// Draws all parameters of a model that says nothing of them: with two or more dimensions normal with standard deviation
 /// `std`, gains (`.gamma`) one, all other vectors zero.
 pub fn scaled<B: Backend, M: Module<B>>(module: M, std: f64, seed: u64) -> M {
     parameter::assign(module, |path, shape| {
@@ -66,64 +90,88 @@ enum Distribution {
 }
 
 impl Distribution {
-    fn of(path: &str, d_in: usize, initial: Initial, n_layers: usize) -> Self {
-        let is_gain = path.ends_with(".gamma");
-        let is_bias = path.ends_with(".bias");
-        let is_embedding = path.starts_with("embedding.");
-        let feeds_residual =
-            path.ends_with("attention.output.weight") || path.ends_with("feed_forward.down.weight");
-        match initial {
-            _ if is_gain => Self::Constant(1.0),
-            Initial::Scaled { .. } if is_bias => Self::Constant(0.0),
-            Initial::Scaled { std } if feeds_residual => Self::Normal {
+    /// Of a parameter with `d_in` rows; one with values of its own has no distribution.
+    fn of(start: &Start, d_in: usize, initial: Initial, n_layers: usize) -> Self {
+        let uniform = |d_in: usize| Self::Uniform {
+            bound: 1.0 / (d_in as f64).sqrt(),
+        };
+        match (initial, start) {
+            (_, &Start::Constant(value)) => Self::Constant(value),
+            (_, &Start::Normal { std }) => Self::Normal { std },
+            (Initial::Scaled { .. }, Start::Bias { .. }) => Self::Constant(0.0),
+            (Initial::Scaled { std }, Start::IntoStream) => Self::Normal {
                 std: std / (2.0 * n_layers as f64).sqrt(),
             },
-            Initial::Scaled { std } => Self::Normal { std },
-            Initial::TorchDefault if is_embedding => Self::Normal { std: 1.0 },
-            Initial::TorchDefault => Self::Uniform {
-                bound: 1.0 / (d_in as f64).sqrt(),
-            },
+            (Initial::Scaled { std }, _) => Self::Normal { std },
+            (Initial::TorchDefault, Start::Embedding) => Self::Normal { std: 1.0 },
+            (Initial::TorchDefault, &Start::Bias { d_in }) => uniform(d_in),
+            (Initial::TorchDefault, _) => uniform(d_in),
         }
     }
 
     fn sample(self, key: u64, n: usize) -> Vec<f32> {
-        let draw = |position: u64| match self {
+        let draw = |index: u64| match self {
             Self::Constant(value) => value,
-            Self::Normal { std } => std * random::normal(key, position),
-            Self::Uniform { bound } => bound * (2.0 * random::uniform(key, position) - 1.0),
+            Self::Normal { std } => std * random::normal(key, index),
+            Self::Uniform { bound } => bound * (2.0 * random::uniform(key, index) - 1.0),
         };
-        (0..n as u64)
-            .map(|position| draw(position) as f32)
-            .collect()
+        (0..n as u64).map(|index| draw(index) as f32).collect()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "ndarray"))]
 mod tests {
     use super::*;
+    use crate::ops::tests::Learning;
+    use crate::{BaselineConfig, compat};
+
+    /// The distributions of the parameters of a model of width 12 and four more for positions, by path; maps have `d_in` rows.
+    fn distributions(d_in: usize) -> impl Fn(Initial, &str, usize) -> Distribution {
+        let baseline = BaselineConfig {
+            initial: Initial::TorchDefault,
+            ..compat::baseline(12, 2, 4, 6)
+        };
+        let config = compat::brian(baseline, 1, 2, 4, 2);
+        // Behind this, ids are those of paths.
+        let model = config.skeleton::<Learning>(7, &Default::default());
+        let description = Description::of(&parameter::identify(model));
+        move |initial, path, n_layers| {
+            let start = description.start(parameter::id(path));
+            Distribution::of(start, d_in, initial, n_layers)
+        }
+    }
 
     #[test]
     fn what_feeds_the_residual_stream_starts_smaller_with_depth() {
         let scaled = Initial::Scaled { std: 0.02 };
-        let of = |path, n_layers| Distribution::of(path, 64, scaled, n_layers);
-        let inner = of("blocks.0.feed_forward.up.weight", 8);
+        let distribution = distributions(64);
+        let of = |path, n_layers| distribution(scaled, path, n_layers);
+        let inner = of("pre.0.feed_forward.up.weight", 8);
         assert_eq!(inner, Distribution::Normal { std: 0.02 });
-        let output = of("blocks.0.attention.output.weight", 8);
+        let output = of("pre.0.attention.output.weight", 8);
         assert_eq!(output, Distribution::Normal { std: 0.005 });
     }
 
     #[test]
     fn gains_start_at_one_under_every_initialisation() {
+        let of = distributions(64);
         for initial in [Initial::Scaled { std: 0.02 }, Initial::TorchDefault] {
-            let gain = Distribution::of("norm.gamma", 64, initial, 4);
-            assert_eq!(gain, Distribution::Constant(1.0));
+            for path in [
+                "norm.gamma",
+                "exit.norm.gamma",
+                "pre.0.attention_norm.gamma",
+                "pool.1.block.feed_forward_norm.gamma",
+            ] {
+                assert_eq!(of(initial, path, 4), Distribution::Constant(1.0));
+            }
         }
     }
 
     #[test]
     fn each_parameter_has_its_distribution() {
         let scaled = Initial::Scaled { std: 0.1 };
-        let of = |initial, path: &str| Distribution::of(path, 16, initial, 2);
+        let distribution = distributions(16);
+        let of = |initial, path: &str| distribution(initial, path, 2);
         // 0.1 / √(2 · 2) where something is added to the stream, and nowhere else.
         for path in [
             "pre.0.attention.output.weight",
@@ -151,6 +199,36 @@ mod tests {
         ] {
             assert_eq!(of(torch, path), Distribution::Uniform { bound: 0.25 });
         }
+    }
+
+    /// A model that has a map called `output` in a part called `attention`, and says nothing of either.
+    #[test]
+    fn a_name_says_nothing() {
+        #[derive(Module, Debug)]
+        struct Own<B: Backend> {
+            attention: Inner<B>,
+        }
+
+        #[derive(Module, Debug)]
+        struct Inner<B: Backend> {
+            output: burn::nn::Linear<B>,
+        }
+
+        impl<B: Backend> Described<B> for Own<B> {
+            fn describe(&self, _: &mut Description) {}
+        }
+
+        let output = crate::block::matrix::matrix(3, 5, &Default::default());
+        let attention = Inner::<Learning> { output };
+        let scaled = Initial::Scaled { std: 0.3 };
+        let model = draw(Own { attention }, scaled, 50, 1);
+        let key = random::key(1, "attention.output.weight", 0);
+        let expected = Distribution::Normal { std: 0.3 }.sample(key, 15);
+        let weight = model.attention.output.weight.val().into_data();
+        assert_eq!(weight.iter::<f32>().collect::<Vec<_>>(), expected);
+        let cast = crate::precision::with_matmul_dtype(model, burn::tensor::DType::F64);
+        let kept = cast.attention.output.weight.val().dtype();
+        assert_eq!(kept, burn::tensor::DType::F32);
     }
 
     #[test]

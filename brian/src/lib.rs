@@ -36,6 +36,7 @@ pub mod block;
 pub mod collapse;
 pub mod compat;
 pub mod decode;
+pub mod described;
 pub mod error;
 pub mod flops;
 pub mod generate;

@@ -6,6 +6,7 @@ use crate::block::causal::{Causal, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::described::{Described, Description, Start};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
@@ -14,11 +15,9 @@ use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig}
 use crate::ops::embedding::embed;
 use crate::ops::reuse::shared_module;
 use crate::route::context::{WalkContext, WalkState};
-use crate::route::parallel::Parallel;
+use crate::route::parallel::{Parallel, Search};
 use crate::route::policy::SequenceInfo;
-use crate::route::position::{
-    Injection, Layout, PositionConfig, Positions, Reach, StartPosition, layout, start,
-};
+use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, StartPosition};
 use crate::route::router::Router;
 use crate::route::rules::{Attends, Execution, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
@@ -105,80 +104,70 @@ impl BrianConfig {
 
     /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
-        let mut errors = check_sizes(&self.sizes(), self.context, self.rope_base);
-        if self.n_pool == 0 {
-            errors.push(ConfigError::new("n_pool", 0, "at least 1"));
-        }
-        if self.position.d_position == 0 {
-            errors.push(ConfigError::new("position.d_position", 0, "at least 1"));
-        }
-        let direct = self.position.injection == Injection::Direct;
-        if direct && self.position.d_position != self.d_model {
-            let expected = format!("d_model, {}, for a direct injection", self.d_model);
-            let found = self.position.d_position;
-            errors.push(ConfigError::new("position.d_position", found, expected));
-        }
-        let counts = [
-            ("d_ff_pool", self.d_ff_pool),
-            ("route.max_steps", self.route.max_steps),
-            ("route.top_k_first", self.route.top_k_first),
-            ("route.top_k", self.route.top_k),
-        ];
-        for (field, count) in counts.into_iter().filter(|(_, count)| *count == 0) {
-            errors.push(ConfigError::new(field, count, "at least 1"));
-        }
-        if let Some(search) = self.route.parallel.search() {
-            let RouteConfig {
-                top_k_first, top_k, ..
-            } = self.route;
-            let children = search.children.unwrap_or(top_k_first.max(top_k));
-            match search.width {
-                0 => errors.push(ConfigError::new("route.parallel.width", 0, "at least 1")),
-                width if width > 1 && children <= 1 => {
-                    let expected = "1, or more children: no branch has two";
-                    errors.push(ConfigError::new("route.parallel.width", width, expected));
-                }
-                _ => {}
-            }
-            let most = self.n_pool + 1;
-            if search.children.is_some() && !(1..=most).contains(&children) {
+        let mut problems = check_sizes(&self.sizes(), self.context, self.rope_base);
+        problems.at_least_1("n_pool", self.n_pool);
+        let d_position = self.position.d_position;
+        problems.at_least_1("position.d_position", d_position);
+        let fits = self.position.injection == Injection::Adapter || d_position == self.d_model;
+        let expected = format!("d_model, {}, for a direct injection", self.d_model);
+        problems.require(fits, "position.d_position", d_position, expected);
+        problems.at_least_1("d_ff_pool", self.d_ff_pool);
+        let RouteConfig {
+            max_steps,
+            top_k_first,
+            top_k,
+            parallel,
+            attends,
+            ..
+        } = self.route;
+        problems.at_least_1("route.max_steps", max_steps);
+        problems.at_least_1("route.top_k_first", top_k_first);
+        problems.at_least_1("route.top_k", top_k);
+        let most = self.n_pool + 1;
+        if let Some(Search {
+            width, children, ..
+        }) = parallel.search()
+        {
+            problems.at_least_1("route.parallel.width", width);
+            let has_two = children.unwrap_or(top_k_first.max(top_k)) > 1;
+            let expected = "1, or more children: no branch has two";
+            problems.require(
+                width <= 1 || has_two,
+                "route.parallel.width",
+                width,
+                expected,
+            );
+            if let Some(children) = children {
+                let holds = (1..=most).contains(&children);
                 let expected = format!("at least 1 and at most n_pool + 1, {most}");
-                errors.push(ConfigError::new(
-                    "route.parallel.children",
-                    children,
-                    expected,
-                ));
+                problems.require(holds, "route.parallel.children", children, expected);
             }
         }
-        for (field, top_k) in [
-            ("route.top_k_first", self.route.top_k_first),
-            ("route.top_k", self.route.top_k),
-        ] {
-            if top_k > self.n_pool + 1 {
-                let expected = format!("at most n_pool + 1, {}", self.n_pool + 1);
-                errors.push(ConfigError::new(field, top_k, expected));
-            }
+        for (field, top_k) in [("route.top_k_first", top_k_first), ("route.top_k", top_k)] {
+            let expected = format!("at most n_pool + 1, {most}");
+            problems.require(top_k <= most, field, top_k, expected);
         }
-        errors.extend(self.memory.check());
-        let expected = match (self.route.parallel, self.memory) {
-            (Parallel::None, _) | (_, MemoryConfig::None) => None,
-            (_, MemoryConfig::KeyValuePrefix(_)) => Some("none with a memory of keys and values"),
-            (Parallel::Beam { .. }, MemoryConfig::HiddenCode(memory)) => (memory.lifecycle
-                != Lifecycle::Frozen)
-                .then_some("none, or a memory whose lifecycle is frozen"),
-            (Parallel::SequenceBeam { .. }, MemoryConfig::HiddenCode(memory)) => (memory.lifecycle
-                != Lifecycle::Reference)
-                .then_some("none, or a memory whose lifecycle is reference"),
+        problems.0.extend(self.memory.check());
+        let (fits, expected) = match (parallel, self.memory) {
+            (Parallel::None, _) | (_, MemoryConfig::None) => (true, ""),
+            (_, MemoryConfig::KeyValuePrefix(_)) => {
+                (false, "none with a memory of keys and values")
+            }
+            (Parallel::Beam { .. }, MemoryConfig::HiddenCode(memory)) => (
+                memory.lifecycle == Lifecycle::Frozen,
+                "none, or a memory whose lifecycle is frozen",
+            ),
+            (Parallel::SequenceBeam { .. }, MemoryConfig::HiddenCode(memory)) => (
+                memory.lifecycle == Lifecycle::Reference,
+                "none, or a memory whose lifecycle is reference",
+            ),
         };
-        if let Some(expected) = expected {
-            errors.push(ConfigError::new("route.parallel", "a beam", expected));
-        }
-        let selected = self.route.attends == Attends::Selected;
-        if selected && matches!(self.memory, MemoryConfig::KeyValuePrefix(_)) {
-            let expected = "all with a memory of keys and values";
-            errors.push(ConfigError::new("route.attends", "selected", expected));
-        }
-        errors
+        problems.require(fits, "route.parallel", "a beam", expected);
+        let has_prefix = matches!(self.memory, MemoryConfig::KeyValuePrefix(_));
+        let fits = attends == Attends::All || !has_prefix;
+        let expected = "all with a memory of keys and values";
+        problems.require(fits, "route.attends", "selected", expected);
+        problems.0
     }
 
     /// The same configuration without the memory or the beam, if these rules leave them out.
@@ -211,9 +200,7 @@ impl BrianConfig {
     pub fn init<B: Backend>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Brian<B> {
         let model = self.skeleton(vocabulary, device);
         let n_layers = self.baseline().n_layers;
-        draw(model, self.initial, n_layers, seed, |path, shape| {
-            self.fixed(path, shape, seed)
-        })
+        draw(model, self.initial, n_layers, seed)
     }
 
     /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
@@ -242,14 +229,8 @@ impl BrianConfig {
             post: plain(self.n_post),
             norm: norm(&sizes, device),
             memory: self.memory(n_actions, device),
-            rotary: Rotary::new(
-                self.context,
-                self.d_model / self.n_heads,
-                self.rope_base,
-                device,
-            ),
+            rotary: self.baseline().rotary(device),
             route: self.route,
-            into: self.position.into,
         }
     }
 
@@ -296,22 +277,6 @@ impl BrianConfig {
             }
         }
     }
-
-    fn fixed(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
-        let silent_adapter = path.starts_with("pool.") && path.ends_with("adapter.weight");
-        let silent_exit = path == "exit.projection.weight" && self.exit == Exit::Residual;
-        if silent_adapter || silent_exit {
-            return Some(vec![0.0; shape.iter().product()]);
-        }
-        if let Some(path) = path.strip_prefix("memory.") {
-            return self.memory.initial(path, shape, seed);
-        }
-        match path {
-            "position.embeddings" => Some(layout(&self.position, self.n_pool + 1, seed)),
-            "position.start" => Some(start(&self.position, seed)),
-            _ => None,
-        }
-    }
 }
 
 /// A Transformer whose middle is a pool of blocks.
@@ -338,12 +303,10 @@ pub struct Brian<B: Backend> {
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
     route: RouteConfig,
-    #[module(skip)]
-    into: Reach,
 }
 
 impl<B: Backend> Brian<B> {
-    /// Logits of the next token at every position, and the trace of the walks; `rows` give each sequence's number and
+    /// Logits of the next token behind every token, and the trace of the walks; `rows` give each sequence's number and
     /// difficulty, for teacher and draws.
     ///
     /// # Shapes
@@ -359,7 +322,7 @@ impl<B: Backend> Brian<B> {
     ) -> (Tensor<B, 3>, Trace<B>) {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
-        let execute = |hidden, block: &TransformerBlock<B>| match rules.learning {
+        let execute = |hidden, block: &TransformerBlock<B>| match rules.with_gradients {
             true => shared_module(block.clone()).forward(hidden, &causal),
             false => block.forward(hidden, &causal),
         };
@@ -394,21 +357,20 @@ impl<B: Backend> Brian<B> {
             entered,
             causal,
             out: self.pool.len(),
-            measures: !rules.learning,
+            measures: !rules.with_gradients,
         };
         WalkContext {
             memory: MemoryPass::start(memory, begin),
-            pool: match rules.learning {
+            pool: match rules.with_gradients {
                 true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
                 false => Cow::Borrowed(&self.pool),
             },
             positions: &self.position,
-            router: match rules.learning {
+            router: match rules.with_gradients {
                 true => Cow::Owned(shared_module(self.router.clone())),
                 false => Cow::Borrowed(&self.router),
             },
             route: self.route,
-            into: self.into,
             causal,
             past,
         }
@@ -418,7 +380,7 @@ impl<B: Backend> Brian<B> {
     pub(crate) fn told(&self, state: &WalkState<B>) -> Tensor<B, 3> {
         let [batch, seq, _] = state.hidden.dims();
         let [_, d_position] = state.position.dims();
-        let position = self.into.tell_blocks(state.position.clone());
+        let position = self.position.reach().tell_blocks(state.position.clone());
         position.reshape([batch, seq, d_position])
     }
 
@@ -429,6 +391,22 @@ impl<B: Backend> Brian<B> {
             && route.sees == Sees::Token
             && route.attends == Attends::All
             && (route.parallel == Parallel::None || rules.without_beam)
+    }
+}
+
+impl<B: Backend> Described<B> for Brian<B> {
+    fn describe(&self, to: &mut Description) {
+        to.starts(&self.embedding.weight, Start::Embedding);
+        let around = self.pre.iter().chain(&self.post);
+        around.for_each(|block| block.describe(to));
+        self.pool.iter().for_each(|block| block.describe(to));
+        self.position.describe(to);
+        self.router.describe(to);
+        self.exit.describe(to);
+        to.norm(&self.norm);
+        if let Some(memory) = &self.memory {
+            memory.describe(to);
+        }
     }
 }
 
@@ -623,8 +601,9 @@ mod tests {
     mod on_a_backend {
         use super::*;
         use crate::ops::tests::Learning;
+        use crate::route::action::Action;
         use crate::route::policy::{Policy, Select, Teacher};
-        use crate::route::position::StartPosition;
+        use crate::route::position::{StartPosition, layout};
         use crate::route::rules::Execution;
         use crate::{parameter, random};
         use burn::tensor::TensorData;
@@ -736,13 +715,14 @@ mod tests {
                 let rows = [SequenceInfo::default(); 2];
                 for learning in [false, true] {
                     let rules = Rules {
-                        learning,
+                        with_gradients: learning,
                         ..Rules::sequential()
                     };
                     let (logits, trace) = model.forward(tokens(), &rules, &rows);
                     assert_eq!(logits.dims(), [2, 4, VOCABULARY]);
                     close(&values(logits), &expected);
-                    assert_eq!(trace.walks.path(5), [0, 1, 2, 3]);
+                    let path = [0, 1, 2, 3].map(|index| Action::from_index(index, 3));
+                    assert_eq!(trace.walks.path(5), path);
                     assert!(trace.steps.is_empty(), "nobody asked the router");
                 }
             }

@@ -47,16 +47,23 @@ pub fn change<B: Backend, M: Module<B>>(module: M, change: impl Change<B>) -> M 
 
 /// All float parameters on the host, by path.
 pub fn collect<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, TensorData> {
-    let mut visitor = Collect::default();
-    module.visit(&mut visitor);
-    visitor.values
+    by_path(module, |_, value| value())
 }
 
 /// The shapes of all float parameters, by path, without creating any of them.
 pub fn shapes<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Vec<usize>> {
-    let mut visitor = Shapes::default();
+    by_path(module, |shape, _| shape)
+}
+
+/// What `of` gives for the shape and the value of every float parameter.
+fn by_path<B: Backend, M: Module<B>, T>(
+    module: &M,
+    of: fn(Vec<usize>, &dyn Fn() -> TensorData) -> T,
+) -> BTreeMap<String, T> {
+    let (path, found) = Default::default();
+    let mut visitor = Visit { path, of, found };
     module.visit(&mut visitor);
-    visitor.shapes
+    visitor.found
 }
 
 /// The number of float parameters, without creating any of them.
@@ -128,17 +135,26 @@ impl<B: Backend, F: FnMut(&str, &[usize]) -> Vec<f32>> Change<B> for Assign<F> {
         path: &str,
         param: Param<Tensor<B, D>>,
     ) -> Param<Tensor<B, D>> {
-        let shape = param.lazy_shape();
-        let values = (self.0)(path, shape.as_slice());
-        assert_eq!(
-            values.len(),
-            shape.num_elements(),
-            "{path} has shape {shape:?}"
-        );
-        let data = TensorData::new(values, shape);
-        let tensor = Tensor::from_data(data, &param.lazy_device());
-        Param::initialized(id(path), tensor.require_grad())
+        let values = (self.0)(path, param.lazy_shape().as_slice());
+        with_values(path, &param, values)
     }
+}
+
+/// The parameter at a path with new values.
+pub(crate) fn with_values<B: Backend, const D: usize>(
+    path: &str,
+    param: &Param<Tensor<B, D>>,
+    values: Vec<f32>,
+) -> Param<Tensor<B, D>> {
+    let shape = param.lazy_shape();
+    assert_eq!(
+        values.len(),
+        shape.num_elements(),
+        "{path} has shape {shape:?}"
+    );
+    let data = TensorData::new(values, shape);
+    let tensor = Tensor::from_data(data, &param.lazy_device());
+    Param::initialized(id(path), tensor.require_grad())
 }
 
 struct Identify;
@@ -154,13 +170,13 @@ impl<B: Backend> Change<B> for Identify {
     }
 }
 
-#[derive(Default)]
-struct Shapes {
+struct Visit<T> {
     path: Path,
-    shapes: BTreeMap<String, Vec<usize>>,
+    of: fn(Vec<usize>, &dyn Fn() -> TensorData) -> T,
+    found: BTreeMap<String, T>,
 }
 
-impl<B: Backend> ModuleVisitor<B> for Shapes {
+impl<B: Backend, T> ModuleVisitor<B> for Visit<T> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -171,28 +187,8 @@ impl<B: Backend> ModuleVisitor<B> for Shapes {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let shape = param.lazy_shape().as_slice().to_vec();
-        self.shapes.insert(self.path.join(), shape);
-    }
-}
-
-#[derive(Default)]
-struct Collect {
-    path: Path,
-    values: BTreeMap<String, TensorData>,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Collect {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.values
-            .insert(self.path.join(), param.val().into_data());
+        let found = (self.of)(shape, &|| param.val().into_data());
+        self.found.insert(self.path.join(), found);
     }
 }
 

@@ -4,30 +4,35 @@
 //! these matrices, of queries with keys, of attention weights with values, and the head run in bf16; the residual stream,
 //! norms, softmax, losses, router and memory stay f32, as under autocast in PyTorch (Micikevicius et al. 2018).
 
+use crate::described::{Described, Description};
 use crate::parameter::{Change, change};
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 
-/// The model with the weight matrices of its blocks cast to `dtype`. Ids and gradients are those of the given parameters.
-pub fn with_matmul_dtype<B: Backend, M: Module<B>>(model: M, dtype: DType) -> M {
-    change(model, CastMaps(dtype))
+/// The model with those maps cast to `dtype` of which its modules say that they multiply in it. Ids and gradients are those of
+/// the given parameters.
+pub fn with_matmul_dtype<B: Backend, M: Described<B>>(model: M, dtype: DType) -> M {
+    let description = Description::of(&model);
+    change(model, CastMaps { description, dtype })
 }
 
-struct CastMaps(DType);
+struct CastMaps {
+    description: Description,
+    dtype: DType,
+}
 
 impl<B: Backend> Change<B> for CastMaps {
     fn change<const D: usize>(
         &mut self,
-        path: &str,
+        _path: &str,
         param: Param<Tensor<B, D>>,
     ) -> Param<Tensor<B, D>> {
-        let of_block = |name: &str| ["attention", "feed_forward"].contains(&name);
-        if !path.split('.').any(of_block) {
+        if !self.description.is_multiplied(param.id) {
             return param;
         }
         let (id, value, mapper) = param.consume();
-        Param::from_mapped_value(id, value.cast(self.0), mapper)
+        Param::from_mapped_value(id, value.cast(self.dtype), mapper)
     }
 }
 
@@ -37,7 +42,7 @@ mod tests {
     use crate::baseline::BaselineConfig;
     use crate::ops::tests::Learning;
     use crate::{Exit, Initial, Rules, compat, parameter};
-    use burn::module::ModuleVisitor;
+    use burn::module::{Module, ModuleVisitor};
     use burn::tensor::Int;
     use std::collections::BTreeMap;
 
@@ -97,7 +102,7 @@ mod tests {
         let model = config.init::<Learning>(7, 1, &Default::default());
         let cast = with_matmul_dtype(model.clone(), DType::F64);
         let rules = Rules {
-            learning: true,
+            with_gradients: true,
             ..Rules::sequential()
         };
         let tokens =

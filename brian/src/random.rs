@@ -1,7 +1,7 @@
-//! Counter-based randomness: every draw is a pure function of a key and a position.
+//! Counter-based randomness: every draw is a pure function of a key and a index.
 //!
 //! No random state exists, so none can be lost on resume and no draw depends on the order of the others.
-//! `SplitMix64` (Steele, Lea, Flood 2014) used as a hash: the position-th output of the stream that the key names.
+//! `SplitMix64` (Steele, Lea, Flood 2014) used as a hash: the index-th output of the stream that the key names.
 
 /// The key of a stream of draws, from the run's seed, the stream's name and a step or index.
 pub fn key(seed: u64, stream: &str, step: u64) -> u64 {
@@ -14,20 +14,20 @@ pub fn key(seed: u64, stream: &str, step: u64) -> u64 {
     mix(mix(mix(seed) ^ name) ^ step)
 }
 
-/// The 64 random bits at a position of a stream.
-pub fn bits(key: u64, position: u64) -> u64 {
-    mix(key.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+/// The 64 random bits at a index of a stream.
+pub fn bits(key: u64, index: u64) -> u64 {
+    mix(key.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
 /// A uniform draw in `[0, 1)`.
-pub fn uniform(key: u64, position: u64) -> f64 {
-    (bits(key, position) >> 11) as f64 / (1u64 << 53) as f64
+pub fn uniform(key: u64, index: u64) -> f64 {
+    (bits(key, index) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// A standard normal draw (Box and Muller).
-pub fn normal(key: u64, position: u64) -> f64 {
-    let radius = (-2.0 * (1.0 - uniform(key, 2 * position)).ln()).sqrt();
-    radius * (std::f64::consts::TAU * uniform(key, 2 * position + 1)).cos()
+pub fn normal(key: u64, index: u64) -> f64 {
+    let radius = (-2.0 * (1.0 - uniform(key, 2 * index)).ln()).sqrt();
+    radius * (std::f64::consts::TAU * uniform(key, 2 * index + 1)).cos()
 }
 
 fn mix(value: u64) -> u64 {
@@ -68,10 +68,7 @@ mod tests {
             3_203_168_211_198_807_973,
             9_817_491_932_198_370_423,
         ];
-        assert_eq!(
-            [0, 1, 2].map(|position| bits(1_234_567, position)),
-            published
-        );
+        assert_eq!([0, 1, 2].map(|index| bits(1_234_567, index)), published);
         assert_eq!(key(1, "route", 2), 0x6fe0_4641_e171_2a6c);
         let eleven = bits(5, 7) >> 11;
         assert_eq!(uniform(5, 7) * 2f64.powi(53), eleven as f64);
@@ -83,7 +80,7 @@ mod tests {
     fn normal_draws_have_quartiles_tails_and_no_memory() {
         let key = key(2, "shape", 0);
         let n = 100_000;
-        let draws: Vec<f64> = (0..n).map(|position| normal(key, position)).collect();
+        let draws: Vec<f64> = (0..n).map(|index| normal(key, index)).collect();
         let share = |holds: &dyn Fn(f64) -> bool| {
             draws.iter().filter(|&&x| holds(x)).count() as f64 / n as f64
         };
@@ -93,7 +90,7 @@ mod tests {
         let product: f64 = draws.windows(2).map(|pair| pair[0] * pair[1]).sum();
         assert!((product / n as f64).abs() < 0.015);
         assert!(draws.iter().all(|x| x.is_finite()));
-        let uniforms = (0..n).map(|position| uniform(key, position));
+        let uniforms = (0..n).map(|index| uniform(key, index));
         let (low, high) =
             uniforms.fold((1.0f64, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
         assert!(

@@ -37,7 +37,7 @@ pub struct RouteCounts {
     pub lengths: Vec<u64>,
     /// How often block `j` came right after block `i`, at `[i * n_pool + j]`.
     pub moves: Vec<u64>,
-    /// Tokens by their path; those of paths beyond a bound together, under a path that nobody has.
+    /// Tokens by their path, as indices of actions; those of paths beyond a bound together, under a path that nobody has.
     pub paths: BTreeMap<Vec<usize>, u64>,
     /// Per sequence of known difficulty: the difficulty and the mean number of blocks executed.
     pub samples: Vec<(u8, f64)>,
@@ -137,7 +137,8 @@ impl RouteCounts {
         }
         self.longest_runs += longest;
         self.lengths[walks.n_executed(token)] += 1;
-        self.add_path(walks.path(token), 1);
+        let path = walks.path(token).into_iter();
+        self.add_path(path.map(|action| action.index(n_pool)).collect(), 1);
     }
 
     fn add_distribution(&mut self, probabilities: &[f32]) {
@@ -184,18 +185,11 @@ impl RouteCounts {
         for (block, &count) in self.load.iter().enumerate() {
             rate(&format!("load/{block}"), count as f64, executed);
         }
-        rate(
-            "load_max",
-            self.load.iter().copied().max().unwrap_or(0) as f64,
-            executed,
-        );
-        if self.n_pool > 1 && executed > 0 {
-            rate(
-                "load_entropy",
-                entropy(&self.load) / (self.n_pool as f64).ln(),
-                1,
-            );
-        }
+        let most = |counts: &[u64]| counts.iter().copied().max().unwrap_or(0) as f64;
+        rate("load_max", most(&self.load), executed);
+        let evenness = entropy(&self.load) / (self.n_pool as f64).ln();
+        let has_choice = self.n_pool > 1 && executed > 0;
+        rate("load_entropy", evenness, u64::from(has_choice));
         let moves: u64 = self.moves.iter().sum();
         for (name, by) in [
             ("back", &(|step: isize| step < 0) as &dyn Fn(isize) -> bool),
@@ -214,25 +208,13 @@ impl RouteCounts {
         rate("exit_never", (self.tokens - ever) as f64, self.tokens);
         rate("exit_forced", self.forced as f64, self.tokens);
         let paths: Vec<u64> = self.paths.values().copied().collect();
-        rate(
-            "path_top_share",
-            paths.iter().copied().max().unwrap_or(0) as f64,
-            self.tokens,
-        );
+        rate("path_top_share", most(&paths), self.tokens);
         rate("path_diversity", entropy(&paths).exp(), 1);
         for (difficulty, name) in ["easy", "medium", "hard"].into_iter().enumerate() {
-            let of = |sample: &&(u8, f64)| usize::from(sample.0) == difficulty;
-            let steps: Vec<f64> = self
-                .samples
-                .iter()
-                .filter(of)
-                .map(|sample| sample.1)
-                .collect();
-            rate(
-                &format!("steps_{name}"),
-                steps.iter().sum(),
-                steps.len() as u64,
-            );
+            let of = |&(of, steps): &(u8, f64)| (usize::from(of) == difficulty).then_some(steps);
+            let steps: Vec<f64> = self.samples.iter().filter_map(of).collect();
+            let n = steps.len() as u64;
+            rate(&format!("steps_{name}"), steps.iter().sum(), n);
         }
         named.extend(self.by_difficulty(intervals));
         named.extend(self.memory.named());
@@ -250,21 +232,15 @@ impl RouteCounts {
     /// Slope and correlation of the steps over the difficulty, over sequences.
     fn by_difficulty(&self, intervals: bool) -> BTreeMap<String, f64> {
         let mut named = BTreeMap::new();
-        let samples: Vec<(f64, f64)> = self
-            .samples
-            .iter()
-            .map(|&(difficulty, steps)| (f64::from(difficulty), steps))
-            .collect();
+        let point = |&(difficulty, steps): &(u8, f64)| (f64::from(difficulty), steps);
+        let samples: Vec<(f64, f64)> = self.samples.iter().map(point).collect();
         if samples.len() < 3 {
             return named;
         }
         let line = Line::through(samples.iter().copied());
-        let resampled: Vec<Line> = match intervals {
-            true => (0..RESAMPLES)
-                .map(|index| resample(&samples, index))
-                .collect(),
-            false => Vec::new(),
-        };
+        let resamples = 0..if intervals { RESAMPLES } else { 0 };
+        let resampled = resamples.map(|index| resample(&samples, index));
+        let resampled: Vec<Line> = resampled.collect();
         type Measure = fn(&Line) -> Option<f64>;
         let measures: [(&str, Measure); 2] = [
             ("difficulty_slope", |line| line.slope),
@@ -361,7 +337,7 @@ impl Line {
 
 fn resample(samples: &[(f64, f64)], index: u64) -> Line {
     let key = random::key(0, "bootstrap", index);
-    let draw = |place| samples[(random::bits(key, place) % samples.len() as u64) as usize];
+    let draw = |index| samples[(random::bits(key, index) % samples.len() as u64) as usize];
     Line::through((0..samples.len() as u64).map(draw))
 }
 

@@ -1,10 +1,11 @@
-//! Causal self-attention with rotary positions: `softmax(q kᵀ / sqrt(d_head) + mask) v`, heads joined, one output matrix.
+//! Causal self-attention with rotary places: `softmax(q kᵀ / sqrt(d_head) + mask) v`, heads joined, one output matrix.
 //!
 //! One packed matrix makes queries, keys and values, in this order. No biases, no dropout.
 
 use super::BlockSizes;
 use super::causal::{Angles, Causal};
 use super::matrix::{matrix, per_token};
+use crate::described::{Described, Description, Start};
 pub use crate::ops::attention::KeysValues;
 use crate::ops::attention::{attention, attention_over_spans, causal_attention, heads};
 use crate::ops::attention_spans::AttentionSpans;
@@ -18,7 +19,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use std::sync::Arc;
 
-/// Attention over the earlier positions of the same sequence.
+/// Attention over the earlier tokens of the same sequence.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
     /// Weights of queries, keys and values side by side, `[d_model, 3 * d_model]`.
@@ -37,7 +38,21 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// Scaled queries, keys and values of tokens; queries and keys are rotated to their positions.
+    /// Attention output of whole sequences, from their states before the norm; sequences lie one after another.
+    ///
+    /// # Shapes
+    /// `[batch * seq, d_model]` to the same
+    pub fn forward(
+        &self,
+        x: &Tensor<B, 2>,
+        norm: &RmsNorm<B>,
+        batch: usize,
+        causal: &Causal<B>,
+    ) -> Tensor<B, 2> {
+        self.find_all(self.project_rows(x, norm, causal), batch, causal)
+    }
+
+    /// Scaled queries, keys and values of tokens; queries and keys are rotated to their places.
     ///
     /// # Shapes
     /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
@@ -138,6 +153,14 @@ impl<B: Backend> Attention<B> {
         mask: Tensor<B, 4>,
     ) -> Tensor<B, 3> {
         attention(queries, among, mask, self.products())
+    }
+}
+
+impl<B: Backend> Described<B> for Attention<B> {
+    fn describe(&self, to: &mut Description) {
+        to.multiplies(&self.query_key_value);
+        to.multiplies(&self.output);
+        to.starts(&self.output.weight, Start::IntoStream);
     }
 }
 

@@ -10,16 +10,10 @@ use burn::tensor::backend::Backend;
 use std::sync::Arc;
 
 /// Rotated keys, and values, of all tokens so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cache<B: Backend> {
     /// `[batch, n_tokens, 2 * d_model]`
     kept: Option<Tensor<B, 3>>,
-}
-
-impl<B: Backend> Default for Cache<B> {
-    fn default() -> Self {
-        Self { kept: None }
-    }
 }
 
 impl<B: Backend> Cache<B> {

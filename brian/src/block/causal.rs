@@ -1,4 +1,4 @@
-//! Rotary angles of the positions and the causal mask, shared by all attention layers of one pass.
+//! Rotary angles of places in a sequence and the causal mask, shared by all attention layers of one pass.
 
 use crate::ops::attention_spans::MASKED;
 pub use crate::ops::rotary::Angles;
@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use std::sync::OnceLock;
 
-/// Cosines and sines of the rotary angles of all positions in a model's context.
+/// Cosines and sines of the rotary angles of all places in a model's context.
 #[derive(Module, Debug)]
 pub struct Rotary<B: Backend> {
     cos: Tensor<B, 2>,
@@ -20,8 +20,8 @@ impl<B: Backend> Rotary<B> {
     pub fn new(context: usize, d_head: usize, base: f64, device: &B::Device) -> Self {
         let half = d_head / 2;
         let table = |of: fn(f64) -> f64| {
-            let angle = |position: usize, pair: usize| {
-                position as f64 * base.powf(-2.0 * pair as f64 / d_head as f64)
+            let angle = |place: usize, pair: usize| {
+                place as f64 * base.powf(-2.0 * pair as f64 / d_head as f64)
             };
             let value = |index: usize| of(angle(index / half, index % half)) as f32;
             let values: Vec<f32> = (0..context * half).map(value).collect();
@@ -33,13 +33,13 @@ impl<B: Backend> Rotary<B> {
         }
     }
 
-    /// The most positions a pass can have.
+    /// The most tokens a pass can have.
     pub fn context(&self) -> usize {
         let [context, _] = self.cos.dims();
         context
     }
 
-    /// Angles and mask of a pass over `seq` positions.
+    /// Angles and mask of a pass over `seq` tokens.
     ///
     /// # Panics
     /// If `seq` exceeds the context of the tables.
@@ -47,7 +47,7 @@ impl<B: Backend> Rotary<B> {
         self.causal_after(0, seq)
     }
 
-    /// Angles and mask of a pass over `seq` positions behind `before` earlier ones, which are visible but not run again.
+    /// Angles and mask of a pass over `seq` tokens behind `before` earlier ones, which are visible but not run again.
     ///
     /// # Panics
     /// If `before + seq` exceeds the context of the tables.
@@ -77,7 +77,7 @@ pub struct Causal<B: Backend> {
 }
 
 impl<B: Backend> Causal<B> {
-    /// Rotates queries or keys to their positions.
+    /// Rotates queries or keys to their places.
     ///
     /// # Shapes
     /// `[batch, n_heads, seq, d_head]` to the same
@@ -90,7 +90,7 @@ impl<B: Backend> Causal<B> {
         )
     }
 
-    /// The angles of selected tokens, which stand at the positions `places`.
+    /// The angles of selected tokens, which stand at `places` in their sequences.
     pub fn angles(&self, places: Vec<usize>) -> Angles<B> {
         Angles {
             places: Some(places),
@@ -98,7 +98,7 @@ impl<B: Backend> Causal<B> {
         }
     }
 
-    /// The angles of all positions, in order.
+    /// The angles of all places, in order.
     pub fn all_angles(&self) -> Angles<B> {
         Angles {
             cos: self.cos.clone(),
@@ -107,7 +107,7 @@ impl<B: Backend> Causal<B> {
         }
     }
 
-    /// The causal mask, to be added to scores: later positions get probability exactly zero.
+    /// The causal mask, to be added to scores: later tokens get probability exactly zero.
     ///
     /// # Shapes
     /// Returns `[1, 1, seq, before + seq]`
@@ -137,7 +137,7 @@ impl<B: Backend> Causal<B> {
     }
 }
 
-/// Splits a causal mask `[seq, seq]` in two: one leaves only earlier positions visible, the other only the position itself.
+/// Splits a causal mask `[seq, seq]` in two: one leaves only earlier tokens visible, the other only the token itself.
 pub(crate) fn beside<B: Backend>(mask: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
     let [seq, _] = mask.dims();
     let itself = Tensor::<B, 2>::eye(seq, &mask.device());

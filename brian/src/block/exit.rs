@@ -5,8 +5,9 @@
 //! makes a wrapped baseline another model.
 
 use super::BlockSizes;
-use super::matrix::{matrix, place};
+use super::matrix::{add_position, matrix};
 use super::transformer::norm;
+use crate::described::{Described, Description, Start};
 use crate::ops::linear::{add_linear, linear};
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::rms_norm::rms_norm;
@@ -63,12 +64,21 @@ impl<B: Backend> ExitBlock<B> {
     pub fn forward(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
         let dims = hidden.dims();
         let (hidden, position) = (per_row(hidden), per_row(position));
-        let placed = place(hidden.clone(), self.adapter.as_ref(), position);
-        let normed = rms_norm(&placed, &self.norm, placed.dtype());
+        let told = add_position(hidden.clone(), self.adapter.as_ref(), position);
+        let normed = rms_norm(&told, &self.norm, told.dtype());
         let left = match self.kind {
             Exit::Residual => add_linear(hidden, normed, &self.projection),
             Exit::Projection => linear(normed, &self.projection),
         };
         reshape(left, dims)
+    }
+}
+
+impl<B: Backend> Described<B> for ExitBlock<B> {
+    fn describe(&self, to: &mut Description) {
+        to.norm(&self.norm);
+        if self.kind == Exit::Residual {
+            to.starts(&self.projection.weight, Start::Constant(0.0));
+        }
     }
 }

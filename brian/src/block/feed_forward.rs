@@ -2,6 +2,7 @@
 
 use super::BlockSizes;
 use super::matrix::matrix;
+use crate::described::{Described, Description, Start};
 use crate::ops::swiglu::swiglu;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -39,5 +40,12 @@ impl<B: Backend> FeedForward<B> {
     /// `[n_tokens, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         swiglu(x, self.all())
+    }
+}
+
+impl<B: Backend> Described<B> for FeedForward<B> {
+    fn describe(&self, to: &mut Description) {
+        self.all().iter().for_each(|map| to.multiplies(map));
+        to.starts(&self.down.weight, Start::IntoStream);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn per_token<B: Backend>(map: &Linear<B>, x: Tensor<B, 3>) -> Tensor<
 ///
 /// # Shapes
 /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[n_tokens, d_model]`
-pub(crate) fn place<B: Backend>(
+pub(crate) fn add_position<B: Backend>(
     hidden: Tensor<B, 2>,
     adapter: Option<&Linear<B>>,
     position: Tensor<B, 2>,

@@ -5,8 +5,9 @@
 
 use super::BlockSizes;
 use super::causal::Causal;
-use super::matrix::{matrix, place};
+use super::matrix::{add_position, matrix};
 use super::transformer::TransformerBlock;
+use crate::described::{Described, Description, Start};
 use crate::ops::gather::some;
 use crate::ops::groups::Group;
 use crate::ops::linear::add_linear_each;
@@ -46,24 +47,25 @@ impl<B: Backend> RoutedBlock<B> {
         position: Tensor<B, 3>,
         causal: &Causal<B>,
     ) -> Tensor<B, 3> {
-        self.block.forward(self.place(hidden, position), causal)
+        self.block
+            .forward(self.add_position(hidden, position), causal)
     }
 
     /// The block's input: the residual stream plus the position.
     ///
     /// # Shapes
     /// As [`Self::forward`]
-    pub fn place(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
+    pub fn add_position(&self, hidden: Tensor<B, 3>, position: Tensor<B, 3>) -> Tensor<B, 3> {
         let dims = hidden.dims();
-        let placed = place(per_row(hidden), self.adapter.as_ref(), per_row(position));
-        reshape(placed, dims)
+        let told = add_position(per_row(hidden), self.adapter.as_ref(), per_row(position));
+        reshape(told, dims)
     }
 
     /// The inputs of several blocks, each for its own tokens.
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` and `[n_tokens, d_position]` to `[tokens, d_model]`
-    pub(crate) fn place_each<'a>(
+    pub(crate) fn add_position_each<'a>(
         operators: &[Group<&'a Self>],
         tokens: &[usize],
         hidden: &Tensor<B, 2>,
@@ -79,5 +81,14 @@ impl<B: Backend> RoutedBlock<B> {
             Some(adapters) => add_linear_each(hidden, Some(tokens), position, &adapters),
             None => some(hidden, tokens) + position,
         }
+    }
+}
+
+impl<B: Backend> Described<B> for RoutedBlock<B> {
+    fn describe(&self, to: &mut Description) {
+        if let Some(adapter) = &self.adapter {
+            to.starts(&adapter.weight, Start::Constant(0.0));
+        }
+        self.block.describe(to);
     }
 }

@@ -581,7 +581,7 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
                     .row(0)
                     .to_owned()
             };
-            let whole = routed[1].place(
+            let whole = routed[1].add_position(
                 hidden.clone().reshape([2, 2, SIZES.d_model]),
                 position.clone().reshape([2, 2, width]),
             );
@@ -593,7 +593,7 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
                 of: &routed[block],
                 n_rows,
             });
-            let some = RoutedBlock::place_each(&groups, &tokens, &hidden, &position);
+            let some = RoutedBlock::add_position_each(&groups, &tokens, &hidden, &position);
             for ((row, token), block) in found(&some).rows().into_iter().zip(tokens).zip([0, 1, 1])
             {
                 let expected = placed(block, token).insert_axis(Axis(0));

@@ -4,6 +4,7 @@ use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
+use crate::described::{Described, Description};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::add_linear_each;
 use crate::ops::reshape::{per_row, reshape};
@@ -41,16 +42,16 @@ impl<B: Backend> TransformerBlock<B> {
         self.attention.products()
     }
 
-    /// Executes the block on every position.
+    /// Executes the block on every token.
     ///
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn forward(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> Tensor<B, 3> {
         let dims @ [batch, _, _] = x.dims();
         let x = per_row(x);
-        let attention = &self.attention;
-        let packed = attention.project_rows(&x, &self.attention_norm, causal);
-        let found = attention.find_all(packed, batch, causal);
+        let found = self
+            .attention
+            .forward(&x, &self.attention_norm, batch, causal);
         reshape(self.end(x, found), dims)
     }
 
@@ -99,9 +100,19 @@ impl<B: Backend> TransformerBlock<B> {
         let outputs = each(blocks, |block| &block.attention.output);
         let x = add_linear_each(x, None, found, &outputs);
         let halves = each(blocks, |block| {
-            (&block.feed_forward_norm, block.feed_forward.all())
+            let FeedForward { gate, up, down } = &block.feed_forward;
+            (&block.feed_forward_norm, [gate, up, down])
         });
         swiglu_residual(x, &halves)
+    }
+}
+
+impl<B: Backend> Described<B> for TransformerBlock<B> {
+    fn describe(&self, to: &mut Description) {
+        to.norm(&self.attention_norm);
+        self.attention.describe(to);
+        to.norm(&self.feed_forward_norm);
+        self.feed_forward.describe(to);
     }
 }
 

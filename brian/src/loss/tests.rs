@@ -139,7 +139,7 @@ impl Case {
             valid: (0..n).map(|token| token == 0 || below(3) > 0).collect(),
             rules: Rules {
                 exit_objective,
-                learning: true,
+                with_gradients: true,
                 constraint: Constraint {
                     exit_ramp_start: below(3),
                     min_exit_step: 1 + below(2),
@@ -173,7 +173,7 @@ impl Case {
             last_move: Move {
                 probabilities: softmax(leaves[step].clone(), 1),
                 position: leaves[n_steps + step].clone(),
-                places: leaves[2 * n_steps].clone(),
+                of_actions: leaves[2 * n_steps].clone(),
             },
         };
         let decisions = |step: usize| Decisions {
@@ -728,7 +728,7 @@ fn the_scopes_count_other_tokens() {
     assert_eq!(weights(Scope::LastToken, &case.rules), of_last);
     let mixing = Rules {
         exit_objective: ExitObjective::SoftMixture,
-        learning: true,
+        with_gradients: true,
         ..case.rules.clone()
     };
     // By what is left of the first token: 1, 3/4, 9/16, and it is not there at the last step.
@@ -738,7 +738,7 @@ fn the_scopes_count_other_tokens() {
         close(f64::from(found), expected, "what is left");
     }
     let resting = Rules {
-        learning: false,
+        with_gradients: false,
         ..mixing
     };
     assert_eq!(

@@ -103,7 +103,7 @@ impl<B: Backend> View<B> {
                 last_move: Move {
                     probabilities: picked(step.last_move.probabilities.clone()),
                     position: picked(step.last_move.position.clone()),
-                    places: step.last_move.places.clone(),
+                    of_actions: step.last_move.of_actions.clone(),
                 },
                 executed: Tensor::from_data(executed, &device),
                 probabilities,

@@ -57,21 +57,33 @@ struct Columns<B: Backend> {
 impl<'a, B: Backend> Codes<'a, B> {
     /// Starts a pass and writes the first slot, before the first step.
     pub fn new(memory: &'a HiddenCode<B>, start: MemoryStart<'_, B>) -> Self {
-        let [batch, seq, _] = start.entered.dims();
+        let [_, seq, _] = start.entered.dims();
+        let causal = start.causal.mask().reshape([1, seq, seq]);
+        let mut codes = Self::empty(memory, start.entered, start.out, causal);
+        codes.reads = start.measures.then(Reads::default);
+        codes.append(start.entered);
+        codes
+    }
+
+    fn empty(
+        memory: &'a HiddenCode<B>,
+        entered: &Tensor<B, 3>,
+        out: usize,
+        causal: Tensor<B, 3>,
+    ) -> Self {
+        let [batch, seq, _] = entered.dims();
         let n_tokens = batch * seq;
-        let mut codes = Self {
+        Self {
             memory,
             window: memory.config.retention(),
             dims: [batch, seq],
-            causal: start.causal.mask().reshape([1, seq, seq]),
+            causal,
             slots: Vec::new(),
-            last: vec![start.out; n_tokens],
+            last: vec![out; n_tokens],
             walking: vec![true; n_tokens],
             seen: vec![0; n_tokens],
-            reads: start.measures.then(Reads::new),
-        };
-        codes.append(start.entered);
-        codes
+            reads: None,
+        }
     }
 
     /// The reference's memory for a beam of sequences: a slot has one code, for the mean of a sequence. The first slot stays,
@@ -80,24 +92,15 @@ impl<'a, B: Backend> Codes<'a, B> {
     /// # Shapes
     /// `entered`: `[batch, d_model]`
     pub fn instead_of_tokens(self, entered: Tensor<B, 2>, out: usize) -> Self {
-        let memory = self.memory;
-        let [batch, _] = entered.dims();
-        let window = match memory.config.window {
+        let window = match self.memory.config.window {
             0 => usize::MAX / 2,
             window => window,
         };
-        let mut codes = Self {
-            memory,
-            window: Window { sink: 1, window },
-            dims: [batch, 1],
-            causal: Tensor::zeros([1, 1, 1], &entered.device()),
-            slots: Vec::new(),
-            last: vec![out; batch],
-            walking: vec![true; batch],
-            seen: vec![0; batch],
-            reads: None,
-        };
-        codes.append(&entered.unsqueeze_dim(1));
+        let entered: Tensor<B, 3> = entered.unsqueeze_dim(1);
+        let causal = Tensor::zeros([1, 1, 1], &entered.device());
+        let mut codes = Self::empty(self.memory, &entered, out, causal);
+        codes.window = Window { sink: 1, window };
+        codes.append(&entered);
         codes
     }
 

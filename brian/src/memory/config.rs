@@ -1,14 +1,8 @@
 //! Configuration of a model's memory.
 
 use super::window::Window;
-use crate::error::ConfigError;
-use crate::random;
+use crate::error::{ConfigError, Problems};
 use serde::Deserialize;
-
-/// A gate that lets 1.8 % through.
-const CLOSED: f64 = -4.0;
-/// Standard deviation of the first map of a head in the beginning; the second is zero.
-const HEAD_STD: f64 = 0.02;
 
 /// The kinds of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -91,51 +85,26 @@ pub enum Lifecycle {
 impl MemoryConfig {
     /// All fields with values that no memory can be built from.
     pub(crate) fn check(&self) -> Vec<ConfigError> {
-        let mut errors = Vec::new();
+        let mut problems = Problems::default();
         let window = match self {
-            Self::None => return errors,
+            Self::None => return problems.0,
             Self::HiddenCode(config) => {
-                if config.d_code == 0 {
-                    errors.push(ConfigError::new("memory.d_code", 0, "at least 1"));
-                }
+                problems.at_least_1("memory.d_code", config.d_code);
                 config.retention()
             }
             Self::KeyValuePrefix(config) => {
-                if config.compression == (Compression::Code { d_code: 0 }) {
-                    let field = "memory.compression.d_code";
-                    errors.push(ConfigError::new(field, 0, "at least 1"));
+                if let Compression::Code { d_code } = config.compression {
+                    problems.at_least_1("memory.compression.d_code", d_code);
                 }
-                if !config.bias.is_finite() {
-                    errors.push(ConfigError::new("memory.bias", config.bias, "a number"));
-                }
+                let bias = config.bias;
+                problems.require(bias.is_finite(), "memory.bias", bias, "a number");
                 config.retention()
             }
         };
-        if window.sink == 0 && window.window == 0 {
-            let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
-            errors.push(ConfigError::new("memory.window", 0, expected));
-        }
-        errors
-    }
-
-    /// Initial values of the parameters that the memory sets itself; `path` is relative to the memory.
-    pub(crate) fn initial(&self, path: &str, shape: &[usize], seed: u64) -> Option<Vec<f32>> {
-        let n: usize = shape.iter().product();
-        let bias = match self {
-            Self::KeyValuePrefix(config) => config.bias,
-            _ => CLOSED,
-        };
-        match path.rsplit('.').next()? {
-            "gate" => Some(vec![CLOSED as f32; n]),
-            "bias" => Some(vec![bias as f32; n]),
-            "up" => Some(vec![0.0; n]),
-            "down" => {
-                let key = random::key(seed, &format!("memory.{path}"), 0);
-                let value = |place: u64| (HEAD_STD * random::normal(key, place)) as f32;
-                Some((0..n as u64).map(value).collect())
-            }
-            _ => None,
-        }
+        let keeps = window.sink > 0 || window.window > 0;
+        let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
+        problems.require(keeps, "memory.window", 0, expected);
+        problems.0
     }
 }
 

@@ -8,6 +8,7 @@ use super::config::{Compression, KeyValuePrefixConfig};
 use crate::block::BlockSizes;
 use crate::block::attention::KeysValues;
 use crate::block::matrix::matrix;
+use crate::described::{Described, Description, Start};
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::Tensor;
@@ -76,6 +77,14 @@ impl<B: Backend> KeyValuePrefix<B> {
                 Compression::Code { d_code } => d_code,
             },
             config,
+        }
+    }
+}
+
+impl<B: Backend> Described<B> for KeyValuePrefix<B> {
+    fn describe(&self, to: &mut Description) {
+        for block in &self.blocks {
+            to.starts(&block.bias, Start::Constant(self.config.bias));
         }
     }
 }

@@ -8,6 +8,7 @@ use super::step::{MemoryStart, Written};
 use super::usage::{MemoryUse, Reads};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::described::{Described, Description};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -20,6 +21,15 @@ pub enum Memory<B: Backend> {
     HiddenCode(HiddenCode<B>),
     /// A memory of keys and values.
     KeyValuePrefix(KeyValuePrefix<B>),
+}
+
+impl<B: Backend> Described<B> for Memory<B> {
+    fn describe(&self, to: &mut Description) {
+        match self {
+            Self::HiddenCode(memory) => memory.describe(to),
+            Self::KeyValuePrefix(memory) => memory.describe(to),
+        }
+    }
 }
 
 /// A memory during one pass. The walk holds it by reference while it grows.
@@ -74,7 +84,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     ) -> Tensor<B, 3> {
         match &mut *self.0.borrow_mut() {
             Kind::Prefix(prefix) => {
-                prefix.execute(block, routed, routed.place(hidden, position), causal)
+                prefix.execute(block, routed, routed.add_position(hidden, position), causal)
             }
             _ => routed.forward(hidden, position, causal),
         }

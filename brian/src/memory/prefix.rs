@@ -54,7 +54,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
             n_written: 0,
             columns: None,
             projected: Vec::new(),
-            reads: start.measures.then(Reads::new),
+            reads: start.measures.then(Reads::default),
         }
     }
 
@@ -66,17 +66,17 @@ impl<'a, B: Backend> Prefix<'a, B> {
         &mut self,
         block: usize,
         routed: &RoutedBlock<B>,
-        placed: Tensor<B, 3>,
+        told: Tensor<B, 3>,
         causal: &Causal<B>,
     ) -> Tensor<B, 3> {
-        let (queries, own) = routed.block.project(placed.clone(), causal);
+        let (queries, own) = routed.block.project(told.clone(), causal);
         let (among, mask) = self.among(block, own.clone(), causal.mask());
         let mass = self
             .reads
             .is_some()
             .then(|| self.mass(&queries, &among.keys, &mask));
         self.projected.push(Projected { block, own, mass });
-        routed.block.finish(placed, queries, among, mask)
+        routed.block.finish(told, queries, among, mask)
     }
 
     /// The keys and values that a block attends to, those of the memory first, and the mask of their scores.

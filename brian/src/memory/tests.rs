@@ -11,6 +11,7 @@ use super::window::Window;
 use super::{
     Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
 };
+use crate::block::BlockSizes;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::tests::{
@@ -18,10 +19,12 @@ use crate::block::tests::{
     composed, cut, each_sequence, ended, found, gradients_of, loud, projected, rotary, rows_of,
     shares, sigmoid, tensor, values_of, weighed, weighed_rows,
 };
-use crate::random;
+use crate::initial::{Initial, draw};
+use crate::{parameter, random};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array1, Array2, ArrayView1, Axis};
+use std::collections::BTreeMap;
 
 const N_TOKENS: usize = BATCH * SEQ;
 const D_MODEL: usize = SIZES.d_model;
@@ -1024,22 +1027,38 @@ fn a_closed_gate_changes_nothing_and_a_code_of_nothing_is_nothing() {
 /// A gate lets `σ(−4)`, 1.8 %, through; what heads add is nothing at first, from small numbers that differ by map and seed.
 #[test]
 fn a_memory_starts_nearly_closed() {
-    let codes = MemoryConfig::HiddenCode(codes_config(
-        Adapters::Shared,
-        2,
-        Window { sink: 1, window: 1 },
-        Lifecycle::Frozen,
-    ));
-    let prefix =
-        MemoryConfig::KeyValuePrefix(prefix_config(1, 1, Compression::None, Lifecycle::Frozen));
-    assert_eq!(codes.initial("read.0.gate", &[1], 1), Some(vec![-4.0]));
-    assert_eq!(prefix.initial("blocks.1.bias", &[1], 1), Some(vec![-1.0]));
+    let window = Window { sink: 1, window: 1 };
+    let codes = HiddenCodeConfig {
+        d_code: 50,
+        ..codes_config(Adapters::Shared, 1, window, Lifecycle::Frozen)
+    };
+    let prefix = prefix_config(1, 1, Compression::None, Lifecycle::Frozen);
+    // Twenty heads, each of them as wide as a code.
+    let sizes = BlockSizes {
+        d_model: 1000,
+        n_heads: 20,
+        ..SIZES
+    };
+    let scaled = Initial::Scaled { std: 0.3 };
+    let device = Default::default();
+    let of_codes = |seed| {
+        let memory = Memory::HiddenCode(HiddenCode::<Host>::new(codes, &sizes, 3, &device));
+        parameter::collect(&draw(memory, scaled, 1, seed))
+    };
+    let memory = Memory::KeyValuePrefix(KeyValuePrefix::<Host>::new(prefix, &sizes, 2, &device));
+    let of_prefix = parameter::collect(&draw(memory, scaled, 1, 1));
+    let numbers =
+        |all: &BTreeMap<String, TensorData>, path: &str| -> Vec<f32> { all[path].iter().collect() };
+    assert_eq!(numbers(&of_codes(1), "read.0.gate"), [-4.0]);
+    assert_eq!(numbers(&of_prefix, "blocks.1.bias"), [-1.0]);
+    assert_eq!(numbers(&of_codes(1), "write.0.heads.up"), [0.0; 20 * 50]);
+    let code = numbers(&of_codes(1), "write.0.code.weight");
     assert_eq!(
-        codes.initial("write.0.heads.up", &[2, 2, 3], 1),
-        Some(vec![0.0; 12])
+        code[0],
+        (0.3 * random::normal(random::key(1, "write.0.code.weight", 0), 0)) as f32,
+        "a map like any other"
     );
-    assert_eq!(codes.initial("write.0.code.weight", &[8, 3], 1), None);
-    let down = |path: &str, seed| codes.initial(path, &[20, 50, 1], seed).expect("numbers");
+    let down = |path: &str, seed| numbers(&of_codes(seed), path);
     let numbers = down("write.0.heads.down", 1);
     let square: f64 = numbers
         .iter()

@@ -63,19 +63,13 @@ pub(super) struct Read<B: Backend> {
 }
 
 /// The reads of a pass, summed up.
+#[derive(Default)]
 pub(super) struct Reads<B: Backend> {
     sums: Vec<(Vec<usize>, Tensor<B, 1>)>,
     shares: bool,
 }
 
 impl<B: Backend> Reads<B> {
-    pub fn new() -> Self {
-        Self {
-            sums: Vec::new(),
-            shares: false,
-        }
-    }
-
     /// Adds a read.
     pub fn add(&mut self, read: Read<B>) {
         let readers = read.readers.detach();

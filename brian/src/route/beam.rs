@@ -16,6 +16,7 @@
 //!
 //! The trace records one walk: from its first step the one that led to the branch that is best at the end.
 
+use super::action::Action;
 use super::branch::{Child, Parent};
 use super::choose::{Chosen, StepContext, Token, by_logit};
 use super::context::{WalkContext, WalkState};
@@ -27,7 +28,7 @@ use super::position::{Table, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, Walks};
-use super::walk::{RouterOutput, record, targets_at};
+use super::walk::{RouterOutput, indices, record, targets_at};
 use crate::memory::step::Written;
 use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
@@ -38,7 +39,6 @@ struct Branches<B: Backend> {
     /// Hidden states `[n_branches * batch, seq, d_model]`.
     state: WalkState<B>,
     tokens: Vec<Token>,
-    host_scores: Vec<f64>,
     scores: Scores<B>,
 }
 
@@ -77,7 +77,6 @@ impl<B: Backend> WalkContext<'_, B> {
                 position: table.start(n_tokens),
             },
             tokens: tokens.collect(),
-            host_scores: vec![0.0; n_tokens],
         };
         let mut walked = Vec::new();
         for index in 0..n_steps {
@@ -130,10 +129,9 @@ impl<B: Backend> WalkContext<'_, B> {
         self.memory.follow(&parents);
         let chosen = branches.choose(step, &children, &parents);
         branches.scores = branches.scores.follow(asked.logits.clone(), &children);
-        branches.host_scores = children.iter().map(|child| child.score).collect();
         let followed = chosen.iter().zip(&parents).map(|(chosen, &parent)| {
             let mut token = branches.tokens[parent].clone();
-            token.go(chosen, step.n_pool, true);
+            token.go(chosen, true);
             token
         });
         branches.tokens = followed.collect();
@@ -170,7 +168,7 @@ impl<B: Backend> WalkContext<'_, B> {
         let hidden = state.hidden.clone().reshape([n_before * seq, d_model]);
         let hidden = some(hidden, parents).reshape([n_branches * batch, seq, d_model]);
         let position = some(state.position.clone(), parents);
-        let told = self.into.tell_blocks(position);
+        let told = self.positions.reach().tell_blocks(position);
         let mut executor = Executor::new(self, [n_branches * batch, seq]).of_branches(n_branches);
         let runs = Dispatch::new(chosen, n_pool);
         let hidden = executor.execute(
@@ -181,17 +179,16 @@ impl<B: Backend> WalkContext<'_, B> {
             None,
             &GradientGates::default(),
         );
-        let device = hidden.device();
         self.memory.write(&Written {
             hidden: &hidden,
             causal: self.causal,
-            actions: chosen.iter().map(|chosen| chosen.action).collect(),
-            walking: chosen.iter().map(|c| c.action != n_pool).collect(),
+            actions: indices(chosen, n_pool),
+            walking: chosen.iter().map(|c| c.action != Action::Out).collect(),
             weights: None,
         });
         WalkState {
             hidden,
-            position: self.arrive(chosen, None, n_pool, table, &device),
+            position: self.arrive(chosen, None, table),
         }
     }
 }
@@ -205,24 +202,15 @@ impl<B: Backend> Branches<B> {
         asked: &RouterOutput<B>,
         n_tokens: usize,
     ) -> Vec<Child> {
-        let n_branches = self.tokens.len() / n_tokens;
         let cap = step.rules.constraint.self_recurrence_cap;
         let parent = |row: usize| Parent {
-            score: self.host_scores[row],
+            score: self.scores.on_host[row],
             left: self.tokens[row].left,
             logits: asked.of_token(row),
             capped: self.tokens[row].capped(cap),
             must_leave: step.must_leave(),
         };
-        let of_token = |token: usize| -> Vec<Child> {
-            let branches = (0..n_branches).map(|branch| parent(branch * n_tokens + token));
-            search.follow(&branches.collect::<Vec<_>>(), step.top_k)
-        };
-        let of_tokens: Vec<Vec<Child>> = (0..n_tokens).map(of_token).collect();
-        let n_children = search.n_branches(n_branches, step.top_k);
-        (0..n_children)
-            .flat_map(|branch| of_tokens.iter().map(move |children| children[branch]))
-            .collect()
+        search.follow_all([self.tokens.len(), n_tokens], step.top_k, parent)
     }
 
     /// What each branch does, those that have left included.
@@ -267,12 +255,10 @@ impl StepContext<'_> {
 fn best_walks<B: Backend>(
     mut trace: Trace<B>,
     walked: Vec<Passed<B>>,
-    targets: &[Vec<usize>],
+    targets: &[Vec<Action>],
     table: &Table<B>,
 ) -> Trace<B> {
-    let Walks {
-        batch, seq, n_pool, ..
-    } = trace.walks;
+    let Walks { batch, seq, .. } = trace.walks;
     let n_tokens = batch * seq;
     let mut branch = vec![0; n_tokens];
     for (index, passed) in walked.into_iter().enumerate().rev() {
@@ -295,8 +281,8 @@ fn best_walks<B: Backend>(
             }
         });
         let chosen: Vec<Chosen> = chosen.collect();
-        let row_targets = (!targets.is_empty()).then(|| targets_at(targets, index, n_pool, batch));
-        let decisions = record(&chosen, Some(asked), row_targets, seq);
+        let row_targets = (!targets.is_empty()).then(|| targets_at(targets, index, batch));
+        let decisions = record(&chosen, Some(asked), row_targets, trace.walks.n_pool, seq);
         trace.walks.steps.push(decisions);
     }
     trace.steps.reverse();

@@ -4,6 +4,7 @@
 //! action, so its child has neither of the last two terms. The highest scores are kept, the first candidate among equals;
 //! candidates are ordered by parent, then by likelihood.
 
+use super::action::Action;
 use super::choose::by_logit;
 use super::parallel::{Finished, ParentExit, Search};
 
@@ -25,7 +26,7 @@ pub(crate) struct Parent<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Child {
     pub parent: usize,
-    pub action: usize,
+    pub action: Action,
     pub score: f64,
     /// What the parent's score is multiplied by.
     pub decay: f64,
@@ -37,16 +38,14 @@ pub(crate) struct Child {
 
 impl Child {
     /// A placeholder for a missing branch, without weight in the mixture and without children.
-    pub fn empty(out: usize) -> Self {
-        Self {
-            parent: 0,
-            action: out,
-            score: f64::NEG_INFINITY,
-            decay: 1.0,
-            choices: 0.0,
-            cost: 0.0,
-        }
-    }
+    const EMPTY: Self = Self {
+        parent: 0,
+        action: Action::Out,
+        score: f64::NEG_INFINITY,
+        decay: 1.0,
+        choices: 0.0,
+        cost: 0.0,
+    };
 
     pub fn is_empty(&self) -> bool {
         self.score == f64::NEG_INFINITY
@@ -59,26 +58,43 @@ impl Search {
         (before * top_k).min(self.width)
     }
 
+    /// The branches of all units after a step, `[n_branches * n_units]`: of tokens, or of sequences. `parent` gives the branch
+    /// of each of the `n_rows` rows before.
+    pub fn follow_all<'p>(
+        &self,
+        [n_rows, n_units]: [usize; 2],
+        top_k: usize,
+        parent: impl Fn(usize) -> Parent<'p>,
+    ) -> Vec<Child> {
+        let of_unit = |unit: usize| -> Vec<Child> {
+            let branches = (unit..n_rows).step_by(n_units).map(&parent);
+            self.follow(&branches.collect::<Vec<_>>(), top_k)
+        };
+        let of_units: Vec<Vec<Child>> = (0..n_units).map(of_unit).collect();
+        (0..self.n_branches(n_rows / n_units, top_k))
+            .flat_map(|branch| of_units.iter().map(move |children| children[branch]))
+            .collect()
+    }
+
     /// The branches after a step, best first: as many as [`Self::n_branches`] says, the last ones empty if there are fewer.
     pub fn follow(&self, parents: &[Parent<'_>], top_k: usize) -> Vec<Child> {
         let real = || parents.iter().enumerate().filter(|(_, p)| p.exists());
         let rests = self.finished == Finished::Rests && real().all(|(_, parent)| parent.left);
         let candidates = real().flat_map(|(index, parent)| self.of(index, parent, top_k, rests));
         let mut kept = prune(candidates.collect(), self.width);
-        let out = parents.first().map_or(0, |parent| parent.out());
-        kept.resize(self.n_branches(parents.len(), top_k), Child::empty(out));
+        kept.resize(self.n_branches(parents.len(), top_k), Child::EMPTY);
         kept
     }
 
     /// The children of one branch, likeliest first.
     fn of(&self, index: usize, parent: &Parent<'_>, top_k: usize, rests: bool) -> Vec<Child> {
-        let out = parent.out();
+        let out = parent.logits.len() - 1;
         let child = |action: usize, choices: f64, log_probability: f64| {
             let decay = if rests { 1.0 } else { self.score_decay };
             let cost = if action == out { 0.0 } else { self.branch_cost };
             Child {
                 parent: index,
-                action,
+                action: Action::from_index(action, out),
                 score: decay * parent.score + choices * log_probability - cost,
                 decay,
                 choices,
@@ -112,10 +128,6 @@ impl Search {
 impl Parent<'_> {
     fn exists(&self) -> bool {
         self.score != f64::NEG_INFINITY
-    }
-
-    fn out(&self) -> usize {
-        self.logits.len() - 1
     }
 }
 
@@ -164,7 +176,10 @@ mod tests {
     }
 
     fn actions(children: &[Child]) -> Vec<(usize, usize)> {
-        children.iter().map(|c| (c.parent, c.action)).collect()
+        children
+            .iter()
+            .map(|c| (c.parent, c.action.index(OUT)))
+            .collect()
     }
 
     fn log_probability(action: usize) -> f64 {
@@ -177,8 +192,12 @@ mod tests {
         let children = search(4, Finished::Rests).follow(&[parent(-2.0, false, &LOGITS)], 4);
         assert_eq!(actions(&children), [(0, 1), (0, 2), (0, 0), (0, OUT)]);
         for child in &children {
-            let cost = if child.action == OUT { 0.0 } else { 0.25 };
-            let expected = 0.5 * -2.0 + log_probability(child.action) - cost;
+            let cost = if child.action == Action::Out {
+                0.0
+            } else {
+                0.25
+            };
+            let expected = 0.5 * -2.0 + log_probability(child.action.index(OUT)) - cost;
             assert!((child.score - expected).abs() < 1e-12, "{child:?}");
         }
     }
@@ -238,7 +257,7 @@ mod tests {
         let parents = [parent(-1.0, true, &LOGITS)];
         let search = search(2, Finished::Rests);
         let children = search.follow(&parents, 2);
-        assert_eq!(children[1], Child::empty(OUT));
+        assert_eq!(children[1], Child::EMPTY);
         let parents = [
             parent(children[0].score, true, &LOGITS),
             parent(children[1].score, true, &LOGITS),
@@ -282,7 +301,10 @@ mod tests {
             ..parent(0.0, false, &LOGITS)
         };
         let children = search.follow(&[last], 2);
-        assert_eq!((children[0].action, children[0].choices), (OUT, 1.0));
+        assert_eq!(
+            (children[0].action, children[0].choices),
+            (Action::Out, 1.0)
+        );
         assert!(children[1].is_empty());
     }
 

@@ -3,6 +3,7 @@
 //! The order is part of the model: the router or the teacher proposes; exploration may put another block in its place; the
 //! self-recurrence cap may forbid it; the last step may force OUT; a token that has left stays out.
 
+use super::action::Action;
 use super::draws::{Draws, Purpose};
 use super::policy::{Policy, Select};
 use super::rules::{ExitObjective, Rules};
@@ -40,14 +41,14 @@ pub(crate) struct StepContext<'a> {
 /// What a token does at a step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chosen {
-    pub action: usize,
+    pub action: Action,
     pub origin: Origin,
     pub fused: bool,
     /// The block that a leaving token would have run instead.
     pub forgone: Option<usize>,
-    /// Largest adjusted logit.
+    /// The index of the largest adjusted logit.
     pub best: usize,
-    /// The likeliest actions, likeliest first.
+    /// The indices of the likeliest actions, likeliest first.
     pub likeliest: Vec<usize>,
     /// The block that may not be executed once more.
     pub capped: Option<usize>,
@@ -57,13 +58,13 @@ pub(crate) struct Chosen {
 
 impl Chosen {
     /// A choice of one action, without anything about the router.
-    pub fn alone(action: usize, origin: Origin) -> Self {
+    pub fn alone(action: Action, origin: Origin) -> Self {
         Self {
             action,
             origin,
             fused: false,
             forgone: None,
-            best: action,
+            best: 0,
             likeliest: Vec::new(),
             capped: None,
             out_probability: 0.0,
@@ -89,8 +90,8 @@ impl Token {
     }
 
     /// Updates the state after a step.
-    pub fn go(&mut self, chosen: &Chosen, n_pool: usize, hard_exit: bool) {
-        let block = (chosen.action < n_pool).then_some(chosen.action);
+    pub fn go(&mut self, chosen: &Chosen, hard_exit: bool) {
+        let block = chosen.action.block();
         self.run = match block {
             None => 0,
             block if block == self.last => self.run + 1,
@@ -107,14 +108,13 @@ pub(crate) fn choose(
     step: StepContext<'_>,
     token: &Token,
     logits: &[f32],
-    target: Option<usize>,
+    target: Option<Action>,
 ) -> Chosen {
     let rules = step.rules;
-    let out = step.n_pool;
     let draws = Lot { step, token };
     let capped = token.capped(rules.constraint.self_recurrence_cap);
     let router = (!logits.is_empty()).then(|| Router::new(step, token, logits));
-    let taught = target.unwrap_or(out);
+    let taught = target.unwrap_or(Action::Out);
     let asked = || router.as_ref().expect("who decides is asked").action;
 
     let (mut action, mut origin) = match &rules.policy {
@@ -128,34 +128,35 @@ pub(crate) fn choose(
         },
     };
     let explores = rules.override_probability > 0.0 && !matches!(rules.policy, Policy::Teacher(_));
-    if explores && action != out && draws.uniform(Purpose::Override) < rules.override_probability {
-        action = draws.below(out, Purpose::OverrideBlock);
-        if Some(action) == capped {
-            action = (action + 1) % out;
+    let disturbs = || draws.uniform(Purpose::Override) < rules.override_probability;
+    if explores && action != Action::Out && disturbs() {
+        let mut block = draws.below(step.n_pool, Purpose::OverrideBlock);
+        if Some(block) == capped {
+            block = (block + 1) % step.n_pool;
         }
-        origin = Origin::Random;
+        (action, origin) = (Action::Block(block), Origin::Random);
     }
-    if Some(action) == capped {
+    if capped.map(Action::Block) == Some(action) {
         // A capped block is never the best action, and a mixture keeps the tokens walking.
         let router = router.as_ref().expect("a cap asks the router");
         action = match rules.mixes_states() {
             true => router
                 .block
                 .filter(|&block| Some(block) != capped)
-                .unwrap_or(out),
-            false => router.best,
+                .map_or(Action::Out, Action::Block),
+            false => Action::from_index(router.best, step.n_pool),
         };
         origin = Origin::Cap;
     }
     if step.is_last && rules.constraint.force_final_exit {
-        (action, origin) = (out, Origin::Last);
+        (action, origin) = (Action::Out, Origin::Last);
     }
     if token.left {
-        (action, origin) = (out, Origin::Left);
+        (action, origin) = (Action::Out, Origin::Left);
     }
-    let fused = origin == Origin::Router && action != out && step.top_k > 1;
-    let router = router.unwrap_or_default();
-    let leaves = action == out && origin == Origin::Router && rules.learning;
+    let fused = origin == Origin::Router && action != Action::Out && step.top_k > 1;
+    let router = router.unwrap_or(Router::SILENT);
+    let leaves = action == Action::Out && origin == Origin::Router && rules.with_gradients;
     let forgone = router
         .block
         .filter(|_| leaves && rules.exit_objective == ExitObjective::StraightThrough);
@@ -172,9 +173,9 @@ pub(crate) fn choose(
 }
 
 /// The router's proposal for a token.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Router {
-    action: usize,
+    action: Action,
     best: usize,
     /// The best block.
     block: Option<usize>,
@@ -183,6 +184,15 @@ struct Router {
 }
 
 impl Router {
+    /// What a router says that was not asked.
+    const SILENT: Self = Self {
+        action: Action::Out,
+        best: 0,
+        block: None,
+        likeliest: Vec::new(),
+        out_probability: 0.0,
+    };
+
     fn new(step: StepContext<'_>, token: &Token, logits: &[f32]) -> Self {
         let (rules, out) = (step.rules, step.n_pool);
         let mut likeliest = by_logit(logits);
@@ -203,7 +213,7 @@ impl Router {
         };
         let blocks_only = 0..=out - 1;
         let action = match rules.exit_objective {
-            ExitObjective::SoftMixture if rules.learning => draw(blocks_only),
+            ExitObjective::SoftMixture if rules.with_gradients => draw(blocks_only),
             ExitObjective::SoftMixture if token.still * (1.0 - out_probability) < 0.5 => out,
             ExitObjective::SoftMixture => draw(blocks_only),
             // It goes nowhere, whatever is drawn.
@@ -215,7 +225,7 @@ impl Router {
         }
         likeliest.truncate(step.top_k);
         Self {
-            action,
+            action: Action::from_index(action, out),
             best,
             block: Some(block),
             likeliest,
@@ -304,6 +314,7 @@ mod tests {
     use crate::route::policy::Teacher;
 
     const OUT: usize = 3;
+    const TAUGHT: Option<Action> = Some(Action::Block(0));
 
     fn router() -> Rules {
         Rules {
@@ -330,10 +341,10 @@ mod tests {
         let rules = router();
         let token = Token::new(0, 0);
         let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 3.0, 1.0, 2.0], None);
-        assert_eq!((chosen.action, chosen.fused), (1, true));
+        assert_eq!((chosen.action.index(OUT), chosen.fused), (1, true));
         assert_eq!(chosen.likeliest, [1, OUT]);
         let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 3.0, 1.0, 4.0], None);
-        assert_eq!((chosen.action, chosen.fused), (OUT, false));
+        assert_eq!((chosen.action.index(OUT), chosen.fused), (OUT, false));
     }
 
     #[test]
@@ -353,8 +364,8 @@ mod tests {
             constraint,
             ..router()
         };
-        let chosen = choose(step(&taught, 0, 1), &token, &logits, Some(0));
-        assert_eq!((chosen.action, chosen.origin), (1, Origin::Cap));
+        let chosen = choose(step(&taught, 0, 1), &token, &logits, TAUGHT);
+        assert_eq!((chosen.action.index(OUT), chosen.origin), (1, Origin::Cap));
         // All overrides fall on a block; those on the capped one move on by one.
         for place in 0..50 {
             let disturbed = Rules {
@@ -368,7 +379,7 @@ mod tests {
             };
             let chosen = choose(step(&disturbed, 0, 2), &token, &logits, None);
             assert_eq!(chosen.origin, Origin::Random);
-            assert!([1, 2].contains(&chosen.action) && !chosen.fused);
+            assert!([1, 2].contains(&chosen.action.index(OUT)) && !chosen.fused);
         }
     }
 
@@ -381,7 +392,7 @@ mod tests {
             let mut logits = [0.0; 4];
             logits[best] = 1.0;
             let chosen = choose(step(&rules, 0, 1), &token, &logits, None);
-            token.go(&chosen, OUT, false);
+            token.go(&chosen, false);
             runs.push((token.last, token.run));
         }
         let expected = [
@@ -409,9 +420,15 @@ mod tests {
             ..Token::new(0, 0)
         };
         let chosen = choose(step(&rules, 1, 1), &left, &logits, None);
-        assert_eq!((chosen.action, chosen.origin), (OUT, Origin::Left));
+        assert_eq!(
+            (chosen.action.index(OUT), chosen.origin),
+            (OUT, Origin::Left)
+        );
         let chosen = choose(step(&rules, 4, 1), &Token::new(0, 0), &logits, None);
-        assert_eq!((chosen.action, chosen.origin), (OUT, Origin::Last));
+        assert_eq!(
+            (chosen.action.index(OUT), chosen.origin),
+            (OUT, Origin::Last)
+        );
     }
 
     #[test]
@@ -428,9 +445,9 @@ mod tests {
         let asked = (0..n)
             .filter(|&place| {
                 let token = Token::new(1, place);
-                let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 2.0, 1.0, 0.0], Some(0));
+                let chosen = choose(step(&rules, 0, 2), &token, &[0.0, 2.0, 1.0, 0.0], TAUGHT);
                 assert_eq!(chosen.fused, chosen.origin == Origin::Router);
-                chosen.action == 1
+                chosen.action == Action::Block(1)
             })
             .count();
         assert!((asked as f64 / n as f64 - 0.3).abs() < 0.01, "{asked}");
@@ -454,7 +471,7 @@ mod tests {
         let mut shares = [0.0; 4];
         for place in 0..n {
             let chosen = choose(step(&rules, 2, 1), &Token::new(3, place), &logits, None);
-            shares[chosen.action] += 1.0 / n as f64;
+            shares[chosen.action.index(OUT)] += 1.0 / n as f64;
         }
         for (action, share) in shares.iter().enumerate() {
             assert!((share - expected.of(action)).abs() < 0.015, "{shares:?}");
@@ -473,8 +490,8 @@ mod tests {
         let mut actions = Vec::new();
         for index in 0..3 {
             let chosen = choose(step(&rules, index, 1), &token, &logits, None);
-            token.go(&chosen, OUT, true);
-            actions.push(chosen.action);
+            token.go(&chosen, true);
+            actions.push(chosen.action.index(OUT));
         }
         assert_eq!(actions, [0, OUT, OUT]);
     }
@@ -482,7 +499,7 @@ mod tests {
     fn with_exit(exit_objective: ExitObjective, learning: bool) -> Rules {
         Rules {
             exit_objective,
-            learning,
+            with_gradients: learning,
             ..router()
         }
     }
@@ -512,10 +529,13 @@ mod tests {
             let token = Token::new(2, place);
             let chosen = choose(step(&rules, 1, 1), &token, &[0.0, 2.0, 1.0, 0.5], None);
             if chosen.origin == Origin::Random {
-                counts[chosen.action] += 1;
+                counts[chosen.action.index(OUT)] += 1;
             }
             let leaves = choose(step(&rules, 1, 1), &token, &[0.0, 2.0, 1.0, 3.0], None);
-            assert_eq!((leaves.action, leaves.origin), (OUT, Origin::Router));
+            assert_eq!(
+                (leaves.action.index(OUT), leaves.origin),
+                (OUT, Origin::Router)
+            );
         }
         // Standard deviation of each share: 0.002.
         for count in counts {
@@ -530,8 +550,16 @@ mod tests {
             override_probability: 1.0,
             ..router()
         };
-        let chosen = choose(step(&taught, 0, 1), &Token::new(0, 0), &[], Some(2));
-        assert_eq!((chosen.action, chosen.origin), (2, Origin::Teacher));
+        let chosen = choose(
+            step(&taught, 0, 1),
+            &Token::new(0, 0),
+            &[],
+            Some(Action::Block(2)),
+        );
+        assert_eq!(
+            (chosen.action.index(OUT), chosen.origin),
+            (2, Origin::Teacher)
+        );
     }
 
     #[test]
@@ -553,7 +581,10 @@ mod tests {
         let rules = with_exit(ExitObjective::SoftMixture, true);
         let logits = [0.0, 1.0, 2.0, 9.0];
         let chosen = choose(step(&rules, 0, 2), &Token::new(0, 0), &logits, None);
-        assert_eq!((chosen.action, chosen.best, chosen.fused), (2, OUT, true));
+        assert_eq!(
+            (chosen.action.index(OUT), chosen.best, chosen.fused),
+            (2, OUT, true)
+        );
         assert_eq!(chosen.likeliest, [2, 1], "OUT is no candidate of a mixture");
         assert!(chosen.out_probability > 0.99);
         // What is drawn is drawn among blocks, by their own shares.
@@ -561,7 +592,7 @@ mod tests {
         let (n, mut shares) = (20_000, [0.0; 4]);
         for place in 0..n {
             let chosen = choose(step(&rules, 0, 1), &Token::new(0, place), &logits, None);
-            shares[chosen.action] += 1.0 / n as f64;
+            shares[chosen.action.index(OUT)] += 1.0 / n as f64;
         }
         let odds: Vec<f64> = (0..OUT)
             .map(|block| f64::from(logits[block]).exp())
@@ -588,13 +619,13 @@ mod tests {
             step(&rules, 0, 1),
             &capped,
             &[CAPPED, 0.5, 0.4, 2.0],
-            Some(0),
+            TAUGHT,
         );
-        assert_eq!((chosen.action, chosen.origin), (1, Origin::Cap));
+        assert_eq!((chosen.action.index(OUT), chosen.origin), (1, Origin::Cap));
         let mut alone = step(&rules, 0, 1);
         alone.n_pool = 1;
-        let chosen = choose(alone, &capped, &[CAPPED, 2.0], Some(0));
-        assert_eq!((chosen.action, chosen.origin), (1, Origin::Cap));
+        let chosen = choose(alone, &capped, &[CAPPED, 2.0], TAUGHT);
+        assert_eq!((chosen.action.index(1), chosen.origin), (1, Origin::Cap));
     }
 
     #[test]
@@ -631,7 +662,7 @@ mod tests {
             ..straight.clone()
         };
         assert_eq!(
-            forgone(&taught, &logits, Some(OUT)),
+            forgone(&taught, &logits, Some(Action::Out)),
             None,
             "a teacher's OUT learns nothing"
         );
@@ -646,15 +677,15 @@ mod tests {
         for (action, out_probability) in [(0, 0.25), (OUT, 0.5), (1, 0.5)] {
             let chosen = Chosen {
                 out_probability,
-                ..Chosen::alone(action, Origin::Router)
+                ..Chosen::alone(Action::from_index(action, OUT), Origin::Router)
             };
-            token.go(&chosen, OUT, false);
+            token.go(&chosen, false);
             assert!(!token.left);
         }
         assert_eq!(token.still, 0.75 * 0.5 * 0.5);
-        token.go(&Chosen::alone(OUT, Origin::Router), OUT, true);
+        token.go(&Chosen::alone(Action::Out, Origin::Router), true);
         assert!(token.left);
-        token.go(&Chosen::alone(0, Origin::Router), OUT, true);
+        token.go(&Chosen::alone(Action::Block(0), Origin::Router), true);
         assert!(token.left, "nobody comes back");
     }
 

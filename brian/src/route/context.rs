@@ -1,6 +1,6 @@
 //! The state of a walk, and its context: pool, router, positions, memory and caches.
 
-use super::position::{Positions, Reach};
+use super::position::Positions;
 use super::router::Router;
 use super::rules::RouteConfig;
 use super::walk_cache::WalkCache;
@@ -27,7 +27,6 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub positions: &'a Positions<B>,
     pub router: Cow<'a, Router<B>>,
     pub route: RouteConfig,
-    pub into: Reach,
     pub causal: &'a Causal<B>,
     pub memory: MemoryPass<'a, B>,
     /// The walks of earlier tokens, in decoding.

@@ -50,8 +50,8 @@ impl Draws {
 
     /// Uniform in `[0, 1)`.
     pub fn uniform(self, purpose: Purpose, sequence: u64, token: usize, step: usize) -> f64 {
-        let (key, position) = self.place(purpose, sequence, token, step);
-        random::uniform(key, position)
+        let (key, index) = self.key_and_index(purpose, sequence, token, step);
+        random::uniform(key, index)
     }
 
     /// Uniform in `0..n`.
@@ -69,11 +69,17 @@ impl Draws {
 
     /// Standard normal.
     pub fn normal(self, purpose: Purpose, sequence: u64, token: usize, step: usize) -> f64 {
-        let (key, position) = self.place(purpose, sequence, token, step);
-        random::normal(key, position)
+        let (key, index) = self.key_and_index(purpose, sequence, token, step);
+        random::normal(key, index)
     }
 
-    fn place(self, purpose: Purpose, sequence: u64, token: usize, step: usize) -> (u64, u64) {
+    fn key_and_index(
+        self,
+        purpose: Purpose,
+        sequence: u64,
+        token: usize,
+        step: usize,
+    ) -> (u64, u64) {
         let key = random::bits(random::bits(self.key, sequence), purpose.number());
         (key, (token as u64) << 20 | step as u64)
     }

@@ -12,12 +12,9 @@ use super::context::WalkContext;
 use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
-use super::walk_cache::WalkCache;
 use crate::block::attention::{Maps, NormedMaps};
-use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
-use crate::memory::pass::MemoryPass;
 use crate::ops::attention::KeysValues;
 use crate::ops::attention_spans::{AttentionSpans, MASKED};
 use crate::ops::gather::{Parts, copies, replace, rows, some};
@@ -29,7 +26,6 @@ use crate::ops::rotary::Angles;
 use crate::ops::straight_through::straight_through;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Which tokens run which block; tokens count `[batch * seq]`.
@@ -56,11 +52,7 @@ impl Dispatch {
         for (token, chosen) in chosen.iter().enumerate() {
             dispatch.left.push(chosen.origin == Origin::Left);
             dispatch.leaves.push(chosen.forgone.is_some());
-            let alone = match chosen.action < n_pool {
-                true => Some(chosen.action),
-                false => chosen.forgone,
-            };
-            match (chosen.fused, alone) {
+            match (chosen.fused, chosen.action.block().or(chosen.forgone)) {
                 (true, _) => {
                     let blocks = chosen.likeliest.iter().filter(|&&block| block < n_pool);
                     blocks.for_each(|&block| dispatch.of[block].push(token));
@@ -80,20 +72,12 @@ impl Dispatch {
 }
 
 /// Factors per token, `[batch * seq, 1]`: a block's change times its factor is added to the token's state once more.
+#[derive(Default)]
 pub(crate) struct GradientGates<B: Backend> {
     /// With a gradient for the factor and the change.
     pub whole: Option<Tensor<B, 2>>,
     /// With a gradient for the factor only, whose value is zero.
     pub straight: Option<Tensor<B, 2>>,
-}
-
-impl<B: Backend> Default for GradientGates<B> {
-    fn default() -> Self {
-        Self {
-            whole: None,
-            straight: None,
-        }
-    }
 }
 
 impl<B: Backend> GradientGates<B> {
@@ -129,13 +113,19 @@ struct Input<B: Backend> {
     position: Tensor<B, 2>,
 }
 
+impl<B: Backend> Input<B> {
+    /// States and positions, `[batch, seq, …]`.
+    fn of_sequences(&self, [batch, seq]: [usize; 2]) -> [Tensor<B, 3>; 2] {
+        [&self.hidden, &self.position].map(|x| {
+            let [_, width] = x.dims();
+            reshape(x.clone(), [batch, seq, width])
+        })
+    }
+}
+
 /// Executes the blocks of one walk.
 pub(crate) struct Executor<'a, 'm, B: Backend> {
-    pool: &'a [RoutedBlock<B>],
-    causal: &'a Causal<B>,
-    memory: &'a MemoryPass<'m, B>,
-    past: Option<&'a RefCell<WalkCache<B>>>,
-    attends: Attends,
+    ground: &'a WalkContext<'m, B>,
     execution: Execution,
     dims: [usize; 2],
     /// Branches per token; the sequences of the best branches come first.
@@ -153,7 +143,7 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// An executor for `dims`: sequences, and tokens of each.
     pub fn new(ground: &'a WalkContext<'m, B>, dims: [usize; 2]) -> Self {
-        let pool: &[RoutedBlock<B>] = &ground.pool;
+        let pool = &ground.pool;
         let execution = ground.execution();
         let at_once = match (execution, ground.past) {
             (Execution::Grouped, None) => groups_at_once(&pool[0].block.attention.output),
@@ -161,11 +151,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         };
         let resting = |blocks: &[_]| Some(ExitedCache::new(blocks.len() * dims[0] * dims[1]));
         Self {
-            pool,
-            causal: ground.causal,
-            memory: &ground.memory,
-            past: ground.past,
-            attends: ground.route.attends,
+            ground,
             execution,
             dims,
             n_branches: 1,
@@ -204,7 +190,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             hidden: shared(reshape(hidden.clone(), [batch * seq, d_model])),
             position,
         };
-        if let Some(past) = self.past {
+        if let Some(past) = self.ground.past {
             let [_, d_position] = input.position.dims();
             let position = input.position.clone().reshape([batch, seq, d_position]);
             past.borrow_mut().enter(index, hidden.clone(), position);
@@ -219,10 +205,12 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 .flat_map(|&b| &dispatch.of[b])
                 .copied()
                 .collect();
-            let output = match (self.execution, self.attends) {
+            let output = match (self.execution, self.ground.route.attends) {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, &tokens),
-                _ if let Some(past) = self.past => {
-                    let output = past.borrow_mut().output(index, block, &self.pool[block]);
+                _ if let Some(past) = self.ground.past => {
+                    let output = past
+                        .borrow_mut()
+                        .output(index, block, &self.ground.pool[block]);
                     some(reshape(output, [batch * seq, d_model]), &tokens)
                 }
                 (Execution::Grouped, Attends::All) if self.runs_everywhere(&dispatch.of[block]) => {
@@ -276,13 +264,9 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     fn everywhere(&self, index: usize, input: &Input<B>, dispatch: &Dispatch) -> Tensor<B, 2> {
         let [batch, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
-        let (block, tokens) = (&self.pool[index], &dispatch.of[index]);
-        let split = |x: &Tensor<B, 2>| {
-            let [_, width] = x.dims();
-            reshape(x.clone(), [batch, seq, width])
-        };
-        let (hidden, position) = (split(&input.hidden), split(&input.position));
-        let output = match self.attends {
+        let (block, tokens) = (&self.ground.pool[index], &dispatch.of[index]);
+        let [hidden, position] = input.of_sequences(self.dims);
+        let output = match self.ground.route.attends {
             Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, dispatch)) => {
                 let device = input.hidden.device();
                 let mut absent = vec![MASKED; n_tokens];
@@ -291,15 +275,16 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 let absent = TensorData::new(absent, [batch, 1, 1, seq]);
                 let absent = Tensor::from_data(absent, &device);
                 let own = Tensor::<B, 2, Bool>::diag_mask([seq, seq], 0, &device).bool_not();
-                let placed = block.place(hidden, position);
-                let (queries, keys_values) = block.block.project(placed.clone(), self.causal);
-                let mask = self.causal.mask() + absent;
+                let told = block.add_position(hidden, position);
+                let (queries, keys_values) = block.block.project(told.clone(), self.ground.causal);
+                let mask = self.ground.causal.mask() + absent;
                 let mask = mask.mask_fill(own.unsqueeze(), 0.0);
-                block.block.finish(placed, queries, keys_values, mask)
+                block.block.finish(told, queries, keys_values, mask)
             }
             _ => self
+                .ground
                 .memory
-                .execute(index, block, hidden, position, self.causal),
+                .execute(index, block, hidden, position, self.ground.causal),
         };
         reshape(output, [n_tokens, d_model])
     }
@@ -309,13 +294,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_sequences, seq] = self.dims;
         let [n_tokens, d_model] = input.hidden.dims();
         let batch = n_sequences / self.n_branches;
-        let block = &self.pool[block];
-        let split = |x: &Tensor<B, 2>| {
-            let [_, width] = x.dims();
-            x.clone().reshape([n_sequences, seq, width])
-        };
-        let placed = block.place(split(&input.hidden), split(&input.position));
-        let (queries, own) = block.block.project(placed.clone(), self.causal);
+        let block = &self.ground.pool[block];
+        let [hidden, position] = input.of_sequences(self.dims);
+        let told = block.add_position(hidden, position);
+        let (queries, own) = block.block.project(told.clone(), self.ground.causal);
         let beside = |own: Tensor<B, 4>| {
             let best = own.clone().slice_dim(0, 0..batch);
             Tensor::cat(vec![copies(best, self.n_branches), own], 2)
@@ -325,7 +307,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             values: beside(own.values),
         };
         let mut absent = vec![0.0; batch * seq];
-        if self.attends == Attends::Selected {
+        if self.ground.route.attends == Attends::Selected {
             absent.fill(MASKED);
             let best = tokens.iter().filter(|&&token| token < batch * seq);
             best.for_each(|&token| absent[token] = 0.0);
@@ -333,12 +315,13 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let absent = TensorData::new(absent, [batch, 1, 1, seq]);
         let absent = Tensor::from_data(absent, &input.hidden.device());
         let mask = self
+            .ground
             .causal
             .mask_beside(absent)
             .repeat_dim(0, self.n_branches);
         let found = block.block.attention.find(queries, among, mask);
-        let [placed, found] = [placed, found].map(|x| some(x.reshape([n_tokens, d_model]), tokens));
-        block.block.end(placed, found)
+        let [told, found] = [told, found].map(|x| some(x.reshape([n_tokens, d_model]), tokens));
+        block.block.end(told, found)
     }
 
     /// The outputs of blocks for the tokens that run them, `[tokens, d_model]`, block by block.
@@ -362,26 +345,26 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let tokens: Vec<usize> = blocks.iter().flat_map(of_block).collect();
         let groups = self.groups(first, &tokens);
         let angles = self.angles(&tokens);
-        let (placed, keys_values, spans) = match self.attends {
+        let (told, keys_values, spans) = match self.ground.route.attends {
             Attends::Selected => {
                 let leaves = |token: usize| dispatch.leaves[token % n_tokens];
                 let (keys, spans) = among_runners(&tokens, seq, leaves);
-                let placed = self.placed(&groups, input, &tokens);
-                let made = Maps::keys_values(&self.normed_maps(&groups), &placed, &angles);
-                (placed, Parts::one(some(made, &keys)), spans)
+                let told = self.told(&groups, input, &tokens);
+                let made = Maps::keys_values(&self.normed_maps(&groups), &told, &angles);
+                (told, Parts::one(some(made, &keys)), spans)
             }
             Attends::All => {
                 let (keys, spans) = among_all(&tokens, seq);
-                let (placed, keys_values) =
+                let (told, keys_values) =
                     self.keys_values(first, input, &keys, &tokens, &dispatch.left);
-                (placed, keys_values, spans)
+                (told, keys_values, spans)
             }
         };
-        let queries = Maps::queries(&self.normed_maps(&groups), &placed, &angles);
-        let attention = &self.pool[first].block.attention;
+        let queries = Maps::queries(&self.normed_maps(&groups), &told, &angles);
+        let attention = &self.ground.pool[first].block.attention;
         let found = attention.find_rows(queries, keys_values, &Arc::new(spans));
-        let blocks = each(&groups, |&block| &self.pool[block].block);
-        TransformerBlock::end_each(&blocks, placed, found)
+        let blocks = each(&groups, |&block| &self.ground.pool[block].block);
+        TransformerBlock::end_each(&blocks, told, found)
     }
 
     /// The blocks of some tokens.
@@ -398,22 +381,23 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
 
     fn angles(&self, tokens: &[usize]) -> Angles<B> {
         let [_, seq] = self.dims;
-        self.causal
+        self.ground
+            .causal
             .angles(tokens.iter().map(|token| token % seq).collect())
     }
 
     /// The input of the blocks' norms, for some tokens.
-    fn placed(&self, groups: &[Group<usize>], input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
+    fn told(&self, groups: &[Group<usize>], input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
         let [n_tokens, _] = input.hidden.dims();
         let tokens: Vec<usize> = tokens.iter().map(|token| token % n_tokens).collect();
-        let operators = each(groups, |&block| &self.pool[block]);
-        RoutedBlock::place_each(&operators, &tokens, &input.hidden, &input.position)
+        let operators = each(groups, |&block| &self.ground.pool[block]);
+        RoutedBlock::add_position_each(&operators, &tokens, &input.hidden, &input.position)
     }
 
     /// Cuts the maps of a block's attention apart, once per walk.
     fn cut_maps(&mut self, block: usize) {
         self.maps[block].get_or_insert_with(|| {
-            let block = &self.pool[block];
+            let block = &self.ground.pool[block];
             self.packed.push(Packed::of(block));
             block.block.attention.maps()
         });
@@ -422,7 +406,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     fn normed_maps(&self, groups: &[Group<usize>]) -> Vec<Group<NormedMaps<'_, B>>> {
         each(groups, |&block| {
             let maps = self.maps[block].as_ref().expect("cut before");
-            (&self.pool[block].block.attention_norm, maps)
+            (&self.ground.pool[block].block.attention_norm, maps)
         })
     }
 
@@ -442,12 +426,12 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let left = |key: usize| left[key % left.len()];
         let rows = resting.rows(keys, left, |fresh| {
             let groups = self.groups(first, fresh);
-            let placed = shared(self.placed(&groups, input, fresh));
+            let told = shared(self.told(&groups, input, fresh));
             let maps = self.normed_maps(&groups);
-            let made = Maps::keys_values(&maps, &placed, &self.angles(fresh));
+            let made = Maps::keys_values(&maps, &told, &self.angles(fresh));
             let at = |token| fresh.binary_search(token).expect("what runs is fresh");
-            let places: Vec<usize> = tokens.iter().map(at).collect();
-            of_tokens = Some(some(placed, &places));
+            let rows: Vec<usize> = tokens.iter().map(at).collect();
+            of_tokens = Some(some(told, &rows));
             made
         });
         self.resting[chunk] = Some(resting);
@@ -490,13 +474,13 @@ fn among_runners(
         let mut staying = Vec::with_capacity(own.len());
         for queries in own.chunk_by(|&a, &b| !leaves(a) && !leaves(b)) {
             let before = staying.len();
-            let places = first..first + queries.len();
-            keys.extend(staying.iter().copied().chain(places.clone()));
+            let own = first..first + queries.len();
+            keys.extend(staying.iter().copied().chain(own.clone()));
             spans.n_queries.push(queries.len());
             spans.n_keys.push(before + queries.len());
             spans.visible.extend(before + 1..=before + queries.len());
             if !leaves(queries[0]) {
-                staying.extend(places);
+                staying.extend(own);
             }
             first += queries.len();
         }

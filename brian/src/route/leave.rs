@@ -6,6 +6,7 @@
 //! - mixture: `π_s = λ_s Π_{r<s} (1 − λ_r)`, and what leaves the walk is `Σ_s π_s h_s` plus the rest at the last state
 //!   (Banino, Balaguer, Blundell 2021, with states in the place of losses).
 
+use super::action::Action;
 use super::choose::Chosen;
 use super::context::WalkState;
 use super::trace::Origin;
@@ -23,14 +24,9 @@ fn column<B: Backend>(
 }
 
 /// Whether each token is still walking: 0 or 1, with the gradient of a probability.
+#[derive(Default)]
 pub(crate) struct StraightThrough<B: Backend> {
     alive: Option<Tensor<B, 2>>,
-}
-
-impl<B: Backend> Default for StraightThrough<B> {
-    fn default() -> Self {
-        Self { alive: None }
-    }
 }
 
 impl<B: Backend> StraightThrough<B> {
@@ -38,15 +34,10 @@ impl<B: Backend> StraightThrough<B> {
     ///
     /// # Shapes
     /// `[n_tokens, 1]` to the same
-    pub fn alive(
-        &mut self,
-        out_probability: Tensor<B, 2>,
-        chosen: &[Chosen],
-        n_pool: usize,
-    ) -> Tensor<B, 2> {
+    pub fn alive(&mut self, out_probability: Tensor<B, 2>, chosen: &[Chosen]) -> Tensor<B, 2> {
         let device = out_probability.device();
         let by_router = column(chosen, &device, |chosen| chosen.origin == Origin::Router);
-        let goes_on = column(chosen, &device, |chosen| chosen.action < n_pool);
+        let goes_on = column(chosen, &device, |chosen| chosen.action != Action::Out);
         let probability = out_probability.neg() * by_router;
         let factor = goes_on + (probability.clone() - probability.detach());
         let alive = match self.alive.take() {
@@ -87,13 +78,12 @@ impl<B: Backend> Mixture<B> {
         hidden: &Tensor<B, 3>,
         out_probability: Tensor<B, 2>,
         chosen: &[Chosen],
-        n_pool: usize,
     ) {
         let [batch, seq, _] = hidden.dims();
         let device = hidden.device();
         let by_router = column(chosen, &device, |chosen| chosen.origin == Origin::Router);
         // A mixing router chooses blocks only; whoever else says OUT means all of the token.
-        let put_out = column(chosen, &device, |chosen| chosen.action == n_pool);
+        let put_out = column(chosen, &device, |chosen| chosen.action == Action::Out);
         let leaving = out_probability * by_router + put_out;
         let share = (self.alive.clone() * leaving.clone()).reshape([batch, seq, 1]);
         self.hidden = self.hidden.clone() + hidden.clone() * share;

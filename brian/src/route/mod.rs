@@ -1,7 +1,8 @@
-//! Routing: a state (hidden, position), actions `0..n_pool`, which run that block, and OUT = `n_pool`, which leaves the walk.
+//! Routing: a state (hidden, position), and actions: to run a block of the pool, and OUT, which leaves the walk.
 //!
 //! | file | what |
 //! |---|---|
+//! | `action` | what a token does at a step, and its index in tensors |
 //! | `rules` | everything that decides a walk besides the parameters |
 //! | `policy` | who chooses: teachers, the router, or one of them by lot |
 //! | `position` | the positions of the actions |
@@ -21,6 +22,7 @@
 //! | `walk_cache` | the walks of earlier tokens, for decoding |
 //! | `trace` | the record of a walk |
 
+pub mod action;
 mod beam;
 mod branch;
 mod choose;

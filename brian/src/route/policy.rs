@@ -1,5 +1,6 @@
 //! Who chooses the path: a teacher's rule, the router, or one of them by lot.
 
+use super::action::Action;
 use super::draws::{Draws, Purpose};
 use serde::Deserialize;
 
@@ -32,20 +33,22 @@ pub struct SequenceInfo {
 }
 
 impl Teacher {
-    /// The targets of a pass, `[n_steps][rows]`, for a pool of `n_pool` blocks and walks of at most `max_steps`; OUT is
-    /// `n_pool`.
+    /// The targets of a pass, `[n_steps][rows]`, for a pool of `n_pool` blocks and walks of at most `max_steps`.
+    ///
+    /// # Panics
+    /// If a path names an action beyond OUT.
     pub fn targets(
         &self,
         n_pool: usize,
         max_steps: usize,
         rows: &[SequenceInfo],
         draws: Draws,
-    ) -> Vec<Vec<usize>> {
-        let all =
-            |n_steps: usize, action: &dyn Fn(usize, &SequenceInfo) -> usize| -> Vec<Vec<usize>> {
-                let step = |s| rows.iter().map(|row| action(s, row)).collect();
-                (0..n_steps).map(step).collect()
-            };
+    ) -> Vec<Vec<Action>> {
+        let all = |n_steps: usize, index: &dyn Fn(usize, &SequenceInfo) -> usize| {
+            let action = |s, row| Action::from_index(index(s, row), n_pool);
+            let step = |s| rows.iter().map(|row| action(s, row)).collect();
+            (0..n_steps).map(step).collect::<Vec<Vec<Action>>>()
+        };
         match self {
             Self::Sequential => all(n_pool + 1, &|s, _| s),
             Self::Path { blocks } => all(blocks.len() + 1, &|s, _| {
@@ -63,8 +66,8 @@ impl Teacher {
                 };
                 let mut targets = all(max_steps, &action);
                 let last = targets.last().expect("a walk has at least one step");
-                if last.iter().any(|&action| action < n_pool) {
-                    targets.push(vec![n_pool; rows.len()]);
+                if last.iter().any(|&action| action != Action::Out) {
+                    targets.push(vec![Action::Out; rows.len()]);
                 }
                 targets
             }
@@ -146,7 +149,7 @@ mod tests {
     ) -> Vec<Vec<usize>> {
         let steps = teacher.targets(n_pool, max_steps, rows, Draws::new(1, 1));
         (0..rows.len())
-            .map(|row| steps.iter().map(|step| step[row]).collect())
+            .map(|row| steps.iter().map(|step| step[row].index(n_pool)).collect())
             .collect()
     }
 
@@ -258,7 +261,10 @@ mod tests {
         let steps = Teacher::RandomInternal.targets(3, 2, &rows, Draws::new(4, 1));
         for step in &steps {
             for block in 0..3 {
-                let count = step.iter().filter(|&&action| action == block).count();
+                let count = step
+                    .iter()
+                    .filter(|&&action| action == Action::Block(block))
+                    .count();
                 // Standard deviation 26.
                 assert!(count.abs_diff(1000) < 130, "{block}: {count}");
             }

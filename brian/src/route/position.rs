@@ -1,9 +1,11 @@
-//! Positions of the actions: one vector per action in a space of its own, of unit length at the start.
+//! Positions of the actions: one vector per action in a space of its own, of unit length at the start. A *position* is always a
+//! point of this space; where a token stands in its sequence is its *place*.
 //!
-//! A layout places action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
+//! A layout puts action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
 //! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`. `closed_circle`: the same over `n_actions − 1`,
 //! which puts OUT on block 0. `random`: normal draws. `none`: there is no geometry, every position is the zero vector.
 
+use crate::described::{Described, Description, Start};
 use crate::random;
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
@@ -68,19 +70,18 @@ pub enum Reach {
 impl Reach {
     /// The position as the router sees it: zeros if it is not told.
     pub(crate) fn tell_router<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        told(matches!(self, Self::Both | Self::Router), position)
+        match self {
+            Self::Both | Self::Router => position,
+            Self::Blocks | Self::Neither => position.zeros_like(),
+        }
     }
 
     /// The position as the blocks and the exit see it.
     pub(crate) fn tell_blocks<B: Backend>(self, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        told(matches!(self, Self::Both | Self::Blocks), position)
-    }
-}
-
-fn told<B: Backend>(sees: bool, position: Tensor<B, 2>) -> Tensor<B, 2> {
-    match sees {
-        true => position,
-        false => position.zeros_like(),
+        match self {
+            Self::Both | Self::Blocks => position,
+            Self::Router | Self::Neither => position.zeros_like(),
+        }
     }
 }
 
@@ -107,7 +108,7 @@ pub struct Positions<B: Backend> {
     /// Learned start of a walk, `[d_position]`; without it a walk starts at the position of block 0.
     pub start: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
-    layout: Layout,
+    config: PositionConfig,
 }
 
 impl<B: Backend> Positions<B> {
@@ -116,13 +117,18 @@ impl<B: Backend> Positions<B> {
         Self {
             embeddings: Initializer::Zeros.init([n_actions, config.d_position], device),
             start: learned.then(|| Initializer::Zeros.init([config.d_position], device)),
-            layout: config.layout,
+            config: *config,
         }
+    }
+
+    /// Who is told the position.
+    pub(crate) fn reach(&self) -> Reach {
+        self.config.into
     }
 
     /// The positions that a walk looks up, made once per pass.
     pub fn table(&self) -> Table<B> {
-        let nowhere = self.layout == Layout::None;
+        let nowhere = self.config.layout == Layout::None;
         let raw = match nowhere {
             true => self.embeddings.val().zeros_like(),
             false => self.embeddings.val(),
@@ -137,6 +143,19 @@ impl<B: Backend> Positions<B> {
             raw,
             start,
             nowhere,
+        }
+    }
+}
+
+impl<B: Backend> Described<B> for Positions<B> {
+    fn describe(&self, to: &mut Description) {
+        let config = self.config;
+        let n_actions = self.embeddings.lazy_shape().as_slice()[0];
+        let rows = move |seed| layout(&config, n_actions, seed);
+        to.starts(&self.embeddings, Start::Own(Box::new(rows)));
+        if let Some(vector) = &self.start {
+            let direction = move |seed| start(&config, seed);
+            to.starts(vector, Start::Own(Box::new(direction)));
         }
     }
 }
@@ -197,20 +216,27 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    pub(crate) fn device(&self) -> B::Device {
+        self.raw.device()
+    }
+
     /// The positions of all actions, not normalised.
     ///
     /// # Shapes
     /// Returns `[n_actions, d_position]`
-    pub fn places(&self) -> Tensor<B, 2> {
+    pub fn of_actions(&self) -> Tensor<B, 2> {
         self.raw.clone()
     }
 }
 
 /// Squared distances: `[n_tokens, d_position]` and `[n_actions, d_position]` to `[n_tokens, n_actions]`.
-pub(crate) fn distances<B: Backend>(position: Tensor<B, 2>, places: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn distances<B: Backend>(
+    position: Tensor<B, 2>,
+    of_actions: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let own = position.clone().square().sum_dim(1);
-    let others = places.clone().square().sum_dim(1).transpose();
-    own + others - position.matmul(places.transpose()) * 2.0
+    let others = of_actions.clone().square().sum_dim(1).transpose();
+    own + others - position.matmul(of_actions.transpose()) * 2.0
 }
 
 /// `x / max(|x|, 1e-12)` per row, with a zero gradient where a row is shorter than that.
@@ -245,8 +271,8 @@ pub(crate) fn start(config: &PositionConfig, seed: u64) -> Vec<f32> {
 }
 
 fn normal(key: u64, config: &PositionConfig) -> Vec<f64> {
-    let positions = 0..config.d_position as u64;
-    positions.map(|index| random::normal(key, index)).collect()
+    let indices = 0..config.d_position as u64;
+    indices.map(|index| random::normal(key, index)).collect()
 }
 
 /// `[cos θ, sin θ, cos 2θ, sin 2θ, …]`; an odd last entry is zero.

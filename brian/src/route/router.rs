@@ -3,6 +3,7 @@
 //! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model`. It sees nothing pooled over the
 //! sequence: a mean over positions would show it the future.
 
+use crate::described::{Described, Description, Start};
 use crate::ops::router_scores::router_scores;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
@@ -44,5 +45,15 @@ impl<B: Backend> Router<B> {
     /// - returns `[n_tokens, n_actions]`
     pub fn forward(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
         router_scores(hidden, position, &self.input, &self.output)
+    }
+}
+
+impl<B: Backend> Described<B> for Router<B> {
+    fn describe(&self, to: &mut Description) {
+        for map in [&self.input, &self.output] {
+            let d_in = map.weight.lazy_shape().as_slice()[0];
+            let bias = map.bias.as_ref().expect("both have one");
+            to.starts(bias, Start::Bias { d_in });
+        }
     }
 }

@@ -111,8 +111,8 @@ pub struct Rules {
     pub override_probability: f64,
     /// The random draws.
     pub draws: Draws,
-    /// Whether gradients are wanted; states are mixed only then.
-    pub learning: bool,
+    /// Whether the pass is one of training, of which gradients are taken; states are mixed only then.
+    pub with_gradients: bool,
     /// Whether the model's memory is left out, to measure its worth.
     pub without_memory: bool,
     /// Whether a single path is walked instead of the model's beam.
@@ -132,7 +132,7 @@ impl Rules {
             noise_std: 0.0,
             override_probability: 0.0,
             draws: Draws::new(0, 0),
-            learning: false,
+            with_gradients: false,
             without_memory: false,
             without_beam: false,
         }
@@ -157,7 +157,7 @@ impl Rules {
             policy,
             noise_std: 0.0,
             override_probability: 0.0,
-            learning: false,
+            with_gradients: false,
             ..self.clone()
         }
     }
@@ -175,7 +175,7 @@ impl Rules {
 
     /// Whether the states of all steps are mixed.
     pub(crate) fn mixes_states(&self) -> bool {
-        self.learning && self.exit_objective == ExitObjective::SoftMixture
+        self.with_gradients && self.exit_objective == ExitObjective::SoftMixture
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
             exit_objective: ExitObjective::StraightThrough,
             noise_std: 0.3,
             override_probability: 0.2,
-            learning: true,
+            with_gradients: true,
             ..Rules::sequential()
         }
     }
@@ -235,7 +235,7 @@ mod tests {
                     policy: router(expected),
                     noise_std: 0.0,
                     override_probability: 0.0,
-                    learning: false,
+                    with_gradients: false,
                     ..rules
                 };
                 assert_eq!(found, expected);
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(exits.map(ExitObjective::hard), [false, true, true, true]);
         let with = |exit_objective, learning| Rules {
             exit_objective,
-            learning,
+            with_gradients: learning,
             ..Rules::sequential()
         };
         assert_eq!(

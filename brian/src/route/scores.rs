@@ -18,6 +18,8 @@ pub(crate) fn parent_rows(children: &[Child], n_units: usize) -> Vec<usize> {
 pub(crate) struct Scores<B: Backend> {
     /// `[n_branches, n_units]`.
     values: Tensor<B, 2>,
+    /// The same on the host, as branches are chosen by, `[n_branches * n_units]`.
+    pub on_host: Vec<f64>,
 }
 
 impl<B: Backend> Scores<B> {
@@ -25,6 +27,7 @@ impl<B: Backend> Scores<B> {
     pub fn start(n_units: usize, device: &B::Device) -> Self {
         Self {
             values: Tensor::zeros([1, n_units], device),
+            on_host: vec![0.0; n_units],
         }
     }
 
@@ -43,7 +46,9 @@ impl<B: Backend> Scores<B> {
         };
         let parents = parent_rows(children, n_units);
         let before = self.values.clone().reshape([n_parents * n_units, 1]);
-        let actions: Vec<i32> = children.iter().map(|child| child.action as i32).collect();
+        let [_, n_actions] = logits.dims();
+        let index = |child: &Child| child.action.index(n_actions - 1) as i32;
+        let actions: Vec<i32> = children.iter().map(index).collect();
         let actions = TensorData::new(actions, [n_children, 1]);
         let actions = Tensor::<B, 2, Int>::from_data(actions, &device);
         let chosen = rows(log_softmax(logits, 1), &parents).gather(1, actions);
@@ -56,6 +61,7 @@ impl<B: Backend> Scores<B> {
             + added;
         Self {
             values: after.reshape([n_children / n_units, n_units]),
+            on_host: children.iter().map(|child| child.score).collect(),
         }
     }
 

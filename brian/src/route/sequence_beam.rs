@@ -9,6 +9,7 @@
 //! A memory of codes has one code per sequence here: what a branch reads reaches the router only, never the state, and nothing
 //! is read behind the exit.
 
+use super::action::Action;
 use super::branch::{Child, Parent};
 use super::choose::{Chosen, by_logit};
 use super::context::{WalkContext, WalkState};
@@ -19,10 +20,11 @@ use super::position::{Table, distances, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace};
-use super::walk::{RouterOutput, record, targets_at};
+use super::walk::{RouterOutput, indices, record, targets_at};
 use crate::memory::codes::Codes;
 use crate::memory::step::Written;
 use crate::ops::gather::{rows as rows_of, some};
+use crate::ops::reshape::values;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -37,7 +39,6 @@ struct Branches<B: Backend> {
     /// `[n_branches * batch, d_position]`.
     position: Tensor<B, 2>,
     left: Vec<bool>,
-    host_scores: Vec<f64>,
     scores: Scores<B>,
 }
 
@@ -61,7 +62,6 @@ impl<B: Backend> WalkContext<'_, B> {
             hidden: entered,
             position: table.start(batch),
             left: vec![false; batch],
-            host_scores: vec![0.0; batch],
         };
         let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
         let mean = branches.mean();
@@ -72,27 +72,25 @@ impl<B: Backend> WalkContext<'_, B> {
             let parents = parent_rows(&children, batch);
             let chosen = chosen(&children, &parents, &branches.left);
             branches.scores = branches.scores.follow(logits.clone(), &children);
-            branches.host_scores = children.iter().map(|child| child.score).collect();
             self.move_on(index, &mut branches, &chosen, &parents, &table);
             if let Some(memory) = &mut memory {
                 memory.follow(&parents);
                 memory.write(&Written {
                     hidden: &branches.mean().unsqueeze_dim(1),
                     causal: self.causal,
-                    actions: chosen.iter().map(|chosen| chosen.action).collect(),
+                    actions: indices(&chosen, n_pool),
                     walking: branches.left.iter().map(|left| !left).collect(),
                     weights: None,
                 });
             }
-            let asked = asked(&branches.scores, logits, &children);
+            let asked = asked(&branches.scores, logits, &children, seq);
             let position = branches.position.clone().slice_dim(0, 0..batch);
-            let asked = asked.of_every_token(seq);
             let position = every_token(position, seq);
             trace.steps.push(asked.trace(position, &table));
             let teacher = rules.policy.teacher();
-            let row_targets = teacher.map(|_| targets_at(&targets, index, n_pool, batch));
+            let row_targets = teacher.map(|_| targets_at(&targets, index, batch));
             let of_tokens = of_tokens(&chosen, &asked, [batch, seq]);
-            let decisions = record(&of_tokens, Some(asked), row_targets, seq);
+            let decisions = record(&of_tokens, Some(asked), row_targets, n_pool, seq);
             trace.walks.steps.push(decisions);
             if hard_exit && branches.left.iter().all(|&left| left) {
                 break;
@@ -114,11 +112,14 @@ impl<B: Backend> WalkContext<'_, B> {
             Some(memory) => memory.read(mean.unsqueeze_dim(1)).squeeze_dim(1),
             None => mean,
         };
-        let position = self.into.tell_router(branches.position.clone());
+        let position = self
+            .positions
+            .reach()
+            .tell_router(branches.position.clone());
         let logits = self.router.forward(seen, position);
         match rules.location_bias {
             0.0 => logits,
-            bias => logits - distances(branches.position.clone(), table.places()) * bias,
+            bias => logits - distances(branches.position.clone(), table.of_actions()) * bias,
         }
     }
 
@@ -137,7 +138,7 @@ impl<B: Backend> WalkContext<'_, B> {
         let hidden = branches.hidden.clone().reshape([n_before, seq * d_model]);
         let hidden = some(hidden, parents).reshape([n_after, seq, d_model]);
         let position = some(branches.position.clone(), parents);
-        let told = self.into.tell_blocks(position);
+        let told = self.positions.reach().tell_blocks(position);
         let of_tokens: Vec<Chosen> = chosen
             .iter()
             .flat_map(|chosen| std::iter::repeat_n(chosen.clone(), seq))
@@ -145,11 +146,10 @@ impl<B: Backend> WalkContext<'_, B> {
         let mut executor = Executor::new(self, [n_after, seq]);
         let told = every_token(told, seq);
         let runs = Dispatch::new(&of_tokens, n_pool);
-        let device = hidden.device();
         branches.hidden =
             executor.execute(index, &hidden, told, &runs, None, &GradientGates::default());
-        branches.position = self.arrive(chosen, None, n_pool, table, &device);
-        let left = |chosen: &Chosen| chosen.action == n_pool;
+        branches.position = self.arrive(chosen, None, table);
+        let left = |chosen: &Chosen| chosen.action == Action::Out;
         branches.left = chosen.iter().map(left).collect();
     }
 }
@@ -170,23 +170,15 @@ impl<B: Backend> Branches<B> {
     ) -> Vec<Child> {
         let [n_rows, n_actions] = logits.dims();
         // The walk waits here for the device: who decides sits on the host.
-        let host_logits: Vec<f32> = logits.clone().into_data().iter().collect();
+        let host_logits = values(logits);
         let parent = |row: usize| Parent {
-            score: self.host_scores[row],
+            score: self.scores.on_host[row],
             left: self.left[row],
             logits: &host_logits[row * n_actions..][..n_actions],
             capped: None,
             must_leave: false,
         };
-        let n_branches = n_rows / batch;
-        let of_sequence = |sequence: usize| -> Vec<Child> {
-            let branches = (0..n_branches).map(|branch| parent(branch * batch + sequence));
-            search.follow(&branches.collect::<Vec<_>>(), top_k)
-        };
-        let of_sequences: Vec<Vec<Child>> = (0..batch).map(of_sequence).collect();
-        (0..search.n_branches(n_branches, top_k))
-            .flat_map(|branch| of_sequences.iter().map(move |children| children[branch]))
-            .collect()
+        search.follow_all([n_rows, batch], top_k, parent)
     }
 
     /// What leaves the walk: every token gets the position of its sequence.
@@ -214,13 +206,14 @@ fn chosen(children: &[Child], parents: &[usize], left: &[bool]) -> Vec<Chosen> {
     children.iter().zip(parents).map(of).collect()
 }
 
-/// The router's recorded output, `[batch, n_actions]`; `logits` belong to the branches before the step.
+/// The router's recorded output for every token; `logits` belong to the branches before the step.
 fn asked<B: Backend>(
     scores: &Scores<B>,
     logits: Tensor<B, 2>,
     children: &[Child],
+    seq: usize,
 ) -> RouterOutput<B> {
-    let [n_before, n_actions] = logits.dims();
+    let [n_before, _] = logits.dims();
     let probabilities = softmax(logits, 1);
     let [_, batch] = scores.weights().dims();
     let probabilities = match n_before == children.len() {
@@ -230,27 +223,7 @@ fn asked<B: Backend>(
     let probabilities = scores.mix(probabilities);
     // Bounded before the logarithm, so that a probability of zero has a zero gradient and not none.
     let logits = probabilities.clone().clamp_min(LOWEST.exp()).log();
-    RouterOutput {
-        host_logits: Vec::new(),
-        host_probabilities: Vec::new(),
-        n_actions,
-        probabilities,
-        logits,
-    }
-}
-
-impl<B: Backend> RouterOutput<B> {
-    fn of_every_token(self, seq: usize) -> Self {
-        let logits = every_token(self.logits, seq);
-        let probabilities = every_token(self.probabilities, seq);
-        Self {
-            host_logits: logits.clone().into_data().iter::<f32>().collect(),
-            host_probabilities: probabilities.clone().into_data().iter::<f32>().collect(),
-            n_actions: self.n_actions,
-            probabilities,
-            logits,
-        }
-    }
+    RouterOutput::new(every_token(logits, seq), every_token(probabilities, seq))
 }
 
 /// The recorded choice of every token of a sequence: that of the best branch, the first one.
@@ -259,12 +232,12 @@ fn of_tokens<B: Backend>(
     asked: &RouterOutput<B>,
     [batch, seq]: [usize; 2],
 ) -> Vec<Chosen> {
+    let n_pool = asked.n_actions - 1;
     let of_sequence = |sequence: usize| {
         let kept = chosen.iter().skip(sequence).step_by(batch);
-        let logits = &asked.host_logits[sequence * seq * asked.n_actions..][..asked.n_actions];
         Chosen {
-            best: by_logit(logits)[0],
-            likeliest: kept.map(|chosen| chosen.action).collect(),
+            best: by_logit(asked.of_token(sequence * seq))[0],
+            likeliest: kept.map(|c| c.action.index(n_pool)).collect(),
             ..chosen[sequence].clone()
         }
     };

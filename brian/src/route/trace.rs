@@ -1,5 +1,6 @@
 //! The record of a walk: decisions per step and token on the host, and tensors on the device where losses need gradients.
 
+use super::action::Action;
 use super::position::distances;
 use crate::memory::MemoryUse;
 use burn::tensor::Tensor;
@@ -22,10 +23,10 @@ pub enum Origin {
     Left,
 }
 
-/// The decisions of one step, for all tokens in the order `[batch * seq]`.
+/// The decisions of one step, for all tokens in the order `[batch * seq]`: rows of numbers, with actions by their indices.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decisions {
-    /// What was executed: a block, or OUT = `n_pool`. A token that left before keeps choosing OUT.
+    /// What was executed. A token that left before keeps choosing OUT.
     pub actions: Vec<usize>,
     /// Who decided it.
     pub origins: Vec<Origin>,
@@ -63,13 +64,18 @@ pub struct Walks {
 }
 
 impl Walks {
+    /// The actions of a token, step by step.
+    pub fn actions(&self, token: usize) -> Vec<Action> {
+        let action = |step: &Decisions| Action::from_index(step.actions[token], self.n_pool);
+        self.steps.iter().map(action).collect()
+    }
+
     /// The actions of a token; where OUT ends the walk, only those before it.
-    pub fn path(&self, token: usize) -> Vec<usize> {
-        let actions = self.steps.iter().map(|step| step.actions[token]);
-        match self.hard_exit {
-            true => actions.take_while(|&action| action < self.n_pool).collect(),
-            false => actions.collect(),
-        }
+    pub fn path(&self, token: usize) -> Vec<Action> {
+        let mut actions = self.actions(token);
+        let end = actions.iter().position(|&action| action == Action::Out);
+        actions.truncate(end.filter(|_| self.hard_exit).unwrap_or(actions.len()));
+        actions
     }
 
     /// How many blocks a token executed.
@@ -118,7 +124,7 @@ pub struct Move<B: Backend> {
     /// Positions after the step, `[n_tokens, d_position]`.
     pub position: Tensor<B, 2>,
     /// Positions of all actions, `[n_actions, d_position]`.
-    pub places: Tensor<B, 2>,
+    pub of_actions: Tensor<B, 2>,
 }
 
 impl<B: Backend> Move<B> {
@@ -127,7 +133,7 @@ impl<B: Backend> Move<B> {
     /// # Shapes
     /// Returns `[n_tokens]`
     pub fn location(&self) -> Tensor<B, 1> {
-        let distances = distances(self.position.clone(), self.places.clone());
+        let distances = distances(self.position.clone(), self.of_actions.clone());
         let location = self.probabilities.clone() * distances;
         location.sum_dim(1).squeeze_dim(1)
     }
@@ -149,6 +155,10 @@ mod tests {
     /// Two tokens in a pool of two: one passes a step with OUT and comes back, as only a soft exit lets it.
     #[test]
     fn a_path_ends_with_a_hard_out_and_passes_a_soft_one() {
+        let actions = |indices: &[usize]| -> Vec<Action> {
+            let action = |&index: &usize| Action::from_index(index, 2);
+            indices.iter().map(action).collect()
+        };
         let step = |actions: [usize; 2]| Decisions {
             actions: actions.to_vec(),
             ..Decisions::default()
@@ -164,11 +174,11 @@ mod tests {
         };
         assert_eq!(
             (walks(true).path(0), walks(true).path(1)),
-            (vec![1], vec![])
+            (actions(&[1]), vec![])
         );
         assert_eq!(
             (walks(false).path(0), walks(false).path(1)),
-            (vec![1, 2, 0], vec![2, 0, 1])
+            (actions(&[1, 2, 0]), actions(&[2, 0, 1]))
         );
         assert_eq!(
             (walks(false).n_executed(0), walks(false).n_executed(1)),

@@ -2,6 +2,7 @@
 //!
 //! Every token walks on its own, but attends to all earlier tokens.
 
+use super::action::Action;
 use super::choose::{Chosen, StepContext, Token, choose};
 use super::constraint::CAPPED;
 use super::context::{WalkContext, WalkState};
@@ -10,7 +11,7 @@ use super::execute::{Dispatch, Executor, GradientGates};
 use super::exited_cache::ExitedCache;
 use super::leave::{Mixture, StraightThrough};
 use super::parallel::Finished;
-use super::policy::{Policy, SequenceInfo};
+use super::policy::{Policy, SequenceInfo, Teacher};
 use super::position::{Table, distances};
 use super::rules::{ChoiceGradient, Execution, ExitObjective, Rules, Sees};
 use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
@@ -90,20 +91,20 @@ impl<B: Backend> WalkContext<'_, B> {
                 .asks_router()
                 .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
             let teacher = rules.policy.teacher();
-            let row_targets = teacher.map(|_| targets_at(&targets, index, n_pool, batch));
+            let row_targets = teacher.map(|_| targets_at(&targets, index, batch));
             let chosen = choose_all(step, &tokens, asked.as_ref(), row_targets.as_deref(), seq);
             for (token, chosen) in tokens.iter_mut().zip(&chosen) {
-                token.go(chosen, n_pool, hard_exit);
+                token.go(chosen, hard_exit);
             }
             if let (Some(mixture), Some(asked)) = (&mut mixture, &asked) {
-                mixture.leave(&state.hidden, asked.out_probability(), &chosen, n_pool);
+                mixture.leave(&state.hidden, asked.out_probability(), &chosen);
             }
             state = self.go(step, state, &chosen, asked.as_ref(), &mut underway, &table);
             if let Some(asked) = &asked {
                 let position = state.position.clone();
                 trace.steps.push(asked.trace(position, &table));
             }
-            let decisions = record(&chosen, asked, row_targets, seq);
+            let decisions = record(&chosen, asked, row_targets, n_pool, seq);
             trace.walks.steps.push(decisions);
             if tokens.iter().all(|token| token.left) {
                 break;
@@ -123,18 +124,10 @@ impl<B: Backend> WalkContext<'_, B> {
         }
     }
 
-    pub(super) fn targets(&self, rules: &Rules, rows: &[SequenceInfo]) -> Vec<Vec<usize>> {
-        let n_pool = self.pool.len();
-        let teacher = rules.policy.teacher();
-        let targets =
-            teacher.map(|teacher| teacher.targets(n_pool, self.route.max_steps, rows, rules.draws));
-        let targets = targets.unwrap_or_default();
-        let most = targets.iter().flatten().max();
-        assert!(
-            most.is_none_or(|&action| action <= n_pool),
-            "action {most:?} of a pool of {n_pool}"
-        );
-        targets
+    pub(super) fn targets(&self, rules: &Rules, rows: &[SequenceInfo]) -> Vec<Vec<Action>> {
+        let (n_pool, max_steps) = (self.pool.len(), self.route.max_steps);
+        let of = |teacher: &Teacher| teacher.targets(n_pool, max_steps, rows, rules.draws);
+        rules.policy.teacher().map(of).unwrap_or_default()
     }
 
     pub(super) fn top_k(&self, index: usize) -> usize {
@@ -168,7 +161,7 @@ impl<B: Backend> WalkContext<'_, B> {
                 .mean_dim(1)
                 .expand([batch, seq, d_model]),
         };
-        let position = self.into.tell_router(state.position.clone());
+        let position = self.positions.reach().tell_router(state.position.clone());
         let seen = reshape(seen, [n_tokens, d_model]);
         let mut logits = match (self.execution(), self.route.sees) {
             (Execution::Grouped, Sees::Token) => {
@@ -183,8 +176,8 @@ impl<B: Backend> WalkContext<'_, B> {
             _ => self.router.forward(seen, position),
         };
         if rules.location_bias != 0.0 {
-            logits =
-                logits - distances(state.position.clone(), table.places()) * rules.location_bias;
+            logits = logits
+                - distances(state.position.clone(), table.of_actions()) * rules.location_bias;
         }
         if rules.noise_std > 0.0 {
             let draw = |(token, action): (&Token, usize)| {
@@ -194,10 +187,10 @@ impl<B: Backend> WalkContext<'_, B> {
                     .normal(purpose, token.sequence, token.place, step.index);
                 (rules.noise_std * drawn) as f32
             };
-            let places = tokens
+            let cells = tokens
                 .iter()
                 .flat_map(|token| (0..n_actions).map(move |a| (token, a)));
-            let noise: Vec<f32> = places.map(draw).collect();
+            let noise: Vec<f32> = cells.map(draw).collect();
             logits =
                 logits + Tensor::from_data(TensorData::new(noise, [n_tokens, n_actions]), &device);
         }
@@ -221,14 +214,7 @@ impl<B: Backend> WalkContext<'_, B> {
             logits = logits.mask_fill(mask, CAPPED);
         }
         let probabilities = softmax(&logits);
-        RouterOutput {
-            // The walk waits here for the device: who decides sits on the host.
-            host_logits: values(&logits),
-            host_probabilities: values(&probabilities),
-            n_actions,
-            probabilities,
-            logits,
-        }
+        RouterOutput::new(logits, probabilities)
     }
 
     /// Executes what was chosen and moves.
@@ -243,31 +229,28 @@ impl<B: Backend> WalkContext<'_, B> {
     ) -> WalkState<B> {
         let WalkState { hidden, position } = state;
         let mixes = chosen.iter().any(|chosen| chosen.fused);
-        let weights = asked
-            .filter(|_| mixes)
-            .map(|asked| asked.fusion(chosen, step.n_pool));
+        let weights = asked.filter(|_| mixes).map(|asked| asked.fusion(chosen));
         let runs = Dispatch::new(chosen, step.n_pool);
-        let seen = self.into.tell_blocks(position);
+        let seen = self.positions.reach().tell_blocks(position);
         let gains = self.gains(step, chosen, asked, underway);
         let moved =
             underway
                 .executor
                 .execute(step.index, &hidden, seen, &runs, weights.as_ref(), &gains);
-        let device = moved.device();
         let hard = step.rules.exit_objective.hard();
         self.memory.write(&Written {
             hidden: &moved,
             causal: self.causal,
-            actions: chosen.iter().map(|chosen| chosen.action).collect(),
+            actions: indices(chosen, step.n_pool),
             walking: chosen
                 .iter()
-                .map(|chosen| !(hard && chosen.action == step.n_pool))
+                .map(|chosen| !(hard && chosen.action == Action::Out))
                 .collect(),
             weights: weights.as_ref(),
         });
         WalkState {
             hidden: moved,
-            position: self.arrive(chosen, weights, step.n_pool, table, &device),
+            position: self.arrive(chosen, weights, table),
         }
     }
 
@@ -281,17 +264,17 @@ impl<B: Backend> WalkContext<'_, B> {
     ) -> GradientGates<B> {
         let mut gains = GradientGates::default();
         let rules = step.rules;
-        let gates = rules.learning || rules.choice_gradient == ChoiceGradient::Gated;
+        let gates = rules.with_gradients || rules.choice_gradient == ChoiceGradient::Gated;
         let Some(asked) = asked.filter(|_| gates) else {
             return gains;
         };
         let alone = |chosen: &Chosen| {
             let is_alone = chosen.origin == Origin::Router && !chosen.fused;
-            Some(chosen.action).filter(|&action| is_alone && action < step.n_pool)
+            chosen.action.block().filter(|_| is_alone)
         };
         let alone: Vec<Option<usize>> = chosen.iter().map(alone).collect();
         if rules.choice_gradient != ChoiceGradient::Legacy && alone.iter().any(Option::is_some) {
-            let gate = asked.gate(&alone, step.n_pool);
+            let gate = chosen_probability(&asked.logits, &alone, step.n_pool);
             match rules.choice_gradient {
                 // The value of this difference is exactly zero, its gradient that of the gate.
                 ChoiceGradient::StraightThrough => {
@@ -300,11 +283,9 @@ impl<B: Backend> WalkContext<'_, B> {
                 _ => gains.whole = Some(gate - 1.0),
             }
         }
-        if rules.learning && rules.exit_objective == ExitObjective::StraightThrough {
+        if rules.with_gradients && rules.exit_objective == ExitObjective::StraightThrough {
             let out_probability = asked.out_probability();
-            let alive = underway
-                .straight
-                .alive(out_probability, chosen, step.n_pool);
+            let alive = underway.straight.alive(out_probability, chosen);
             let of_alive = alive.clone() - alive.detach();
             gains.straight = Some(match gains.straight.take() {
                 Some(of_gate) => of_gate + of_alive,
@@ -319,33 +300,25 @@ impl<B: Backend> WalkContext<'_, B> {
         &self,
         chosen: &[Chosen],
         weights: Option<Tensor<B, 2>>,
-        n_pool: usize,
         table: &Table<B>,
-        device: &B::Device,
     ) -> Tensor<B, 2> {
-        let n_tokens = chosen.len();
+        let (n_tokens, n_pool) = (chosen.len(), self.pool.len());
         let first = chosen[0].action;
-        let together = chosen.iter().all(|chosen| chosen.action == first);
-        let alone = match together {
-            true => table.after(first, n_tokens),
+        let alone = match chosen.iter().all(|chosen| chosen.action == first) {
+            true => table.after(first.index(n_pool), n_tokens),
             false => {
-                let hot = chosen.iter().flat_map(|chosen| {
-                    (0..=n_pool).map(|action| f32::from(chosen.action == action))
-                });
-                let hot: Vec<f32> = hot.collect();
-                table.after_each(Tensor::from_data(
-                    TensorData::new(hot, [n_tokens, n_pool + 1]),
-                    device,
-                ))
+                let hot = |chosen: &Chosen, index| chosen.action.index(n_pool) == index;
+                table.after_each(matrix(chosen, n_pool + 1, hot, &table.device()))
             }
         };
         let Some(weights) = weights else {
             return alone;
         };
-        let of_out = Tensor::zeros([n_tokens, 1], device);
+        let of_out = Tensor::zeros([n_tokens, 1], &table.device());
         let mixed = table.after_mixture(Tensor::cat(vec![weights, of_out], 1));
         let fused: Vec<bool> = chosen.iter().map(|chosen| chosen.fused).collect();
-        let fused = Tensor::<B, 2, Bool>::from_data(TensorData::new(fused, [n_tokens, 1]), device);
+        let fused = TensorData::new(fused, [n_tokens, 1]);
+        let fused = Tensor::<B, 2, Bool>::from_data(fused, &table.device());
         alone.clone().mask_where(fused.expand(alone.dims()), mixed)
     }
 }
@@ -367,6 +340,17 @@ pub(super) struct RouterOutput<B: Backend> {
 }
 
 impl<B: Backend> RouterOutput<B> {
+    /// The walk waits here for the device: who decides sits on the host.
+    pub fn new(logits: Tensor<B, 2>, probabilities: Tensor<B, 2>) -> Self {
+        Self {
+            host_logits: values(&logits),
+            host_probabilities: values(&probabilities),
+            n_actions: logits.dims()[1],
+            probabilities,
+            logits,
+        }
+    }
+
     /// The adjusted logits of a token.
     pub fn of_token(&self, token: usize) -> &[f32] {
         &self.host_logits[token * self.n_actions..][..self.n_actions]
@@ -382,7 +366,7 @@ impl<B: Backend> RouterOutput<B> {
             last_move: Move {
                 probabilities: self.probabilities.clone(),
                 position,
-                places: table.places(),
+                of_actions: table.of_actions(),
             },
         }
     }
@@ -395,43 +379,44 @@ impl<B: Backend> RouterOutput<B> {
 
     /// The weights of the blocks, `[n_tokens, n_pool]`: of a fused token the probabilities of its likeliest blocks, made to
     /// sum to 1; of any other 1 for its block.
-    fn fusion(&self, chosen: &[Chosen], n_pool: usize) -> Tensor<B, 2> {
-        let matrix = |of: &dyn Fn(&Chosen, usize) -> bool| -> Tensor<B, 2> {
-            let cells = chosen
-                .iter()
-                .flat_map(|chosen| (0..n_pool).map(move |block| (chosen, block)));
-            let values: Vec<f32> = cells
-                .map(|(chosen, block)| f32::from(of(chosen, block)))
-                .collect();
-            let data = TensorData::new(values, [chosen.len(), n_pool]);
-            Tensor::from_data(data, &self.probabilities.device())
-        };
-        let among = matrix(&|chosen, block| chosen.fused && chosen.likeliest.contains(&block));
-        let alone = matrix(&|chosen, block| {
-            !chosen.fused && (chosen.action == block || chosen.forgone == Some(block))
-        });
+    fn fusion(&self, chosen: &[Chosen]) -> Tensor<B, 2> {
+        let (n_pool, device) = (self.n_actions - 1, self.probabilities.device());
+        let among = |of: &Chosen, block| of.fused && of.likeliest.contains(&block);
+        let among = matrix(chosen, n_pool, among, &device);
+        let runs =
+            |of: &Chosen, block| of.action == Action::Block(block) || of.forgone == Some(block);
+        let alone = |of: &Chosen, block| !of.fused && runs(of, block);
+        let alone = matrix(chosen, n_pool, alone, &device);
         let kept = self.probabilities.clone().slice_dim(1, 0..n_pool) * among;
         let total = kept.clone().sum_dim(1).clamp_min(1e-9);
         kept / total + alone
     }
+}
 
-    /// The probability of each token's block among all blocks, `[n_tokens, 1]`; always 1 for a token without one.
-    fn gate(&self, blocks: &[Option<usize>], n_pool: usize) -> Tensor<B, 2> {
-        chosen_probability(&self.logits, blocks, n_pool)
+/// 1 where something holds of a choice and a column, else 0; `[n_tokens, width]`.
+pub(super) fn matrix<B: Backend>(
+    chosen: &[Chosen],
+    width: usize,
+    holds: impl Fn(&Chosen, usize) -> bool,
+    device: &B::Device,
+) -> Tensor<B, 2> {
+    let mut values = Vec::with_capacity(chosen.len() * width);
+    for chosen in chosen {
+        values.extend((0..width).map(|column| f32::from(holds(chosen, column))));
     }
+    Tensor::from_data(TensorData::new(values, [chosen.len(), width]), device)
 }
 
 /// The teacher's actions at a step, `[batch]`; OUT beyond the end of its path.
-pub(super) fn targets_at(
-    targets: &[Vec<usize>],
-    index: usize,
-    n_pool: usize,
-    batch: usize,
-) -> Vec<usize> {
-    match targets.get(index) {
-        Some(targets) => targets.clone(),
-        None => vec![n_pool; batch],
-    }
+pub(super) fn targets_at(targets: &[Vec<Action>], index: usize, batch: usize) -> Vec<Action> {
+    let of_step = targets.get(index).cloned();
+    of_step.unwrap_or_else(|| vec![Action::Out; batch])
+}
+
+/// The indices of what was chosen.
+pub(super) fn indices(chosen: &[Chosen], n_pool: usize) -> Vec<usize> {
+    let index = |chosen: &Chosen| chosen.action.index(n_pool);
+    chosen.iter().map(index).collect()
 }
 
 /// The choices of all tokens.
@@ -439,7 +424,7 @@ fn choose_all<B: Backend>(
     step: StepContext<'_>,
     tokens: &[Token],
     asked: Option<&RouterOutput<B>>,
-    targets: Option<&[usize]>,
+    targets: Option<&[Action]>,
     seq: usize,
 ) -> Vec<Chosen> {
     let (logits, n_actions) = asked.map_or((&[][..], 0), |asked| {
@@ -457,31 +442,30 @@ fn choose_all<B: Backend>(
 pub(super) fn record<B: Backend>(
     chosen: &[Chosen],
     asked: Option<RouterOutput<B>>,
-    targets: Option<Vec<usize>>,
+    targets: Option<Vec<Action>>,
+    n_pool: usize,
     seq: usize,
 ) -> Decisions {
-    let was_asked = asked.is_some();
-    let spread = |targets: Vec<usize>| {
-        let of_row = |target| std::iter::repeat_n(target, seq);
+    fn each<T>(chosen: &[Chosen], of: impl Fn(&Chosen) -> T) -> Vec<T> {
+        chosen.iter().map(of).collect()
+    }
+    let targets = targets.map(|targets| {
+        let of_row = |target: Action| std::iter::repeat_n(target.index(n_pool), seq);
         targets.into_iter().flat_map(of_row).collect()
-    };
+    });
+    let of_asked = if asked.is_some() { chosen } else { &[] };
     Decisions {
-        actions: chosen.iter().map(|chosen| chosen.action).collect(),
-        origins: chosen.iter().map(|chosen| chosen.origin).collect(),
-        fused: chosen.iter().map(|chosen| chosen.fused).collect(),
-        best: match was_asked {
-            true => chosen.iter().map(|chosen| chosen.best).collect(),
-            false => Vec::new(),
-        },
-        targets: targets.map(spread),
+        actions: indices(chosen, n_pool),
+        origins: each(chosen, |chosen| chosen.origin),
+        fused: each(chosen, |chosen| chosen.fused),
+        best: each(of_asked, |chosen| chosen.best),
+        targets,
         probabilities: asked.map_or_else(Vec::new, |asked| asked.host_probabilities),
         likeliest: chosen
             .iter()
-            .flat_map(|chosen| chosen.likeliest.iter().copied())
+            .flat_map(|chosen| &chosen.likeliest)
+            .copied()
             .collect(),
-        capped: chosen
-            .iter()
-            .map(|chosen| chosen.capped.is_some())
-            .collect(),
+        capped: each(chosen, |chosen| chosen.capped.is_some()),
     }
 }

@@ -9,12 +9,12 @@ use crate::block::causal::Rotary;
 use crate::block::routed::RoutedBlock;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use std::collections::BTreeMap;
 
 /// All walks so far of one sequence.
 #[derive(Clone, Debug)]
 pub(crate) struct WalkCache<B: Backend> {
     rotary: Rotary<B>,
-    n_pool: usize,
     n_tokens: usize,
     steps: Vec<PastStep<B>>,
 }
@@ -24,16 +24,15 @@ pub(crate) struct WalkCache<B: Backend> {
 struct PastStep<B: Backend> {
     /// Of every pass the states `[batch, seq, d_model]` and the positions `[batch, seq, d_position]` it came with.
     passes: Vec<[Tensor<B, 3>; 2]>,
-    /// Of every block what it keeps, and of how many passes.
-    blocks: Vec<(Cache<B>, usize)>,
+    /// Of every block that ran what it keeps, and of how many passes.
+    blocks: BTreeMap<usize, (Cache<B>, usize)>,
 }
 
 impl<B: Backend> WalkCache<B> {
     /// An empty cache.
-    pub fn new(rotary: &Rotary<B>, n_pool: usize) -> Self {
+    pub fn new(rotary: &Rotary<B>) -> Self {
         Self {
             rotary: rotary.clone(),
-            n_pool,
             n_tokens: 0,
             steps: Vec::new(),
         }
@@ -53,7 +52,7 @@ impl<B: Backend> WalkCache<B> {
         if step == self.steps.len() {
             self.steps.push(PastStep {
                 passes: Vec::new(),
-                blocks: vec![(Cache::default(), 0); self.n_pool],
+                blocks: BTreeMap::new(),
             });
         }
         self.steps[step].passes.push([hidden, position]);
@@ -80,7 +79,7 @@ impl<B: Backend> WalkCache<B> {
     /// Returns `[batch, seq, d_model]`
     pub fn output(&mut self, step: usize, block: usize, routed: &RoutedBlock<B>) -> Tensor<B, 3> {
         let PastStep { passes, blocks } = &mut self.steps[step];
-        let (cache, n_kept) = &mut blocks[block];
+        let (cache, n_kept) = blocks.entry(block).or_default();
         let missing = &passes[*n_kept..];
         *n_kept = passes.len();
         let [hidden, position] = [0, 1].map(|part| {
@@ -90,6 +89,7 @@ impl<B: Backend> WalkCache<B> {
         let [_, n_new, _] = hidden.dims();
         let [_, seq, _] = passes[passes.len() - 1][0].dims();
         let causal = self.rotary.causal_after(cache.n_tokens(), n_new);
-        cache.execute(&routed.block, routed.place(hidden, position), &causal, seq)
+        let told = routed.add_position(hidden, position);
+        cache.execute(&routed.block, told, &causal, seq)
     }
 }

@@ -6,11 +6,11 @@ use crate::model::{Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran,
 use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::{Policy, Stage};
 use crate::task::Batch;
+use brian::described::Described;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
 use brian::{Baseline, BaselineConfig, ConfigError, Decoding, Initial, precision};
-use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 use std::borrow::Cow;
@@ -125,7 +125,7 @@ impl<B: Backend> LanguageModel<B> for Baseline<B> {
 }
 
 /// The model with its products in a type.
-pub(super) fn in_dtype<B: Backend, M: Module<B>>(model: &M, dtype: Dtype) -> Cow<'_, M> {
+pub(super) fn in_dtype<B: Backend, M: Described<B>>(model: &M, dtype: Dtype) -> Cow<'_, M> {
     match dtype {
         Dtype::F32 => Cow::Borrowed(model),
         dtype => Cow::Owned(precision::with_matmul_dtype(model.clone(), dtype.into())),

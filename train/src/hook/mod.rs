@@ -3,7 +3,7 @@
 mod collapse_guard;
 pub mod custom;
 mod metrics_log;
-mod path_imitation;
+mod route_schedule;
 mod routing_metrics;
 mod sample;
 mod staged_unfreezing;
@@ -11,7 +11,7 @@ mod throughput;
 
 pub use collapse_guard::CollapseGuard;
 pub use metrics_log::{MetricsLog, metrics_line};
-pub use path_imitation::PathImitation;
+pub use route_schedule::RouteSchedule;
 pub use routing_metrics::RoutingMetrics;
 pub use sample::Sample;
 pub use staged_unfreezing::StagedUnfreezing;

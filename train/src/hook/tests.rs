@@ -313,7 +313,7 @@ fn a_schedule_leads_by_its_rows_disturbs_by_its_ramps_and_draws_by_step_and_stag
         .iter()
         .find(|stage| stage.name == "scheduled")
         .unwrap();
-    let mut hook = PathImitation::new(stage, &recipe);
+    let mut hook = RouteSchedule::new(stage, &recipe);
     // Of 120 steps: rows end at 40, 80 and 120, both ramps fall from 0.1 to 0 in 100.
     for (at, probability, imitation, disturbed) in [
         (0, 0.1, 1.0, 0.1),
@@ -369,7 +369,7 @@ fn a_plan_that_nobody_blends_keeps_its_leader_and_its_imitation() {
             stage_steps: 200,
             ..StepPlan::idle(route.clone())
         };
-        Hook::<B, ()>::before_step(&mut PathImitation::new(stage, &recipe), &mut plan).unwrap();
+        Hook::<B, ()>::before_step(&mut RouteSchedule::new(stage, &recipe), &mut plan).unwrap();
         assert_eq!(plan.route.rules.policy, route.rules.policy);
         assert_eq!(plan.route.losses, route.losses);
         // The ramp of `exit` is half done after 75 of 150 steps; `imitation` has none.

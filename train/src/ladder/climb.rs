@@ -9,7 +9,7 @@ use super::survey::{of_another_tokenizer, without_checkpoint};
 use crate::error::Error;
 use crate::hook::custom::Open;
 use crate::hook::{
-    CollapseGuard, MetricsLog, PathImitation, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
+    CollapseGuard, MetricsLog, RouteSchedule, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
     Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
@@ -208,7 +208,7 @@ impl Ladder {
         let watch = &self.recipe.watch;
         let mut hooks: Hooks<B, Model<B>> = vec![
             Box::new(StagedUnfreezing::new(stage.freeze.clone())),
-            Box::new(PathImitation::new(stage, &self.recipe)),
+            Box::new(RouteSchedule::new(stage, &self.recipe)),
             Box::new(RoutingMetrics),
             Box::new(CollapseGuard::new(
                 self.fail_on_collapse,

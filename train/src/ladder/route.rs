@@ -46,7 +46,7 @@ mod tests {
             .find(|stage| stage.name == name)
             .unwrap();
         let plan = route(stage, &recipe);
-        assert!(plan.rules.learning || stage.walk.is_none());
+        assert!(plan.rules.with_gradients || stage.walk.is_none());
         assert_eq!(
             stage.walk.is_none(),
             plan == RoutePlan {

@@ -174,7 +174,7 @@ impl Stage {
             noise_std: 0.0,
             override_probability: 0.0,
             draws: Draws::new(self.seed(seed), 0),
-            learning: true,
+            with_gradients: true,
             without_memory: !walk.memory,
             without_beam: !walk.parallel,
         };

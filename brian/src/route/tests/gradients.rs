@@ -1,6 +1,7 @@
 //! Gradients by hand: of the product that says whether a token still walks, and of what a mixture of states is made of.
 
 use super::*;
+use crate::route::action::Action;
 use crate::route::choose::Chosen;
 use crate::route::context::WalkState;
 use crate::route::leave::{Mixture, StraightThrough};
@@ -41,7 +42,10 @@ fn still_walking_falls_with_every_probability_to_leave() {
             let of = |token: usize| {
                 let name = format!("{token} at {step}");
                 let action = pick(seed, &name, &[0, 1, 1, 0, OUT]);
-                Chosen::alone(action, pick(seed, &format!("who, {name}"), &origins))
+                Chosen::alone(
+                    Action::from_index(action, OUT),
+                    pick(seed, &format!("who, {name}"), &origins),
+                )
             };
             let chosen: Vec<Chosen> = (0..n).map(of).collect();
             let lambda: Vec<f64> = (0..n)
@@ -50,11 +54,11 @@ fn still_walking_falls_with_every_probability_to_leave() {
             leaving.push(column(&lambda));
             for (factors, chosen) in factors.iter_mut().zip(&chosen) {
                 factors.push((
-                    f64::from(chosen.action < OUT),
+                    f64::from(chosen.action != Action::Out),
                     chosen.origin == Origin::Router,
                 ));
             }
-            alive = Some(straight.alive(leaving[step].clone(), &chosen, OUT));
+            alive = Some(straight.alive(leaving[step].clone(), &chosen));
         }
         let alive = alive.expect("a step");
         let product = |factors: &Vec<(f64, bool)>| factors.iter().map(|(g, _)| g).product();
@@ -96,8 +100,9 @@ fn a_mixture_has_the_shares_of_the_halting_distribution() {
         let mut mixture = Mixture::new(&state(0));
         for (step, &lambda) in lambda.iter().enumerate() {
             let action = if step == 1 { second } else { 0 };
+            let action = Action::from_index(action, OUT);
             let chosen = Chosen::alone(action, if step == 1 { origin } else { Origin::Router });
-            mixture.leave(&state(step), column(&[lambda]), &[chosen], OUT);
+            mixture.leave(&state(step), column(&[lambda]), &[chosen]);
         }
         let last = WalkState {
             hidden: state(3),

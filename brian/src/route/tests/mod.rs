@@ -179,7 +179,7 @@ fn rules(seed: u64, n_pool: usize) -> Rules {
         noise_std: pick(seed, "noise_std", &[0.0, 0.6]),
         override_probability: pick(seed, "override_probability", &[0.0, 0.0, 0.4]),
         draws: Draws::new(seed, 3),
-        learning: pick(seed, "learning", &[true, true, false]),
+        with_gradients: pick(seed, "learning", &[true, true, false]),
         ..Rules::sequential()
     }
 }

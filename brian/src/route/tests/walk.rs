@@ -265,7 +265,7 @@ impl Turn<'_> {
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
             let over = self.still * (1.0 - probabilities[out]) < 0.5;
             wish = match soft {
-                true if over && !rules.learning => out,
+                true if over && !rules.with_gradients => out,
                 true => self.wish(logits, out),
                 false => self.wish(logits, out + 1),
             };
@@ -293,7 +293,7 @@ impl Turn<'_> {
         }
         if self.capped == Some(action) {
             let allowed = |action: &&usize| Some(**action) != self.capped;
-            action = match soft && rules.learning {
+            action = match soft && rules.with_gradients {
                 true => blocks.iter().find(allowed).copied().unwrap_or(out),
                 false => order[0],
             };
@@ -306,7 +306,8 @@ impl Turn<'_> {
             (action, origin) = (out, Origin::Left);
         }
         let by_router = origin == Origin::Router;
-        let through = rules.learning && rules.exit_objective == ExitObjective::StraightThrough;
+        let through =
+            rules.with_gradients && rules.exit_objective == ExitObjective::StraightThrough;
         let mut likeliest = if legacy { order } else { blocks.clone() };
         likeliest.truncate(self.top_k);
         Decision {
@@ -352,7 +353,7 @@ pub(super) fn attended<B: Backend>(
     runs: Option<&[bool]>,
 ) -> Tensor<B, 2> {
     let [batch, seq, d_model] = hidden.dims();
-    let placed = block.place(hidden.clone(), position.clone());
+    let placed = block.add_position(hidden.clone(), position.clone());
     let (queries, own) = block.block.project(placed.clone(), causal);
     let hidden_from = |index: usize| {
         let (key, query, row) = (index % seq, index / seq % seq, index / seq / seq);
@@ -395,7 +396,7 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
         || rules.ask_router
         || rules.constraint.self_recurrence_cap > 0;
     let hard = rules.exit_objective != ExitObjective::Legacy { hard: false };
-    let mixes = rules.learning && rules.exit_objective == ExitObjective::SoftMixture;
+    let mixes = rules.with_gradients && rules.exit_objective == ExitObjective::SoftMixture;
     let scoring = Scoring {
         model,
         places: &places,
@@ -446,9 +447,11 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
             let logits = asks.then(|| scoring.logits(seen, &walker.position, place, step, capped));
             let shares = logits.clone().map(|logits| softmax(logits, 1));
             let told = logits.as_ref().map(host).zip(shares.as_ref().map(host));
-            let target = targets
-                .as_ref()
-                .map(|targets| targets.get(step).map_or(n_pool, |t| t[token / SEQ]));
+            let target = targets.as_ref().map(|targets| {
+                targets
+                    .get(step)
+                    .map_or(n_pool, |t| t[token / SEQ].index(n_pool))
+            });
             let turn = Turn {
                 rules,
                 out: n_pool,
@@ -543,11 +546,14 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
                 let gate = share(action) / among;
                 next = match rules.choice_gradient {
                     ChoiceGradient::Gated => walker.state.clone() + change.clone() * gate,
-                    _ if rules.learning => next + change.clone().detach() * gradient_only(&gate),
+                    _ if rules.with_gradients => {
+                        next + change.clone().detach() * gradient_only(&gate)
+                    }
                     _ => next,
                 };
             }
-            let through = rules.learning && rules.exit_objective == ExitObjective::StraightThrough;
+            let through =
+                rules.with_gradients && rules.exit_objective == ExitObjective::StraightThrough;
             if through && (action < n_pool || forgone.is_some()) {
                 next = next + change.detach() * walker.gain();
             }
@@ -788,10 +794,7 @@ fn a_token_that_comes_alone_has_the_logits_of_a_whole_pass() {
         let mut decoding = crate::Decoding::brian(&model, &rules, row[0]);
         let begin = 1 + drawn(seed, "begin", SEQ - 1);
         for end in begin..=SEQ {
-            let found = match end == begin {
-                true => decoding.prefill(&text[..end]),
-                false => decoding.advance(text[end - 1]),
-            };
+            let found = decoding.follow(&text[..end]);
             let apart = relative(
                 &host(&found),
                 &expected[(end - 1) * VOCABULARY..][..VOCABULARY],

@@ -1,9 +1,10 @@
 //! A route report as one self-contained HTML page: no network, no script.
 
 use super::picture::{colour, flow};
-use super::report::{NOTE, RouteReport, ShownToken, name};
+use super::report::{NOTE, RouteReport, ShownToken, name, short_name};
 use crate::command::markup::document;
 use crate::escape::xml;
+use brian::route::action::Action;
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -32,17 +33,14 @@ pub fn page(report: &RouteReport) -> String {
     page += &flow(counts);
     page += "</div>";
     page += &bars("Executions per block", &counts.load, 0, |block| {
-        colour(block, counts.n_pool)
+        colour(Action::Block(block))
     });
     page += &bars("Step at which tokens leave", &counts.exits, 1, |_| {
-        colour(counts.n_pool, counts.n_pool)
+        colour(Action::Out)
     });
     page += "<h2>Most frequent paths</h2><table>";
     for (path, share) in report.top_paths(20) {
-        let path: Vec<String> = path
-            .iter()
-            .map(|&action| name(action, counts.n_pool))
-            .collect();
+        let path: Vec<String> = path.iter().copied().map(name).collect();
         let _ = write!(
             page,
             "<tr><td>{:.2} %</td><td>{}</td></tr>",
@@ -118,17 +116,13 @@ fn cells(token: &ShownToken, n_pool: usize) -> String {
         let thought = token
             .probabilities
             .get(step)
-            .and_then(|step| step.get(action));
+            .and_then(|step| step.get(action.index(n_pool)));
         let hint = thought.map_or(String::new(), |p| format!(" title=\"p = {p:.3}\""));
         let _ = write!(
             text,
             "<span class=\"cell\" style=\"background:{}\"{hint}>{}</span>",
-            colour(action, n_pool),
-            if action < n_pool {
-                action.to_string()
-            } else {
-                "·".to_string()
-            },
+            colour(action),
+            short_name(action),
         );
     }
     text + "</div>"

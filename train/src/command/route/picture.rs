@@ -1,6 +1,7 @@
 //! SVG picture of the flow of tokens through the blocks: at each step, ribbons from block to block, as wide as their share.
 
 use super::report::name;
+use brian::route::action::Action;
 use brian::stats::RouteCounts;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,17 +13,19 @@ const GAP: f64 = 10.0;
 const MARGIN: f64 = 28.0;
 
 /// The colour of an action, from a palette for colour-blind readers as far as it goes; OUT is grey.
-pub fn colour(action: usize, n_pool: usize) -> String {
+pub fn colour(action: Action) -> String {
     const OKABE_ITO: [&str; 7] = [
         "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442",
     ];
-    match OKABE_ITO.get(action) {
-        _ if action >= n_pool => "#888888".to_string(),
+    let Action::Block(block) = action else {
+        return "#888888".to_string();
+    };
+    match OKABE_ITO.get(block) {
         Some(colour) => colour.to_string(),
         None => format!(
             "hsl({}, 60%, {}%)",
-            action * 137 % 360,
-            40 + 10 * (action % 4)
+            block * 137 % 360,
+            40 + 10 * (block % 4)
         ),
     }
 }
@@ -31,6 +34,7 @@ pub fn colour(action: usize, n_pool: usize) -> String {
 pub fn flow(counts: &RouteCounts) -> String {
     let links = links(counts);
     let n_actions = counts.n_pool + 1;
+    let action = |index: usize| Action::from_index(index, counts.n_pool);
     let n_columns = 1 + links
         .keys()
         .map(|&(step, _, _)| step + 1)
@@ -65,10 +69,10 @@ pub fn flow(counts: &RouteCounts) -> String {
         let _ = write!(
             svg,
             r#"<path class="link" d="M{x0:.1} {y0:.1}C{middle:.1} {y0:.1} {middle:.1} {y1:.1} {x1:.1} {y1:.1}" fill="none" stroke="{}" stroke-opacity="0.45" stroke-width="{:.2}"><title>{} to {}: {:.1} %</title></path>"#,
-            colour(to, counts.n_pool),
+            colour(action(to)),
             thick.max(0.2),
-            name(from, counts.n_pool),
-            name(to, counts.n_pool),
+            name(action(from)),
+            name(action(to)),
             100.0 * n as f64 / total,
         );
     }
@@ -79,17 +83,17 @@ pub fn flow(counts: &RouteCounts) -> String {
             x(column) + NODE_WIDTH / 2.0,
             column + 1
         );
-        for (action, &n) in sizes.iter().enumerate().filter(|(_, n)| **n > 0.0) {
-            let (y, height) = (tops[column][action], n * scale);
+        for (index, &n) in sizes.iter().enumerate().filter(|(_, n)| **n > 0.0) {
+            let (y, height) = (tops[column][index], n * scale);
             let _ = write!(
                 svg,
                 r##"<rect class="node" x="{:.1}" y="{y:.1}" width="{NODE_WIDTH}" height="{:.2}" fill="{}"/><text x="{:.1}" y="{:.1}" text-anchor="end" fill="#888">{}</text>"##,
                 x(column),
                 height.max(0.5),
-                colour(action, counts.n_pool),
+                colour(action(index)),
                 x(column) - 3.0,
                 y + height / 2.0 + 4.0,
-                name(action, counts.n_pool),
+                name(action(index)),
             );
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{page, picture, terminal};
 use brian::collapse::{Collapse, Mode};
+use brian::route::action::Action;
 use brian::route::trace::Walks;
 use brian::stats::RouteCounts;
 use serde_json::{Value, json};
@@ -92,8 +93,8 @@ impl Passes {
 pub struct ShownToken {
     /// Its text.
     pub text: String,
-    /// Its actions; OUT is the action after the last block, and the last one where it ends the walk.
-    pub actions: Vec<usize>,
+    /// Its actions; OUT is the last one where it ends the walk.
+    pub actions: Vec<Action>,
     /// The router's probabilities at each of them, `[n_actions]`.
     pub probabilities: Vec<Vec<f32>>,
 }
@@ -103,11 +104,12 @@ impl RouteReport {
     pub fn show(&mut self, walks: &Walks, row: usize, texts: Vec<String>) {
         let token = |(place, text): (usize, String)| {
             let token = row * walks.seq + place;
-            let taken = walks
-                .steps
-                .iter()
-                .position(|step| walks.hard_exit && step.actions[token] == walks.n_pool);
-            let steps = &walks.steps[..taken.map_or(walks.steps.len(), |last| last + 1)];
+            let mut actions = walks.actions(token);
+            let taken = actions.iter().position(|&action| action == Action::Out);
+            if let (true, Some(last)) = (walks.hard_exit, taken) {
+                actions.truncate(last + 1);
+            }
+            let steps = &walks.steps[..actions.len()];
             let n_actions = walks.n_pool + 1;
             let thought = |probabilities: &Vec<f32>| {
                 let of_token = probabilities.chunks(n_actions).nth(token);
@@ -115,7 +117,7 @@ impl RouteReport {
             };
             ShownToken {
                 text,
-                actions: steps.iter().map(|step| step.actions[token]).collect(),
+                actions,
                 probabilities: steps
                     .iter()
                     .map(|step| thought(&step.probabilities))
@@ -128,13 +130,18 @@ impl RouteReport {
 
     /// The report as JSON.
     pub fn json(&self) -> Value {
+        let n_pool = self.counts.n_pool;
+        let indices = |actions: &[Action]| -> Vec<usize> {
+            actions.iter().map(|action| action.index(n_pool)).collect()
+        };
         let rounded = |p: &f32| (f64::from(*p) * 1e4).round() / 1e4;
         let token = |token: &ShownToken| {
             let steps = token.probabilities.iter();
             let probabilities: Vec<Vec<f64>> = steps
                 .map(|step| step.iter().map(rounded).collect())
                 .collect();
-            json!({ "text": token.text, "actions": token.actions, "probabilities": probabilities })
+            let actions = indices(&token.actions);
+            json!({ "text": token.text, "actions": actions, "probabilities": probabilities })
         };
         let sequences = self.sequences.iter();
         let sequences: Vec<Vec<Value>> = sequences
@@ -142,12 +149,12 @@ impl RouteReport {
             .collect();
         let paths = self.top_paths(usize::MAX).into_iter();
         let paths: Vec<Value> = paths
-            .map(|(path, share)| json!({ "path": path, "share": share }))
+            .map(|(path, share)| json!({ "path": indices(&path), "share": share }))
             .collect();
         json!({
             "schema": 1,
             "title": self.title,
-            "n_pool": self.counts.n_pool,
+            "n_pool": n_pool,
             "tokens": self.counts.tokens,
             "numbers": self.counts.named(true),
             "passes": self.passes.named().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
@@ -211,15 +218,18 @@ impl RouteReport {
     }
 
     /// The most frequent paths with their shares of all tokens.
-    pub(super) fn top_paths(&self, top: usize) -> Vec<(&[usize], f64)> {
-        let known = |path: &Vec<usize>| path.iter().all(|&action| action <= self.counts.n_pool);
+    pub(super) fn top_paths(&self, top: usize) -> Vec<(Vec<Action>, f64)> {
+        let n_pool = self.counts.n_pool;
+        let known = |path: &Vec<usize>| path.iter().all(|&index| index <= n_pool);
+        let action = |&index: &usize| Action::from_index(index, n_pool);
         let paths = self.counts.paths.iter().filter(|(path, _)| known(path));
         let mut paths: Vec<(&[usize], u64)> =
             paths.map(|(path, &n)| (path.as_slice(), n)).collect();
         paths.sort_by_key(|&(path, n)| (Reverse(n), path.len(), path));
         let share = |n: u64| n as f64 / self.counts.tokens as f64;
         let top = paths.into_iter().take(top);
-        top.map(|(path, n)| (path, share(n))).collect()
+        top.map(|(path, n)| (path.iter().map(action).collect(), share(n)))
+            .collect()
     }
 
     /// Signs of a collapse, with what may help.
@@ -236,11 +246,15 @@ impl RouteReport {
 }
 
 /// The displayed name of an action.
-pub(super) fn name(action: usize, n_pool: usize) -> String {
-    match action < n_pool {
-        true => action.to_string(),
-        false => "OUT".to_string(),
-    }
+pub(super) fn name(action: Action) -> String {
+    let block = action.block().map(|block| block.to_string());
+    block.unwrap_or_else(|| "OUT".to_string())
+}
+
+/// The same where there is little room.
+pub(super) fn short_name(action: Action) -> String {
+    let block = action.block().map(|block| block.to_string());
+    block.unwrap_or_else(|| "·".to_string())
 }
 
 #[cfg(test)]
@@ -302,7 +316,7 @@ pub(super) mod tests {
             .sequences
             .concat()
             .into_iter()
-            .map(|token| token.actions)
+            .map(|token| token.actions.iter().map(|a| a.index(2)).collect())
             .collect();
         assert_eq!(actions, [vec![0, 1, 2], vec![2], vec![1, 1, 1], vec![0, 2]]);
         let json = report.json();
@@ -347,14 +361,14 @@ pub(super) mod tests {
         let paths: Vec<Vec<usize>> = report
             .top_paths(9)
             .iter()
-            .map(|(path, _)| path.to_vec())
+            .map(|(path, _)| path.iter().map(|a| a.index(2)).collect())
             .collect();
         // OUT is no part of a path: who left at once has an empty one.
         assert_eq!(paths, [vec![], vec![0], vec![0, 1], vec![1, 1, 1]]);
         assert!(report.top_paths(9).iter().all(|(_, share)| *share == 0.25));
         *report.counts.paths.get_mut(&vec![1, 1, 1]).unwrap() += 1;
         report.counts.tokens = 8;
-        assert_eq!(report.top_paths(1), [(&[1, 1, 1][..], 0.25)]);
+        assert_eq!(report.top_paths(1), [(vec![Action::Block(1); 3], 0.25)]);
         // From block 0 to 1 once, from 1 to 1 twice.
         assert_eq!(report.moves(), [["0.0", "33.3"], ["0.0", "66.7"]]);
     }

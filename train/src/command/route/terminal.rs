@@ -1,8 +1,9 @@
 //! A route report as text for a terminal.
 
-use super::report::{NOTE, RouteReport, ShownToken, name};
+use super::report::{NOTE, RouteReport, ShownToken, name, short_name};
 use crate::command::answer::{aligned, cells, padded};
 use crate::escape;
+use brian::route::action::Action;
 
 /// The widest bar, in cells.
 const BAR: usize = 40;
@@ -20,12 +21,7 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
     parts.push("tokens by the step at which they left\n".to_string() + &bars(1, &counts.exits));
     let paths = report.top_paths(top).into_iter();
     let paths: Vec<[String; 2]> = paths
-        .map(|(path, share)| {
-            [
-                format!("{:.2} %", 100.0 * share),
-                words(path, counts.n_pool),
-            ]
-        })
+        .map(|(path, share)| [format!("{:.2} %", 100.0 * share), words(&path)])
         .collect();
     parts.push("most frequent paths\n".to_string() + &aligned(&paths));
     parts.push(moves(report));
@@ -43,8 +39,8 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
     parts.join("\n")
 }
 
-fn words(path: &[usize], n_pool: usize) -> String {
-    let words: Vec<String> = path.iter().map(|&action| name(action, n_pool)).collect();
+fn words(path: &[Action]) -> String {
+    let words: Vec<String> = path.iter().copied().map(name).collect();
     match words.is_empty() {
         true => "(none)".to_string(),
         false => words.join(" "),
@@ -85,17 +81,7 @@ fn walks(sequence: &[ShownToken], n_pool: usize, width: usize) -> String {
     let mut text = String::new();
     let (mut above, mut below) = (String::new(), String::new());
     for token in sequence {
-        let path: Vec<String> = token
-            .actions
-            .iter()
-            .map(|&action| {
-                if action < n_pool {
-                    action.to_string()
-                } else {
-                    "·".to_string()
-                }
-            })
-            .collect();
+        let path: Vec<String> = token.actions.iter().copied().map(short_name).collect();
         let separator = if n_pool > 10 { " " } else { "" };
         let (shown, path) = (escape::terminal(&token.text), path.join(separator));
         let cell = cells(&shown).max(cells(&path)) + 1;

@@ -12,14 +12,15 @@ use brian::route::exploration::Exploration;
 use brian::route::policy;
 use burn::tensor::backend::AutodiffBackend;
 
-/// Sets who leads the walks of a stage, as its recipe says.
-pub struct PathImitation {
+/// Sets what of the walks of a stage changes with its steps, as its recipe says: who leads them, how much imitation weighs,
+/// what disturbs the router, and the draws.
+pub struct RouteSchedule {
     schedule: Vec<MixRow>,
     exploration: Exploration,
     seed: u64,
 }
 
-impl PathImitation {
+impl RouteSchedule {
     /// The schedule and the exploration of a stage of a recipe.
     pub fn new(stage: &Stage, recipe: &Recipe) -> Self {
         let schedule = match &stage.policy {
@@ -41,7 +42,7 @@ impl PathImitation {
     }
 }
 
-impl<B: AutodiffBackend, M> Hook<B, M> for PathImitation {
+impl<B: AutodiffBackend, M> Hook<B, M> for RouteSchedule {
     fn name(&self) -> &'static str {
         "path_imitation"
     }
@@ -78,7 +79,7 @@ mod tests {
             router_probability,
             imitation: 1.0 - router_probability,
         };
-        let hook = PathImitation {
+        let hook = RouteSchedule {
             schedule: vec![row(2, 0.1), row(5, 0.5)],
             exploration: Exploration::NONE,
             seed: 1,
