@@ -5,7 +5,7 @@
 use crate::error::{Error, Problem};
 use rustix::fs::OFlags;
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -15,13 +15,23 @@ use std::path::Path;
 /// `Invalid` if there is none, or what is there is a directory, FIFO, socket or device: at once, without a wait.
 /// `Resource` if it cannot be opened.
 pub fn open_regular(path: &Path, expected: &str) -> Result<File, Error> {
+    open(path, expected, FileType::is_file)
+}
+
+/// Opens what is of the right kind, without waiting for it.
+fn open(path: &Path, expected: &str, right: fn(&FileType) -> bool) -> Result<File, Error> {
     let unreadable = |cause| Error::unreadable(path, expected, cause);
     // Asked before it is opened, because opening alone moves some devices; and after, because it may be another by then.
-    require_file(path, expected, fs::metadata(path).map_err(unreadable)?)?;
+    require(
+        path,
+        expected,
+        fs::metadata(path).map_err(unreadable)?,
+        right,
+    )?;
     let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
         .open(path)
         .map_err(unreadable)?;
-    require_file(path, expected, file.metadata().map_err(unreadable)?)?;
+    require(path, expected, file.metadata().map_err(unreadable)?, right)?;
     Ok(file)
 }
 
@@ -72,18 +82,10 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
 /// # Errors
 /// `Invalid` if there is none, or what is there is a directory, socket or device; `Resource` if it cannot be opened.
 pub fn open_stream(path: &Path, expected: &str) -> Result<File, Error> {
-    let unreadable = |cause| Error::unreadable(path, expected, cause);
-    let require = |metadata: fs::Metadata| match metadata.file_type().is_fifo() {
-        true => Ok(()),
-        false => require_file(path, expected, metadata),
-    };
-    require(fs::metadata(path).map_err(unreadable)?)?;
-    let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
-        .open(path)
-        .map_err(unreadable)?;
-    require(file.metadata().map_err(unreadable)?)?;
+    let file = open(path, expected, |kind| kind.is_file() || kind.is_fifo())?;
     // Opening did not wait; reading waits for what the writer has to say.
-    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|cause| unreadable(cause.into()))?;
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())
+        .map_err(|cause| Error::unreadable(path, expected, cause.into()))?;
     Ok(file)
 }
 
@@ -112,7 +114,7 @@ pub fn read_stream(path: &Path, expected: &str, limit: u64) -> Result<String, Er
 pub fn open_own(path: &Path) -> Result<File, Error> {
     let expected = "a file of the run";
     if let Ok(metadata) = fs::symlink_metadata(path) {
-        require_file(path, expected, metadata)?;
+        require(path, expected, metadata, FileType::is_file)?;
     }
     let failed = |cause| Error::resource(path, "open", cause);
     let mut options = OpenOptions::new();
@@ -120,7 +122,12 @@ pub fn open_own(path: &Path) -> Result<File, Error> {
     let file = without_waiting(&mut options, OFlags::NOFOLLOW)
         .open(path)
         .map_err(failed)?;
-    require_file(path, expected, file.metadata().map_err(failed)?)?;
+    require(
+        path,
+        expected,
+        file.metadata().map_err(failed)?,
+        FileType::is_file,
+    )?;
     Ok(file)
 }
 
@@ -128,13 +135,20 @@ fn without_waiting(options: &mut OpenOptions, more: OFlags) -> &mut OpenOptions 
     options.custom_flags((OFlags::NONBLOCK | more).bits() as i32)
 }
 
-fn require_file(path: &Path, expected: &str, metadata: fs::Metadata) -> Result<(), Error> {
-    match metadata.is_file() {
-        true => Ok(()),
-        false => {
-            let found = kind(metadata.file_type());
-            Err(Error::Invalid(Problem::new(path, "", found, expected)))
-        }
+fn require(
+    path: &Path,
+    expected: &str,
+    metadata: fs::Metadata,
+    right: fn(&FileType) -> bool,
+) -> Result<(), Error> {
+    match metadata.file_type() {
+        found if right(&found) => Ok(()),
+        found => Err(Error::Invalid(Problem::new(
+            path,
+            "",
+            kind(found),
+            expected,
+        ))),
     }
 }
 
@@ -154,13 +168,9 @@ pub fn kind(found: FileType) -> &'static str {
 pub fn problem(error: Error, path: &Path, expected: &str) -> Problem {
     match error {
         Error::Invalid(problem) => problem,
-        Error::Resource { source, .. } => unreadable(path, &source, expected),
+        Error::Resource { source, .. } => Problem::new(path, "", source.to_string(), expected),
         other => Problem::new(path, "", other.to_string(), expected),
     }
-}
-
-fn unreadable(path: &Path, cause: &io::Error, expected: &str) -> Problem {
-    Problem::new(path, "", cause.to_string(), expected)
 }
 
 #[cfg(test)]

@@ -44,13 +44,15 @@ pub enum Verb {
     /// Train and inspect tokenizers
     Tokenizer(tokenizer::TokenizerArgs),
     /// Write, check, explain and show recipes
-    Config(config::Args),
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Tell what a recipe will cost: parameters, operations, memory, time
     Estimate(Estimate),
     /// Time a run's training, evaluation and continuation of text on its own data
     Bench(Bench),
     /// List, show, compare, verify and prune runs
-    Runs(runs::Args),
+    #[command(subcommand)]
+    Runs(runs::Verb),
     /// Report backends, devices, memory and speed of this machine
     Doctor(Doctor),
 }

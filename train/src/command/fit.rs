@@ -26,11 +26,8 @@ use std::path::PathBuf;
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
     let stop = signal::install()?;
-    let asked = arguments
-        .extend
-        .as_deref()
-        .map(RequestedLength::read)
-        .transpose()?;
+    let longer = arguments.extend.as_deref();
+    let longer = longer.map(RequestedLength::read).transpose()?;
     let (recipe, existing) = match &arguments.resume {
         Some(run) => {
             let run = find(run, &arguments.root)?;
@@ -47,7 +44,7 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
         stop,
         render: arguments.render,
         fail_on_collapse: arguments.fail_on_collapse,
-        longer: asked,
+        longer,
         folders: arguments.data.clone(),
     };
     let run = training.run(recipe, existing)?;
@@ -107,9 +104,9 @@ impl Training {
         };
         let lock = Lock::acquire(&run)?;
         for stale in checkpoint::remove_stale(&run, &lock)? {
+            let stale = stale.display();
             note(&format!(
-                "removed {}, left by a process that was killed",
-                stale.display()
+                "removed {stale}, left by a process that was killed"
             ));
         }
         let device = recipe.device.clone();
@@ -178,8 +175,10 @@ fn load_recipe(arguments: &cli::Fit) -> Result<Checked, Error> {
         device::check_compiled("command line: --device", device)?;
         sets.push(format!("device.backend={device}"));
     }
-    let path = arguments.recipe.as_ref();
-    let path = path.expect("clap requires it without --resume");
+    let path = arguments
+        .recipe
+        .as_ref()
+        .expect("clap requires it without --resume");
     let recipe = load(path, &sets)?;
     // A dry run says it with everything else that is missing.
     if !arguments.dry_run {
