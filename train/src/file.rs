@@ -176,6 +176,7 @@ pub fn problem(error: Error, path: &Path, expected: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 

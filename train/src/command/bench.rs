@@ -30,7 +30,7 @@ pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
     let device = trained.device.clone();
     let gflops = device::run(&device, MatrixProduct)?;
-    let (run, recipe) = found(&arguments.source, &arguments.source.data)?;
+    let (run, recipe) = found(&arguments.source)?;
     let ladder = Ladder {
         inputs: Inputs::open(&recipe)?,
         recipe,

@@ -11,8 +11,7 @@ use crate::file;
 use crate::learner::ValidationData;
 use crate::say::note;
 use crate::task::{Coverage, Measured, ratio_standard_error};
-use brian::BrianConfig;
-use brian::MemoryConfig;
+use brian::{BrianConfig, MemoryConfig};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +21,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// `Invalid` if a split is broken, was made with another tokenizer or has nothing to predict; else see [`Trained::open`].
 pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = {
-        let named = arguments.source.data.iter().cloned();
-        named.partition(|path| path.is_dir())
-    };
+    let mut source = arguments.source.clone();
+    let files: Vec<PathBuf> = source.data.extract_if(.., |path| !path.is_dir()).collect();
     if arguments.difficulty.is_some() && !files.is_empty() {
         let expected = "no split beside --difficulty, which measures the recipe's own data";
         let found = files[0].display().to_string();
@@ -34,7 +31,7 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     if let Some(file) = &arguments.difficulty {
         require_file_name(file)?;
     }
-    let trained = Trained::open_with(&arguments.source, &folders)?;
+    let trained = Trained::open(&source)?;
     if arguments.without_memory {
         check_memory(&trained)?;
     }
@@ -51,7 +48,7 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
             .for_each(|sentence| note(sentence));
     }
     if files.is_empty() {
-        say_folders(&folders, &trained);
+        say_folders(&source.data, &trained);
     }
     let checkpoint = &trained.loaded.path;
     let step = trained.loaded.snapshot.state.step;

@@ -51,40 +51,23 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     answer::print_text(&format!("{}\n", run.path().display()))
 }
 
-/// Trains a recipe in a new run, or resumes an existing one.
-///
-/// # Errors
-/// See [`Ladder::climb`]; `Locked` if another process trains this run.
-pub fn train(
-    recipe: Checked,
-    existing: Option<RunDirectory>,
-    stop: Stop,
-    render: Render,
-    fail_on_collapse: bool,
-) -> Result<RunDirectory, Error> {
-    let training = Training {
-        stop,
-        render,
-        fail_on_collapse,
-        longer: None,
-        folders: Vec::new(),
-    };
-    training.run(recipe, existing)
-}
-
 /// How a run is trained, besides its recipe.
-struct Training {
-    stop: Stop,
-    render: Render,
-    fail_on_collapse: bool,
+pub(super) struct Training {
+    pub stop: Stop,
+    pub render: Render,
+    pub fail_on_collapse: bool,
     /// Which stage goes on after its end.
-    longer: Option<RequestedLength>,
+    pub longer: Option<RequestedLength>,
     /// Where to look for files that are not where they were.
-    folders: Vec<PathBuf>,
+    pub folders: Vec<PathBuf>,
 }
 
 impl Training {
-    fn run(
+    /// Trains a recipe in a new run, or resumes an existing one.
+    ///
+    /// # Errors
+    /// See [`Ladder::climb`]; `Locked` if another process trains this run.
+    pub fn run(
         self,
         mut recipe: Checked,
         existing: Option<RunDirectory>,

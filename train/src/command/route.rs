@@ -16,12 +16,11 @@ use crate::file;
 use crate::ladder;
 use crate::model::Model;
 use crate::task::begun;
-use brian::BrianConfig;
-use brian::Rules;
 use brian::collapse::by_design;
 use brian::loss::language;
 use brian::route::policy::SequenceInfo;
 use brian::route::trace::Walks;
+use brian::{BrianConfig, Rules};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -194,6 +193,7 @@ impl Walk<'_> {
 mod tests {
     use super::super::trained::tests::kept;
     use super::*;
+    use crate::learner::ValidationData;
 
     fn walked(trained: &Trained, text: Option<&str>) -> RouteReport {
         let walk = Walk {

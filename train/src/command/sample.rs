@@ -38,9 +38,7 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     let text = text.into_iter().inspect(|&id| facts.add(id, unknown));
     let tokens: Vec<u32> =
         prompt_tokens(&trained.tokenizer, trained.recipe.data.start, text).collect();
-    if tokens.is_empty() {
-        return Err(no_prompt());
-    }
+    check_prompt(&tokens)?;
     facts.say(tokens.len() as u64, trained.recipe.model.context());
     let task = Continue {
         trained: &trained,
@@ -96,6 +94,14 @@ pub(super) fn how(trained: &Trained, arguments: &cli::Sample, index: u64) -> Con
     match arguments.ignore_end {
         false => how,
         true => how.beyond_ends(&trained.tokenizer, trained.recipe.data.start),
+    }
+}
+
+/// A model needs a token to start from.
+fn check_prompt(tokens: &[u32]) -> Result<(), Error> {
+    match tokens.is_empty() {
+        false => Ok(()),
+        true => Err(no_prompt()),
     }
 }
 

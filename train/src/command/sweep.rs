@@ -7,7 +7,7 @@ mod report;
 mod timing;
 
 use super::answer;
-use super::fit;
+use super::fit::Training;
 use crate::cli;
 use crate::error::{Error, Problem};
 use crate::recipe::load::from_text;
@@ -161,7 +161,14 @@ fn train(planned: &Planned, stop: &Stop, arguments: &cli::Sweep) -> Result<RunDi
     };
     let word = planned.standing.word();
     note(&format!("row {row}, seed {seed}: {word}"));
-    fit::train(recipe, existing, stop.clone(), arguments.render, false)
+    let training = Training {
+        stop: stop.clone(),
+        render: arguments.render,
+        fail_on_collapse: false,
+        longer: None,
+        folders: Vec::new(),
+    };
+    training.run(recipe, existing)
 }
 
 fn refuse_failed(report: &Report<'_>) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use crate::say::note;
 use crate::task::RoutePlan;
 use brillm::counts::PairCounts;
 use burn::tensor::backend::AutodiffBackend;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A run that has a checkpoint, and everything needed to rebuild its model.
@@ -37,15 +37,7 @@ impl Trained {
     /// # Errors
     /// `Invalid` if there is no such run or no checkpoint that verifies, or if the tokenizer has changed.
     pub fn open(source: &cli::Source) -> Result<Self, Error> {
-        Self::open_with(source, &source.data)
-    }
-
-    /// The same, with folders in which to look for files that were moved.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with(source: &cli::Source, folders: &[PathBuf]) -> Result<Self, Error> {
-        let (run, recipe) = found(source, folders)?;
+        let (run, recipe) = found(source)?;
         let newest = checkpoint::latest(&run)?;
         let mut loaded = newest.ok_or_else(|| {
             let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
@@ -160,14 +152,14 @@ impl Trained {
     }
 }
 
-/// A run and its recipe, whose files were looked for in these folders too.
+/// A run and its recipe, whose files were looked for in the folders that were named too.
 ///
 /// # Errors
 /// `Config` if the backend was not compiled in; `Invalid` if there is no such run or recipe.
-pub fn found(source: &cli::Source, folders: &[PathBuf]) -> Result<(RunDirectory, Checked), Error> {
+pub fn found(source: &cli::Source) -> Result<(RunDirectory, Checked), Error> {
     let run = find(&source.run, &source.root)?;
     let mut recipe = recipe_of(&run, source)?;
-    ladder::find_inputs(&mut recipe, &run, folders)?;
+    ladder::find_inputs(&mut recipe, &run, &source.data)?;
     Ok((run, recipe))
 }
 
