@@ -15,23 +15,22 @@ use std::path::Path;
 /// `Invalid` if there is none, or what is there is a directory, FIFO, socket or device: at once, without a wait.
 /// `Resource` if it cannot be opened.
 pub fn open_regular(path: &Path, expected: &str) -> Result<File, Error> {
-    open(path, expected, FileType::is_file)
+    open(path, expected, |found| require_file(path, expected, found))
 }
 
-/// Opens what is of the right kind, without waiting for it.
-fn open(path: &Path, expected: &str, right: fn(&FileType) -> bool) -> Result<File, Error> {
+/// Opens what is of the required kind, without waiting for it.
+fn open(
+    path: &Path,
+    expected: &str,
+    require: impl Fn(FileType) -> Result<(), Error>,
+) -> Result<File, Error> {
     let unreadable = |cause| Error::unreadable(path, expected, cause);
     // Asked before it is opened, because opening alone moves some devices; and after, because it may be another by then.
-    require(
-        path,
-        expected,
-        fs::metadata(path).map_err(unreadable)?,
-        right,
-    )?;
+    require(fs::metadata(path).map_err(unreadable)?.file_type())?;
     let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
         .open(path)
         .map_err(unreadable)?;
-    require(path, expected, file.metadata().map_err(unreadable)?, right)?;
+    require(file.metadata().map_err(unreadable)?.file_type())?;
     Ok(file)
 }
 
@@ -82,7 +81,10 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
 /// # Errors
 /// `Invalid` if there is none, or what is there is a directory, socket or device; `Resource` if it cannot be opened.
 pub fn open_stream(path: &Path, expected: &str) -> Result<File, Error> {
-    let file = open(path, expected, |kind| kind.is_file() || kind.is_fifo())?;
+    let file = open(path, expected, |found| match found.is_fifo() {
+        true => Ok(()),
+        false => require_file(path, expected, found),
+    })?;
     // Opening did not wait; reading waits for what the writer has to say.
     rustix::fs::fcntl_setfl(&file, OFlags::empty())
         .map_err(|cause| Error::unreadable(path, expected, cause.into()))?;
@@ -114,7 +116,7 @@ pub fn read_stream(path: &Path, expected: &str, limit: u64) -> Result<String, Er
 pub fn open_own(path: &Path) -> Result<File, Error> {
     let expected = "a file of the run";
     if let Ok(metadata) = fs::symlink_metadata(path) {
-        require(path, expected, metadata, FileType::is_file)?;
+        require_file(path, expected, metadata.file_type())?;
     }
     let failed = |cause| Error::resource(path, "open", cause);
     let mut options = OpenOptions::new();
@@ -122,12 +124,7 @@ pub fn open_own(path: &Path) -> Result<File, Error> {
     let file = without_waiting(&mut options, OFlags::NOFOLLOW)
         .open(path)
         .map_err(failed)?;
-    require(
-        path,
-        expected,
-        file.metadata().map_err(failed)?,
-        FileType::is_file,
-    )?;
+    require_file(path, expected, file.metadata().map_err(failed)?.file_type())?;
     Ok(file)
 }
 
@@ -135,20 +132,11 @@ fn without_waiting(options: &mut OpenOptions, more: OFlags) -> &mut OpenOptions 
     options.custom_flags((OFlags::NONBLOCK | more).bits() as i32)
 }
 
-fn require(
-    path: &Path,
-    expected: &str,
-    metadata: fs::Metadata,
-    right: fn(&FileType) -> bool,
-) -> Result<(), Error> {
-    match metadata.file_type() {
-        found if right(&found) => Ok(()),
-        found => Err(Error::Invalid(Problem::new(
-            path,
-            "",
-            kind(found),
-            expected,
-        ))),
+fn require_file(path: &Path, expected: &str, found: FileType) -> Result<(), Error> {
+    let problem = Problem::new(path, "", kind(found), expected);
+    match found.is_file() {
+        true => Ok(()),
+        false => Err(Error::Invalid(problem)),
     }
 }
 

@@ -165,11 +165,8 @@ fn check_memory(trained: &Trained) -> Result<(), Error> {
         _ => {
             let found = "a model without a memory";
             let expected = "a run whose model.memory is not \"none\"";
-            Err(Error::config(Problem::typed(
-                "--without-memory",
-                found,
-                expected,
-            )))
+            let problem = Problem::typed("--without-memory", found, expected);
+            Err(Error::config(problem))
         }
     }
 }
@@ -195,15 +192,14 @@ fn object(name: &str, losses: &Losses) -> Value {
 
 fn row(name: &str, losses: &Losses) -> [String; 8] {
     let measured = &losses.measured;
+    let error = ratio_standard_error(&losses.documents);
     [
         name.to_string(),
         losses.n_documents().to_string(),
         measured.targets.to_string(),
         measured.bytes.to_string(),
         format!("{:.6}", measured.loss()),
-        maybe(ratio_standard_error(&losses.documents), |error| {
-            format!("{error:.6}")
-        }),
+        maybe(error, |error| format!("{error:.6}")),
         format!("{:.4}", measured.loss().exp()),
         maybe(measured.bits_per_byte(), |bits| format!("{bits:.4}")),
     ]

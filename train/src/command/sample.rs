@@ -73,11 +73,8 @@ fn check(arguments: &cli::Sample) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::config(Problem::typed(
-        flag,
-        value.to_string(),
-        expected,
-    )))
+    let problem = Problem::typed(flag, value.to_string(), expected);
+    Err(Error::config(problem))
 }
 
 /// The settings of the continuation with this index.

@@ -11,7 +11,8 @@ use crate::run::checkpoint::{self, Best};
 use crate::run::{Lock, RunDirectory, RunInfo, Status};
 
 /// The columns of `runs list`, and the first lines of `runs show`.
-pub const HEAD: &str = "name | status | stage | step | saved | train loss | valid loss | bits/byte | best valid | size | created";
+pub const HEAD: &str = "name | status | stage | step | saved | train loss | valid loss | bits/byte | best valid | \
+                        size | created";
 
 /// One line of `runs list`.
 #[derive(Serialize)]

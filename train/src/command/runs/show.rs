@@ -120,7 +120,7 @@ struct Source {
     role: &'static str,
     path: String,
     sha256: Option<String>,
-    /// Known if the prepared data is still the one it was trained on; so is the next.
+    /// These two are known if the prepared data is still the one it was trained on.
     tokens: Option<u64>,
     documents: Option<u64>,
 }
