@@ -40,9 +40,11 @@ pub enum Verb {
     /// Make a run of a checkpoint of a reference implementation (.pt, .bin or .safetensors)
     Import(Import),
     /// Prepare, make and count training data
-    Data(data::DataArgs),
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// Train and inspect tokenizers
-    Tokenizer(tokenizer::TokenizerArgs),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::TokenizerCommand),
     /// Write, check, explain and show recipes
     #[command(subcommand)]
     Config(config::Verb),
