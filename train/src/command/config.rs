@@ -29,12 +29,11 @@ pub fn run(verb: &Verb) -> Result<(), Error> {
         Verb::Explain { key, json } => explain::run(key.as_deref(), *json),
         Verb::Show { file, sets, json } => {
             let recipe = load(file, sets)?;
-            match json {
-                false => print_text(recipe.text()),
-                true => {
-                    print_json(&json!({ "schema": 1, "recipe": json_value(&recipe.source().root) }))
-                }
+            if !json {
+                return print_text(recipe.text());
             }
+            let object = json_value(&recipe.source().root);
+            print_json(&json!({ "schema": 1, "recipe": object }))
         }
     }
 }

@@ -36,22 +36,19 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
     }
     let [all, free] = memory.map(|bytes| bytes.map_or("unknown".to_string(), readable_bytes));
     let burn_toml = burn_toml.map(|path| path.display().to_string());
+    let burn_toml = burn_toml.unwrap_or("none in force".to_string());
     let mut lines = vec![
         ("nerve", env!("CARGO_PKG_VERSION").to_string()),
         ("threads", device::threads().to_string()),
         ("memory", format!("{all}, {free} of it free")),
-        (
-            "burn.toml",
-            burn_toml.unwrap_or("none in force".to_string()),
-        ),
+        ("burn.toml", burn_toml),
         ("autotune cache", autotune),
     ];
     lines.extend(drivers.into_iter().map(|driver| ("driver", driver)));
     lines.extend(backends.iter().map(Backend::line));
-    let table = lines
-        .into_iter()
-        .map(|(name, text)| [name.to_string(), text]);
-    answer::print(&aligned(&table.collect::<Vec<_>>()))
+    let row = |(name, text): (&str, String)| [name.to_string(), text];
+    let table: Vec<[String; 2]> = lines.into_iter().map(row).collect();
+    answer::print(&aligned(&table))
 }
 
 struct Backend {

@@ -158,10 +158,8 @@ fn load_recipe(arguments: &cli::Fit) -> Result<Checked, Error> {
         device::check_compiled("command line: --device", device)?;
         sets.push(format!("device.backend={device}"));
     }
-    let path = arguments
-        .recipe
-        .as_ref()
-        .expect("clap requires it without --resume");
+    let path = arguments.recipe.as_ref();
+    let path = path.expect("clap requires it without --resume");
     let recipe = load(path, &sets)?;
     // A dry run says it with everything else that is missing.
     if !arguments.dry_run {

@@ -75,10 +75,8 @@ impl Passes {
             ("flops_per_token_of_all_blocks_in_a_row", in_a_row),
             ("flops_share_of_all_blocks_in_a_row", share),
         ];
-        let known = named.into_iter();
-        known
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect()
+        let known = |(name, value): (_, Option<f64>)| Some((name, value?));
+        named.into_iter().filter_map(known).collect()
     }
 }
 
@@ -169,11 +167,10 @@ impl RouteReport {
     pub(super) fn rates(&self) -> Vec<[String; 2]> {
         let named = self.counts.named(true);
         let value = |name: &&str| named.get(&format!("route/{name}")).copied();
-        rows(
-            RATES
-                .iter()
-                .filter_map(|name| Some((name.to_string(), value(name)?))),
-        )
+        let known = RATES
+            .iter()
+            .filter_map(|name| Some((name.to_string(), value(name)?)));
+        rows(known)
     }
 
     /// Numbers about reads of the memory, if there is one.

@@ -19,10 +19,8 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
     parts.push("executions per block\n".to_string() + &bars(0, &counts.load));
     parts.push("tokens by the step at which they left\n".to_string() + &bars(1, &counts.exits));
     let path = |(path, share)| {
-        [
-            format!("{:.2} %", 100.0 * share),
-            words(path, counts.n_pool),
-        ]
+        let share = format!("{:.2} %", 100.0 * share);
+        [share, words(path, counts.n_pool)]
     };
     let paths: Vec<[String; 2]> = report.top_paths(top).into_iter().map(path).collect();
     parts.push("most frequent paths\n".to_string() + &aligned(&paths));

@@ -71,24 +71,21 @@ impl<'a> Names<'a> {
         let mut found: Vec<Pair> = splits.clone().filter_map(both).collect();
         found.dedup();
         let typed = escape::terminal(typed);
-        Err(
-            match (found.as_slice(), splits.collect::<Vec<_>>().as_slice()) {
-                (&[pair], _) => return Ok(pair),
-                ([], []) => format!("{typed:?} without a comma"),
-                ([], &[(source, target)]) => {
-                    let wrong = self.token(source).and(self.token(target));
-                    wrong.err().unwrap_or_default()
-                }
-                ([], _) => format!("{typed:?}, which no comma cuts into two tokens"),
-                (pairs, _) => {
-                    let pairs = pairs
-                        .iter()
-                        .map(|(source, target)| format!("#{source},#{target}"));
-                    let pairs = pairs.collect::<Vec<_>>().join(" or ");
-                    format!("{typed:?}, which may be {pairs}")
-                }
-            },
-        )
+        let splits: Vec<(&str, &str)> = splits.collect();
+        Err(match (found.as_slice(), splits.as_slice()) {
+            (&[pair], _) => return Ok(pair),
+            ([], []) => format!("{typed:?} without a comma"),
+            ([], &[(source, target)]) => {
+                let wrong = self.token(source).and(self.token(target));
+                wrong.err().unwrap_or_default()
+            }
+            ([], _) => format!("{typed:?}, which no comma cuts into two tokens"),
+            (pairs, _) => {
+                let pairs = pairs.iter().map(|(a, b)| format!("#{a},#{b}"));
+                let pairs = pairs.collect::<Vec<_>>().join(" or ");
+                format!("{typed:?}, which may be {pairs}")
+            }
+        })
     }
 
     fn pieces(&self, typed: &str) -> String {
