@@ -193,8 +193,8 @@ mod tests {
 
     #[derive(Debug, Parser)]
     struct Line {
-        #[command(flatten)]
-        data: DataArgs,
+        #[command(subcommand)]
+        data: DataCommand,
     }
 
     #[test]
