@@ -36,12 +36,15 @@ pub struct DeviceConfig {
 impl DeviceConfig {
     /// The first backend that is compiled in, for work that is the same on all.
     pub fn any() -> Self {
-        let mut compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
-        let (name, _) = compiled
-            .next()
-            .expect("a program without a backend cannot be built");
+        let compiled = BACKENDS.iter().find(|(_, compiled)| *compiled);
+        let (name, _) = compiled.expect("a program without a backend cannot be built");
+        Self::first(name)
+    }
+
+    /// The first device of a backend, in f32 as all have it.
+    pub fn first(backend: &str) -> Self {
         Self {
-            backend: name.to_string(),
+            backend: backend.to_string(),
             index: 0,
             dtype: Dtype::F32,
         }
@@ -101,11 +104,10 @@ pub fn run<T: Task<Output: Send> + Send>(
         #[cfg(feature = "vulkan")]
         "vulkan" => on::<burn::backend::Vulkan, T>(graphics(config.index), config, task),
         #[cfg(feature = "cuda")]
-        "cuda" => on::<burn::backend::Cuda, T>(
-            burn::backend::cuda::CudaDevice::new(config.index),
-            config,
-            task,
-        ),
+        "cuda" => {
+            let device = burn::backend::cuda::CudaDevice::new(config.index);
+            on::<burn::backend::Cuda, T>(device, config, task)
+        }
         _ => unreachable!("it is compiled in"),
     }
 }
@@ -170,27 +172,23 @@ pub fn check(config: &DeviceConfig) -> Result<(), Error> {
 /// # Errors
 /// `Config`, naming the cargo feature that adds it.
 pub fn check_compiled(asked: &str, backend: &str) -> Result<(), Error> {
-    let known = BACKENDS.iter().find(|(name, _)| *name == backend);
     let compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
     let compiled: Vec<&str> = compiled.map(|(name, _)| *name).collect();
+    if compiled.contains(&backend) {
+        return Ok(());
+    }
     let expected = format!("one of those compiled in: {}", compiled.join(", "));
     let problem = Problem::new(asked, "", format!("the backend {backend:?}"), expected);
-    match known {
-        Some((_, true)) => Ok(()),
-        Some((name, false)) => {
-            let advice = format!("build with --features {name} to add it");
-            Err(Error::config(problem.advise(advice)))
-        }
-        None => Err(Error::config(problem)),
-    }
+    let known = BACKENDS.iter().any(|(name, _)| *name == backend);
+    let advice = known.then(|| format!("build with --features {backend} to add it"));
+    Err(Error::config(problem.advise(advice.unwrap_or_default())))
 }
 
 /// The number of threads the CPU backends use.
 pub fn threads() -> usize {
     let wanted = std::env::var("RAYON_NUM_THREADS").ok();
-    let wanted = wanted
-        .and_then(|threads| threads.parse().ok())
-        .filter(|&threads| threads > 0);
+    let wanted = wanted.and_then(|threads| threads.parse().ok());
+    let wanted = wanted.filter(|&threads| threads > 0);
     wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
@@ -230,10 +228,7 @@ fn on<B: Backend, T: Task>(
     config: &DeviceConfig,
     task: T,
 ) -> Result<T::Output, Error> {
-    let start = || {
-        let one = Tensor::<B, 1>::ones([1], &device) + 1.0;
-        let _ = one.into_data();
-    };
+    let start = || drop((Tensor::<B, 1>::ones([1], &device) + 1.0).into_data());
     if let Err(cause) = quietly(start) {
         let place = format!("device {} {}", config.backend, config.index);
         return Err(Error::resource(place, "start", io::Error::other(cause)));
@@ -241,9 +236,8 @@ fn on<B: Backend, T: Task>(
     if !B::supports_dtype(&device, config.dtype.into()) {
         let found = format!("products in {:?} on {}", config.dtype, config.backend).to_lowercase();
         let problem = Problem::new("device.dtype", "", found, "\"f32\"");
-        return Err(Error::config(
-            problem.advise("bf16 is for cuda, and to try it on a CPU, flex"),
-        ));
+        let advice = "bf16 is for cuda, and to try it on a CPU, flex";
+        return Err(Error::config(problem.advise(advice)));
     }
     task.run::<Autodiff<B>>(device)
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const MOST_SHOWN: usize = 2000;
 
 /// One thing that is wrong, printed as one line: `file:place: found …, expected …; advice`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Problem {
     /// The file as the user named it, or `command line`.
     pub file: String,
@@ -43,6 +43,15 @@ impl Problem {
         }
     }
 
+    /// A problem with what was typed, without advice.
+    pub fn typed(
+        place: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::new("command line", place, found, expected)
+    }
+
     /// Says what to do about it.
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = advice.into();
@@ -56,7 +65,8 @@ impl fmt::Display for Problem {
         if !self.place.is_empty() {
             write!(f, ": {}", self.place)?;
         }
-        let [found, expected] = [&self.found, &self.expected].map(|text| in_a_line(text));
+        let [found, expected] =
+            [&self.found, &self.expected].map(|text| shortened(text, MOST_SHOWN));
         write!(f, ": found {found}, expected {expected}")?;
         if !self.advice.is_empty() {
             write!(f, "; {}", self.advice)?;
@@ -65,9 +75,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Text of a file may be in it, and files may hold megabytes in a value.
-fn in_a_line(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MOST_SHOWN) {
+/// A text of at most so many characters: only its beginning, if it is longer. Files may hold megabytes in a value.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
         None => Cow::Borrowed(text),
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()).into(),
     }
@@ -107,7 +117,7 @@ pub enum Error {
     #[error("{0}")]
     Refused(String),
     /// Several errors of different kinds. Exit code of the first.
-    #[error("{}", all_lines(.0))]
+    #[error("{}", lines(.0))]
     Several(Vec<Error>),
     /// A signal stopped the run after it was saved. Exit 128 + signal.
     #[error("stopped by {} after step {step} was saved; continue with: nerve fit --resume {}", signal_name(*signal), run.display())]
@@ -190,13 +200,8 @@ impl Error {
     }
 }
 
-fn lines(problems: &[Problem]) -> String {
-    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-    lines.join("\n")
-}
-
-fn all_lines(errors: &[Error]) -> String {
-    let lines: Vec<String> = errors.iter().map(Error::to_string).collect();
+fn lines(all: &[impl ToString]) -> String {
+    let lines: Vec<String> = all.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
 

@@ -5,7 +5,7 @@
 use crate::error::{Error, Problem};
 use rustix::fs::OFlags;
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -15,13 +15,22 @@ use std::path::Path;
 /// `Invalid` if there is none, or what is there is a directory, FIFO, socket or device: at once, without a wait.
 /// `Resource` if it cannot be opened.
 pub fn open_regular(path: &Path, expected: &str) -> Result<File, Error> {
+    open(path, expected, |found| require_file(path, expected, found))
+}
+
+/// Opens what is of the required kind, without waiting for it.
+fn open(
+    path: &Path,
+    expected: &str,
+    require: impl Fn(FileType) -> Result<(), Error>,
+) -> Result<File, Error> {
     let unreadable = |cause| Error::unreadable(path, expected, cause);
     // Asked before it is opened, because opening alone moves some devices; and after, because it may be another by then.
-    require_file(path, expected, fs::metadata(path).map_err(unreadable)?)?;
+    require(fs::metadata(path).map_err(unreadable)?.file_type())?;
     let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
         .open(path)
         .map_err(unreadable)?;
-    require_file(path, expected, file.metadata().map_err(unreadable)?)?;
+    require(file.metadata().map_err(unreadable)?.file_type())?;
     Ok(file)
 }
 
@@ -72,18 +81,13 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
 /// # Errors
 /// `Invalid` if there is none, or what is there is a directory, socket or device; `Resource` if it cannot be opened.
 pub fn open_stream(path: &Path, expected: &str) -> Result<File, Error> {
-    let unreadable = |cause| Error::unreadable(path, expected, cause);
-    let require = |metadata: fs::Metadata| match metadata.file_type().is_fifo() {
+    let file = open(path, expected, |found| match found.is_fifo() {
         true => Ok(()),
-        false => require_file(path, expected, metadata),
-    };
-    require(fs::metadata(path).map_err(unreadable)?)?;
-    let file = without_waiting(OpenOptions::new().read(true), OFlags::empty())
-        .open(path)
-        .map_err(unreadable)?;
-    require(file.metadata().map_err(unreadable)?)?;
+        false => require_file(path, expected, found),
+    })?;
     // Opening did not wait; reading waits for what the writer has to say.
-    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|cause| unreadable(cause.into()))?;
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())
+        .map_err(|cause| Error::unreadable(path, expected, cause.into()))?;
     Ok(file)
 }
 
@@ -112,7 +116,7 @@ pub fn read_stream(path: &Path, expected: &str, limit: u64) -> Result<String, Er
 pub fn open_own(path: &Path) -> Result<File, Error> {
     let expected = "a file of the run";
     if let Ok(metadata) = fs::symlink_metadata(path) {
-        require_file(path, expected, metadata)?;
+        require_file(path, expected, metadata.file_type())?;
     }
     let failed = |cause| Error::resource(path, "open", cause);
     let mut options = OpenOptions::new();
@@ -120,7 +124,7 @@ pub fn open_own(path: &Path) -> Result<File, Error> {
     let file = without_waiting(&mut options, OFlags::NOFOLLOW)
         .open(path)
         .map_err(failed)?;
-    require_file(path, expected, file.metadata().map_err(failed)?)?;
+    require_file(path, expected, file.metadata().map_err(failed)?.file_type())?;
     Ok(file)
 }
 
@@ -128,13 +132,11 @@ fn without_waiting(options: &mut OpenOptions, more: OFlags) -> &mut OpenOptions 
     options.custom_flags((OFlags::NONBLOCK | more).bits() as i32)
 }
 
-fn require_file(path: &Path, expected: &str, metadata: fs::Metadata) -> Result<(), Error> {
-    match metadata.is_file() {
+fn require_file(path: &Path, expected: &str, found: FileType) -> Result<(), Error> {
+    let problem = Problem::new(path, "", kind(found), expected);
+    match found.is_file() {
         true => Ok(()),
-        false => {
-            let found = kind(metadata.file_type());
-            Err(Error::Invalid(Problem::new(path, "", found, expected)))
-        }
+        false => Err(Error::Invalid(problem)),
     }
 }
 
@@ -154,18 +156,15 @@ pub fn kind(found: FileType) -> &'static str {
 pub fn problem(error: Error, path: &Path, expected: &str) -> Problem {
     match error {
         Error::Invalid(problem) => problem,
-        Error::Resource { source, .. } => unreadable(path, &source, expected),
+        Error::Resource { source, .. } => Problem::new(path, "", source.to_string(), expected),
         other => Problem::new(path, "", other.to_string(), expected),
     }
-}
-
-fn unreadable(path: &Path, cause: &io::Error, expected: &str) -> Problem {
-    Problem::new(path, "", cause.to_string(), expected)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 

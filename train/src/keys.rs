@@ -60,8 +60,8 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Distinct<V> {
             match map.entry(key) {
                 Entry::Vacant(place) => drop(place.insert(value)),
                 Entry::Occupied(place) => {
-                    let key = place.key();
-                    return Err(A::Error::custom(format_args!("the key {key:?} twice")));
+                    let found = format_args!("the key {:?} twice", place.key());
+                    return Err(A::Error::custom(found));
                 }
             }
         }

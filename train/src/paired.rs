@@ -11,13 +11,14 @@ use std::f64::consts::FRAC_2_PI;
 const CONFIDENCE: f64 = 0.95;
 
 /// A mean of differences.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Paired {
     /// How many pairs.
     pub pairs: usize,
     /// Their mean difference.
     pub mean: f64,
     /// Its 95 % interval; a single pair has none.
+    #[serde(rename = "interval_95")]
     pub interval: Option<[f64; 2]>,
 }
 

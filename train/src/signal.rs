@@ -11,7 +11,7 @@ use signal_hook::flag;
 use crate::error::Error;
 
 /// The requests made by signals; clones share them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Stop {
     signal: Arc<AtomicUsize>,
     checkpoint: Arc<AtomicBool>,
@@ -52,10 +52,7 @@ pub fn survive_file_limit() -> Result<(), Error> {
 impl Stop {
     /// A stop that no signal reaches, for tests and for commands that are not interrupted.
     pub fn new() -> Self {
-        Self {
-            signal: Arc::new(AtomicUsize::new(0)),
-            checkpoint: Arc::new(AtomicBool::new(false)),
-        }
+        Self::default()
     }
 
     /// The number of the signal that asked to stop, if any; check it at every step boundary.
@@ -74,12 +71,6 @@ impl Stop {
     /// Whether a checkpoint was asked for since the last call.
     pub fn take_checkpoint_request(&self) -> bool {
         self.checkpoint.swap(false, Ordering::SeqCst)
-    }
-}
-
-impl Default for Stop {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Shortens messages of other libraries and texts of files for our error messages.
 
+use crate::error;
 use crate::escape;
 use serde_json::error::Category;
 
@@ -21,10 +22,7 @@ const MOST_SHOWN: usize = 200;
 
 /// A text that fits into a line: only its beginning, if it is longer.
 pub fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST_SHOWN) {
-        None => text.to_string(),
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
-    }
+    error::shortened(text, MOST_SHOWN).into_owned()
 }
 
 #[cfg(test)]

@@ -2,14 +2,6 @@
 
 use std::path::PathBuf;
 
-/// Write, check, explain and show recipes.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
 /// The verbs of `nerve config`.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Verb {

@@ -9,14 +9,6 @@ use crate::data::document::{BadUtf8, DocumentRule, Format, ReadRules};
 use crate::data::prepare::SplitRule;
 use crate::data::tokenizer::SpelledSpecials;
 
-/// Make and look at training data.
-#[derive(Clone, Debug, Args)]
-pub struct DataArgs {
-    /// The verb.
-    #[command(subcommand)]
-    pub command: DataCommand,
-}
-
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DataCommand {
@@ -201,8 +193,8 @@ mod tests {
 
     #[derive(Debug, Parser)]
     struct Line {
-        #[command(flatten)]
-        data: DataArgs,
+        #[command(subcommand)]
+        data: DataCommand,
     }
 
     #[test]

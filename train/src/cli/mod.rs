@@ -40,17 +40,21 @@ pub enum Verb {
     /// Make a run of a checkpoint of a reference implementation (.pt, .bin or .safetensors)
     Import(Import),
     /// Prepare, make and count training data
-    Data(data::DataArgs),
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// Train and inspect tokenizers
-    Tokenizer(tokenizer::TokenizerArgs),
+    #[command(subcommand)]
+    Tokenizer(tokenizer::TokenizerCommand),
     /// Write, check, explain and show recipes
-    Config(config::Args),
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Tell what a recipe will cost: parameters, operations, memory, time
     Estimate(Estimate),
     /// Time a run's training, evaluation and continuation of text on its own data
     Bench(Bench),
     /// List, show, compare, verify and prune runs
-    Runs(runs::Args),
+    #[command(subcommand)]
+    Runs(runs::Verb),
     /// Report backends, devices, memory and speed of this machine
     Doctor(Doctor),
 }

@@ -2,14 +2,6 @@
 
 use std::path::PathBuf;
 
-/// Arguments of `nerve runs`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// What to do with the runs
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
 /// The verbs of `nerve runs`.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Verb {
@@ -96,10 +88,7 @@ pub struct PruneArgs {
     /// Remove without asking
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
-    /// Directory that holds the runs
-    #[arg(long, default_value = "runs")]
-    pub root: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
+    /// Where runs are and how to print them
+    #[command(flatten)]
+    pub list: ListArgs,
 }

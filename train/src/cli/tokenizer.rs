@@ -7,14 +7,6 @@ use clap::{Args, Subcommand};
 use super::data::ReadingArgs;
 use crate::data::tokenizer::{Kind, Normalise, SpelledSpecials};
 
-/// Make and look at tokenizers.
-#[derive(Clone, Debug, Args)]
-pub struct TokenizerArgs {
-    /// The verb.
-    #[command(subcommand)]
-    pub command: TokenizerCommand,
-}
-
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenizerCommand {

@@ -75,16 +75,33 @@ pub fn padded(text: &str, width: usize) -> String {
     text.to_string() + &" ".repeat(width.saturating_sub(cells(text)))
 }
 
-/// Rows as lines, each column as wide as its widest cell; control characters of terminals are shown as marks.
-pub fn aligned<const COLUMNS: usize>(table: &[[String; COLUMNS]]) -> String {
-    let table: Vec<[String; COLUMNS]> = table
-        .iter()
-        .map(|row| row.each_ref().map(|cell| escape::terminal(cell)))
-        .collect();
+/// A value in a table; an unknown one is a dash.
+pub fn maybe<T>(value: Option<T>, shown: impl FnOnce(T) -> String) -> String {
+    value.map_or("-".to_string(), shown)
+}
+
+/// Rows under a head, which is written as `name | status | step`; see [`aligned`].
+///
+/// # Panics
+/// If the head has another number of columns than the rows.
+pub fn table<const COLUMNS: usize>(
+    head: &str,
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let head: Vec<String> = head.split(" | ").map(str::to_string).collect();
+    let mut table = vec![head.try_into().expect("one name for each column")];
+    table.extend(rows);
+    aligned(&table)
+}
+
+/// Rows of equal lengths as lines, each column as wide as its widest cell; control characters of terminals are shown as
+/// marks.
+pub fn aligned(table: &[impl AsRef<[String]>]) -> String {
+    let shown = |row: &[String]| row.iter().map(|cell| escape::terminal(cell)).collect();
+    let table: Vec<Vec<String>> = table.iter().map(|row| shown(row.as_ref())).collect();
+    let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| table.iter().map(|row| cells(&row[column])).max();
-    let widths: Vec<usize> = (0..COLUMNS)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let widths: Vec<usize> = (0..columns).filter_map(width).collect();
     let mut text = String::new();
     for row in &table {
         let cells = row
@@ -95,6 +112,21 @@ pub fn aligned<const COLUMNS: usize>(table: &[[String; COLUMNS]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Prints an answer: one JSON object if it was asked for, else text for people.
+///
+/// # Errors
+/// `Resource` if stdout cannot be written.
+pub fn give(
+    as_json: bool,
+    object: impl FnOnce() -> Value,
+    text: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    match as_json {
+        true => print_json(&object()),
+        false => print(&text()),
+    }
 }
 
 /// Prints one JSON object to stdout, the answer of every `--json`.
@@ -127,10 +159,8 @@ pub fn print_text(text: &str) -> Result<(), Error> {
 /// A reader that has gone away, as `head` does, is no error.
 fn write(text: &str) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|source| Error::resource("stdout", "write", source)),
     }

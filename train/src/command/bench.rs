@@ -1,17 +1,15 @@
 //! `nerve bench`: times a run's training, evaluation and sampling on its own data, beside the matrix products of its device.
 
-use super::answer::{self, aligned, readable_bytes};
-use super::trained::{Trained, recipe_of};
+use super::answer::{self, maybe, readable_bytes, table};
+use super::trained::{Trained, found};
 use crate::cli;
 use crate::data::StartRule;
 use crate::device::{self, MatrixProduct, Task};
 use crate::error::Error;
-use crate::ladder::{self, Inputs, Ladder};
+use crate::ladder::{Inputs, Ladder};
 use crate::learner::{GroupedAdamW, TrainingLoader};
 use crate::model::{Model, Ran};
-use crate::recipe::{Recipe, Stage};
 use crate::render::Render;
-use crate::run::find;
 use crate::signal::Stop;
 use crate::task::{Batch, Continuation, not_finite};
 use brian::flops::TRAINING;
@@ -32,9 +30,7 @@ pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
     let device = trained.device.clone();
     let gflops = device::run(&device, MatrixProduct)?;
-    let run = find(&arguments.source.run, &arguments.source.root)?;
-    let mut recipe = recipe_of(&run, &arguments.source)?;
-    ladder::find_inputs(&mut recipe, &run, &arguments.source.data)?;
+    let (run, recipe) = found(&arguments.source)?;
     let ladder = Ladder {
         inputs: Inputs::open(&recipe)?,
         recipe,
@@ -51,38 +47,28 @@ pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
     };
     let speeds = device::run(&device, bench)?;
     let memory = device::memory_bytes("/proc/self/status", "VmHWM:");
-    if arguments.source.json {
-        let speeds: Vec<Value> = speeds.iter().map(|speed| speed.json(gflops)).collect();
-        return answer::print_json(&json!({
+    let (threads, rounds, backend) = (device::threads(), arguments.rounds, &device.backend);
+    let object = || {
+        json!({
             "schema": 1,
-            "backend": device.backend,
-            "threads": device::threads(),
+            "backend": backend,
+            "threads": threads,
             "product_gflops": gflops,
             "peak_memory_bytes": memory,
-            "rounds": arguments.rounds,
-            "speeds": speeds,
-        }));
-    }
-    let mut table = vec![
-        [
-            "what",
-            "tokens",
-            "ms",
-            "tokens/s",
-            "GFLOP/s",
-            "of a large product",
-        ]
-        .map(str::to_string),
-    ];
-    table.extend(speeds.iter().map(|speed| speed.row(gflops)));
-    answer::print(&format!(
-        "{}\nMedians of {} rounds on {}, {} threads; a large product runs at {gflops:.0} GFLOP/s. Peak memory of the host: {}.\n",
-        aligned(&table),
-        arguments.rounds,
-        device.backend,
-        device::threads(),
-        memory.map_or("unknown".to_string(), readable_bytes),
-    ))
+            "rounds": rounds,
+            "speeds": speeds.iter().map(|speed| speed.json(gflops)).collect::<Value>(),
+        })
+    };
+    let text = || {
+        let head = "what | tokens | ms | tokens/s | GFLOP/s | of a large product";
+        let table = table(head, speeds.iter().map(|speed| speed.row(gflops)));
+        let memory = memory.map_or("unknown".to_string(), readable_bytes);
+        format!(
+            "{table}\nMedians of {rounds} rounds on {backend}, {threads} threads; a large product runs at {gflops:.0} GFLOP/s. \
+             Peak memory of the host: {memory}.\n"
+        )
+    };
+    answer::give(arguments.source.json, object, text)
 }
 
 /// How fast one thing is.
@@ -102,17 +88,14 @@ impl Speed {
     }
 
     fn row(&self, peak: f64) -> [String; 6] {
-        let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
+        let gflops = self.gflops();
         [
             self.what.to_string(),
             self.tokens.to_string(),
             format!("{:.2}", self.seconds * 1e3),
             format!("{:.0}", self.tokens as f64 / self.seconds),
-            or_dash(self.gflops().map(|speed| format!("{speed:.1}"))),
-            or_dash(
-                self.gflops()
-                    .map(|speed| format!("{:.0} %", 100.0 * speed / peak)),
-            ),
+            maybe(gflops, |speed| format!("{speed:.1}")),
+            maybe(gflops, |speed| format!("{:.0} %", 100.0 * speed / peak)),
         ]
     }
 
@@ -150,14 +133,6 @@ impl Task for Bench<'_> {
 }
 
 impl Bench<'_> {
-    fn stage(&self) -> &Stage {
-        self.trained.stage()
-    }
-
-    fn recipe(&self) -> &Recipe {
-        &self.trained.recipe
-    }
-
     /// The median time of a round, the device's queue drained before the clock stops.
     fn median<B: Backend>(
         &self,
@@ -203,7 +178,7 @@ impl Bench<'_> {
     /// Continues one text, as `nerve sample` does.
     fn sample<B: Backend>(&self, model: &Model<B>, device: &B::Device) -> Result<Speed, Error> {
         let start = [self.trained.tokenizer.start()];
-        let context = self.recipe().model.context();
+        let context = self.trained.recipe.model.context();
         let rules = self.trained.route().rules;
         let model = model.with_matmul_dtype(self.trained.device.dtype);
         let tokens = (self.arguments.tokens as usize).min(context - 1);
@@ -231,7 +206,7 @@ impl Bench<'_> {
         learner: Model<B>,
         device: &B::Device,
     ) -> Result<Speed, Error> {
-        let (recipe, stage) = (self.recipe(), self.stage());
+        let (recipe, stage) = (&self.trained.recipe, self.trained.stage());
         let flops = self.flops_per_token(&learner.valid(), &self.first_batch(), device);
         let accumulate = recipe.batch.accumulate;
         let rounds = self.arguments.warm_up + self.arguments.rounds;
@@ -273,7 +248,7 @@ impl Bench<'_> {
         let vocabulary = self.trained.tokenizer.vocabulary_size();
         let rules = self.trained.route().rules;
         let seq = batch.host.seq;
-        let model_config = &self.recipe().model;
+        let model_config = &self.trained.recipe.model;
         let walked = model_config
             .routes()
             .then(|| model.forward(batch.inputs(device), &rules, &batch.rows()).1);

@@ -2,7 +2,7 @@
 
 mod explain;
 
-use crate::cli::config::{Args, Verb};
+use crate::cli::config::Verb;
 use crate::command::answer::{print, print_json, print_text};
 use crate::error::{Error, Problem};
 use crate::ladder::survey;
@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Everything that is wrong with the recipes (exit 2), or a standard output that cannot be written (exit 4).
-pub fn run(arguments: &Args) -> Result<(), Error> {
-    match &arguments.verb {
+pub fn run(verb: &Verb) -> Result<(), Error> {
+    match verb {
         Verb::New { kind, size } => print_text(new(kind, size)?),
         Verb::Check { files, sets, json } => check(files, sets, *json),
         Verb::Upgrade { file } => upgraded(file),
@@ -32,8 +32,8 @@ pub fn run(arguments: &Args) -> Result<(), Error> {
             if !json {
                 return print_text(recipe.text());
             }
-            let object = json!({ "schema": 1, "recipe": json_value(&recipe.source().root) });
-            print_json(&object)
+            let object = json_value(&recipe.source().root);
+            print_json(&json!({ "schema": 1, "recipe": object }))
         }
     }
 }
@@ -41,20 +41,16 @@ pub fn run(arguments: &Args) -> Result<(), Error> {
 /// The text of the bundled recipe of a kind and size.
 fn new(kind: &str, size: &str) -> Result<&'static str, Error> {
     let recipes = registry().recipes();
-    let of_kind: Vec<_> = recipes
-        .iter()
-        .filter(|bundled| bundled.kind == kind)
-        .collect();
-    if of_kind.is_empty() {
+    let of_kind = recipes.iter().filter(|bundled| bundled.kind == kind);
+    if of_kind.clone().next().is_none() {
         let mut kinds: Vec<&str> = recipes.iter().map(|bundled| bundled.kind).collect();
         kinds.dedup();
         return Err(unknown("KIND", kind, &kinds));
     }
-    let sizes: Vec<&str> = of_kind.iter().map(|bundled| bundled.size).collect();
-    let found = of_kind.iter().find(|bundled| bundled.size == size);
-    found
-        .map(|bundled| bundled.text)
-        .ok_or_else(|| unknown("--size", size, &sizes))
+    let sizes: Vec<&str> = of_kind.clone().map(|bundled| bundled.size).collect();
+    let mut found = of_kind.filter(|bundled| bundled.size == size);
+    let found = found.next().map(|bundled| bundled.text);
+    found.ok_or_else(|| unknown("--size", size, &sizes))
 }
 
 /// The text of a recipe in this program's format, on standard output.
@@ -68,16 +64,16 @@ fn upgraded(file: &Path) -> Result<(), Error> {
         return print_text(&source.text);
     };
     let (upgraded, added) = upgrade(source, format).map_err(config)?;
-    added
-        .iter()
-        .for_each(|line| note(&format!("{}: {line}", file.display())));
+    for line in added {
+        note(&format!("{}: {line}", file.display()));
+    }
     print_text(&upgraded.text)
 }
 
 fn unknown(place: &str, typed: &str, known: &[&str]) -> Error {
-    let problem = Problem::new("command line", place, format!("{typed:?}"), one_of(known));
-    let advice =
-        nearest(typed, known.iter().copied()).map(|meant| format!("did you mean {meant:?}?"));
+    let problem = Problem::typed(place, format!("{typed:?}"), one_of(known));
+    let meant = nearest(typed, known.iter().copied());
+    let advice = meant.map(|meant| format!("did you mean {meant:?}?"));
     Error::config(problem.advise(advice.unwrap_or_default()))
 }
 
@@ -99,9 +95,8 @@ fn check(files: &[PathBuf], sets: &[String], as_json: bool) -> Result<(), Error>
                 }
             }
             Err(error) => {
+                rows.push(row(file, &error.to_problems()));
                 errors.push(error);
-                let last = errors.last().map(Error::to_problems);
-                rows.push(row(file, &last.unwrap_or_default()));
             }
         }
     }
@@ -117,25 +112,13 @@ fn check(files: &[PathBuf], sets: &[String], as_json: bool) -> Result<(), Error>
 
 /// What `config check --json` says about a file.
 fn row(file: &Path, problems: &[Problem]) -> serde_json::Value {
-    let problem = |problem: &Problem| {
-        json!({
-            "file": problem.file,
-            "place": problem.place,
-            "found": problem.found,
-            "expected": problem.expected,
-            "advice": problem.advice,
-        })
-    };
-    let problems: Vec<_> = problems.iter().map(problem).collect();
     json!({ "file": file.display().to_string(), "ok": problems.is_empty(), "problems": problems })
 }
 
 /// The ladder in a few words: `baseline 150 steps → fixed 300 steps`.
 fn ladder(recipe: &Recipe) -> String {
-    let stages = recipe
-        .stage
-        .iter()
-        .map(|stage| format!("{} {} steps", stage.name, stage.steps));
+    let stages = recipe.stage.iter();
+    let stages = stages.map(|stage| format!("{} {} steps", stage.name, stage.steps));
     stages.collect::<Vec<_>>().join(" → ")
 }
 
@@ -151,11 +134,11 @@ fn json_value(node: &Node) -> serde_json::Value {
         Value::Boolean(yes) => json!(yes),
         Value::Datetime => serde_json::Value::Null,
         Value::Array(elements) => elements.iter().map(json_value).collect(),
-        Value::Table(entries) => entries
-            .iter()
-            .map(|entry| (entry.key.clone(), json_value(&entry.node)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
+        Value::Table(entries) => {
+            let entries = entries.iter();
+            let named = entries.map(|entry| (entry.key.clone(), json_value(&entry.node)));
+            named.collect()
+        }
     }
 }
 

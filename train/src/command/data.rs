@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::{print, print_json, print_text, printable};
 use super::ngrams;
-use crate::cli::data::{
-    BigramsArgs, DataArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
-};
+use crate::cli::data::{BigramsArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind};
 use crate::data::prepare::{Preparation, sentences};
 use crate::data::shard::Split;
 use crate::data::statistics::{SplitStatistics, statistics};
@@ -30,8 +28,8 @@ use crate::signal;
 ///
 /// # Errors
 /// The errors of the subcommand.
-pub fn run(arguments: &DataArgs) -> Result<(), Error> {
-    match &arguments.command {
+pub fn run(verb: &DataCommand) -> Result<(), Error> {
+    match verb {
         DataCommand::Prepare(arguments) => prepare(arguments),
         DataCommand::Synth(arguments) => synth(arguments),
         DataCommand::Stats(arguments) => stats(arguments),

@@ -5,7 +5,6 @@ use super::trained::Trained;
 use crate::data::DocumentsRule;
 use crate::data::difficulty::{MeasuredSplit, Measurement, in_thirds};
 use crate::error::{Error, Problem};
-use crate::learner::ValidationData;
 use crate::run::replace_file;
 use crate::say::note;
 use std::path::Path;
@@ -17,31 +16,15 @@ use std::path::Path;
 pub fn write(trained: &Trained, file: &Path) -> Result<(), Error> {
     let recipe = &trained.recipe;
     if recipe.data.documents == DocumentsRule::RunOn {
-        let problem = Problem::new(
-            "recipe",
-            "data.documents",
-            "\"run_on\"",
-            "\"separate\": a window over two documents is about neither",
-        );
+        let expected = "\"separate\": a window over two documents is about neither";
+        let problem = Problem::new("recipe", "data.documents", "\"run_on\"", expected);
         return Err(Error::config(problem));
     }
-    let train = recipe.data.train.iter().map(|source| &source.path);
-    let valid = recipe.data.valid.iter().map(|source| &source.path);
-    trained.check_data(train.clone().chain(valid.clone()).map(|path| &**path))?;
-    let splits: Vec<(String, &Path)> = train
-        .chain(valid)
-        .map(|path| (path.display().to_string(), path.as_path()))
-        .collect();
-    let sequences = recipe.batch.sequences;
-    let data = ValidationData::open(
-        &splits,
-        &recipe.data,
-        sequences,
-        0,
-        None,
-        &trained.tokenizer,
-    )?;
-    let data = data.on(trained.route());
+    let train = recipe.data.train.iter().map(|source| source.path.as_path());
+    let all = train.chain(recipe.data.valid.iter().map(|source| source.path.as_path()));
+    trained.check_data(all.clone())?;
+    let splits: Vec<_> = all.map(|path| (path.display().to_string(), path)).collect();
+    let data = trained.splits(&splits, 0, None)?;
     let losses = measure(trained, &data)?;
     let mut measurement = Measurement {
         schema: Measurement::SCHEMA,
@@ -54,15 +37,12 @@ pub fn write(trained: &Trained, file: &Path) -> Result<(), Error> {
             path: name.clone(),
             documents: in_thirds(&losses.documents),
         };
-        measurement
-            .splits
-            .insert(windows.split().sha256().to_string(), split);
+        let sha256 = windows.split().sha256().to_string();
+        measurement.splits.insert(sha256, split);
     }
     let text = serde_json::to_string(&measurement).expect("numbers and text") + "\n";
     replace_file(file, text.as_bytes())?;
-    note(&format!(
-        "wrote the difficulty of every document to {}",
-        file.display()
-    ));
+    let file = file.display();
+    note(&format!("wrote the difficulty of every document to {file}"));
     Ok(())
 }

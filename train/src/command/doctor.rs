@@ -2,7 +2,7 @@
 
 use super::answer::{self, aligned, readable_bytes};
 use crate::cli;
-use crate::device::{self, BACKENDS, DeviceConfig, Dtype, MatrixProduct};
+use crate::device::{self, BACKENDS, DeviceConfig, MatrixProduct};
 use crate::error::Error;
 use serde_json::{Value, json};
 use std::fs;
@@ -14,10 +14,7 @@ use std::process::Command;
 /// # Errors
 /// `Resource` if stdout cannot be written.
 pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
-    let backends: Vec<Backend> = BACKENDS
-        .iter()
-        .map(|(name, compiled)| look(name, *compiled))
-        .collect();
+    let backends = BACKENDS.map(|(name, compiled)| look(name, compiled));
     let memory =
         ["MemTotal:", "MemAvailable:"].map(|which| device::memory_bytes("/proc/meminfo", which));
     let burn_toml = burn_configuration();
@@ -37,28 +34,20 @@ pub fn run(arguments: &cli::Doctor) -> Result<(), Error> {
             "backends": backends,
         }));
     }
-    let mut table = vec![
-        ["nerve".to_string(), env!("CARGO_PKG_VERSION").to_string()],
-        ["threads".to_string(), device::threads().to_string()],
-        [
-            "memory".to_string(),
-            match memory.map(|bytes| bytes.map_or("unknown".to_string(), readable_bytes)) {
-                [all, free] => format!("{all}, {free} of it free"),
-            },
-        ],
-        [
-            "burn.toml".to_string(),
-            burn_toml.map_or("none in force".to_string(), |path| {
-                path.display().to_string()
-            }),
-        ],
-        ["autotune cache".to_string(), autotune],
+    let [all, free] = memory.map(|bytes| bytes.map_or("unknown".to_string(), readable_bytes));
+    let burn_toml = burn_toml.map(|path| path.display().to_string());
+    let burn_toml = burn_toml.unwrap_or("none in force".to_string());
+    let mut lines = vec![
+        ("nerve", env!("CARGO_PKG_VERSION").to_string()),
+        ("threads", device::threads().to_string()),
+        ("memory", format!("{all}, {free} of it free")),
+        ("burn.toml", burn_toml),
+        ("autotune cache", autotune),
     ];
-    let named = drivers
-        .into_iter()
-        .map(|driver| ["driver".to_string(), driver]);
-    table.extend(named);
-    table.extend(backends.iter().map(Backend::row));
+    lines.extend(drivers.into_iter().map(|driver| ("driver", driver)));
+    lines.extend(backends.iter().map(Backend::line));
+    let row = |(name, text): (&str, String)| [name.to_string(), text];
+    let table: Vec<[String; 2]> = lines.into_iter().map(row).collect();
     answer::print(&aligned(&table))
 }
 
@@ -69,25 +58,21 @@ struct Backend {
 }
 
 fn look(name: &'static str, compiled: bool) -> Backend {
-    let config = DeviceConfig {
-        backend: name.to_string(),
-        index: 0,
-        dtype: Dtype::F32,
-    };
     let speed = match compiled {
-        true => device::run(&config, MatrixProduct).map_err(|error| error.to_string()),
+        true => device::run(&DeviceConfig::first(name), MatrixProduct)
+            .map_err(|error| error.to_string()),
         false => Err(format!("not compiled in (add --features {name})")),
     };
     Backend { name, speed }
 }
 
 impl Backend {
-    fn row(&self) -> [String; 2] {
+    fn line(&self) -> (&'static str, String) {
         let found = match &self.speed {
             Ok(speed) => format!("ok, f32 {speed:.0} GFLOP/s"),
             Err(cause) => cause.clone(),
         };
-        [self.name.to_string(), found]
+        (self.name, found)
     }
 
     fn json(&self) -> Value {
@@ -130,20 +115,17 @@ fn autotune(burn_toml: Option<&Path>) -> String {
 /// The drivers of GPUs that this system says it has.
 fn drivers() -> Vec<String> {
     let query = "--query-gpu=name,driver_version,memory.total,memory.free";
-    let nvidia = Command::new("nvidia-smi")
-        .args([query, "--format=csv,noheader"])
-        .output();
-    let nvidia = nvidia.map_or(String::new(), |output| {
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    });
-    let cards = nvidia
-        .lines()
-        .filter_map(|line| match line.split(", ").collect::<Vec<_>>()[..] {
-            [name, driver, total, free] => Some(format!(
-                "cuda: {name}, driver {driver}, {total}, {free} of it free"
-            )),
-            _ => None,
-        });
+    let arguments = [query, "--format=csv,noheader"];
+    let nvidia = Command::new("nvidia-smi").args(arguments).output();
+    let nvidia = nvidia.map_or(Vec::new(), |output| output.stdout);
+    let nvidia = String::from_utf8_lossy(&nvidia);
+    let card = |line: &str| match line.split(", ").collect::<Vec<_>>()[..] {
+        [name, driver, total, free] => Some(format!(
+            "cuda: {name}, driver {driver}, {total}, {free} of it free"
+        )),
+        _ => None,
+    };
+    let cards = nvidia.lines().filter_map(card);
     let chosen = std::env::var_os("VK_DRIVER_FILES").or(std::env::var_os("VK_ICD_FILENAMES"));
     let files: Vec<PathBuf> = match chosen {
         Some(chosen) => std::env::split_paths(&chosen).collect(),
@@ -153,10 +135,8 @@ fn drivers() -> Vec<String> {
             .flat_map(|files| files.flatten().map(|file| file.path()))
             .collect(),
     };
-    let vulkan = files
-        .iter()
-        .filter(|file| file.is_file())
-        .map(|file| format!("vulkan: {}", file.display()));
+    let vulkan = files.iter().filter(|file| file.is_file());
+    let vulkan = vulkan.map(|file| format!("vulkan: {}", file.display()));
     let mut drivers: Vec<String> = cards.chain(vulkan).collect();
     drivers.sort();
     drivers

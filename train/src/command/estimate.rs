@@ -2,7 +2,7 @@
 
 mod graph;
 
-use super::answer::{self, aligned, readable_bytes, readable_seconds};
+use super::answer::{self, aligned, maybe, readable_bytes, readable_seconds, table};
 use crate::cli;
 use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig, MatrixProduct, Task};
@@ -15,6 +15,7 @@ use brian::flops::TRAINING;
 use burn::tensor::backend::AutodiffBackend;
 use graph::GraphCost;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Prints sizes, operations, memory and time.
 ///
@@ -31,7 +32,7 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
         (Some(config), _) => Some(GraphCost::of(config, arguments, vocabulary)?),
         (_, Some(_)) => {
             let found = "a file of counts for a model of blocks";
-            let problem = Problem::new("command line", "--counts", found, "a recipe of a brillm");
+            let problem = Problem::typed("--counts", found, "a recipe of a brillm");
             return Err(Error::config(problem.advise("leave --counts away")));
         }
         _ => None,
@@ -47,7 +48,10 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
         false => DeviceConfig::any(),
     };
     let sizes = match &graph {
-        Some(graph) => recipe.stage.iter().map(|_| graph.size()).collect(),
+        Some(graph) => {
+            let (parameters, active) = (graph.parameters, graph.active);
+            vec![Size { parameters, active }; recipe.stage.len()]
+        }
         None => {
             let sizes = Sizes {
                 recipe: &recipe,
@@ -57,39 +61,31 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
         }
     };
     let largest = sizes.iter().map(|size| size.parameters).max();
-    let speed = match (arguments.gflops, here) {
+    let gflops = match (arguments.gflops, here) {
         (Some(gflops), _) => Some(gflops),
         (None, true) => Some(device::run(&recipe.device, MatrixProduct)?),
         (None, false) => None,
     };
+    let cost = |(stage, size)| {
+        let mut cost = StageCost::new(&recipe, stage, size, vocabulary);
+        if let Some(graph) = &graph {
+            cost.flops = Some([graph.flops[0]; 2]);
+        }
+        cost
+    };
     let estimate = Estimate {
         needs: Needs::of_sizes(&recipe, vocabulary, largest.unwrap_or(0)),
-        stages: recipe
-            .stage
-            .iter()
-            .zip(sizes)
-            .map(|(stage, size)| {
-                let cost = StageCost::new(&recipe, stage, size, vocabulary);
-                match &graph {
-                    Some(graph) => StageCost {
-                        flops: Some([graph.flops[0]; 2]),
-                        ..cost
-                    },
-                    None => cost,
-                }
-            })
-            .collect(),
+        stages: recipe.stage.iter().zip(sizes).map(cost).collect(),
         vocabulary,
-        gflops: speed,
+        gflops,
         graph,
     };
-    match arguments.json {
-        true => answer::print_json(&estimate.json(&recipe)),
-        false => answer::print(&estimate.text(&recipe)),
-    }
+    let object = || estimate.json(&recipe);
+    answer::give(arguments.json, object, || estimate.text(&recipe))
 }
 
 /// Parameters of a stage.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Size {
     parameters: u64,
     /// Those that a token can use on its walk.
@@ -162,37 +158,10 @@ struct Estimate {
     graph: Option<GraphCost>,
 }
 
-impl GraphCost {
-    fn size(&self) -> Size {
-        Size {
-            parameters: self.parameters,
-            active: self.active,
-        }
-    }
-}
-
 impl Estimate {
-    fn seconds(&self) -> Option<f64> {
-        self.stages
-            .iter()
-            .map(|stage| stage.seconds(self.gflops))
-            .sum()
-    }
-
     fn text(&self, recipe: &Checked) -> String {
-        let mut stages = vec![
-            [
-                "stage",
-                "parameters",
-                "active",
-                "tokens",
-                "forward FLOPs per token",
-                "time",
-            ]
-            .map(str::to_string),
-        ];
-        stages.extend(self.stages.iter().map(|stage| {
-            let of = |flops: Option<[f64; 2]>| match flops {
+        let of_stage = |stage: &StageCost| {
+            let flops = match stage.flops {
                 Some([path, most]) if path == most => format!("{path:.3e}"),
                 Some([path, most]) => format!("{path:.3e} to {most:.3e}"),
                 None => "not counted: several paths".to_string(),
@@ -202,29 +171,25 @@ impl Estimate {
                 stage.size.parameters.to_string(),
                 stage.size.active.to_string(),
                 stage.tokens.to_string(),
-                of(stage.flops),
-                stage
-                    .seconds(self.gflops)
-                    .map_or("-".to_string(), readable_seconds),
+                flops,
+                maybe(stage.seconds(self.gflops), readable_seconds),
             ]
-        }));
-        let memory = self
-            .needs
-            .by_kind()
-            .map(|(kind, bytes)| [kind.to_string(), readable_bytes(bytes)]);
+        };
+        let stages = table(
+            "stage | parameters | active | tokens | forward FLOPs per token | time",
+            self.stages.iter().map(of_stage),
+        );
+        let memory = self.needs.by_kind();
+        let memory = memory.map(|(kind, bytes)| [kind.to_string(), readable_bytes(bytes)]);
+        let device = match self.gflops {
+            Some(gflops) => format!("{gflops:.0} GFLOP/s"),
+            None => "which is not here: --gflops gives times".to_string(),
+        };
+        let device = format!("{}, {device}", recipe.device.backend);
         let mut head = vec![
             ["recipe".to_string(), recipe.run.name.clone()],
             ["vocabulary".to_string(), self.vocabulary.to_string()],
-            [
-                "device".to_string(),
-                match self.gflops {
-                    Some(gflops) => format!("{}, {gflops:.0} GFLOP/s", recipe.device.backend),
-                    None => format!(
-                        "{}, which is not here: --gflops gives times",
-                        recipe.device.backend
-                    ),
-                },
-            ],
+            ["device".to_string(), device],
         ];
         head.extend(self.graph.iter().flat_map(GraphCost::rows));
         let walks = match self.graph {
@@ -234,44 +199,39 @@ impl Estimate {
             }
         };
         format!(
-            "{}\n{}\nmemory, at least\n{}\n{walks}Times are those of the products alone, at the speed of a large one: the truth is longer.\n",
+            "{}\n{stages}\nmemory, at least\n{}\n{walks}Times are those of the products alone, at the speed of a large one: \
+             the truth is longer.\n",
             aligned(&head),
-            aligned(&stages),
             aligned(&memory)
         )
     }
 
     fn json(&self, recipe: &Checked) -> Value {
-        let stages: Vec<Value> = self
+        let stage = |stage: &StageCost| {
+            json!({
+                "name": stage.name,
+                "parameters": stage.size.parameters,
+                "active_parameters": stage.size.active,
+                "tokens": stage.tokens,
+                "flops_per_token": stage.flops.map(|[path, _]| path),
+                "flops_per_token_most": stage.flops.map(|[_, most]| most),
+                "seconds": stage.seconds(self.gflops),
+            })
+        };
+        let seconds: Option<f64> = self
             .stages
             .iter()
-            .map(|stage| {
-                json!({
-                    "name": stage.name,
-                    "parameters": stage.size.parameters,
-                    "active_parameters": stage.size.active,
-                    "tokens": stage.tokens,
-                    "flops_per_token": stage.flops.map(|[path, _]| path),
-                    "flops_per_token_most": stage.flops.map(|[_, most]| most),
-                    "seconds": stage.seconds(self.gflops),
-                })
-            })
-            .collect();
-        let memory: serde_json::Map<String, Value> = self
-            .needs
-            .by_kind()
-            .map(|(kind, bytes)| (kind.to_string(), bytes.into()))
-            .into_iter()
-            .collect();
+            .map(|stage| stage.seconds(self.gflops))
+            .sum();
         json!({
             "schema": 1,
             "recipe": recipe.run.name,
             "vocabulary": self.vocabulary,
             "gflops": self.gflops,
-            "stages": stages,
+            "stages": self.stages.iter().map(stage).collect::<Value>(),
             "graph": self.graph.as_ref().map(GraphCost::json),
-            "memory_bytes": memory,
-            "seconds": self.seconds(),
+            "memory_bytes": BTreeMap::from(self.needs.by_kind()),
+            "seconds": seconds,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! `nerve eval`: loss, perplexity and bits per byte on any prepared split.
 
-use super::answer::{self, aligned};
+use super::answer::{self, maybe, table};
 use super::difficulty;
 use super::losses::{Losses, measure};
 use super::trained::Trained;
@@ -11,8 +11,7 @@ use crate::file;
 use crate::learner::ValidationData;
 use crate::say::note;
 use crate::task::{Coverage, Measured, ratio_standard_error};
-use brian::BrianConfig;
-use brian::MemoryConfig;
+use brian::{BrianConfig, MemoryConfig};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,20 +21,17 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// `Invalid` if a split is broken, was made with another tokenizer or has nothing to predict; else see [`Trained::open`].
 pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
-    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = {
-        let named = arguments.source.data.iter().cloned();
-        named.partition(|path| path.is_dir())
-    };
+    let mut source = arguments.source.clone();
+    let files: Vec<PathBuf> = source.data.extract_if(.., |path| !path.is_dir()).collect();
     if arguments.difficulty.is_some() && !files.is_empty() {
         let expected = "no split beside --difficulty, which measures the recipe's own data";
         let found = files[0].display().to_string();
-        let problem = Problem::new("command line", "--data", found, expected);
-        return Err(Error::config(problem));
+        return Err(Error::config(Problem::typed("--data", found, expected)));
     }
     if let Some(file) = &arguments.difficulty {
         require_file_name(file)?;
     }
-    let trained = Trained::open_with(&arguments.source, &folders)?;
+    let trained = Trained::open(&source)?;
     if arguments.without_memory {
         check_memory(&trained)?;
     }
@@ -52,7 +48,7 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
             .for_each(|sentence| note(sentence));
     }
     if files.is_empty() {
-        say_folders(&folders, &trained);
+        say_folders(&source.data, &trained);
     }
     let checkpoint = &trained.loaded.path;
     let step = trained.loaded.snapshot.state.step;
@@ -64,30 +60,19 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
             "window": trained.recipe.data.window, "stride": arguments.stride, "splits": objects,
         }));
     }
-    let head = [
-        "split",
-        "documents",
-        "targets",
-        "bytes",
-        "loss/lm",
-        "standard error",
-        "perplexity",
-        "bits per byte",
-    ];
-    let mut table = vec![head.map(str::to_string)];
-    table.extend(splits.iter().map(|(name, losses)| row(name, losses)));
+    let head = "split | documents | targets | bytes | loss/lm | standard error | perplexity | bits per byte";
+    let rows = splits.iter().map(|(name, losses)| row(name, losses));
     let title = format!("step {step}, {}", checkpoint.display());
-    answer::print(&format!("{title}\n{}", aligned(&table)))?;
-    let parts: Vec<[String; 4]> = splits
+    answer::print(&format!("{title}\n{}", table(head, rows)))?;
+    let parts = splits
         .iter()
-        .flat_map(|(name, losses)| coverage(name, &losses.measured))
-        .collect();
+        .flat_map(|(name, l)| coverage(name, &l.measured));
+    let parts: Vec<[String; 4]> = parts.collect();
     if parts.is_empty() {
         return Ok(());
     }
-    let mut table = vec![["split", "pairs", "tokens", "loss/lm"].map(str::to_string)];
-    table.extend(parts);
-    answer::print(&format!("\n{}", aligned(&table)))
+    let parts = table("split | pairs | tokens | loss/lm", parts);
+    answer::print(&format!("\n{parts}"))
 }
 
 /// What stands before a document; nothing where the tokenizer has no such symbol, or the run is older than the choice.
@@ -132,7 +117,7 @@ fn check_stride(arguments: &cli::Eval, trained: &Trained) -> Result<(), Error> {
     match arguments.stride {
         Some(stride) if !(1..=window).contains(&stride) => {
             let expected = format!("1 to {window}, the recipe's data.window");
-            let problem = Problem::new("command line", "--stride", stride.to_string(), expected);
+            let problem = Problem::typed("--stride", stride.to_string(), expected);
             Err(Error::config(problem))
         }
         _ => Ok(()),
@@ -142,22 +127,12 @@ fn check_stride(arguments: &cli::Eval, trained: &Trained) -> Result<(), Error> {
 /// Losses apart by how often the pair was seen, where that is known.
 fn coverage(name: &str, measured: &Measured) -> Vec<[String; 4]> {
     let Coverage { nats, targets } = measured.coverage;
-    let parts = Coverage::NAMES
-        .iter()
-        .zip(nats)
-        .zip(targets)
-        .filter(|(_, targets)| *targets > 0);
-    parts
-        .map(|((part, nats), targets)| {
-            let loss = format!("{:.6}", nats / targets as f64);
-            [
-                name.to_string(),
-                part.to_string(),
-                targets.to_string(),
-                loss,
-            ]
-        })
-        .collect()
+    let parts = Coverage::NAMES.iter().zip(nats).zip(targets);
+    let row = |((part, nats), targets): ((&&str, f64), u64)| {
+        let (part, loss) = (part.to_string(), format!("{:.6}", nats / targets as f64));
+        (targets > 0).then(|| [name.to_string(), part, targets.to_string(), loss])
+    };
+    parts.filter_map(row).collect()
 }
 
 fn open(
@@ -165,15 +140,11 @@ fn open(
     arguments: &cli::Eval,
     files: &[PathBuf],
 ) -> Result<ValidationData, Error> {
-    let recipe = &trained.recipe;
     let named = files
         .iter()
         .map(|path| (path.display().to_string(), path.as_path()));
-    let own = recipe
-        .data
-        .valid
-        .iter()
-        .map(|valid| (valid.name.clone(), valid.path.as_path()));
+    let own = trained.recipe.data.valid.iter();
+    let own = own.map(|valid| (valid.name.clone(), valid.path.as_path()));
     let splits: Vec<(String, &Path)> = match files.is_empty() {
         true => {
             trained.check_data(own.clone().map(|(_, path)| path))?;
@@ -181,15 +152,7 @@ fn open(
         }
         false => named.collect(),
     };
-    let sequences = recipe.batch.sequences;
-    let data = ValidationData::open(
-        &splits,
-        &recipe.data,
-        sequences,
-        arguments.tokens,
-        arguments.stride,
-        &trained.tokenizer,
-    )?;
+    let data = trained.splits(&splits, arguments.tokens, arguments.stride)?;
     let mut route = trained.route();
     route.rules.without_memory |= arguments.without_memory;
     Ok(data.on(route))
@@ -202,7 +165,7 @@ fn check_memory(trained: &Trained) -> Result<(), Error> {
         _ => {
             let found = "a model without a memory";
             let expected = "a run whose model.memory is not \"none\"";
-            let problem = Problem::new("command line", "--without-memory", found, expected);
+            let problem = Problem::typed("--without-memory", found, expected);
             Err(Error::config(problem))
         }
     }
@@ -229,18 +192,16 @@ fn object(name: &str, losses: &Losses) -> Value {
 
 fn row(name: &str, losses: &Losses) -> [String; 8] {
     let measured = &losses.measured;
-    let known = |value: Option<f64>, digits: usize| {
-        value.map_or("-".to_string(), |value| format!("{value:.digits$}"))
-    };
+    let error = ratio_standard_error(&losses.documents);
     [
         name.to_string(),
         losses.n_documents().to_string(),
         measured.targets.to_string(),
         measured.bytes.to_string(),
         format!("{:.6}", measured.loss()),
-        known(ratio_standard_error(&losses.documents), 6),
+        maybe(error, |error| format!("{error:.6}")),
         format!("{:.4}", measured.loss().exp()),
-        known(measured.bits_per_byte(), 4),
+        maybe(measured.bits_per_byte(), |bits| format!("{bits:.4}")),
     ]
 }
 

@@ -26,11 +26,8 @@ use std::path::PathBuf;
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
     let stop = signal::install()?;
-    let asked = arguments
-        .extend
-        .as_deref()
-        .map(RequestedLength::read)
-        .transpose()?;
+    let longer = arguments.extend.as_deref();
+    let longer = longer.map(RequestedLength::read).transpose()?;
     let (recipe, existing) = match &arguments.resume {
         Some(run) => {
             let run = find(run, &arguments.root)?;
@@ -47,47 +44,30 @@ pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
         stop,
         render: arguments.render,
         fail_on_collapse: arguments.fail_on_collapse,
-        longer: asked,
+        longer,
         folders: arguments.data.clone(),
     };
     let run = training.run(recipe, existing)?;
     answer::print_text(&format!("{}\n", run.path().display()))
 }
 
-/// Trains a recipe in a new run, or resumes an existing one.
-///
-/// # Errors
-/// See [`Ladder::climb`]; `Locked` if another process trains this run.
-pub fn train(
-    recipe: Checked,
-    existing: Option<RunDirectory>,
-    stop: Stop,
-    render: Render,
-    fail_on_collapse: bool,
-) -> Result<RunDirectory, Error> {
-    let training = Training {
-        stop,
-        render,
-        fail_on_collapse,
-        longer: None,
-        folders: Vec::new(),
-    };
-    training.run(recipe, existing)
-}
-
 /// How a run is trained, besides its recipe.
-struct Training {
-    stop: Stop,
-    render: Render,
-    fail_on_collapse: bool,
+pub(super) struct Training {
+    pub stop: Stop,
+    pub render: Render,
+    pub fail_on_collapse: bool,
     /// Which stage goes on after its end.
-    longer: Option<RequestedLength>,
+    pub longer: Option<RequestedLength>,
     /// Where to look for files that are not where they were.
-    folders: Vec<PathBuf>,
+    pub folders: Vec<PathBuf>,
 }
 
 impl Training {
-    fn run(
+    /// Trains a recipe in a new run, or resumes an existing one.
+    ///
+    /// # Errors
+    /// See [`Ladder::climb`]; `Locked` if another process trains this run.
+    pub fn run(
         self,
         mut recipe: Checked,
         existing: Option<RunDirectory>,
@@ -107,9 +87,9 @@ impl Training {
         };
         let lock = Lock::acquire(&run)?;
         for stale in checkpoint::remove_stale(&run, &lock)? {
+            let stale = stale.display();
             note(&format!(
-                "removed {}, left by a process that was killed",
-                stale.display()
+                "removed {stale}, left by a process that was killed"
             ));
         }
         let device = recipe.device.clone();

@@ -2,37 +2,30 @@
 
 use super::answer::readable_bytes;
 use crate::ladder::Needs;
-use crate::recipe::Checked;
 use crate::recipe::tree::{Node, Value};
+use crate::recipe::{Checked, Stage};
 
 /// One line for each stage, then the needs and the run directory.
 pub fn plan(recipe: &Checked, needs: &Needs) -> String {
     let stages = recipe.source().root.entry("stage");
     let nodes = stages.map_or(&[][..], |entry| entry.node.elements());
-    let mut lines: Vec<String> = recipe
-        .stage
-        .iter()
-        .zip(nodes)
-        .map(|(stage, node)| {
-            let keys = ["start", "policy", "learning_rate", "gate"];
-            let written = keys.iter().filter_map(|key| node.entry(key));
-            let words = written.map(|entry| format!(", {} {}", entry.key, words(&entry.node)));
-            let words: String = words.collect();
-            format!("stage {}: {} steps{words}", stage.name, stage.steps)
-        })
-        .collect();
+    let line = |(stage, node): (&Stage, &Node)| {
+        let keys = ["start", "policy", "learning_rate", "gate"];
+        let written = keys.iter().filter_map(|key| node.entry(key));
+        let words = written.map(|entry| format!(", {} {}", entry.key, words(&entry.node)));
+        let words: String = words.collect();
+        format!("stage {}: {} steps{words}\n", stage.name, stage.steps)
+    };
+    let stages: String = recipe.stage.iter().zip(nodes).map(line).collect();
     let memory = readable_bytes(needs.bytes());
     let checkpoint = readable_bytes(needs.checkpoint_bytes());
-    lines.push(format!(
-        "{} parameters, at least {memory} of memory, {checkpoint} for each checkpoint",
-        needs.parameters
-    ));
     let run = recipe.run.root.join(&recipe.run.name);
-    lines.push(format!(
-        "a run under {}, with a number if it exists",
+    format!(
+        "{stages}{} parameters, at least {memory} of memory, {checkpoint} for each checkpoint\n\
+         a run under {}, with a number if it exists\n",
+        needs.parameters,
         run.display()
-    ));
-    lines.join("\n") + "\n"
+    )
 }
 
 /// A choice by its name, then its keys: `scheduled (teacher mixed_skip_recur, select argmax, schedule of 3)`.
@@ -47,13 +40,12 @@ fn words(node: &Node) -> String {
         Value::Table(entries) => {
             let kind = node.entry("kind").map(|entry| words(&entry.node));
             let others = entries.iter().filter(|entry| entry.key != "kind");
-            let others: Vec<String> = others
-                .map(|entry| format!("{} {}", entry.key, words(&entry.node)))
-                .collect();
-            match (kind, others.is_empty()) {
-                (Some(kind), true) => kind,
-                (Some(kind), false) => format!("{kind} ({})", others.join(", ")),
-                (None, _) => others.join(", "),
+            let others = others.map(|entry| format!("{} {}", entry.key, words(&entry.node)));
+            let others = others.collect::<Vec<_>>().join(", ");
+            match kind {
+                Some(kind) if others.is_empty() => kind,
+                Some(kind) => format!("{kind} ({others})"),
+                None => others,
             }
         }
     }

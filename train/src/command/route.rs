@@ -14,20 +14,17 @@ use crate::error::{Error, Problem};
 use crate::escape;
 use crate::file;
 use crate::ladder;
-use crate::learner::ValidationData;
 use crate::model::Model;
 use crate::task::begun;
-use brian::BrianConfig;
-use brian::Rules;
 use brian::collapse::by_design;
 use brian::loss::language;
 use brian::route::policy::SequenceInfo;
 use brian::route::trace::Walks;
+use brian::{BrianConfig, Rules};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use report::{Passes, RouteReport};
-use std::path::Path;
 
 /// The width of a terminal that does not say its own.
 const WIDTH: usize = 100;
@@ -43,16 +40,14 @@ pub fn run(arguments: &cli::Route) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
     let stage = trained.stage();
     if stage.walk.is_none() {
-        let problem = Problem::new(
-            arguments.source.run.as_str(),
-            format!("stage {}", stage.name),
-            "a policy without a router",
-            "a stage whose policy is teacher, scheduled or router",
-        );
+        let (run, place) = (&arguments.source.run, format!("stage {}", stage.name));
+        let expected = "a stage whose policy is teacher, scheduled or router";
+        let problem = Problem::new(run, place, "a policy without a router", expected);
         return Err(Error::config(
             problem.advise("route a run that reached one"),
         ));
     }
+    let read = |path| file::read_stream(path, "a text in UTF-8", TEXT_BYTES);
     let text = arguments.text.as_deref().map(read).transpose()?;
     let walk = Walk {
         trained: &trained,
@@ -63,15 +58,8 @@ pub fn run(arguments: &cli::Route) -> Result<(), Error> {
     let report = device::run(&trained.device, walk)?;
     markup::write(arguments.html.as_ref(), || report.html())?;
     markup::write(arguments.svg.as_ref(), || report.svg())?;
-    match arguments.source.json {
-        true => answer::print_json(&report.json()),
-        false => answer::print(&report.terminal(WIDTH, arguments.top)),
-    }
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    let expected = "a text in UTF-8";
-    file::read_stream(path, expected, TEXT_BYTES)
+    let text = || report.terminal(WIDTH, arguments.top);
+    answer::give(arguments.source.json, || report.json(), text)
 }
 
 struct Walk<'a> {
@@ -113,20 +101,7 @@ impl Walk<'_> {
         device: &B::Device,
         report: &mut RouteReport,
     ) -> Result<(), Error> {
-        let recipe = &self.trained.recipe;
-        let first = &recipe.data.valid[0];
-        self.trained.check_data([first.path.as_path()])?;
-        let splits = [(first.name.clone(), first.path.as_path())];
-        let tokenizer = &self.trained.tokenizer;
-        let sequences = recipe.batch.sequences;
-        let data = ValidationData::open(
-            &splits,
-            &recipe.data,
-            sequences,
-            self.tokens,
-            None,
-            tokenizer,
-        )?;
+        let data = self.trained.first_split(self.tokens)?;
         for batch in data.batches() {
             let rules = self.trained.route().rules;
             let (logits, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
@@ -135,26 +110,16 @@ impl Walk<'_> {
                 language::token_losses(logits, batch.target_tokens(device)) * batch.counted(device);
             let nats = nats.sum().into_data().iter::<f64>().sum();
             self.trained.require_finite("loss", nats)?;
-            self.count(
-                &mut report.passes,
-                &rules,
-                &trace.walks,
-                nats,
-                batch.targets(),
-            );
-            let host = &batch.host;
-            report
-                .counts
-                .add(&trace.walks, &host.valid, &host.difficulty);
-            let rows = host
-                .inputs
-                .chunks(host.seq)
-                .zip(host.valid.chunks(host.seq));
+            let (walks, host) = (&trace.walks, &batch.host);
+            self.count(&mut report.passes, &rules, walks, nats, batch.targets());
+            report.counts.add(walks, &host.valid, &host.difficulty);
+            let inputs = host.inputs.chunks(host.seq);
+            let rows = inputs.zip(host.valid.chunks(host.seq));
             for (row, (inputs, valid)) in rows.enumerate() {
                 if report.sequences.len() < self.sequences {
                     let counted = inputs.iter().zip(valid).filter(|(_, valid)| **valid);
                     let texts = counted.map(|(&id, _)| self.shown(id)).collect();
-                    report.show(&trace.walks, row, texts);
+                    report.show(walks, row, texts);
                 }
             }
         }
@@ -186,13 +151,12 @@ impl Walk<'_> {
             let sum = logits.sum().into_data().iter::<f64>().sum();
             self.trained.require_finite("sum of the logits", sum)?;
             let Some(trace) = trace else { continue };
-            self.count(&mut report.passes, &rules, &trace.walks, 0.0, 0);
-            report
-                .counts
-                .add(&trace.walks, &vec![true; ids.len()], &[None]);
+            let walks = &trace.walks;
+            self.count(&mut report.passes, &rules, walks, 0.0, 0);
+            report.counts.add(walks, &vec![true; ids.len()], &[None]);
             if report.sequences.len() < self.sequences {
                 let texts = ids.iter().map(|&id| self.shown(id)).collect();
-                report.show(&trace.walks, 0, texts);
+                report.show(walks, 0, texts);
             }
         }
         Ok(())
@@ -229,6 +193,7 @@ impl Walk<'_> {
 mod tests {
     use super::super::trained::tests::kept;
     use super::*;
+    use crate::learner::ValidationData;
 
     fn walked(trained: &Trained, text: Option<&str>) -> RouteReport {
         let walk = Walk {

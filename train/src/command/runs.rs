@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::answer::{aligned, print, print_json};
-use crate::cli::runs::{Args, RunArgs, TableArgs, Verb};
+use super::answer::{aligned, give};
+use crate::cli::runs::{RunArgs, TableArgs, Verb};
 use crate::error::{Error, Problem};
 use crate::recipe::nearest::nearest;
 use crate::run::checkpoint;
@@ -25,8 +25,8 @@ use row::{HEAD, RunRow, number, size_bytes};
 ///
 /// # Errors
 /// `Refused` if `verify` finds a corrupt checkpoint, or `prune` is not confirmed; else errors of finding and reading runs.
-pub fn run(arguments: &Args) -> Result<(), Error> {
-    match &arguments.verb {
+pub fn run(verb: &Verb) -> Result<(), Error> {
+    match verb {
         Verb::List(arguments) => list(arguments),
         Verb::Show(arguments) => show::show(arguments),
         Verb::Compare(arguments) => compare::compare(arguments),
@@ -40,40 +40,31 @@ fn list(arguments: &TableArgs) -> Result<(), Error> {
     for problem in runs.problems {
         say(&problem.to_string());
     }
-    let mut rows: Vec<RunRow> = runs
-        .found
-        .iter()
-        .map(|(run, info)| RunRow::new(run, info))
-        .collect();
-    if let Some(metric) = &arguments.sort {
+    let found = runs.found.iter();
+    let mut rows: Vec<RunRow> = found.map(|(run, info)| RunRow::new(run, info)).collect();
+    let sorted_by = arguments.sort.as_ref();
+    if let Some(metric) = sorted_by {
         sort(&mut rows, metric)?;
     }
-    if arguments.list.json {
-        let row = |row: &RunRow| {
-            let mut object = json!(row);
-            if let Some(metric) = &arguments.sort {
-                object["sorted_by"] = json!({ "name": metric, "value": row.metric(metric) });
-            }
-            object
-        };
-        let rows: Vec<_> = rows.iter().map(row).collect();
-        return print_json(&json!({ "schema": 1, "runs": rows }));
-    }
-    let Some(metric) = &arguments.sort else {
-        let mut table = vec![HEAD.map(str::to_string)];
-        table.extend(rows.iter().map(RunRow::cells));
-        return print(&aligned(&table));
+    let object = |row: &RunRow| {
+        let mut object = json!(row);
+        if let Some(metric) = sorted_by {
+            object["sorted_by"] = json!({ "name": metric, "value": row.metric(metric) });
+        }
+        object
     };
-    let with = |first: String, cells: [String; 11]| -> [String; 12] {
-        let mut cells = std::iter::once(first).chain(cells);
-        std::array::from_fn(|_| cells.next().unwrap_or_default())
+    let cells = |row: &RunRow| -> Vec<String> {
+        let value = sorted_by.map(|metric| number(row.metric(metric)));
+        value.into_iter().chain(row.cells()).collect()
     };
-    let mut table = vec![with(metric.clone(), HEAD.map(str::to_string))];
-    table.extend(
-        rows.iter()
-            .map(|row| with(number(row.metric(metric)), row.cells())),
-    );
-    print(&aligned(&table))
+    let head = HEAD.split(" | ").map(str::to_string);
+    let mut table: Vec<Vec<String>> = vec![sorted_by.cloned().into_iter().chain(head).collect()];
+    table.extend(rows.iter().map(cells));
+    give(
+        arguments.list.json,
+        || json!({ "schema": 1, "runs": rows.iter().map(object).collect::<Value>() }),
+        || aligned(&table),
+    )
 }
 
 /// Smallest first; runs without the number come last.
@@ -87,7 +78,7 @@ fn sort(rows: &mut [RunRow], metric: &str) -> Result<(), Error> {
             true => "a number that a run has logged, and none has logged any".to_string(),
             false => format!("one of {}", names.join(", ")),
         };
-        let problem = Problem::new("command line", "--sort", format!("{metric:?}"), expected);
+        let problem = Problem::typed("--sort", format!("{metric:?}"), expected);
         return Err(Error::config(problem.advise(advice.unwrap_or_default())));
     }
     let value = |row: &RunRow| row.metric(metric).unwrap_or(f64::INFINITY);
@@ -115,23 +106,25 @@ fn verify(arguments: &RunArgs) -> Result<(), Error> {
     }
     // A run in progress may have deleted one meanwhile.
     rows.retain(|row| row.path.exists());
-    let problems: Vec<String> = rows
+    let problems: Vec<&str> = rows
         .iter()
-        .filter_map(|row| row.problems.clone())
-        .flatten()
+        .flat_map(|row| row.problems.iter().flatten())
+        .map(String::as_str)
         .collect();
-    if arguments.list.json {
-        let ok = problems.is_empty();
-        print_json(&json!({ "schema": 1, "run": run.path(), "ok": ok, "checkpoints": rows }))?;
-    } else {
-        let verdict = |row: &CheckpointRow| match row.problems.as_deref() {
-            Some([]) => "ok".to_string(),
-            _ => "corrupt".to_string(),
+    let ok = problems.is_empty();
+    let line = |row: &CheckpointRow| {
+        let verdict = match row.problems.as_deref() {
+            Some([]) => "ok",
+            _ => "corrupt",
         };
-        let line = |row: &CheckpointRow| [row.path.display().to_string(), verdict(row)];
-        print(&aligned(&rows.iter().map(line).collect::<Vec<_>>()))?;
-    }
-    match problems.is_empty() {
+        [row.path.display().to_string(), verdict.to_string()]
+    };
+    give(
+        arguments.list.json,
+        || json!({ "schema": 1, "run": run.path(), "ok": ok, "checkpoints": rows }),
+        || aligned(&rows.iter().map(line).collect::<Vec<_>>()),
+    )?;
+    match ok {
         true => Ok(()),
         false => Err(Error::Refused(problems.join("\n"))),
     }

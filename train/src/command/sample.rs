@@ -13,7 +13,8 @@ use brian::generate::Sampling;
 use brian::random;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use std::path::Path;
 
 /// Prints the continuations.
@@ -25,7 +26,7 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
     let trained = Trained::open(&arguments.source)?;
     if arguments.stream {
-        return stream::run(trained, arguments);
+        return stream::run(&trained, arguments);
     }
     let prompt = match &arguments.prompt_file {
         None => arguments.prompt.clone(),
@@ -39,20 +40,16 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
         prompt_tokens(&trained.tokenizer, trained.recipe.data.start, text).collect();
     check_prompt(&tokens)?;
     facts.say(tokens.len() as u64, trained.recipe.model.context());
-    let device = trained.device.clone();
-    let sampled = device::run(
-        &device,
-        Continue {
-            trained,
-            arguments,
-            tokens,
-        },
-    )?;
+    let task = Continue {
+        trained: &trained,
+        arguments,
+        tokens,
+    };
+    let sampled = device::run(&trained.device, task)?;
     if arguments.source.json {
-        let samples: Vec<Value> = sampled.iter().map(Sampled::object).collect();
         return answer::print_json(&json!({
             "schema": 1, "prompt": prompt, "prompt_tokens": facts.tokens, "prompt_unknown": facts.unknown,
-            "samples": samples,
+            "samples": sampled,
         }));
     }
     say_stops(sampled.iter().map(|it| (it.stop, it.tokens)), arguments);
@@ -61,28 +58,23 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
 }
 
 fn check(arguments: &cli::Sample) -> Result<(), Error> {
-    let wrong = |flag: &str, value: f64, expected: &str| {
-        Err(Error::config(Problem::new(
-            "command line",
-            flag,
-            value.to_string(),
-            expected,
-        )))
+    let cli::Sample {
+        temperature,
+        top_p,
+        min_p,
+        ..
+    } = *arguments;
+    let (flag, value, expected) = if !(temperature >= 0.0 && temperature.is_finite()) {
+        ("--temperature", temperature, "a number of at least 0")
+    } else if !(top_p > 0.0 && top_p <= 1.0) {
+        ("--top-p", top_p, "a number above 0 and at most 1")
+    } else if !(0.0..=1.0).contains(&min_p) {
+        ("--min-p", min_p, "a number from 0 to 1")
+    } else {
+        return Ok(());
     };
-    if !(arguments.temperature >= 0.0 && arguments.temperature.is_finite()) {
-        return wrong(
-            "--temperature",
-            arguments.temperature,
-            "a number of at least 0",
-        );
-    }
-    if !(arguments.top_p > 0.0 && arguments.top_p <= 1.0) {
-        return wrong("--top-p", arguments.top_p, "a number above 0 and at most 1");
-    }
-    if !(0.0..=1.0).contains(&arguments.min_p) {
-        return wrong("--min-p", arguments.min_p, "a number from 0 to 1");
-    }
-    Ok(())
+    let problem = Problem::typed(flag, value.to_string(), expected);
+    Err(Error::config(problem))
 }
 
 /// The settings of the continuation with this index.
@@ -113,8 +105,7 @@ fn check_prompt(tokens: &[u32]) -> Result<(), Error> {
 /// The error for a prompt without a token, if the tokenizer has no token to begin a text with.
 pub(super) fn no_prompt() -> Error {
     let expected = "a text: this run's tokenizer has no token that begins one";
-    let problem = Problem::new("command line", "--prompt", "no token", expected);
-    Error::config(problem)
+    Error::config(Problem::typed("--prompt", "no token", expected))
 }
 
 /// The text of a file or stream, in pieces that can be encoded separately.
@@ -198,21 +189,17 @@ pub(super) fn say_stops(stops: impl Iterator<Item = (StopReason, usize)>, argume
 }
 
 /// A continuation as text.
+#[derive(Serialize)]
 struct Sampled {
     text: String,
     /// How many were drawn, the end of the document included.
     tokens: usize,
+    #[serde(rename = "stop_reason")]
     stop: StopReason,
 }
 
-impl Sampled {
-    fn object(&self) -> Value {
-        json!({ "text": self.text, "tokens": self.tokens, "stop_reason": self.stop })
-    }
-}
-
 struct Continue<'a> {
-    trained: Trained,
+    trained: &'a Trained,
     arguments: &'a cli::Sample,
     tokens: Vec<u32>,
 }
@@ -230,7 +217,7 @@ impl Task for Continue<'_> {
         let model = model.with_matmul_dtype(trained.device.dtype);
         let rules = trained.route().rules;
         let sample = |index: u64| {
-            let how = how(&trained, arguments, index);
+            let how = how(trained, arguments, index);
             let drawn = model.continue_tokens(&tokens, &rules, &how);
             let Drawn { tokens, stop } =
                 drawn.map_err(|it| Error::Invalid(not_finite(&trained.loaded.path, it)))?;

@@ -15,13 +15,12 @@ use burn::tensor::backend::AutodiffBackend;
 ///
 /// # Errors
 /// `Config` for a prompt without a token; `Invalid` for logits that are not finite; else errors of reading and writing.
-pub fn run(trained: Trained, arguments: &cli::Sample) -> Result<(), Error> {
-    let device = trained.device.clone();
-    device::run(&device, Stream { trained, arguments })
+pub fn run(trained: &Trained, arguments: &cli::Sample) -> Result<(), Error> {
+    device::run(&trained.device, Stream { trained, arguments })
 }
 
 struct Stream<'a> {
-    trained: Trained,
+    trained: &'a Trained,
     arguments: &'a cli::Sample,
 }
 
@@ -50,7 +49,7 @@ impl Task for Stream<'_> {
         let mut written = Ok(());
         let mut drawn = 0;
         let rules = trained.route().rules;
-        let how = how(&trained, arguments, 0);
+        let how = how(trained, arguments, 0);
         let stop = model.stream(prompt, &rules, &how, |token| {
             drawn += 1;
             written = answer::print_text(&characters.add(tokenizer.bytes(token)));

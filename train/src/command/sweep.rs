@@ -6,10 +6,11 @@ mod plan;
 mod report;
 mod timing;
 
-use super::answer::{self, aligned};
-use super::fit;
+use super::answer;
+use super::fit::Training;
 use crate::cli;
 use crate::error::{Error, Problem};
+use crate::recipe::load::from_text;
 use crate::recipe::load_run;
 use crate::recipe::sweep::{CONTROL, Sweep, Variant};
 use crate::run::{RunDirectory, checkpoint};
@@ -29,11 +30,8 @@ pub fn run(arguments: &cli::Sweep) -> Result<(), Error> {
     arguments.render.check()?;
     let stop = signal::install()?;
     let sweep = Sweep::load(&arguments.sweep)?;
-    let name = arguments
-        .sweep
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy();
+    let name = arguments.sweep.file_stem().unwrap_or_default();
+    let name = name.to_string_lossy();
     let mut variants = sweep.variants(&name)?;
     sweep.check_compare(&arguments.sweep, &variants)?;
     pick(&sweep, &mut variants, &arguments.only)?;
@@ -44,16 +42,12 @@ pub fn run(arguments: &cli::Sweep) -> Result<(), Error> {
     let mut pace = Pace::of(&planned);
     note(&pace.summary(&planned));
     if arguments.dry_run {
-        return match arguments.json {
-            true => answer::print_json(&plan_as_json(&sweep, &planned, &pace)),
-            false => answer::print(&plan_as_text(&planned)),
-        };
+        let object = || plan_as_json(&sweep, &planned, &pace);
+        return answer::give(arguments.json, object, || plan_as_text(&planned));
     }
     // A part of a sweep would take the place of the whole table.
-    let keep = arguments
-        .only
-        .is_empty()
-        .then_some((root.as_path(), &*name));
+    let whole = arguments.only.is_empty();
+    let keep = whole.then_some((root.as_path(), &*name));
     let mut report = Report {
         sweep: &sweep,
         finished: Vec::new(),
@@ -62,29 +56,22 @@ pub fn run(arguments: &cli::Sweep) -> Result<(), Error> {
     climb(&mut planned, &mut report, &mut pace, &stop, arguments, keep)?;
     match keep {
         Some((root, name)) => {
-            let [text, object] = report.keep(root, name)?;
-            note(&format!(
-                "the table is kept as {} and {}",
-                text.display(),
-                object.display()
-            ));
+            let kept = report.keep(root, name)?;
+            let [text, object] = kept.each_ref().map(|file| file.display());
+            note(&format!("the table is kept as {text} and {object}"));
         }
         None => note("with --only the table is not kept as a file"),
     }
-    match arguments.json {
-        true => answer::print_json(&report.json())?,
-        false => answer::print(&report.text())?,
-    }
+    answer::give(arguments.json, || report.json(), || report.text())?;
     refuse_failed(&report)
 }
 
 /// Only the rows that were asked for.
 fn pick(sweep: &Sweep, variants: &mut Vec<Variant>, only: &[String]) -> Result<(), Error> {
     let rows: Vec<&str> = sweep.row.iter().map(|row| row.name.as_str()).collect();
-    let unknown: Vec<Problem> = only
-        .iter()
-        .filter(|name| !rows.contains(&name.as_str()))
-        .map(|name| Problem::new("command line", "--only", name, rows.join(", ")))
+    let unknown = only.iter().filter(|name| !rows.contains(&name.as_str()));
+    let unknown: Vec<Problem> = unknown
+        .map(|name| Problem::typed("--only", name, rows.join(", ")))
         .collect();
     if !unknown.is_empty() {
         return Err(Error::Config(unknown));
@@ -132,7 +119,8 @@ fn climb(
                     seed,
                     run: run.path().to_path_buf(),
                     numbers: newest
-                        .map_or_else(Default::default, |newest| newest.state.stage_valid),
+                        .map(|newest| newest.state.stage_valid)
+                        .unwrap_or_default(),
                 });
                 planned[index].standing = Standing::Done(run);
             }
@@ -150,10 +138,9 @@ fn climb(
         if was_left && left.iter().any(|one| one.steps_left() > 0) {
             let time = pace.seconds_left(left);
             let time = time.map_or("an unknown time".to_string(), answer::readable_seconds);
+            let (through, all) = (index + 1, planned.len());
             note(&format!(
-                "{} of {} runs are through, about {time} left",
-                index + 1,
-                planned.len()
+                "{through} of {all} runs are through, about {time} left"
             ));
         }
     }
@@ -168,47 +155,43 @@ fn train(planned: &Planned, stop: &Stop, arguments: &cli::Sweep) -> Result<RunDi
         // With its own recipe, whose comments may be others.
         Standing::GoesOn(run, _) => (load_run(&run.recipe(), &[])?, Some(run.clone())),
         Standing::New | Standing::Again => {
-            let file = &recipe.source().file;
-            (
-                crate::recipe::load::from_text(file, recipe.text().to_string(), &[])
-                    .map_err(Error::Config)?,
-                None,
-            )
+            let same = from_text(&recipe.source().file, recipe.text().to_string(), &[]);
+            (same.map_err(Error::Config)?, None)
         }
     };
-    note(&format!(
-        "row {row}, seed {seed}: {}",
-        planned.standing.word()
-    ));
-    fit::train(recipe, existing, stop.clone(), arguments.render, false)
+    let word = planned.standing.word();
+    note(&format!("row {row}, seed {seed}: {word}"));
+    let training = Training {
+        stop: stop.clone(),
+        render: arguments.render,
+        fail_on_collapse: false,
+        longer: None,
+        folders: Vec::new(),
+    };
+    training.run(recipe, existing)
 }
 
 fn refuse_failed(report: &Report<'_>) -> Result<(), Error> {
     if report.failed.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = report
-        .failed
-        .iter()
+    let failed = report.failed.iter();
+    let names: Vec<String> = failed
         .map(|run| format!("row {}, seed {}", run.row, run.seed))
         .collect();
-    let all = report.failed.len() + report.finished.len();
+    let (failed, all) = (names.len(), names.len() + report.finished.len());
     Err(Error::Refused(format!(
-        "{} of {all} runs failed ({}); the table is that of the others, and the reasons stand below it",
-        names.len(),
+        "{failed} of {all} runs failed ({}); the table is that of the others, and the reasons stand below it",
         names.join("; ")
     )))
 }
 
 fn plan_as_text(planned: &[Planned]) -> String {
-    let mut table = vec![["row", "seed", "what", "steps left", "run"].map(str::to_string)];
-    table.extend(planned.iter().map(|one| {
+    let line = |one: &Planned| {
         let Variant { row, seed, recipe } = &one.variant;
         let named = || recipe.run.root.join(&recipe.run.name);
-        let run = one
-            .standing
-            .run()
-            .map_or_else(named, |run| run.path().to_path_buf());
+        let run = one.standing.run();
+        let run = run.map_or_else(named, |run| run.path().to_path_buf());
         [
             row.clone(),
             seed.to_string(),
@@ -216,8 +199,9 @@ fn plan_as_text(planned: &[Planned]) -> String {
             one.steps_left().to_string(),
             run.display().to_string(),
         ]
-    }));
-    aligned(&table)
+    };
+    let head = "row | seed | what | steps left | run";
+    answer::table(head, planned.iter().map(line))
 }
 
 fn plan_as_json(sweep: &Sweep, planned: &[Planned], pace: &Pace) -> Value {
@@ -230,7 +214,6 @@ fn plan_as_json(sweep: &Sweep, planned: &[Planned], pace: &Pace) -> Value {
             "run": one.standing.run().map(RunDirectory::path),
         })
     });
-    let runs: Vec<Value> = runs.collect();
-    let seconds = pace.seconds_left(planned);
+    let (runs, seconds) = (runs.collect::<Value>(), pace.seconds_left(planned));
     json!({ "schema": 1, "question": sweep.question, "runs": runs, "seconds_left": seconds })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{padded, print, print_json, print_text, printable};
 use super::data::{create_parent, refuse_existing};
-use crate::cli::tokenizer::{EncodeArgs, InspectArgs, TokenizerArgs, TokenizerCommand, TrainArgs};
+use crate::cli::tokenizer::{EncodeArgs, InspectArgs, TokenizerCommand, TrainArgs};
 use crate::data::document::DocumentReader;
 use crate::data::prepare::progress_bar;
 use crate::data::tokenizer::{Kind, Normalise, Specials, SpelledSpecials, Tokenizer};
@@ -29,8 +29,8 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 ///
 /// # Errors
 /// The errors of the subcommand.
-pub fn run(arguments: &TokenizerArgs) -> Result<(), Error> {
-    match &arguments.command {
+pub fn run(verb: &TokenizerCommand) -> Result<(), Error> {
+    match verb {
         TokenizerCommand::Train(arguments) => train(arguments),
         TokenizerCommand::Inspect(arguments) => inspect(arguments),
         TokenizerCommand::Encode(arguments) => encode(arguments),

@@ -59,10 +59,8 @@ pub fn run(arguments: &cli::Trace) -> Result<(), Error> {
     let report = device::run(&trained.device, follow)?;
     markup::write(arguments.html.as_ref(), || report.html(&names))?;
     markup::write(arguments.svg.as_ref(), || report.svg(&names))?;
-    match arguments.source.json {
-        true => answer::print_json(&report.json(&names)),
-        false => answer::print(&report.terminal(&names)),
-    }
+    let object = || report.json(&names);
+    answer::give(arguments.source.json, object, || report.terminal(&names))
 }
 
 fn no_graph(run: &str) -> Error {
@@ -75,9 +73,9 @@ fn no_graph(run: &str) -> Error {
 fn read(trained: &Trained, text: &str) -> Vec<u32> {
     let mut tokens = begun(&trained.tokenizer, trained.recipe.data.start, text);
     if tokens.len() > MOST_TOKENS {
+        let n = tokens.len();
         note(&format!(
-            "the text has {} tokens; the first {MOST_TOKENS} are traced",
-            tokens.len()
+            "the text has {n} tokens; the first {MOST_TOKENS} are traced"
         ));
         tokens.truncate(MOST_TOKENS);
     }
@@ -121,6 +119,7 @@ impl Follow<'_> {
             ..
         } = &self.asked;
         let state = &self.trained.loaded.snapshot.state;
+        let (name, text) = (&self.trained.recipe.run.name, &self.arguments.text);
         let tokens = subject.tokens.clone().unwrap_or_default();
         let as_trained = subject.trace(&tokens, &BTreeSet::new());
         for step in &as_trained {
@@ -132,17 +131,9 @@ impl Follow<'_> {
             replaced.ok_or_else(|| self.no_edge("--set-edge", edit.pair))?;
         }
         let mut report = TraceReport {
-            run: (
-                self.trained.recipe.run.name.clone(),
-                state.stage.clone(),
-                state.step,
-            ),
+            run: (name.clone(), state.stage.clone(), state.step),
             edits: edits.iter().map(|edit| edit.name(self.names)).collect(),
-            text: self
-                .arguments
-                .text
-                .clone()
-                .map(|text| (text, tokens.clone())),
+            text: text.clone().map(|text| (text, tokens.clone())),
             top: subject.top,
             ..TraceReport::default()
         };
@@ -164,24 +155,19 @@ impl Follow<'_> {
         }
         for &pair in ablations {
             let ablation = Ablation::new(&mut subject, pair)?;
-            report
-                .ablations
-                .push(ablation.ok_or_else(|| self.no_edge("--ablate", pair))?);
+            let ablation = ablation.ok_or_else(|| self.no_edge("--ablate", pair))?;
+            report.ablations.push(ablation);
         }
         report.raised = self.arguments.positive_only.then(|| Raised::new(&subject));
         Ok(report)
     }
 
     fn no_edge(&self, flag: &str, pair: Pair) -> Error {
-        let found = format!(
-            "{}, a pair without an edge of its own",
-            self.names.pair(pair)
-        );
+        let pair = self.names.pair(pair);
+        let found = format!("{pair}, a pair without an edge of its own");
         let expected = "a pair that was seen often enough to have one";
-        let problem = Problem::new("command line", flag, found, expected);
-        Error::config(
-            problem.advise("its row is shared, and changing it would change other pairs too"),
-        )
+        let advice = "its row is shared, and changing it would change other pairs too";
+        Error::config(Problem::typed(flag, found, expected).advise(advice))
     }
 }
 
@@ -204,11 +190,8 @@ fn otherwise(
         }
         WhatIf::Remove(positions) => {
             let removed = places(positions);
-            let kept = tokens
-                .iter()
-                .enumerate()
-                .filter(|(place, _)| !removed.contains(place));
-            let kept: Vec<u32> = kept.map(|(_, &token)| token).collect();
+            let kept = (0..tokens.len()).filter(|place| !removed.contains(place));
+            let kept: Vec<u32> = kept.map(|place| tokens[place]).collect();
             let after = subject.trace(&kept, &BTreeSet::new());
             // A step has a partner where its token and the next one are still there, behind what was removed.
             let partner = |place: usize| {

@@ -5,6 +5,7 @@ use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
 use crate::ladder::{self, Blueprint};
+use crate::learner::ValidationData;
 use crate::model::Model;
 use crate::recipe::{Checked, Stage, load_run};
 use crate::run::checkpoint::{self, Loaded};
@@ -13,7 +14,7 @@ use crate::say::note;
 use crate::task::RoutePlan;
 use brillm::counts::PairCounts;
 use burn::tensor::backend::AutodiffBackend;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A run that has a checkpoint, and everything needed to rebuild its model.
@@ -36,18 +37,12 @@ impl Trained {
     /// # Errors
     /// `Invalid` if there is no such run or no checkpoint that verifies, or if the tokenizer has changed.
     pub fn open(source: &cli::Source) -> Result<Self, Error> {
-        Self::open_with(source, &source.data)
-    }
-
-    /// The same, with folders in which to look for files that were moved.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with(source: &cli::Source, folders: &[PathBuf]) -> Result<Self, Error> {
-        let run = find(&source.run, &source.root)?;
-        let mut recipe = recipe_of(&run, source)?;
-        ladder::find_inputs(&mut recipe, &run, folders)?;
-        let mut loaded = newest(&run)?;
+        let (run, recipe) = found(source)?;
+        let newest = checkpoint::latest(&run)?;
+        let mut loaded = newest.ok_or_else(|| {
+            let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
+            Error::Invalid(problem.advise("let `nerve fit` reach its first checkpoint"))
+        })?;
         for problem in &loaded.skipped {
             note(&format!("{problem}; it is passed over"));
         }
@@ -58,12 +53,8 @@ impl Trained {
         }
         let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
         if tokenizer.sha256() != loaded.snapshot.state.tokenizer_sha256 {
-            let problem = Problem::new(
-                &recipe.tokenizer.file,
-                "",
-                "another tokenizer than the run was trained with",
-                "the same file",
-            );
+            let found = "another tokenizer than the run was trained with";
+            let problem = Problem::new(&recipe.tokenizer.file, "", found, "the same file");
             return Err(Error::Invalid(problem.advise("put the old tokenizer back")));
         }
         let extensions = Extension::read(&run)?;
@@ -97,6 +88,31 @@ impl Trained {
         self.recipe.elsewhere().check(paths)
     }
 
+    /// Splits by name, read as by [`ValidationData::open`] for the run's model in evaluation.
+    ///
+    /// # Errors
+    /// `Invalid` if one is broken, was made with another tokenizer or has nothing to predict.
+    pub fn splits(
+        &self,
+        splits: &[(String, &Path)],
+        tokens: u64,
+        stride: Option<usize>,
+    ) -> Result<ValidationData, Error> {
+        let (data, sequences) = (&self.recipe.data, self.recipe.batch.sequences);
+        ValidationData::open(splits, data, sequences, tokens, stride, &self.tokenizer)
+            .map(|opened| opened.on(self.route()))
+    }
+
+    /// So many tokens of the recipe's first validation split, rounded up to whole windows; 0 for all.
+    ///
+    /// # Errors
+    /// As [`Self::splits`]; `Invalid` if the data are not found.
+    pub fn first_split(&self, tokens: u64) -> Result<ValidationData, Error> {
+        let first = &self.recipe.data.valid[0];
+        self.check_data([first.path.as_path()])?;
+        self.splits(&[(first.name.clone(), &first.path)], tokens, None)
+    }
+
     /// The stage the checkpoint was saved in.
     pub fn stage(&self) -> &Stage {
         &self.recipe.stage[self.loaded.snapshot.state.stage_index]
@@ -115,12 +131,8 @@ impl Trained {
         if value.is_finite() {
             return Ok(());
         }
-        let problem = Problem::new(
-            &self.loaded.path,
-            what,
-            value.to_string(),
-            "a finite number",
-        );
+        let found = value.to_string();
+        let problem = Problem::new(&self.loaded.path, what, found, "a finite number");
         let advice = "the weights are finite and too large: the training has diverged; try --best or an earlier checkpoint";
         Err(Error::Invalid(problem.advise(advice)))
     }
@@ -140,11 +152,19 @@ impl Trained {
     }
 }
 
-/// The recipe of a run, for another backend if one is requested, which then computes in f32, as all backends can.
+/// A run and its recipe, whose files were looked for in the folders that were named too.
 ///
 /// # Errors
-/// `Config` if the backend was not compiled in; `Invalid` if the recipe is not there any more.
-pub fn recipe_of(run: &RunDirectory, source: &cli::Source) -> Result<Checked, Error> {
+/// `Config` if the backend was not compiled in; `Invalid` if there is no such run or recipe.
+pub fn found(source: &cli::Source) -> Result<(RunDirectory, Checked), Error> {
+    let run = find(&source.run, &source.root)?;
+    let mut recipe = recipe_of(&run, source)?;
+    ladder::find_inputs(&mut recipe, &run, &source.data)?;
+    Ok((run, recipe))
+}
+
+/// The recipe of a run, for another backend if one is requested, which then computes in f32, as all backends can.
+fn recipe_of(run: &RunDirectory, source: &cli::Source) -> Result<Checked, Error> {
     let recipe = load_run(&run.recipe(), &[])?;
     let asked = source.device.as_ref();
     let Some(backend) = asked.filter(|backend| **backend != recipe.device.backend) else {
@@ -158,13 +178,6 @@ pub fn recipe_of(run: &RunDirectory, source: &cli::Source) -> Result<Checked, Er
         "device.dtype=f32".to_string(),
     ];
     load_run(&run.recipe(), &sets)
-}
-
-fn newest(run: &RunDirectory) -> Result<Loaded, Error> {
-    checkpoint::latest(run)?.ok_or_else(|| {
-        let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
-        Error::Invalid(problem.advise("let `nerve fit` reach its first checkpoint"))
-    })
 }
 
 #[cfg(test)]

@@ -7,37 +7,33 @@ use brian::route::policy::Teacher;
 pub fn changes(before: &Stage, now: &Stage) -> Vec<String> {
     let mut found = Vec::new();
     if now.start == StageStart::Fresh {
-        found
-            .push("the weights are drawn anew, so the loss starts as at the beginning".to_string());
+        let drawn = "the weights are drawn anew, so the loss starts as at the beginning";
+        found.push(drawn.to_string());
     }
     found.extend(lead(&before.policy, &now.policy));
     let (Some(was), Some(is)) = (&before.walk, &now.walk) else {
         return found;
     };
-    let newly = |was: bool, is: bool| is && !was;
-    if newly(was.memory, is.memory) {
-        found.push(
-            "the memory is written and read from here on, so the loss may start higher".to_string(),
-        );
-    }
-    if newly(was.parallel, is.parallel) {
-        found.push(
-            "several paths are walked at once from here on, so the loss may start elsewhere"
-                .to_string(),
-        );
-    }
-    if was.exit_objective != is.exit_objective {
-        found.push(
-            "the exit learns by another objective, so walks end elsewhere and the loss may jump"
-                .to_string(),
-        );
-    }
-    if was.constraint != is.constraint {
-        found.push(
-            "the bounds on a walk are others, so walks end elsewhere and the loss may jump"
-                .to_string(),
-        );
-    }
+    let of_walks = [
+        (
+            is.memory && !was.memory,
+            "the memory is written and read from here on, so the loss may start higher",
+        ),
+        (
+            is.parallel && !was.parallel,
+            "several paths are walked at once from here on, so the loss may start elsewhere",
+        ),
+        (
+            was.exit_objective != is.exit_objective,
+            "the exit learns by another objective, so walks end elsewhere and the loss may jump",
+        ),
+        (
+            was.constraint != is.constraint,
+            "the bounds on a walk are others, so walks end elsewhere and the loss may jump",
+        ),
+    ];
+    let changed = of_walks.into_iter().filter(|(changed, _)| *changed);
+    found.extend(changed.map(|(_, sentence)| sentence.to_string()));
     found
 }
 

@@ -78,18 +78,14 @@ impl Render {
     /// # Errors
     /// `Config` for a dashboard without a terminal.
     pub fn check(self) -> Result<(), Error> {
-        if self == Self::Tui && !std::io::stdout().is_terminal() {
-            let problem = Problem::new(
-                "command line",
-                "--render tui",
-                "a standard output that is no terminal",
-                "a terminal",
-            );
-            return Err(Error::config(
-                problem.advise("use --render plain or --render json"),
-            ));
+        if self != Self::Tui || std::io::stdout().is_terminal() {
+            return Ok(());
         }
-        Ok(())
+        let found = "a standard output that is no terminal";
+        let problem = Problem::typed("--render tui", found, "a terminal");
+        Err(Error::config(
+            problem.advise("use --render plain or --render json"),
+        ))
     }
 
     /// Whether messages between the stages are read by people.

@@ -2,6 +2,7 @@
 
 use super::StagePlace;
 use super::changes::changes;
+use crate::device::DeviceConfig;
 use crate::recipe::{ModelConfig, Policy, Recipe, Stage, StageStart};
 use brian::route::policy::Teacher;
 use std::path::Path;
@@ -46,22 +47,20 @@ impl Opening<'_> {
             recipe.model.describe(&self.stage().policy),
             self.parameters
         )];
-        lines.extend(sources.iter().map(|source| {
-            let Source {
-                split,
-                path,
-                tokens,
-                documents,
-            } = source;
-            format!("data: {split} {path}, {tokens} tokens in {documents} documents")
-        }));
-        lines.push(format!(
-            "run: {}, seed {}, {} in {}",
-            run.display(),
-            recipe.run.seed,
-            recipe.device.backend,
-            format!("{:?}", recipe.device.dtype).to_lowercase(),
+        lines.extend(sources.iter().map(
+            |Source {
+                 split,
+                 path,
+                 tokens,
+                 documents,
+             }| {
+                format!("data: {split} {path}, {tokens} tokens in {documents} documents")
+            },
         ));
+        let DeviceConfig { backend, dtype, .. } = &recipe.device;
+        let dtype = format!("{dtype:?}").to_lowercase();
+        let (run, seed) = (run.display(), recipe.run.seed);
+        lines.push(format!("run: {run}, seed {seed}, {backend} in {dtype}"));
         let of_walks = if recipe.model.routes() { OF_WALKS } else { "" };
         lines.push(format!("{NUMBERS}{of_walks}"));
         lines
@@ -103,10 +102,8 @@ fn leader(model: &ModelConfig, policy: &Policy) -> Option<String> {
         Policy::None => "all blocks in a row, no pool yet".to_string(),
         Policy::Sequential => "every token runs the blocks of the pool in their order".to_string(),
         Policy::Teacher { teacher } => {
-            format!(
-                "the teacher {} leads, the router imitates it",
-                name(teacher)
-            )
+            let teacher = name(teacher);
+            format!("the teacher {teacher} leads, the router imitates it")
         }
         Policy::Scheduled { teacher, .. } => format!(
             "router and teacher {} lead by lot, in validation the router alone",

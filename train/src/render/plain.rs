@@ -43,10 +43,8 @@ impl PlainLines {
 
     /// What a step of training is worth saying.
     fn train(&mut self, step: u64, steps: u64, named: &BTreeMap<String, f64>) -> Option<String> {
-        self.tokens_per_second = named
-            .get("tokens_per_second")
-            .copied()
-            .or(self.tokens_per_second);
+        let speed_now = named.get("tokens_per_second").copied();
+        self.tokens_per_second = speed_now.or(self.tokens_per_second);
         if self.first_step.is_none() {
             self.first_step = Some(step);
             self.started = Instant::now();
@@ -83,12 +81,12 @@ impl PlainLines {
     /// What is to be said when the router begins to decide more or less often.
     fn handover(&mut self, step: u64, policy: &Policy) -> Option<String> {
         let Policy::Blend {
-            router_probability, ..
-        } = policy
+            router_probability: now,
+            ..
+        } = *policy
         else {
             return None;
         };
-        let now = *router_probability;
         let before = self.router.replace(now).filter(|&before| before != now)?;
         let loss = match now > before {
             true => "so the loss may rise at first",
@@ -110,17 +108,13 @@ fn numbers(named: &BTreeMap<String, f64>) -> Vec<String> {
     let shown: [(&str, Words); 4] = [
         ("loss/lm", |nats| format!("lm {nats:.4}")),
         ("bits_per_byte", |bits| format!("bpb {bits:.4}")),
-        ("route/steps_mean", |blocks| {
-            format!("{blocks:.2} blocks/token")
-        }),
+        ("route/steps_mean", |n| format!("{n:.2} blocks/token")),
         ("route/imitation_accuracy", |share| {
             format!("imitates {:.1} %", 100.0 * share)
         }),
     ];
-    let known = shown
-        .iter()
-        .filter_map(|(name, show)| named.get(*name).map(|&value| show(value)));
-    known.collect()
+    let known = |(name, show): (&str, Words)| named.get(name).map(|&value| show(value));
+    shown.into_iter().filter_map(known).collect()
 }
 
 fn speed(tokens_per_second: f64) -> String {

@@ -1,6 +1,6 @@
 //! `nerve config explain`: prints the values and the meaning of a recipe's keys, from `docs/recipe.md`.
 
-use crate::command::answer::{print, print_json};
+use crate::command::answer::give;
 use crate::error::{Error, Problem};
 use crate::recipe::nearest::nearest;
 use serde_json::{Value, json};
@@ -18,16 +18,14 @@ type KeyRow = [&'static str; 3];
 /// `Config` for a key that no recipe has.
 pub fn run(key: Option<&str>, as_json: bool) -> Result<(), Error> {
     let found = found(key)?;
-    if as_json {
-        let row = |[key, value, meaning]: &KeyRow| json!({ "key": key, "value": value, "meaning": meaning });
-        let keys: Vec<Value> = found.iter().map(row).collect();
-        return print_json(&json!({ "schema": 1, "keys": keys }));
-    }
+    let row =
+        |[key, value, meaning]: &KeyRow| json!({ "key": key, "value": value, "meaning": meaning });
+    let object = || json!({ "schema": 1, "keys": found.iter().map(row).collect::<Value>() });
     let entry = |[key, value, meaning]: &KeyRow| match value.is_empty() {
         true => format!("{key}\n    {meaning}\n"),
         false => format!("{key}: {value}\n    {meaning}\n"),
     };
-    print(&found.iter().map(entry).collect::<String>())
+    give(as_json, object, || found.iter().map(entry).collect())
 }
 
 fn found(key: Option<&str>) -> Result<Vec<KeyRow>, Error> {
@@ -45,20 +43,12 @@ fn found(key: Option<&str>) -> Result<Vec<KeyRow>, Error> {
     // Several kinds may have the same key, with the same below it; what stands below one of them belongs to it.
     let mut seen = BTreeSet::new();
     let each = all.chunk_by(|_, next| next[0] != key);
-    let found: Vec<KeyRow> = each
-        .filter(|one| seen.insert(*one))
-        .flatten()
-        .copied()
-        .collect();
+    let each = each.filter(|one| seen.insert(*one));
+    let found: Vec<KeyRow> = each.flatten().copied().collect();
     if !found.is_empty() {
         return Ok(found);
     }
-    let problem = Problem::new(
-        "command line",
-        "KEY",
-        format!("{typed:?}"),
-        "a key of a recipe",
-    );
+    let problem = Problem::typed("KEY", format!("{typed:?}"), "a key of a recipe");
     let advice = match nearest(&key, rows.iter().map(|row| row[0])) {
         Some(meant) => format!("did you mean {meant}?"),
         None => "nerve config explain lists the tables of a recipe".to_string(),

@@ -74,11 +74,8 @@ impl GraphCost {
         let rows_of =
             |source: u32| (graph.own_rows(source).len() + graph.shared(source).len()) as f64;
         let said: f64 = counts.tokens.iter().map(|&n| n as f64).sum();
-        let weighed = counts
-            .tokens
-            .iter()
-            .zip(0..)
-            .map(|(&n, source)| n as f64 * rows_of(source));
+        let times = counts.tokens.iter().zip(0..);
+        let weighed = times.map(|(&n, source)| n as f64 * rows_of(source));
         let competing = weighed.sum::<f64>() / said.max(1.0);
         let sizes = [graph.nodes(), graph.edges(), graph.rows()].map(|n| n as u64);
         Self::new(config, sizes, competing, true)
@@ -86,23 +83,18 @@ impl GraphCost {
 
     fn full(config: &SignalConfig, nodes: u64) -> Result<Self, Error> {
         let width = config.d_node as u64;
-        let values = nodes
-            .checked_mul(nodes)
-            .and_then(|edges| edges.checked_add(1));
-        let bytes = values.and_then(|rows| rows.checked_mul(12 * width * (width + 1)));
-        let (Some(rows), Some(_)) = (values, bytes) else {
+        let edges = nodes.checked_mul(nodes);
+        let rows = edges.and_then(|edges| edges.checked_add(1));
+        let bytes = rows.and_then(|rows| rows.checked_mul(12 * width * (width + 1)));
+        let (Some(rows), Some(_)) = (rows, bytes) else {
             let found =
                 format!("{nodes}: a table of every pair has more bytes than can be counted");
             let expected = "a vocabulary whose pairs a table can hold";
-            let problem = Problem::new("command line", "--vocabulary", found, expected);
+            let problem = Problem::typed("--vocabulary", found, expected);
             return Err(Error::config(problem));
         };
-        Ok(Self::new(
-            config,
-            [nodes, rows - 1, rows],
-            nodes as f64,
-            false,
-        ))
+        let sizes = [nodes, rows - 1, rows];
+        Ok(Self::new(config, sizes, nodes as f64, false))
     }
 
     /// `competing`: rows that leave a source, in the mean over the text.
@@ -141,23 +133,19 @@ impl GraphCost {
             true => "with an edge of their own, of the pairs that were counted",
             false => "every pair has an edge: the most it can be",
         };
-        vec![
-            ["nodes".to_string(), self.nodes.to_string()],
-            ["edges".to_string(), format!("{}, {kind}", self.edges)],
-            [
-                "rows".to_string(),
-                format!("{}, {} of them shared", self.rows, self.rows - self.edges),
-            ],
-            ["edge table".to_string(), readable_bytes(self.table_bytes)],
-            ["moments".to_string(), readable_bytes(self.moments_bytes)],
-            [
-                "evaluation".to_string(),
-                format!(
-                    "{:.3e} forward FLOPs per token, over the whole vocabulary",
-                    self.flops[1]
-                ),
-            ],
-        ]
+        let (rows, shared) = (self.rows, self.rows - self.edges);
+        let [_, evaluation] = self.flops;
+        let evaluation =
+            format!("{evaluation:.3e} forward FLOPs per token, over the whole vocabulary");
+        let named = [
+            ("nodes", self.nodes.to_string()),
+            ("edges", format!("{}, {kind}", self.edges)),
+            ("rows", format!("{rows}, {shared} of them shared")),
+            ("edge table", readable_bytes(self.table_bytes)),
+            ("moments", readable_bytes(self.moments_bytes)),
+            ("evaluation", evaluation),
+        ];
+        named.map(|(name, text)| [name.to_string(), text]).into()
     }
 
     /// The size as JSON.

@@ -1,11 +1,10 @@
 //! A route report as one self-contained HTML page: no network, no script.
 
 use super::picture::{colour, flow};
-use super::report::{NOTE, RouteReport, ShownToken, name, short_name};
+use super::report::{NOTE, RouteReport, ShownToken, mark, name, rows};
 use crate::command::markup::document;
 use crate::escape::xml;
 use brian::route::action::Action;
-use std::fmt::Write;
 
 const STYLE: &str = "
 .bar { display: inline-block; height: .8rem; vertical-align: middle; }
@@ -24,39 +23,31 @@ pub fn page(report: &RouteReport) -> String {
         counts.tokens, counts.n_pool, counts.max_steps
     );
     for warning in report.warnings() {
-        let _ = write!(page, "<p class=\"warning\">{}</p>", xml(&warning));
+        page += &format!("<p class=\"warning\">{}</p>", xml(&warning));
     }
     page += "<h2>What it gave and cost</h2>";
     page += &table([report.costs(), report.rates()].concat());
-    let _ = write!(page, "<p>{NOTE}</p>");
-    page += "<h2>Where tokens go</h2><div class=\"scroll\">";
-    page += &flow(counts);
-    page += "</div>";
-    page += &bars("Executions per block", &counts.load, 0, |block| {
-        colour(Action::Block(block))
-    });
-    page += &bars("Step at which tokens leave", &counts.exits, 1, |_| {
-        colour(Action::Out)
-    });
-    page += "<h2>Most frequent paths</h2><table>";
-    for (path, share) in report.top_paths(20) {
-        let path: Vec<String> = path.iter().copied().map(name).collect();
-        let _ = write!(
-            page,
-            "<tr><td>{:.2} %</td><td>{}</td></tr>",
-            100.0 * share,
-            path.join(" ")
-        );
-    }
-    page += "</table><h2>Moves from block (row) to block (column), %</h2><table><tr><th></th>";
-    (0..counts.n_pool).for_each(|block| {
-        let _ = write!(page, "<th>{block}</th>");
-    });
+    page += &format!(
+        "<p>{NOTE}</p><h2>Where tokens go</h2><div class=\"scroll\">{}</div>",
+        flow(counts)
+    );
+    let n_pool = counts.n_pool;
+    let of_block = |block| colour(Action::Block(block));
+    page += &bars("Executions per block", &counts.load, 0, of_block);
+    let of_out = |_| colour(Action::Out);
+    page += &bars("Step at which tokens leave", &counts.exits, 1, of_out);
+    page += "<h2>Most frequent paths</h2>";
+    let path = |(path, share): (Vec<Action>, f64)| {
+        let path = path.into_iter().map(name).collect::<Vec<_>>().join(" ");
+        [format!("{:.2} %", 100.0 * share), path]
+    };
+    page += &table(report.top_paths(20).into_iter().map(path).collect());
+    page += "<h2>Moves from block (row) to block (column), %</h2><table><tr><th></th>";
+    page.extend((0..n_pool).map(|block| format!("<th>{block}</th>")));
     page += "</tr>";
     for (block, shares) in report.moves().into_iter().enumerate() {
         let cells = shares.iter().map(|share| format!("<td>{share}</td>"));
-        let cells = cells.collect::<String>();
-        let _ = write!(page, "<tr><th>{block}</th>{cells}</tr>");
+        page += &format!("<tr><th>{block}</th>{}</tr>", cells.collect::<String>());
     }
     page += "</table>";
     let memory = report.memory();
@@ -67,28 +58,20 @@ pub fn page(report: &RouteReport) -> String {
     page += "<h2>Token by token</h2>";
     for sequence in &report.sequences {
         page += "<div class=\"sequence\">";
-        sequence
-            .iter()
-            .for_each(|token| page += &cells(token, counts.n_pool));
+        page.extend(sequence.iter().map(|token| cells(token, n_pool)));
         page += "</div>";
     }
     page += "<h2>All rates</h2>";
-    let all = counts.named(true).into_iter();
-    page += &table(
-        all.map(|(name, value)| [name, format!("{value:.4}")])
-            .collect(),
-    );
+    page += &table(rows(counts.named(true)));
     document(&report.title, STYLE, &page)
 }
 
 fn table(rows: Vec<[String; 2]>) -> String {
-    let row = |[name, value]: &[String; 2]| {
-        format!("<tr><td>{}</td><td>{}</td></tr>", xml(name), xml(value))
+    let row = |[name, value]: [String; 2]| {
+        format!("<tr><td>{}</td><td>{}</td></tr>", xml(&name), xml(&value))
     };
-    format!(
-        "<table>{}</table>",
-        rows.iter().map(row).collect::<String>()
-    )
+    let rows: String = rows.into_iter().map(row).collect();
+    format!("<table>{rows}</table>")
 }
 
 fn bars(title: &str, counts: &[u64], first: usize, colour: impl Fn(usize) -> String) -> String {
@@ -96,12 +79,9 @@ fn bars(title: &str, counts: &[u64], first: usize, colour: impl Fn(usize) -> Str
     let mut text = format!("<h2>{title}</h2><table>");
     for (index, &count) in counts.iter().enumerate() {
         let share = 100.0 * count as f64 / total;
-        let _ = write!(
-            text,
-            "<tr><td>{}</td><td>{share:.1} %</td><td><span class=\"bar\" style=\"width:{:.1}rem;background:{}\"></span></td></tr>",
-            index + first,
-            share * 0.3,
-            colour(index),
+        let (name, width, colour) = (index + first, share * 0.3, colour(index));
+        text += &format!(
+            "<tr><td>{name}</td><td>{share:.1} %</td><td><span class=\"bar\" style=\"width:{width:.1}rem;background:{colour}\"></span></td></tr>"
         );
     }
     text + "</table>"
@@ -113,17 +93,11 @@ fn cells(token: &ShownToken, n_pool: usize) -> String {
         xml(&token.text)
     );
     for (step, &action) in token.actions.iter().enumerate() {
-        let thought = token
-            .probabilities
-            .get(step)
-            .and_then(|step| step.get(action.index(n_pool)));
+        let thought = token.probabilities.get(step);
+        let thought = thought.and_then(|step| step.get(action.index(n_pool)));
         let hint = thought.map_or(String::new(), |p| format!(" title=\"p = {p:.3}\""));
-        let _ = write!(
-            text,
-            "<span class=\"cell\" style=\"background:{}\"{hint}>{}</span>",
-            colour(action),
-            short_name(action),
-        );
+        let (colour, name) = (colour(action), mark(action));
+        text += &format!("<span class=\"cell\" style=\"background:{colour}\"{hint}>{name}</span>");
     }
     text + "</div>"
 }

@@ -4,7 +4,6 @@ use super::report::name;
 use brian::route::action::Action;
 use brian::stats::RouteCounts;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 const STEP_WIDTH: f64 = 130.0;
 const NODE_WIDTH: f64 = 14.0;
@@ -22,24 +21,20 @@ pub fn colour(action: Action) -> String {
     };
     match OKABE_ITO.get(block) {
         Some(colour) => colour.to_string(),
-        None => format!(
-            "hsl({}, 60%, {}%)",
-            block * 137 % 360,
-            40 + 10 * (block % 4)
-        ),
+        None => {
+            let (hue, lightness) = (block * 137 % 360, 40 + 10 * (block % 4));
+            format!("hsl({hue}, 60%, {lightness}%)")
+        }
     }
 }
 
 /// The flow as a standalone SVG.
 pub fn flow(counts: &RouteCounts) -> String {
     let links = links(counts);
+    let action = |index| Action::from_index(index, counts.n_pool);
     let n_actions = counts.n_pool + 1;
-    let action = |index: usize| Action::from_index(index, counts.n_pool);
-    let n_columns = 1 + links
-        .keys()
-        .map(|&(step, _, _)| step + 1)
-        .max()
-        .unwrap_or(0);
+    let last = links.keys().map(|&(step, _, _)| step + 1).max();
+    let n_columns = 1 + last.unwrap_or(0);
     let total = counts.tokens.max(1) as f64;
     let scale = (HEIGHT - GAP * counts.n_pool as f64) / total;
     let mut sizes = vec![vec![0.0; n_actions]; n_columns];
@@ -56,8 +51,7 @@ pub fn flow(counts: &RouteCounts) -> String {
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} {:.0}" width="{width:.0}" font-family="sans-serif" font-size="12">"#,
         HEIGHT + 2.0 * MARGIN
     );
-    let mut used_from: Vec<Vec<f64>> = tops.clone();
-    let mut used_to: Vec<Vec<f64>> = tops.clone();
+    let (mut used_from, mut used_to) = (tops.clone(), tops.clone());
     for (&(step, from, to), &n) in &links {
         let thick = n as f64 * scale;
         let y0 = used_from[step][from] + thick / 2.0;
@@ -66,34 +60,24 @@ pub fn flow(counts: &RouteCounts) -> String {
         used_to[step + 1][to] += thick;
         let (x0, x1) = (x(step) + NODE_WIDTH, x(step + 1));
         let middle = (x0 + x1) / 2.0;
-        let _ = write!(
-            svg,
-            r#"<path class="link" d="M{x0:.1} {y0:.1}C{middle:.1} {y0:.1} {middle:.1} {y1:.1} {x1:.1} {y1:.1}" fill="none" stroke="{}" stroke-opacity="0.45" stroke-width="{:.2}"><title>{} to {}: {:.1} %</title></path>"#,
-            colour(action(to)),
-            thick.max(0.2),
-            name(action(from)),
-            name(action(to)),
-            100.0 * n as f64 / total,
+        let (colour, thick, share) = (colour(action(to)), thick.max(0.2), 100.0 * n as f64 / total);
+        let (from, to) = (name(action(from)), name(action(to)));
+        svg += &format!(
+            r#"<path class="link" d="M{x0:.1} {y0:.1}C{middle:.1} {y0:.1} {middle:.1} {y1:.1} {x1:.1} {y1:.1}" fill="none" stroke="{colour}" stroke-opacity="0.45" stroke-width="{thick:.2}"><title>{from} to {to}: {share:.1} %</title></path>"#
         );
     }
     for (column, sizes) in sizes.iter().enumerate() {
-        let _ = write!(
-            svg,
-            r##"<text x="{:.1}" y="16" text-anchor="middle" fill="#888">step {}</text>"##,
-            x(column) + NODE_WIDTH / 2.0,
-            column + 1
+        let (x, step) = (x(column), column + 1);
+        let middle = x + NODE_WIDTH / 2.0;
+        svg += &format!(
+            r##"<text x="{middle:.1}" y="16" text-anchor="middle" fill="#888">step {step}</text>"##
         );
         for (index, &n) in sizes.iter().enumerate().filter(|(_, n)| **n > 0.0) {
             let (y, height) = (tops[column][index], n * scale);
-            let _ = write!(
-                svg,
-                r##"<rect class="node" x="{:.1}" y="{y:.1}" width="{NODE_WIDTH}" height="{:.2}" fill="{}"/><text x="{:.1}" y="{:.1}" text-anchor="end" fill="#888">{}</text>"##,
-                x(column),
-                height.max(0.5),
-                colour(action(index)),
-                x(column) - 3.0,
-                y + height / 2.0 + 4.0,
-                name(action(index)),
+            let (text_x, text_y, shown) = (x - 3.0, y + height / 2.0 + 4.0, height.max(0.5));
+            let (colour, name) = (colour(action(index)), name(action(index)));
+            svg += &format!(
+                r##"<rect class="node" x="{x:.1}" y="{y:.1}" width="{NODE_WIDTH}" height="{shown:.2}" fill="{colour}"/><text x="{text_x:.1}" y="{text_y:.1}" text-anchor="end" fill="#888">{name}</text>"##
             );
         }
     }

@@ -3,7 +3,7 @@
 use super::{page, picture, terminal};
 use brian::collapse::{Collapse, Mode};
 use brian::route::action::Action;
-use brian::route::trace::Walks;
+use brian::route::trace::{Decisions, Walks};
 use brian::stats::RouteCounts;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -66,25 +66,18 @@ impl Passes {
     /// Means by name, all of which are shown.
     pub fn named(&self) -> Vec<(&'static str, f64)> {
         let per = |sum: f64, n: u64| (n > 0).then(|| sum / n as f64);
-        let share = self.flops.filter(|_| self.baseline_flops > 0.0);
-        [
+        let of_token = self.flops.and_then(|flops| per(flops, self.tokens));
+        let in_a_row = per(self.baseline_flops, self.tokens);
+        let known = self.flops.filter(|_| self.baseline_flops > 0.0);
+        let share = known.map(|flops| flops / self.baseline_flops);
+        let named = [
             ("loss/lm", per(self.nats, self.targets)),
-            (
-                "flops_per_token",
-                self.flops.and_then(|flops| per(flops, self.tokens)),
-            ),
-            (
-                "flops_per_token_of_all_blocks_in_a_row",
-                per(self.baseline_flops, self.tokens),
-            ),
-            (
-                "flops_share_of_all_blocks_in_a_row",
-                share.map(|flops| flops / self.baseline_flops),
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+            ("flops_per_token", of_token),
+            ("flops_per_token_of_all_blocks_in_a_row", in_a_row),
+            ("flops_share_of_all_blocks_in_a_row", share),
+        ];
+        let known = |(name, value): (_, Option<f64>)| Some((name, value?));
+        named.into_iter().filter_map(known).collect()
     }
 }
 
@@ -109,19 +102,15 @@ impl RouteReport {
             if let (true, Some(last)) = (walks.hard_exit, taken) {
                 actions.truncate(last + 1);
             }
-            let steps = &walks.steps[..actions.len()];
-            let n_actions = walks.n_pool + 1;
-            let thought = |probabilities: &Vec<f32>| {
-                let of_token = probabilities.chunks(n_actions).nth(token);
+            let steps = walks.steps[..actions.len()].iter();
+            let thought = |step: &Decisions| {
+                let of_token = step.probabilities.chunks(walks.n_pool + 1).nth(token);
                 of_token.map(<[f32]>::to_vec).unwrap_or_default()
             };
             ShownToken {
                 text,
                 actions,
-                probabilities: steps
-                    .iter()
-                    .map(|step| thought(&step.probabilities))
-                    .collect(),
+                probabilities: steps.map(thought).collect(),
             }
         };
         let texts = texts.into_iter().take(MOST_TOKENS);
@@ -136,31 +125,23 @@ impl RouteReport {
         };
         let rounded = |p: &f32| (f64::from(*p) * 1e4).round() / 1e4;
         let token = |token: &ShownToken| {
-            let steps = token.probabilities.iter();
-            let probabilities: Vec<Vec<f64>> = steps
-                .map(|step| step.iter().map(rounded).collect())
-                .collect();
-            let actions = indices(&token.actions);
-            json!({ "text": token.text, "actions": actions, "probabilities": probabilities })
+            let of_step = |step: &Vec<f32>| step.iter().map(rounded).collect::<Value>();
+            let probabilities: Value = token.probabilities.iter().map(of_step).collect();
+            json!({ "text": token.text, "actions": indices(&token.actions), "probabilities": probabilities })
         };
-        let sequences = self.sequences.iter();
-        let sequences: Vec<Vec<Value>> = sequences
-            .map(|sequence| sequence.iter().map(token).collect())
-            .collect();
-        let paths = self.top_paths(usize::MAX).into_iter();
-        let paths: Vec<Value> = paths
-            .map(|(path, share)| json!({ "path": indices(&path), "share": share }))
-            .collect();
+        let sequence = |sequence: &Vec<ShownToken>| sequence.iter().map(token).collect::<Value>();
+        let path =
+            |(path, share): (Vec<Action>, f64)| json!({ "path": indices(&path), "share": share });
         json!({
             "schema": 1,
             "title": self.title,
             "n_pool": n_pool,
             "tokens": self.counts.tokens,
             "numbers": self.counts.named(true),
-            "passes": self.passes.named().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-            "paths": paths,
+            "passes": self.passes.named().into_iter().collect::<Value>(),
+            "paths": self.top_paths(usize::MAX).into_iter().map(path).collect::<Value>(),
             "collapses": self.warnings(),
-            "sequences": sequences,
+            "sequences": self.sequences.iter().map(sequence).collect::<Value>(),
         })
     }
 
@@ -194,19 +175,16 @@ impl RouteReport {
     /// The rates that say most about a router, in a fixed order, where they exist; a slope with its 95 % interval.
     pub(super) fn rates(&self) -> Vec<[String; 2]> {
         let named = self.counts.named(true);
-        let row = |name: &&str| {
-            let value = named.get(&format!("route/{name}"))?;
-            Some([name.to_string(), format!("{value:.4}")])
-        };
-        RATES.iter().filter_map(row).collect()
+        let value = |name: &&str| named.get(&format!("route/{name}")).copied();
+        let known = RATES
+            .iter()
+            .filter_map(|name| Some((name.to_string(), value(name)?)));
+        rows(known)
     }
 
     /// Numbers about reads of the memory, if there is one.
     pub(super) fn memory(&self) -> Vec<[String; 2]> {
-        let named = self.counts.memory.named().into_iter();
-        named
-            .map(|(name, value)| [name, format!("{value:.4}")])
-            .collect()
+        rows(self.counts.memory.named())
     }
 
     /// How often each block followed each block, one row per block, in percent of all moves.
@@ -245,16 +223,21 @@ impl RouteReport {
     }
 }
 
+/// Numbers as rows of a table.
+pub(super) fn rows(named: impl IntoIterator<Item = (String, f64)>) -> Vec<[String; 2]> {
+    let row = |(name, value): (String, f64)| [name, format!("{value:.4}")];
+    named.into_iter().map(row).collect()
+}
+
+/// The displayed name of an action in a single cell.
+pub(super) fn mark(action: Action) -> String {
+    name(action).replace("OUT", "·")
+}
+
 /// The displayed name of an action.
 pub(super) fn name(action: Action) -> String {
     let block = action.block().map(|block| block.to_string());
     block.unwrap_or_else(|| "OUT".to_string())
-}
-
-/// The same where there is little room.
-pub(super) fn short_name(action: Action) -> String {
-    let block = action.block().map(|block| block.to_string());
-    block.unwrap_or_else(|| "·".to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A route report as text for a terminal.
 
-use super::report::{NOTE, RouteReport, ShownToken, name, short_name};
+use super::report::{NOTE, RouteReport, ShownToken, mark, name};
 use crate::command::answer::{aligned, cells, padded};
 use crate::escape;
 use brian::route::action::Action;
@@ -19,17 +19,16 @@ pub fn text(report: &RouteReport, width: usize, top: usize) -> String {
     ];
     parts.push("executions per block\n".to_string() + &bars(0, &counts.load));
     parts.push("tokens by the step at which they left\n".to_string() + &bars(1, &counts.exits));
-    let paths = report.top_paths(top).into_iter();
-    let paths: Vec<[String; 2]> = paths
-        .map(|(path, share)| [format!("{:.2} %", 100.0 * share), words(&path)])
-        .collect();
+    let path = |(path, share): (Vec<Action>, f64)| {
+        let share = format!("{:.2} %", 100.0 * share);
+        [share, words(&path)]
+    };
+    let paths: Vec<[String; 2]> = report.top_paths(top).into_iter().map(path).collect();
     parts.push("most frequent paths\n".to_string() + &aligned(&paths));
     parts.push(moves(report));
-    let memory = report.memory();
+    let memory = aligned(&report.memory());
     if !memory.is_empty() {
-        parts.push(
-            "reads of the memory; slots by age, 0 the newest\n".to_string() + &aligned(&memory),
-        );
+        parts.push("reads of the memory; slots by age, 0 the newest\n".to_string() + &memory);
     }
     if let Some(sequence) = report.sequences.first() {
         parts.push("the first sequence\n".to_string() + &walks(sequence, counts.n_pool, width));
@@ -81,7 +80,8 @@ fn walks(sequence: &[ShownToken], n_pool: usize, width: usize) -> String {
     let mut text = String::new();
     let (mut above, mut below) = (String::new(), String::new());
     for token in sequence {
-        let path: Vec<String> = token.actions.iter().copied().map(short_name).collect();
+        let actions = token.actions.iter();
+        let path: Vec<String> = actions.map(|&action| mark(action)).collect();
         let separator = if n_pool > 10 { " " } else { "" };
         let (shown, path) = (escape::terminal(&token.text), path.join(separator));
         let cell = cells(&shown).max(cells(&path)) + 1;

@@ -1,12 +1,12 @@
 //! `nerve runs compare`: recipe keys that differ, metrics at equal steps and at equal tokens, and, where runs are measured on
 //! the same data, the difference of their losses with an interval over its documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::answer::{aligned, print, print_json, printable};
+use super::super::answer::{give, maybe, printable, table};
 use super::super::losses;
 use super::super::trained::Trained;
 use super::logged::{self, Line};
@@ -15,7 +15,6 @@ use crate::cli::Source;
 use crate::cli::runs::CompareArgs;
 use crate::error::{Error, Problem};
 use crate::ladder;
-use crate::learner::ValidationData;
 use crate::paired::Paired;
 use crate::recipe::difference::{Values, differences, shown, values};
 use crate::recipe::load_run;
@@ -34,12 +33,7 @@ pub fn compare(arguments: &CompareArgs) -> Result<(), Error> {
     for name in &arguments.runs {
         let run = find(name, &arguments.list.root)?;
         if runs.iter().any(|other| other.path() == run.path()) {
-            let problem = Problem::new(
-                "command line",
-                "RUN",
-                format!("{name:?} twice"),
-                "different runs",
-            );
+            let problem = Problem::typed("RUN", format!("{name:?} twice"), "different runs");
             return Err(Error::config(problem));
         }
         runs.push(run);
@@ -51,16 +45,18 @@ pub fn compare(arguments: &CompareArgs) -> Result<(), Error> {
         false => over_documents(&runs, arguments)?,
     };
     let names: Vec<String> = runs.iter().map(|run| printable(run.name())).collect();
-    match arguments.list.json {
-        true => print_json(&json!({
+    let object = || {
+        let key = |(key, values): (&String, _)| json!({ "key": key, "values": values });
+        json!({
             "schema": 1,
             "runs": runs.iter().map(RunDirectory::path).collect::<Vec<&Path>>(),
-            "changed": changed.iter().map(|(key, values)| json!({ "key": key, "values": values })).collect::<Vec<Value>>(),
-            "points": points.iter().map(|point| point.json(&runs)).collect::<Vec<Value>>(),
+            "changed": changed.iter().map(key).collect::<Value>(),
+            "points": points.iter().map(|point| point.json(&runs)).collect::<Value>(),
             "documents": documents.json(&runs),
-        })),
-        false => print(&text(&names, &changed, &points, &documents)),
-    }
+        })
+    };
+    let text = || text(&names, &changed, &points, &documents);
+    give(arguments.list.json, object, text)
 }
 
 /// Keys that are not the same in all runs, with the value in each.
@@ -72,11 +68,8 @@ fn changed(runs: &[RunDirectory]) -> Result<Changed, Error> {
     let mut changed = Changed::new();
     for other in &all[1..] {
         for one in differences(&all[0], other, &PLACES) {
-            let values = all
-                .iter()
-                .map(|values| values.get(&one.key).cloned())
-                .collect();
-            changed.insert(one.key, values);
+            let value = |values: &Values| values.get(&one.key).cloned();
+            changed.insert(one.key.clone(), all.iter().map(value).collect());
         }
     }
     Ok(changed)
@@ -98,23 +91,19 @@ impl Point {
                 "wall_s": line.wall_s, "numbers": line.numbers,
             })
         });
-        json!({ "at": self.what, "split": self.split, "runs": lines.collect::<Vec<Value>>() })
+        json!({ "at": self.what, "split": self.split, "runs": lines.collect::<Value>() })
     }
 }
 
 /// Per split the last point that all runs have in steps, and in tokens.
 fn points(runs: &[RunDirectory]) -> Vec<Point> {
     let logs: Vec<Vec<Line>> = runs.iter().map(logged::places).collect();
-    let mut splits: Vec<&String> = logs[0].iter().map(|line| &line.split).collect();
-    splits.sort();
-    splits.dedup();
+    let splits: BTreeSet<&String> = logs[0].iter().map(|line| &line.split).collect();
     let mut points = Vec::new();
     for split in splits {
         let of_split = |log: &Vec<Line>| -> Vec<Line> {
-            log.iter()
-                .filter(|line| line.split == *split)
-                .cloned()
-                .collect()
+            let lines = log.iter().filter(|line| line.split == *split);
+            lines.cloned().collect()
         };
         let logs: Vec<Vec<Line>> = logs.iter().map(of_split).collect();
         for (what, by) in [
@@ -125,11 +114,8 @@ fn points(runs: &[RunDirectory]) -> Vec<Point> {
                 for (run, line) in runs.iter().zip(&mut lines) {
                     logged::fill(run, std::iter::once(line));
                 }
-                points.push(Point {
-                    what,
-                    split: split.clone(),
-                    lines,
-                });
+                let split = split.clone();
+                points.push(Point { what, split, lines });
             }
         }
     }
@@ -139,17 +125,11 @@ fn points(runs: &[RunDirectory]) -> Vec<Point> {
 /// The lines at the last point that every log has; where the logs share none, the last of each that is not behind any log's end.
 fn last_common(logs: &[Vec<Line>], by: fn(&Line) -> u64) -> Option<Vec<Line>> {
     let has = |log: &Vec<Line>, at: u64| log.iter().any(|line| by(line) == at);
-    let shared = logs[0]
-        .iter()
-        .map(by)
-        .filter(|&at| logs.iter().all(|log| has(log, at)));
+    let first = logs[0].iter().map(by);
+    let shared = first.filter(|&at| logs.iter().all(|log| has(log, at)));
+    let end_of = |log: &Vec<Line>| log.iter().map(by).max();
     // A point before the first step shows the initial values only.
-    let end = || {
-        logs.iter()
-            .map(|log| log.iter().map(by).max())
-            .min()
-            .flatten()
-    };
+    let end = || logs.iter().map(end_of).min().flatten();
     let at = shared.max().filter(|&at| at > 0).or_else(end)?;
     // Where a stage ends and another begins there are two lines: the first is of the stage that was trained until then.
     let of_log = |log: &Vec<Line>| {
@@ -181,7 +161,7 @@ impl Documents {
                     });
                     json!({ "run": run.path(), "loss/lm": loss, "minus_first": paired })
                 });
-                json!({ "split": split, "runs": rows.collect::<Vec<Value>>() })
+                json!({ "split": split, "runs": rows.collect::<Value>() })
             }
         }
     }
@@ -208,23 +188,13 @@ fn over_documents(runs: &[RunDirectory], arguments: &CompareArgs) -> Result<Docu
         };
         let trained = Trained::open(&source)?;
         let splits = [(split.display().to_string(), split.as_path())];
-        let sequences = trained.recipe.batch.sequences;
-        let data = ValidationData::open(
-            &splits,
-            &trained.recipe.data,
-            sequences,
-            0,
-            None,
-            &trained.tokenizer,
-        )?;
-        let mut losses = losses::measure(&trained, &data.on(trained.route()))?;
+        let data = trained.splits(&splits, 0, None)?;
+        let mut losses = losses::measure(&trained, &data)?;
         measured.push(losses.swap_remove(0).documents);
     }
     let targets = |losses: &[(f64, u64)]| losses.iter().map(|one| one.1).collect::<Vec<u64>>();
-    if let Some(other) = measured
-        .iter()
-        .position(|losses| targets(losses) != targets(&measured[0]))
-    {
+    let differs = |losses: &Vec<(f64, u64)>| targets(losses) != targets(&measured[0]);
+    if let Some(other) = measured.iter().position(differs) {
         let name = printable(runs[other].name());
         return Ok(Documents::Not(format!(
             "{name} is not measured on the targets of the first run: windows or beginnings of documents differ"
@@ -234,11 +204,8 @@ fn over_documents(runs: &[RunDirectory], arguments: &CompareArgs) -> Result<Docu
         let nats: f64 = losses.iter().map(|one| one.0).sum();
         let all: u64 = losses.iter().map(|one| one.1).sum();
         let pairs = losses.iter().zip(&measured[0]);
-        let units = pairs.map(|(one, first)| (one.0 - first.0, one.1));
-        (
-            nats / all as f64,
-            Paired::of_sums(&units.collect::<Vec<_>>()),
-        )
+        let units: Vec<_> = pairs.map(|(one, first)| (one.0 - first.0, one.1)).collect();
+        (nats / all as f64, Paired::of_sums(&units))
     };
     let mut rows: Vec<_> = measured.iter().map(row).collect();
     rows[0].1 = None;
@@ -257,24 +224,15 @@ fn shared_split(runs: &[RunDirectory]) -> Result<Result<PathBuf, String>, Error>
             return Ok(Err(format!("{name} has no checkpoint")));
         };
         let mut recipe = load_run(&run.recipe(), &[])?;
-        let path = recipe.data.valid[0].path.clone();
-        let Some(sha256) = newest
-            .state
-            .data_sha256
-            .get(&path.display().to_string())
-            .cloned()
-        else {
-            return Ok(Err(format!(
-                "{name} does not know the content of {}",
-                path.display()
-            )));
+        let path = recipe.data.valid[0].path.display().to_string();
+        let Some(sha256) = newest.state.data_sha256.get(&path).cloned() else {
+            return Ok(Err(format!("{name} does not know the content of {path}")));
         };
         match &shared {
             Some((_, first)) if *first != sha256 => {
-                let why = format!(
-                    "the first validation split of {name} has other content than that of the first run"
-                );
-                return Ok(Err(format!("{why}; --data FILE names one")));
+                return Ok(Err(format!(
+                    "the first validation split of {name} has other content than that of the first run; --data FILE names one"
+                )));
             }
             Some(_) => {}
             None => {
@@ -293,57 +251,43 @@ fn shared_split(runs: &[RunDirectory]) -> Result<Result<PathBuf, String>, Error>
 }
 
 fn text(names: &[String], changed: &Changed, points: &[Point], documents: &Documents) -> String {
-    let mut keys = vec![["key", "run", "value"].map(str::to_string)];
+    let mut keys = Vec::new();
     for (key, values) in changed {
         for (index, (value, name)) in values.iter().zip(names).enumerate() {
-            let key = if index == 0 {
-                printable(key)
-            } else {
-                String::new()
-            };
-            keys.push([key, name.clone(), printable(&shown(value.as_ref()))]);
+            let key = if index == 0 { key.as_str() } else { "" };
+            keys.push([key.to_string(), name.clone(), shown(value.as_ref())]);
         }
     }
     let keys = match changed.len() {
         0 => "The recipes have the same values.\n".to_string(),
-        _ => aligned(&keys),
+        _ => table("key | run | value", keys),
     };
-    let head = [
-        "at",
-        "split",
-        "run",
-        "stage",
-        "step",
-        "tokens",
-        "loss/lm",
-        "minus first",
-        "bits/byte",
-    ];
-    let mut table = vec![head.map(str::to_string)];
+    let mut rows = Vec::new();
     for point in points {
         let first = point.lines[0].number("loss/lm");
         for (index, (line, name)) in point.lines.iter().zip(names).enumerate() {
             let loss = line.number("loss/lm");
-            let minus = loss
-                .zip(first)
-                .filter(|_| index > 0)
-                .map(|(loss, first)| loss - first);
-            table.push([
+            let both = loss.zip(first).filter(|_| index > 0);
+            let minus = both.map(|(loss, first)| loss - first);
+            rows.push([
                 point.what.to_string(),
-                printable(&point.split),
+                point.split.clone(),
                 name.clone(),
-                printable(&line.stage),
+                line.stage.clone(),
                 line.step.to_string(),
                 line.tokens.to_string(),
                 number(loss),
-                minus.map_or("-".to_string(), |minus| format!("{minus:+.4}")),
+                maybe(minus, |minus| format!("{minus:+.4}")),
                 number(line.number("bits_per_byte")),
             ]);
         }
     }
     let points = match points.len() {
         0 => "The runs have logged nothing that could be held together.\n".to_string(),
-        _ => aligned(&table),
+        _ => table(
+            "at | split | run | stage | step | tokens | loss/lm | minus first | bits/byte",
+            rows,
+        ),
     };
     format!("{keys}\n{points}\n{}", documents_text(names, documents))
 }
@@ -355,26 +299,16 @@ fn documents_text(names: &[String], documents: &Documents) -> String {
         }
         Documents::Of { split, rows } => (split, rows),
     };
-    let mut table = vec![
-        [
-            "run",
-            "loss/lm",
-            "minus first",
-            "95 % interval",
-            "documents",
-        ]
-        .map(str::to_string),
-    ];
-    for ((loss, paired), name) in rows.iter().zip(names) {
-        let paired = paired.map(|paired| paired.cells());
-        let [minus, interval, pairs] =
-            paired.unwrap_or_else(|| ["-", "-", "-"].map(str::to_string));
-        table.push([name.clone(), number(Some(*loss)), minus, interval, pairs]);
-    }
+    let row = |((loss, paired), name): (&(f64, Option<Paired>), &String)| {
+        let dashes = || ["-", "-", "-"].map(str::to_string);
+        let [minus, interval, pairs] = paired.map_or_else(dashes, |paired| paired.cells());
+        [name.clone(), number(Some(*loss)), minus, interval, pairs]
+    };
+    let head = "run | loss/lm | minus first | 95 % interval | documents";
     format!(
         "Nats per token on {}, by the newest checkpoints; the interval is Student's, over documents.\n{}",
         printable(split),
-        aligned(&table)
+        table(head, rows.iter().zip(names).map(row))
     )
 }
 

@@ -38,21 +38,18 @@ impl Line {
             return None;
         };
         let named = |name: &str| object.get(name);
+        let stage = named("stage").and_then(Value::as_str).unwrap_or("");
         let numbers = object
             .iter()
-            .filter(|(name, _)| !NOT_MEASURED.contains(&name.as_str()));
+            .filter(|(name, _)| !NOT_MEASURED.contains(&name.as_str()))
+            .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
         Some(Self {
             step: named("step")?.as_u64()?,
-            stage: named("stage")
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_string(),
+            stage: stage.to_string(),
             split: named("split")?.as_str()?.to_string(),
             tokens: named("tokens").and_then(Value::as_u64).unwrap_or(0),
             wall_s: named("wall_s").and_then(Value::as_f64).unwrap_or(0.0),
-            numbers: numbers
-                .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)))
-                .collect(),
+            numbers: numbers.collect(),
         })
     }
 
@@ -119,15 +116,13 @@ fn read(run: &RunDirectory, last_bytes: u64, mut with: impl FnMut(Line)) {
     // Lines that a training appends meanwhile are not waited for.
     let mut reader = BufReader::new(file.take(metadata.len() - start));
     let mut bytes = Vec::new();
-    while let Ok(1..) = reader
-        .by_ref()
-        .take(LINE_BYTES)
-        .read_until(b'\n', &mut bytes)
-    {
-        Line::parse(&String::from_utf8_lossy(&bytes))
-            .into_iter()
-            .for_each(&mut with);
+    let mut next = |bytes: &mut Vec<u8>| {
         bytes.clear();
+        reader.by_ref().take(LINE_BYTES).read_until(b'\n', bytes)
+    };
+    while let Ok(1..) = next(&mut bytes) {
+        let line = Line::parse(&String::from_utf8_lossy(&bytes));
+        line.into_iter().for_each(&mut with);
     }
 }
 

@@ -37,23 +37,18 @@ pub fn prune(arguments: &PruneArgs) -> Result<(), Error> {
     let mut removals = Vec::new();
     for run in &runs {
         if Lock::is_held(run) {
-            note(&format!(
-                "{}: a process trains here; nothing is touched",
-                run.path().display()
-            ));
+            let run = run.path().display();
+            note(&format!("{run}: a process trains here; nothing is touched"));
             continue;
         }
         removals.extend(removals_of(run, arguments.failed)?);
     }
     let bytes: u64 = removals.iter().map(|removal| removal.bytes).sum();
     let (count, size) = (removals.len(), readable_bytes(bytes));
-    if !arguments.json {
+    if !arguments.list.json {
         let line = |removal: &Removal| {
-            [
-                removal.path.display().to_string(),
-                removal.what.to_string(),
-                readable_bytes(removal.bytes),
-            ]
+            let (path, size) = (removal.path.display(), readable_bytes(removal.bytes));
+            [path.to_string(), removal.what.to_string(), size]
         };
         print(&aligned(&removals.iter().map(line).collect::<Vec<_>>()))?;
         print(&format!("{count} to remove, {size}\n"))?;
@@ -66,9 +61,10 @@ pub fn prune(arguments: &PruneArgs) -> Result<(), Error> {
         }
         note(&format!("removed {removed} of {count}"));
     }
-    if arguments.json {
-        let object = json!({ "schema": 1, "dry_run": arguments.dry_run, "bytes": bytes, "removals": removals, "removed": removed });
-        print_json(&object)?;
+    if arguments.list.json {
+        print_json(&json!({
+            "schema": 1, "dry_run": arguments.dry_run, "bytes": bytes, "removals": removals, "removed": removed,
+        }))?;
     }
     match go || arguments.dry_run || count == 0 {
         true => Ok(()),
@@ -79,21 +75,20 @@ pub fn prune(arguments: &PruneArgs) -> Result<(), Error> {
 /// The runs that were named, or all under the root.
 fn runs(arguments: &PruneArgs) -> Result<Vec<RunDirectory>, Error> {
     if arguments.runs.is_empty() {
-        let runs = list_runs(&arguments.root)?;
-        runs.problems
-            .iter()
-            .for_each(|problem| say(&problem.to_string()));
+        let runs = list_runs(&arguments.list.root)?;
+        for problem in runs.problems {
+            say(&problem.to_string());
+        }
         return Ok(runs.found.into_iter().map(|(run, _)| run).collect());
     }
     let mut named: Vec<RunDirectory> = Vec::new();
     for name in &arguments.runs {
-        let run = find(name, &arguments.root)?;
+        let run = find(name, &arguments.list.root)?;
         if arguments.failed && run.info()?.status != Status::Failed {
             let found = format!("a run that is {}", status(&run, &run.info()?));
             let problem = Problem::new(run.path(), "--failed", found, "a run that failed");
-            return Err(Error::config(
-                problem.advise("without --failed only its old checkpoints go"),
-            ));
+            let advice = "without --failed only its old checkpoints go";
+            return Err(Error::config(problem.advise(advice)));
         }
         if !named.contains(&run) {
             named.push(run);
@@ -110,10 +105,8 @@ fn removals_of(run: &RunDirectory, whole: bool) -> Result<Vec<Removal>, Error> {
         what,
     };
     if whole {
-        return Ok(vec![removal(
-            run.path().to_path_buf(),
-            "the whole run, which failed",
-        )]);
+        let path = run.path().to_path_buf();
+        return Ok(vec![removal(path, "the whole run, which failed")]);
     }
     let newest = match checkpoint::glance(run) {
         Ok(newest) => newest,
@@ -124,17 +117,14 @@ fn removals_of(run: &RunDirectory, whole: bool) -> Result<Vec<Removal>, Error> {
     };
     let best = newest.and_then(|newest| newest.state.best);
     let unneeded = prune::unneeded(run, best)?.into_iter();
-    Ok(unneeded
-        .map(|path| removal(path, "a checkpoint, neither the newest nor the best"))
-        .collect())
+    let what = "a checkpoint, neither the newest nor the best";
+    Ok(unneeded.map(|path| removal(path, what)).collect())
 }
 
 /// Removes what was listed of a run, under its lock.
 fn remove(run: &RunDirectory, removals: &[Removal]) -> Result<usize, Error> {
-    let of_run: Vec<&Removal> = removals
-        .iter()
-        .filter(|removal| removal.run == run.path())
-        .collect();
+    let of_run = removals.iter().filter(|removal| removal.run == run.path());
+    let of_run: Vec<&Removal> = of_run.collect();
     if of_run.is_empty() {
         return Ok(0);
     }
@@ -142,9 +132,9 @@ fn remove(run: &RunDirectory, removals: &[Removal]) -> Result<usize, Error> {
     if of_run.iter().any(|removal| removal.path == run.path()) {
         // While the question stood there, somebody may have gone on with it.
         if run.info()?.status != Status::Failed {
+            let run = run.path().display();
             note(&format!(
-                "{}: it has not failed any more; nothing is touched",
-                run.path().display()
+                "{run}: it has not failed any more; nothing is touched"
             ));
             return Ok(0);
         }
@@ -160,14 +150,13 @@ fn remove(run: &RunDirectory, removals: &[Removal]) -> Result<usize, Error> {
 fn ask(count: usize, size: &str) -> Result<bool, Error> {
     if !stdin().is_terminal() {
         let expected = "--yes, or a terminal on which to ask";
-        let problem = Problem::new("command line", "runs prune", "nobody to ask", expected);
+        let problem = Problem::typed("runs prune", "nobody to ask", expected);
         return Err(Error::config(problem.advise("--dry-run only lists")));
     }
     // A question that cannot be shown is answered by what is typed, which is then no yes.
     let _ = write!(stderr(), "remove {count}, {size}? [y/N] ").and_then(|()| stderr().flush());
     let mut answer = String::new();
-    stdin()
-        .read_line(&mut answer)
-        .map_err(|cause| Error::resource("stdin", "read", cause))?;
+    let read = stdin().read_line(&mut answer);
+    read.map_err(|cause| Error::resource("stdin", "read", cause))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -5,25 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::answer::{printable, readable_bytes};
+use super::super::answer::{maybe, printable, readable_bytes};
 use super::logged::{self, Last, Line};
 use crate::run::checkpoint::{self, Best};
 use crate::run::{Lock, RunDirectory, RunInfo, Status};
 
 /// The columns of `runs list`, and the first lines of `runs show`.
-pub const HEAD: [&str; 11] = [
-    "name",
-    "status",
-    "stage",
-    "step",
-    "saved",
-    "train loss",
-    "valid loss",
-    "bits/byte",
-    "best valid",
-    "size",
-    "created",
-];
+pub const HEAD: &str = "name | status | stage | step | saved | train loss | valid loss | bits/byte | best valid | \
+                        size | created";
 
 /// One line of `runs list`.
 #[derive(Serialize)]
@@ -87,10 +76,8 @@ impl RunRow {
     pub fn new(run: &RunDirectory, info: &RunInfo) -> Self {
         let last = logged::last(run);
         let status = status(run, info);
-        let saved = checkpoint::list(run)
-            .ok()
-            .and_then(|list| list.last().map(|(step, _)| *step));
-        let saved_step = saved.unwrap_or(info.step);
+        let saved = checkpoint::list(run).unwrap_or_default();
+        let saved_step = saved.last().map_or(info.step, |(step, _)| *step);
         let newest = last.values().max_by_key(|line| line.step);
         let (stage, step) = match newest {
             Some(line) if line.step >= saved_step => (line.stage.clone(), line.step),
@@ -141,7 +128,7 @@ impl RunRow {
             number(of(&self.train)),
             number(of(&self.valid)),
             number(bits),
-            self.best.map_or("-".to_string(), best),
+            maybe(self.best, best),
             readable_bytes(self.bytes),
             self.created.clone(),
         ]
@@ -150,7 +137,7 @@ impl RunRow {
 
 /// A number in a table.
 pub fn number(value: Option<f64>) -> String {
-    value.map_or("-".to_string(), |value| format!("{value:.4}"))
+    maybe(value, |value| format!("{value:.4}"))
 }
 
 /// The status of a run, by its lock before what its process last wrote: a killed process wrote nothing at its end.

@@ -1,19 +1,22 @@
 //! `nerve runs show`: prints one run with its times, data, stages and the keys that its recipe changed.
 
-use crate::registry::registry;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::answer::{aligned, print, print_json, printable, readable_bytes};
-use super::checkpoints;
+use super::super::answer::{aligned, maybe, print, print_json, printable, readable_bytes};
 use super::row::{HEAD, RunRow};
+use super::{CheckpointRow, checkpoints};
 use crate::cli::runs::RunArgs;
 use crate::data::Manifest;
 use crate::error::Error;
 use crate::recipe::difference::{Difference, differences, shown, values};
 use crate::recipe::load::from_text;
 use crate::recipe::{Checked, Recipe, load_run};
+use crate::registry::registry;
 use crate::run::checkpoint::{self, Glance};
-use crate::run::{Extension, find};
+use crate::run::{Extension, StartedFrom, find};
 
 /// Keys that every run of a recipe may have of its own.
 const OWN: [&str; 3] = ["run.name", "run.root", "run.seed"];
@@ -36,8 +39,8 @@ pub fn show(arguments: &RunArgs) -> Result<(), Error> {
     let data = recipe.map_or_else(|_| Vec::new(), |recipe| data(recipe, newest));
     let stages = recipe.map_or_else(|_| Vec::new(), |recipe| stages(recipe, &extensions, newest));
     if arguments.list.json {
-        let origin = origin.as_ref().map(Origin::json);
-        let object = json!({
+        let stage = |[name, steps, what]: &[String; 3]| json!({ "name": name, "steps": steps, "what": what });
+        return print_json(&json!({
             "schema": 1,
             "run": row,
             "info": info,
@@ -45,76 +48,59 @@ pub fn show(arguments: &RunArgs) -> Result<(), Error> {
             "seconds": newest.map(|newest| newest.state.wall_s),
             "tokens": newest.map(|newest| newest.state.tokens),
             "parameters": newest.map(|newest| newest.parameters),
-            "data": data.iter().map(Source::json).collect::<Vec<Value>>(),
-            "stages": stages.iter().map(|stage| json!({ "name": stage[0], "steps": stage[1], "what": stage[2] })).collect::<Vec<Value>>(),
-            "recipe": origin,
-        });
-        return print_json(&object);
+            "data": data,
+            "stages": stages.iter().map(stage).collect::<Value>(),
+            "recipe": origin.as_ref().map(Origin::json),
+        }));
     }
     let mut lines: Vec<[String; 2]> = Vec::new();
     let mut add = |name: &str, text: String| lines.push([name.to_string(), printable(&text)]);
-    for (name, cell) in HEAD.into_iter().zip(row.cells()) {
+    for (name, cell) in HEAD.split(" | ").zip(row.cells()) {
         add(name, cell);
     }
     for loss in [&row.train, &row.valid].into_iter().flatten() {
         let name = format!("{} loss is of", loss.split);
         add(&name, format!("stage {}, step {}", loss.stage, loss.step));
     }
-    let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
-    add(
-        "time",
-        or_dash(newest.map(|newest| seconds(newest.state.wall_s))),
-    );
+    let known = |of: fn(&Glance) -> String| maybe(newest, of);
+    add("time", known(|newest| seconds(newest.state.wall_s)));
     add(
         "tokens trained on",
-        or_dash(newest.map(|newest| newest.state.tokens.to_string())),
+        known(|newest| newest.state.tokens.to_string()),
     );
-    add(
-        "parameters",
-        or_dash(newest.map(|newest| newest.parameters.to_string())),
-    );
-    let versions: Vec<String> = info
-        .versions
-        .iter()
-        .map(|(name, version)| format!("{name} {version}"))
-        .collect();
-    add("versions", versions.join(", "));
+    add("parameters", known(|newest| newest.parameters.to_string()));
+    let versions = info.versions.iter();
+    let versions = versions.map(|(name, version)| format!("{name} {version}"));
+    add("versions", versions.collect::<Vec<_>>().join(", "));
     add("backend", info.backend.clone());
-    add("git", or_dash(info.git.clone()));
-    for (stage, started) in &info.starts {
+    add("git", info.git.clone().unwrap_or("-".to_string()));
+    for (stage, StartedFrom { path, step, .. }) in &info.starts {
         add(
             "started from",
-            format!("stage {stage}: {} at step {}", started.path, started.step),
+            format!("stage {stage}: {path} at step {step}"),
         );
     }
-    for stage in &stages {
-        add(
-            "stage",
-            format!("{}: {} steps, {}", stage[0], stage[1], stage[2]),
-        );
+    for [name, steps, what] in &stages {
+        add("stage", format!("{name}: {steps} steps, {what}"));
     }
     for source in &data {
         add(source.role, source.text());
     }
     match (&origin, recipe) {
-        (_, Err(problem)) => add(
-            "recipe",
-            format!(
-                "cannot be read: {}",
-                problem.to_string().replace('\n', "; ")
-            ),
-        ),
-        (Some(origin), _) => origin
-            .lines()
-            .into_iter()
-            .for_each(|(name, text)| add(name, text)),
+        (_, Err(problem)) => {
+            let problem = problem.to_string().replace('\n', "; ");
+            add("recipe", format!("cannot be read: {problem}"));
+        }
+        (Some(origin), _) => {
+            for (name, text) in origin.lines() {
+                add(name, text);
+            }
+        }
         (None, Ok(_)) => add("recipe", "like no bundled one".to_string()),
     }
-    for row in checkpoints {
-        add(
-            "checkpoint",
-            format!("{}  {}", row.path.display(), readable_bytes(row.bytes)),
-        );
+    for CheckpointRow { path, bytes, .. } in checkpoints {
+        let (path, size) = (path.display(), readable_bytes(bytes));
+        add("checkpoint", format!("{path}  {size}"));
     }
     print(&aligned(&lines))
 }
@@ -129,12 +115,14 @@ fn seconds(seconds: f64) -> String {
 }
 
 /// A file that the run learns from or is measured on.
+#[derive(Serialize)]
 struct Source {
     role: &'static str,
     path: String,
     sha256: Option<String>,
-    /// Tokens and documents, if the prepared data is still the one it was trained on.
-    counts: Option<[u64; 2]>,
+    /// These two are known if the prepared data is still the one it was trained on.
+    tokens: Option<u64>,
+    documents: Option<u64>,
 }
 
 impl Source {
@@ -143,21 +131,11 @@ impl Source {
             Some(sha256) => format!("sha256 {}", sha256.get(..16).unwrap_or(sha256)),
             None => "no hash kept yet".to_string(),
         };
-        let counts = match self.counts {
-            Some([tokens, documents]) => format!("{tokens} tokens of {documents} documents"),
+        let counts = match self.tokens.zip(self.documents) {
+            Some((tokens, documents)) => format!("{tokens} tokens of {documents} documents"),
             None => "not there any more, or another".to_string(),
         };
         format!("{}  {hash}  {counts}", self.path)
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "role": self.role,
-            "path": self.path,
-            "sha256": self.sha256,
-            "tokens": self.counts.map(|counts| counts[0]),
-            "documents": self.counts.map(|counts| counts[1]),
-        })
     }
 }
 
@@ -172,28 +150,28 @@ fn data(recipe: &Checked, newest: Option<&Glance>) -> Vec<Source> {
         .valid
         .iter()
         .map(|source| ("validation data", &source.path));
-    let source = |(role, path): (&'static str, &std::path::PathBuf)| {
-        let name = path.display().to_string();
-        let sha256 = newest
-            .and_then(|newest| newest.state.data_sha256.get(&name))
-            .cloned();
+    let source = |(role, file): (&'static str, &PathBuf)| {
+        let path = file.display().to_string();
+        let sha256 = newest.and_then(|newest| newest.state.data_sha256.get(&path));
+        let (tokens, documents) = counts(file, sha256.map(String::as_str)).unzip();
         Source {
             role,
-            counts: counts(path, sha256.as_deref()),
-            path: name,
-            sha256,
+            sha256: sha256.cloned(),
+            path,
+            tokens,
+            documents,
         }
     };
     train.chain(valid).map(source).collect()
 }
 
 /// Tokens and documents of a prepared split, by the manifest beside it.
-fn counts(path: &std::path::Path, sha256: Option<&str>) -> Option<[u64; 2]> {
+fn counts(path: &Path, sha256: Option<&str>) -> Option<(u64, u64)> {
     let manifest = Manifest::load(path.parent()?).ok()?;
     let file = manifest.files.get(path.file_name()?.to_str()?)?;
     let split = manifest.splits.get(path.file_stem()?.to_str()?)?;
     let same = sha256.is_none_or(|sha256| file.sha256 == sha256);
-    same.then_some([split.tokens, split.documents])
+    same.then_some((split.tokens, split.documents))
 }
 
 /// Name, steps done of all, and how each stage stands.
@@ -214,11 +192,8 @@ fn stages(recipe: &Recipe, extensions: &[Extension], newest: Option<&Glance>) ->
             done if done == steps => "through",
             _ => "begun",
         };
-        [
-            stage.name.clone(),
-            format!("{done} of {steps}"),
-            how.to_string(),
-        ]
+        let done = format!("{done} of {steps}");
+        [stage.name.clone(), done, how.to_string()]
     });
     stages.collect()
 }
@@ -246,12 +221,10 @@ impl Origin {
     }
 
     fn lines(&self) -> Vec<(&'static str, String)> {
+        let name = &self.name;
         let head = match self.changed.len() {
-            0 => format!("as the bundled {}", self.name),
-            n => format!(
-                "nearest is the bundled {}; {n} keys are other ones",
-                self.name
-            ),
+            0 => format!("as the bundled {name}"),
+            n => format!("nearest is the bundled {name}; {n} keys are other ones"),
         };
         let line = |one: &Difference| {
             let [there, here] = [&one.first, &one.second].map(|value| shown(value.as_ref()));
@@ -263,11 +236,10 @@ impl Origin {
     }
 
     fn json(&self) -> Value {
-        let changed = self
-            .changed
-            .iter()
-            .map(|one| json!({ "key": one.key, "bundled": one.first, "run": one.second }));
-        json!({ "nearest_bundled": self.name, "changed": changed.collect::<Vec<Value>>() })
+        let changed =
+            |one: &Difference| json!({ "key": one.key, "bundled": one.first, "run": one.second });
+        let changed: Value = self.changed.iter().map(changed).collect();
+        json!({ "nearest_bundled": self.name, "changed": changed })
     }
 }
 

@@ -40,16 +40,14 @@ impl Contents {
             contents.insert(path.display().to_string(), self.read[path].clone());
             Ok::<(), Error>(())
         };
-        add(&recipe.tokenizer.file, &|path| {
-            Ok(Tokenizer::load(path)?.sha256())
-        })?;
+        let tokenizer = |path: &Path| Ok(Tokenizer::load(path)?.sha256());
+        add(&recipe.tokenizer.file, &tokenizer)?;
         let train = recipe.data.train.iter().map(|source| &source.path);
         for path in train.chain(recipe.data.valid.iter().map(|source| &source.path)) {
             add(path, &|path| Ok(Split::open(path)?.sha256().to_string()))?;
             // The same ids may be other documents, or stand for other bytes.
-            add(&list_of(path), &|_| {
-                Ok(Split::open(path)?.list().1.to_string())
-            })?;
+            let list = |_: &Path| Ok(Split::open(path)?.list().1.to_string());
+            add(&list_of(path), &list)?;
         }
         if let Some(path) = recipe.model.counts() {
             add(path, &|path| Ok(Bigrams::load(path)?.sha256()))?;
@@ -69,9 +67,7 @@ fn sha256_of_file(path: &Path) -> Result<String, Error> {
 
 /// A run on disk, with what is needed to compare it with its row.
 pub struct Found {
-    /// The run.
     pub run: RunDirectory,
-    /// Its `run.json`.
     pub info: RunInfo,
     /// Its newest checkpoint, if it has one.
     pub newest: Option<Glance>,
@@ -107,10 +103,8 @@ impl Found {
         let mut here = values(recipe.source());
         for values in [&mut there, &mut here] {
             // What recipes mean that were written before there was a choice.
-            let first_token = || "\"first_token\"".to_string();
-            values
-                .entry("data.start".to_string())
-                .or_insert_with(first_token);
+            let start = values.entry("data.start".to_string());
+            start.or_insert_with(|| "\"first_token\"".to_string());
         }
         name_by_content(&mut there, &self.contents(), &mut here, &now);
         let mut found = Vec::new();
@@ -145,42 +139,28 @@ impl Found {
                 (values(&source.map_err(Error::Invalid)?), sha256)
             }
         };
-        let trained_with = self
-            .newest
-            .as_ref()
-            .map(|newest| &newest.state.recipe_sha256);
-        Ok((
-            values,
-            trained_with.is_some_and(|trained| *trained != sha256),
-        ))
+        let newest = self.newest.as_ref();
+        let changed = newest.is_some_and(|newest| newest.state.recipe_sha256 != sha256);
+        Ok((values, changed))
     }
 
     /// The hashes of its files, by path; the tokenizer goes by its key, for its path is not kept with its hash.
     fn contents(&self) -> BTreeMap<String, String> {
-        let (mut contents, tokenizer) = match &self.newest {
-            Some(newest) => (
-                newest.state.data_sha256.clone(),
-                newest.state.tokenizer_sha256.clone(),
-            ),
-            None => (
-                self.info.data_sha256.clone(),
-                self.info.tokenizer_sha256.clone(),
-            ),
+        let (data, tokenizer) = match &self.newest {
+            Some(Glance { state, .. }) => (&state.data_sha256, &state.tokenizer_sha256),
+            None => (&self.info.data_sha256, &self.info.tokenizer_sha256),
         };
-        let inputs = self.inputs.iter().flat_map(|record| &record.files);
-        for file in inputs {
+        let mut contents = data.clone();
+        for file in self.inputs.iter().flat_map(|record| &record.files) {
             // Counts go by a hash of what they hold, which a checkpoint knows; the record has that of the file.
-            if file
-                .copy
-                .as_ref()
-                .is_none_or(|copy| !copy.ends_with("bigrams.safetensors"))
-            {
+            let is_counts = |copy: &PathBuf| copy.ends_with("bigrams.safetensors");
+            if !file.copy.as_ref().is_some_and(is_counts) {
                 let path = file.path.display().to_string();
                 contents.entry(path).or_insert_with(|| file.sha256.clone());
             }
         }
         if !tokenizer.is_empty() {
-            contents.insert(TOKENIZER.to_string(), tokenizer);
+            contents.insert(TOKENIZER.to_string(), tokenizer.clone());
         }
         contents
     }
@@ -193,13 +173,12 @@ impl Found {
             let StageStart::Run { path } = &stage.start else {
                 continue;
             };
-            let Some(started) = self.info.starts.get(&stage.name) else {
+            let (stage, from) = (&stage.name, path.display());
+            let Some(started) = self.info.starts.get(stage) else {
                 if begun.is_some_and(|begun| begun >= index) {
+                    let run = self.run.path().display();
                     note(&format!(
-                        "{}: it does not say which weights stage {} took from {}, so they are not compared",
-                        self.run.path().display(),
-                        stage.name,
-                        path.display()
+                        "{run}: it does not say which weights stage {stage} took from {from}, so they are not compared"
                     ));
                 }
                 continue;
@@ -213,9 +192,7 @@ impl Found {
             };
             let there = of_step(started.step, &started.weights_sha256);
             found.push(format!(
-                "stage {} started from {} {there}, which is {now} now",
-                stage.name,
-                path.display()
+                "stage {stage} started from {from} {there}, which is {now} now"
             ));
         }
         Ok(found)
@@ -234,6 +211,16 @@ fn beginning(sha256: &str) -> &str {
 /// The key whose file is the tokenizer.
 const TOKENIZER: &str = "tokenizer.file";
 
+/// The path that a value of a recipe names, and the hash of what lies there.
+fn content<'a>(
+    contents: &'a BTreeMap<String, String>,
+    value: &str,
+) -> Option<(&'a String, &'a String)> {
+    contents
+        .iter()
+        .find(|(path, _)| format!("{path:?}") == value)
+}
+
 /// Where both recipes name a file whose content is known, the contents are compared and not the paths.
 fn name_by_content(
     there: &mut Values,
@@ -245,46 +232,35 @@ fn name_by_content(
         let Some(old) = there.get_mut(key) else {
             continue;
         };
-        let content = |contents: &BTreeMap<String, String>, value: &str| {
-            let named = |(path, _): &(&String, &String)| format!("{path:?}") == value;
-            let found = contents.iter().find(named);
-            found.map(|(_, sha256)| sha256.clone())
-        };
-        let was = match key == TOKENIZER {
-            true => contents_there.get(TOKENIZER).cloned(),
-            false => None,
-        };
-        let was = was.or_else(|| content(contents_there, old));
-        let (Some(was), Some(is)) = (was, content(contents_here, value)) else {
+        let tokenizer = contents_there.get(TOKENIZER).filter(|_| key == TOKENIZER);
+        let was = tokenizer.or_else(|| Some(content(contents_there, old)?.1));
+        let (Some(was), Some((_, is))) = (was, content(contents_here, value)) else {
             continue;
         };
         // Runs of before do not know the hash of the list.
         let list = |contents: &BTreeMap<String, String>, value: &str| {
-            let path = contents.keys().find(|path| format!("{path:?}") == value)?;
-            let list = list_of(Path::new(path)).display().to_string();
-            contents.get(&list).cloned()
+            let (path, _) = content(contents, value)?;
+            contents
+                .get(&list_of(Path::new(path)).display().to_string())
+                .cloned()
         };
-        let lists = (list(contents_there, old), list(contents_here, value));
-        if let (true, (Some(was), Some(is))) = (was == is, &lists)
-            && was != is
-        {
-            *old = format!("{old} (documents sha256 {})", beginning(was));
-            *value = format!("{value} (documents sha256 {})", beginning(is));
-            continue;
-        }
-        match was == is {
-            true => old.clone_from(value),
-            false => {
-                *old = format!("{old} (sha256 {})", beginning(&was));
-                *value = format!("{value} (sha256 {})", beginning(&is));
+        let lists = list(contents_there, old).zip(list(contents_here, value));
+        let (what, was, is) = match lists {
+            _ if was != is => ("", was.clone(), is.clone()),
+            Some((was, is)) if was != is => ("documents ", was, is),
+            _ => {
+                old.clone_from(value);
+                continue;
             }
-        }
+        };
+        *old = format!("{old} ({what}sha256 {})", beginning(&was));
+        *value = format!("{value} ({what}sha256 {})", beginning(&is));
     }
 }
 
 /// Some of many differences, in one line.
 pub fn named(differences: &[String]) -> String {
-    let mut named = differences[..differences.len().min(MOST_NAMED)].to_vec();
+    let mut named: Vec<String> = differences.iter().take(MOST_NAMED).cloned().collect();
     if differences.len() > MOST_NAMED {
         named.push(format!("and {} more", differences.len() - MOST_NAMED));
     }

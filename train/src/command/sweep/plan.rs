@@ -8,7 +8,7 @@ use crate::error::{Error, Problem};
 use crate::ladder::{Inputs, Needs};
 use crate::recipe::Checked;
 use crate::recipe::sweep::Variant;
-use crate::run::{RunDirectory, Status};
+use crate::run::{RunDirectory, Status, checkpoint};
 use crate::say::note;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,9 +16,7 @@ use std::path::PathBuf;
 
 /// A run of the sweep and its status.
 pub struct Planned {
-    /// Row, seed and recipe.
     pub variant: Variant,
-    /// Its status.
     pub standing: Standing,
 }
 
@@ -57,13 +55,8 @@ impl Standing {
 impl Planned {
     /// Steps that are left.
     pub fn steps_left(&self) -> u64 {
-        let all: u64 = self
-            .variant
-            .recipe
-            .stage
-            .iter()
-            .map(|stage| stage.steps)
-            .sum();
+        let stages = self.variant.recipe.stage.iter();
+        let all: u64 = stages.map(|stage| stage.steps).sum();
         match &self.standing {
             Standing::Done(_) => 0,
             Standing::GoesOn(_, done) => all.saturating_sub(*done),
@@ -122,16 +115,15 @@ fn stand(
     let Some((path, differs)) = newest_other else {
         return Ok(Ok(Standing::New));
     };
-    if again {
-        let (row, seed) = (&variant.row, variant.seed);
-        note(&format!(
-            "row {row}, seed {seed}: {} stays as it is and does not count: {}",
-            path.display(),
-            named(&differs)
-        ));
-        return Ok(Ok(Standing::Again));
+    let (row, seed) = (&variant.row, variant.seed);
+    if !again {
+        return Ok(Err(refusal(&path, row, seed, &differs)));
     }
-    Ok(Err(refusal(&path, &variant.row, variant.seed, &differs)))
+    let (run, differs) = (path.display(), named(&differs));
+    note(&format!(
+        "row {row}, seed {seed}: {run} stays as it is and does not count: {differs}"
+    ));
+    Ok(Ok(Standing::Again))
 }
 
 /// The runs of a name, also those with a number behind it, newest first.
@@ -148,9 +140,8 @@ fn candidates(recipe: &Checked) -> Result<Vec<PathBuf>, Error> {
     };
     let mut numbered = Vec::new();
     for entry in entries {
-        let path = entry
-            .map_err(|cause| Error::resource(root, "list", cause))?
-            .path();
+        let entry = entry.map_err(|cause| Error::resource(root, "list", cause))?;
+        let path = entry.path();
         let file = path.file_name().and_then(|file| file.to_str());
         if let Some(number) = file.and_then(number)
             && path.is_dir()
@@ -214,7 +205,7 @@ impl Pace {
 
     /// Takes a row's step time from a run.
     pub fn learn(&mut self, row: &str, run: &RunDirectory) {
-        if let Ok(Some(newest)) = crate::run::checkpoint::glance(run)
+        if let Ok(Some(newest)) = checkpoint::glance(run)
             && newest.state.step > 0
         {
             let seconds = newest.state.wall_s / newest.state.step as f64;
@@ -234,42 +225,28 @@ impl Pace {
 
     /// One line with what is left to do and how long it takes.
     pub fn summary(&self, planned: &[Planned]) -> String {
-        let count = |word: &str| {
-            planned
-                .iter()
-                .filter(|one| one.standing.word() == word)
-                .count()
+        let count = |(word, shown)| {
+            let of_word = planned.iter().filter(|one| one.standing.word() == word);
+            let count = of_word.count();
+            (count > 0).then(|| format!("{count} {shown}"))
         };
-        let counts = [
-            (count("done"), "done"),
-            (count("go on"), "go on"),
-            (count("new"), "new"),
-            (count("again"), "beside an old one"),
-        ];
-        let counts: Vec<String> = counts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, word)| format!("{count} {word}"))
-            .collect();
+        let words = ["done", "go on", "new"].map(|word| (word, word));
+        let words = words.into_iter().chain([("again", "beside an old one")]);
+        let counts = words.filter_map(count).collect::<Vec<_>>().join(", ");
         let steps: u64 = planned.iter().map(Planned::steps_left).sum();
-        let head = format!(
-            "{} runs: {}; {steps} steps left",
-            planned.len(),
-            counts.join(", ")
-        );
-        let Some(seconds) = self.seconds_left(planned).filter(|_| steps > 0) else {
-            return match steps {
-                0 => head,
-                _ => format!("{head}, and nothing tells yet how long one takes"),
-            };
+        let head = format!("{} runs: {counts}; {steps} steps left", planned.len());
+        if steps == 0 {
+            return head;
+        }
+        let Some(seconds) = self.seconds_left(planned) else {
+            return format!("{head}, and nothing tells yet how long one takes");
         };
         let timed: Vec<&str> = self.timed.iter().map(String::as_str).collect();
-        let how = match timed.as_slice() {
-            [] => "by the steps of the runs that are there".to_string(),
-            rows => format!(
-                "by two training passes of {}, without validations and checkpoints",
-                rows.join(", ")
-            ),
+        let how = match timed.join(", ") {
+            rows if rows.is_empty() => "by the steps of the runs that are there".to_string(),
+            rows => {
+                format!("by two training passes of {rows}, without validations and checkpoints")
+            }
         };
         format!("{head}, about {}, {how}", readable_seconds(seconds))
     }

@@ -1,19 +1,19 @@
 //! The result table of a sweep: per row and metric the mean over seeds, and the difference to the control, paired by seed.
 
-use super::super::answer::aligned;
+use super::super::answer::table;
 use crate::error::Error;
 use crate::paired::Paired;
 use crate::recipe::sweep::{CONTROL, Sweep};
 use crate::run::replace_file;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A finished run.
+#[derive(Serialize)]
 pub struct Finished {
-    /// Its row.
     pub row: String,
-    /// Its seed.
     pub seed: u64,
     /// Its directory.
     pub run: PathBuf,
@@ -22,10 +22,9 @@ pub struct Finished {
 }
 
 /// A failed run.
+#[derive(Serialize)]
 pub struct Failed {
-    /// Its row.
     pub row: String,
-    /// Its seed.
     pub seed: u64,
     /// Why, in one line.
     pub problem: String,
@@ -33,21 +32,21 @@ pub struct Failed {
 
 /// The results of a sweep so far.
 pub struct Report<'a> {
-    /// The sweep.
     pub sweep: &'a Sweep,
-    /// The runs that are done.
     pub finished: Vec<Finished>,
-    /// The runs that failed.
     pub failed: Vec<Failed>,
 }
 
 impl Report<'_> {
+    /// The finished runs of a row.
+    fn of_row<'b>(&'b self, row: &'b str) -> impl Iterator<Item = &'b Finished> {
+        self.finished.iter().filter(move |run| run.row == row)
+    }
+
     /// The values of a number in a row, by seed.
     fn values(&self, row: &str, number: &str) -> BTreeMap<u64, f64> {
-        let of_row = self.finished.iter().filter(|run| run.row == row);
-        of_row
-            .filter_map(|run| Some((run.seed, *run.numbers.get(number)?)))
-            .collect()
+        let value = |run: &Finished| Some((run.seed, *run.numbers.get(number)?));
+        self.of_row(row).filter_map(value).collect()
     }
 
     /// What a row has more than the control on the seeds that both have; nothing for the control itself.
@@ -62,23 +61,13 @@ impl Report<'_> {
 
     /// The report as JSON.
     pub fn json(&self) -> Value {
-        let runs = self.finished.iter().map(
-            |run| json!({ "row": run.row, "seed": run.seed, "run": run.run, "numbers": run.numbers }),
-        );
-        let failed = self
-            .failed
-            .iter()
-            .map(|run| json!({ "row": run.row, "seed": run.seed, "problem": run.problem }));
         let rows = self.sweep.row.iter().flat_map(|row| {
             let of_number = |number: &String| {
                 let values: Vec<f64> = self.values(&row.name, number).into_values().collect();
                 let [mean, least, most] = summary(&values)?;
-                let difference = self.difference(&row.name, number).map(|paired| {
-                    json!({ "mean": paired.mean, "interval_95": paired.interval, "pairs": paired.pairs })
-                });
                 Some(json!({
-                    "row": row.name, "number": number, "runs": values.len(),
-                    "mean": mean, "from": least, "to": most, "minus_control": difference,
+                    "row": row.name, "number": number, "runs": values.len(), "mean": mean, "from": least, "to": most,
+                    "minus_control": self.difference(&row.name, number),
                 }))
             };
             self.sweep.compare.iter().filter_map(of_number).collect::<Vec<Value>>()
@@ -86,66 +75,45 @@ impl Report<'_> {
         json!({
             "schema": 1,
             "question": self.sweep.question,
-            "runs": runs.collect::<Vec<Value>>(),
-            "rows": rows.collect::<Vec<Value>>(),
-            "failed": failed.collect::<Vec<Value>>(),
+            "runs": self.finished,
+            "rows": rows.collect::<Value>(),
+            "failed": self.failed,
         })
     }
 
     /// The report as a table, with the notes needed to read it.
     pub fn text(&self) -> String {
-        let head = [
-            "row",
-            "runs",
-            "number",
-            "mean",
-            "from",
-            "to",
-            "minus control",
-            "95 % interval",
-            "pairs",
-        ];
-        let mut lines = vec![head.map(str::to_string)];
+        let mut lines: Vec<[String; 9]> = Vec::new();
         for row in &self.sweep.row {
-            let has_some = |run: &&Finished| run.row == row.name;
-            let runs = self.finished.iter().filter(has_some).count();
+            let runs = self.of_row(&row.name).count();
             let failed = self.failed.iter().any(|run| run.row == row.name);
             if runs == 0 && !failed {
                 continue;
             }
-            let dash = || "-".to_string();
+            let mut add = |runs: usize, cells: &[String]| {
+                let mut line = std::array::from_fn(|_| "-".to_string());
+                (line[0], line[1]) = (row.name.clone(), runs.to_string());
+                line[2..][..cells.len()].clone_from_slice(cells);
+                lines.push(line);
+            };
             if self.sweep.compare.is_empty() || runs == 0 {
-                let mut cells = std::array::from_fn(|_| dash());
-                (cells[0], cells[1]) = (row.name.clone(), runs.to_string());
-                lines.push(cells);
+                add(runs, &[]);
                 continue;
             }
             for number in &self.sweep.compare {
                 let values: Vec<f64> = self.values(&row.name, number).into_values().collect();
-                let means = summary(&values).map(|means| means.map(|mean| format!("{mean:.4}")));
-                let [mean, from, to] = means.unwrap_or_else(|| std::array::from_fn(|_| dash()));
-                let paired = self
-                    .difference(&row.name, number)
-                    .map(|paired| paired.cells());
-                let [minus, interval, pairs] =
-                    paired.unwrap_or_else(|| std::array::from_fn(|_| dash()));
-                let count = values.len().to_string();
-                lines.push([
-                    row.name.clone(),
-                    count,
-                    number.clone(),
-                    mean,
-                    from,
-                    to,
-                    minus,
-                    interval,
-                    pairs,
-                ]);
+                let mut cells = vec![number.clone()];
+                let means = summary(&values).into_iter().flatten();
+                cells.extend(means.map(|mean| format!("{mean:.4}")));
+                let paired = self.difference(&row.name, number);
+                cells.extend(paired.iter().flat_map(Paired::cells));
+                add(values.len(), &cells);
             }
         }
-        let notes = self.notes();
-        let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
-        format!("{}\n{}{notes}", self.sweep.question, aligned(&lines))
+        let head = "row | runs | number | mean | from | to | minus control | 95 % interval | pairs";
+        let notes = self.notes().into_iter();
+        let notes: String = notes.map(|note| note + "\n").collect();
+        format!("{}\n{}{notes}", self.sweep.question, table(head, lines))
     }
 
     /// What is missing in the table and why.
@@ -159,34 +127,19 @@ impl Report<'_> {
             false => format!("No row is named {CONTROL:?}, so there are no differences."),
         });
         for row in &self.sweep.row {
-            let mut runs = self
-                .finished
-                .iter()
-                .filter(|run| run.row == row.name)
-                .peekable();
-            if runs.peek().is_none() {
-                continue;
-            }
-            let runs: Vec<&Finished> = runs.collect();
+            let (name, of) = (&row.name, self.of_row(&row.name).count());
             for number in &self.sweep.compare {
-                let without = runs
-                    .iter()
-                    .filter(|run| !run.numbers.contains_key(number))
-                    .count();
+                let has = |run: &&Finished| run.numbers.contains_key(number);
+                let without = of - self.of_row(name).filter(has).count();
                 if without > 0 {
-                    let of = runs.len();
-                    notes.push(format!(
-                        "{number}: {without} of {of} runs of row {} have none.",
-                        row.name
-                    ));
+                    let note = format!("{number}: {without} of {of} runs of row {name} have none.");
+                    notes.push(note);
                 }
             }
         }
-        let failed = self
-            .failed
-            .iter()
-            .map(|run| format!("Row {}, seed {} failed: {}", run.row, run.seed, run.problem));
-        notes.extend(failed);
+        notes.extend(self.failed.iter().map(|Failed { row, seed, problem }| {
+            format!("Row {row}, seed {seed} failed: {problem}")
+        }));
         notes
     }
 

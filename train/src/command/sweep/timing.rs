@@ -17,16 +17,12 @@ use std::time::Instant;
 /// The second of two passes is measured, because the first one fills caches.
 pub fn seconds_per_step(recipe: &Checked) -> Option<f64> {
     let inputs = Inputs::open(recipe).ok()?;
-    let timing = Timing {
-        recipe,
-        inputs: &inputs,
-    };
-    device::run(&recipe.device, timing).ok()
+    device::run(&recipe.device, Timing { recipe, inputs }).ok()
 }
 
 struct Timing<'a> {
     recipe: &'a Checked,
-    inputs: &'a Inputs,
+    inputs: Inputs,
 }
 
 impl Task for Timing<'_> {

@@ -2,7 +2,8 @@
 
 use super::names::{Names, Pair};
 use super::subject::Subject;
-use super::table::{Column, Table, change, maybe, number};
+use super::table::{Table, change, columns, number};
+use crate::command::answer::maybe;
 use crate::error::Error;
 use brillm::explain::{Replacement, replace, write_row};
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 /// The ablation of an edge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ablation {
-    /// The edge.
     pub pair: Pair,
     /// What was measured: text and validation split, each with the shared row and with zeros.
     pub measured: Vec<Measured>,
@@ -30,11 +30,8 @@ pub struct Measured {
 /// Summed nats of some tokens, before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sum {
-    /// How many tokens.
     pub tokens: u64,
-    /// Before.
     pub before: f64,
-    /// After.
     pub after: f64,
 }
 
@@ -52,11 +49,9 @@ impl Ablation {
         let mut measured = Vec::new();
         for (on, sequences) in [("text", text), ("valid", valid)] {
             // Where its source is never read an edge changes nothing.
-            let read = |tokens: &&Vec<u32>| tokens.contains(&pair.0);
-            let before: Vec<Vec<f64>> = sequences
-                .iter()
-                .map(|tokens| subject.token_losses(tokens))
-                .collect();
+            let read = |tokens: &[u32]| tokens.contains(&pair.0);
+            let before = sequences.iter().map(|tokens| subject.token_losses(tokens));
+            let before: Vec<Vec<f64>> = before.collect();
             for (by, replacement) in [
                 ("shared", Replacement::BackOff),
                 ("zero", Replacement::Zero),
@@ -66,7 +61,7 @@ impl Ablation {
                 };
                 let mut parts = [Sum::default(); 4];
                 for (tokens, before) in sequences.iter().zip(&before) {
-                    let after = match read(&tokens) {
+                    let after = match read(tokens) {
                         true => &subject.token_losses(tokens),
                         false => before,
                     };
@@ -84,16 +79,8 @@ impl Ablation {
     /// The ablation as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
         let title = format!("without the edge {}", names.pair(self.pair));
-        let columns = [
-            Column::Left("on"),
-            Column::Left("instead"),
-            Column::Left("tokens where"),
-            Column::Right("n"),
-            Column::Right("loss"),
-            Column::Right("then"),
-            Column::Right("change"),
-        ];
-        let mut table = Table::new(title, &columns);
+        let heads = "on | instead | tokens where | n> | loss> | then> | change>";
+        let mut table = Table::new(title, &columns(heads));
         for Measured { on, by, parts } in &self.measured {
             for (part, sum) in PARTS.iter().zip(parts) {
                 table.row([
@@ -112,7 +99,6 @@ impl Ablation {
 
     /// The ablation as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
-        let token = |id: u32| json!({ "id": id, "token": names.of(id) });
         let part = |(name, sum): (&&str, &Sum)| {
             json!({
                 "where": name,
@@ -125,16 +111,13 @@ impl Ablation {
         };
         let measured = |measured: &Measured| {
             let parts = PARTS.iter().zip(&measured.parts);
-            json!({
-                "on": measured.on,
-                "replaced_by": measured.by,
-                "parts": parts.map(part).collect::<Vec<_>>(),
-            })
+            let parts: Value = parts.map(part).collect();
+            json!({ "on": measured.on, "replaced_by": measured.by, "parts": parts })
         };
         json!({
-            "source": token(self.pair.0),
-            "target": token(self.pair.1),
-            "measured": self.measured.iter().map(measured).collect::<Vec<_>>(),
+            "source": names.json(self.pair.0),
+            "target": names.json(self.pair.1),
+            "measured": self.measured.iter().map(measured).collect::<Value>(),
         })
     }
 }

@@ -1,8 +1,9 @@
 //! Facts about one edge of the graph: counts, size, dead outputs, updates, competition.
 
 use super::names::{Names, Pair};
-use super::subject::{DECODING, Subject, opposed};
-use super::table::{Column, Table, maybe, number};
+use super::subject::{DECODING, Subject};
+use super::table::{Column, Table, number};
+use crate::command::answer::maybe;
 use crate::error::Error;
 use brillm::explain::{DEAD, DeadOutputs, EdgeSize, Opposition, opposition};
 use brillm::prior::{Prior, Weights};
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 /// The facts about an edge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeCard {
-    /// Its source and target.
     pub pair: Pair,
     /// The row of the edge table it uses.
     pub row: usize,
@@ -24,7 +24,6 @@ pub struct EdgeCard {
     pub count_rank: Option<usize>,
     /// The probability of the pair in a smoothed bigram model of the counts, and the rank by that.
     pub bigram: Option<(f64, usize)>,
-    /// Its size.
     pub size: EdgeSize,
     /// How many of its outputs are dead, and where that was measured.
     pub dead: (DeadOutputs, &'static str),
@@ -37,20 +36,10 @@ pub struct EdgeCard {
 /// When training changed a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Updates {
-    /// The step of its last gradient, and all steps.
-    Last {
-        /// The step; 0 for none.
-        step: u64,
-        /// Steps so far.
-        of: u64,
-    },
-    /// How many steps gave it a gradient, and all steps.
-    Times {
-        /// How many steps.
-        n: u64,
-        /// Steps so far.
-        of: u64,
-    },
+    /// The step of its last gradient, 0 for none, of so many so far.
+    Last { step: u64, of: u64 },
+    /// How many steps gave it a gradient, of so many so far.
+    Times { n: u64, of: u64 },
     /// The checkpoint has no optimizer.
     Unknown,
 }
@@ -89,7 +78,7 @@ impl EdgeCard {
             }),
             size: EdgeSize::of(&core.model, row),
             dead,
-            updates: subject.updates(row),
+            updates: updates(subject, row),
             opposition: opposition(&core.training, source, target),
         })
     }
@@ -116,13 +105,23 @@ impl EdgeCard {
             Updates::Unknown => "unknown: the checkpoint has no optimizer".to_string(),
         };
         let (dead, place) = self.dead;
-        let dead = match dead.share() {
-            Some(share) => format!(
-                "{:.1} %, over {} signals of the {place}",
-                100.0 * share,
-                dead.signals
-            ),
+        let signals = dead.signals;
+        let dead = match dead.share().map(|share| 100.0 * share) {
+            Some(share) => format!("{share:.1} %, over {signals} signals of the {place}"),
             None => format!("unknown: no signal reached the source in the {place}"),
+        };
+        let competes = match self.opposition {
+            Opposition::Always => {
+                "wherever its source stands and something else is true".to_string()
+            }
+            Opposition::Listed { place } => {
+                format!("wherever its source stands, in place {place} of the list")
+            }
+            Opposition::Never => "never: training only raises it".to_string(),
+            Opposition::Drawn { per_step } => {
+                let draws = number(per_step);
+                format!("by chance: drawn {draws} times per step with its source")
+            }
         };
         for [name, value] in [
             ["row", &row],
@@ -133,7 +132,7 @@ impl EdgeCard {
             ["length of b", &number(self.size.bias)],
             ["dead outputs", &dead],
             ["updated", &updates],
-            ["competes", &opposed(self.opposition)],
+            ["competes", &competes],
         ] {
             table.row([name.to_string(), value.to_string()]);
         }
@@ -142,12 +141,11 @@ impl EdgeCard {
 
     /// The facts as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
-        let token = |id: u32| json!({ "id": id, "token": names.of(id) });
-        let (kind, detail) = match self.opposition {
-            Opposition::Always => ("always", None),
-            Opposition::Listed { place } => ("listed", Some(place as f64)),
-            Opposition::Never => ("never", None),
-            Opposition::Drawn { per_step } => ("drawn", Some(per_step)),
+        let (kind, listed, drawn) = match self.opposition {
+            Opposition::Always => ("always", None, None),
+            Opposition::Listed { place } => ("listed", Some(place as f64), None),
+            Opposition::Never => ("never", None, None),
+            Opposition::Drawn { per_step } => ("drawn", None, Some(per_step)),
         };
         let (last_step, times, steps) = match self.updates {
             Updates::Last { step, of } => (Some(step), None, Some(of)),
@@ -156,8 +154,8 @@ impl EdgeCard {
         };
         let (dead, place) = self.dead;
         json!({
-            "source": token(self.pair.0),
-            "target": token(self.pair.1),
+            "source": names.json(self.pair.0),
+            "target": names.json(self.pair.1),
             "row": self.row,
             "shared": self.shared_by.is_some(),
             "shared_by": self.shared_by,
@@ -177,8 +175,8 @@ impl EdgeCard {
             "steps": steps,
             "raised_per_pass": self.count,
             "competes": kind,
-            "competes_place": if kind == "listed" { detail } else { None },
-            "draws_per_step": if kind == "drawn" { detail } else { None },
+            "competes_place": listed,
+            "draws_per_step": drawn,
         })
     }
 }
@@ -198,10 +196,16 @@ fn dead(subject: &mut Subject<'_>, pair: Pair) -> Result<(DeadOutputs, &'static 
 }
 
 /// The optimizer's record of the updates of a row.
-pub fn updates(mode: Mode, touched: Option<u64>, steps: Option<u64>) -> Updates {
-    match (mode, touched, steps) {
-        (Mode::Touched, Some(n), Some(of)) => Updates::Times { n, of },
-        (Mode::Exact | Mode::Dense, Some(step), Some(of)) => Updates::Last { step, of },
-        _ => Updates::Unknown,
+fn updates(subject: &Subject<'_>, row: usize) -> Updates {
+    let optimizer = &subject.trained.loaded.snapshot.optimizer;
+    let touched = optimizer.get("edges.touched");
+    let touched = touched.and_then(|touched| touched.floats().get(row).copied());
+    let Some((n, rates)) = touched.zip(optimizer.get("rates")) else {
+        return Updates::Unknown;
+    };
+    let (n, of) = (n as u64, rates.len() as u64);
+    match subject.core.optimizer.mode {
+        Mode::Touched => Updates::Times { n, of },
+        Mode::Exact | Mode::Dense => Updates::Last { step: n, of },
     }
 }

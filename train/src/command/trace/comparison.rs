@@ -1,14 +1,15 @@
 //! Compares two traces of one text step by step, before and after a change.
 
 use super::names::Names;
-use super::table::{Column, Table, change, maybe, number};
+use super::table::{Table, change, columns, number};
+use crate::command::answer::maybe;
 use brillm::explain::TracedStep;
 use serde_json::{Value, json};
 
 /// The effect of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The name of the change.
+    /// What changes.
     pub name: String,
     /// The steps that both traces have, from the first one that the change can reach.
     pub steps: Vec<Pairing>,
@@ -56,27 +57,13 @@ impl Comparison {
     /// The summed nats of the steps, before and after.
     pub fn token_losses(&self) -> [f64; 2] {
         let nats = || self.steps.iter().filter_map(|step| step.nats);
-        [
-            nats().map(|[before, _]| before).sum(),
-            nats().map(|[_, after]| after).sum(),
-        ]
+        [0, 1].map(|which| nats().map(|nats| nats[which]).sum())
     }
 
     /// The comparison as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
-        let mut table = Table::new(
-            self.name.clone(),
-            &[
-                Column::Right("at"),
-                Column::Token("token"),
-                Column::Token("next"),
-                Column::Right("nats"),
-                Column::Right("then"),
-                Column::Right("change"),
-                Column::Token("best"),
-                Column::Token("then"),
-            ],
-        );
+        let heads = "at> | token~ | next~ | nats> | then> | change> | best~ | then~";
+        let mut table = Table::new(self.name.clone(), &columns(heads));
         for step in &self.steps {
             let best = |which: usize| maybe(step.best[which], |id| names.of(id).to_string());
             let then = match step.best[0] == step.best[1] {
@@ -96,26 +83,22 @@ impl Comparison {
         }
         let [before, after] = self.token_losses();
         let n = self.steps.iter().filter(|step| step.nats.is_some()).count();
+        let (changed, [before, after]) = (change(after - before), [before, after].map(number));
         table.notes = vec![match n {
             0 => "no later token is predicted, so nothing changes".to_string(),
-            n => format!(
-                "{} nats become {}: {} over {n} tokens",
-                number(before),
-                number(after),
-                change(after - before)
-            ),
+            n => format!("{before} nats become {after}: {changed} over {n} tokens"),
         }];
         table
     }
 
     /// The comparison as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
-        let token = |id: Option<u32>| id.map(|id| json!({ "id": id, "token": names.of(id) }));
+        let token = |id: Option<u32>| id.map(|id| names.json(id));
         let step = |step: &Pairing| {
             let nats = |which: usize| step.nats.map(|nats| nats[which]);
             json!({
                 "position": step.position,
-                "last": token(Some(step.token)),
+                "last": names.json(step.token),
                 "next": token(step.next),
                 "nats_before": nats(0),
                 "nats_after": nats(1),
@@ -129,7 +112,7 @@ impl Comparison {
             "nats_before": before,
             "nats_after": after,
             "nats_change": after - before,
-            "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
+            "steps": self.steps.iter().map(step).collect::<Value>(),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! A table of how much each earlier position contributed to an energy.
 
 use super::names::Names;
-use super::table::{Column, Table, bar, maybe, number};
+use super::table::{Table, bar, columns, number};
+use crate::command::answer::maybe;
 use brillm::explain::{Attribution, Split, TracedStep};
 
 /// The table: the `top` strongest positions, and the rest together.
@@ -18,30 +19,18 @@ pub fn table(
         gradient,
         integrated,
     } = attribution;
-    let title = format!(
-        "the energy {} of {}, position by position",
-        number(*energy),
-        names.of(*target)
-    );
-    let mut table = Table::new(
-        title,
-        &[
-            Column::Right("at"),
-            Column::Token("token"),
-            Column::Right("share"),
-            Column::Right("gradient"),
-            Column::Right("integrated"),
-            Column::Left(""),
-        ],
-    );
+    let (energy, target) = (number(*energy), names.of(*target));
+    let title = format!("the energy {energy} of {target}, position by position");
+    let heads = "at> | token~ | share> | gradient> | integrated> |";
+    let mut table = Table::new(title, &columns(heads));
     let parts = integrated.positions.iter();
     let largest = parts.chain([&integrated.bias, &integrated.code]);
     let largest = largest.fold(0.0, |largest: f64, part| largest.max(part.abs()));
     let (shown, rest) = strongest(integrated, &step.shares, top);
-    let mut row = |at: String, token: String, share: Option<f64>, by: [f64; 2]| {
+    let mut row = |at: &str, token: &str, share: Option<f64>, by: [f64; 2]| {
         table.row([
-            at,
-            token,
+            at.to_string(),
+            token.to_string(),
             maybe(share, |share| format!("{share:.3}")),
             number(by[0]),
             number(by[1]),
@@ -51,40 +40,18 @@ pub fn table(
     let by = |position: usize| [gradient.positions[position], integrated.positions[position]];
     for position in shown {
         let token = tokens.get(position).map_or("", |&token| names.of(token));
-        row(
-            (position + 1).to_string(),
-            token.to_string(),
-            Some(step.shares[position]),
-            by(position),
-        );
+        let (at, share) = ((position + 1).to_string(), step.shares[position]);
+        row(&at, token, Some(share), by(position));
     }
     if !rest.is_empty() {
         let sum = |list: &[f64]| rest.iter().map(|&position| list[position]).sum::<f64>();
-        row(
-            String::new(),
-            format!("{} others", rest.len()),
-            Some(sum(&step.shares)),
-            [sum(&gradient.positions), sum(&integrated.positions)],
-        );
+        let sums = [sum(&gradient.positions), sum(&integrated.positions)];
+        let others = format!("{} others", rest.len());
+        row("", &others, Some(sum(&step.shares)), sums);
     }
-    row(
-        String::new(),
-        "edge bias".to_string(),
-        None,
-        [gradient.bias, integrated.bias],
-    );
-    row(
-        String::new(),
-        "place code".to_string(),
-        None,
-        [gradient.code, integrated.code],
-    );
-    row(
-        String::new(),
-        "unexplained".to_string(),
-        None,
-        [gradient.gap, integrated.gap],
-    );
+    row("", "edge bias", None, [gradient.bias, integrated.bias]);
+    row("", "place code", None, [gradient.code, integrated.code]);
+    row("", "unexplained", None, [gradient.gap, integrated.gap]);
     table
 }
 

@@ -2,6 +2,7 @@
 
 use crate::data::Tokenizer;
 use crate::escape;
+use serde_json::{Value, json};
 
 /// A pair of tokens: an edge from the first to the second.
 pub type Pair = (u32, u32);
@@ -27,6 +28,11 @@ impl<'a> Names<'a> {
         self.shown.get(id as usize).map_or("?", String::as_str)
     }
 
+    /// A token as JSON.
+    pub fn json(&self, id: u32) -> Value {
+        json!({ "id": id, "token": self.of(id) })
+    }
+
     /// The displayed name of an edge.
     pub fn pair(&self, (source, target): Pair) -> String {
         format!("{} → {}", self.of(source), self.of(target))
@@ -47,8 +53,7 @@ impl<'a> Names<'a> {
         let text = |id: &u32| self.tokenizer.bytes(*id) == typed.as_bytes() && !typed.is_empty();
         let shown = |id: &u32| self.of(*id) == typed;
         let spelled = |id: &u32| self.tokenizer.token_text(*id) == typed;
-        let found = ids.clone().find(text);
-        let found = found.or_else(|| ids.clone().find(shown));
+        let found = ids.clone().find(text).or_else(|| ids.clone().find(shown));
         let found = found.or_else(|| ids.clone().find(spelled));
         found.ok_or_else(|| self.pieces(typed))
     }
@@ -58,58 +63,43 @@ impl<'a> Names<'a> {
     /// # Errors
     /// What was found instead of two tokens.
     pub fn edge(&self, typed: &str) -> Result<Pair, String> {
-        let splits = typed
-            .match_indices(',')
-            .map(|(at, _)| (&typed[..at], &typed[at + 1..]));
+        let commas = typed.match_indices(',');
+        let splits = commas.map(|(at, _)| (&typed[..at], &typed[at + 1..]));
         let both = |(source, target): (&str, &str)| {
             Some((self.token(source).ok()?, self.token(target).ok()?))
         };
         let mut found: Vec<Pair> = splits.clone().filter_map(both).collect();
         found.dedup();
-        match (found.as_slice(), splits.collect::<Vec<_>>().as_slice()) {
-            (&[pair], _) => Ok(pair),
-            ([], []) => Err(format!("{:?} without a comma", escape::terminal(typed))),
+        let typed = escape::terminal(typed);
+        let splits: Vec<(&str, &str)> = splits.collect();
+        Err(match (found.as_slice(), splits.as_slice()) {
+            (&[pair], _) => return Ok(pair),
+            ([], []) => format!("{typed:?} without a comma"),
             ([], &[(source, target)]) => {
                 let wrong = self.token(source).and(self.token(target));
-                Err(wrong.err().unwrap_or_default())
+                wrong.err().unwrap_or_default()
             }
-            ([], _) => Err(format!(
-                "{:?}, which no comma cuts into two tokens",
-                escape::terminal(typed)
-            )),
+            ([], _) => format!("{typed:?}, which no comma cuts into two tokens"),
             (pairs, _) => {
-                let pairs: Vec<String> = pairs
-                    .iter()
-                    .map(|(source, target)| format!("#{source},#{target}"))
-                    .collect();
-                Err(format!(
-                    "{:?}, which may be {}",
-                    escape::terminal(typed),
-                    pairs.join(" or ")
-                ))
+                let pairs = pairs.iter().map(|(a, b)| format!("#{a},#{b}"));
+                let pairs = pairs.collect::<Vec<_>>().join(" or ");
+                format!("{typed:?}, which may be {pairs}")
             }
-        }
+        })
     }
 
     fn pieces(&self, typed: &str) -> String {
         let ids = self.tokenizer.encode(typed);
-        let pieces: Vec<String> = ids
+        let pieces = ids
             .iter()
             .take(8)
-            .map(|&id| format!("{} (#{id})", self.of(id)))
-            .collect();
+            .map(|&id| format!("{} (#{id})", self.of(id)));
+        let pieces = pieces.collect::<Vec<_>>().join(" ");
+        let typed = escape::terminal(typed);
         match ids.len() {
             0 => "an empty text".to_string(),
-            1 => format!(
-                "{:?}, which is in no vocabulary; it reads as {}",
-                escape::terminal(typed),
-                pieces[0]
-            ),
-            n => format!(
-                "{:?}, which is {n} tokens: {}",
-                escape::terminal(typed),
-                pieces.join(" ")
-            ),
+            1 => format!("{typed:?}, which is in no vocabulary; it reads as {pieces}"),
+            n => format!("{typed:?}, which is {n} tokens: {pieces}"),
         }
     }
 }

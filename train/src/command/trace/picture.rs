@@ -4,7 +4,6 @@ use super::names::Names;
 use crate::command::answer::fitted;
 use crate::escape::xml;
 use brillm::explain::{Attribution, TracedStep};
-use std::fmt::Write;
 
 /// The most steps that are drawn.
 pub const MOST_STEPS: usize = 128;
@@ -27,27 +26,20 @@ pub fn map(steps: &[TracedStep], names: &Names<'_>) -> String {
     let tokens = steps.iter().map(|step| names.of(step.token));
     for (column, name) in tokens.chain(["bias", "code"]).enumerate() {
         let x = LEFT + column * CELL + CELL / 2 + gap(column, steps.len());
-        let _ = write!(
-            svg,
-            r##"<text transform="translate({x} {}) rotate(-60)" fill="#888">{}</text>"##,
-            TOP - 6,
-            xml(&fitted(name, 10))
+        let (y, name) = (TOP - 6, xml(&fitted(name, 10)));
+        svg += &format!(
+            r##"<text transform="translate({x} {y}) rotate(-60)" fill="#888">{name}</text>"##
         );
     }
     for (row, step) in steps.iter().enumerate() {
         let Some(attribution) = step.attributions.first() else {
             continue;
         };
-        let name = fitted(names.of(step.token), 11);
-        let next = fitted(names.of(attribution.target), 11);
-        let _ = write!(
-            svg,
-            r##"<text x="{}" y="{}" text-anchor="end" fill="#888">{} {} → {}</text>"##,
-            LEFT - 6,
-            TOP + row * CELL + 14,
-            row + 1,
-            xml(&name),
-            xml(&next)
+        let [name, next] =
+            [step.token, attribution.target].map(|token| xml(&fitted(names.of(token), 11)));
+        let (x, y, number) = (LEFT - 6, TOP + row * CELL + 14, row + 1);
+        svg += &format!(
+            r##"<text x="{x}" y="{y}" text-anchor="end" fill="#888">{number} {name} → {next}</text>"##
         );
         cells(&mut svg, row, step, attribution, steps, names);
     }
@@ -66,31 +58,25 @@ fn cells(
     let largest = largest(steps);
     let parts = &attribution.integrated;
     let mixed = (0..parts.positions.len()).filter(|&position| step.shares[position] != 0.0);
-    let mut all: Vec<(usize, f64, String)> = mixed
-        .map(|position| {
-            let token = names.of(steps[position].token);
-            (
-                position,
-                parts.positions[position],
-                format!("{} {token}", position + 1),
-            )
-        })
-        .collect();
-    all.push((steps.len(), parts.bias, "bias of the edge".to_string()));
-    all.push((steps.len() + 1, parts.code, "code of the place".to_string()));
-    for (column, value, name) in all {
+    let of_position = |position: usize| {
+        let name = format!("{} {}", position + 1, names.of(steps[position].token));
+        (position, parts.positions[position], name)
+    };
+    let rest = [
+        (steps.len(), parts.bias, "bias of the edge".to_string()),
+        (steps.len() + 1, parts.code, "code of the place".to_string()),
+    ];
+    for (column, value, name) in mixed.map(of_position).chain(rest) {
         let strength = (value.abs() / largest).min(1.0);
-        let _ = write!(
-            svg,
-            r##"<rect class="cell" x="{}" y="{}" width="{}" height="{}" fill="{}" fill-opacity="{:.3}" stroke="#888" stroke-opacity="0.3"><title>{}: {value:+.3} of {:.3}</title></rect>"##,
+        let strength = if strength.is_finite() { strength } else { 0.0 };
+        let (x, y) = (
             LEFT + column * CELL + gap(column, steps.len()),
             TOP + row * CELL,
-            CELL - 1,
-            CELL - 1,
-            if value < 0.0 { LOWERS } else { RAISES },
-            if strength.is_finite() { strength } else { 0.0 },
-            xml(&name),
-            attribution.energy,
+        );
+        let (side, colour) = (CELL - 1, if value < 0.0 { LOWERS } else { RAISES });
+        let (name, energy) = (xml(&name), attribution.energy);
+        *svg += &format!(
+            r##"<rect class="cell" x="{x}" y="{y}" width="{side}" height="{side}" fill="{colour}" fill-opacity="{strength:.3}" stroke="#888" stroke-opacity="0.3"><title>{name}: {value:+.3} of {energy:.3}</title></rect>"##
         );
     }
 }
@@ -110,16 +96,13 @@ fn gap(column: usize, n_steps: usize) -> usize {
 
 fn legend(svg: &mut String, rows: usize) {
     let y = TOP + rows * CELL + 12;
-    for (index, (colour, text)) in [(RAISES, "raises the energy"), (LOWERS, "lowers it")]
-        .into_iter()
-        .enumerate()
-    {
-        let x = 10 + index * 150;
-        let _ = write!(
-            svg,
-            r##"<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/><text x="{}" y="{}" fill="#888">{text}</text>"##,
-            x + 18,
-            y + 11
+    for (x, colour, text) in [
+        (10, RAISES, "raises the energy"),
+        (160, LOWERS, "lowers it"),
+    ] {
+        let [text_x, text_y] = [x + 18, y + 11];
+        *svg += &format!(
+            r##"<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/><text x="{text_x}" y="{text_y}" fill="#888">{text}</text>"##
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::subject::Subject;
-use super::table::{Column, Table, number};
+use super::table::{Table, columns, number};
 use brillm::candidate::Candidates;
 use brillm::explain::{RaisedOnly, raised_only};
 use serde_json::{Value, json};
@@ -28,16 +28,12 @@ impl Raised {
         let steps = subject.trained.loaded.snapshot.state.step;
         let of_counts = |counts| raised_only(&core.training, &core.model.graph, counts, steps);
         let found = core.counts.as_deref().map(of_counts);
-        let edges = found
-            .iter()
-            .flat_map(|found| &found.edges)
-            .take(subject.top);
+        let edges = found.iter().flat_map(|found| &found.edges);
+        let draws = edges.map(|edge| core.training.expected_draws(edge.1));
         Self {
             candidates: core.training.candidates,
             steps,
-            draws: edges
-                .map(|edge| core.training.expected_draws(edge.1))
-                .collect(),
+            draws: draws.take(subject.top).collect(),
             found,
             top: subject.top,
         }
@@ -45,14 +41,11 @@ impl Raised {
 
     /// The edges as a table.
     pub fn table(&self, names: &Names<'_>) -> Table {
-        let by_chance = matches!(self.candidates, Candidates::Sampled { .. });
-        let mut columns = vec![
-            Column::Token("from"),
-            Column::Token("to"),
-            Column::Right("count"),
-        ];
-        columns.extend(by_chance.then_some(Column::Right("draws per step")));
-        let mut table = Table::new("edges that training only ever raised", &columns);
+        let heads = match self.candidates {
+            Candidates::Sampled { .. } => "from~ | to~ | count> | draws per step>",
+            _ => "from~ | to~ | count>",
+        };
+        let mut table = Table::new("edges that training only ever raised", &columns(heads));
         let edges = self.found.iter().flat_map(|found| &found.edges);
         for (&(source, target, count), draws) in edges.zip(&self.draws) {
             let (source, target) = (names.of(source).to_string(), names.of(target).to_string());
@@ -71,18 +64,14 @@ impl Raised {
                 share(n, found.n_candidates),
                 found.n_candidates
             ));
-            if n > self.top {
-                table.notes.push(format!(
-                    "the {} seen most often are listed; --top lists more",
-                    self.top
-                ));
-            }
-            if found.untouched > 0 {
-                let n = found.untouched;
-                table.notes.push(format!(
-                    "{n} more edges of their own were never seen either, so nothing trained them"
-                ));
-            }
+            let (top, untouched) = (self.top, found.untouched);
+            let more = [
+                (n > top).then(|| format!("the {top} seen most often are listed; --top lists more")),
+                (untouched > 0).then(|| {
+                    format!("{untouched} more edges of their own were never seen either, so nothing trained them")
+                }),
+            ];
+            table.notes.extend(more.into_iter().flatten());
         }
         table
     }
@@ -112,18 +101,11 @@ impl Raised {
             Candidates::Frequent { n } => ("frequent", Some(n)),
             Candidates::Sampled { n } => ("sampled", Some(n)),
         };
-        let token = |id: u32| json!({ "id": id, "token": names.of(id) });
         let edges = self.found.iter().flat_map(|found| &found.edges);
-        let listed = edges
-            .zip(&self.draws)
-            .map(|((source, target, count), draws)| {
-                json!({
-                    "source": token(*source),
-                    "target": token(*target),
-                    "count": count,
-                    "draws_per_step": draws,
-                })
-            });
+        let edge = |(&(source, target, count), draws): (&(u32, u32, u32), &Option<f64>)| {
+            let [source, target] = [source, target].map(|token| names.json(token));
+            json!({ "source": source, "target": target, "count": count, "draws_per_step": draws })
+        };
         let found = self.found.as_ref();
         let share = |of: fn(&RaisedOnly) -> u64| {
             found.map(|found| found.edges.len() as f64 / of(found).max(1) as f64)
@@ -138,7 +120,7 @@ impl Raised {
             "share_of_edges": share(|found| found.n_edges),
             "share_of_decode_candidates": share(|found| found.n_candidates),
             "n_never_trained": found.map(|found| found.untouched),
-            "edges": listed.collect::<Vec<_>>(),
+            "edges": edges.zip(&self.draws).map(edge).collect::<Value>(),
         })
     }
 }

@@ -11,8 +11,7 @@ use super::{contributions, steps};
 use crate::command::markup::document;
 use crate::escape::{terminal, xml};
 use brillm::explain::TracedStep;
-use serde_json::{Map, Value, json};
-use std::fmt::Write;
+use serde_json::{Value, json};
 
 const STYLE: &str = "
 .number { text-align: right; font-variant-numeric: tabular-nums; } .text { font-family: monospace; white-space: pre; }
@@ -54,11 +53,8 @@ impl TraceReport {
     /// The report for a terminal.
     pub fn terminal(&self, names: &Names<'_>) -> String {
         let mut parts = vec![self.title() + "\n"];
-        parts.extend(
-            self.edits
-                .iter()
-                .map(|edit| format!("in memory only: {}\n", terminal(edit))),
-        );
+        let edits = self.edits.iter().map(|edit| terminal(edit));
+        parts.extend(edits.map(|edit| format!("in memory only: {edit}\n")));
         if self.text.is_some() {
             parts.push(steps::overview(&self.steps, names).text());
         }
@@ -92,47 +88,38 @@ impl TraceReport {
     /// The report as JSON.
     pub fn json(&self, names: &Names<'_>) -> Value {
         let (run, stage, step) = &self.run;
-        let mut object = Map::new();
-        object.insert("schema".to_string(), json!(1));
-        object.insert("run".to_string(), json!(run));
-        object.insert("stage".to_string(), json!(stage));
-        object.insert("step".to_string(), json!(step));
-        object.insert("edits".to_string(), json!(self.edits));
+        let compared = |comparison: &Comparison| comparison.json(names);
+        let mut object = json!({
+            "schema": 1,
+            "run": run,
+            "stage": stage,
+            "step": step,
+            "edits": self.edits,
+            "set_edge": self.edited.as_ref().map(compared),
+            "what_if": self.what_ifs.iter().map(compared).collect::<Value>(),
+            "edges": self.edges.iter().map(|edge| edge.json(names)).collect::<Value>(),
+            "ablations": self.ablations.iter().map(|ablation| ablation.json(names)).collect::<Value>(),
+            "positive_only": self.raised.as_ref().map(|raised| raised.json(names)),
+        });
         if let Some((text, tokens)) = &self.text {
             let token = |(place, &id): (usize, &u32)| json!({ "position": place + 1, "id": id, "token": names.of(id) });
-            let tokens: Vec<Value> = tokens.iter().enumerate().map(token).collect();
             let steps = self.steps.iter().map(|step| steps::json(step, names));
-            object.insert("text".to_string(), json!(text));
-            object.insert("tokens".to_string(), json!(tokens));
-            object.insert("loss".to_string(), json!(steps::loss(&self.steps)));
-            object.insert("steps".to_string(), steps.collect());
+            object["text"] = json!(text);
+            object["tokens"] = tokens.iter().enumerate().map(token).collect();
+            object["loss"] = json!(steps::loss(&self.steps));
+            object["steps"] = steps.collect();
         }
-        let compared = |comparison: &Comparison| comparison.json(names);
-        let edges = self.edges.iter().map(|edge| edge.json(names));
-        let ablations = self.ablations.iter().map(|ablation| ablation.json(names));
-        object.insert(
-            "set_edge".to_string(),
-            json!(self.edited.as_ref().map(compared)),
-        );
-        object.insert(
-            "what_if".to_string(),
-            self.what_ifs.iter().map(compared).collect(),
-        );
-        object.insert("edges".to_string(), edges.collect());
-        object.insert("ablations".to_string(), ablations.collect());
-        let raised = self.raised.as_ref().map(|raised| raised.json(names));
-        object.insert("positive_only".to_string(), json!(raised));
-        Value::Object(object)
+        object
     }
 
     /// The report as one self-contained HTML page.
     pub fn html(&self, names: &Names<'_>) -> String {
         let mut page = String::new();
         for edit in &self.edits {
-            let _ = write!(page, "<p>In memory only: {}</p>", xml(edit));
+            page += &format!("<p>In memory only: {}</p>", xml(edit));
         }
         if let Some((text, _)) = &self.text {
-            let _ = write!(page, "<p>“{}”</p>", xml(text));
+            page += &format!("<p>“{}”</p>", xml(text));
             page += "<h2>What earlier positions contributed</h2>\
                      <p>By integrated gradients, to the energy of the token that came next, or of the best one after the last. \
                      A row sums to that energy.</p><div class=\"scroll\">";
@@ -140,27 +127,16 @@ impl TraceReport {
             page += "</div><h2>The signal</h2>";
             page += &steps::overview(&self.steps, names).html();
             for step in self.steps.iter().take(MOST_STEPS) {
-                let name = xml(names.of(step.token));
-                let _ = write!(
-                    page,
-                    "<details><summary>step {} at {name}</summary>",
-                    step.position + 1
-                );
-                self.of_step(step, names, 2)
-                    .iter()
-                    .for_each(|table| page += &table.html());
+                let (position, name) = (step.position + 1, xml(names.of(step.token)));
+                page += &format!("<details><summary>step {position} at {name}</summary>");
+                page.extend(self.of_step(step, names, 2).iter().map(Table::html));
                 page += "</details>";
             }
             if self.steps.len() > MOST_STEPS {
-                let _ = write!(
-                    page,
-                    "<p>The first {MOST_STEPS} steps are drawn; --json has all.</p>"
-                );
+                page += &format!("<p>The first {MOST_STEPS} steps are drawn; --json has all.</p>");
             }
         }
-        self.others(names)
-            .iter()
-            .for_each(|table| page += &table.html());
+        page.extend(self.others(names).iter().map(Table::html));
         document(&self.title(), STYLE, &page)
     }
 

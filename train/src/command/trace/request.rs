@@ -22,9 +22,7 @@ pub struct TraceRequest {
 /// An edge and what replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// The edge.
     pub pair: Pair,
-    /// What replaces it.
     pub by: Replacement,
 }
 
@@ -73,19 +71,14 @@ impl TraceRequest {
     ) -> Result<Self, Error> {
         let mut problems = Vec::new();
         let n_tokens = tokens.as_ref().map_or(0, Vec::len);
+        let edit = |typed: &str| edit(names, typed);
+        let what_if = |typed: &str| what_if(typed, n_tokens);
+        let pair = |typed: &str| pair(names, typed);
         let asked = Self {
-            edits: all("--set-edge", &arguments.set_edge, &mut problems, |typed| {
-                edit(names, typed)
-            }),
-            what_ifs: all("--what-if", &arguments.what_if, &mut problems, |typed| {
-                what_if(typed, n_tokens)
-            }),
-            edges: all("--edge", &arguments.edge, &mut problems, |typed| {
-                pair(names, typed)
-            }),
-            ablations: all("--ablate", &arguments.ablate, &mut problems, |typed| {
-                pair(names, typed)
-            }),
+            edits: all("--set-edge", &arguments.set_edge, &mut problems, edit),
+            what_ifs: all("--what-if", &arguments.what_if, &mut problems, what_if),
+            edges: all("--edge", &arguments.edge, &mut problems, pair),
+            ablations: all("--ablate", &arguments.ablate, &mut problems, pair),
             tokens,
         };
         match problems.is_empty() {
@@ -109,8 +102,7 @@ fn all<T>(
         match read(typed) {
             Ok(value) => found.push(value),
             Err([wrong, expected, advice]) => {
-                let problem = Problem::new("command line", flag, wrong, expected);
-                problems.push(problem.advise(advice));
+                problems.push(Problem::typed(flag, wrong, expected).advise(advice));
             }
         }
     }
@@ -120,13 +112,7 @@ fn all<T>(
 const BY_ID: &str = "name tokens by their ids if nothing else works, as in '#17,#4'";
 
 fn pair(names: &Names<'_>, typed: &str) -> Result<Pair, Wrong> {
-    let wrong = |found| {
-        [
-            found,
-            "two tokens, as in a,b".to_string(),
-            BY_ID.to_string(),
-        ]
-    };
+    let wrong = |found| [found, "two tokens, as in a,b".into(), BY_ID.into()];
     names.edge(typed).map_err(wrong)
 }
 
@@ -138,9 +124,7 @@ fn edit(names: &Names<'_>, typed: &str) -> Result<Edit, Wrong> {
         let by = match &typed[at + 1..] {
             "zero" => Ok(Replacement::Zero),
             "shared" => Ok(Replacement::BackOff),
-            other => names
-                .edge(other)
-                .map(|(source, target)| Replacement::Edge(source, target)),
+            other => names.edge(other).map(|(a, b)| Replacement::Edge(a, b)),
         };
         match (names.edge(&typed[..at]), by) {
             (Ok(pair), Ok(by)) => return Ok(Edit { pair, by }),

@@ -1,7 +1,8 @@
 //! Tables of the steps of a traced text: one line per step, and the candidates of each step.
 
 use super::names::Names;
-use super::table::{Column, Table, maybe, number};
+use super::table::{Table, columns, number};
+use crate::command::answer::maybe;
 use brillm::explain::{Attribution, Placed, Split, TracedStep};
 use serde_json::{Value, json};
 
@@ -12,38 +13,24 @@ pub fn loss(steps: &[TracedStep]) -> Option<f64> {
 }
 
 fn token_losses(steps: &[TracedStep]) -> impl Iterator<Item = f64> {
-    steps
-        .iter()
-        .filter_map(|step| step.truth.map(|truth| truth.nats))
+    let truths = steps.iter().filter_map(|step| step.truth);
+    truths.map(|truth| truth.nats)
 }
 
 /// One line per step.
 pub fn overview(steps: &[TracedStep], names: &Names<'_>) -> Table {
-    let mut table = Table::new(
-        "step by step",
-        &[
-            Column::Right("at"),
-            Column::Token("token"),
-            Column::Right("length"),
-            Column::Token("next"),
-            Column::Right("nats"),
-            Column::Right("rank"),
-            Column::Token("best"),
-            Column::Right("p"),
-            Column::Right("entropy"),
-        ],
-    );
+    let heads = "at> | token~ | length> | next~ | nats> | rank> | best~ | p> | entropy>";
+    let mut table = Table::new("step by step", &columns(heads));
     for step in steps {
         let best = step.best();
+        let rank = step.truth.and_then(|truth| truth.rank);
         table.row([
             (step.position + 1).to_string(),
             names.of(step.token).to_string(),
             number(f64::from(step.norm)),
             maybe(step.truth, |truth| names.of(truth.target).to_string()),
             maybe(step.truth, |truth| number(truth.nats)),
-            maybe(step.truth.and_then(|truth| truth.rank), |rank| {
-                rank.to_string()
-            }),
+            maybe(rank, |rank| rank.to_string()),
             maybe(best, |best| names.of(best.target).to_string()),
             maybe(best, |best| format!("{:.3}", best.probability())),
             number(step.odds.entropy),
@@ -61,7 +48,6 @@ pub fn overview(steps: &[TracedStep], names: &Names<'_>) -> Table {
 
 /// The candidates after a token.
 pub fn candidates(step: &TracedStep, names: &Names<'_>) -> Table {
-    let signal = sparkline(&step.signal);
     let title = format!(
         "step {} at {}: {} edges of its own, signal of length {}",
         step.position + 1,
@@ -69,29 +55,15 @@ pub fn candidates(step: &TracedStep, names: &Names<'_>) -> Table {
         step.degree,
         number(f64::from(step.norm))
     );
-    let mut table = Table::new(
-        title,
-        &[
-            Column::Right("rank"),
-            Column::Token("next"),
-            Column::Right("energy"),
-            Column::Right("score"),
-            Column::Right("p"),
-            Column::Right("row"),
-            Column::Left(""),
-            Column::Right("count"),
-            Column::Left(""),
-        ],
-    );
-    let truth = step.truth.iter();
-    let is_shown = |truth: &&Placed| {
-        let same = |shown: &Placed| shown.target == truth.target;
-        !step.candidates.iter().any(same)
+    let heads = "rank> | next~ | energy> | score> | p> | row> | | count> |";
+    let mut table = Table::new(title, &columns(heads));
+    let is_true = |placed: &Placed| {
+        step.truth
+            .is_some_and(|truth| truth.target == placed.target)
     };
-    for placed in step.candidates.iter().chain(truth.filter(is_shown)) {
-        let is_true = step
-            .truth
-            .is_some_and(|truth| truth.target == placed.target);
+    let is_shown = step.candidates.iter().any(is_true);
+    let truth = step.truth.iter().filter(|_| !is_shown);
+    for placed in step.candidates.iter().chain(truth) {
         table.row([
             maybe(placed.rank, |rank| rank.to_string()),
             names.of(placed.target).to_string(),
@@ -101,11 +73,11 @@ pub fn candidates(step: &TracedStep, names: &Names<'_>) -> Table {
             placed.row.to_string(),
             if placed.own { "own" } else { "shared" }.to_string(),
             maybe(placed.count, |count| count.to_string()),
-            if is_true { "◄ true" } else { "" }.to_string(),
+            if is_true(placed) { "◄ true" } else { "" }.to_string(),
         ]);
     }
     table.notes = vec![
-        format!("signal {signal}"),
+        format!("signal {}", sparkline(&step.signal)),
         format!(
             "entropy {} · margin {} · ln of the sum {}",
             number(step.odds.entropy),
@@ -126,29 +98,26 @@ fn sparkline(signal: &[f32]) -> String {
         BARS[(at.round() as usize).min(7)]
     };
     let bars: String = signal.iter().take(48).map(level).collect();
-    format!(
-        "{bars} {} to {}",
-        number(f64::from(lowest)),
-        number(f64::from(highest))
-    )
+    let [lowest, highest] = [lowest, highest].map(|value| number(f64::from(value)));
+    format!("{bars} {lowest} to {highest}")
 }
 
 /// A step as JSON.
 pub fn json(step: &TracedStep, names: &Names<'_>) -> Value {
     let placed = |placed: &Placed| placed_json(placed, names);
-    let attributions = step.attributions.iter();
+    let attribution = |attribution: &Attribution| attribution_json(attribution, names);
     json!({
         "position": step.position + 1,
         "last": { "id": step.token, "token": names.of(step.token), "degree": step.degree },
         "signal": step.signal,
         "signal_norm": step.norm,
         "shares": step.shares,
-        "candidates": step.candidates.iter().map(placed).collect::<Vec<_>>(),
+        "candidates": step.candidates.iter().map(placed).collect::<Value>(),
         "ln_sum_exp": step.odds.ln_sum_exp,
         "entropy": step.odds.entropy,
         "margin": step.odds.margin,
         "next": step.truth.as_ref().map(placed),
-        "contributions": attributions.map(|a| attribution_json(a, names)).collect::<Vec<_>>(),
+        "contributions": step.attributions.iter().map(attribution).collect::<Value>(),
     })
 }
 

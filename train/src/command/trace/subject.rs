@@ -1,12 +1,10 @@
 //! What a trace looks at: the model of a run, a text, and the run's validation split.
 
-use super::card::{self, Updates};
 use crate::command::trained::Trained;
 use crate::error::Error;
 use crate::family::brillm::BriLlmState;
-use crate::learner::ValidationData;
 use brillm::candidate::Paths;
-use brillm::explain::{Opposition, TracedStep, Tracer};
+use brillm::explain::{TracedStep, Tracer};
 use brillm::generate::Decoding;
 use std::collections::BTreeSet;
 
@@ -67,32 +65,17 @@ impl<'a> Subject<'a> {
         if let Some(windows) = &self.windows {
             return Ok(windows.clone());
         }
-        let recipe = &self.trained.recipe;
-        let first = &recipe.data.valid[0];
-        self.trained.check_data([first.path.as_path()])?;
-        let splits = [(first.name.clone(), first.path.as_path())];
-        let tokenizer = &self.trained.tokenizer;
-        let sequences = recipe.batch.sequences;
-        let data = ValidationData::open(
-            &splits,
-            &recipe.data,
-            sequences,
-            self.valid_tokens,
-            None,
-            tokenizer,
-        )?;
+        let data = self.trained.first_split(self.valid_tokens)?;
         let mut windows = Vec::new();
         for batch in data.batches() {
             let host = &batch.host;
             let rows = host.inputs.chunks(host.seq);
             let targets = host.targets.chunks(host.seq);
             for ((inputs, targets), valid) in rows.zip(targets).zip(host.valid.chunks(host.seq)) {
-                let n = valid
-                    .iter()
-                    .rposition(|&valid| valid)
-                    .map_or(0, |last| last + 1);
-                let last = n.checked_sub(1).map(|last| targets[last]);
-                windows.push(inputs[..n].iter().copied().chain(last).collect());
+                let last = valid.iter().rposition(|&valid| valid);
+                let inputs = &inputs[..last.map_or(0, |last| last + 1)];
+                let target = last.map(|last| targets[last]);
+                windows.push(inputs.iter().copied().chain(target).collect());
             }
         }
         self.windows = Some(windows);
@@ -115,29 +98,5 @@ impl<'a> Subject<'a> {
         } = &*self.core;
         let groups = evaluation.groups(&model.graph, &paths, &|_| 0.0);
         model.token_losses(&paths, &groups)
-    }
-
-    /// When training changed a row.
-    pub fn updates(&self, row: usize) -> Updates {
-        let optimizer = &self.trained.loaded.snapshot.optimizer;
-        let touched = optimizer.get("edges.touched");
-        let touched = touched.and_then(|touched| touched.floats().get(row).copied());
-        let steps = optimizer.get("rates").map(|rates| rates.len() as u64);
-        card::updates(self.core.optimizer.mode, touched.map(|n| n as u64), steps)
-    }
-}
-
-/// When an edge competes, in words.
-pub fn opposed(opposition: Opposition) -> String {
-    match opposition {
-        Opposition::Always => "wherever its source stands and something else is true".to_string(),
-        Opposition::Listed { place } => {
-            format!("wherever its source stands, in place {place} of the list")
-        }
-        Opposition::Never => "never: training only raises it".to_string(),
-        Opposition::Drawn { per_step } => {
-            let draws = super::table::number(per_step);
-            format!("by chance: drawn {draws} times per step with its source")
-        }
     }
 }

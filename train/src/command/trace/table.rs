@@ -18,6 +18,16 @@ pub enum Column {
     Token(&'static str),
 }
 
+/// Columns from their heads, written as `at> | token~ | where`: numbers end in `>`, tokens in `~`.
+pub fn columns(heads: &'static str) -> Vec<Column> {
+    let column = |head: &'static str| match (head.strip_suffix('>'), head.strip_suffix('~')) {
+        (Some(head), _) => Column::Right(head),
+        (_, Some(head)) => Column::Token(head),
+        _ => Column::Left(head),
+    };
+    heads.split('|').map(|head| column(head.trim())).collect()
+}
+
 impl Column {
     fn head(self) -> &'static str {
         match self {
@@ -29,11 +39,8 @@ impl Column {
 /// A table with a title, columns, rows and notes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// Its title.
     pub title: String,
-    /// Its columns.
     pub columns: Vec<Column>,
-    /// Its cells, row by row.
     pub rows: Vec<Vec<String>>,
     /// Notes below it, one per line.
     pub notes: Vec<String>,
@@ -62,22 +69,17 @@ impl Table {
         let mut lines: Vec<Vec<String>> = vec![head.collect()];
         lines.extend(self.rows.iter().map(|row| self.cut(row)));
         let width = |column: usize| lines.iter().map(|line| cells(&line[column])).max();
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| width(column).unwrap_or(0))
-            .collect();
-        let mut text = format!("{}\n", terminal(&self.title));
+        let widths: Vec<usize> = (0..self.columns.len()).filter_map(width).collect();
         if lines[0].iter().all(String::is_empty) {
             lines.remove(0);
         }
-        if !self.rows.is_empty() {
-            lines
-                .iter()
-                .for_each(|line| text += &self.line(line, &widths));
+        if self.rows.is_empty() {
+            lines.clear();
         }
-        self.notes
-            .iter()
-            .for_each(|note| text += &wrapped(&terminal(note)));
-        text
+        let lines = lines.iter().map(|line| self.line(line, &widths));
+        let notes = self.notes.iter().map(|note| wrapped(&terminal(note)));
+        let title = format!("{}\n", terminal(&self.title));
+        std::iter::once(title).chain(lines).chain(notes).collect()
     }
 
     fn cut(&self, row: &[String]) -> Vec<String> {
@@ -169,11 +171,6 @@ pub fn change(value: f64) -> String {
         true => format!("+{}", number(value)),
         false => number(value),
     }
-}
-
-/// Formats a value; an unknown one is a dash.
-pub fn maybe<T>(value: Option<T>, shown: impl FnOnce(T) -> String) -> String {
-    value.map_or("-".to_string(), shown)
 }
 
 /// A bar of at most `most` cells, with its sign in front.
