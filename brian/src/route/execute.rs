@@ -13,7 +13,7 @@ use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
 use super::walk_cache::WalkCache;
-use crate::block::attention::{Maps, NormedMaps};
+use crate::block::attention::{Maps, NormedMaps, packed};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
@@ -146,8 +146,6 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     resting: Vec<Option<ExitedCache<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
-    /// All others of the blocks that have those.
-    packed: Vec<Packed>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
@@ -172,7 +170,6 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             at_once,
             resting: pool.chunks(at_once).map(resting).collect(),
             maps: pool.iter().map(|_| None).collect(),
-            packed: Vec::new(),
         }
     }
 
@@ -381,7 +378,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let attention = &self.pool[first].block.attention;
         let found = attention.find_rows(queries, keys_values, &Arc::new(spans));
         let blocks = each(&groups, |&block| &self.pool[block].block);
-        TransformerBlock::end_each(&blocks, placed, found)
+        let packed = packed(&self.normed_maps(&groups));
+        TransformerBlock::end_each(&blocks, placed, found, &packed)
     }
 
     /// The blocks of some tokens.
@@ -407,15 +405,18 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_tokens, _] = input.hidden.dims();
         let tokens: Vec<usize> = tokens.iter().map(|token| token % n_tokens).collect();
         let operators = each(groups, |&block| &self.pool[block]);
-        RoutedBlock::place_each(&operators, &tokens, &input.hidden, &input.position)
+        let packed = packed(&self.normed_maps(groups));
+        let Input { hidden, position } = input;
+        RoutedBlock::place_each(&operators, &tokens, hidden, position, &packed)
     }
 
     /// Cuts the maps of a block's attention apart, once per walk.
     fn cut_maps(&mut self, block: usize) {
         self.maps[block].get_or_insert_with(|| {
             let block = &self.pool[block];
-            self.packed.push(Packed::of(block));
-            block.block.attention.maps()
+            let mut maps = block.block.attention.maps();
+            maps.packed = [&maps.packed, &Packed::of(block)].into_iter().collect();
+            maps
         });
     }
 

@@ -3,6 +3,7 @@
 //! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model`. It sees nothing pooled over the
 //! sequence: a mean over positions would show it the future.
 
+use crate::ops::reuse::Packed;
 use crate::ops::router_scores::router_scores;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
@@ -43,6 +44,16 @@ impl<B: Backend> Router<B> {
     /// - `position`: `[n_tokens, d_position]`
     /// - returns `[n_tokens, n_actions]`
     pub fn forward(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        router_scores(hidden, position, &self.input, &self.output)
+        self.forward_packed(hidden, position, &Packed::default())
+    }
+
+    /// [`Self::forward`] where the weights stay packed.
+    pub(crate) fn forward_packed(
+        &self,
+        hidden: Tensor<B, 2>,
+        position: Tensor<B, 2>,
+        packed: &Packed,
+    ) -> Tensor<B, 2> {
+        router_scores(hidden, position, &self.input, &self.output, packed)
     }
 }

@@ -3,14 +3,12 @@
 use super::super::composed;
 use super::gradient::Gradient;
 use super::numeric::{Rows, flat};
-use super::packed::PackedMap;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use ndarray::Array2;
 use std::any::Any;
 use std::fmt::Debug;
-use std::sync::Arc;
 
 /// A function of `N` inputs and its gradient.
 pub(super) trait FusedPass<const N: usize>: Clone + Debug + Send + 'static {
@@ -87,21 +85,13 @@ pub(super) fn run<B: Backend, P: FusedPass<N>, const N: usize>(
 }
 
 /// The numbers of a tensor, if they lie in the memory of the host in single precision.
-pub(super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
+pub(in super::super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
     host::rows_of::<B>(tensor)
 }
 
 /// A copy of a tensor's numbers, under the conditions of [`rows_of`].
 pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Option<Vec<f32>> {
     Some(flat(&rows_of::<B>(input(tensor))?).to_vec())
-}
-
-/// Packs a matrix, if it is in host memory in single precision; see [`packed`](super::packed).
-pub(crate) fn packed<B: Backend, const D: usize>(map: &Tensor<B, D>) -> Option<Arc<PackedMap>> {
-    match D {
-        2 => Some(super::packed::hold(rows_of::<B>(input(map))?)),
-        _ => None,
-    }
 }
 
 /// The tensor in another shape, if it is in host memory in single precision.
@@ -161,7 +151,6 @@ mod host {
 mod host {
     use super::super::gradient_sum::GradientSum;
     use super::super::numeric::add;
-    use super::super::packed::{self, PackedMap};
     use super::{Backend, FloatTensor, FusedPass, Gradient, Rows, same};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::NodeId;
@@ -202,7 +191,6 @@ mod host {
             OpsKind::Tracked(prepared) => {
                 let state = PassState {
                     pass,
-                    packed: inputs.each_ref().map(|input| packed::find(input.view())),
                     inputs,
                     ranks,
                     sums,
@@ -219,9 +207,6 @@ mod host {
     struct PassState<P: FusedPass<N>, const N: usize> {
         pass: P,
         inputs: [Rows; N],
-        /// What the gradient multiplies with again.
-        #[expect(dead_code, reason = "is held, for whoever multiplies to find")]
-        packed: [Option<Arc<PackedMap>>; N],
         ranks: [usize; N],
         /// Where the gradients of shared maps are added up.
         sums: [Option<Arc<GradientSum>>; N],

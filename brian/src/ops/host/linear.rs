@@ -3,10 +3,11 @@
 use super::super::groups::Group;
 use super::custom_op::{FusedPass, input, of_first, run, run_many};
 use super::gather::{pick, put_back};
-use super::gemm::{add_product, product};
+use super::gemm::product;
 use super::gradient::{Gradient, product_if};
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, copied, part};
+use super::packed::Packed;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -40,10 +41,12 @@ pub(crate) fn add_linear<B: Backend>(
     which: Option<&[usize]>,
     x: &Tensor<B, 2>,
     groups: &[Group<&Linear<B>>],
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let pass = AddTimes {
         which: which.map(<[usize]>::to_vec),
         n_rows: n_rows(groups),
+        packed: packed.clone(),
     };
     let maps = groups.iter().map(|group| input(&group.of.weight.val()));
     run_many(pass, [input(y), input(x)].into_iter().chain(maps).collect())
@@ -89,6 +92,7 @@ impl FusedPass<2> for Times {
 struct AddTimes {
     which: Option<Vec<usize>>,
     n_rows: Vec<usize>,
+    packed: Packed,
 }
 
 impl<const N: usize> FusedPass<N> for AddTimes {
@@ -103,7 +107,8 @@ impl<const N: usize> FusedPass<N> for AddTimes {
             None => copied(y),
         };
         run_each(&self.n_rows, maps, &mut sum, |which, map, out| {
-            add_product(part(x.view(), 0, which), map.view(), out);
+            self.packed
+                .add_product(part(x.view(), 0, which), map.view(), out);
         });
         (sum, ())
     }
@@ -122,7 +127,7 @@ impl<const N: usize> FusedPass<N> for AddTimes {
         let of_maps = run_each(&self.n_rows, maps, &mut of_x, |which, map, out| {
             let gradient = share(&gradient, which.clone());
             if wanted[1] {
-                add_product(gradient.view(), map.t(), out);
+                self.packed.add_product(gradient.view(), map.t(), out);
             }
             Some(Gradient::Product(share(x, which), gradient))
         });

@@ -4,10 +4,10 @@ use super::super::groups::Group;
 use super::super::rotary::Angles;
 use super::super::rotary_projection::{Columns, NormedMap};
 use super::custom_op::{FusedPass, input, of_first, run_many};
-use super::gemm::add_product;
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, flat, flat_mut, part, rows_per_task, vectorised};
+use super::packed::Packed;
 use super::rms_norm as norm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -24,6 +24,7 @@ pub(crate) fn rotary_projection<B: Backend>(
     groups: &[Group<NormedMap<'_, B>>],
     columns: Columns,
     angles: &Angles<B>,
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let (norm, _) = groups.first()?.of;
     let pass = Project {
@@ -31,6 +32,7 @@ pub(crate) fn rotary_projection<B: Backend>(
         epsilon: norm.epsilon as f32,
         places: angles.places.as_deref().map(Arc::from),
         n_rows: n_rows(groups),
+        packed: packed.clone(),
     };
     let [cos, sin] = [&angles.cos, &angles.sin].map(input);
     let of_group = |group: &Group<NormedMap<'_, B>>| {
@@ -51,6 +53,7 @@ struct Project {
     /// Where each token stands; see [`rotary_projection`].
     places: Option<Arc<[usize]>>,
     n_rows: Vec<usize>,
+    packed: Packed,
 }
 
 impl Project {
@@ -114,7 +117,7 @@ impl<const N: usize> FusedPass<N> for Project {
             &mut rows,
             |which, [gain, map], out| {
                 let normed = norm::norm(part(x.view(), 0, which), gain, self.epsilon);
-                add_product(normed.view(), map.view(), out);
+                self.packed.add_product(normed.view(), map.view(), out);
             },
         );
         self.apply_rotary(&mut rows, x.ncols(), cos, sin, false);
@@ -144,7 +147,8 @@ impl<const N: usize> FusedPass<N> for Project {
                 let gradient = share(&gradient, which.clone());
                 let x = part(x.view(), 0, which);
                 let of_gain = (wanted[0] || gain_wanted).then(|| {
-                    add_product(gradient.view(), map.t(), out.view_mut());
+                    self.packed
+                        .add_product(gradient.view(), map.t(), out.view_mut());
                     norm::back(x, gain, self.epsilon, out, None)
                 });
                 let of_map = map_wanted.then(|| {

@@ -2,11 +2,11 @@
 
 use super::custom_op::{FusedPass, input, run};
 use super::gather::cut;
-use super::gemm::{add_product, product};
 use super::gradient::Gradient;
 use super::numeric::{
     Rows, copied, filled, flat, flat_mut, rows_per_task, sigmoid, sum_rows, vectorised,
 };
+use super::packed::Packed;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -21,8 +21,8 @@ use std::ops::Range;
 pub(crate) fn router_scores<B: Backend>(
     hidden: &Tensor<B, 2>,
     position: &Tensor<B, 2>,
-    first: &Linear<B>,
-    second: &Linear<B>,
+    [first, second]: [&Linear<B>; 2],
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let [first_bias, second_bias] = [first.bias.as_ref()?, second.bias.as_ref()?];
     let inputs = [
@@ -33,11 +33,11 @@ pub(crate) fn router_scores<B: Backend>(
         input(&second.weight.val()),
         input(&second_bias.val()),
     ];
-    run(Score, inputs)
+    run(Score(packed.clone()), inputs)
 }
 
 #[derive(Clone, Debug)]
-struct Score;
+struct Score(Packed);
 
 /// Rows that are all the same one.
 fn repeat(row: &Rows, n_rows: usize) -> Array2<f32> {
@@ -80,9 +80,10 @@ impl FusedPass<6> for Score {
     ) -> (Array2<f32>, [Rows; 2]) {
         let state = side_by_side(hidden, position);
         let mut between = repeat(first_bias, state.nrows());
-        add_product(state.view(), first.view(), between.view_mut());
+        self.0
+            .add_product(state.view(), first.view(), between.view_mut());
         let mut logits = repeat(second_bias, state.nrows());
-        add_product(
+        self.0.add_product(
             Self::open(&between).view(),
             second.view(),
             logits.view_mut(),
@@ -97,7 +98,7 @@ impl FusedPass<6> for Score {
         gradient: Rows,
         wanted: [bool; 6],
     ) -> [Option<Gradient>; 6] {
-        let mut of_between = product(gradient.view(), second.t());
+        let mut of_between = self.0.product(gradient.view(), second.t());
         let task = rows_per_task(between.ncols()) * between.ncols();
         let from = flat(&between).par_chunks(task);
         let to = flat_mut(&mut of_between).par_chunks_mut(task);
@@ -110,7 +111,8 @@ impl FusedPass<6> for Score {
             });
         });
         let of_between = of_between.into_shared();
-        let of_state = (wanted[0] || wanted[1]).then(|| product(of_between.view(), first.t()));
+        let of_state =
+            (wanted[0] || wanted[1]).then(|| self.0.product(of_between.view(), first.t()));
         let of_columns = |wanted: bool, columns: Range<usize>| {
             let of_state = of_state.as_ref().filter(|_| wanted)?;
             Some(cut(of_state, columns).into())

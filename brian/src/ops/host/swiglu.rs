@@ -3,10 +3,10 @@
 use super::super::groups::Group;
 use super::super::swiglu::NormedMaps;
 use super::custom_op::{FusedPass, input, of_first, run_many};
-use super::gemm::{add_product, product};
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, copied, flat, flat_mut, part, rows_per_task, sigmoid, vectorised};
+use super::packed::Packed;
 use super::rms_norm as norm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -20,11 +20,13 @@ use rayon::prelude::*;
 pub(crate) fn swiglu_residual<B: Backend>(
     x: &Tensor<B, 2>,
     groups: &[Group<NormedMaps<'_, B>>],
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let (norm, _) = groups.first()?.of;
     let pass = Fed {
         epsilon: norm.epsilon as f32,
         n_rows: n_rows(groups),
+        packed: packed.clone(),
     };
     let of_group = |group: &Group<NormedMaps<'_, B>>| {
         let (norm, [gate, up, down]) = group.of;
@@ -39,6 +41,7 @@ pub(crate) fn swiglu_residual<B: Backend>(
 struct Fed {
     epsilon: f32,
     n_rows: Vec<usize>,
+    packed: Packed,
 }
 
 impl Fed {
@@ -50,8 +53,8 @@ impl Fed {
         out: ArrayViewMut2<f32>,
     ) -> [Array2<f32>; 2] {
         let normed = norm::norm(x, gain, self.epsilon);
-        let gates = product(normed.view(), gate.view());
-        let ups = product(normed.view(), up.view());
+        let gates = self.packed.product(normed.view(), gate.view());
+        let ups = self.packed.product(normed.view(), up.view());
         let mut hidden = Array2::zeros(gates.dim());
         let chunk = rows_per_task(gates.ncols()) * gates.ncols();
         let from = flat(&gates)
@@ -65,7 +68,7 @@ impl Fed {
                 }
             });
         });
-        add_product(hidden.view(), down.view(), out);
+        self.packed.add_product(hidden.view(), down.view(), out);
         [gates, ups]
     }
 
@@ -79,7 +82,7 @@ impl Fed {
         mut of_x: ArrayViewMut2<f32>,
     ) -> [Gradient; 4] {
         // From here on what was `gate n` and `up n` is their gradient, and `hidden` is first that of the hidden row.
-        let mut hidden = product(gradient.view(), down.t());
+        let mut hidden = self.packed.product(gradient.view(), down.t());
         let chunk = rows_per_task(gates.ncols()) * gates.ncols();
         let pairs = flat_mut(&mut gates)
             .par_chunks_mut(chunk)
@@ -96,8 +99,9 @@ impl Fed {
                 }
             });
         });
-        add_product(gates.view(), gate.t(), of_x.view_mut());
-        add_product(ups.view(), up.t(), of_x.view_mut());
+        self.packed
+            .add_product(gates.view(), gate.t(), of_x.view_mut());
+        self.packed.add_product(ups.view(), up.t(), of_x.view_mut());
         let normed = norm::norm(x, gain, self.epsilon).into_shared();
         let of_gain = norm::back(x, gain, self.epsilon, of_x, Some(gradient.view()));
         let [gates, ups, hidden] = [gates, ups, hidden].map(Array2::into_shared);
