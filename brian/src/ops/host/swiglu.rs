@@ -2,7 +2,7 @@
 
 use super::super::groups::Group;
 use super::super::swiglu::NormedMaps;
-use super::custom_op::{FusedPass, input, of_first, run_many};
+use super::custom_op::{Back, Flow, input, run_many};
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, copied, flat, flat_mut, part, rows_per_task, sigmoid, vectorised};
@@ -13,17 +13,14 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// Norm, feed-forward and residual addition; each group of rows has its own norm and weight matrices.
-///
-/// # Shapes
-/// `[n, d_model]` to the same
+/// See [`swiglu_residual`](super::super::swiglu::swiglu_residual).
 pub(crate) fn swiglu_residual<B: Backend>(
     x: &Tensor<B, 2>,
     groups: &[Group<NormedMaps<'_, B>>],
     packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let (norm, _) = groups.first()?.of;
-    let pass = Fed {
+    let fed = Fed {
         epsilon: norm.epsilon as f32,
         n_rows: n_rows(groups),
         packed: packed.clone(),
@@ -34,10 +31,10 @@ pub(crate) fn swiglu_residual<B: Backend>(
         [input(&norm.gamma.val())].into_iter().chain(maps)
     };
     let groups = groups.iter().flat_map(of_group);
-    run_many(pass, [input(x)].into_iter().chain(groups).collect())
+    let inputs = [input(x)].into_iter().chain(groups).collect();
+    run_many(inputs, |inputs| fed.run(inputs))
 }
 
-#[derive(Clone, Debug)]
 struct Fed {
     epsilon: f32,
     n_rows: Vec<usize>,
@@ -112,39 +109,27 @@ impl Fed {
             Gradient::Product(hidden, gradient),
         ]
     }
-}
-
-/// Rows, then of each group the gain and the maps.
-impl<const N: usize> FusedPass<N> for Fed {
-    /// Of each group `gate n` and `up n`.
-    type Kept = Vec<[Array2<f32>; 2]>;
-
-    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Self::Kept) {
+    /// Of rows, then of each group the gain and the maps.
+    fn run(self, inputs: Vec<Rows>) -> (Array2<f32>, Back) {
         let (x, groups) = inputs.split_first().expect("rows");
         let (groups, _) = groups.as_chunks();
         let mut output = copied(x);
         let kept = run_each(&self.n_rows, groups, &mut output, |which, group, out| {
             self.forward(part(x.view(), 0, which), group, out)
         });
-        (output, kept)
-    }
-
-    fn backward(
-        &self,
-        inputs: &[Rows; N],
-        kept: Self::Kept,
-        gradient: Rows,
-        _: [bool; N],
-    ) -> [Option<Gradient>; N] {
-        let (x, groups) = inputs.split_first().expect("rows");
-        let (groups, _) = groups.as_chunks();
-        let mut of_x = Array2::zeros(x.dim());
-        let of = groups.iter().zip(kept);
-        let of_groups = run_each(&self.n_rows, of, &mut of_x, |which, (group, kept), of_x| {
-            let gradient = share(&gradient, which.clone());
-            self.backward(part(x.view(), 0, which), group, kept, gradient, of_x)
-        });
-        let of_groups = of_groups.into_iter().flatten();
-        of_first([of_x.into()].into_iter().chain(of_groups).map(Some))
+        let back = move |Flow { gradient, .. }: Flow<'_>| {
+            let (x, groups) = inputs.split_first().expect("rows");
+            let (groups, _) = groups.as_chunks();
+            let mut of_x = Array2::zeros(x.dim());
+            let of = groups.iter().zip(kept);
+            let of_groups = run_each(&self.n_rows, of, &mut of_x, |which, (group, kept), of_x| {
+                let gradient = share(&gradient, which.clone());
+                self.backward(part(x.view(), 0, which), group, kept, gradient, of_x)
+            });
+            let of_groups = of_groups.into_iter().flatten();
+            let found = [of_x.into()].into_iter().chain(of_groups);
+            found.map(Some).collect()
+        };
+        (output, Box::new(back))
     }
 }

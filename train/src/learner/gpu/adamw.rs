@@ -1,4 +1,5 @@
-//! AdamW on a GPU: updates many tensors with few kernel launches, in place if a tensor's memory has no other owner.
+//! AdamW on a GPU, the twin of `Step::update` in `one_pass`: updates many tensors with few kernel launches, in place if a
+//! tensor's memory has no other owner.
 
 use super::super::one_pass::{Step, Update};
 use super::{CHUNK, OnGpu, UNITS, anywhere, cubes, in_turn};
