@@ -13,7 +13,7 @@ use crate::memory::pass::MemoryPass;
 use crate::memory::step::MemoryStart;
 use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
 use crate::ops::embedding::embed;
-use crate::ops::reuse::shared_module;
+use crate::ops::reuse::{Packed, shared_module};
 use crate::route::context::{WalkContext, WalkState};
 use crate::route::parallel::{Parallel, Search};
 use crate::route::policy::SequenceInfo;
@@ -371,6 +371,7 @@ impl<B: Backend> Brian<B> {
                 false => Cow::Borrowed(&self.router),
             },
             route: self.route,
+            packed: Packed::of(&self.router),
             causal,
             past,
         }

@@ -83,7 +83,8 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 2> {
         let map = self.query_key_value.weight.val();
         let groups = Group::only((norm, &map), x);
-        rotary_projection(x, &groups, Columns::All, &causal.all_angles())
+        let angles = causal.all_angles();
+        rotary_projection(x, &groups, Columns::All, &angles, &Packed::default())
     }
 
     /// Attention output of whole sequences, from the output of [`Self::project_rows`].
@@ -169,8 +170,8 @@ impl<B: Backend> Described<B> for Attention<B> {
 pub(crate) struct Maps<B: Backend> {
     queries: Tensor<B, 2>,
     keys_values: Tensor<B, 2>,
-    #[expect(dead_code, reason = "is held, for whoever multiplies to find")]
-    packed: Packed,
+    /// These and whatever else of the block is used again and again.
+    pub packed: Packed,
 }
 
 /// A norm and the weights that follow it.
@@ -187,7 +188,7 @@ impl<B: Backend> Maps<B> {
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
         let maps = each(groups, |(norm, maps)| (*norm, &maps.queries));
-        rotary_projection(x, &maps, Columns::Queries, angles).cast(x.dtype())
+        rotary_projection(x, &maps, Columns::Queries, angles, &packed(groups)).cast(x.dtype())
     }
 
     /// Keys and values of selected tokens; each group of rows has its own norm and weights.
@@ -200,6 +201,11 @@ impl<B: Backend> Maps<B> {
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
         let maps = each(groups, |(norm, maps)| (*norm, &maps.keys_values));
-        rotary_projection(x, &maps, Columns::KeysValues, angles).cast(x.dtype())
+        rotary_projection(x, &maps, Columns::KeysValues, angles, &packed(groups)).cast(x.dtype())
     }
+}
+
+/// The packed maps of all groups.
+pub(crate) fn packed<B: Backend>(groups: &[Group<NormedMaps<'_, B>>]) -> Packed {
+    groups.iter().map(|group| &group.of.1.packed).collect()
 }

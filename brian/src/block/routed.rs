@@ -12,6 +12,7 @@ use crate::ops::gather::some;
 use crate::ops::groups::Group;
 use crate::ops::linear::add_linear_each;
 use crate::ops::reshape::{per_row, reshape};
+use crate::ops::reuse::Packed;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -70,6 +71,7 @@ impl<B: Backend> RoutedBlock<B> {
         tokens: &[usize],
         hidden: &Tensor<B, 2>,
         position: &Tensor<B, 2>,
+        packed: &Packed,
     ) -> Tensor<B, 2> {
         let (hidden, position) = (hidden.clone(), some(position.clone(), tokens));
         let adapter = |&Group { of, n_rows }: &Group<&'a Self>| {
@@ -78,7 +80,7 @@ impl<B: Backend> RoutedBlock<B> {
         };
         let adapters: Option<Vec<_>> = operators.iter().map(adapter).collect();
         match adapters {
-            Some(adapters) => add_linear_each(hidden, Some(tokens), position, &adapters),
+            Some(adapters) => add_linear_each(hidden, Some(tokens), position, &adapters, packed),
             None => some(hidden, tokens) + position,
         }
     }

@@ -13,6 +13,7 @@ pub(crate) use crate::ops::composed::here::composed;
 use crate::ops::gather::{self, Parts, RowPlace};
 use crate::ops::groups::Group;
 use crate::ops::linear::{add_linear, linear};
+use crate::ops::reuse::Packed;
 use crate::ops::swiglu::gated;
 pub(crate) use crate::ops::tests::{Host, Learning as Passes};
 use crate::parameter::{self, Path};
@@ -593,7 +594,9 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
                 of: &routed[block],
                 n_rows,
             });
-            let some = RoutedBlock::add_position_each(&groups, &tokens, &hidden, &position);
+            let packed = Packed::default();
+            let some =
+                RoutedBlock::add_position_each(&groups, &tokens, &hidden, &position, &packed);
             for ((row, token), block) in found(&some).rows().into_iter().zip(tokens).zip([0, 1, 1])
             {
                 let expected = placed(block, token).insert_axis(Axis(0));

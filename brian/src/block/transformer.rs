@@ -8,6 +8,7 @@ use crate::described::{Described, Description};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::add_linear_each;
 use crate::ops::reshape::{per_row, reshape};
+use crate::ops::reuse::Packed;
 use crate::ops::swiglu::swiglu_residual;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
@@ -88,7 +89,7 @@ impl<B: Backend> TransformerBlock<B> {
     /// `[n_tokens, d_model]` each
     pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
         let blocks = Group::only(self, &x);
-        Self::end_each(&blocks, x, found)
+        Self::end_each(&blocks, x, found, &Packed::default())
     }
 
     /// [`Self::end`] for several blocks, each on its own tokens.
@@ -96,14 +97,15 @@ impl<B: Backend> TransformerBlock<B> {
         blocks: &[Group<&Self>],
         x: Tensor<B, 2>,
         found: Tensor<B, 2>,
+        packed: &Packed,
     ) -> Tensor<B, 2> {
         let outputs = each(blocks, |block| &block.attention.output);
-        let x = add_linear_each(x, None, found, &outputs);
+        let x = add_linear_each(x, None, found, &outputs, packed);
         let halves = each(blocks, |block| {
             let FeedForward { gate, up, down } = &block.feed_forward;
             (&block.feed_forward_norm, [gate, up, down])
         });
-        swiglu_residual(x, &halves)
+        swiglu_residual(x, &halves, packed)
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn replace<B: Backend>(
 /// # Shapes
 /// `[d_in, d_out]` to `[d_in, which]`
 pub(crate) fn columns<B: Backend>(map: &Tensor<B, 2>, which: Range<usize>) -> Tensor<B, 2> {
-    fused(&[&|| host::gather::columns(map, which.start, which.len())])
+    fused(&[&|| host::gather::columns(map, which.clone())])
         .unwrap_or_else(|| map.clone().slice_dim(1, which))
 }
 

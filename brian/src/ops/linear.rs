@@ -3,6 +3,7 @@
 use super::gather::some;
 use super::groups::{Group, by_group};
 use super::residual_add::residual_add;
+use super::reuse::Packed;
 use super::{fused, host};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
@@ -55,10 +56,11 @@ pub(crate) fn add_linear<B: Backend>(
     map: &Linear<B>,
 ) -> Tensor<B, 2> {
     let groups = Group::only(map, &y);
-    add_linear_each(y, None, x, &groups)
+    add_linear_each(y, None, x, &groups, &Packed::default())
 }
 
-/// `y + x W`, where each group of rows has its own `W`; `which` says which rows of `y` are meant, if not all.
+/// `y + x W`, where each group of rows has its own `W`; `which` says which rows of `y` are meant, if not all. Those `W` that
+/// are `packed` need not be packed again.
 ///
 /// # Shapes
 /// `[n, d_out]`, or `[…, d_out]` with `which`, and `[n, d_in]` to `[n, d_out]`
@@ -67,8 +69,9 @@ pub(crate) fn add_linear_each<B: Backend>(
     which: Option<&[usize]>,
     x: Tensor<B, 2>,
     groups: &[Group<&Linear<B>>],
+    packed: &Packed,
 ) -> Tensor<B, 2> {
-    fused(&[&|| host::linear::add_linear(&y, which, &x, groups)]).unwrap_or_else(|| {
+    fused(&[&|| host::linear::add_linear(&y, which, &x, groups, packed)]).unwrap_or_else(|| {
         let y = match which {
             Some(which) => some(y, which),
             None => y,

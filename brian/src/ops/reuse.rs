@@ -4,40 +4,35 @@ use super::{composed, host};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use std::sync::Arc;
 
-/// Weight matrices that stay packed for as long as this value lives.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Packed(
-    #[expect(dead_code, reason = "is held")] Vec<Arc<host::packed::PackedMap>>,
-);
+pub(crate) use host::packed::Packed;
 
 impl Packed {
-    /// Packs the weight matrices of a module.
+    /// Keeps the weight matrices of a module packed, those in host memory in single precision.
     pub fn of<B: Backend, M: Module<B>>(module: &M) -> Self {
-        struct Maps(Vec<Arc<host::packed::PackedMap>>);
+        struct Maps<B: Backend>(Vec<Tensor<B, 2>>);
 
-        impl<B: Backend> ModuleVisitor<B> for Maps {
+        impl<B: Backend> ModuleVisitor<B> for Maps<B> {
             fn visit_float<const D: usize>(&mut self, map: &Param<Tensor<B, D>>) {
-                self.0.extend(host::custom_op::packed(&map.val()));
+                if D == 2 {
+                    let map = map.val().into_primitive();
+                    self.0.push(Tensor::from_primitive(map));
+                }
             }
         }
 
         let mut maps = Maps(Vec::new());
         module.visit(&mut maps);
-        Self(maps.0)
+        Self::maps(&maps.0)
     }
 
-    /// Packs the given matrices.
+    /// The same for the given matrices.
     ///
     /// # Shapes
     /// `[d_in, d_out]` each
-    pub fn maps<B: Backend, const N: usize>(maps: [&Tensor<B, 2>; N]) -> Self {
-        Self(
-            maps.into_iter()
-                .filter_map(host::custom_op::packed)
-                .collect(),
-        )
+    pub fn maps<'a, B: Backend>(maps: impl IntoIterator<Item = &'a Tensor<B, 2>>) -> Self {
+        let maps = maps.into_iter().map(host::custom_op::input);
+        maps.filter_map(host::custom_op::rows_of::<B>).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::groups::{Group, by_group};
 use super::linear::multiply;
+use super::reuse::Packed;
 use super::rms_norm::rms_norm;
 use super::rotary::Angles;
 use super::{fused, gpu, host};
@@ -44,8 +45,9 @@ pub(crate) fn rotary_projection<B: Backend>(
     groups: &[Group<NormedMap<'_, B>>],
     columns: Columns,
     angles: &Angles<B>,
+    packed: &Packed,
 ) -> Tensor<B, 2> {
-    fused(&[&|| host::rotary_projection::rotary_projection(x, groups, columns, angles)])
+    fused(&[&|| host::rotary_projection::rotary_projection(x, groups, columns, angles, packed)])
         .unwrap_or_else(|| {
             by_group([x.clone()], groups, |[x], (norm, map), which| {
                 let packed = multiply(rms_norm(&x, norm, map.dtype()), (*map).clone());

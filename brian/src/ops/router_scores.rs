@@ -1,5 +1,6 @@
 //! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`.
 
+use super::reuse::Packed;
 use super::{fused, host};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -15,8 +16,10 @@ pub(crate) fn router_scores<B: Backend>(
     position: Tensor<B, 2>,
     first: &Linear<B>,
     second: &Linear<B>,
+    packed: &Packed,
 ) -> Tensor<B, 2> {
-    fused(&[&|| host::router_scores::router_scores(&hidden, &position, first, second)])
+    let layers = [first, second];
+    fused(&[&|| host::router_scores::router_scores(&hidden, &position, layers, packed)])
         .unwrap_or_else(|| {
             let state = Tensor::cat(vec![hidden, position], 1);
             second.forward(silu(first.forward(state)))

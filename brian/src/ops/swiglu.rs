@@ -3,6 +3,7 @@
 use super::groups::{Group, by_group};
 use super::linear::{exact, linear};
 use super::residual_add::residual_add;
+use super::reuse::Packed;
 use super::rms_norm::rms_norm;
 use super::{fused, gpu, host};
 use burn::nn::{Linear, RmsNorm};
@@ -44,8 +45,9 @@ pub(crate) type NormedMaps<'a, B> = (&'a RmsNorm<B>, [&'a Linear<B>; 3]);
 pub(crate) fn swiglu_residual<B: Backend>(
     x: Tensor<B, 2>,
     groups: &[Group<NormedMaps<'_, B>>],
+    packed: &Packed,
 ) -> Tensor<B, 2> {
-    fused(&[&|| host::swiglu::swiglu_residual(&x, groups)]).unwrap_or_else(|| {
+    fused(&[&|| host::swiglu::swiglu_residual(&x, groups, packed)]).unwrap_or_else(|| {
         by_group([x], groups, |[x], &(norm, maps), _| {
             let normed = rms_norm(&x, norm, maps[0].weight.val().dtype());
             residual_add(x, swiglu(normed, maps))

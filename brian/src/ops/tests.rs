@@ -24,7 +24,7 @@ mod on_host {
     use super::super::groups::{Group, each};
     use super::super::linear::{add_linear, add_linear_each, linear, linear_transposed};
     use super::super::reshape::reshape;
-    use super::super::reuse::shared;
+    use super::super::reuse::{Packed, shared};
     use super::super::rms_norm::rms_norm;
     use super::super::rotary_projection::{Columns, rotary_projection};
     use super::super::router_scores::router_scores;
@@ -52,6 +52,11 @@ mod on_host {
     const N: usize = 70;
     const D_MODEL: usize = 24;
     const N_HEADS: usize = 3;
+
+    /// No maps that stay packed.
+    fn none() -> Packed {
+        Packed::default()
+    }
 
     fn random<const D: usize>(name: &str, dims: [usize; D]) -> Tensor<Learning, D> {
         let key = random::key(7, name, 0);
@@ -173,7 +178,7 @@ mod on_host {
                 |[y, x, maps]| {
                     let maps = groups(maps);
                     let maps = each(&maps, |map| map_of(map.clone()));
-                    add_linear_each(y, which, x, &each(&maps, |map| map))
+                    add_linear_each(y, which, x, &each(&maps, |map| map), &none())
                 },
             );
         }
@@ -198,7 +203,7 @@ mod on_host {
                     n_rows: GROUPS[group],
                 })
                 .collect();
-            swiglu_residual(x, &each(&halves, |maps| (&norm, maps.each_ref())))
+            swiglu_residual(x, &each(&halves, |maps| (&norm, maps.each_ref())), &none())
         });
     }
 
@@ -215,14 +220,14 @@ mod on_host {
                 map("down", 5, D_MODEL),
             ];
             let groups = Group::only((&norm, maps.each_ref()), &x);
-            swiglu_residual(x, &groups)
+            swiglu_residual(x, &groups, &none())
         });
         let rotary = Rotary::<Learning>::new(350, D_MODEL / N_HEADS, 10_000.0, &Default::default());
         let angles = rotary.causal(350).all_angles();
         agrees("rotary_projection of many", [[1050, D_MODEL]], |[x]| {
             let (norm, map) = (norm(), random("map", [D_MODEL, 3 * D_MODEL]));
             let groups = Group::only((&norm, &map), &x);
-            rotary_projection(&x, &groups, Columns::All, &angles)
+            rotary_projection(&x, &groups, Columns::All, &angles, &none())
         });
     }
 
@@ -243,13 +248,19 @@ mod on_host {
             ];
             agrees("rotary_projection, some", dims, |[x, gain, maps]| {
                 let (norm, maps) = (norm_of(gain), groups(maps));
-                rotary_projection(&x, &each(&maps, |map| (&norm, map)), columns, &some)
+                rotary_projection(
+                    &x,
+                    &each(&maps, |map| (&norm, map)),
+                    columns,
+                    &some,
+                    &none(),
+                )
             });
             let dims = [[N, D_MODEL], [1, D_MODEL], [D_MODEL, n_parts * D_MODEL]];
             agrees("rotary_projection, all", dims, |[x, gain, map]| {
                 let norm = norm_of(gain);
                 let groups = Group::only((&norm, &map), &x);
-                rotary_projection(&x, &groups, columns, &causal.all_angles())
+                rotary_projection(&x, &groups, columns, &causal.all_angles(), &none())
             });
         }
     }
@@ -330,7 +341,7 @@ mod on_host {
                     linear
                 };
                 let (first, second) = (linear(first, first_bias), linear(second, second_bias));
-                router_scores(hidden, position, &first, &second)
+                router_scores(hidden, position, &first, &second, &none())
             },
         );
     }

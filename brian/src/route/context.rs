@@ -7,6 +7,7 @@ use super::walk_cache::WalkCache;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::memory::pass::MemoryPass;
+use crate::ops::reuse::Packed;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::borrow::Cow;
@@ -26,6 +27,8 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub pool: Cow<'a, [RoutedBlock<B>]>,
     pub positions: &'a Positions<B>,
     pub router: Cow<'a, Router<B>>,
+    /// The maps of the router.
+    pub packed: Packed,
     pub route: RouteConfig,
     pub causal: &'a Causal<B>,
     pub memory: MemoryPass<'a, B>,

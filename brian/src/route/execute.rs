@@ -12,7 +12,7 @@ use super::context::WalkContext;
 use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
-use crate::block::attention::{Maps, NormedMaps};
+use crate::block::attention::{Maps, NormedMaps, packed};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
 use crate::ops::attention::KeysValues;
@@ -136,8 +136,6 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     resting: Vec<Option<ExitedCache<B>>>,
     /// Per block.
     maps: Vec<Option<Maps<B>>>,
-    /// All others of the blocks that have those.
-    packed: Vec<Packed>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
@@ -158,7 +156,6 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             at_once,
             resting: pool.chunks(at_once).map(resting).collect(),
             maps: pool.iter().map(|_| None).collect(),
-            packed: Vec::new(),
         }
     }
 
@@ -364,7 +361,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let attention = &self.ground.pool[first].block.attention;
         let found = attention.find_rows(queries, keys_values, &Arc::new(spans));
         let blocks = each(&groups, |&block| &self.ground.pool[block].block);
-        TransformerBlock::end_each(&blocks, told, found)
+        let packed = packed(&self.normed_maps(&groups));
+        TransformerBlock::end_each(&blocks, told, found, &packed)
     }
 
     /// The blocks of some tokens.
@@ -391,15 +389,18 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_tokens, _] = input.hidden.dims();
         let tokens: Vec<usize> = tokens.iter().map(|token| token % n_tokens).collect();
         let operators = each(groups, |&block| &self.ground.pool[block]);
-        RoutedBlock::add_position_each(&operators, &tokens, &input.hidden, &input.position)
+        let packed = packed(&self.normed_maps(groups));
+        let Input { hidden, position } = input;
+        RoutedBlock::add_position_each(&operators, &tokens, hidden, position, &packed)
     }
 
     /// Cuts the maps of a block's attention apart, once per walk.
     fn cut_maps(&mut self, block: usize) {
         self.maps[block].get_or_insert_with(|| {
             let block = &self.ground.pool[block];
-            self.packed.push(Packed::of(block));
-            block.block.attention.maps()
+            let mut maps = block.block.attention.maps();
+            maps.packed = [&maps.packed, &Packed::of(block)].into_iter().collect();
+            maps
         });
     }
 

@@ -4,6 +4,7 @@
 //! sequence: a mean over positions would show it the future.
 
 use crate::described::{Described, Description, Start};
+use crate::ops::reuse::Packed;
 use crate::ops::router_scores::router_scores;
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig};
@@ -44,7 +45,17 @@ impl<B: Backend> Router<B> {
     /// - `position`: `[n_tokens, d_position]`
     /// - returns `[n_tokens, n_actions]`
     pub fn forward(&self, hidden: Tensor<B, 2>, position: Tensor<B, 2>) -> Tensor<B, 2> {
-        router_scores(hidden, position, &self.input, &self.output)
+        self.forward_packed(hidden, position, &Packed::default())
+    }
+
+    /// [`Self::forward`] where the weights stay packed.
+    pub(crate) fn forward_packed(
+        &self,
+        hidden: Tensor<B, 2>,
+        position: Tensor<B, 2>,
+        packed: &Packed,
+    ) -> Tensor<B, 2> {
+        router_scores(hidden, position, &self.input, &self.output, packed)
     }
 }
 

@@ -18,7 +18,6 @@ use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
 use crate::memory::step::Written;
 use crate::ops::gather::some;
 use crate::ops::reshape::{reshape, values};
-use crate::ops::reuse::Packed;
 use crate::ops::softmax::{chosen_probability, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -69,7 +68,6 @@ impl<B: Backend> WalkContext<'_, B> {
             hidden: entered,
             position: table.start(batch * seq),
         };
-        let _packed = rules.asks_router().then(|| Packed::of(&*self.router));
         let hard_exit = rules.exit_objective.hard();
         let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
         let mut resting = ExitedCache::new(batch * seq);
@@ -169,11 +167,11 @@ impl<B: Backend> WalkContext<'_, B> {
                 let left = |token: usize| tokens[token].left;
                 let logits = resting.rows(&all, left, |fresh| {
                     let (seen, position) = (some(seen, fresh), some(position, fresh));
-                    self.router.forward(seen, position)
+                    self.router.forward_packed(seen, position, &self.packed)
                 });
                 logits.gather()
             }
-            _ => self.router.forward(seen, position),
+            _ => self.router.forward_packed(seen, position, &self.packed),
         };
         if rules.location_bias != 0.0 {
             logits = logits

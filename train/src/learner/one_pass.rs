@@ -2,7 +2,7 @@
 //! tensor; elsewhere Burn's own.
 
 use super::gpu;
-use super::step::Step;
+use super::step::{Step, Update};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -35,6 +35,42 @@ impl OnePassAdamW {
             betas,
             epsilon,
             weight_decay,
+        }
+    }
+
+    /// Weights, their gradient and what the last step left, if there was one, to weights and what this step leaves. What a GPU
+    /// is still to do goes to `waiting`.
+    pub fn step<B: Backend, const D: usize>(
+        &self,
+        rate: f64,
+        (weights, gradient, state): (Tensor<B, D>, Tensor<B, D>, Option<AdamWState<B, D>>),
+        waiting: &mut Vec<Update<B>>,
+    ) -> (Tensor<B, D>, Option<AdamWState<B, D>>) {
+        if weights.dtype() != DType::F32 {
+            return self.composed.step(rate, weights, gradient, state);
+        }
+        let (before, [first, second]) = match state {
+            Some(AdamWState { momentum }) => {
+                (momentum.time, [momentum.moment_1, momentum.moment_2])
+            }
+            None => (0, [(); 2].map(|()| gradient.zeros_like())),
+        };
+        let step = self.at(rate, before + 1);
+        let given = [weights, gradient, first, second];
+        let updated = match B::name(&given[0].device()) == "ndarray" {
+            true => Ok(step.update_on_host(given)),
+            false => gpu::update(step, given, waiting),
+        };
+        match updated {
+            Ok([weights, first, second]) => {
+                let momentum = AdaptiveMomentumState::new(before + 1, first, second);
+                (weights, Some(AdamWState::new(momentum)))
+            }
+            Err([weights, gradient, first, second]) => {
+                let momentum = AdaptiveMomentumState::new(before, first, second);
+                let state = (before > 0).then(|| AdamWState::new(momentum));
+                self.composed.step(rate, weights, gradient, state)
+            }
         }
     }
 
@@ -93,48 +129,5 @@ impl Step {
             [&mut first, &mut second].map(|moment| moment.as_mut_slice().expect("as weights")),
         );
         [weights, first, second].map(|data| Tensor::from_data(data, &device))
-    }
-}
-
-impl<B: Backend> SimpleOptimizer<B> for OnePassAdamW {
-    type State<const D: usize> = AdamWState<B, D>;
-
-    fn step<const D: usize>(
-        &self,
-        rate: f64,
-        weights: Tensor<B, D>,
-        gradient: Tensor<B, D>,
-        state: Option<AdamWState<B, D>>,
-    ) -> (Tensor<B, D>, Option<AdamWState<B, D>>) {
-        if weights.dtype() != DType::F32 {
-            return self.composed.step(rate, weights, gradient, state);
-        }
-        let (before, [first, second]) = match state {
-            Some(AdamWState { momentum }) => {
-                (momentum.time, [momentum.moment_1, momentum.moment_2])
-            }
-            None => (0, [(); 2].map(|()| gradient.zeros_like())),
-        };
-        let step = self.at(rate, before + 1);
-        let given = [weights, gradient, first, second];
-        let updated = match B::name(&given[0].device()) == "ndarray" {
-            true => Ok(step.update_on_host(given)),
-            false => gpu::update(step, given),
-        };
-        match updated {
-            Ok([weights, first, second]) => {
-                let momentum = AdaptiveMomentumState::new(before + 1, first, second);
-                (weights, Some(AdamWState::new(momentum)))
-            }
-            Err([weights, gradient, first, second]) => {
-                let momentum = AdaptiveMomentumState::new(before, first, second);
-                let state = (before > 0).then(|| AdamWState::new(momentum));
-                self.composed.step(rate, weights, gradient, state)
-            }
-        }
-    }
-
-    fn to_device<const D: usize>(state: AdamWState<B, D>, device: &B::Device) -> AdamWState<B, D> {
-        <AdamW as SimpleOptimizer<B>>::to_device(state, device)
     }
 }

@@ -4,21 +4,22 @@
 
 use super::gpu;
 use super::one_pass::OnePassAdamW;
+use super::step::Update;
 use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap, Values, require_finite};
 use brian::parameter::{self, Path};
 use brillm::row_adamw::{AdamW as RowSettings, Mode};
-use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::record::AdaptorRecord;
-use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
+use burn::optim::{AdamW, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-type Adaptor<M, B> = OptimizerAdaptor<OnePassAdamW, M, B>;
-type Records<M, B> = <Adaptor<M, B> as Optimizer<M, B>>::Record;
+/// The moments of what was updated, and how often it was.
+type Records<M, B> = <OptimizerAdaptor<AdamW, M, B> as Optimizer<M, B>>::Record;
 
 const MOMENT_1: &str = ".moment_1";
 const MOMENT_2: &str = ".moment_2";
@@ -175,9 +176,10 @@ pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), 
 /// One AdamW for decayed parameters and one for the others; every parameter belongs to one of them.
 #[derive(Clone)]
 pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
-    decayed: Adaptor<M, B>,
-    plain: Adaptor<M, B>,
+    decayed: OnePassAdamW,
+    plain: OnePassAdamW,
     decay: Decay,
+    records: Records<M, B>,
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
@@ -193,23 +195,20 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
             // Its model has no parameters that this optimizer knows.
             OptimizerConfig::RowAdamw { .. } => Decay::All,
         };
-        let adamw = |weight_decay: f64| {
-            OptimizerAdaptor::from(OnePassAdamW::new(betas, epsilon, weight_decay))
-        };
+        let adamw = |weight_decay: f64| OnePassAdamW::new(betas, epsilon, weight_decay);
         Self {
             decayed: adamw(weight_decay),
             plain: adamw(0.0),
             decay,
+            records: Default::default(),
         }
     }
 
     /// Moments as `PATH.moment_1` and `PATH.moment_2`, and how often each path was updated.
     pub fn export(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
-        let mut records = self.decayed.to_record();
-        records.extend(self.plain.to_record());
         let mut visitor = Export::<M, B> {
             path: Path::default(),
-            records,
+            records: self.records.clone(),
             tensors: TensorMap::new(),
             times: BTreeMap::new(),
         };
@@ -233,51 +232,59 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
         let mut visitor = Import::<M, B> {
             path: Path::default(),
             records: Default::default(),
-            decay: self.decay,
             tensors,
             times,
         };
         model.visit(&mut visitor);
-        let (decayed, plain) = visitor.records;
         Ok(Self {
-            decayed: self.decayed.load_record(decayed),
-            plain: self.plain.load_record(plain),
-            decay: self.decay,
+            records: visitor.records,
+            ..self
         })
     }
 
-    /// The model after a step with this gradient.
-    pub fn step(&mut self, rate: f64, module: M, grads: GradientsParams) -> M {
-        let mut split = Split {
-            decay: self.decay,
-            plain: GradientsParams::new(),
-            decayed: GradientsParams::new(),
-            from: grads,
+    /// The model after a step with these gradients.
+    pub fn step(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
+        let mut step = OptimizerStep {
+            optimizer: self,
+            rate,
+            gradients,
+            waiting: Vec::new(),
         };
-        module.visit(&mut split);
-        gpu::together(|| {
-            let module = self.decayed.step(rate, module, split.decayed);
-            self.plain.step(rate, module, split.plain)
-        })
+        let module = module.map(&mut step);
+        gpu::launch::<B::InnerBackend>(step.waiting);
+        module
     }
 }
 
-struct Split {
-    decay: Decay,
-    from: GradientsParams,
-    decayed: GradientsParams,
-    plain: GradientsParams,
+/// Updates the parameters that have a gradient.
+struct OptimizerStep<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
+    optimizer: &'a mut GroupedAdamW<M, B>,
+    rate: f64,
+    gradients: GradientsParams,
+    /// Updates that are launched together at the end of the step.
+    waiting: Vec<Update<B::InnerBackend>>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Split {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let to = match self.decay.applies_to(D) {
-            true => &mut self.decayed,
-            false => &mut self.plain,
+impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, M, B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, weights, mapper) = param.consume();
+        let Some(gradient) = self.gradients.remove::<B::InnerBackend, D>(id) else {
+            return Param::from_mapped_value(id, weights, mapper);
         };
-        if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {
-            to.register(param.id, gradient);
+        let learns = weights.is_require_grad();
+        let adamw = match self.optimizer.decay.applies_to(D) {
+            true => &self.optimizer.decayed,
+            false => &self.optimizer.plain,
+        };
+        let records = &mut self.optimizer.records;
+        let state = records.remove(&id).map(AdaptorRecord::into_state);
+        let given = (weights.inner(), gradient, state);
+        let (weights, state) = adamw.step(self.rate, given, &mut self.waiting);
+        if let Some(state) = state {
+            records.insert(id, AdaptorRecord::from_state(state));
         }
+        let weights = Tensor::from_inner(weights).set_require_grad(learns);
+        Param::from_mapped_value(id, weights, mapper)
     }
 }
 
@@ -309,8 +316,7 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B>
 
 struct Import<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
     path: Path,
-    records: (Records<M, B>, Records<M, B>),
-    decay: Decay,
+    records: Records<M, B>,
     tensors: TensorMap,
     times: &'a BTreeMap<String, u64>,
 }
@@ -335,11 +341,6 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
         let momentum =
             AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));
         let record = AdaptorRecord::from_state(AdamWState::new(momentum));
-        let (decayed, plain) = &mut self.records;
-        let records = match self.decay.applies_to(D) {
-            true => decayed,
-            false => plain,
-        };
-        records.insert(param.id, record);
+        self.records.insert(param.id, record);
     }
 }

@@ -1,6 +1,6 @@
 //! Cross entropy of a token: `−ln softmax(logits)[target]`, in one pass over the logits instead of seven.
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{
     UNITS, address, cubes, empty, is_known, kind, max_over_cube, row_dim, rows, sum_over_cube,
 };
@@ -13,10 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 /// Below every logit.
 const LOWEST: f32 = -3.0e38;
 
-/// The loss of every row, in nats.
-///
-/// # Shapes
-/// `[n, vocabulary]` and `[n]` to `[n]`
+/// See [`cross_entropy`](super::super::cross_entropy::cross_entropy).
 pub(crate) fn cross_entropy<B: Backend>(
     logits: &Tensor<B, 2>,
     targets: &Tensor<B, 1, Int>,
@@ -28,12 +25,9 @@ pub(crate) fn cross_entropy<B: Backend>(
 struct Nats;
 
 impl Kernel<1> for Nats {
-    fn forward<R: CubeRuntime>(
-        &self,
-        [logits]: &[CubeTensor<R>; 1],
-        targets: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
-        let targets = targets?;
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 1>) -> Option<CubeTensor<R>> {
+        let [logits] = &call.inputs;
+        let targets = call.indices.as_ref()?;
         if !is_known(logits) || targets.dtype != DType::I32 {
             return None;
         }
@@ -52,16 +46,13 @@ impl Kernel<1> for Nats {
             width,
             kind(logits),
         );
-        Some((nats, vec![ends]))
+        call.kept = vec![ends];
+        Some(nats)
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 1>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 1] {
-        let [logits] = &state.inputs;
-        let targets = state.indices.as_ref().expect("as forward");
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 1>, gradient: CubeTensor<R>) -> Back<R, 1> {
+        let [logits] = &call.inputs;
+        let targets = call.indices.as_ref().expect("as forward");
         let [n, width] = rows(logits);
         let of_logits = empty(logits, [n, width], logits.dtype);
         back::launch::<R>(
@@ -71,7 +62,7 @@ impl Kernel<1> for Nats {
             address([logits]),
             logits.clone().into_array_arg(),
             targets.clone().into_array_arg(),
-            state.kept[0].clone().into_array_arg(),
+            call.kept[0].clone().into_array_arg(),
             gradient.into_array_arg(),
             of_logits.clone().into_array_arg(),
             n,

@@ -18,27 +18,34 @@ use std::marker::PhantomData;
 
 /// A function of `N` contiguous tensors, and its gradient.
 pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
-    /// The output, and what the gradient needs besides the inputs; `None` if it does not apply. `indices` are as given.
-    fn forward<R: CubeRuntime>(
-        &self,
-        inputs: &[CubeTensor<R>; N],
-        indices: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)>;
+    /// The output; `None` if it does not apply.
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, N>) -> Option<CubeTensor<R>>;
 
     /// The gradients of the inputs, from that of the output.
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, N>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; N];
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, N>, gradient: CubeTensor<R>) -> Back<R, N>;
 }
 
-/// What the backward pass needs.
+/// What a kernel is called with.
 #[derive(Clone, Debug)]
-pub(super) struct KernelState<R: CubeRuntime, const N: usize> {
+pub(super) struct Call<R: CubeRuntime, const N: usize> {
     pub inputs: [CubeTensor<R>; N],
+    /// As given.
     pub indices: Option<CubeTensor<R>>,
+    /// What the way forward leaves for the gradient.
     pub kept: Vec<CubeTensor<R>>,
+}
+
+/// The gradients of the inputs that have one.
+pub(super) type Back<R, const N: usize> = [Option<CubeTensor<R>>; N];
+
+impl<R: CubeRuntime, const N: usize> Call<R, N> {
+    fn new(inputs: [CubeTensor<R>; N], indices: Option<CubeTensor<R>>) -> Self {
+        Self {
+            inputs: inputs.map(into_contiguous),
+            indices: indices.map(into_contiguous),
+            kept: Vec::new(),
+        }
+    }
 }
 
 /// Runs a kernel; `None` if the inputs are not in the memory of a GPU, or the kernel does not apply.
@@ -108,31 +115,21 @@ fn on<B: Backend, C: OnGpu, K: Kernel<N>, const N: usize>(
 ) -> Result<Option<FloatTensor<B>>, Given<B, N>> {
     let given = match same::<_, Given<C, N>>(given) {
         Ok((inputs, indices)) => {
-            let inputs = inputs.map(into_contiguous);
-            let indices = indices.map(into_contiguous);
-            let output = kernel.forward(&inputs, indices.as_ref());
-            return Ok(output.and_then(|(output, _)| same(output).ok()));
+            let output = kernel.forward(&mut Call::new(inputs, indices));
+            return Ok(output.and_then(|output| same(output).ok()));
         }
         Err(given) => given,
     };
     let (inputs, indices) = same::<_, Given<Autodiff<C>, N>>(given)?;
     let nodes = inputs.each_ref().map(|input| input.node.clone());
-    let inputs = inputs.map(|input| into_contiguous(input.primitive));
-    let indices = indices.map(into_contiguous);
-    let Some((output, kept)) = kernel.forward(&inputs, indices.as_ref()) else {
+    let mut call = Call::new(inputs.map(|input| input.primitive), indices);
+    let Some(output) = kernel.forward(&mut call) else {
         return Ok(None);
     };
     let prepared = KernelBackward::<K, C>(PhantomData).prepare::<NoCheckpointing>(nodes);
     let output = match prepared.compute_bound().stateful() {
         OpsKind::UnTracked(prepared) => prepared.finish(output),
-        OpsKind::Tracked(prepared) => {
-            let state = KernelState {
-                inputs,
-                indices,
-                kept,
-            };
-            prepared.finish((kernel.clone(), state), output)
-        }
+        OpsKind::Tracked(prepared) => prepared.finish((kernel.clone(), call), output),
     };
     Ok(same(output).ok())
 }
@@ -146,12 +143,12 @@ impl<K, C> Debug for KernelBackward<K, C> {
 }
 
 impl<C: OnGpu, K: Kernel<N>, const N: usize> Backward<C, N> for KernelBackward<K, C> {
-    type State = (K, KernelState<C::Runtime, N>);
+    type State = (K, Call<C::Runtime, N>);
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let (kernel, state) = ops.state;
+        let (kernel, call) = ops.state;
         let gradient = into_contiguous(gradients.consume::<C>(&ops.node));
-        let found = kernel.backward(&state, gradient);
+        let found = kernel.backward(&call, gradient);
         for (parent, found) in ops.parents.into_iter().zip(found) {
             if let (Some(parent), Some(found)) = (parent, found) {
                 gradients.register::<C>(parent.id, found);

@@ -1,7 +1,7 @@
 //! Selected rows of a table. The gradient sums, for each row of the table, the places that used it, in their order and for all
 //! rows in parallel; Burn's adds place after place, with one unit per column.
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{self, UNITS, address, cubes, empty, len, row_dim};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor};
@@ -12,10 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 /// So many places are looked through at once.
 const WINDOW: usize = 1024;
 
-/// Selected rows of a table; a row may occur several times.
-///
-/// # Shapes
-/// `[n_rows, width]` and `[n]` to `[n, width]`
+/// See [`rows`](super::super::gather::rows).
 pub(crate) fn rows<B: Backend>(
     table: &Tensor<B, 2>,
     which: impl FnOnce() -> Tensor<B, 1, Int>,
@@ -27,12 +24,9 @@ pub(crate) fn rows<B: Backend>(
 struct Rows;
 
 impl Kernel<1> for Rows {
-    fn forward<R: CubeRuntime>(
-        &self,
-        [table]: &[CubeTensor<R>; 1],
-        which: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
-        let which = which?;
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 1>) -> Option<CubeTensor<R>> {
+        let [table] = &call.inputs;
+        let which = call.indices.as_ref()?;
         if [table.dtype, which.dtype] != [DType::F32, DType::I32] {
             return None;
         }
@@ -49,16 +43,12 @@ impl Kernel<1> for Rows {
             n,
             width,
         );
-        Some((output, Vec::new()))
+        Some(output)
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 1>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 1] {
-        let [table] = &state.inputs;
-        let which = state.indices.as_ref().expect("as forward");
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 1>, gradient: CubeTensor<R>) -> Back<R, 1> {
+        let [table] = &call.inputs;
+        let which = call.indices.as_ref().expect("as forward");
         let [n_rows, width] = launch::rows(table);
         let of_table = empty(table, [n_rows, width], DType::F32);
         back::launch::<R>(

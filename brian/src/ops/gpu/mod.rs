@@ -1,8 +1,9 @@
 //! Fused operations on a GPU: kernels in CubeCL for CUDA, WGSL and SPIR-V, where Burn's operations would make more passes over
 //! memory, or keep tensors that grow with the square of a length.
 //!
-//! As on the host, every function returns `None` where it does not apply, and then the definition runs. Matrix products outside
-//! attention are always Burn's. No kernel uses atomics: the same inputs give the same bits.
+//! As on the host, every function returns `None` where it does not apply, and then the definition runs, which stands in `ops`
+//! and to which `tests` holds the kernel. Matrix products outside attention are always Burn's. No kernel uses atomics: the same
+//! inputs give the same bits.
 //!
 //! | file | kernel |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! Residual addition of a stream in single precision and a product in half precision.
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{address, empty, len, rows, units};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -8,10 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// `y + x` in the type of `y`, where Burn would widen `x` first.
-///
-/// # Shapes
-/// `[n, d_model]` each
+/// See [`residual_add`](super::super::residual_add::residual_add).
 pub(crate) fn residual_add<B: Backend>(y: &Tensor<B, 2>, x: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
     run(Added, [input(y), input(x)], None)
 }
@@ -20,11 +17,8 @@ pub(crate) fn residual_add<B: Backend>(y: &Tensor<B, 2>, x: &Tensor<B, 2>) -> Op
 struct Added;
 
 impl Kernel<2> for Added {
-    fn forward<R: CubeRuntime>(
-        &self,
-        [y, x]: &[CubeTensor<R>; 2],
-        _: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 2>) -> Option<CubeTensor<R>> {
+        let [y, x] = &call.inputs;
         if [y.dtype, x.dtype] != [DType::F32, DType::BF16] {
             return None;
         }
@@ -41,15 +35,11 @@ impl Kernel<2> for Added {
             len(y),
             x.dtype.into(),
         );
-        Some((output, Vec::new()))
+        Some(output)
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 2>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 2] {
-        let [_, x] = &state.inputs;
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 2>, gradient: CubeTensor<R>) -> Back<R, 2> {
+        let [_, x] = &call.inputs;
         let of_x = burn_cubecl::kernel::cast(gradient.clone(), x.dtype);
         [Some(gradient), Some(of_x)]
     }

@@ -1,6 +1,6 @@
 //! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`, written in the type of the product that follows.
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{UNITS, address, cubes, empty, is_known, kind, row_dim, rows, sum_over_cube};
 use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;
@@ -12,10 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 /// Rows whose gradients are summed first, before all of these sums are: the order of a sum is fixed.
 const ROWS: usize = 64;
 
-/// The norm of every row, in `dtype`.
-///
-/// # Shapes
-/// `[.., d_model]` to the same
+/// See [`rms_norm`](super::super::rms_norm::rms_norm).
 pub(crate) fn rms_norm<B: Backend, const D: usize>(
     x: &Tensor<B, D>,
     norm: &RmsNorm<B>,
@@ -35,11 +32,8 @@ struct Norm {
 }
 
 impl Kernel<2> for Norm {
-    fn forward<R: CubeRuntime>(
-        &self,
-        [x, gain]: &[CubeTensor<R>; 2],
-        _: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 2>) -> Option<CubeTensor<R>> {
+        let [x, gain] = &call.inputs;
         if !is_known(x) || gain.dtype != DType::F32 {
             return None;
         }
@@ -63,16 +57,13 @@ impl Kernel<2> for Norm {
             self.epsilon,
             [kind(x), kind(&normed)],
         );
-        Some((normed, vec![scales]))
+        call.kept = vec![scales];
+        Some(normed)
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 2>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 2] {
-        let [x, gain] = &state.inputs;
-        let scales = &state.kept[0];
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 2>, gradient: CubeTensor<R>) -> Back<R, 2> {
+        let [x, gain] = &call.inputs;
+        let scales = &call.kept[0];
         let [n, width] = rows(x);
         let of_x = CubeTensor {
             meta: x.meta.clone(),

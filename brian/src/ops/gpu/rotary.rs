@@ -1,6 +1,6 @@
 //! Scales queries and rotates queries and keys to their positions; values stay as they are. All lie side by side.
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -70,20 +70,12 @@ impl Turn {
 }
 
 impl Kernel<3> for Turn {
-    fn forward<R: CubeRuntime>(
-        &self,
-        inputs: &[CubeTensor<R>; 3],
-        _: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
-        is_known(&inputs[0]).then(|| (self.launch(inputs, 1.0), Vec::new()))
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 3>) -> Option<CubeTensor<R>> {
+        is_known(&call.inputs[0]).then(|| self.launch(&call.inputs, 1.0))
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 3>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 3] {
-        let [_, cos, sin] = &state.inputs;
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 3>, gradient: CubeTensor<R>) -> Back<R, 3> {
+        let [_, cos, sin] = &call.inputs;
         let back = self.launch(&[gradient, cos.clone(), sin.clone()], -1.0);
         [Some(back), None, None]
     }

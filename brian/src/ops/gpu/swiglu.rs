@@ -1,6 +1,6 @@
 //! SwiGLU gate of a feed-forward: `silu(gate) ⊙ up`, computed in single precision whatever type it reads.
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -8,10 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// `silu(gate) ⊙ up`.
-///
-/// # Shapes
-/// `[n_tokens, d_ff]` each
+/// See [`gated`](super::super::swiglu::gated).
 pub(crate) fn gated<B: Backend>(gate: &Tensor<B, 2>, up: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
     run(Gated, [input(gate), input(up)], None)
 }
@@ -20,11 +17,8 @@ pub(crate) fn gated<B: Backend>(gate: &Tensor<B, 2>, up: &Tensor<B, 2>) -> Optio
 struct Gated;
 
 impl Kernel<2> for Gated {
-    fn forward<R: CubeRuntime>(
-        &self,
-        [gate, up]: &[CubeTensor<R>; 2],
-        _: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 2>) -> Option<CubeTensor<R>> {
+        let [gate, up] = &call.inputs;
         if !is_known(gate) || gate.dtype != up.dtype {
             return None;
         }
@@ -41,15 +35,11 @@ impl Kernel<2> for Gated {
             len(gate),
             kind(gate),
         );
-        Some((output, Vec::new()))
+        Some(output)
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 2>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 2] {
-        let [gate, up] = &state.inputs;
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 2>, gradient: CubeTensor<R>) -> Back<R, 2> {
+        let [gate, up] = &call.inputs;
         let [of_gate, of_up] = [(); 2].map(|()| empty(gate, rows(gate), gate.dtype));
         let (count, dim) = units(gate, len(gate));
         back::launch::<R>(

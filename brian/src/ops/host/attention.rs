@@ -3,8 +3,7 @@
 
 use super::super::attention_spans::AttentionSpans;
 use super::super::gather::{Parts, RowPlace};
-use super::custom_op::{FusedPass, MOST_INPUTS, input, of_first, run, run_many};
-use super::gradient::Gradient;
+use super::custom_op::{Flow, MOST_INPUTS, input, run, run_many};
 use super::head_products::{self as lines, Products};
 use super::numeric::{Rows, exp, flat, flat_mut, part, vectorised};
 use super::softmax::{to_probabilities, to_scores};
@@ -19,22 +18,37 @@ use std::sync::Arc;
 /// Queries that are scored at once.
 const QUERIES: usize = 32;
 
-/// Causal attention, from one tensor with queries, keys and values.
-///
-/// # Shapes
-/// `[n, 3 * d_model]` to `[n, d_model]`
+/// See [`causal_attention`](super::super::attention::causal_attention).
 pub(crate) fn causal_attention<B: Backend>(
     packed: &Tensor<B, 2>,
     n_heads: usize,
     spans: &Arc<AttentionSpans>,
 ) -> Option<Tensor<B, 2>> {
-    run(All(Attend::new(n_heads, spans)), [input(packed)])
+    let attend = Attend::new(n_heads, spans);
+    run([input(packed)], move |[packed]| {
+        let d_model = packed.ncols() / 3;
+        let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
+        let (found, sums) = attend.forward(queries, KeysValues::Whole(keys_values));
+        let back = move |flow: Flow<'_>| {
+            let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
+            let mut found = Array2::zeros(packed.dim());
+            let (of_queries, mut of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
+            let of_keys_values = of_keys_values.rows_mut().into_iter().map(whole_row);
+            attend.backward(
+                queries,
+                KeysValues::Whole(keys_values),
+                &sums,
+                flow.gradient.view(),
+                of_queries,
+                of_keys_values.collect(),
+            );
+            vec![Some(found.into())]
+        };
+        (found, Box::new(back))
+    })
 }
 
-/// Attention output of queries over keys and values of other tokens.
-///
-/// # Shapes
-/// `[n, d_model]` and `[n_keys, 2 * d_model]` to `[n, d_model]`
+/// See [`attention_over_spans`](super::super::attention::attention_over_spans).
 pub(crate) fn attention_over_spans<B: Backend>(
     queries: &Tensor<B, 2>,
     keys_values: &Parts<B>,
@@ -45,127 +59,56 @@ pub(crate) fn attention_over_spans<B: Backend>(
         let one = Parts::one(keys_values.clone().gather());
         return attention_over_spans(queries, &one, n_heads, spans);
     }
-    let pass = Apart {
-        attend: Attend::new(n_heads, spans),
-        n_parts: keys_values.parts.len(),
-        places: keys_values.places.clone(),
-    };
+    let attend = Attend::new(n_heads, spans);
+    let places = keys_values.places.clone();
     let parts = keys_values.parts.iter().map(input);
-    run_many(pass, [input(queries)].into_iter().chain(parts).collect())
-}
-
-/// Queries, keys and values side by side.
-#[derive(Clone, Debug)]
-struct All(Attend);
-
-impl FusedPass<1> for All {
-    type Kept = Array2<f32>;
-
-    fn forward(&self, [packed]: &[Rows; 1]) -> (Array2<f32>, Array2<f32>) {
-        let (queries, keys_values) = packed.view().split_at(Axis(1), packed.ncols() / 3);
-        self.0.forward(queries, KeysValues::Whole(keys_values))
-    }
-
-    fn backward(
-        &self,
-        [packed]: &[Rows; 1],
-        sums: Array2<f32>,
-        gradient: Rows,
-        _: [bool; 1],
-    ) -> [Option<Gradient>; 1] {
-        let d_model = packed.ncols() / 3;
-        let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
-        let mut found = Array2::zeros(packed.dim());
-        let (of_queries, mut of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
-        let of_keys_values = of_keys_values.rows_mut().into_iter().map(whole_row);
-        self.0.backward(
-            queries,
-            KeysValues::Whole(keys_values),
-            &sums,
-            gradient.view(),
-            of_queries,
-            of_keys_values.collect(),
-        );
-        [Some(found.into())]
-    }
-}
-
-/// Keys and values of other tokens.
-#[derive(Clone, Debug)]
-struct Apart {
-    attend: Attend,
-    n_parts: usize,
-    places: Vec<RowPlace>,
-}
-
-impl Apart {
-    /// The queries, and keys and values where they lie.
-    fn lines<'a>(&self, inputs: &'a [Rows]) -> (&'a Rows, Vec<&'a [f32]>) {
-        let (queries, parts) = inputs.split_first().expect("queries");
-        let width = 2 * queries.ncols();
-        let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
-        let row = |at: &RowPlace| &parts[at.part][at.row * width..][..width];
-        (queries, self.places.iter().map(row).collect())
-    }
-
-    /// Where the gradients of keys and values lie, in those of the parts.
-    fn lines_mut<'a>(&self, parts: &'a mut [Array2<f32>]) -> Vec<&'a mut [f32]> {
-        let rows = |part: &'a mut Array2<f32>| {
-            let width = part.ncols();
-            let rows = flat_mut(part).chunks_exact_mut(width);
-            rows.map(Some).collect()
+    let inputs = [input(queries)].into_iter().chain(parts).collect();
+    run_many(inputs, move |inputs| {
+        let (queries, lines) = apart(&inputs, &places);
+        let (found, sums) = attend.forward(queries.view(), KeysValues::Apart(&lines));
+        let back = move |Flow {
+                             gradient, so_far, ..
+                         }: Flow<'_>| {
+            let (queries, lines) = apart(&inputs, &places);
+            let mut of_queries = Array2::zeros(queries.dim());
+            // Many keys and values get something from few queries, so it is added to the sums of their gradients in place.
+            let of_part =
+                |index: usize| so_far(index).unwrap_or_else(|| Array2::zeros(inputs[index].dim()));
+            let mut of_parts: Vec<Array2<f32>> = (1..inputs.len()).map(of_part).collect();
+            attend.backward(
+                queries.view(),
+                KeysValues::Apart(&lines),
+                &sums,
+                gradient.view(),
+                of_queries.view_mut(),
+                apart_mut(&mut of_parts, &places),
+            );
+            let found = [of_queries].into_iter().chain(of_parts);
+            found.map(|found| Some(found.into())).collect()
         };
-        let mut rows: Vec<Vec<Option<&mut [f32]>>> = parts.iter_mut().map(rows).collect();
-        let row = |at: &RowPlace| rows[at.part][at.row].take().expect("no two in one place");
-        self.places.iter().map(row).collect()
-    }
+        (found, Box::new(back))
+    })
 }
 
-/// Queries, then parts.
-impl<const N: usize> FusedPass<N> for Apart {
-    type Kept = Array2<f32>;
+/// The queries, and keys and values where they lie.
+fn apart<'a>(inputs: &'a [Rows], places: &[RowPlace]) -> (&'a Rows, Vec<&'a [f32]>) {
+    let (queries, parts) = inputs.split_first().expect("queries");
+    let width = 2 * queries.ncols();
+    let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
+    let row = |at: &RowPlace| &parts[at.part][at.row * width..][..width];
+    (queries, places.iter().map(row).collect())
+}
 
-    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Array2<f32>) {
-        let (queries, lines) = self.lines(inputs);
-        self.attend
-            .forward(queries.view(), KeysValues::Apart(&lines))
-    }
-
-    fn backward(
-        &self,
-        inputs: &[Rows; N],
-        sums: Array2<f32>,
-        gradient: Rows,
-        wanted: [bool; N],
-    ) -> [Option<Gradient>; N] {
-        self.backward_onto(inputs, sums, gradient, wanted, |_| None)
-    }
-
-    /// Many keys and values get something from few queries, so it is added to the sums of their gradients in place.
-    fn backward_onto(
-        &self,
-        inputs: &[Rows; N],
-        sums: Array2<f32>,
-        gradient: Rows,
-        _: [bool; N],
-        so_far: impl Fn(usize) -> Option<Array2<f32>>,
-    ) -> [Option<Gradient>; N] {
-        let (queries, lines) = self.lines(inputs);
-        let mut of_queries = Array2::zeros(queries.dim());
-        let of_part =
-            |index: usize| so_far(index).unwrap_or_else(|| Array2::zeros(inputs[index].dim()));
-        let mut of_parts: Vec<Array2<f32>> = (1..=self.n_parts).map(of_part).collect();
-        self.attend.backward(
-            queries.view(),
-            KeysValues::Apart(&lines),
-            &sums,
-            gradient.view(),
-            of_queries.view_mut(),
-            self.lines_mut(&mut of_parts),
-        );
-        let found = [of_queries].into_iter().chain(of_parts);
-        of_first(found.map(|found| Some(found.into())))
-    }
+/// Where the gradients of keys and values lie, in those of the parts.
+fn apart_mut<'a>(parts: &'a mut [Array2<f32>], places: &[RowPlace]) -> Vec<&'a mut [f32]> {
+    let rows = |part: &'a mut Array2<f32>| {
+        let width = part.ncols();
+        let rows = flat_mut(part).chunks_exact_mut(width);
+        rows.map(Some).collect()
+    };
+    let mut rows: Vec<Vec<Option<&mut [f32]>>> = parts.iter_mut().map(rows).collect();
+    let row = |at: &RowPlace| rows[at.part][at.row].take().expect("no two in one place");
+    places.iter().map(row).collect()
 }
 
 #[derive(Clone, Debug)]

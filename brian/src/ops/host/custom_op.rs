@@ -3,44 +3,24 @@
 use super::super::composed;
 use super::gradient::Gradient;
 use super::numeric::{Rows, flat};
-use super::packed::PackedMap;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use ndarray::Array2;
 use std::any::Any;
-use std::fmt::Debug;
-use std::sync::Arc;
 
-/// A function of `N` inputs and its gradient.
-pub(super) trait FusedPass<const N: usize>: Clone + Debug + Send + 'static {
-    /// What the gradient needs besides the inputs.
-    type Kept: Clone + Debug + Send + 'static;
-
-    /// The output.
-    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Self::Kept);
-
-    /// The gradients of the inputs that want one, from that of the output.
-    fn backward(
-        &self,
-        inputs: &[Rows; N],
-        kept: Self::Kept,
-        gradient: Rows,
-        wanted: [bool; N],
-    ) -> [Option<Gradient>; N];
-
-    /// The same; `so_far` gives the sum of an input's gradient so far, to which the operation adds before it returns it.
-    fn backward_onto(
-        &self,
-        inputs: &[Rows; N],
-        kept: Self::Kept,
-        gradient: Rows,
-        wanted: [bool; N],
-        _so_far: impl Fn(usize) -> Option<Array2<f32>>,
-    ) -> [Option<Gradient>; N] {
-        self.backward(inputs, kept, gradient, wanted)
-    }
+/// What flows back to an operation.
+pub(super) struct Flow<'a> {
+    /// The gradient of its output.
+    pub gradient: Rows,
+    /// Which inputs want theirs.
+    pub wanted: Vec<bool>,
+    /// The sum of an input's gradient so far, for an operation that adds to it before it gives it back.
+    pub so_far: &'a dyn Fn(usize) -> Option<Array2<f32>>,
 }
+
+/// The way back of an operation, to the gradients of its inputs.
+pub(super) type Back = Box<dyn FnOnce(Flow<'_>) -> Vec<Option<Gradient>> + Send>;
 
 /// The primitive of an input.
 pub(in super::super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatTensor<B> {
@@ -50,58 +30,35 @@ pub(in super::super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>)
 /// The most inputs of a fused operation.
 pub(super) const MOST_INPUTS: usize = 33;
 
-/// Runs a fused operation on as many inputs as there are, at most [`MOST_INPUTS`]; the last one is repeated to fill up.
-pub(super) fn run_many<B: Backend, P>(pass: P, inputs: Vec<FloatTensor<B>>) -> Option<Tensor<B, 2>>
-where
-    P: FusedPass<3> + FusedPass<5> + FusedPass<9> + FusedPass<17> + FusedPass<MOST_INPUTS>,
-{
-    fn filled<B: Backend, const N: usize>(inputs: Vec<FloatTensor<B>>) -> [FloatTensor<B>; N] {
-        let last = inputs.len() - 1;
-        std::array::from_fn(|index| inputs[last.min(index)].clone())
-    }
-    match inputs.len() {
-        1..=3 => run(pass, filled::<B, 3>(inputs)),
-        4..=5 => run(pass, filled::<B, 5>(inputs)),
-        6..=9 => run(pass, filled::<B, 9>(inputs)),
-        10..=17 => run(pass, filled::<B, 17>(inputs)),
-        18..=MOST_INPUTS => run(pass, filled::<B, MOST_INPUTS>(inputs)),
-        _ => None,
-    }
-}
-
-/// The gradients of the first inputs; none for the repeated ones.
-pub(super) fn of_first<const N: usize>(
-    found: impl IntoIterator<Item = Option<Gradient>>,
-) -> [Option<Gradient>; N] {
-    let mut found = found.into_iter();
-    std::array::from_fn(|_| found.next().flatten())
-}
-
 /// Runs a fused operation, if its inputs are in host memory in single precision.
-pub(super) fn run<B: Backend, P: FusedPass<N>, const N: usize>(
-    pass: P,
+pub(super) fn run<B: Backend, const N: usize>(
     inputs: [FloatTensor<B>; N],
+    pass: impl FnOnce([Rows; N]) -> (Array2<f32>, Back),
 ) -> Option<Tensor<B, 2>> {
-    let output = host::run::<B, P, N>(pass, inputs)?;
+    let all = |rows: Vec<Rows>| rows.try_into().expect("a matrix of each input");
+    run_many(inputs.into(), |rows| pass(all(rows)))
+}
+
+/// The same for as many inputs as there are, from one to [`MOST_INPUTS`].
+pub(super) fn run_many<B: Backend>(
+    inputs: Vec<FloatTensor<B>>,
+    pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back),
+) -> Option<Tensor<B, 2>> {
+    if !(1..=MOST_INPUTS).contains(&inputs.len()) {
+        return None;
+    }
+    let output = host::run::<B>(inputs, pass)?;
     Some(Tensor::from_primitive(TensorPrimitive::Float(output)))
 }
 
 /// The numbers of a tensor, if they lie in the memory of the host in single precision.
-pub(super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
+pub(in super::super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
     host::rows_of::<B>(tensor)
 }
 
 /// A copy of a tensor's numbers, under the conditions of [`rows_of`].
 pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Option<Vec<f32>> {
     Some(flat(&rows_of::<B>(input(tensor))?).to_vec())
-}
-
-/// Packs a matrix, if it is in host memory in single precision; see [`packed`](super::packed).
-pub(crate) fn packed<B: Backend, const D: usize>(map: &Tensor<B, D>) -> Option<Arc<PackedMap>> {
-    match D {
-        2 => Some(super::packed::hold(rows_of::<B>(input(map))?)),
-        _ => None,
-    }
 }
 
 /// The tensor in another shape, if it is in host memory in single precision.
@@ -135,7 +92,7 @@ pub(in super::super) fn same<From: 'static, To: 'static>(value: From) -> Result<
 
 #[cfg(not(feature = "ndarray"))]
 mod host {
-    use super::{Backend, FloatTensor, FusedPass, Rows};
+    use super::{Array2, Back, Backend, FloatTensor, Rows};
 
     pub fn rows_of<B: Backend>(_: FloatTensor<B>) -> Option<Rows> {
         None
@@ -149,9 +106,9 @@ mod host {
         map
     }
 
-    pub fn run<B: Backend, P: FusedPass<N>, const N: usize>(
-        _: P,
-        _: [FloatTensor<B>; N],
+    pub fn run<B: Backend>(
+        _: Vec<FloatTensor<B>>,
+        _: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back),
     ) -> Option<FloatTensor<B>> {
         None
     }
@@ -161,85 +118,108 @@ mod host {
 mod host {
     use super::super::gradient_sum::GradientSum;
     use super::super::numeric::add;
-    use super::super::packed::{self, PackedMap};
-    use super::{Backend, FloatTensor, FusedPass, Gradient, Rows, same};
+    use super::{Back, Backend, FloatTensor, Flow, Gradient, MOST_INPUTS, Rows, same};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::NodeId;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
     use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
     use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+    use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, OpsPrep};
     use burn_ndarray::{NdArray, NdArrayTensor};
     use ndarray::{ArcArray, Array2, ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn};
     use std::collections::BTreeMap;
-    use std::marker::PhantomData;
+    use std::fmt::Debug;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
 
     type Learning = FloatTensor<Autodiff<NdArray>>;
 
-    pub fn run<B: Backend, P: FusedPass<N>, const N: usize>(
-        pass: P,
-        inputs: [FloatTensor<B>; N],
+    pub fn run<B: Backend>(
+        inputs: Vec<FloatTensor<B>>,
+        pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back),
     ) -> Option<FloatTensor<B>> {
-        let inputs = match same::<_, [NdArrayTensor; N]>(inputs) {
+        let inputs = match same::<_, Vec<NdArrayTensor>>(inputs) {
             Ok(inputs) => {
-                let inputs = all_rows(inputs)?;
-                let (output, _) = pass.forward(&inputs);
+                let inputs: Option<_> = inputs.into_iter().map(rows).collect();
+                let (output, _) = pass(inputs?);
                 return same(tensor(output.into_dyn())).ok();
             }
-            Err(inputs) => inputs,
+            Err(inputs) => same::<_, Vec<Learning>>(inputs).ok()?,
         };
-        let inputs = same::<_, [Learning; N]>(inputs).ok()?;
-        let ranks = inputs.each_ref().map(|input| rank(&input.primitive));
-        let sums = inputs.each_ref().map(|input| sum_of(input.node.id));
-        let nodes = inputs.each_ref().map(|input| input.node.clone());
-        let inputs = all_rows(inputs.map(|input| input.primitive))?;
-        let (output, kept) = pass.forward(&inputs);
+        let nodes: Vec<_> = inputs.iter().map(|input| input.node.clone()).collect();
+        let sums = nodes.iter().map(|node| sum_of(node.id)).collect();
+        let ranks = inputs.iter().map(|input| rank(&input.primitive)).collect();
+        let inputs = inputs.into_iter().map(|input| rows(input.primitive));
+        let inputs: Vec<Rows> = inputs.collect::<Option<_>>()?;
+        let dims = inputs.iter().map(Rows::dim).collect();
+        let (output, back) = pass(inputs);
+        let state = PassState {
+            back: Arc::new(Mutex::new(Some(back))),
+            dims,
+            ranks,
+            sums,
+        };
         let output = tensor(output.into_dyn());
-        let prepared = PassBackward::<P>(PhantomData).prepare::<NoCheckpointing>(nodes);
-        let output = match prepared.compute_bound().stateful() {
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-            OpsKind::Tracked(prepared) => {
-                let state = PassState {
-                    pass,
-                    packed: inputs.each_ref().map(|input| packed::find(input.view())),
-                    inputs,
-                    ranks,
-                    sums,
-                    kept,
-                };
-                prepared.finish(state, output)
+        let output = match nodes.len() {
+            1 => finish(PassBackward.prepare(filled::<_, 1>(&nodes)), state, output),
+            2 => finish(PassBackward.prepare(filled::<_, 2>(&nodes)), state, output),
+            3 => finish(PassBackward.prepare(filled::<_, 3>(&nodes)), state, output),
+            4..=5 => finish(PassBackward.prepare(filled::<_, 5>(&nodes)), state, output),
+            6..=9 => finish(PassBackward.prepare(filled::<_, 9>(&nodes)), state, output),
+            10..=17 => finish(PassBackward.prepare(filled::<_, 17>(&nodes)), state, output),
+            _ => {
+                let nodes = filled::<_, MOST_INPUTS>(&nodes);
+                finish(PassBackward.prepare(nodes), state, output)
             }
         };
         same(output).ok()
     }
 
+    /// As many as there have to be; the last one is repeated to fill up.
+    fn filled<T: Clone, const N: usize>(all: &[T]) -> [T; N] {
+        std::array::from_fn(|index| all[index.min(all.len() - 1)].clone())
+    }
+
+    /// An output with its way back.
+    fn finish<
+        S: Clone + Debug + Send + 'static,
+        O: Backward<NdArray, N, State = S>,
+        const N: usize,
+    >(
+        prepared: OpsPrep<O, NdArray, S, NoCheckpointing, N>,
+        state: S,
+        output: NdArrayTensor,
+    ) -> Learning {
+        match prepared.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+            OpsKind::Tracked(prepared) => prepared.finish(state, output),
+        }
+    }
+
     /// What the backward pass needs.
-    #[derive(Clone, Debug)]
-    struct PassState<P: FusedPass<N>, const N: usize> {
-        pass: P,
-        inputs: [Rows; N],
-        /// What the gradient multiplies with again.
-        #[expect(dead_code, reason = "is held, for whoever multiplies to find")]
-        packed: [Option<Arc<PackedMap>>; N],
-        ranks: [usize; N],
+    #[derive(Clone)]
+    struct PassState {
+        /// Burn asks for what can be cloned; it is called once.
+        back: Arc<Mutex<Option<Back>>>,
+        /// Of the inputs, as rows.
+        dims: Vec<(usize, usize)>,
+        ranks: Vec<usize>,
         /// Where the gradients of shared maps are added up.
-        sums: [Option<Arc<GradientSum>>; N],
-        kept: P::Kept,
+        sums: Vec<Option<Arc<GradientSum>>>,
+    }
+
+    impl Debug for PassState {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a way back")
+        }
     }
 
     #[derive(Debug)]
-    struct PassBackward<P>(PhantomData<P>);
+    struct PassBackward;
 
-    impl<P: FusedPass<N>, const N: usize> Backward<NdArray, N> for PassBackward<P> {
-        type State = PassState<P, N>;
+    impl<const N: usize> Backward<NdArray, N> for PassBackward {
+        type State = PassState;
 
-        fn backward(
-            self,
-            ops: Ops<PassState<P, N>, N>,
-            gradients: &mut Gradients,
-            _: &mut Checkpointer,
-        ) {
+        fn backward(self, ops: Ops<PassState, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
             let Ops {
                 parents,
                 node,
@@ -247,14 +227,17 @@ mod host {
                 ..
             } = ops;
             let gradient = rows(gradients.consume::<NdArray>(&node)).expect("as the output");
-            let wanted = parents.each_ref().map(Option::is_some);
+            let back = state.back.lock().unwrap_or_else(PoisonError::into_inner);
+            let back = { back }.take().expect("one way back");
+            let n_inputs = state.dims.len();
+            let wanted = parents[..n_inputs].iter().map(Option::is_some).collect();
             let so_far = |index: usize| state.sums[index].as_ref()?.total();
-            let found =
-                state
-                    .pass
-                    .backward_onto(&state.inputs, state.kept, gradient, wanted, so_far);
-            let dims = state.inputs.iter().map(|input| input.dim());
-            let places = state.ranks.into_iter().zip(state.sums).zip(dims);
+            let found = back(Flow {
+                gradient,
+                wanted,
+                so_far: &so_far,
+            });
+            let places = state.ranks.into_iter().zip(state.sums).zip(state.dims);
             for ((parent, found), ((rank, sum), dims)) in parents.into_iter().zip(found).zip(places)
             {
                 let (Some(parent), Some(found)) = (parent, found) else {
@@ -304,7 +287,11 @@ mod host {
         gradients.register::<NdArray>(to.node.id, gradient.into());
     }
 
-    /// The sums of all shared maps whose graph is there.
+    /// The sums of all shared maps whose graph is there, by a number that no other node of the process has.
+    ///
+    /// A sum is owned by the step of the backward pass that takes it and by those that add to it; here these find each other, as
+    /// nothing of Burn 0.21 tells them: a tensor is its numbers and a node whose type has no name outside Burn and no field for
+    /// others, the state of a step lies out of reach until it runs, and a module holds tensors alone.
     static SUMS: Mutex<BTreeMap<u64, Weak<GradientSum>>> = Mutex::new(BTreeMap::new());
 
     fn sum_of(node: NodeId) -> Option<Arc<GradientSum>> {
@@ -323,50 +310,40 @@ mod host {
         let NdArrayTensor::F32(_) = map.primitive else {
             return map;
         };
-        let prepared = Share.prepare::<NoCheckpointing>([map.node.clone()]);
-        match prepared.compute_bound().stateful() {
-            OpsKind::UnTracked(prepared) => prepared.finish(map.primitive),
-            OpsKind::Tracked(prepared) => {
-                let sum = Arc::new(GradientSum::default());
-                let shared = prepared.finish(sum.clone(), map.primitive);
-                let mut sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
-                sums.retain(|_, sum| sum.strong_count() > 0);
-                sums.insert(shared.node.id.value, Arc::downgrade(&sum));
-                shared
+        let sum = Arc::new(GradientSum::default());
+        let take = |sum: Arc<GradientSum>, arrived| {
+            let Some(mut total) = sum.total() else {
+                return arrived;
+            };
+            // What other operations made of the map, or the number that stands for the sum.
+            if let Some(arrived) = rows(arrived)
+                && arrived.dim() == total.dim()
+            {
+                total += &arrived;
             }
-        }
+            tensor(total.into_dyn())
+        };
+        let prepared = Through(take).prepare([map.node]);
+        let shared = finish(prepared, sum.clone(), map.primitive);
+        let mut sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.retain(|_, sum| sum.strong_count() > 0);
+        sums.insert(shared.node.id.value, Arc::downgrade(&sum));
+        shared
     }
 
-    /// A map as it is, whose gradient is a [`GradientSum`].
+    /// The way back of an operation on one tensor: a function from the gradient of its output to that of the tensor.
     #[derive(Debug)]
-    struct Share;
+    struct Through<S>(fn(S, NdArrayTensor) -> NdArrayTensor);
 
-    impl Backward<NdArray, 1> for Share {
-        type State = Arc<GradientSum>;
+    impl<S: Clone + Debug + Send + 'static> Backward<NdArray, 1> for Through<S> {
+        type State = S;
 
-        fn backward(
-            self,
-            ops: Ops<Arc<GradientSum>, 1>,
-            gradients: &mut Gradients,
-            _: &mut Checkpointer,
-        ) {
+        fn backward(self, ops: Ops<S, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
             let [Some(parent)] = ops.parents else {
                 return;
             };
             let arrived = gradients.consume::<NdArray>(&ops.node);
-            let total = match ops.state.total() {
-                Some(mut total) => {
-                    // What other operations made of the map, or the number that stands for the sum.
-                    if let Some(arrived) = rows(arrived)
-                        && arrived.dim() == total.dim()
-                    {
-                        total += &arrived;
-                    }
-                    tensor(total.into_dyn())
-                }
-                None => arrived,
-            };
-            gradients.register::<NdArray>(parent.id, total);
+            gradients.register::<NdArray>(parent.id, (self.0)(ops.state, arrived));
         }
     }
 
@@ -383,12 +360,12 @@ mod host {
         };
         let from = storage.shape().to_vec();
         let output = reshaped(storage.into_shared(), dims);
-        let prepared = Reshape.prepare::<NoCheckpointing>([tensor.node]);
-        let output = match prepared.compute_bound().stateful() {
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-            OpsKind::Tracked(prepared) => prepared.finish(from, output),
+        let back = |from: Vec<usize>, gradient| match gradient {
+            NdArrayTensor::F32(gradient) => reshaped(gradient.into_shared(), &from),
+            other => other,
         };
-        same(output).ok()
+        let prepared = Through(back).prepare([tensor.node]);
+        same(finish(prepared, from, output)).ok()
     }
 
     fn as_it_came<From, To>(_: From) -> To {
@@ -407,39 +384,11 @@ mod host {
         }
     }
 
-    #[derive(Debug)]
-    struct Reshape;
-
-    impl Backward<NdArray, 1> for Reshape {
-        /// The shape that it had.
-        type State = Vec<usize>;
-
-        fn backward(
-            self,
-            ops: Ops<Vec<usize>, 1>,
-            gradients: &mut Gradients,
-            _: &mut Checkpointer,
-        ) {
-            let [Some(parent)] = ops.parents else {
-                return;
-            };
-            if let NdArrayTensor::F32(gradient) = gradients.consume::<NdArray>(&ops.node) {
-                gradients
-                    .register::<NdArray>(parent.id, reshaped(gradient.into_shared(), &ops.state));
-            }
-        }
-    }
-
     pub fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Rows> {
         match same::<_, Learning>(tensor) {
             Ok(tensor) => rows(tensor.primitive),
             Err(tensor) => rows(same::<_, NdArrayTensor>(tensor).ok()?),
         }
-    }
-
-    fn all_rows<const N: usize>(tensors: [NdArrayTensor; N]) -> Option<[Rows; N]> {
-        let rows: Option<Vec<Rows>> = tensors.into_iter().map(rows).collect();
-        rows?.try_into().ok()
     }
 
     fn rank(tensor: &NdArrayTensor) -> usize {

@@ -1,7 +1,7 @@
 //! Matrix products on the host, each by the routine that is fastest for its shape, and all with the same bits.
 
 use super::numeric::{flat_mut, has_fused, vectorised};
-use super::{packed, packed_gemm, skinny_gemm};
+use super::{packed_gemm, skinny_gemm};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
@@ -18,8 +18,7 @@ pub fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     out
 }
 
-/// `out + a b`. A `b` that is kept packed is used as it is. Any other is read once without packing if `a` has few rows, as in
-/// decoding, and is packed here if `a` has more.
+/// `out + a b`. `b` is read once without packing if `a` has few rows, as in decoding, and is packed here if `a` has more.
 ///
 /// The bits of a row do not depend on how many rows there are, for later tokens may not change an earlier one: all routines sum
 /// in the order in which matrixmultiply sums for many rows. Where that order is not known, matrixmultiply does all products.
@@ -27,7 +26,6 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut
     let (depth, width) = b.dim();
     let out = &mut out;
     match (a.as_slice(), b.as_slice()) {
-        _ if packed::add_product(a, b, out) => {}
         (Some(a), Some(b)) if a.len() <= FEW * depth && !b.is_empty() && has_fused() => {
             for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
                 let columns = out.par_chunks_mut(COLUMNS).enumerate();

@@ -19,15 +19,18 @@ pub fn rows_per_task(width: usize) -> usize {
     (TASK / width.max(1)).max(1)
 }
 
-/// Runs an expression, and what is inlined into it, with the best vector instructions of this machine.
+/// Runs an expression, and what is inlined into it, with the best vector instructions of this machine, or with those given.
 ///
 /// A macro, because only inlined code gets them, and the compiler keeps a large closure apart, with the instructions that every
 /// machine has. `Once` makes the closure callable only once, and the call of such a closure cannot be kept apart.
 macro_rules! vectorised {
-    ($work:expr) => {{
+    ($work:expr) => {
+        vectorised!(pulp::Arch::new(), dispatch, $work)
+    };
+    ($simd:expr, $run:ident, $work:expr) => {{
         struct Once;
         let once = Once;
-        pulp::Arch::new().dispatch(
+        $simd.$run(
             #[inline(always)]
             || {
                 let _once = once;

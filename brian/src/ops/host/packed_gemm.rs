@@ -5,13 +5,13 @@
 //! threads of the pool pack a matrix, or it stays packed for a whole walk; rows are read in place, and rows and columns are
 //! divided between tasks.
 
-use super::numeric::flat_mut;
+use super::numeric::{flat_mut, vectorised};
 use super::processor::v3;
 // Columns of a panel: with six rows, twelve of the sixteen registers hold sums.
 use super::transpose::{COLUMNS, to_lines, to_rows};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use pulp::x86::V3;
-use pulp::{NullaryFnOnce, cast, f32x8};
+use pulp::{cast, f32x8};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -226,18 +226,7 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn run(self, simd: V3) {
-        struct Vectorised<'a>(Task<'a>, V3);
-
-        impl NullaryFnOnce for Vectorised<'_> {
-            type Output = ();
-
-            #[inline(always)]
-            fn call(self) {
-                self.0.multiply(self.1);
-            }
-        }
-
-        simd.vectorize(Vectorised(self, simd));
+        vectorised!(simd, vectorize, self.multiply(simd));
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Fused RMS norm on the host: `x / sqrt(mean(x²) + ε) ⊙ gain`.
 
-use super::custom_op::{FusedPass, input, run};
+use super::custom_op::{Flow, input, run};
 use super::gradient::Gradient;
 use super::numeric::{Rows, dot, flat, flat_mut, rows_per_task, total, vectorised};
 use burn::nn::RmsNorm;
@@ -9,38 +9,19 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// The norm of every row.
-///
-/// # Shapes
-/// `[n, width]` to the same
+/// See [`rms_norm`](super::super::rms_norm::rms_norm).
 pub(crate) fn rms_norm<B: Backend>(x: &Tensor<B, 2>, norm: &RmsNorm<B>) -> Option<Tensor<B, 2>> {
     let epsilon = norm.epsilon as f32;
-    run(Norm { epsilon }, [input(x), input(&norm.gamma.val())])
-}
-
-#[derive(Clone, Debug)]
-struct Norm {
-    epsilon: f32,
-}
-
-impl FusedPass<2> for Norm {
-    type Kept = ();
-
-    fn forward(&self, [x, gain]: &[Rows; 2]) -> (Array2<f32>, ()) {
-        (norm(x.view(), gain, self.epsilon), ())
-    }
-
-    fn backward(
-        &self,
-        [x, gain]: &[Rows; 2],
-        (): (),
-        gradient: Rows,
-        _: [bool; 2],
-    ) -> [Option<Gradient>; 2] {
-        let mut gradient = gradient.into_owned();
-        let of_gain = back(x.view(), gain, self.epsilon, gradient.view_mut(), None);
-        [gradient.into(), of_gain].map(Some)
-    }
+    let inputs = [input(x), input(&norm.gamma.val())];
+    run(inputs, move |[x, gain]| {
+        let normed = self::norm(x.view(), &gain, epsilon);
+        let of_inputs = move |flow: Flow<'_>| {
+            let mut gradient = flow.gradient.into_owned();
+            let of_gain = back(x.view(), &gain, epsilon, gradient.view_mut(), None);
+            vec![Some(gradient.into()), Some(of_gain)]
+        };
+        (normed, Box::new(of_inputs))
+    })
 }
 
 /// `1 / sqrt(mean(x²) + ε)`.

@@ -3,11 +3,11 @@
 use super::super::groups::Group;
 use super::super::rotary::Angles;
 use super::super::rotary_projection::{Columns, NormedMap};
-use super::custom_op::{FusedPass, input, of_first, run_many};
-use super::gemm::add_product;
+use super::custom_op::{Back, Flow, input, run_many};
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, flat, flat_mut, part, rows_per_task, vectorised};
+use super::packed::Packed;
 use super::rms_norm as norm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -15,22 +15,21 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Queries, keys and values of tokens; each group of rows has its own norm and weight matrix.
-///
-/// # Shapes
-/// `[n, d_model]`, `[d_model, d_out]` and `[n_positions, d_head / 2]` to `[n, d_out]`
+/// See [`rotary_projection`](super::super::rotary_projection::rotary_projection).
 pub(crate) fn rotary_projection<B: Backend>(
     x: &Tensor<B, 2>,
     groups: &[Group<NormedMap<'_, B>>],
     columns: Columns,
     angles: &Angles<B>,
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let (norm, _) = groups.first()?.of;
-    let pass = Project {
+    let project = Project {
         columns,
         epsilon: norm.epsilon as f32,
         places: angles.places.as_deref().map(Arc::from),
         n_rows: n_rows(groups),
+        packed: packed.clone(),
     };
     let [cos, sin] = [&angles.cos, &angles.sin].map(input);
     let of_group = |group: &Group<NormedMap<'_, B>>| {
@@ -38,19 +37,17 @@ pub(crate) fn rotary_projection<B: Backend>(
         [input(&norm.gamma.val()), input(map)]
     };
     let inputs = [input(x), cos, sin].into_iter();
-    run_many(
-        pass,
-        inputs.chain(groups.iter().flat_map(of_group)).collect(),
-    )
+    let inputs = inputs.chain(groups.iter().flat_map(of_group)).collect();
+    run_many(inputs, |inputs| project.run(inputs))
 }
 
-#[derive(Clone, Debug)]
 struct Project {
     columns: Columns,
     epsilon: f32,
     /// Where each token stands; see [`rotary_projection`].
     places: Option<Arc<[usize]>>,
     n_rows: Vec<usize>,
+    packed: Packed,
 }
 
 impl Project {
@@ -98,13 +95,8 @@ impl Project {
             });
         });
     }
-}
-
-/// Rows, cosines and sines, then of each group the gain and the map.
-impl<const N: usize> FusedPass<N> for Project {
-    type Kept = ();
-
-    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, ()) {
+    /// Of rows, cosines and sines, then of each group the gain and the map.
+    fn run(self, inputs: Vec<Rows>) -> (Array2<f32>, Back) {
         let ([x, cos, sin], groups) = inputs.split_first_chunk().expect("rows and angles");
         let (groups, _) = groups.as_chunks();
         let mut rows = Array2::zeros([x.nrows(), groups[0][1].ncols()]);
@@ -114,20 +106,17 @@ impl<const N: usize> FusedPass<N> for Project {
             &mut rows,
             |which, [gain, map], out| {
                 let normed = norm::norm(part(x.view(), 0, which), gain, self.epsilon);
-                add_product(normed.view(), map.view(), out);
+                self.packed.add_product(normed.view(), map.view(), out);
             },
         );
         self.apply_rotary(&mut rows, x.ncols(), cos, sin, false);
-        (rows, ())
+        (rows, Box::new(move |flow| self.back(&inputs, flow)))
     }
 
-    fn backward(
-        &self,
-        inputs: &[Rows; N],
-        (): (),
-        gradient: Rows,
-        wanted: [bool; N],
-    ) -> [Option<Gradient>; N] {
+    fn back(&self, inputs: &[Rows], flow: Flow<'_>) -> Vec<Option<Gradient>> {
+        let Flow {
+            gradient, wanted, ..
+        } = flow;
         let ([x, cos, sin], groups) = inputs.split_first_chunk().expect("rows and angles");
         let (groups, _) = groups.as_chunks();
         let (wanted_of_groups, _) = wanted[3..].as_chunks();
@@ -144,7 +133,8 @@ impl<const N: usize> FusedPass<N> for Project {
                 let gradient = share(&gradient, which.clone());
                 let x = part(x.view(), 0, which);
                 let of_gain = (wanted[0] || gain_wanted).then(|| {
-                    add_product(gradient.view(), map.t(), out.view_mut());
+                    self.packed
+                        .add_product(gradient.view(), map.t(), out.view_mut());
                     norm::back(x, gain, self.epsilon, out, None)
                 });
                 let of_map = map_wanted.then(|| {
@@ -156,6 +146,6 @@ impl<const N: usize> FusedPass<N> for Project {
         );
         let of_first_three = [Some(of_x.into()), None, None];
         let of_groups = of_groups.into_iter().flatten();
-        of_first(of_first_three.into_iter().chain(of_groups))
+        of_first_three.into_iter().chain(of_groups).collect()
     }
 }

@@ -1,28 +1,25 @@
 //! The router's two layers, fused on the host: `silu([h, P] W1 + b1) W2 + b2`.
 
-use super::custom_op::{FusedPass, input, run};
+use super::custom_op::{Flow, input, run};
 use super::gather::cut;
-use super::gemm::{add_product, product};
 use super::gradient::Gradient;
 use super::numeric::{
     Rows, copied, filled, flat, flat_mut, rows_per_task, sigmoid, sum_rows, vectorised,
 };
+use super::packed::Packed;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use ndarray::{Array2, ArrayBase, Data, Ix2};
+use ndarray::Array2;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Action logits; `None` also if a layer has no bias.
-///
-/// # Shapes
-/// `[n, d_model]` and `[n, d_position]` to `[n, n_actions]`
+/// See [`router_scores`](super::super::router_scores::router_scores); `None` also if a layer has no bias.
 pub(crate) fn router_scores<B: Backend>(
     hidden: &Tensor<B, 2>,
     position: &Tensor<B, 2>,
-    first: &Linear<B>,
-    second: &Linear<B>,
+    [first, second]: [&Linear<B>; 2],
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let [first_bias, second_bias] = [first.bias.as_ref()?, second.bias.as_ref()?];
     let inputs = [
@@ -33,11 +30,51 @@ pub(crate) fn router_scores<B: Backend>(
         input(&second.weight.val()),
         input(&second_bias.val()),
     ];
-    run(Score, inputs)
+    let packed = packed.clone();
+    run(inputs, move |inputs| {
+        let [hidden, position, first, first_bias, second, second_bias] = inputs;
+        let state = side_by_side(&hidden, &position).into_shared();
+        let mut between = repeat(&first_bias, state.nrows());
+        packed.add_product(state.view(), first.view(), between.view_mut());
+        let between = between.into_shared();
+        let mut logits = repeat(&second_bias, state.nrows());
+        packed.add_product(open(&between).view(), second.view(), logits.view_mut());
+        let back = move |Flow {
+                             gradient, wanted, ..
+                         }: Flow<'_>| {
+            let mut of_between = packed.product(gradient.view(), second.t());
+            let task = rows_per_task(between.ncols()) * between.ncols();
+            let from = flat(&between).par_chunks(task);
+            let to = flat_mut(&mut of_between).par_chunks_mut(task);
+            to.zip(from).for_each(|(to, from)| {
+                vectorised!({
+                    for (to, from) in to.iter_mut().zip(from) {
+                        let share = sigmoid(*from);
+                        *to *= share * (1.0 + from * (1.0 - share));
+                    }
+                });
+            });
+            let of_between = of_between.into_shared();
+            let of_state =
+                (wanted[0] || wanted[1]).then(|| packed.product(of_between.view(), first.t()));
+            let of_columns = |wanted: bool, columns: Range<usize>| {
+                let of_state = of_state.as_ref().filter(|_| wanted)?;
+                Some(cut(of_state, columns).into())
+            };
+            let (d_model, width) = (hidden.ncols(), state.ncols());
+            vec![
+                of_columns(wanted[0], 0..d_model),
+                of_columns(wanted[1], d_model..width),
+                wanted[2].then(|| Gradient::Product(state, of_between.clone())),
+                wanted[3].then(|| sum_rows(&of_between).into()),
+                wanted[4]
+                    .then(|| Gradient::Product(open(&between).into_shared(), gradient.clone())),
+                wanted[5].then(|| sum_rows(&gradient).into()),
+            ]
+        };
+        (logits, Box::new(back))
+    })
 }
-
-#[derive(Clone, Debug)]
-struct Score;
 
 /// Rows that are all the same one.
 fn repeat(row: &Rows, n_rows: usize) -> Array2<f32> {
@@ -54,76 +91,16 @@ fn side_by_side(left: &Rows, right: &Rows) -> Array2<f32> {
     })
 }
 
-impl Score {
-    /// `silu` of what the first layer gives.
-    fn open(between: &ArrayBase<impl Data<Elem = f32>, Ix2>) -> Array2<f32> {
-        let mut opened = copied(between);
-        let task = rows_per_task(between.ncols()) * between.ncols();
-        flat_mut(&mut opened).par_chunks_mut(task).for_each(|rows| {
-            vectorised!({
-                for value in rows.iter_mut() {
-                    *value *= sigmoid(*value);
-                }
-            });
+/// `silu` of what the first layer gives.
+fn open(between: &Rows) -> Array2<f32> {
+    let mut opened = copied(between);
+    let task = rows_per_task(between.ncols()) * between.ncols();
+    flat_mut(&mut opened).par_chunks_mut(task).for_each(|rows| {
+        vectorised!({
+            for value in rows.iter_mut() {
+                *value *= sigmoid(*value);
+            }
         });
-        opened
-    }
-}
-
-impl FusedPass<6> for Score {
-    /// What the first layer takes, and what it gives.
-    type Kept = [Rows; 2];
-
-    fn forward(
-        &self,
-        [hidden, position, first, first_bias, second, second_bias]: &[Rows; 6],
-    ) -> (Array2<f32>, [Rows; 2]) {
-        let state = side_by_side(hidden, position);
-        let mut between = repeat(first_bias, state.nrows());
-        add_product(state.view(), first.view(), between.view_mut());
-        let mut logits = repeat(second_bias, state.nrows());
-        add_product(
-            Self::open(&between).view(),
-            second.view(),
-            logits.view_mut(),
-        );
-        (logits, [state, between].map(Array2::into_shared))
-    }
-
-    fn backward(
-        &self,
-        [hidden, _, first, _, second, _]: &[Rows; 6],
-        [state, between]: [Rows; 2],
-        gradient: Rows,
-        wanted: [bool; 6],
-    ) -> [Option<Gradient>; 6] {
-        let mut of_between = product(gradient.view(), second.t());
-        let task = rows_per_task(between.ncols()) * between.ncols();
-        let from = flat(&between).par_chunks(task);
-        let to = flat_mut(&mut of_between).par_chunks_mut(task);
-        to.zip(from).for_each(|(to, from)| {
-            vectorised!({
-                for (to, from) in to.iter_mut().zip(from) {
-                    let share = sigmoid(*from);
-                    *to *= share * (1.0 + from * (1.0 - share));
-                }
-            });
-        });
-        let of_between = of_between.into_shared();
-        let of_state = (wanted[0] || wanted[1]).then(|| product(of_between.view(), first.t()));
-        let of_columns = |wanted: bool, columns: Range<usize>| {
-            let of_state = of_state.as_ref().filter(|_| wanted)?;
-            Some(cut(of_state, columns).into())
-        };
-        let (d_model, width) = (hidden.ncols(), state.ncols());
-        [
-            of_columns(wanted[0], 0..d_model),
-            of_columns(wanted[1], d_model..width),
-            wanted[2].then(|| Gradient::Product(state, of_between.clone())),
-            wanted[3].then(|| sum_rows(&of_between).into()),
-            wanted[4]
-                .then(|| Gradient::Product(Self::open(&between).into_shared(), gradient.clone())),
-            wanted[5].then(|| sum_rows(&gradient).into()),
-        ]
-    }
+    });
+    opened
 }

@@ -1,13 +1,11 @@
 //! Fused softmax on the host, row by row, and the probability of one chosen entry.
 
-use super::custom_op::{FusedPass, input, run};
-use super::gradient::Gradient;
+use super::custom_op::{Flow, input, run};
 use super::numeric::{Rows, dot, exp, flat, flat_mut, largest, rows_per_task, sum, vectorised};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Turns scores into probabilities; returns the logarithm of the sum of their exponentials.
 #[inline(always)]
@@ -51,97 +49,56 @@ pub(super) fn each_row(
     });
 }
 
-/// `softmax` of every row.
-///
-/// # Shapes
-/// `[n, width]` to the same
+/// See [`softmax`](super::super::softmax::softmax).
 pub(crate) fn softmax<B: Backend>(scores: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
-    run(Softmax, [input(scores)])
-}
-
-#[derive(Clone, Debug)]
-struct Softmax;
-
-impl FusedPass<1> for Softmax {
-    /// The probabilities.
-    type Kept = Rows;
-
-    fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, Rows) {
+    run([input(scores)], |[scores]| {
         let mut found = scores.to_owned();
-        each_row(&mut found, scores, |_, row, _| {
+        each_row(&mut found, &scores, |_, row, _| {
             vectorised!(to_probabilities(row));
         });
-        (found.clone(), found.into_shared())
-    }
-
-    fn backward(
-        &self,
-        _: &[Rows; 1],
-        probabilities: Rows,
-        gradient: Rows,
-        _: [bool; 1],
-    ) -> [Option<Gradient>; 1] {
-        let mut found = gradient.into_owned();
-        each_row(&mut found, &probabilities, |_, row, shares| {
-            vectorised!(to_scores(shares, row));
-        });
-        [Some(found.into())]
-    }
+        let probabilities = found.clone().into_shared();
+        let back = move |flow: Flow<'_>| {
+            let mut of_scores = flow.gradient.into_owned();
+            each_row(&mut of_scores, &probabilities, |_, row, shares| {
+                vectorised!(to_scores(shares, row));
+            });
+            vec![Some(of_scores.into())]
+        };
+        (found, Box::new(back))
+    })
 }
 
-/// For every row, the probability of the chosen entry among the first `n` scores; 1, whatever the scores, if none is chosen.
-///
-/// # Shapes
-/// `[rows, width]` and `[rows]` to `[rows, 1]`
+/// See [`chosen_probability`](super::super::softmax::chosen_probability).
 pub(crate) fn chosen_probability<B: Backend>(
     scores: &Tensor<B, 2>,
     chosen: &[Option<usize>],
     n: usize,
 ) -> Option<Tensor<B, 2>> {
-    let chosen = Arc::from(chosen);
-    run(Share { chosen, n }, [input(scores)])
-}
-
-#[derive(Clone, Debug)]
-struct Share {
-    chosen: Arc<[Option<usize>]>,
-    n: usize,
-}
-
-impl FusedPass<1> for Share {
-    type Kept = ();
-
-    fn forward(&self, [scores]: &[Rows; 1]) -> (Array2<f32>, ()) {
+    let chosen = chosen.to_vec();
+    run([input(scores)], move |[scores]| {
         let mut found = Array2::ones([scores.nrows(), 1]);
-        each_row(&mut found, scores, |row, found, scores| {
-            if let Some(chosen) = self.chosen[row] {
-                let mut shares = scores[..self.n].to_vec();
+        each_row(&mut found, &scores, |row, found, scores| {
+            if let Some(chosen) = chosen[row] {
+                let mut shares = scores[..n].to_vec();
                 vectorised!(to_probabilities(&mut shares));
                 found[0] = shares[chosen];
             }
         });
-        (found, ())
-    }
-
-    fn backward(
-        &self,
-        [scores]: &[Rows; 1],
-        (): (),
-        gradient: Rows,
-        _: [bool; 1],
-    ) -> [Option<Gradient>; 1] {
-        let mut found = scores.to_owned();
-        each_row(&mut found, &gradient, |row, found, gradient| {
-            let Some(chosen) = self.chosen[row] else {
-                return found.fill(0.0);
-            };
-            let (found, others) = found.split_at_mut(self.n);
-            others.fill(0.0);
-            vectorised!(to_probabilities(found));
-            let share = gradient[0] * found[chosen];
-            found.iter_mut().for_each(|found| *found *= -share);
-            found[chosen] += share;
-        });
-        [Some(found.into())]
-    }
+        let back = move |flow: Flow<'_>| {
+            let mut of_scores = scores.to_owned();
+            each_row(&mut of_scores, &flow.gradient, |row, found, gradient| {
+                let Some(chosen) = chosen[row] else {
+                    return found.fill(0.0);
+                };
+                let (found, others) = found.split_at_mut(n);
+                others.fill(0.0);
+                vectorised!(to_probabilities(found));
+                let share = gradient[0] * found[chosen];
+                found.iter_mut().for_each(|found| *found *= -share);
+                found[chosen] += share;
+            });
+            vec![Some(of_scores.into())]
+        };
+        (found, Box::new(back))
+    })
 }

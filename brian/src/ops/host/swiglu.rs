@@ -2,29 +2,28 @@
 
 use super::super::groups::Group;
 use super::super::swiglu::NormedMaps;
-use super::custom_op::{FusedPass, input, of_first, run_many};
-use super::gemm::{add_product, product};
+use super::custom_op::{Back, Flow, input, run_many};
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, copied, flat, flat_mut, part, rows_per_task, sigmoid, vectorised};
+use super::packed::Packed;
 use super::rms_norm as norm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-/// Norm, feed-forward and residual addition; each group of rows has its own norm and weight matrices.
-///
-/// # Shapes
-/// `[n, d_model]` to the same
+/// See [`swiglu_residual`](super::super::swiglu::swiglu_residual).
 pub(crate) fn swiglu_residual<B: Backend>(
     x: &Tensor<B, 2>,
     groups: &[Group<NormedMaps<'_, B>>],
+    packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let (norm, _) = groups.first()?.of;
-    let pass = Fed {
+    let fed = Fed {
         epsilon: norm.epsilon as f32,
         n_rows: n_rows(groups),
+        packed: packed.clone(),
     };
     let of_group = |group: &Group<NormedMaps<'_, B>>| {
         let (norm, [gate, up, down]) = group.of;
@@ -32,13 +31,14 @@ pub(crate) fn swiglu_residual<B: Backend>(
         [input(&norm.gamma.val())].into_iter().chain(maps)
     };
     let groups = groups.iter().flat_map(of_group);
-    run_many(pass, [input(x)].into_iter().chain(groups).collect())
+    let inputs = [input(x)].into_iter().chain(groups).collect();
+    run_many(inputs, |inputs| fed.run(inputs))
 }
 
-#[derive(Clone, Debug)]
 struct Fed {
     epsilon: f32,
     n_rows: Vec<usize>,
+    packed: Packed,
 }
 
 impl Fed {
@@ -50,8 +50,8 @@ impl Fed {
         out: ArrayViewMut2<f32>,
     ) -> [Array2<f32>; 2] {
         let normed = norm::norm(x, gain, self.epsilon);
-        let gates = product(normed.view(), gate.view());
-        let ups = product(normed.view(), up.view());
+        let gates = self.packed.product(normed.view(), gate.view());
+        let ups = self.packed.product(normed.view(), up.view());
         let mut hidden = Array2::zeros(gates.dim());
         let chunk = rows_per_task(gates.ncols()) * gates.ncols();
         let from = flat(&gates)
@@ -65,7 +65,7 @@ impl Fed {
                 }
             });
         });
-        add_product(hidden.view(), down.view(), out);
+        self.packed.add_product(hidden.view(), down.view(), out);
         [gates, ups]
     }
 
@@ -79,7 +79,7 @@ impl Fed {
         mut of_x: ArrayViewMut2<f32>,
     ) -> [Gradient; 4] {
         // From here on what was `gate n` and `up n` is their gradient, and `hidden` is first that of the hidden row.
-        let mut hidden = product(gradient.view(), down.t());
+        let mut hidden = self.packed.product(gradient.view(), down.t());
         let chunk = rows_per_task(gates.ncols()) * gates.ncols();
         let pairs = flat_mut(&mut gates)
             .par_chunks_mut(chunk)
@@ -96,8 +96,9 @@ impl Fed {
                 }
             });
         });
-        add_product(gates.view(), gate.t(), of_x.view_mut());
-        add_product(ups.view(), up.t(), of_x.view_mut());
+        self.packed
+            .add_product(gates.view(), gate.t(), of_x.view_mut());
+        self.packed.add_product(ups.view(), up.t(), of_x.view_mut());
         let normed = norm::norm(x, gain, self.epsilon).into_shared();
         let of_gain = norm::back(x, gain, self.epsilon, of_x, Some(gradient.view()));
         let [gates, ups, hidden] = [gates, ups, hidden].map(Array2::into_shared);
@@ -108,39 +109,27 @@ impl Fed {
             Gradient::Product(hidden, gradient),
         ]
     }
-}
-
-/// Rows, then of each group the gain and the maps.
-impl<const N: usize> FusedPass<N> for Fed {
-    /// Of each group `gate n` and `up n`.
-    type Kept = Vec<[Array2<f32>; 2]>;
-
-    fn forward(&self, inputs: &[Rows; N]) -> (Array2<f32>, Self::Kept) {
+    /// Of rows, then of each group the gain and the maps.
+    fn run(self, inputs: Vec<Rows>) -> (Array2<f32>, Back) {
         let (x, groups) = inputs.split_first().expect("rows");
         let (groups, _) = groups.as_chunks();
         let mut output = copied(x);
         let kept = run_each(&self.n_rows, groups, &mut output, |which, group, out| {
             self.forward(part(x.view(), 0, which), group, out)
         });
-        (output, kept)
-    }
-
-    fn backward(
-        &self,
-        inputs: &[Rows; N],
-        kept: Self::Kept,
-        gradient: Rows,
-        _: [bool; N],
-    ) -> [Option<Gradient>; N] {
-        let (x, groups) = inputs.split_first().expect("rows");
-        let (groups, _) = groups.as_chunks();
-        let mut of_x = Array2::zeros(x.dim());
-        let of = groups.iter().zip(kept);
-        let of_groups = run_each(&self.n_rows, of, &mut of_x, |which, (group, kept), of_x| {
-            let gradient = share(&gradient, which.clone());
-            self.backward(part(x.view(), 0, which), group, kept, gradient, of_x)
-        });
-        let of_groups = of_groups.into_iter().flatten();
-        of_first([of_x.into()].into_iter().chain(of_groups).map(Some))
+        let back = move |Flow { gradient, .. }: Flow<'_>| {
+            let (x, groups) = inputs.split_first().expect("rows");
+            let (groups, _) = groups.as_chunks();
+            let mut of_x = Array2::zeros(x.dim());
+            let of = groups.iter().zip(kept);
+            let of_groups = run_each(&self.n_rows, of, &mut of_x, |which, (group, kept), of_x| {
+                let gradient = share(&gradient, which.clone());
+                self.backward(part(x.view(), 0, which), group, kept, gradient, of_x)
+            });
+            let of_groups = of_groups.into_iter().flatten();
+            let found = [of_x.into()].into_iter().chain(of_groups);
+            found.map(Some).collect()
+        };
+        (output, Box::new(back))
     }
 }

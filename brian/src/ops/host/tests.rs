@@ -3,12 +3,14 @@
 use super::super::groups::Group;
 use super::super::tests::{Host, Learning};
 use super::cross_entropy::cross_entropy;
-use super::custom_op::{packed, shared};
+use super::custom_op::{input, rows_of, shared};
 use super::linear::{add_linear, linear, linear_transposed};
+use super::numeric::part;
+use super::packed::Packed;
 use super::{gather, gemm, softmax};
 use crate::block::matrix::matrix;
 use burn::module::{Param, ParamId};
-use burn::nn::Linear;
+use burn::nn::{Linear, RmsNormConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
@@ -106,7 +108,7 @@ fn a_row_has_the_same_bits_among_few_some_and_many() {
         let products = |x: &_, y: &_| {
             let all = [
                 linear(x, &map),
-                add_linear(y, None, x, &Group::only(&map_of, y)),
+                add_linear(y, None, x, &Group::only(&map_of, y), &Packed::default()),
                 linear_transposed(x, &turned),
             ];
             all.map(|product| product.expect("the host"))
@@ -198,31 +200,41 @@ fn a_shared_map_has_the_same_gradient_for_every_number_of_threads() {
 #[test]
 fn a_map_that_stays_packed_gives_the_same_bits() {
     for n in [1, 30, 700] {
-        let [x, y] = [values([n, 300], 1), values([n, 40], 2)];
-        let map = values([300, 40], 3);
-        let products = || {
-            let [right, back] = [linear(&x, &map), linear_transposed(&y, &map)];
-            let parts = (0..2).map(|part| {
-                let rows = part * 150..part * 150 + 150;
-                let [x, map] = [
-                    x.clone().slice_dim(1, rows.clone()),
-                    map.clone().slice_dim(0, rows),
-                ];
-                linear(&x, &map)
+        let array = |x: Matrix| rows_of::<Learning>(input(&x)).expect("the host");
+        let [x, y] = [values([n, 300], 1), values([n, 40], 2)].map(array);
+        let whole = values([300, 40], 3);
+        let held = Packed::maps([&whole]);
+        let map = array(whole.clone());
+        let products = |packed: &Packed| {
+            let [right, back] = [(&x, map.view()), (&y, map.t())];
+            let whole = [right, back].map(|(rows, map)| packed.product(rows.view(), map));
+            let parts = [0..150, 150..300].map(|rows| {
+                let x = part(x.view(), 1, rows.clone());
+                let x = x.as_standard_layout();
+                packed.product(x.view(), part(map.view(), 0, rows))
             });
-            let all: Vec<_> = [right, back].into_iter().chain(parts).collect();
-            all.into_iter()
-                .map(|found| found.expect("the host").into_data())
-                .collect::<Vec<_>>()
+            whole.into_iter().chain(parts).collect::<Vec<_>>()
         };
-        let plain = products();
-        let held = packed(&map).expect("the host");
-        assert_eq!(products(), plain, "{n} rows");
-        assert_eq!(products(), plain, "{n} rows, once more");
-        drop(held);
-        assert_eq!(products(), plain, "{n} rows, behind");
+        let plain = products(&Packed::default());
+        assert_eq!(products(&held), plain, "{n} rows");
+        assert_eq!(products(&held), plain, "{n} rows, once more");
+        // Where an operation multiplies, too, and on its way back.
+        let found = |packed: &Packed| {
+            let [x, y] = [values([n, 300], 1), values([n, 40], 2)];
+            let map = map_of(whole.clone());
+            let sum = add_linear(&y, None, &x, &Group::only(&map, &y), packed).expect("the host");
+            let gradients = (sum.clone() * y).sum().backward();
+            let of_x = x.grad(&gradients).expect("a gradient");
+            [sum.into_data(), of_x.into_data()]
+        };
+        let plain = found(&Packed::default());
+        assert_eq!(found(&held), plain, "{n} rows, in an operation");
+        let every = Packed::of(&map_of(whole.clone()));
+        assert_eq!(found(&every), plain, "{n} rows, in an operation");
     }
-    assert!(packed(&values([300], 1)).is_none(), "a vector is no map");
+    let norm = RmsNormConfig::new(300).init::<Host>(&Default::default());
+    let is_empty = Packed::of(&norm).0.is_empty();
+    assert!(is_empty, "a vector is no map");
 }
 
 /// Scores a thousand apart: `e / (1 + e)`, 0.731059, and the rest; the nats of the first are `ln(1 + 1/e)`, 0.313262, and those

@@ -1,7 +1,8 @@
 //! Transposes columns to rows, eight by eight numbers at a time in registers.
 
+use super::numeric::vectorised;
 use pulp::x86::V3;
-use pulp::{NullaryFnOnce, cast, f32x8};
+use pulp::{cast, f32x8};
 
 /// Columns that are transposed side by side.
 pub const COLUMNS: usize = 16;
@@ -10,36 +11,26 @@ const SIDE: usize = 8;
 
 /// Columns as lines: as many as a column has numbers.
 pub fn to_lines(simd: V3, columns: [&[f32]; COLUMNS], lines: &mut [[f32; COLUMNS]]) {
-    struct Turn<'a>(V3, [&'a [f32]; COLUMNS], &'a mut [[f32; COLUMNS]]);
-
-    impl NullaryFnOnce for Turn<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            let Self(simd, columns, lines) = self;
-            let (squares, rest) = lines.as_chunks_mut::<SIDE>();
-            let n_turned = squares.len() * SIDE;
-            for (square, lines) in squares.iter_mut().enumerate() {
-                for first in (0..COLUMNS).step_by(SIDE) {
-                    let mut rows = [simd.splat_f32x8(0.0); SIDE];
-                    for (row, column) in rows.iter_mut().zip(&columns[first..]) {
-                        *row = load(&column[square * SIDE..]);
-                    }
-                    for (line, row) in lines.iter_mut().zip(transposed(simd, rows)) {
-                        store(row, &mut line[first..]);
-                    }
+    vectorised!(simd, vectorize, {
+        let (squares, rest) = lines.as_chunks_mut::<SIDE>();
+        let n_turned = squares.len() * SIDE;
+        for (square, lines) in squares.iter_mut().enumerate() {
+            for first in (0..COLUMNS).step_by(SIDE) {
+                let mut rows = [simd.splat_f32x8(0.0); SIDE];
+                for (row, column) in rows.iter_mut().zip(&columns[first..]) {
+                    *row = load(&column[square * SIDE..]);
                 }
-            }
-            for (place, line) in rest.iter_mut().enumerate() {
-                for (value, column) in line.iter_mut().zip(columns) {
-                    *value = column[n_turned + place];
+                for (line, row) in lines.iter_mut().zip(transposed(simd, rows)) {
+                    store(row, &mut line[first..]);
                 }
             }
         }
-    }
-
-    simd.vectorize(Turn(simd, columns, lines));
+        for (place, line) in rest.iter_mut().enumerate() {
+            for (value, column) in line.iter_mut().zip(columns) {
+                *value = column[n_turned + place];
+            }
+        }
+    });
 }
 
 /// The inverse: some columns of lines of `height` numbers, those from `first` on, as rows of `depth` numbers.
@@ -50,60 +41,29 @@ pub fn to_rows(
     rows: &mut [f32],
     depth: usize,
 ) {
-    struct Turn<'a> {
-        simd: V3,
-        lines: &'a [f32],
-        first: usize,
-        height: usize,
-        rows: &'a mut [f32],
-        depth: usize,
-    }
-
-    impl NullaryFnOnce for Turn<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            let Self {
-                simd,
-                lines,
-                first,
-                height,
-                rows,
-                depth,
-            } = self;
-            let n_turned = depth - depth % SIDE;
-            for (group, rows) in rows.chunks_mut(SIDE * depth).enumerate() {
-                let column = first + group * SIDE;
-                let is_whole = rows.len() == SIDE * depth;
-                let n_turned = if is_whole { n_turned } else { 0 };
-                for place in (0..n_turned).step_by(SIDE) {
-                    let mut square = [simd.splat_f32x8(0.0); SIDE];
-                    let lines = lines[place * height..].chunks(height);
-                    for (row, line) in square.iter_mut().zip(lines) {
-                        *row = load(&line[column..]);
-                    }
-                    let square = transposed(simd, square);
-                    for (row, values) in rows.chunks_exact_mut(depth).zip(square) {
-                        store(values, &mut row[place..]);
-                    }
+    vectorised!(simd, vectorize, {
+        let n_turned = depth - depth % SIDE;
+        for (group, rows) in rows.chunks_mut(SIDE * depth).enumerate() {
+            let column = first + group * SIDE;
+            let is_whole = rows.len() == SIDE * depth;
+            let n_turned = if is_whole { n_turned } else { 0 };
+            for place in (0..n_turned).step_by(SIDE) {
+                let mut square = [simd.splat_f32x8(0.0); SIDE];
+                let lines = lines[place * height..].chunks(height);
+                for (row, line) in square.iter_mut().zip(lines) {
+                    *row = load(&line[column..]);
                 }
-                for (index, row) in rows.chunks_exact_mut(depth).enumerate() {
-                    for (place, value) in row.iter_mut().enumerate().skip(n_turned) {
-                        *value = lines[place * height + column + index];
-                    }
+                let square = transposed(simd, square);
+                for (row, values) in rows.chunks_exact_mut(depth).zip(square) {
+                    store(values, &mut row[place..]);
+                }
+            }
+            for (index, row) in rows.chunks_exact_mut(depth).enumerate() {
+                for (place, value) in row.iter_mut().enumerate().skip(n_turned) {
+                    *value = lines[place * height + column + index];
                 }
             }
         }
-    }
-
-    simd.vectorize(Turn {
-        simd,
-        lines,
-        first,
-        height,
-        rows,
-        depth,
     });
 }
 

@@ -1,6 +1,7 @@
-//! AdamW on a GPU: updates many tensors with few kernel launches, in place if a tensor's memory has no other owner.
+//! AdamW on a GPU, the twin of `Step::update` in `one_pass`: updates many tensors with few kernel launches, in place if a
+//! tensor's memory has no other owner.
 
-use super::super::step::Step;
+use super::super::step::{Step, Update};
 use super::{CHUNK, OnGpu, UNITS, anywhere, cubes, in_turn};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorPrimitive};
@@ -8,92 +9,54 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
-use std::any::Any;
-use std::cell::RefCell;
 
 /// Tensors of an update.
 const TENSORS: usize = 4;
 
-/// Updates weights and both moments by a gradient; gives back its input if no kernel applies. Within [`together`], the values
-/// change only when it ends.
+/// Updates weights and both moments by a gradient; gives back its input if no kernel applies. The values change only when
+/// `waiting` is [launched](launch).
 pub fn update<B: Backend, const D: usize>(
     step: Step,
     given: [Tensor<B, D>; TENSORS],
+    waiting: &mut Vec<Update<B>>,
 ) -> Result<[Tensor<B, D>; 3], [Tensor<B, D>; TENSORS]> {
     if given.iter().any(|tensor| tensor.dtype() != DType::F32) {
         return Err(given);
     }
     let tensor = |primitive| Tensor::from_primitive(TensorPrimitive::Float(primitive));
     let given = given.map(|tensor| tensor.into_primitive().tensor());
-    match anywhere::<B>(given.into(), Update(step)) {
-        Ok(found) => Ok(all(found).map(tensor)),
-        Err(given) => Err(all(given).map(tensor)),
-    }
+    let owned = match anywhere::<B>(given.into(), Own) {
+        Ok(owned) => all(owned),
+        Err(given) => return Err(all(given).map(tensor)),
+    };
+    let [weights, _, first, second] = owned.clone();
+    waiting.push((step, owned));
+    Ok([weights, first, second].map(tensor))
 }
 
-/// Updates that wait, and what runs them.
-struct Waiting {
-    updates: Box<dyn Any>,
-    launch: fn(Box<dyn Any>),
+/// Makes the updates that wait with as few launches as possible.
+pub fn launch<B: Backend>(waiting: Vec<Update<B>>) {
+    let (steps, tensors): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+    let tensors = tensors.into_iter().flatten().collect();
+    // Where no kernel applies, none waits.
+    anywhere::<B>(tensors, Launch(steps)).ok();
 }
 
-thread_local! {
-    static WAITING: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
-}
+/// Makes memory that may be written.
+struct Own;
 
-/// Runs `updates`, which updates many tensors, and then makes all their updates with as few launches as possible.
-pub fn together<T>(updates: impl FnOnce() -> T) -> T {
-    WAITING.set(Some(Vec::new()));
-    let done = updates();
-    for Waiting { updates, launch } in WAITING.take().into_iter().flatten() {
-        launch(updates);
-    }
-    done
-}
-
-/// Lets an update wait for the others of [`together`]; where there is none, it runs at once.
-fn wait<R: CubeRuntime>(update: Given<R>) {
-    let alone = WAITING.with_borrow_mut(|waiting| {
-        let Some(waiting) = waiting else {
-            return Some(update);
-        };
-        let mut others = waiting.iter_mut().map(|waiting| &mut waiting.updates);
-        match others.find_map(|others| others.downcast_mut::<Vec<Given<R>>>()) {
-            Some(others) => others.push(update),
-            None => waiting.push(Waiting {
-                updates: Box::new(vec![update]),
-                launch: |updates| {
-                    launch(
-                        *updates
-                            .downcast::<Vec<Given<R>>>()
-                            .expect("as put in above"),
-                    )
-                },
-            }),
-        }
-        None
-    });
-    launch(alone.into_iter().collect());
-}
-
-/// Weights, gradient and moments, and the numbers of their step.
-struct Given<R: CubeRuntime> {
-    step: Step,
-    tensors: [CubeTensor<R>; TENSORS],
-}
-
-struct Update(Step);
-
-impl OnGpu for Update {
+impl OnGpu for Own {
     fn run<R: CubeRuntime>(self, given: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let [weights, gradient, first, second] = all(given);
+        let own = |tensor| {
+            let tensor = into_contiguous(tensor);
+            match tensor.can_mut() {
+                true => tensor,
+                false => tensor.copy(),
+            }
+        };
         let [weights, first, second] = [weights, first, second].map(own);
-        let updated = vec![weights.clone(), first.clone(), second.clone()];
-        wait(Given {
-            step: self.0,
-            tensors: [weights, into_contiguous(gradient), first, second],
-        });
-        updated
+        vec![weights, into_contiguous(gradient), first, second]
     }
 }
 
@@ -102,55 +65,58 @@ fn all<T, const N: usize>(found: Vec<T>) -> [T; N] {
     found.unwrap_or_else(|_| unreachable!("one for each"))
 }
 
-/// Memory that may be written.
-fn own<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
-    let tensor = into_contiguous(tensor);
-    match tensor.can_mut() {
-        true => tensor,
-        false => tensor.copy(),
+/// Updates with the same numbers go together, as many as the device takes tensors.
+struct Launch(Vec<Step>);
+
+impl OnGpu for Launch {
+    fn run<R: CubeRuntime>(self, given: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
+        let (tensors, _) = given.as_chunks::<TENSORS>();
+        let mut updates: Vec<_> = self.0.into_iter().zip(tensors).collect();
+        while let Some(&(step, _)) = updates.first() {
+            let (alike, others) = updates.into_iter().partition(|update| update.0 == step);
+            launch_alike(step, alike);
+            updates = others;
+        }
+        Vec::new()
     }
 }
 
-/// Updates with the same numbers go together, as many as the device takes tensors.
-fn launch<R: CubeRuntime>(updates: Vec<Given<R>>) {
-    for alike in updates.chunk_by(|a, b| a.step == b.step) {
-        let step = alike[0].step;
-        in_turn(
-            alike,
-            TENSORS,
-            |update| &update.tensors[0],
-            |client, address, some| {
-                let tensors = |index: usize| {
-                    let of = some.iter().map(move |update| update.tensors[index].clone());
-                    of.map(CubeTensor::into_array_arg).collect()
-                };
-                let lengths = some
-                    .iter()
-                    .map(|update| update.tensors[0].meta.num_elements());
-                let (count, dim) = cubes(lengths.clone().map(|n| n.div_ceil(CHUNK)).sum());
-                adamw::launch::<R>(
-                    client,
-                    count,
-                    dim,
-                    address,
-                    tensors(0),
-                    tensors(1),
-                    tensors(2),
-                    tensors(3),
-                    lengths.collect(),
-                    step.betas[0],
-                    step.betas[1],
-                    step.from[0],
-                    step.from[1],
-                    step.whole[0],
-                    step.whole[1],
-                    step.epsilon,
-                    step.keep,
-                    step.rate,
-                );
-            },
-        );
-    }
+fn launch_alike<R: CubeRuntime>(step: Step, updates: Vec<(Step, &[CubeTensor<R>; TENSORS])>) {
+    in_turn(
+        &updates,
+        TENSORS,
+        |(_, tensors)| &tensors[0],
+        |client, address, some| {
+            let tensors = |index: usize| {
+                let of = some.iter().map(move |(_, tensors)| tensors[index].clone());
+                of.map(CubeTensor::into_array_arg).collect()
+            };
+            let lengths = some
+                .iter()
+                .map(|(_, tensors)| tensors[0].meta.num_elements());
+            let (count, dim) = cubes(lengths.clone().map(|n| n.div_ceil(CHUNK)).sum());
+            adamw::launch::<R>(
+                client,
+                count,
+                dim,
+                address,
+                tensors(0),
+                tensors(1),
+                tensors(2),
+                tensors(3),
+                lengths.collect(),
+                step.betas[0],
+                step.betas[1],
+                step.from[0],
+                step.from[1],
+                step.whole[0],
+                step.whole[1],
+                step.epsilon,
+                step.keep,
+                step.rate,
+            );
+        },
+    );
 }
 
 #[cube(launch, address_type = "dynamic")]

@@ -3,7 +3,7 @@
 mod adamw;
 mod squares;
 
-pub use adamw::{together, update};
+pub use adamw::{launch, update};
 pub use squares::squares;
 
 use burn::tensor::backend::Backend;

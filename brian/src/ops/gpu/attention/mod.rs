@@ -10,7 +10,7 @@ mod place;
 mod tile;
 mod units;
 
-use super::custom_op::{Kernel, KernelState, input, run};
+use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{address, empty, is_known, kind, rows};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
@@ -26,10 +26,7 @@ const LONGEST_WITHOUT_CORES: usize = 256;
 /// Below every score.
 const LOWEST: f32 = -3.0e38;
 
-/// Causal attention of whole sequences; queries are scaled before.
-///
-/// # Shapes
-/// `[batch * seq, 3 * d_model]`, queries, keys and values side by side, to `[batch * seq, d_model]`
+/// See [`causal_attention`](super::super::super::attention::causal_attention).
 pub(crate) fn causal_attention<B: Backend>(
     packed: &Tensor<B, 2>,
     n_heads: usize,
@@ -90,11 +87,8 @@ impl Attend {
 }
 
 impl Kernel<1> for Attend {
-    fn forward<R: CubeRuntime>(
-        &self,
-        [packed]: &[CubeTensor<R>; 1],
-        _: Option<&CubeTensor<R>>,
-    ) -> Option<(CubeTensor<R>, Vec<CubeTensor<R>>)> {
+    fn forward<R: CubeRuntime>(&self, call: &mut Call<R, 1>) -> Option<CubeTensor<R>> {
+        let [packed] = &call.inputs;
         let (seq, d_head) = self.sizes(packed);
         let on_cores = Tile::of(packed, d_head).is_some();
         if !is_known(packed) || d_head % 2 == 1 || !on_cores && seq > LONGEST_WITHOUT_CORES {
@@ -104,15 +98,12 @@ impl Kernel<1> for Attend {
         let found = empty(packed, [n_tokens, width / 3], packed.dtype);
         let ends = empty(packed, [n_tokens, self.n_heads], DType::F32);
         launch!(self, forward, packed, packed, found, ends);
-        Some((found.clone(), vec![found, ends]))
+        call.kept = vec![found.clone(), ends];
+        Some(found)
     }
 
-    fn backward<R: CubeRuntime>(
-        &self,
-        state: &KernelState<R, 1>,
-        gradient: CubeTensor<R>,
-    ) -> [Option<CubeTensor<R>>; 1] {
-        let ([packed], [found, ends]) = (&state.inputs, &state.kept[..]) else {
+    fn backward<R: CubeRuntime>(&self, call: &Call<R, 1>, gradient: CubeTensor<R>) -> Back<R, 1> {
+        let ([packed], [found, ends]) = (&call.inputs, &call.kept[..]) else {
             unreachable!("as forward")
         };
         let n = rows(packed)[0] * self.n_heads;
