@@ -75,6 +75,20 @@ impl Paths<'_> {
     }
 }
 
+/// One number per place of the paths from one per token of the groups, in their order; 0 where nothing is predicted.
+pub fn at_places(
+    groups: &[Group],
+    values: impl IntoIterator<Item = f64>,
+    paths: &Paths<'_>,
+) -> Vec<f64> {
+    let mut all = vec![0.0; paths.valid.len()];
+    let places = groups.iter().flat_map(|group| &group.places);
+    for (&place, value) in places.zip(values) {
+        all[place] = value;
+    }
+    all
+}
+
 /// The positions with one source, and the rows that compete there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {

@@ -5,8 +5,8 @@
 use crate::candidate::Competition;
 pub use crate::decoding::{Decoding, Positions, SelfTransition, Temperature};
 use crate::flow::{self, Hop, Mixer, arrive};
-use crate::kernel::numeric::{gelu, norm, vectorised};
 use crate::model::{BriLlm, BriLlmConfig};
+use crate::ops::host::numeric::{gelu, norm, vectorised};
 use crate::position;
 use rayon::prelude::*;
 

@@ -313,7 +313,7 @@ impl<'a> Rows<'a> {
         }
         let index = row - self.start;
         let places = self.places(row);
-        let norm = super::kernel::numeric::norm(gradient);
+        let norm = crate::ops::host::numeric::norm(gradient);
         if let Some(clip) = clock.clip.filter(|&clip| norm > clip) {
             gradient.iter_mut().for_each(|value| *value *= clip / norm);
         }

@@ -1,5 +1,8 @@
-//! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::kernel`] does on
+//! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::ops::host`] does on
 //! the host.
+//!
+//! This is one version of [`crate::ops::step`], and none of an operation below it: its kernels hand each other what lies on the
+//! device, as the table does, and no operation's result is ever seen on the host.
 //!
 //! Only lists of the size of a step's pairs or less are transferred. The times of rows stay on the host, so it always knows
 //! which rows have to catch up; its own values and moments are old until [`Resident::settle`] brings them.
@@ -16,7 +19,7 @@
 //! | `on_device` | the interface of a table on a device |
 //! | `runtime` | the runtimes it can lie on |
 //!
-//! What is not done here is done by [`crate::composed`]: biases of nodes, tables of bf16, rows wider than a cube, tables
+//! What is not done here is done by the definitions in [`crate::ops`]: biases of nodes, tables of bf16, rows wider than a cube, tables
 //! larger than a device allows.
 
 #[cfg(feature = "cube")]
@@ -48,6 +51,8 @@ use std::fmt;
 /// What is brought to the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
+    /// Nothing.
+    Nothing,
     /// The values of rows.
     Values,
     /// Their moments as well.
@@ -120,6 +125,7 @@ impl Resident {
         if table.is_ahead() {
             table.catch_up(moments, clock);
             match what {
+                What::Nothing => {}
                 What::Values => table.download_values(model),
                 What::All => table.download(model, moments),
             }

@@ -1,7 +1,7 @@
 //! The interface of a table on a device.
 
 use crate::candidate::{Group, Paths};
-use crate::kernel::pass::Learnt;
+use crate::model::Learnt;
 use crate::model::{BriLlm, Gradients};
 use crate::row_adamw::{Clock, Moments};
 use std::any::Any;

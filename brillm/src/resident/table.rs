@@ -8,7 +8,7 @@ use super::score::{self, UNITS};
 use super::trail;
 use crate::candidate::{Group, Paths};
 use crate::flow::Hop;
-use crate::kernel::pass::Learnt;
+use crate::model::Learnt;
 use crate::model::{BriLlm, Gradients};
 use crate::row_adamw::{Clock, FADED, Mode, Moments};
 use crate::table::Table;

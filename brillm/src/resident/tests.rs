@@ -7,7 +7,7 @@ use crate::counts::PairCounts;
 use crate::flow::{Bias, First, FlowConfig, Hop, Mix};
 use crate::generate::Decoding;
 use crate::graph::{BackOff, Graph};
-use crate::kernel::pass::Learnt;
+use crate::model::Learnt;
 use crate::model::{BackOffRows, BriLlm, BriLlmConfig, Initial};
 use crate::position::Encoding;
 use crate::prior::{Prior, Weights};
