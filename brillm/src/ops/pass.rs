@@ -1,4 +1,4 @@
-//! A pass over a batch: `−ln p(truth)` of every place among the candidates of its group, and the gradients of the mean
+//! A pass over a batch: `−ln p(truth)` of every place among the candidates of its group
 //! (`docs/brillm.md`, section 2).
 
 use super::competition::nats;
@@ -7,9 +7,9 @@ use super::fused;
 use super::gather::Used;
 use super::path::mixed;
 use crate::candidate::{Group, Paths, at_places};
-use crate::model::{BriLlm, Gradients};
+use crate::model::BriLlm;
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 
 /// `−ln p(truth)` per place of the paths; 0 where there is no edge. With `on_host` in place on the host, where that has a version.
 pub fn token_losses<B: Backend>(
@@ -30,39 +30,8 @@ pub fn token_losses<B: Backend>(
 ///
 /// # Shapes
 /// Returns `[tokens]`, the tokens of all groups
-fn defined<B: Backend>(used: &Used<'_, B>, groups: &[Group]) -> Tensor<B, 1> {
+pub(super) fn defined<B: Backend>(used: &Used<'_, B>, groups: &[Group]) -> Tensor<B, 1> {
     let mixed = mixed(used);
     let of_group = |group: &Group| nats(used, energies(used, mixed.clone(), group), group);
     Tensor::cat(groups.iter().map(of_group).collect(), 0)
-}
-
-/// What a pass gives by its definition.
-pub(super) struct Differentiated {
-    /// `−ln p(truth)` per place of the paths.
-    pub nats: Vec<f64>,
-    /// The rows that were used, rising.
-    pub rows: Vec<usize>,
-    /// Their gradients, `[rows][d + 1][d]`.
-    pub edges: Vec<f32>,
-    /// Those of the rest.
-    pub rest: Gradients,
-}
-
-/// A pass, and the gradients of the mean of its losses.
-pub(super) fn differentiated<B: AutodiffBackend>(
-    model: &BriLlm,
-    paths: &Paths<'_>,
-    groups: &[Group],
-    device: &B::Device,
-) -> Differentiated {
-    let used = Used::<B>::new(model, paths, groups, device).tracked();
-    let losses = defined(&used, groups);
-    let nats = at_places(groups, losses.clone().into_data().iter(), paths);
-    let (edges, rest) = used.gradients(&losses.mean().backward());
-    Differentiated {
-        nats,
-        rows: used.rows,
-        edges,
-        rest,
-    }
 }

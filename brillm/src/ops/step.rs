@@ -3,10 +3,10 @@
 //!
 //! The host updates a row while it is in the cache, and a GPU where it lies: so pass and update are one operation.
 
-use super::gather::rows_of;
-use super::pass::{Differentiated, differentiated};
+use super::gather::{Used, rows_of};
+use super::pass::defined;
 use super::{fused, host};
-use crate::candidate::{Group, Paths};
+use crate::candidate::{Group, Paths, at_places};
 use crate::model::{BriLlm, Gradients, Learnt};
 use crate::resident::Resident;
 use crate::row_adamw::{Clock, Moments, Replay, Rows};
@@ -77,18 +77,17 @@ impl Step<'_> {
         } = self;
         let row_len = model.config.row_len();
         let weights = model.config.d_node * model.config.d_node;
-        let before = clock.rates.len() as u32 - 1;
+        let before = clock.time() - 1;
         let mut replay = Replay::default();
         let mut table = Rows::all(&mut model.parameters.edges, moments, row_len);
         for row in rows_of(&model.graph, paths, groups) {
             table.catch_up(row, before, clock, &mut replay);
         }
-        let Differentiated {
-            nats,
-            rows,
-            mut edges,
-            rest,
-        } = differentiated::<B>(model, paths, groups, device);
+        let used = Used::<B>::new(model, paths, groups, device).tracked();
+        let losses = defined(&used, groups);
+        let nats = at_places(groups, losses.clone().into_data().iter(), paths);
+        let (mut edges, rest) = used.gradients(&losses.mean().backward());
+        let rows = used.rows;
         let mut square = rest.square();
         let mut table = Rows::all(&mut model.parameters.edges, moments, row_len);
         for (&row, gradient) in rows.iter().zip(edges.chunks_exact_mut(row_len)) {
