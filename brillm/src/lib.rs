@@ -12,7 +12,7 @@
 //! | `candidate` | which targets compete, grouped by source |
 //! | `table` | rows of numbers, as f32 or as bf16 |
 //! | `model` | sizes and parameters |
-//! | `ops` | the operations of the signal flow: definitions of tensor operations; in `ops/host/` the passes, fast, on the host |
+//! | `ops` | the operations of the signal flow, composed of tensor operations; in `ops/host/` fast, on the host |
 //! | `resident` | steps on a GPU, where the table stays between them |
 //! | `row_adamw` | AdamW that touches only the rows a batch used |
 //! | `training` | one step: groups, pass, AdamW for what is not in the table |

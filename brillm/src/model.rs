@@ -33,6 +33,17 @@ impl BriLlm {
         }
     }
 
+    /// The codes of the first positions, `[positions, d]`.
+    pub fn codes(&self, positions: usize) -> Vec<f32> {
+        let learnt = &self.parameters.codes;
+        position::table(
+            self.config.flow.encoding,
+            learnt,
+            positions,
+            self.config.d_node,
+        )
+    }
+
     /// The number of parameters.
     pub fn n_parameters(&self) -> u64 {
         self.config

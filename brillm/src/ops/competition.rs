@@ -1,5 +1,5 @@
-//! The competition of the rows of a group: `−ln p(truth) = ln Σ_r w_r exp(E_r) − E_truth − ln w_truth`, with the weight `w` of a
-//! row before any signal flows (`docs/brillm.md`, section 2).
+//! The competition of the rows of a group: `−ln p(truth) = ln Σ_r w_r exp(E_r) − E_truth − ln w_truth`, with the weight `w` of
+//! a row before any signal flows (`docs/brillm.md`, section 2).
 //!
 //! The host's is `host/score.rs`, the GPU's `resident/score.rs`.
 

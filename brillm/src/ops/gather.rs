@@ -6,7 +6,6 @@
 use crate::candidate::{Group, Paths};
 use crate::graph::Graph;
 use crate::model::{BriLlm, Gradients};
-use crate::position;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeSet;
@@ -68,8 +67,7 @@ impl<'a, B: Backend> Used<'a, B> {
         let node_bias = nodes.iter().map(|&node| parameters.node_bias_of(node, d));
         let node_bias: Vec<f32> = node_bias.flatten().copied().collect();
         let positions = paths.seq + flow.first_hop.max(1);
-        let codes = position::table(flow.encoding, &parameters.codes, positions, d);
-        let codes = TensorData::new(codes, [positions, d]);
+        let codes = TensorData::new(model.codes(positions), [positions, d]);
         Self {
             edges: Tensor::from_data(edges, device),
             mix: Tensor::from_data(&parameters.mix[..], device),

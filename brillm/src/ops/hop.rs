@@ -1,4 +1,4 @@
-//! A hop: `e = GELU(h W + b + code + node bias)`, what arrives behind an edge with the row `[W; b]` (`docs/brillm.md`, section 2).
+//! A hop: `e = GELU(h W + b + code + node bias)` arrives behind an edge with the row `[W; b]` (`docs/brillm.md`, section 2).
 //!
 //! The host's is [`flow::lead`](crate::flow::lead) and [`flow::arrive`](crate::flow::arrive).
 

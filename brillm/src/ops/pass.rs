@@ -11,7 +11,7 @@ use crate::model::BriLlm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// `−ln p(truth)` per place of the paths; 0 where there is no edge. With `on_host` in place on the host, where that has a version.
+/// `−ln p(truth)` per place of the paths; 0 where there is no edge. With `on_host` the version of the host may answer.
 pub fn token_losses<B: Backend>(
     model: &BriLlm,
     paths: &Paths<'_>,

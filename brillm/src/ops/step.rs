@@ -1,5 +1,5 @@
-//! A training step of the edge table: `row ← AdamW(row, ∂ mean loss / ∂ row)` for the rows that a pass used, after they have caught
-//! up (`docs/brillm.md`, section 2; AdamW by Loshchilov and Hutter 2019).
+//! A training step of the edge table: `row ← AdamW(row, ∂ mean loss / ∂ row)` for the rows that a pass used, after they have
+//! caught up (`docs/brillm.md`, section 2; AdamW by Loshchilov and Hutter 2019).
 //!
 //! The host updates a row while it is in the cache, and a GPU where it lies: so pass and update are one operation.
 
@@ -8,7 +8,7 @@ use super::pass::defined;
 use super::{fused, host};
 use crate::candidate::{Group, Paths, at_places};
 use crate::model::{BriLlm, Gradients, Learnt};
-use crate::resident::Resident;
+use crate::resident::{Resident, What};
 use crate::row_adamw::{Clock, Moments, Replay, Rows};
 use burn::tensor::backend::AutodiffBackend;
 use std::any::Any;
@@ -59,7 +59,7 @@ impl Step<'_> {
         let table = resident.on(device, model, moments)?;
         let found = table.learn(model, moments, self.paths, self.groups, self.clock);
         if found.is_none() {
-            table.download(model, moments);
+            table.download(What::All, model, moments);
             **resident = Resident::Nowhere;
         }
         found

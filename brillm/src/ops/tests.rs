@@ -101,8 +101,8 @@ fn losses_on_the_host_are_those_of_the_definition() {
 #[test]
 fn steps_on_the_host_have_the_values_and_gradients_of_the_definition() {
     each(|model, text, groups| {
-        // The gradient is a tenth of what AdamW remembers of it after one step. An epsilon this large, and a value moves with its
-        // gradient instead of with the sign of it.
+        // What AdamW remembers of a gradient after one step is a tenth of it. With an epsilon this large a value moves with its
+        // gradient, and not with the sign of it.
         let adamw = crate::row_adamw::AdamW {
             epsilon: 0.1,
             ..ADAMW

@@ -19,8 +19,8 @@
 //! | `on_device` | the interface of a table on a device |
 //! | `runtime` | the runtimes it can lie on |
 //!
-//! What is not done here is done by the definitions in [`crate::ops`]: biases of nodes, tables of bf16, rows wider than a cube, tables
-//! larger than a device allows.
+//! What is not done here is done by the definitions in [`crate::ops`]: biases of nodes, tables of bf16, rows wider than a cube,
+//! tables larger than a device allows.
 
 #[cfg(feature = "cube")]
 mod arithmetic;
@@ -45,19 +45,9 @@ mod trail;
 use crate::model::BriLlm;
 use crate::row_adamw::{Clock, Moments};
 use on_device::OnDevice;
+pub(crate) use on_device::What;
 use std::any::Any;
 use std::fmt;
-
-/// What is brought to the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    /// Nothing.
-    Nothing,
-    /// The values of rows.
-    Values,
-    /// Their moments as well.
-    All,
-}
 
 /// The table on a device, if it lies on one.
 ///
@@ -105,7 +95,7 @@ impl Resident {
     pub fn leave(&mut self, model: &mut BriLlm, moments: &mut Moments) {
         if let Some(table) = self.there() {
             if table.is_ahead() {
-                table.download(model, moments);
+                table.download(What::All, model, moments);
             }
             *self = Self::Unknown;
         }
@@ -124,11 +114,7 @@ impl Resident {
         };
         if table.is_ahead() {
             table.catch_up(moments, clock);
-            match what {
-                What::Nothing => {}
-                What::Values => table.download_values(model),
-                What::All => table.download(model, moments),
-            }
+            table.download(what, model, moments);
         }
         true
     }

@@ -5,7 +5,6 @@ use super::mix::Shares;
 use crate::candidate::{Group, Paths};
 use crate::flow::Hop;
 use crate::model::BriLlm;
-use crate::position;
 use crate::row_adamw::{Clock, FADED, Moments};
 use burn_cubecl::cubecl::{self, prelude::*};
 use rayon::prelude::*;
@@ -291,9 +290,9 @@ impl Plan {
             flow.first_signal(bias, &model.parameters.codes)
         };
         let (firsts, first_slopes): (Vec<Vec<f32>>, _) = (0..batch).map(first).unzip();
-        let learnt_codes = &model.parameters.codes;
-        let codes = position::table(flow.encoding, learnt_codes, seq + flow.first_hop, d);
-        let d_codes = if learnt_codes.is_empty() { 0 } else { d };
+        let codes = model.codes(seq + flow.first_hop);
+        let learns_codes = !model.parameters.codes.is_empty();
+        let d_codes = if learns_codes { d } else { 0 };
 
         let (mut whole, mut others, mut report) = (Places(0), Places(0), Places(0));
         let parts = Parts {

@@ -1,15 +1,14 @@
 //! The edge table on a device, and the kernels of a step in their order.
 
 use super::arithmetic::{SQUARES, Shape};
-use super::on_device::OnDevice;
+use super::on_device::{OnDevice, What};
 use super::plan::{Parts, Plan, behind};
 use super::rows::{self, UpdateLaunch};
 use super::score::{self, UNITS};
 use super::trail;
 use crate::candidate::{Group, Paths, at_places};
 use crate::flow::Hop;
-use crate::model::Learnt;
-use crate::model::{BriLlm, Gradients};
+use crate::model::{BriLlm, Gradients, Learnt};
 use crate::row_adamw::{Clock, FADED, Mode, Moments};
 use crate::table::Table;
 use burn::tensor::{Element, Shape as Sizes};
@@ -516,16 +515,16 @@ impl<R: CubeRuntime> OnDevice for ResidentTable<R> {
         }
     }
 
-    fn download_values(&mut self, model: &mut BriLlm) {
-        let rows = self.stale_values.take();
-        self.bring(&self.values, &rows, &mut model.parameters.edges);
-    }
-
-    fn download(&mut self, model: &mut BriLlm, moments: &mut Moments) {
-        self.download_values(model);
-        let rows = self.stale_moments.take();
-        self.bring(&self.first, &rows, &mut moments.first);
-        self.bring(&self.second, &rows, &mut moments.second);
+    fn download(&mut self, what: What, model: &mut BriLlm, moments: &mut Moments) {
+        if what != What::Nothing {
+            let rows = self.stale_values.take();
+            self.bring(&self.values, &rows, &mut model.parameters.edges);
+        }
+        if what == What::All {
+            let rows = self.stale_moments.take();
+            self.bring(&self.first, &rows, &mut moments.first);
+            self.bring(&self.second, &rows, &mut moments.second);
+        }
     }
 
     fn is_ahead(&self) -> bool {

@@ -1,5 +1,5 @@
-//! Passes and steps on the host: the same as the definitions in [`super`], but in place, grouped by source, and without a gradient
-//! of the table's size. Phases hand each other what backward needs, so they answer for a whole pass alone.
+//! Passes and steps on the host: the same as the definitions in [`super`], but in place, grouped by source, and without a
+//! gradient of the table's size. Phases hand each other what backward needs, so they answer for a whole pass alone.
 //!
 //! | file | phase |
 //! |---|---|

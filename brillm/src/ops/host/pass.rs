@@ -1,13 +1,12 @@
 //! Evaluation and the training step on the host: the phases of a pass in their order.
 
-use super::numeric::vectorised;
+use super::numeric::{outer, vectorised};
 use super::score::{self, Own, Part, Scored};
 use super::signals::Signals;
 use super::trail::{Trail, TrailGradients};
 use crate::candidate::{Group, Paths, at_places};
 use crate::graph::Graph;
 use crate::model::{BriLlm, Gradients, Learnt};
-use crate::position;
 use crate::row_adamw::{Clock, Moments, Replay, Rows};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -15,9 +14,7 @@ use std::collections::BTreeMap;
 impl BriLlm {
     /// `−ln p(truth)` per place of the paths, among the candidates of the groups; 0 where there is no edge.
     pub fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
-        let codes = positional_encoding(self, paths);
-        let trails = trails(self, &codes, paths);
-        let signals = signals(self, paths, &trails, &codes);
+        let signals = Signals::of(self, paths);
         let of_group = |group: &Group| score::evaluate(group, &signals, &self.parameters);
         let nats: Vec<Vec<f64>> = groups.par_iter().map(of_group).collect();
         at_places(groups, nats.into_iter().flatten(), paths)
@@ -35,11 +32,9 @@ pub fn learn(
 ) -> (Learnt, Gradients) {
     let config = model.config;
     let d = config.d_node;
-    let codes = positional_encoding(model, paths);
     let mut pending = Pending::new(&model.graph, paths, groups);
     pending.catch_up(model, moments, clock);
-    let trails = trails(model, &codes, paths);
-    let signals = signals(model, paths, &trails, &codes);
+    let signals = Signals::of(model, paths);
     let scored = score_all(model, moments, groups, &pending, &signals, clock);
     let mut of_mixes = vec![0.0; paths.valid.len() * d];
     let mut square = 0.0;
@@ -58,7 +53,8 @@ pub fn learn(
     }
     let nats = scored.iter().flat_map(|scored| &scored.nats).copied();
     let nats = at_places(groups, nats, paths);
-    let backward: Vec<TrailGradients> = trails
+    let backward: Vec<TrailGradients> = signals
+        .trails
         .par_iter()
         .enumerate()
         .map(|(row, trail)| {
@@ -67,7 +63,7 @@ pub fn learn(
         })
         .collect();
     pending.add(scored);
-    square += pending.update(model, moments, &trails, &backward, clock);
+    square += pending.update(model, moments, &signals.trails, &backward, clock);
     for (row, backward) in backward.iter().enumerate() {
         let sums = gradients.mix.iter_mut().zip(&backward.mix);
         sums.for_each(|(sum, part)| *sum += part);
@@ -93,38 +89,13 @@ pub fn learn(
     (learnt, gradients)
 }
 
-fn positional_encoding(model: &BriLlm, paths: &Paths<'_>) -> Vec<f32> {
-    let (flow, learnt) = (model.config.flow, &model.parameters.codes);
-    let positions = paths.seq + flow.first_hop;
-    position::table(flow.encoding, learnt, positions, model.config.d_node)
-}
-
-fn trails(model: &BriLlm, codes: &[f32], paths: &Paths<'_>) -> Vec<Trail> {
-    let walk = |row| vectorised!(Trail::walk(model, codes, paths, row));
-    (0..paths.batch()).into_par_iter().map(walk).collect()
-}
-
-fn signals<'a>(
-    model: &BriLlm,
-    paths: &Paths<'_>,
-    trails: &'a [Trail],
-    codes: &'a [f32],
-) -> Signals<'a> {
-    Signals {
-        config: model.config,
-        seq: paths.seq,
-        trails,
-        codes,
-    }
-}
-
 /// The groups' parts of the step; every group gets the rows that it owns.
 fn score_all(
     model: &mut BriLlm,
     moments: &mut Moments,
     groups: &[Group],
     pending: &Pending,
-    signals: &Signals<'_>,
+    signals: &Signals,
     clock: &Clock<'_>,
 ) -> Vec<Scored> {
     let (graph, node_bias) = (&model.graph, &model.parameters.node_bias);
@@ -218,7 +189,8 @@ impl Pending {
                     }
                     for &(path, edge) in edges {
                         let (trail, backward) = (&trails[path], &backward[path]);
-                        trail.add_to_row(config.flow.hop, backward, edge, d, &mut gradient);
+                        let delta = &backward.hops[edge * d..][..d];
+                        outer(trail.hop(config.flow.hop, edge, d), delta, &mut gradient);
                     }
                     if !config.flow.bias.of_edge() {
                         gradient[d * d..].fill(0.0);

@@ -28,7 +28,7 @@ struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    fn of(group: &Group, signals: &Signals<'a>, node_bias: &'a [f32]) -> Self {
+    fn of(group: &Group, signals: &Signals, node_bias: &'a [f32]) -> Self {
         let bias = signals.config.flow.bias;
         assert_eq!(
             group.nodes.len(),
@@ -73,7 +73,7 @@ impl<'a> Tokens<'a> {
 }
 
 /// `−ln p(truth)` of every token of a group.
-pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -> Vec<f64> {
+pub fn evaluate(group: &Group, signals: &Signals, parameters: &Parameters) -> Vec<f64> {
     let d = signals.config.d_node;
     let tokens = Tokens::of(group, signals, &parameters.node_bias);
     let n = group.places.len();
@@ -211,7 +211,7 @@ pub struct Own<'a> {
 /// `shared` are the back-off rows from row 0; the gradient is that of the sum of nats divided by `targets`.
 pub fn learn(
     group: &Group,
-    signals: &Signals<'_>,
+    signals: &Signals,
     node_bias: &[f32],
     shared: &Rows<'_>,
     own: Own<'_>,

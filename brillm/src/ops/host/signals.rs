@@ -1,22 +1,36 @@
 //! The signals of a batch, from which candidates are scored.
 
+use super::numeric::vectorised;
 use super::trail::Trail;
-use crate::model::BriLlmConfig;
+use crate::candidate::Paths;
+use crate::model::{BriLlm, BriLlmConfig};
 use crate::position::Encoding;
+use rayon::prelude::*;
 
 /// The signals of a batch.
-pub struct Signals<'a> {
+pub struct Signals {
     /// Sizes and rules of the model.
     pub config: BriLlmConfig,
-    /// Places per path.
-    pub seq: usize,
     /// The paths.
-    pub trails: &'a [Trail],
+    pub trails: Vec<Trail>,
     /// Codes of all positions, `[positions, d]`.
-    pub codes: &'a [f32],
+    codes: Vec<f32>,
+    seq: usize,
 }
 
-impl Signals<'_> {
+impl Signals {
+    /// Those along the true paths.
+    pub fn of(model: &BriLlm, paths: &Paths<'_>) -> Self {
+        let codes = model.codes(paths.seq + model.config.flow.first_hop);
+        let walk = |row| vectorised!(Trail::walk(model, &codes, paths, row));
+        Self {
+            config: model.config,
+            trails: (0..paths.batch()).into_par_iter().map(walk).collect(),
+            codes,
+            seq: paths.seq,
+        }
+    }
+
     /// Whether codes of positions are learnt.
     pub fn learn_codes(&self) -> bool {
         matches!(self.config.flow.encoding, Encoding::Learnt { .. })

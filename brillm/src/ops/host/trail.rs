@@ -1,6 +1,6 @@
 //! Forward and backward along the true path of a sequence.
 
-use super::numeric::{LANES, add, add_lanes, outer, vector_matrix};
+use super::numeric::{LANES, add, add_lanes, vector_matrix};
 use crate::candidate::Paths;
 use crate::flow::{Coefficients, Hop, Mix, Mixer, arrive};
 use crate::model::BriLlm;
@@ -165,18 +165,5 @@ impl Trail {
             }
         }
         gradients
-    }
-
-    /// Adds what the edge at a place of the path contributes to the gradient of its row.
-    #[inline(always)]
-    pub fn add_to_row(
-        &self,
-        hop: Hop,
-        gradients: &TrailGradients,
-        edge: usize,
-        d: usize,
-        to: &mut [f32],
-    ) {
-        outer(self.hop(hop, edge, d), &gradients.hops[edge * d..][..d], to);
     }
 }
