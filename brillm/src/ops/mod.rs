@@ -34,8 +34,11 @@ pub(crate) mod step;
 #[cfg(test)]
 mod tests;
 
+/// A fused version; `None` where it does not apply.
+type Version<'a, S, T> = &'a dyn Fn(&mut S) -> Option<T>;
+
 /// The result of the first fused version that applies; `None` if the definition has to run. No other place chooses.
-fn fused<S, T>(of: &mut S, versions: &[&dyn Fn(&mut S) -> Option<T>]) -> Option<T> {
+fn fused<S, T>(of: &mut S, versions: &[Version<'_, S, T>]) -> Option<T> {
     if composed::only() {
         return None;
     }
