@@ -362,6 +362,7 @@ fn backends_are_named_in_one_file_and_the_support_files_only() {
         "brian/src/ops/host/custom_op.rs",
         "brian/src/ops/gpu/custom_op.rs",
         "brian/src/ops/gpu/tests.rs",
+        "brillm/src/ops/tests.rs",
         "brillm/src/resident/runtime.rs",
         "brillm/src/resident/tests.rs",
         "train/src/learner/gpu/mod.rs",

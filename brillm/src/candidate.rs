@@ -4,7 +4,7 @@
 //! once, and no two groups own a row together. A row competes with the sum of its targets' prior weights, without a prior
 //! their number (exact full softmax); the weight of a drawn target is divided by its expected number of draws.
 
-use crate::counts::PairCounts;
+use crate::counts::{PairCounts, sum_up};
 use crate::flow::Bias;
 use crate::graph::Graph;
 use crate::prior::Weights;
@@ -75,6 +75,20 @@ impl Paths<'_> {
     }
 }
 
+/// One number per place of the paths from one per token of the groups, in their order; 0 where nothing is predicted.
+pub fn at_places(
+    groups: &[Group],
+    values: impl IntoIterator<Item = f64>,
+    paths: &Paths<'_>,
+) -> Vec<f64> {
+    let mut all = vec![0.0; paths.valid.len()];
+    let places = groups.iter().flat_map(|group| &group.places);
+    for (&place, value) in places.zip(values) {
+        all[place] = value;
+    }
+    all
+}
+
 /// The positions with one source, and the rows that compete there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -141,23 +155,20 @@ impl Competition {
         counts: Option<&PairCounts>,
     ) -> Self {
         let counted = || counts.expect("these candidates need the pair counts");
-        let frequent = match candidates {
+        let (mut frequent, mut chances) = (Vec::new(), Vec::new());
+        match candidates {
+            Candidates::All => {}
             Candidates::Frequent { n } => {
-                let nodes = counted().nodes() as u32;
-                (0..nodes)
-                    .map(|source| counted().most_frequent(source, n + 1))
-                    .collect()
+                let sources = 0..counted().nodes() as u32;
+                let list = |source| counted().most_frequent(source, n + 1);
+                frequent = sources.map(list).collect();
             }
-            _ => Vec::new(),
-        };
-        let chances: Vec<f64> = match candidates {
             Candidates::Sampled { .. } => {
                 let tokens = &counted().tokens;
                 let total: f64 = tokens.iter().map(|&n| n as f64 + 1.0).sum();
-                tokens.iter().map(|&n| (n as f64 + 1.0) / total).collect()
+                chances = tokens.iter().map(|&n| (n as f64 + 1.0) / total).collect();
             }
-            _ => Vec::new(),
-        };
+        }
         let add = |sum: &mut f64, chance: &f64| {
             *sum += chance;
             Some(*sum)
@@ -177,10 +188,9 @@ impl Competition {
 
     /// The same competition, in which some nodes are never predicted.
     pub fn without(self, excluded: Vec<u32>) -> Self {
-        let common = vec![OnceLock::new(); self.frequent.len()];
         Self {
             excluded,
-            common,
+            common: vec![OnceLock::new(); self.frequent.len()],
             ..self
         }
     }
@@ -202,31 +212,16 @@ impl Competition {
 
     /// The competition of evaluation: all targets with their weights, whatever training uses.
     pub fn evaluation(&self) -> Self {
-        Self {
-            candidates: Candidates::All,
-            weights: self.weights.clone(),
-            excluded: self.excluded.clone(),
-            bias: self.bias,
-            frequent: Vec::new(),
-            common: Vec::new(),
-            chances: Vec::new(),
-            sums: Vec::new(),
-        }
+        Self::new(Candidates::All, self.weights.clone(), self.bias, None)
+            .without(self.excluded.clone())
     }
 
     /// Groups the edges of a batch; `draw` is used by `Sampled` alone.
     pub fn groups(&self, graph: &Graph, paths: &Paths<'_>, draw: Draw<'_>) -> Vec<Group> {
-        let mut by_source: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (place, &source) in paths.sources.iter().enumerate() {
-            if paths.valid[place] {
-                by_source.entry(source).or_default().push(place);
-            }
-        }
-        let group = |(source, places): (u32, Vec<usize>)| {
-            let targets: Vec<u32> = places.iter().map(|&place| paths.targets[place]).collect();
+        let groups = by_source(paths, |place| paths.valid[place]);
+        let group = |(source, (places, targets)): (u32, (Vec<usize>, Vec<u32>))| {
             self.group(graph, source, places, &targets, draw)
         };
-        let groups: Vec<(u32, Vec<usize>)> = by_source.into_iter().collect();
         groups.into_par_iter().map(group).collect()
     }
 
@@ -245,6 +240,12 @@ impl Competition {
             false => self.weights.of(source, target) as f32,
         };
         match self.candidates {
+            // With biases of nodes, targets that share a row have energies of their own.
+            Candidates::All if self.bias.of_node() => {
+                let all = 0..graph.nodes() as u32;
+                let all = all.filter(|target| !self.excluded.contains(target));
+                all.for_each(|target| entries.add(target, weight(target)));
+            }
             Candidates::All => return self.everything(graph, source, places, targets),
             Candidates::Frequent { n } => {
                 let list = &self.frequent[source as usize];
@@ -254,7 +255,7 @@ impl Competition {
                     common
                         .iter()
                         .for_each(|&target| entries.add(target, weight(target)));
-                    entries.sum_up();
+                    sum_up(&mut entries.base);
                     entries.base
                 });
                 entries.base.extend_from_slice(base);
@@ -291,15 +292,16 @@ impl Competition {
                 }
             }
         }
-        entries.group(places, targets, &|target| {
-            self.weights.of(source, target).ln() as f32
-        })
+        let ln_weights = targets.iter().map(|&target| self.ln_weight(source, target));
+        entries.group(places, targets, ln_weights.collect())
     }
 
+    fn ln_weight(&self, source: u32, target: u32) -> f32 {
+        self.weights.of(source, target).ln() as f32
+    }
+
+    /// Every target, those that share a row together.
     fn everything(&self, graph: &Graph, source: u32, places: Vec<usize>, targets: &[u32]) -> Group {
-        if self.bias.of_node() {
-            return self.every_target(graph, source, places, targets);
-        }
         let mut shared = self.weights.shared(graph, source);
         let mut own = self.weights.own(graph, source);
         for &target in &self.excluded {
@@ -308,26 +310,17 @@ impl Competition {
                 Err(_) => {
                     let row = graph.back_off_row(source, target);
                     let weight = self.weights.of(source, target) as f32;
-                    let entry = shared.iter_mut().find(|(shared, _)| *shared == row);
-                    entry
-                        .into_iter()
-                        .for_each(|(_, all)| *all = (*all - weight).max(0.0));
+                    if let Some((_, all)) = shared.iter_mut().find(|(shared, _)| *shared == row) {
+                        *all = (*all - weight).max(0.0);
+                    }
                 }
             }
         }
         shared.retain(|&(_, weight)| weight > 0.0);
         shared.sort_by_key(|&(row, _)| row);
-        let rows: Vec<usize> = shared
-            .iter()
-            .map(|&(row, _)| row)
-            .chain(graph.own_rows(source))
-            .collect();
-        let weights = shared
-            .iter()
-            .map(|&(_, weight)| weight)
-            .chain(own)
-            .collect();
         let n_shared = shared.len();
+        let own = graph.own_rows(source).zip(own);
+        let (rows, weights): (Vec<usize>, Vec<f32>) = shared.into_iter().chain(own).unzip();
         let place_of = |&target: &u32| {
             let row = graph.row(source, target);
             rows.binary_search(&row)
@@ -341,48 +334,42 @@ impl Competition {
             truth: targets.iter().map(place_of).collect(),
             truth_ln_weight: targets
                 .iter()
-                .map(|&target| self.weights.of(source, target).ln() as f32)
+                .map(|&target| self.ln_weight(source, target))
                 .collect(),
             rows,
             nodes: Vec::new(),
             places,
         }
     }
+}
 
-    /// Every target by itself: with biases of nodes, targets that share a row have energies of their own.
-    fn every_target(
-        &self,
-        graph: &Graph,
-        source: u32,
-        places: Vec<usize>,
-        targets: &[u32],
-    ) -> Group {
-        let mut entries = Entries::new(graph, source, self.bias);
-        let all = (0..graph.nodes() as u32).filter(|target| !self.excluded.contains(target));
-        all.for_each(|target| entries.add(target, self.weights.of(source, target) as f32));
-        entries.group(places, targets, &|target| {
-            self.weights.of(source, target).ln() as f32
-        })
+/// Places of paths by their source, and the targets there.
+fn by_source(
+    paths: &Paths<'_>,
+    counts: impl Fn(usize) -> bool,
+) -> BTreeMap<u32, (Vec<usize>, Vec<u32>)> {
+    let mut groups: BTreeMap<u32, (Vec<usize>, Vec<u32>)> = BTreeMap::new();
+    for place in (0..paths.sources.len()).filter(|&place| counts(place)) {
+        let (places, targets) = groups.entry(paths.sources[place]).or_default();
+        places.push(place);
+        targets.push(paths.targets[place]);
     }
+    groups
 }
 
 /// Groups from candidates that are given, `[edges][1 + k]` targets each, the truth first (golden cases).
 pub fn given(graph: &Graph, paths: &Paths<'_>, candidates: &[Vec<u32>]) -> Vec<Group> {
-    let mut by_source: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (place, &source) in paths.sources.iter().enumerate() {
-        by_source.entry(source).or_default().push(place);
-    }
-    let group = |(source, places): (u32, Vec<usize>)| {
+    let group = |(source, (places, targets)): (u32, (Vec<usize>, Vec<u32>))| {
         let mut entries = Entries::new(graph, source, Bias::Edge);
         for (index, &place) in places.iter().enumerate() {
             candidates[place]
                 .iter()
                 .for_each(|&target| entries.correct(index, target, 1.0));
         }
-        let targets: Vec<u32> = places.iter().map(|&place| paths.targets[place]).collect();
-        entries.group(places, &targets, &|_| 0.0)
+        let none = vec![0.0; targets.len()];
+        entries.group(places, &targets, none)
     };
-    by_source.into_iter().map(group).collect()
+    by_source(paths, |_| true).into_iter().map(group).collect()
 }
 
 /// A group in the making.
@@ -427,26 +414,8 @@ impl<'a> Entries<'a> {
         self.corrections.push((place as u32, at, weight));
     }
 
-    /// Sorts the rows; each stands there once, with the sum of its weights.
-    fn sum_up(&mut self) {
-        // Stable: equal rows add up in the order in which they came.
-        self.base.sort_by_key(|&(at, _)| at);
-        self.base.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
-            if same {
-                kept.1 += next.1;
-            }
-            same
-        });
-    }
-
-    fn group(
-        mut self,
-        places: Vec<usize>,
-        targets: &[u32],
-        ln_weight: &dyn Fn(u32) -> f32,
-    ) -> Group {
-        self.sum_up();
+    fn group(mut self, places: Vec<usize>, targets: &[u32], truth_ln_weight: Vec<f32>) -> Group {
+        sum_up(&mut self.base);
         let (all, weights): (Vec<Place>, Vec<f32>) = self.base.iter().copied().unzip();
         let local = |at: Place| all.binary_search(&at).expect("every row was entered") as u32;
         let corrections = self.corrections.iter();
@@ -463,7 +432,7 @@ impl<'a> Entries<'a> {
                 .iter()
                 .map(|&target| local(self.place(target)))
                 .collect(),
-            truth_ln_weight: targets.iter().map(|&target| ln_weight(target)).collect(),
+            truth_ln_weight,
             nodes: nodes.filter(|_| self.bias.of_node()).collect(),
             rows,
             places,

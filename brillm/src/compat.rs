@@ -64,20 +64,16 @@ pub const DENSE_2025: FlowConfig = FlowConfig {
 pub const PAPER: FlowConfig = FlowConfig {
     first: First::Ones,
     hop: Hop::Previous,
-    mix: Mix::Absolute { max_length: 512 },
     encoding: Encoding::Standard,
     first_hop: 0,
-    bias: Bias::Edge,
+    ..REFERENCE
 };
 
 /// Our own signal flow: that of the code, without its limits.
 pub const NATIVE: FlowConfig = FlowConfig {
-    first: First::NodeBias,
-    hop: Hop::Mixed,
     mix: Mix::Decay { initial: 0.9 },
     encoding: Encoding::Standard,
-    first_hop: 1,
-    bias: Bias::Edge,
+    ..REFERENCE
 };
 
 /// Mode `ref-sparse`: the released code with a count file.
@@ -108,12 +104,11 @@ pub const DENSE_2025_RELEASE: Published = Published {
 /// Mode `paper`: all pairs that were seen have an edge, the rest share one that is never updated, and all targets compete.
 pub const PAPER_MODE: Published = Published {
     flow: PAPER,
-    back_off: Some(BackOff::SharedRow),
     back_off_rows: BackOffRows::Frozen,
     candidates: Candidates::All,
     last_edge: LastEdge::Trained,
-    mode: Mode::Exact,
     decoding: Decoding::NATIVE,
+    ..REF_SPARSE
 };
 
 /// Mode `native`: our own.
@@ -121,8 +116,6 @@ pub const NATIVE_MODE: Published = Published {
     flow: NATIVE,
     back_off: Some(BackOff::Classes { n_classes: 64 }),
     back_off_rows: BackOffRows::Trained,
-    candidates: Candidates::All,
-    last_edge: LastEdge::Trained,
     mode: Mode::Touched,
-    decoding: Decoding::NATIVE,
+    ..PAPER_MODE
 };

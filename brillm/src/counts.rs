@@ -1,6 +1,7 @@
 //! Counts of ordered pairs of tokens, and what follows from them: graphs of edges, most frequent successors.
 
 use crate::graph::{BackOff, Graph, frequency_classes};
+use std::ops::{AddAssign, Range};
 
 /// Counts of ordered pairs as compressed sparse rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +87,7 @@ impl PairCounts {
             {
                 return Err(format!("the row of token {source} ends before it begins"));
             }
-            let row = &self.targets[self.first[source] as usize..self.first[source + 1] as usize];
+            let row = &self.targets[self.places(source as u32)];
             let rises = row.is_sorted_by(|a, b| a < b);
             if !rises || row.last().is_some_and(|&last| last as usize >= nodes) {
                 return Err(format!(
@@ -107,21 +108,26 @@ impl PairCounts {
         self.targets.len()
     }
 
+    /// Where the pairs of a source are in the lists.
+    fn places(&self, source: u32) -> Range<usize> {
+        self.first[source as usize] as usize..self.first[source as usize + 1] as usize
+    }
+
     /// The targets that followed a token, and how often.
-    pub fn successors(&self, source: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
-        let range = self.first[source as usize] as usize..self.first[source as usize + 1] as usize;
+    pub fn successors(&self, source: u32) -> impl Iterator<Item = (u32, u32)> + Clone + '_ {
+        let range = self.places(source);
         let counts = self.counts[range.clone()].iter().copied();
         self.targets[range].iter().copied().zip(counts)
     }
 
     /// How many different tokens followed a token.
     pub fn degree(&self, source: u32) -> usize {
-        (self.first[source as usize + 1] - self.first[source as usize]) as usize
+        self.places(source).len()
     }
 
     /// How often a pair was seen.
     pub fn count(&self, source: u32, target: u32) -> u32 {
-        let range = self.first[source as usize] as usize..self.first[source as usize + 1] as usize;
+        let range = self.places(source);
         let place = self.targets[range.clone()].binary_search(&target);
         place.map_or(0, |place| self.counts[range.start + place])
     }
@@ -172,6 +178,19 @@ impl PairCounts {
     }
 }
 
+/// Sorts a list by its keys, each of which stands there once, with the sum of its values in the order in which they came. Two
+/// lists that rise, one behind the other, are merged in one go.
+pub(crate) fn sum_up<K: Ord + Copy, V: AddAssign + Copy>(list: &mut Vec<(K, V)>) {
+    list.sort_by_key(|&(key, _)| key);
+    list.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
+}
+
 /// Sorted and merged as they come, so that memory follows the distinct pairs and not the text.
 #[derive(Default)]
 struct SortedPairs {
@@ -191,30 +210,11 @@ impl SortedPairs {
 
     fn merge(&mut self) {
         self.fresh.sort_unstable();
-        let mut fresh = self
-            .fresh
-            .chunk_by(|a, b| a == b)
-            .map(|run| (run[0], run.len() as u64))
-            .peekable();
-        let mut old = std::mem::take(&mut self.merged).into_iter().peekable();
-        loop {
-            let next = match (old.peek(), fresh.peek()) {
-                (Some(a), Some(b)) if a.0 == b.0 => {
-                    let (a, b) = (
-                        old.next().unwrap_or_default(),
-                        fresh.next().unwrap_or_default(),
-                    );
-                    (a.0, a.1 + b.1)
-                }
-                (Some(a), Some(b)) if a.0 > b.0 => fresh.next().unwrap_or_default(),
-                (Some(_), _) => old.next().unwrap_or_default(),
-                (None, Some(_)) => fresh.next().unwrap_or_default(),
-                (None, None) => break,
-            };
-            self.merged.push(next);
-        }
-        drop(fresh);
+        let runs = self.fresh.chunk_by(|a, b| a == b);
+        self.merged
+            .extend(runs.map(|run| (run[0], run.len() as u64)));
         self.fresh.clear();
+        sum_up(&mut self.merged);
     }
 
     fn finish(mut self) -> Vec<(u64, u64)> {

@@ -3,7 +3,7 @@
 //! The mix is a running sum, `h = S / Z`, so that the state and the time per token do not grow with the context
 //! (`docs/brillm.md`, section 2).
 
-use crate::kernel::numeric::{gelu, matrix_vector};
+use crate::ops::host::numeric::{add, gelu, matrix_vector};
 use crate::position::{self, Encoding};
 use serde::Deserialize;
 
@@ -192,9 +192,7 @@ impl FlowConfig {
 #[inline(always)]
 pub fn add_edge(signal: &[f32], row: &[f32], z: &mut [f32]) {
     let width = signal.len();
-    for (z, bias) in z.iter_mut().zip(&row[width * width..]) {
-        *z += bias;
-    }
+    add(z, &row[width * width..]);
     matrix_vector(signal, row, z);
 }
 
@@ -202,7 +200,7 @@ pub fn add_edge(signal: &[f32], row: &[f32], z: &mut [f32]) {
 #[inline(always)]
 pub fn lead(signal: &[f32], row: &[f32], code: &[f32], node_bias: &[f32], z: &mut [f32]) {
     z.copy_from_slice(code);
-    z.iter_mut().zip(node_bias).for_each(|(z, bias)| *z += bias);
+    add(z, node_bias);
     add_edge(signal, row, z);
 }
 

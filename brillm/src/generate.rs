@@ -5,8 +5,8 @@
 use crate::candidate::Competition;
 pub use crate::decoding::{Decoding, Positions, SelfTransition, Temperature};
 use crate::flow::{self, Hop, Mixer, arrive};
-use crate::kernel::numeric::{gelu, norm, vectorised};
 use crate::model::{BriLlm, BriLlmConfig};
+use crate::ops::host::numeric::{add, gelu, norm, vectorised};
 use crate::position;
 use rayon::prelude::*;
 
@@ -100,8 +100,7 @@ impl SignalState {
         let d = model.config.d_node;
         let mut code = self.code_of_position(model, decoding);
         if model.config.flow.bias.of_node() {
-            let bias = model.parameters.node_bias_of(token, d);
-            code.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
+            add(&mut code, model.parameters.node_bias_of(token, d));
         }
         code
     }

@@ -33,6 +33,15 @@ enum Sharing {
     Sums,
 }
 
+impl Sharing {
+    fn rows(self, n_classes: usize) -> usize {
+        match self {
+            Self::Pairs => n_classes * n_classes,
+            Self::Sums => n_classes,
+        }
+    }
+}
+
 /// The rows of the edge table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
@@ -104,11 +113,7 @@ impl Graph {
         for &class in &classes {
             class_sizes[class as usize] += 1;
         }
-        let back_off_rows = match sharing {
-            Sharing::Pairs => n_classes * n_classes,
-            Sharing::Sums => n_classes,
-        };
-        let mut first = vec![back_off_rows as u64];
+        let mut first = vec![sharing.rows(n_classes) as u64];
         let mut targets = Vec::new();
         for list in successors {
             assert!(list.is_sorted_by(|a, b| a < b), "targets rise");
@@ -142,10 +147,7 @@ impl Graph {
 
     /// The number of rows that pairs without an edge share; they come first.
     pub fn back_off_rows(&self) -> usize {
-        match self.sharing {
-            Sharing::Pairs => self.n_classes * self.n_classes,
-            Sharing::Sums => self.n_classes,
-        }
+        self.sharing.rows(self.n_classes)
     }
 
     /// The number of pairs with an edge of their own.

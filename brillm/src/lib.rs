@@ -12,9 +12,8 @@
 //! | `candidate` | which targets compete, grouped by source |
 //! | `table` | rows of numbers, as f32 or as bf16 |
 //! | `model` | sizes and parameters |
-//! | `composed` | the passes as tensor operations, on any backend: the definition of the next |
-//! | `kernel` | the passes, fast, on the host |
-//! | `resident` | the passes on a GPU, where the table stays between steps |
+//! | `ops` | the operations of the signal flow, composed of tensor operations; in `ops/host/` fast, on the host |
+//! | `resident` | steps on a GPU, where the table stays between them |
 //! | `row_adamw` | AdamW that touches only the rows a batch used |
 //! | `training` | one step: groups, pass, AdamW for what is not in the table |
 //! | `generate` | the next token after a prompt, in constant memory |
@@ -23,15 +22,14 @@
 
 pub mod candidate;
 pub mod compat;
-pub mod composed;
 pub mod counts;
 pub mod decoding;
 pub mod explain;
 pub mod flow;
 pub mod generate;
 pub mod graph;
-pub mod kernel;
 pub mod model;
+pub mod ops;
 pub mod position;
 pub mod prior;
 mod resident;

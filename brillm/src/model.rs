@@ -3,6 +3,7 @@
 use crate::decoding::Decoding;
 use crate::flow::FlowConfig;
 use crate::graph::Graph;
+use crate::ops::host::numeric::add;
 use crate::position;
 use crate::table::{Storage, Table};
 use half::bf16;
@@ -30,6 +31,17 @@ impl BriLlm {
             BackOffRows::Trained => 0,
             BackOffRows::Frozen => self.graph.back_off_rows(),
         }
+    }
+
+    /// The codes of the first positions, `[positions, d]`.
+    pub fn codes(&self, positions: usize) -> Vec<f32> {
+        let learnt = &self.parameters.codes;
+        position::table(
+            self.config.flow.encoding,
+            learnt,
+            positions,
+            self.config.d_node,
+        )
     }
 
     /// The number of parameters.
@@ -90,6 +102,15 @@ pub struct Parameters {
     pub edges: Table,
 }
 
+/// The result of a training step.
+#[derive(Clone, Debug)]
+pub struct Learnt {
+    /// `−ln p(truth)` per place of the paths; 0 where there is no edge.
+    pub nats: Vec<f64>,
+    /// Length of the gradient of everything, before rows are clipped.
+    pub gradient_norm: f64,
+}
+
 /// Gradients of what is not in the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradients {
@@ -102,6 +123,15 @@ pub struct Gradients {
 }
 
 impl Gradients {
+    /// Those of nothing yet.
+    pub(crate) fn zeros(parameters: &Parameters) -> Self {
+        Self {
+            mix: vec![0.0; parameters.mix.len()],
+            node_bias: BTreeMap::new(),
+            codes: vec![0.0; parameters.codes.len()],
+        }
+    }
+
     pub(crate) fn square(&self) -> f64 {
         let mix: f64 = self.mix.iter().map(|value| value * value).sum();
         let others = self.node_bias.values().flatten().chain(&self.codes);
@@ -111,18 +141,14 @@ impl Gradients {
     /// Adds to the gradient of a node's bias.
     pub(crate) fn add_to_node(&mut self, node: u32, part: &[f32]) {
         let fresh = || vec![0.0; part.len()];
-        let sum = self.node_bias.entry(node).or_insert_with(fresh);
-        sum.iter_mut()
-            .zip(part)
-            .for_each(|(sum, part)| *sum += part);
+        add(self.node_bias.entry(node).or_insert_with(fresh), part);
     }
 
     /// Adds to the gradient of the code of a position, if codes are learnt.
     pub(crate) fn add_to_code(&mut self, position: usize, part: &[f32]) {
         if !self.codes.is_empty() {
             let place = position::place(&self.codes, position, part.len());
-            let sums = self.codes[place..].iter_mut().zip(part);
-            sums.for_each(|(sum, part)| *sum += part);
+            add(&mut self.codes[place..], part);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The code that a position adds to every signal that arrives there.
 
+use crate::ops::host::numeric;
 use serde::Deserialize;
 
 /// Which code.
@@ -39,8 +40,7 @@ pub fn place(learnt: &[f32], position: usize, width: usize) -> usize {
 pub fn add(encoding: Encoding, learnt: &[f32], position: usize, signal: &mut [f32]) {
     if let Encoding::Learnt { .. } = encoding {
         let code = &learnt[place(learnt, position, signal.len())..];
-        signal.iter_mut().zip(code).for_each(|(z, code)| *z += code);
-        return;
+        return numeric::add(signal, code);
     }
     let width = signal.len() as f64;
     for (pair, places) in signal.chunks_mut(2).enumerate() {
@@ -51,10 +51,7 @@ pub fn add(encoding: Encoding, learnt: &[f32], position: usize, signal: &mut [f3
             Encoding::None | Encoding::Learnt { .. } => return,
         };
         let codes = [angle.sin() as f32, angle.cos() as f32];
-        places
-            .iter_mut()
-            .zip(codes)
-            .for_each(|(place, code)| *place += code);
+        numeric::add(places, &codes);
     }
 }
 

@@ -108,18 +108,12 @@ impl Bigram {
         for (&class, share) in graph.classes().iter().zip(&base) {
             class_mass[class as usize] += share;
         }
-        let total = |source| {
-            counts
-                .successors(source)
-                .map(|(_, count)| f64::from(count))
-                .sum()
-        };
         let seen = |source| {
             let seen = counts.successors(source).filter(|&(_, count)| count > 0);
-            seen.count() as f64
+            let total: f64 = seen.clone().map(|(_, count)| f64::from(count)).sum();
+            (total, seen.count() as f64)
         };
-        let totals = (0..nodes as u32).map(total).collect();
-        let kinds = (0..nodes as u32).map(seen).collect();
+        let (totals, kinds) = (0..nodes as u32).map(seen).unzip();
         Self {
             counts,
             discount,

@@ -171,6 +171,54 @@ pub struct Clock<'a> {
     pub frozen: usize,
 }
 
+impl Clock<'_> {
+    /// The time of the coming step, counted from 1.
+    #[inline(always)]
+    pub(crate) fn time(&self) -> u32 {
+        self.rates.len() as u32
+    }
+
+    /// The learning rate of the coming step.
+    #[inline(always)]
+    pub(crate) fn rate(&self) -> f64 {
+        f64::from(self.rates[self.rates.len() - 1])
+    }
+
+    /// What a row that was touched so before remembers of the coming step; see [`Moments::touched`].
+    #[inline(always)]
+    pub(crate) fn touch(&self, touched: u32) -> u32 {
+        match self.mode {
+            Mode::Touched => touched + 1,
+            _ => self.time(),
+        }
+    }
+
+    /// What decides the step of such a row: the steps since its last gradient, or with `Touched` its own time. A row without a
+    /// gradient has nothing that could fade.
+    #[inline(always)]
+    pub(crate) fn key(&self, touched: u32) -> u32 {
+        match (self.mode, touched) {
+            (Mode::Touched, _) => touched + 1,
+            (_, 0) => 1,
+            _ => self.time() - touched,
+        }
+    }
+
+    /// The corrections and the fades of rows with a key.
+    #[inline(always)]
+    pub(crate) fn of_key(&self, key: u32) -> ([f64; 2], [f64; 2]) {
+        let (since, own_time) = match self.mode {
+            Mode::Touched => (1, key),
+            _ => (key, self.time()),
+        };
+        let fades = match self.fades.get(since as usize) {
+            Some(fades) => *fades,
+            None => self.adamw.fades(since),
+        };
+        (self.corrections[own_time as usize - 1], fades)
+    }
+}
+
 /// Some rows of the table, with their moments.
 #[derive(Debug)]
 pub struct Rows<'a> {
@@ -178,12 +226,8 @@ pub struct Rows<'a> {
     pub start: usize,
     /// Values of a row.
     pub row_len: usize,
-    /// The rows.
-    pub values: Slice<'a>,
-    /// See [`Moments`].
-    pub first: Slice<'a>,
-    /// See [`Moments`].
-    pub second: Slice<'a>,
+    /// Values, and the two [`Moments`].
+    tables: [Slice<'a>; 3],
     /// See [`Moments`].
     pub touched: &'a mut [u32],
     /// See [`Moments`].
@@ -202,9 +246,7 @@ impl<'a> Rows<'a> {
         Self {
             start: 0,
             row_len,
-            values: values.slice(),
-            first: first.slice(),
-            second: second.slice(),
+            tables: [values.slice(), first.slice(), second.slice()],
             touched,
             current,
         }
@@ -212,32 +254,23 @@ impl<'a> Rows<'a> {
 
     /// The rows before `row`, and the others.
     pub fn split(self, row: usize) -> (Self, Self) {
-        let rows = row - self.start;
-        let values = self.values.split(rows * self.row_len);
-        let first = self.first.split(rows * self.row_len);
-        let second = self.second.split(rows * self.row_len);
+        let (rows, row_len) = (row - self.start, self.row_len);
+        let tables = self.tables.map(|table| table.split(rows * row_len));
+        let [values, first, second] = tables;
         let touched = self.touched.split_at_mut(rows);
         let current = self.current.split_at_mut(rows);
-        let row_len = self.row_len;
+        let part = |start, tables, touched, current| Self {
+            start,
+            row_len,
+            tables,
+            touched,
+            current,
+        };
+        let before = [values.0, first.0, second.0];
+        let others = [values.1, first.1, second.1];
         (
-            Self {
-                start: self.start,
-                row_len,
-                values: values.0,
-                first: first.0,
-                second: second.0,
-                touched: touched.0,
-                current: current.0,
-            },
-            Self {
-                start: row,
-                row_len,
-                values: values.1,
-                first: first.1,
-                second: second.1,
-                touched: touched.1,
-                current: current.1,
-            },
+            part(self.start, before, touched.0, current.0),
+            part(row, others, touched.1, current.1),
         )
     }
 
@@ -256,7 +289,7 @@ impl<'a> Rows<'a> {
     /// The values of a row, widened into `scratch` where they are not f32.
     #[inline(always)]
     pub fn row<'b>(&'b self, row: usize, scratch: &'b mut Vec<f32>) -> &'b [f32] {
-        self.values.load(self.places(row), scratch)
+        self.tables[0].load(self.places(row), scratch)
     }
 
     fn places(&self, row: usize) -> std::ops::Range<usize> {
@@ -278,9 +311,7 @@ impl<'a> Rows<'a> {
             0 => 0,
             touched => touched.saturating_add(FADED).min(time),
         };
-        let (Slice::F32(values), Slice::F32(first), Slice::F32(second)) =
-            (&mut self.values, &self.first, &self.second)
-        else {
+        let [Slice::F32(values), Slice::F32(first), Slice::F32(second)] = &mut self.tables else {
             panic!("bf16 cannot hold the small steps of catching up: only `Touched` goes with it");
         };
         let values = &mut values[places.clone()];
@@ -313,40 +344,22 @@ impl<'a> Rows<'a> {
         }
         let index = row - self.start;
         let places = self.places(row);
-        let norm = super::kernel::numeric::norm(gradient);
+        let norm = crate::ops::host::numeric::norm(gradient);
         if let Some(clip) = clock.clip.filter(|&clip| norm > clip) {
             gradient.iter_mut().for_each(|value| *value *= clip / norm);
         }
-        let time = clock.rates.len() as u32;
-        let touched = self.touched[index];
-        self.touched[index] = match clock.mode {
-            Mode::Touched => touched + 1,
-            _ => time,
-        };
-        // Since its last gradient; a row without one has nothing that could fade.
-        let since = match (clock.mode, touched) {
-            (Mode::Touched, _) | (_, 0) => 1,
-            _ => time - touched,
-        };
-        let fades = match clock.fades.get(since as usize) {
-            Some(fades) => *fades,
-            None => clock.adamw.fades(since),
-        };
-        let rate = f64::from(clock.rates[time as usize - 1]);
-        let own_time = match clock.mode {
-            Mode::Touched => self.touched[index],
-            _ => time,
-        };
-        let corrections = clock.corrections[own_time as usize - 1];
+        let (time, rate) = (clock.time(), clock.rate());
+        let (corrections, fades) = clock.of_key(clock.key(self.touched[index]));
+        self.touched[index] = clock.touch(self.touched[index]);
         // No closure for the two calls below: what is not inlined would not be vectorised.
         let adamw = clock.adamw;
-        match (&mut self.values, &mut self.first, &mut self.second) {
-            (Slice::F32(values), Slice::F32(first), Slice::F32(second)) => {
+        match &mut self.tables {
+            [Slice::F32(values), Slice::F32(first), Slice::F32(second)] => {
                 let moments = [&mut first[places.clone()], &mut second[places.clone()]];
                 let values = &mut values[places];
                 adamw.update(rate, corrections, fades, values, moments, gradient);
             }
-            (Slice::Bf16(values), Slice::Bf16(first), Slice::Bf16(second)) => {
+            [Slice::Bf16(values), Slice::Bf16(first), Slice::Bf16(second)] => {
                 let mut tables = [values, first, second].map(|table| &mut table[places.clone()]);
                 let widened = tables.each_ref().map(|table| {
                     let values = table.iter().map(|value| value.to_f32());

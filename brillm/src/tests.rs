@@ -831,7 +831,7 @@ fn steps_are_adamw_as_it_is_written_with_rows_that_count_their_own_and_are_clipp
                 .map(|place| at.slope(place, &text, &weights))
                 .collect();
             let groups = case.groups(&text);
-            let mut used = crate::composed::rows_of(&case.model.graph, &text.paths(), &groups);
+            let mut used = crate::ops::gather::rows_of(&case.model.graph, &text.paths(), &groups);
             let frozen_rows = case.model.frozen_rows();
             used.retain(|&row| row >= frozen_rows);
             let mut gradient: Vec<Option<f64>> = slopes.iter().copied().map(Some).collect();

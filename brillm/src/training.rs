@@ -1,16 +1,14 @@
 //! The training step, and the state of AdamW between steps.
 
 use crate::candidate::{Group, Paths};
-use crate::composed;
-use crate::kernel::numeric::vectorised;
-use crate::kernel::pass::{self, Learnt};
-use crate::model::{BriLlm, Gradients};
+use crate::model::{BriLlm, Gradients, Learnt};
+use crate::ops::host::numeric::vectorised;
+use crate::ops::step::Step;
 use crate::resident::{Resident, What};
 use crate::row_adamw::{AdamW, Clock, FADED, Mode, Moments, Replay, Rows};
 use crate::table::Storage;
 use burn::tensor::backend::AutodiffBackend;
 use rayon::prelude::*;
-use std::any::Any;
 
 /// AdamW over a BriLLM: row by row for the edge table, at every step for the rest.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +65,23 @@ impl RowAdamW {
         }
     }
 
-    /// One step at the learning rate `rate`, on the mean loss over all edges.
+    /// One step at the learning rate `rate`, on the mean loss over all edges: with `on_host` in place on the host, otherwise by
+    /// kernels on a table that stays on the device; composed of tensor operations where that has no version.
+    pub fn learn<B: AutodiffBackend>(
+        &mut self,
+        model: &mut BriLlm,
+        paths: &Paths<'_>,
+        groups: &[Group],
+        rate: f64,
+        on_host: bool,
+        device: &B::Device,
+    ) -> Learnt {
+        let learn = |step: Step<'_>| Some(step.learn::<B>(on_host, device));
+        self.advance(model, paths, groups, rate, learn)
+            .expect("the definition runs everywhere")
+    }
+
+    /// The step in place on the host, whatever the environment asks for.
     pub fn step(
         &mut self,
         model: &mut BriLlm,
@@ -75,41 +89,12 @@ impl RowAdamW {
         groups: &[Group],
         rate: f64,
     ) -> Learnt {
-        self.leave_device(model);
-        self.rates.push(rate as f32);
-        self.correct();
-        let clock = Clock {
-            mode: self.mode,
-            adamw: self.adamw,
-            rates: &self.rates,
-            corrections: &self.corrections,
-            fades: &self.fades,
-            clip: self.clip,
-            frozen: model.frozen_rows(),
-        };
-        let BriLlm {
-            config,
-            graph,
-            parameters,
-        } = model;
-        let (learnt, gradients) = pass::learn(
-            config,
-            graph,
-            parameters,
-            &mut self.edges,
-            paths,
-            groups,
-            &clock,
-        );
-        self.update_rest(model, &gradients, rate);
-        if self.mode == Mode::Dense {
-            self.catch_up(model);
-        }
-        learnt
+        let in_place = |mut step: Step<'_>| Some(step.in_place());
+        self.advance(model, paths, groups, rate, in_place)
+            .expect("the host knows every model")
     }
 
-    /// The same step on a device: by kernels on a table that stays there, where there are any for it, and otherwise
-    /// composed of tensor operations.
+    /// [`Self::learn`] on a device.
     pub fn step_on<B: AutodiffBackend>(
         &mut self,
         model: &mut BriLlm,
@@ -118,51 +103,7 @@ impl RowAdamW {
         rate: f64,
         device: &B::Device,
     ) -> Learnt {
-        self.rates.push(rate as f32);
-        self.correct();
-        if let Some(learnt) = self.step_there(model, paths, groups, rate, device) {
-            return learnt;
-        }
-        let clock = Clock {
-            mode: self.mode,
-            adamw: self.adamw,
-            rates: &self.rates,
-            corrections: &self.corrections,
-            fades: &self.fades,
-            clip: self.clip,
-            frozen: model.frozen_rows(),
-        };
-        let rows = composed::rows_of(&model.graph, paths, groups);
-        let row_len = model.config.row_len();
-        let before = self.rates.len() as u32 - 1;
-        let mut table = Rows::all(&mut model.parameters.edges, &mut self.edges, row_len);
-        let mut replay = Replay::default();
-        rows.iter()
-            .for_each(|&row| table.catch_up(row, before, &clock, &mut replay));
-        let (of_groups, mut edges, gradients) =
-            composed::gradients::<B>(model, paths, groups, device);
-        let mut square = gradients.square();
-        let mut table = Rows::all(&mut model.parameters.edges, &mut self.edges, row_len);
-        let weights = model.config.d_node * model.config.d_node;
-        for (&row, gradient) in rows.iter().zip(edges.chunks_exact_mut(row_len)) {
-            if !model.config.flow.bias.of_edge() {
-                gradient[weights..].fill(0.0);
-            }
-            square += table.update(row, gradient, &clock);
-        }
-        self.update_rest(model, &gradients, rate);
-        if self.mode == Mode::Dense {
-            self.catch_up(model);
-        }
-        let mut nats = vec![0.0; paths.valid.len()];
-        let places = groups.iter().flat_map(|group| &group.places);
-        places
-            .zip(of_groups)
-            .for_each(|(&place, value)| nats[place] = value);
-        Learnt {
-            nats,
-            gradient_norm: square.sqrt(),
-        }
+        self.learn::<B>(model, paths, groups, rate, false, device)
     }
 
     /// A step on a table that stays on a device; nothing where there is none, and what is learnt is then not to be used.
@@ -173,22 +114,43 @@ impl RowAdamW {
         paths: &Paths<'_>,
         groups: &[Group],
         rate: f64,
-        device: &dyn Any,
+        device: &dyn std::any::Any,
     ) -> Option<Learnt> {
-        self.rates.push(rate as f32);
-        self.correct();
-        self.step_there(model, paths, groups, rate, device)
+        self.advance(model, paths, groups, rate, |mut step| step.there(device))
     }
 
-    /// The last step of the rates on a table that stays on a device, if it can.
-    fn step_there(
+    /// A step by one of its versions, and AdamW for what is not in the table.
+    fn advance(
         &mut self,
         model: &mut BriLlm,
         paths: &Paths<'_>,
         groups: &[Group],
         rate: f64,
-        device: &dyn Any,
+        learn: impl FnOnce(Step<'_>) -> Option<(Learnt, Gradients)>,
     ) -> Option<Learnt> {
+        self.rates.push(rate as f32);
+        let (clock, moments, resident) = self.parts(model.frozen_rows());
+        let (learnt, gradients) = learn(Step {
+            model,
+            moments,
+            resident,
+            paths,
+            groups,
+            clock: &clock,
+        })?;
+        self.update_rest(model, &gradients, rate);
+        if self.mode == Mode::Dense {
+            self.settle(What::Nothing, model);
+        }
+        Some(learnt)
+    }
+
+    /// The clock after the last step, and what a step changes; rows before `frozen` are not trained.
+    fn parts(&mut self, frozen: usize) -> (Clock<'_>, &mut Moments, &mut Resident) {
+        let known = self.corrections.len() as u32;
+        let times = known + 1..=self.rates.len() as u32;
+        let corrections = times.map(|time| self.adamw.corrections(time));
+        self.corrections.extend(corrections);
         let clock = Clock {
             mode: self.mode,
             adamw: self.adamw,
@@ -196,20 +158,9 @@ impl RowAdamW {
             corrections: &self.corrections,
             fades: &self.fades,
             clip: self.clip,
-            frozen: model.frozen_rows(),
+            frozen,
         };
-        let (resident, moments) = (&mut self.resident, &mut self.edges);
-        let table = resident.on(device, model, moments)?;
-        let Some((learnt, gradients)) = table.learn(model, moments, paths, groups, &clock) else {
-            table.download(model, moments);
-            self.resident = Resident::Nowhere;
-            return None;
-        };
-        if self.mode == Mode::Dense {
-            table.catch_up(moments, &clock);
-        }
-        self.update_rest(model, &gradients, rate);
-        Some(learnt)
+        (clock, &mut self.edges, &mut self.resident)
     }
 
     /// Brings what has changed on a device to the host, and drops the device's copy of the table, if there is one. It is needed
@@ -230,46 +181,25 @@ impl RowAdamW {
     }
 
     fn settle(&mut self, what: What, model: &mut BriLlm) {
-        self.correct();
+        const ROWS_AT_ONCE: usize = 1024;
         let time = self.rates.len() as u32;
-        let clock = Clock {
-            mode: self.mode,
-            adamw: self.adamw,
-            rates: &self.rates,
-            corrections: &self.corrections,
-            fades: &self.fades,
-            clip: self.clip,
-            frozen: model.frozen_rows(),
-        };
-        if self.resident.settle(what, model, &mut self.edges, &clock) {
+        let (clock, moments, resident) = self.parts(model.frozen_rows());
+        if resident.settle(what, model, moments, &clock) {
             return;
         }
-        const ROWS_AT_ONCE: usize = 1024;
         let n = model.graph.rows();
         let pieces = (0..n)
             .step_by(ROWS_AT_ONCE)
             .map(|start| start..(start + ROWS_AT_ONCE).min(n));
-        let rows = Rows::all(
-            &mut model.parameters.edges,
-            &mut self.edges,
-            model.config.row_len(),
-        );
+        let row_len = model.config.row_len();
+        let rows = Rows::all(&mut model.parameters.edges, moments, row_len);
         rows.parts(pieces).into_par_iter().for_each(|mut part| {
-            let start = part.start;
-            let rows = part.touched.len();
+            let rows = part.start..part.start + part.touched.len();
             let mut replay = Replay::default();
             vectorised!({
-                let rows = start..start + rows;
                 rows.for_each(|row| part.catch_up(row, time, &clock, &mut replay));
             });
         });
-    }
-
-    fn correct(&mut self) {
-        for step in self.corrections.len()..self.rates.len() {
-            self.corrections
-                .push(self.adamw.corrections(step as u32 + 1));
-        }
     }
 
     fn update_rest(&mut self, model: &mut BriLlm, gradients: &Gradients, rate: f64) {

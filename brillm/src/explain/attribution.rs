@@ -10,8 +10,8 @@
 
 use crate::flow::add_edge;
 use crate::generate::{Decoding, SignalState};
-use crate::kernel::numeric::{LANES, add_lanes, gelu, vector_matrix, vectorised};
 use crate::model::BriLlm;
+use crate::ops::host::numeric::{LANES, add_lanes, gelu, vector_matrix, vectorised};
 
 /// The parts of a target's energy, by two ways to split it.
 #[derive(Clone, Debug, PartialEq)]

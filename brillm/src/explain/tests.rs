@@ -7,8 +7,8 @@ use crate::counts::PairCounts;
 use crate::flow::{Bias, FlowConfig, Hop, Mix, arrive};
 use crate::generate::{Decoding, SignalState};
 use crate::graph::BackOff;
-use crate::kernel::numeric::norm;
 use crate::model::{BackOffRows, BriLlm, BriLlmConfig, Initial};
+use crate::ops::host::numeric::norm;
 use crate::position::Encoding;
 use crate::prior::{Prior, Weights};
 use crate::table::Storage;
@@ -532,7 +532,7 @@ fn with_all_candidates_every_edge_competes_and_with_draws_some_do() {
 
 #[test]
 fn the_bias_and_the_code_get_what_their_direction_gives_them() {
-    use crate::kernel::numeric::gelu;
+    use crate::ops::host::numeric::gelu;
     let tokens = text(5, 6);
     for case in cases() {
         let mut state = SignalState::start(&case.model, tokens[0]);

@@ -9,8 +9,8 @@ use crate::candidate::Competition;
 use crate::counts::PairCounts;
 use crate::flow::Mixer;
 use crate::generate::{Candidate, Decoding, SignalState};
-use crate::kernel::numeric::norm;
 use crate::model::BriLlm;
+use crate::ops::host::numeric::norm;
 use std::collections::BTreeSet;
 
 /// Follows signals through a model.

@@ -26,7 +26,7 @@ pub fn bell(z: f32) -> f32 {
     (z * z * -0.5f32).exp()
 }
 
-/// `Φ(z)` by the formula of the host's [`gelu`](crate::kernel::numeric::gelu), from the [`bell`] of `z`.
+/// `Φ(z)` by the formula of the host's [`gelu`](crate::ops::host::numeric::gelu), from the [`bell`] of `z`.
 #[cube]
 pub fn normal(z: f32, bell: f32) -> f32 {
     let t = 1.0f32 / (1.0f32 + 0.231_641_89f32 * z.abs());

@@ -1,5 +1,8 @@
-//! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::kernel`] does on
+//! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::ops::host`] does on
 //! the host.
+//!
+//! This is one version of [`crate::ops::step`], and none of an operation below it: its kernels hand each other what lies on the
+//! device, as the table does, and no operation's result is ever seen on the host.
 //!
 //! Only lists of the size of a step's pairs or less are transferred. The times of rows stay on the host, so it always knows
 //! which rows have to catch up; its own values and moments are old until [`Resident::settle`] brings them.
@@ -16,8 +19,8 @@
 //! | `on_device` | the interface of a table on a device |
 //! | `runtime` | the runtimes it can lie on |
 //!
-//! What is not done here is done by [`crate::composed`]: biases of nodes, tables of bf16, rows wider than a cube, tables
-//! larger than a device allows.
+//! What is not done here is done by the definitions in [`crate::ops`]: biases of nodes, tables of bf16, rows wider than a cube,
+//! tables larger than a device allows.
 
 #[cfg(feature = "cube")]
 mod arithmetic;
@@ -42,17 +45,9 @@ mod trail;
 use crate::model::BriLlm;
 use crate::row_adamw::{Clock, Moments};
 use on_device::OnDevice;
+pub(crate) use on_device::What;
 use std::any::Any;
 use std::fmt;
-
-/// What is brought to the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    /// The values of rows.
-    Values,
-    /// Their moments as well.
-    All,
-}
 
 /// The table on a device, if it lies on one.
 ///
@@ -100,7 +95,7 @@ impl Resident {
     pub fn leave(&mut self, model: &mut BriLlm, moments: &mut Moments) {
         if let Some(table) = self.there() {
             if table.is_ahead() {
-                table.download(model, moments);
+                table.download(What::All, model, moments);
             }
             *self = Self::Unknown;
         }
@@ -119,10 +114,7 @@ impl Resident {
         };
         if table.is_ahead() {
             table.catch_up(moments, clock);
-            match what {
-                What::Values => table.download_values(model),
-                What::All => table.download(model, moments),
-            }
+            table.download(what, model, moments);
         }
         true
     }

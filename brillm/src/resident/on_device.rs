@@ -1,10 +1,20 @@
 //! The interface of a table on a device.
 
 use crate::candidate::{Group, Paths};
-use crate::kernel::pass::Learnt;
-use crate::model::{BriLlm, Gradients};
+use crate::model::{BriLlm, Gradients, Learnt};
 use crate::row_adamw::{Clock, Moments};
 use std::any::Any;
+
+/// What is brought to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Nothing.
+    Nothing,
+    /// The values of rows.
+    Values,
+    /// Their moments as well.
+    All,
+}
 
 /// A table and its moments on some device.
 #[cfg_attr(not(feature = "cube"), allow(dead_code))]
@@ -22,11 +32,8 @@ pub(crate) trait OnDevice: Send + Sync {
     /// Brings every row to the last step, on the device.
     fn catch_up(&mut self, moments: &mut Moments, clock: &Clock<'_>);
 
-    /// Brings values that have changed to the host.
-    fn download_values(&mut self, model: &mut BriLlm);
-
-    /// Brings everything that has changed to the host.
-    fn download(&mut self, model: &mut BriLlm, moments: &mut Moments);
+    /// Brings what has changed to the host, as far as it is asked for.
+    fn download(&mut self, what: What, model: &mut BriLlm, moments: &mut Moments);
 
     /// Whether the host's values are older than the device's.
     fn is_ahead(&self) -> bool;

@@ -5,77 +5,92 @@ use super::mix::Shares;
 use crate::candidate::{Group, Paths};
 use crate::flow::Hop;
 use crate::model::BriLlm;
-use crate::position;
-use crate::row_adamw::{Clock, FADED};
+use crate::row_adamw::{Clock, FADED, Moments};
 use burn_cubecl::cubecl::{self, prelude::*};
 use rayon::prelude::*;
 
-/// Sizes of a step, and where the parts of its lists begin.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub struct Parts {
+/// A list of numbers for kernels, named once.
+macro_rules! parts {
+    ($($(#[$about:meta])+ $name:ident,)+) => {
+        /// Sizes of a step, and where the parts of its lists begin.
+        #[derive(CubeType, CubeLaunch, Clone, Copy)]
+        pub struct Parts {
+            $($(#[$about])+ pub $name: u32,)+
+        }
+
+        impl Parts {
+            /// For a kernel.
+            pub fn launched<R: Runtime>(&self) -> PartsLaunch<R> {
+                PartsLaunch::new($(self.$name),+)
+            }
+        }
+    };
+}
+
+parts! {
     /// How many pairs of a token and a row compete, token by token.
-    pub pairs: u32,
+    pairs,
     /// How many tokens are predicted, group by group.
-    pub tokens: u32,
+    tokens,
     /// How many places the paths have.
-    pub places: u32,
+    places,
     /// How many sequences.
-    pub sequences: u32,
+    sequences,
     /// Places per sequence.
-    pub seq: u32,
+    seq,
     /// The position whose code the first hop adds.
-    pub first_hop: u32,
+    first_hop,
     /// How many rows are updated.
-    pub rows: u32,
+    rows,
 
     /// Integers. `[pairs]`: the row of a pair.
-    pub pair_rows: u32,
+    pair_rows,
     /// `[pairs + places]`: the signal that goes along a row, of pairs and of edges on paths; those are its uses.
-    pub use_signals: u32,
+    use_signals,
     /// `[places]`: the row of an edge on a path.
-    pub path_rows: u32,
+    path_rows,
     /// `[places]`: one more than the token that is predicted at a place, or 0.
-    pub token_of: u32,
+    token_of,
     /// `[sequences]`: edges of a path.
-    pub lengths: u32,
+    lengths,
     /// `[tokens, 3]`: the first pair, how many, and which of them is the truth.
-    pub token_parts: u32,
+    token_parts,
     /// `[rows]`: the rows that are updated.
-    pub row_list: u32,
+    row_list,
     /// `[rows + 1]`: where the uses of a row begin.
-    pub use_starts: u32,
+    use_starts,
     /// The uses, row by row.
-    pub uses: u32,
+    uses,
     /// `[rows]`: which entry of `steps` a row uses.
-    pub row_steps: u32,
+    row_steps,
 
     /// Floats. `[positions, d]`: the codes of positions.
-    pub codes: u32,
+    codes,
     /// `[sequences, d]`: the first signals.
-    pub firsts: u32,
+    firsts,
     /// `[seq]`: the shares of the mix.
-    pub shares: u32,
+    shares,
     /// `[pairs]`: the weights with which rows compete.
-    pub weights: u32,
+    weights,
     /// `[tokens]`: `ln` of the weight of the truth alone.
-    pub truth_ln_weights: u32,
+    truth_ln_weights,
     /// `[steps, 4]`: what is left of the moments, the rate, the root of the second correction.
-    pub steps: u32,
+    steps,
 
     /// The report. `[tokens]`: losses.
-    pub nats: u32,
+    nats,
     /// `[places]`: gradients of the shares of the mix.
-    pub of_shares: u32,
+    of_shares,
     /// `[sequences, d]`: gradients of the first signals.
-    pub of_firsts: u32,
+    of_firsts,
     /// `[SQUARES]`.
-    pub squares: u32,
+    squares,
     /// `[tokens, d]`, if codes are learnt: gradients of the code that a token meets.
-    pub of_codes: u32,
+    of_codes,
     /// `[places, d]`, likewise: gradients of the code that a path meets.
-    pub of_hops: u32,
+    of_hops,
     /// The end of the report.
-    pub report: u32,
+    report,
 }
 
 /// A step.
@@ -90,6 +105,13 @@ pub struct Plan {
     pub shares: Shares,
     /// Per sequence the derivative of its first signal by its node's bias.
     pub first_slopes: Vec<Vec<f32>>,
+}
+
+/// Writes numbers into a list of the device's width.
+fn write(to: &mut [u32], from: impl IntoIterator<Item = usize>) {
+    to.iter_mut()
+        .zip(from)
+        .for_each(|(to, from)| *to = from as u32);
 }
 
 /// Hands out one part of a list after the other.
@@ -218,19 +240,15 @@ impl Job<'_> {
     fn write(self) {
         let group = self.group;
         let (n, r) = (group.places.len(), group.rows.len());
-        let own = self.rows.iter_mut().zip(&group.rows[group.shared..]);
-        own.for_each(|(to, &row)| *to = row as u32);
+        write(self.rows, group.rows[group.shared..].iter().copied());
         for (index, start) in (group.shared..r).zip(self.starts) {
             let uses = &mut self.uses[(start - self.starts[0]) as usize..][..n];
-            let pairs = (self.begin + index..).step_by(r);
-            uses.iter_mut()
-                .zip(pairs)
-                .for_each(|(to, pair)| *to = pair as u32);
+            write(uses, (self.begin + index..).step_by(r));
         }
         for (token, &place) in group.places.iter().enumerate() {
             let of_token = token * r..(token + 1) * r;
-            let rows = self.pair_rows[of_token.clone()].iter_mut().zip(&group.rows);
-            rows.for_each(|(to, &row)| *to = row as u32);
+            let rows = &mut self.pair_rows[of_token.clone()];
+            write(rows, group.rows.iter().copied());
             self.signals[of_token.clone()].fill(place as u32);
             self.weights[of_token].copy_from_slice(&group.weights);
         }
@@ -272,9 +290,9 @@ impl Plan {
             flow.first_signal(bias, &model.parameters.codes)
         };
         let (firsts, first_slopes): (Vec<Vec<f32>>, _) = (0..batch).map(first).unzip();
-        let learnt_codes = &model.parameters.codes;
-        let codes = position::table(flow.encoding, learnt_codes, seq + flow.first_hop, d);
-        let d_codes = if learnt_codes.is_empty() { 0 } else { d };
+        let codes = model.codes(seq + flow.first_hop);
+        let learns_codes = !model.parameters.codes.is_empty();
+        let d_codes = if learns_codes { d } else { 0 };
 
         let (mut whole, mut others, mut report) = (Places(0), Places(0), Places(0));
         let parts = Parts {
@@ -320,8 +338,7 @@ impl Plan {
         rest.next(n_rows + 1).copy_from_slice(&use_starts);
         let path_rows = rest.next(n_places);
         let token_of = rest.next(n_places);
-        let whole_lengths = rest.next(batch).iter_mut().zip(&lengths);
-        whole_lengths.for_each(|(to, &length)| *to = length as u32);
+        write(rest.next(batch), lengths);
         let token_parts = rest.next(3 * tokens);
 
         for &(place, row, _) in &edges {
@@ -366,16 +383,14 @@ impl Plan {
         }
         for of_row in used.edges.chunk_by(|a, b| a.0 == b.0) {
             let end = use_starts[of_row[0].0 + 1] as usize;
-            let places = uses[end - of_row.len()..end].iter_mut().zip(of_row);
-            places.for_each(|(to, (_, place))| *to = (pairs + place) as u32);
+            let places = of_row.iter().map(|(_, place)| pairs + place);
+            write(&mut uses[end - of_row.len()..end], places);
         }
         let mut rest = Split(rows);
-        let to = rest.next(n_shared).iter_mut().zip(&used.shared);
-        to.for_each(|(to, &row)| *to = row as u32);
+        write(rest.next(n_shared), used.shared.iter().copied());
         let first_on_paths = n_rows - used.only_on_paths.len();
         let mut own_rows = Split(rest.next(first_on_paths - n_shared));
-        let to = rest.0.iter_mut().zip(&used.only_on_paths);
-        to.for_each(|(to, &row)| *to = row as u32);
+        write(rest.0, used.only_on_paths.iter().copied());
 
         let mut others = Split(&mut numbers);
         let mut weights = Split(others.next(pairs));
@@ -448,8 +463,9 @@ impl Plan {
 /// The rows of a list that have to catch up with step `time`, `[rows, 3]`: see [`fade`](super::rows::fade).
 pub fn behind(
     rows: impl Iterator<Item = usize>,
-    touched: &[u32],
-    current: &[u32],
+    Moments {
+        touched, current, ..
+    }: &Moments,
     time: u32,
     clock: &Clock<'_>,
 ) -> Vec<u32> {

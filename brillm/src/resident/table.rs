@@ -1,18 +1,17 @@
 //! The edge table on a device, and the kernels of a step in their order.
 
 use super::arithmetic::{SQUARES, Shape};
-use super::on_device::OnDevice;
-use super::plan::{Parts, PartsLaunch, Plan, behind};
+use super::on_device::{OnDevice, What};
+use super::plan::{Parts, Plan, behind};
 use super::rows::{self, UpdateLaunch};
 use super::score::{self, UNITS};
 use super::trail;
-use crate::candidate::{Group, Paths};
+use crate::candidate::{Group, Paths, at_places};
 use crate::flow::Hop;
-use crate::kernel::pass::Learnt;
-use crate::model::{BriLlm, Gradients};
+use crate::model::{BriLlm, Gradients, Learnt};
 use crate::row_adamw::{Clock, FADED, Mode, Moments};
 use crate::table::Table;
-use burn::tensor::{DType, Shape as Sizes};
+use burn::tensor::{Element, Shape as Sizes};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::bytes::Bytes;
 use burn_cubecl::cubecl::prelude::*;
@@ -21,8 +20,6 @@ use burn_cubecl::cubecl::{calculate_cube_count_elemwise, client::ComputeClient};
 use burn_cubecl::tensor::CubeTensor;
 use rayon::prelude::*;
 use std::any::Any;
-use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// Numbers that are brought to a device or from it at a time: 64 MiB.
 const PIECE: usize = 1 << 24;
@@ -33,6 +30,14 @@ const ANY: usize = 256;
 /// Bytes of shared memory for a strip of a matrix, the same everywhere: what a kernel sums does not depend on it, but in
 /// which order.
 const STRIP: usize = 18 << 10;
+
+/// Launches a kernel of a table: so many cubes of so many units.
+macro_rules! launch {
+    ($table:expr, $($kernel:ident)::+, [$cubes:expr, $units:expr], $($given:expr),+ $(,)?) => {{
+        let (count, dim, address) = $table.cubes($cubes, $units);
+        $($kernel)::+::launch::<R>(&$table.client, count, dim, address, $($given),+)
+    }};
+}
 
 /// Rows that have changed since the host saw them.
 struct Stale {
@@ -68,23 +73,25 @@ impl Stale {
 
 /// A list on a device.
 struct Buffer<R: CubeRuntime> {
-    client: ComputeClient<R>,
-    device: R::CubeDevice,
-    handle: Handle,
+    list: CubeTensor<R>,
     len: usize,
-    dtype: DType,
 }
 
 impl<R: CubeRuntime> Buffer<R> {
+    fn new<T: Element>(
+        client: &ComputeClient<R>,
+        device: &R::CubeDevice,
+        handle: Handle,
+        len: usize,
+    ) -> Self {
+        let (client, device) = (client.clone(), device.clone());
+        let list =
+            CubeTensor::new_contiguous(client, device, Sizes::new([len]), handle, T::dtype());
+        Self { list, len }
+    }
+
     fn arg(&self) -> ArrayArg<R> {
-        CubeTensor::<R>::new_contiguous(
-            self.client.clone(),
-            self.device.clone(),
-            Sizes::new([self.len]),
-            self.handle.clone(),
-            self.dtype,
-        )
-        .into_array_arg()
+        self.list.clone().into_array_arg()
     }
 }
 
@@ -144,24 +151,20 @@ impl<R: CubeRuntime> ResidentTable<R> {
             lanes: (128 / d).max(1),
             strip: (STRIP / 4 / (d + 1)).min(d),
         };
-        let list = |n: usize| Buffer {
-            client: client.clone(),
-            device: device.clone(),
+        let list = || {
+            let n = values.len();
             // Nobody else has pages of this size: they are as large as what lies on them.
-            handle: client
-                .memory_persistent_allocation((), |()| client.empty(4 * n))
-                .expect("the device answers"),
-            len: n,
-            dtype: DType::F32,
+            let handle = client.memory_persistent_allocation((), |()| client.empty(4 * n));
+            Buffer::new::<f32>(&client, device, handle.expect("the device answers"), n)
         };
         let table = Self {
             client: client.clone(),
             device: device.clone(),
             shape,
             row_len: model.config.row_len(),
-            values: list(values.len()),
-            first: list(values.len()),
-            second: list(values.len()),
+            values: list(),
+            first: list(),
+            second: list(),
             stale_values: Stale::new(model.graph.rows()),
             stale_moments: Stale::new(model.graph.rows()),
             behind: false,
@@ -176,38 +179,20 @@ impl<R: CubeRuntime> ResidentTable<R> {
         Some(table)
     }
 
-    fn uploaded<T: CubeElement>(&self, list: Vec<T>, dtype: DType) -> Buffer<R> {
+    fn uploaded<T: CubeElement + Element>(&self, list: Vec<T>) -> Buffer<R> {
         let len = list.len();
-        Buffer {
-            client: self.client.clone(),
-            device: self.device.clone(),
-            handle: self.client.create(Bytes::from_elems(list)),
-            len,
-            dtype,
-        }
-    }
-
-    fn whole_numbers(&self, list: Vec<u32>) -> Buffer<R> {
-        self.uploaded(list, DType::U32)
-    }
-
-    fn numbers(&self, list: Vec<f32>) -> Buffer<R> {
-        self.uploaded(list, DType::F32)
+        let handle = self.client.create(Bytes::from_elems(list));
+        Buffer::new::<T>(&self.client, &self.device, handle, len)
     }
 
     fn empty(&self, len: usize) -> Buffer<R> {
-        Buffer {
-            client: self.client.clone(),
-            device: self.device.clone(),
-            handle: self.client.empty(4 * len),
-            len,
-            dtype: DType::F32,
-        }
+        let handle = self.client.empty(4 * len);
+        Buffer::new::<f32>(&self.client, &self.device, handle, len)
     }
 
-    fn read(&self, buffer: &Buffer<R>) -> Vec<f32> {
-        let bytes = self.client.read_one(buffer.handle.clone());
-        f32::from_bytes(&bytes.expect("the device has done its work")).to_vec()
+    fn read(&self, buffer: &Buffer<R>) -> Bytes {
+        let bytes = self.client.read_one(buffer.list.handle.clone());
+        bytes.expect("the device has done its work")
     }
 
     /// So many cubes of so many units, and how wide an index is.
@@ -219,15 +204,13 @@ impl<R: CubeRuntime> ResidentTable<R> {
 
     fn upload(&self, table: &Buffer<R>, from: &[f32]) {
         for (index, piece) in from.chunks(PIECE).enumerate() {
-            let part = self.numbers(piece.to_vec());
+            let part = self.uploaded(piece.to_vec());
             let n = part.len;
-            let (count, dim, address) = self.cubes(n.div_ceil(ANY), ANY);
             let (table, start) = (table.arg(), index * PIECE);
-            rows::put::launch::<R>(
-                &self.client,
-                count,
-                dim,
-                address,
+            launch!(
+                self,
+                rows::put,
+                [n.div_ceil(ANY), ANY],
                 table,
                 part.arg(),
                 start,
@@ -239,8 +222,14 @@ impl<R: CubeRuntime> ResidentTable<R> {
     fn clear(&self, table: &Buffer<R>) {
         for start in (0..table.len).step_by(PIECE) {
             let n = PIECE.min(table.len - start);
-            let (count, dim, address) = self.cubes(n.div_ceil(ANY), ANY);
-            rows::clear::launch::<R>(&self.client, count, dim, address, table.arg(), start, n);
+            launch!(
+                self,
+                rows::clear,
+                [n.div_ceil(ANY), ANY],
+                table.arg(),
+                start,
+                n
+            );
         }
     }
 
@@ -252,22 +241,19 @@ impl<R: CubeRuntime> ResidentTable<R> {
         let row_len = self.row_len;
         for list in wanted.chunks((PIECE / row_len).max(1)) {
             let part = self.empty(list.len() * row_len);
-            let rows = self.whole_numbers(list.to_vec());
-            let (count, dim, address) = self.cubes(list.len(), ANY);
-            rows::take::launch::<R>(
-                &self.client,
-                count,
-                dim,
-                address,
+            let rows = self.uploaded(list.to_vec());
+            launch!(
+                self,
+                rows::take,
+                [list.len(), ANY],
                 table.arg(),
                 rows.arg(),
                 part.arg(),
                 list.len() as u32,
                 row_len,
             );
-            let bytes = self.client.read_one(part.handle.clone());
-            let bytes = bytes.expect("the device has done its work");
-            let found = f32::from_bytes(&bytes).par_chunks_exact(row_len);
+            let found = self.read(&part);
+            let found = f32::from_bytes(&found).par_chunks_exact(row_len);
             let (mut rest, mut next) = (&mut to[..], 0);
             let place = |&row: &u32| {
                 let row = row as usize;
@@ -298,7 +284,7 @@ impl<R: CubeRuntime> ResidentTable<R> {
             let step = clock.adamw.step(rate, clock.corrections[step], [1.0; 2]);
             self.times.extend([step.keep, step.rate, step.root]);
         }
-        let list = behind(rows, &moments.touched, &moments.current, time, clock);
+        let list = behind(rows, moments, time, clock);
         if list.is_empty() {
             return;
         }
@@ -310,14 +296,15 @@ impl<R: CubeRuntime> ResidentTable<R> {
         let n = list.len() / 3;
         let fades = clock.fades.iter();
         let fades = fades.flat_map(|[left_1, left_2]| [*left_1 as f32, left_2.sqrt() as f32]);
-        let (list, fades) = (self.whole_numbers(list), self.numbers(fades.collect()));
-        let times = self.numbers(self.times.clone());
-        let (count, dim, address) = self.cubes(n, ANY);
-        rows::fade::launch::<R>(
-            &self.client,
-            count,
-            dim,
-            address,
+        let (list, fades) = (
+            self.uploaded(list),
+            self.uploaded(fades.collect::<Vec<f32>>()),
+        );
+        let times = self.uploaded(self.times.clone());
+        launch!(
+            self,
+            rows::fade,
+            [n, ANY],
             self.values.arg(),
             self.first.arg(),
             self.second.arg(),
@@ -354,35 +341,30 @@ impl<R: CubeRuntime> ResidentTable<R> {
             parts.rows,
         ]
         .map(|n| n as usize);
-        let (plan, numbers) = (self.whole_numbers(plan), self.numbers(numbers));
+        let (plan, numbers) = (self.uploaded(plan), self.uploaded(numbers));
         let (signals, slopes) = (self.empty(2 * places * d), self.empty(places * d));
         let (directions, backs) = (self.empty((pairs + places) * d), self.empty(pairs * d));
         let (energies, of_mixes) = (self.empty(pairs + places), self.empty(tokens * d));
         let (squares, report) = (self.empty(rows.max(1)), self.empty(parts.report as usize));
-        let client = &self.client;
         let (shape, units) = (self.shape, d * lanes);
 
-        let (count, dim, address) = self.cubes(sequences, units);
-        trail::walk::launch::<R>(
-            client,
-            count,
-            dim,
-            address,
+        launch!(
+            self,
+            trail::walk,
+            [sequences, units],
             self.values.arg(),
             plan.arg(),
             numbers.arg(),
             signals.arg(),
             slopes.arg(),
-            launched(parts),
+            parts.launched(),
             shape,
             previous,
         );
-        let (count, dim, address) = self.cubes(pairs, units);
-        score::score::launch::<R>(
-            client,
-            count,
-            dim,
-            address,
+        launch!(
+            self,
+            score::score,
+            [pairs, units],
             self.values.arg(),
             plan.arg(),
             numbers.arg(),
@@ -390,44 +372,38 @@ impl<R: CubeRuntime> ResidentTable<R> {
             directions.arg(),
             backs.arg(),
             energies.arg(),
-            launched(parts),
+            parts.launched(),
             shape,
         );
-        let (count, dim, address) = self.cubes(tokens, UNITS);
-        score::softmax::launch::<R>(
-            client,
-            count,
-            dim,
-            address,
+        launch!(
+            self,
+            score::softmax,
+            [tokens, UNITS],
             plan.arg(),
             numbers.arg(),
             energies.arg(),
             report.arg(),
-            launched(parts),
+            parts.launched(),
             (1.0 / tokens as f64) as f32,
         );
-        let (count, dim, address) = self.cubes(tokens, units);
-        score::gather::launch::<R>(
-            client,
-            count,
-            dim,
-            address,
+        launch!(
+            self,
+            score::gather,
+            [tokens, units],
             plan.arg(),
             energies.arg(),
             directions.arg(),
             backs.arg(),
             of_mixes.arg(),
             report.arg(),
-            launched(parts),
+            parts.launched(),
             shape,
             learn_codes,
         );
-        let (count, dim, address) = self.cubes(sequences, units);
-        trail::walk_back::launch::<R>(
-            client,
-            count,
-            dim,
-            address,
+        launch!(
+            self,
+            trail::walk_back,
+            [sequences, units],
             self.values.arg(),
             plan.arg(),
             numbers.arg(),
@@ -437,18 +413,16 @@ impl<R: CubeRuntime> ResidentTable<R> {
             directions.arg(),
             energies.arg(),
             report.arg(),
-            launched(parts),
+            parts.launched(),
             shape,
             previous,
             learn_codes,
         );
         if rows > 0 {
-            let (count, dim, address) = self.cubes(rows, units);
-            rows::descend::launch::<R>(
-                client,
-                count,
-                dim,
-                address,
+            launch!(
+                self,
+                rows::descend,
+                [rows, units],
                 self.values.arg(),
                 self.first.arg(),
                 self.second.arg(),
@@ -458,24 +432,22 @@ impl<R: CubeRuntime> ResidentTable<R> {
                 directions.arg(),
                 energies.arg(),
                 squares.arg(),
-                launched(parts),
+                parts.launched(),
                 of_all(clock),
                 shape,
                 clock.clip.is_some(),
                 flow.bias.of_edge(),
             );
         }
-        let (count, dim, address) = self.cubes(SQUARES, UNITS);
-        rows::add_squares::launch::<R>(
-            client,
-            count,
-            dim,
-            address,
+        launch!(
+            self,
+            rows::add_squares,
+            [SQUARES, UNITS],
             squares.arg(),
             report.arg(),
-            launched(parts),
+            parts.launched(),
         );
-        self.read(&report)
+        f32::from_bytes(&self.read(&report)).to_vec()
     }
 }
 
@@ -499,16 +471,10 @@ impl<R: CubeRuntime> OnDevice for ResidentTable<R> {
         let time = clock.rates.len() as u32;
         self.fade(plan.rows(), moments, time - 1, clock);
         let touched = &moments.touched;
-        plan.add_steps(
-            time,
-            |row| key_of(touched[row], clock),
-            |key| step_of(key, clock),
-        );
+        let key = |row: usize| clock.key(touched[row]);
+        plan.add_steps(time, key, |key| step_of(key, clock));
         for row in plan.rows() {
-            moments.touched[row] = match clock.mode {
-                Mode::Touched => moments.touched[row] + 1,
-                _ => time,
-            };
+            moments.touched[row] = clock.touch(moments.touched[row]);
             moments.current[row] = time;
             self.stale_values.mark(row);
             self.stale_moments.mark(row);
@@ -549,16 +515,16 @@ impl<R: CubeRuntime> OnDevice for ResidentTable<R> {
         }
     }
 
-    fn download_values(&mut self, model: &mut BriLlm) {
-        let rows = self.stale_values.take();
-        self.bring(&self.values, &rows, &mut model.parameters.edges);
-    }
-
-    fn download(&mut self, model: &mut BriLlm, moments: &mut Moments) {
-        self.download_values(model);
-        let rows = self.stale_moments.take();
-        self.bring(&self.first, &rows, &mut moments.first);
-        self.bring(&self.second, &rows, &mut moments.second);
+    fn download(&mut self, what: What, model: &mut BriLlm, moments: &mut Moments) {
+        if what != What::Nothing {
+            let rows = self.stale_values.take();
+            self.bring(&self.values, &rows, &mut model.parameters.edges);
+        }
+        if what == What::All {
+            let rows = self.stale_moments.take();
+            self.bring(&self.first, &rows, &mut moments.first);
+            self.bring(&self.second, &rows, &mut moments.second);
+        }
     }
 
     fn is_ahead(&self) -> bool {
@@ -570,73 +536,18 @@ impl<R: CubeRuntime> OnDevice for ResidentTable<R> {
     }
 }
 
-/// What decides the step of a row that was touched so before: the steps since, or with `Touched` its own time.
-fn key_of(touched: u32, clock: &Clock<'_>) -> u32 {
-    match (clock.mode, touched) {
-        (Mode::Touched, _) => touched + 1,
-        (_, 0) => 1,
-        _ => clock.rates.len() as u32 - touched,
-    }
-}
-
 /// What is left of the moments of rows with a key, their rate and the root of their second correction.
 fn step_of(key: u32, clock: &Clock<'_>) -> [f32; 4] {
-    let time = clock.rates.len() as u32;
-    let (since, own_time) = match clock.mode {
-        Mode::Touched => (1, key),
-        _ => (key, time),
-    };
-    let fades = match clock.fades.get(since as usize) {
-        Some(fades) => *fades,
-        None => clock.adamw.fades(since),
-    };
-    let rate = f64::from(clock.rates[time as usize - 1]);
-    let corrections = clock.corrections[own_time as usize - 1];
-    let step = clock.adamw.step(rate, corrections, [1.0; 2]);
+    let (corrections, fades) = clock.of_key(key);
+    let step = clock.adamw.step(clock.rate(), corrections, [1.0; 2]);
     [fades[0] as f32, fades[1] as f32, step.rate, step.root]
 }
 
 fn of_all<R: CubeRuntime>(clock: &Clock<'_>) -> UpdateLaunch<R> {
-    let rate = f64::from(clock.rates[clock.rates.len() - 1]);
-    let step = clock.adamw.step(rate, [1.0; 2], [1.0; 2]);
+    let step = clock.adamw.step(clock.rate(), [1.0; 2], [1.0; 2]);
     let [new_1, new_2] = clock.adamw.betas.map(|beta| 1.0 - beta as f32);
     let clip = clock.clip.unwrap_or(f32::MAX);
     UpdateLaunch::new(step.keep, step.epsilon, new_1, new_2, clip)
-}
-
-fn launched<R: CubeRuntime>(parts: &Parts) -> PartsLaunch<R> {
-    PartsLaunch::new(
-        parts.pairs,
-        parts.tokens,
-        parts.places,
-        parts.sequences,
-        parts.seq,
-        parts.first_hop,
-        parts.rows,
-        parts.pair_rows,
-        parts.use_signals,
-        parts.path_rows,
-        parts.token_of,
-        parts.lengths,
-        parts.token_parts,
-        parts.row_list,
-        parts.use_starts,
-        parts.uses,
-        parts.row_steps,
-        parts.codes,
-        parts.firsts,
-        parts.shares,
-        parts.weights,
-        parts.truth_ln_weights,
-        parts.steps,
-        parts.nats,
-        parts.of_shares,
-        parts.of_firsts,
-        parts.squares,
-        parts.of_codes,
-        parts.of_hops,
-        parts.report,
-    )
 }
 
 /// What a step reports, taken apart.
@@ -661,13 +572,8 @@ impl Report<'_> {
     }
 
     fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
-        let mut nats = vec![0.0; paths.valid.len()];
-        let places = groups.iter().flat_map(|group| &group.places);
         let found = self.part(self.parts.nats, self.parts.tokens as usize);
-        for (&place, &found) in places.zip(found) {
-            nats[place] = f64::from(found);
-        }
-        nats
+        at_places(groups, found.iter().copied().map(f64::from), paths)
     }
 
     /// Of the shares of the mix, step by step, summed over the sequences.
@@ -675,9 +581,8 @@ impl Report<'_> {
         let found = self.part(self.parts.of_shares, self.parts.places as usize);
         let mut sums = vec![0.0; paths.seq];
         for (sequence, found) in found.chunks_exact(paths.seq).enumerate() {
-            let length: Range<usize> = 0..paths.length(sequence);
-            for edge in length {
-                sums[edge] += f64::from(found[edge]);
+            for (sum, found) in sums.iter_mut().zip(&found[..paths.length(sequence)]) {
+                *sum += f64::from(*found);
             }
         }
         sums
@@ -691,11 +596,7 @@ impl Report<'_> {
         groups: &[Group],
         first_slopes: &[Vec<f32>],
     ) -> Gradients {
-        let mut gradients = Gradients {
-            mix: Vec::new(),
-            node_bias: BTreeMap::new(),
-            codes: vec![0.0; model.parameters.codes.len()],
-        };
+        let mut gradients = Gradients::zeros(&model.parameters);
         let first_hop = model.config.flow.first_hop;
         let learn_codes = !gradients.codes.is_empty();
         for (sequence, slopes) in first_slopes.iter().enumerate() {

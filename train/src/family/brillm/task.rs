@@ -17,11 +17,12 @@ use brian::random;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brillm::candidate::{Competition, Group, LastEdge, Paths};
+use brillm::BriLlm;
+use brillm::candidate::{Competition, LastEdge, Paths};
 use brillm::counts::PairCounts;
 use brillm::generate::{Candidate, Sampling, SignalState, draw};
+use brillm::ops::pass;
 use brillm::training::RowAdamW;
-use brillm::{BriLlm, composed};
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
@@ -147,10 +148,8 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
         let paths = paths(&host);
         let key = random::key(*seed, "candidates", optimizer.rates.len() as u64);
         let groups = training.groups(&model.graph, &paths, &|place| random::uniform(key, place));
-        let learnt = match on_host {
-            true => optimizer.step(model, &paths, &groups, rate),
-            false => optimizer.step_on::<B>(model, &paths, &groups, rate, &self.device()),
-        };
+        let device = self.device();
+        let learnt = optimizer.learn::<B>(model, &paths, &groups, rate, *on_host, &device);
         let measured = Measured {
             nats: learnt.nats.iter().sum(),
             targets: paths.edges() as u64,
@@ -275,19 +274,7 @@ impl BriLlmState {
     /// `−ln p(target)` of every place over the whole vocabulary.
     fn token_losses<B: Backend>(&self, paths: &Paths<'_>, device: &B::Device) -> Vec<f64> {
         let groups = self.evaluation.groups(&self.model.graph, paths, &|_| 0.0);
-        if self.on_host {
-            return self.model.token_losses(paths, &groups);
-        }
-        let of_groups: Vec<f64> = composed::token_losses::<B>(&self.model, paths, &groups, device)
-            .into_data()
-            .iter()
-            .collect();
-        let places = groups.iter().flat_map(|group: &Group| &group.places);
-        let mut nats = vec![0.0; paths.valid.len()];
-        places
-            .zip(of_groups)
-            .for_each(|(&place, value)| nats[place] = value);
-        nats
+        pass::token_losses::<B>(&self.model, paths, &groups, self.on_host, device)
     }
 }
 

@@ -3,7 +3,7 @@
 //! It goes row by row, and token by token within a row, so that a row is read from memory once. Sums run in the order of rows
 //! and tokens on any thread: the bits do not depend on the number of threads.
 
-use super::numeric::{LANES, add_lanes, exp, gelu, norm, outer, vector_matrix, vectorised};
+use super::numeric::{LANES, add, add_lanes, exp, gelu, norm, outer, vector_matrix, vectorised};
 use super::signals::Signals;
 use crate::candidate::Group;
 use crate::flow::{self, Bias};
@@ -28,8 +28,8 @@ struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    fn of(group: &Group, signals: &Signals<'a>, node_bias: &'a [f32]) -> Self {
-        let bias = signals.bias;
+    fn of(group: &Group, signals: &Signals, node_bias: &'a [f32]) -> Self {
+        let bias = signals.config.flow.bias;
         assert_eq!(
             group.nodes.len(),
             if bias.of_node() { group.rows.len() } else { 0 },
@@ -37,7 +37,7 @@ impl<'a> Tokens<'a> {
         );
         let places = || group.places.iter();
         Self {
-            d: signals.d,
+            d: signals.config.d_node,
             bias,
             node_bias,
             mixed: places()
@@ -73,8 +73,8 @@ impl<'a> Tokens<'a> {
 }
 
 /// `−ln p(truth)` of every token of a group.
-pub fn evaluate(group: &Group, signals: &Signals<'_>, parameters: &Parameters) -> Vec<f64> {
-    let d = signals.d;
+pub fn evaluate(group: &Group, signals: &Signals, parameters: &Parameters) -> Vec<f64> {
+    let d = signals.config.d_node;
     let tokens = Tokens::of(group, signals, &parameters.node_bias);
     let n = group.places.len();
     let mut energies = vec![0.0; group.rows.len() * n];
@@ -159,11 +159,7 @@ impl Part {
     #[inline(always)]
     pub fn add_to(&self, d: usize, gradient: &mut [f32]) {
         match self {
-            Self::Whole(part) => {
-                for (sum, part) in gradient.iter_mut().zip(part) {
-                    *sum += part;
-                }
-            }
+            Self::Whole(part) => add(gradient, part),
             Self::Vectors(mixed, deltas) => {
                 for (mixed, delta) in mixed.chunks_exact(d).zip(deltas.chunks_exact(d)) {
                     outer(mixed, delta, gradient);
@@ -173,9 +169,9 @@ impl Part {
     }
 }
 
-/// The result of a group's step.
+/// The result of a group's step, or the part of some of its rows.
 pub struct Scored {
-    /// `−ln p(truth)` per token.
+    /// `−ln p(truth)` per token, of a whole group.
     pub nats: Vec<f64>,
     /// Gradient of every token's mix, `[tokens, d]`.
     pub of_mixes: Vec<f32>,
@@ -187,6 +183,19 @@ pub struct Scored {
     pub rows: Vec<(usize, Part)>,
     /// Sum of the squares of the gradients of the updated ones.
     pub square: f64,
+}
+
+impl Scored {
+    fn new(nats: Vec<f64>, [n, d]: [usize; 2], learn_codes: bool) -> Self {
+        Self {
+            nats,
+            of_mixes: vec![0.0; n * d],
+            of_codes: vec![0.0; if learn_codes { n * d } else { 0 }],
+            nodes: Vec::new(),
+            rows: Vec::new(),
+            square: 0.0,
+        }
+    }
 }
 
 /// The rows of a group's source.
@@ -202,7 +211,7 @@ pub struct Own<'a> {
 /// `shared` are the back-off rows from row 0; the gradient is that of the sum of nats divided by `targets`.
 pub fn learn(
     group: &Group,
-    signals: &Signals<'_>,
+    signals: &Signals,
     node_bias: &[f32],
     shared: &Rows<'_>,
     own: Own<'_>,
@@ -235,32 +244,21 @@ pub fn learn(
             on_path[place] = true;
         }
     }
+    let learn_codes = signals.learn_codes();
     let learn = |chunk: Chunk<'_, '_>| {
         let (from, rows) = (chunk.from, chunk.rows.len());
         let shares = &shares[from * n..][..rows * n];
         let on_path = &on_path[from..][..rows];
-        let codes = signals.learn_codes;
-        vectorised!(chunk.learn(&tokens, shares, on_path, codes, shared, clock))
+        vectorised!(chunk.learn(&tokens, shares, on_path, learn_codes, shared, clock))
     };
-    let parts: Vec<Learnt> = match is_large {
+    let parts: Vec<Scored> = match is_large {
         true => chunks.into_par_iter().map(learn).collect(),
         false => chunks.into_iter().map(learn).collect(),
     };
-    let mut scored = Scored {
-        nats,
-        of_mixes: vec![0.0; n * tokens.d],
-        of_codes: vec![0.0; if signals.learn_codes { n * tokens.d } else { 0 }],
-        nodes: Vec::new(),
-        rows: Vec::new(),
-        square: 0.0,
-    };
-    let add = |sums: &mut [f32], parts: Vec<f32>| {
-        let places = sums.iter_mut().zip(parts);
-        places.for_each(|(sum, part)| *sum += part);
-    };
+    let mut scored = Scored::new(nats, [n, tokens.d], learn_codes);
     for part in parts {
-        add(&mut scored.of_mixes, part.of_mixes);
-        add(&mut scored.of_codes, part.of_codes);
+        add(&mut scored.of_mixes, &part.of_mixes);
+        add(&mut scored.of_codes, &part.of_codes);
         scored.nodes.extend(part.nodes);
         scored.rows.extend(part.rows);
         scored.square += part.square;
@@ -281,15 +279,6 @@ struct Chunk<'r, 'g> {
     energies: Vec<f32>,
     /// `O / ‖O‖ ⊙ GELU'(z)`, `[rows, tokens, d]`.
     directions: Vec<f32>,
-}
-
-/// A chunk's part of [`Scored`].
-struct Learnt {
-    of_mixes: Vec<f32>,
-    of_codes: Vec<f32>,
-    nodes: Vec<(u32, Vec<f32>)>,
-    rows: Vec<(usize, Part)>,
-    square: f64,
 }
 
 fn chunks<'r, 'g>(group: &'g Group, own: Rows<'r>) -> Vec<Chunk<'r, 'g>> {
@@ -365,27 +354,20 @@ impl Chunk<'_, '_> {
         learn_codes: bool,
         shared: &Rows<'_>,
         clock: &Clock<'_>,
-    ) -> Learnt {
+    ) -> Scored {
         let d = tokens.d;
         let n = shares.len() / self.rows.len();
         let mut lanes = vec![0.0; n * d * LANES];
         let mut gradient = vec![0.0; d * (d + 1)];
         let mut scratch = Vec::new();
-        let mut learnt = Learnt {
-            of_mixes: vec![0.0; n * d],
-            of_codes: vec![0.0; if learn_codes { n * d } else { 0 }],
-            nodes: Vec::new(),
-            rows: Vec::new(),
-            square: 0.0,
-        };
+        let mut learnt = Scored::new(Vec::new(), [n, d], learn_codes);
         let mut directions = std::mem::take(&mut self.directions);
         for (index, &row) in self.rows.iter().enumerate() {
             let deltas = &mut directions[index * n * d..][..n * d];
             for (delta, share) in deltas.chunks_exact_mut(d).zip(&shares[index * n..]) {
                 delta.iter_mut().for_each(|value| *value *= share);
             }
-            let sums = learnt.of_codes.iter_mut().zip(deltas.iter());
-            sums.for_each(|(sum, delta)| *sum += delta);
+            add(&mut learnt.of_codes, deltas);
             let weights = match &self.own {
                 Some(own) => own.row(row, &mut scratch),
                 None => shared.row(row, &mut scratch),

@@ -1,10 +1,9 @@
 //! Forward and backward along the true path of a sequence.
 
-use super::numeric::{LANES, add_lanes, outer, vector_matrix};
+use super::numeric::{LANES, add, add_lanes, vector_matrix};
 use crate::candidate::Paths;
 use crate::flow::{Coefficients, Hop, Mix, Mixer, arrive};
-use crate::graph::Graph;
-use crate::model::{BriLlmConfig, Parameters};
+use crate::model::BriLlm;
 
 /// The forward pass of one sequence; lists of signals are `[edges, d]`.
 pub struct Trail {
@@ -33,14 +32,10 @@ pub struct TrailGradients {
 
 impl Trail {
     /// Forward pass: walks the edges of one row of the paths.
-    pub fn walk(
-        config: &BriLlmConfig,
-        graph: &Graph,
-        parameters: &Parameters,
-        codes: &[f32],
-        paths: &Paths<'_>,
-        row: usize,
-    ) -> Self {
+    pub fn walk(model: &BriLlm, codes: &[f32], paths: &Paths<'_>, row: usize) -> Self {
+        let BriLlm {
+            config, parameters, ..
+        } = model;
         let d = config.d_node;
         let length = paths.length(row);
         let begin = row * paths.seq;
@@ -69,14 +64,14 @@ impl Trail {
                 _ => mixer.read(&mut trail.mixed[here.clone()]),
             }
             trail.totals.push(mixer.total);
-            let table_row = graph.row(source, paths.targets[begin + edge]);
+            let table_row = model.graph.row(source, paths.targets[begin + edge]);
             trail.rows.push(table_row);
             let (before, after) = trail.arrived.split_at_mut(here.start);
             let z = &mut after[..d];
             z.copy_from_slice(&codes[(edge + config.flow.first_hop) * d..][..d]);
             if config.flow.bias.of_node() {
                 let bias = parameters.node_bias_of(paths.targets[begin + edge], d);
-                z.iter_mut().zip(bias).for_each(|(z, bias)| *z += bias);
+                add(z, bias);
             }
             let signal = match (config.flow.hop, edge) {
                 (Hop::Previous, 1..) => &before[here.start - d..],
@@ -100,12 +95,10 @@ impl Trail {
     /// Backward pass: from the gradient of the mix at every position to the gradients of everything before it.
     ///
     /// `G` and `Q` are the gradients of `S` and `Z` behind the current edge (`docs/brillm.md`, section 2, gradients).
-    pub fn backward(
-        &self,
-        config: &BriLlmConfig,
-        parameters: &Parameters,
-        of_mixes: &[f32],
-    ) -> TrailGradients {
+    pub fn backward(&self, model: &BriLlm, of_mixes: &[f32]) -> TrailGradients {
+        let BriLlm {
+            config, parameters, ..
+        } = model;
         let d = config.d_node;
         let length = self.rows.len();
         let mut gradients = TrailGradients {
@@ -172,18 +165,5 @@ impl Trail {
             }
         }
         gradients
-    }
-
-    /// Adds what the edge at a place of the path contributes to the gradient of its row.
-    #[inline(always)]
-    pub fn add_to_row(
-        &self,
-        hop: Hop,
-        gradients: &TrailGradients,
-        edge: usize,
-        d: usize,
-        to: &mut [f32],
-    ) {
-        outer(self.hop(hop, edge, d), &gradients.hops[edge * d..][..d], to);
     }
 }

@@ -56,6 +56,14 @@ pub fn gelu(z: f32) -> (f32, f32) {
     (z * below, below + z * bell * INVERSE_ROOT_TAU)
 }
 
+/// `sums += part`.
+#[inline(always)]
+pub fn add(sums: &mut [f32], part: &[f32]) {
+    sums.iter_mut()
+        .zip(part)
+        .for_each(|(sum, part)| *sum += part);
+}
+
 /// The widest block of columns that a loop over `width` columns can work on.
 #[inline(always)]
 fn block(width: usize) -> usize {
@@ -133,9 +141,7 @@ pub fn outer(signal: &[f32], delta: &[f32], gradient: &mut [f32]) {
             *sum += value * delta;
         }
     }
-    for (sum, delta) in bias.iter_mut().zip(delta) {
-        *sum += delta;
-    }
+    add(bias, delta);
 }
 
 /// Euclidean length.

@@ -1,5 +1,5 @@
-//! The passes on the host: the same as [`crate::composed`], but in place, grouped by source, and without a gradient of the
-//! table's size.
+//! Passes and steps on the host: the same as the definitions in [`super`], but in place, grouped by source, and without a
+//! gradient of the table's size. Phases hand each other what backward needs, so they answer for a whole pass alone.
 //!
 //! | file | phase |
 //! |---|---|
@@ -14,5 +14,5 @@ pub mod pass;
 mod score;
 mod signals;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod trail;

@@ -14,12 +14,12 @@ use crate::table::{Storage, Table};
 use crate::training::RowAdamW;
 use std::sync::Arc;
 
-const ADAMW: AdamW = AdamW {
+pub(in crate::ops) const ADAMW: AdamW = AdamW {
     betas: [0.9, 0.999],
     epsilon: 1e-8,
     weight_decay: 0.01,
 };
-const NODES: usize = 13;
+pub(in crate::ops) const NODES: usize = 13;
 
 /// A number in `[0, 1)` for every place, from a sine.
 fn uniform(stream: &str, place: u64) -> f64 {
@@ -28,7 +28,7 @@ fn uniform(stream: &str, place: u64) -> f64 {
 }
 
 /// Paths of different lengths; what follows the last edge is padding.
-struct Text {
+pub(in crate::ops) struct Text {
     sources: Vec<u32>,
     targets: Vec<u32>,
     valid: Vec<bool>,
@@ -36,7 +36,7 @@ struct Text {
 }
 
 impl Text {
-    fn new(seed: u64, batch: usize, seq: usize, nodes: usize) -> Self {
+    pub(in crate::ops) fn new(seed: u64, batch: usize, seq: usize, nodes: usize) -> Self {
         let mut text = Self {
             sources: Vec::new(),
             targets: Vec::new(),
@@ -58,7 +58,7 @@ impl Text {
         text
     }
 
-    fn paths(&self) -> Paths<'_> {
+    pub(in crate::ops) fn paths(&self) -> Paths<'_> {
         Paths {
             sources: &self.sources,
             targets: &self.targets,
@@ -95,7 +95,7 @@ fn model(flow: FlowConfig, graph: Graph) -> BriLlm {
 }
 
 /// Every way of a signal, over graphs with one back-off row and with classes.
-fn models() -> Vec<BriLlm> {
+pub(in crate::ops) fn models() -> Vec<BriLlm> {
     let classes = BackOff::Classes { n_classes: 3 };
     let decayed = FlowConfig {
         mix: Mix::Decay { initial: 0.7 },
@@ -142,7 +142,7 @@ fn models() -> Vec<BriLlm> {
     .into()
 }
 
-fn competition(
+pub(in crate::ops) fn competition(
     model: &BriLlm,
     candidates: Candidates,
     prior: Prior,
@@ -154,7 +154,7 @@ fn competition(
     Competition::new(candidates, weights, bias, Some(&counts)).without(excluded.to_vec())
 }
 
-fn groups(model: &BriLlm, text: &Text, competition: &Competition) -> Vec<Group> {
+pub(in crate::ops) fn groups(model: &BriLlm, text: &Text, competition: &Competition) -> Vec<Group> {
     competition.groups(&model.graph, &text.paths(), &|place| uniform("draw", place))
 }
 

@@ -1,13 +1,12 @@
 //! Evaluation and the training step on the host: the phases of a pass in their order.
 
-use super::numeric::vectorised;
+use super::numeric::{outer, vectorised};
 use super::score::{self, Own, Part, Scored};
 use super::signals::Signals;
 use super::trail::{Trail, TrailGradients};
-use crate::candidate::{Group, Paths};
+use crate::candidate::{Group, Paths, at_places};
 use crate::graph::Graph;
-use crate::model::{BriLlm, BriLlmConfig, Gradients, Parameters};
-use crate::position;
+use crate::model::{BriLlm, Gradients, Learnt};
 use crate::row_adamw::{Clock, Moments, Replay, Rows};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -15,62 +14,31 @@ use std::collections::BTreeMap;
 impl BriLlm {
     /// `−ln p(truth)` per place of the paths, among the candidates of the groups; 0 where there is no edge.
     pub fn token_losses(&self, paths: &Paths<'_>, groups: &[Group]) -> Vec<f64> {
-        evaluate(&self.config, &self.graph, &self.parameters, paths, groups)
+        let signals = Signals::of(self, paths);
+        let of_group = |group: &Group| score::evaluate(group, &signals, &self.parameters);
+        let nats: Vec<Vec<f64>> = groups.par_iter().map(of_group).collect();
+        at_places(groups, nats.into_iter().flatten(), paths)
     }
-}
-
-/// The result of a training step.
-#[derive(Clone, Debug)]
-pub struct Learnt {
-    /// `−ln p(truth)` per place of the paths; 0 where there is no edge.
-    pub nats: Vec<f64>,
-    /// Length of the gradient of everything, before rows are clipped.
-    pub gradient_norm: f64,
-}
-
-/// `−ln p(truth)` per place of the paths; 0 where there is no edge.
-pub fn evaluate(
-    config: &BriLlmConfig,
-    graph: &Graph,
-    parameters: &Parameters,
-    paths: &Paths<'_>,
-    groups: &[Group],
-) -> Vec<f64> {
-    let codes = positional_encoding(config, parameters, paths);
-    let trails = trails(config, graph, parameters, &codes, paths);
-    let signals = Signals::new(config, paths, &trails, &codes);
-    let of_group = |group: &Group| score::evaluate(group, &signals, parameters);
-    let nats: Vec<Vec<f64>> = groups.par_iter().map(of_group).collect();
-    scatter(groups, nats.iter().map(Vec::as_slice), paths.valid.len())
 }
 
 /// One step: forward, backward, and the update of every row that was used. Gradients of all other parameters are returned, for
 /// the caller's own AdamW.
 pub fn learn(
-    config: &BriLlmConfig,
-    graph: &Graph,
-    parameters: &mut Parameters,
+    model: &mut BriLlm,
     moments: &mut Moments,
     paths: &Paths<'_>,
     groups: &[Group],
     clock: &Clock<'_>,
 ) -> (Learnt, Gradients) {
+    let config = model.config;
     let d = config.d_node;
-    let codes = positional_encoding(config, parameters, paths);
-    let mut pending = Pending::new(graph, paths, groups);
-    pending.catch_up(parameters, moments, config, clock);
-    let trails = trails(config, graph, parameters, &codes, paths);
-    let signals = Signals::new(config, paths, &trails, &codes);
-    let scored = score_all(
-        graph, parameters, moments, groups, &pending, &signals, clock,
-    );
+    let mut pending = Pending::new(&model.graph, paths, groups);
+    pending.catch_up(model, moments, clock);
+    let signals = Signals::of(model, paths);
+    let scored = score_all(model, moments, groups, &pending, &signals, clock);
     let mut of_mixes = vec![0.0; paths.valid.len() * d];
     let mut square = 0.0;
-    let mut gradients = Gradients {
-        mix: vec![0.0; parameters.mix.len()],
-        node_bias: BTreeMap::new(),
-        codes: vec![0.0; parameters.codes.len()],
-    };
+    let mut gradients = Gradients::zeros(&model.parameters);
     for (group, scored) in groups.iter().zip(&scored) {
         square += scored.square;
         for (node, part) in &scored.nodes {
@@ -83,21 +51,19 @@ pub fn learn(
             of_mixes[place * d..][..d].copy_from_slice(gradient);
         }
     }
-    let nats = scatter(
-        groups,
-        scored.iter().map(|scored| scored.nats.as_slice()),
-        paths.valid.len(),
-    );
-    let backward: Vec<TrailGradients> = trails
+    let nats = scored.iter().flat_map(|scored| &scored.nats).copied();
+    let nats = at_places(groups, nats, paths);
+    let backward: Vec<TrailGradients> = signals
+        .trails
         .par_iter()
         .enumerate()
         .map(|(row, trail)| {
             let of_mixes = &of_mixes[row * paths.seq * d..][..trail.rows.len() * d];
-            vectorised!(trail.backward(config, parameters, of_mixes))
+            vectorised!(trail.backward(model, of_mixes))
         })
         .collect();
     pending.add(scored);
-    square += pending.update(parameters, moments, config, &trails, &backward, clock);
+    square += pending.update(model, moments, &signals.trails, &backward, clock);
     for (row, backward) in backward.iter().enumerate() {
         let sums = gradients.mix.iter_mut().zip(&backward.mix);
         sums.for_each(|(sum, part)| *sum += part);
@@ -115,92 +81,40 @@ pub fn learn(
         }
     }
     square += gradients.square();
-    (
-        Learnt {
-            nats,
-            gradient_norm: square.sqrt(),
-        },
-        gradients,
-    )
-}
-
-fn positional_encoding(
-    config: &BriLlmConfig,
-    parameters: &Parameters,
-    paths: &Paths<'_>,
-) -> Vec<f32> {
-    position::table(
-        config.flow.encoding,
-        &parameters.codes,
-        paths.seq + config.flow.first_hop,
-        config.d_node,
-    )
-}
-
-fn trails(
-    config: &BriLlmConfig,
-    graph: &Graph,
-    parameters: &Parameters,
-    codes: &[f32],
-    paths: &Paths<'_>,
-) -> Vec<Trail> {
-    let walk = |row| vectorised!(Trail::walk(config, graph, parameters, codes, paths, row));
-    (0..paths.batch()).into_par_iter().map(walk).collect()
+    let gradient_norm = square.sqrt();
+    let learnt = Learnt {
+        nats,
+        gradient_norm,
+    };
+    (learnt, gradients)
 }
 
 /// The groups' parts of the step; every group gets the rows that it owns.
 fn score_all(
-    graph: &Graph,
-    parameters: &mut Parameters,
+    model: &mut BriLlm,
     moments: &mut Moments,
     groups: &[Group],
     pending: &Pending,
-    signals: &Signals<'_>,
+    signals: &Signals,
     clock: &Clock<'_>,
 ) -> Vec<Scored> {
-    let row_len = signals.d * (signals.d + 1);
-    let (shared, own) =
-        Rows::all(&mut parameters.edges, moments, row_len).split(graph.back_off_rows());
-    let shared = &shared;
-    let node_bias = &parameters.node_bias;
+    let (graph, node_bias) = (&model.graph, &model.parameters.node_bias);
+    let rows = Rows::all(&mut model.parameters.edges, moments, model.config.row_len());
+    let (shared, own) = rows.split(graph.back_off_rows());
     let parts = own.parts(groups.iter().map(|group| graph.own_rows(group.source)));
     let targets: usize = groups.iter().map(|group| group.places.len()).sum();
     let crossed = |group: &Group| {
         let rows = pending.edges.range(graph.own_rows(group.source));
         rows.map(|(&row, _)| row).collect()
     };
-    let own = groups.iter().zip(parts).map(|(group, rows)| {
+    let work: Vec<(&Group, Rows<'_>)> = groups.iter().zip(parts).collect();
+    let score = |(group, rows)| {
         let crossed = crossed(group);
-        (group, Own { rows, crossed })
-    });
-    let work: Vec<(&Group, Own<'_>)> = own.collect();
-    work.into_par_iter()
-        .map(|(group, own)| {
-            score::learn(
-                group,
-                signals,
-                node_bias,
-                shared,
-                own,
-                clock,
-                targets as f64,
-            )
-        })
-        .collect()
-}
-
-fn scatter<'a>(
-    groups: &[Group],
-    of_groups: impl Iterator<Item = &'a [f64]>,
-    places: usize,
-) -> Vec<f64> {
-    let mut all = vec![0.0; places];
-    for (group, of_group) in groups.iter().zip(of_groups) {
-        for (&place, &value) in group.places.iter().zip(of_group) {
-            all[place] = value;
-        }
-    }
-    all
+        let own = Own { rows, crossed };
+        let targets = targets as f64;
+        score::learn(group, signals, node_bias, &shared, own, clock, targets)
+    };
+    work.into_par_iter().map(score).collect()
 }
 
 /// Rows whose gradient is whole only when the paths have been walked back: those of the paths, and back-off rows.
@@ -230,15 +144,9 @@ impl Pending {
         }
     }
 
-    fn catch_up(
-        &self,
-        parameters: &mut Parameters,
-        moments: &mut Moments,
-        config: &BriLlmConfig,
-        clock: &Clock<'_>,
-    ) {
+    fn catch_up(&self, model: &mut BriLlm, moments: &mut Moments, clock: &Clock<'_>) {
         let before = clock.rates.len() as u32 - 1;
-        let parts = self.parts(parameters, moments, config);
+        let parts = self.parts(model, moments);
         parts.into_par_iter().for_each(|mut part| {
             let row = part.start;
             vectorised!(part.catch_up(row, before, clock, &mut Replay::default()));
@@ -246,15 +154,9 @@ impl Pending {
     }
 
     /// Every row of these by itself.
-    fn parts<'a>(
-        &self,
-        parameters: &'a mut Parameters,
-        moments: &'a mut Moments,
-        config: &BriLlmConfig,
-    ) -> Vec<Rows<'a>> {
-        let row_len = config.d_node * (config.d_node + 1);
+    fn parts<'a>(&self, model: &'a mut BriLlm, moments: &'a mut Moments) -> Vec<Rows<'a>> {
         let rows = self.edges.keys().map(|&row| row..row + 1);
-        Rows::all(&mut parameters.edges, moments, row_len).parts(rows)
+        Rows::all(&mut model.parameters.edges, moments, model.config.row_len()).parts(rows)
     }
 
     fn add(&mut self, scored: Vec<Scored>) {
@@ -266,16 +168,16 @@ impl Pending {
     /// Returns the sum of the squares of the gradients.
     fn update(
         mut self,
-        parameters: &mut Parameters,
+        model: &mut BriLlm,
         moments: &mut Moments,
-        config: &BriLlmConfig,
         trails: &[Trail],
         backward: &[TrailGradients],
         clock: &Clock<'_>,
     ) -> f64 {
+        let config = model.config;
         let d = config.d_node;
         let gradients = std::mem::take(&mut self.gradients);
-        let parts = self.parts(parameters, moments, config);
+        let parts = self.parts(model, moments);
         let work: Vec<_> = parts.into_iter().zip(&self.edges).collect();
         let squares: Vec<f64> = work
             .into_par_iter()
@@ -287,7 +189,8 @@ impl Pending {
                     }
                     for &(path, edge) in edges {
                         let (trail, backward) = (&trails[path], &backward[path]);
-                        trail.add_to_row(config.flow.hop, backward, edge, d, &mut gradient);
+                        let delta = &backward.hops[edge * d..][..d];
+                        outer(trail.hop(config.flow.hop, edge, d), delta, &mut gradient);
                     }
                     if !config.flow.bias.of_edge() {
                         gradient[d * d..].fill(0.0);
