@@ -1,4 +1,5 @@
-//! How fast a text is continued: 256 greedy tokens, with what earlier tokens left behind and with a whole pass per token.
+//! Benchmark of decoding: the time to continue a text by 256 greedy tokens, for a baseline and a routed model, each with caches
+//! and with a whole pass per token.
 #![allow(missing_docs)]
 
 use bench::{BenchBackend, Shape, VOCABULARY, in_place};

@@ -1,4 +1,5 @@
-//! What each kernel saves, or each pass on the host: forward and backward, ours and the same composed of Burn's operations.
+//! Benchmark of the operations of blocks, loss and embedding (forward and backward), of the gradient norm and of AdamW: each by
+//! our kernels or fused versions, and composed of Burn's operations.
 #![allow(missing_docs)]
 
 use bench::{

@@ -1,4 +1,5 @@
-//! What the parts of a train step cost, each alone, beside what the device can do at best: products of matrices and copies.
+//! Benchmark of the parts of a baseline's pass (block, attention, feed-forward, embedding, head with loss), mostly with
+//! backward, and, as the best the device can do, of matrix products and a large copy.
 #![allow(missing_docs)]
 
 use bench::{BenchAutodiff, BenchBackend, Shape, drawn, timed};

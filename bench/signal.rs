@@ -1,4 +1,5 @@
-//! BriLLM: training steps, full softmax, decoding, and what untouched edges cost.
+//! Benchmark of BriLLM: training steps with exact and with touched-row AdamW, over some candidates or all; steps in graphs with
+//! many edges that no walk touches; and decoding, token by token.
 //!
 //! The first two shapes are those of the published code's step, which was measured in PyTorch 2.15 on two cores at 99 and
 //! 20 positions per second, and 1.6 and 5.6 ms per decoded token; the positions per second here are to be divided by them.

@@ -1,4 +1,5 @@
-//! The backend under measurement, shapes, and a clock that waits for the device.
+//! What the benches share: the backend that is measured, `Shape` with its models and inputs, clocks that wait for the device,
+//! and `Work`, which prints FLOP/s or bytes/s and their share of the device's best.
 
 use brian::{BaselineConfig, BrianConfig, Initial, PositionConfig, random};
 use burn::backend::Autodiff;

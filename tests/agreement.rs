@@ -1,4 +1,5 @@
-//! Every backend that is compiled in computes what ndarray does. A device that is not there is printed as not run.
+//! Tests that every compiled backend agrees with ndarray within a tolerance: logits and gradients of the baseline and BRIAN,
+//! training losses also of BriLLM, and losses in bf16. A device that is not there is printed as not run.
 //!
 //! `cargo test --release -p tests --features flex,wgpu agreement -- --nocapture`
 

@@ -1,5 +1,5 @@
-//! What comes later changes nothing: bitwise for a changed suffix, to rounding for a shorter sequence. For every model, and
-//! for every way in which a walk can be led and left.
+//! Tests that no logit depends on later tokens, padding or other rows, and no gradient reaches a later token, for every policy,
+//! exit, memory and beam. The small models and rules made here serve other tests too.
 
 use crate::support::{
     EXACT, REORDERED, TestAutodiff, TestBackend, difference, in_float64, relative, small_baseline,

@@ -1,4 +1,5 @@
-//! The main job from text to a trained model, as a user does it.
+//! Tests of the program `nerve` on small recipes: training in stages, gates, frozen groups, a learning router, log and output,
+//! import of a reference checkpoint, and `estimate`.
 
 use crate::support::{Workplace, lines};
 use serde_json::Value;

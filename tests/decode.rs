@@ -1,4 +1,5 @@
-//! Decoding token by token gives the logits of a whole pass, for both models and for every way a walk is led and left.
+//! Tests of decoding with a cache: token by token it gives the logits of a whole pass, for the baseline and BRIAN under every
+//! policy, exit, memory and beam; also past the context and with several slots.
 
 use crate::causality::{beam, bounded, exits, loud, memories_of_codes, policies, router, walk};
 use crate::support::{

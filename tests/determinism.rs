@@ -1,4 +1,5 @@
-//! Same recipe, same bits; a run that was stopped after any checkpoint and resumed is the run that never stopped.
+//! Tests of reproducible training: the same bits from a resume at any checkpoint, any number of threads, with or without
+//! validation; three micro-batches act as one large batch; `--extend` goes on exactly.
 
 use crate::support::{Finished, TestAutodiff, Workplace, tokens};
 use brian::loss::language;

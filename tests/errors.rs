@@ -1,4 +1,5 @@
-//! What a user can get wrong: one line each that names file, place, found and expected, and the right exit code.
+//! Tests of messages for a user's mistakes in recipes, data, tokenizers and output paths: one line that names file, place,
+//! found and expected value, and the exit code.
 //!
 //! These texts are what a user reads, so they are held here word for word.
 

@@ -1,4 +1,5 @@
-//! Tokens grouped by block: the logits, walks and gradients of every block on every token, for every way of walking.
+//! Tests that grouped execution (each block runs on its own tokens) gives the logits, walks and gradients of dense execution
+//! (each block runs on all tokens), for every way of walking.
 
 use crate::causality::{
     SEQ, VOCABULARY, exits, loud, policies, pool_of_three, router, row, sequence, walk,

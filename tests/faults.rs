@@ -1,4 +1,5 @@
-//! What may happen to a run: a second process, damaged checkpoints, a full disk, signals.
+//! Tests of training runs under faults: damaged checkpoints, a second process, a full disk, signals, changed recipe or data, a
+//! loss that is not finite, closed stderr and too little memory.
 
 use crate::support::Workplace;
 use std::fs::{self, File};

@@ -1,4 +1,5 @@
-//! The graph of tokens end to end: counted, trained, resumed, measured, continued, and refused where a file is damaged.
+//! Tests of the program on BriLLM runs: counting pairs, training, exact resume, evaluation, sampling, streaming, a prior alone
+//! as bigram model, and refusal of damaged or foreign counts.
 
 use crate::determinism::check_every_resume;
 use crate::support::Workplace;

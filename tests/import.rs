@@ -1,4 +1,5 @@
-//! The releases of BriLLM become runs that predict as the reference does, or are refused in a line.
+//! Tests of `nerve import` on the release formats of BriLLM: the run predicts as the reference does, `--probe` finds wrong
+//! positions, and faulty files or options are refused in a line.
 
 use crate::signal;
 use crate::support::{Finished, GOLDEN, TestAutodiff, Torch, Workplace};

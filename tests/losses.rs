@@ -1,4 +1,5 @@
-//! What routes cost and what their gradients reach: claims about every route loss and every way to train OUT and the choice.
+//! Tests of BRIAN's route losses (cost, load balance, moves, halting prior) by hand-computed values, and of which gradients
+//! reach OUT and the choice of blocks under each exit objective.
 
 use crate::support::{TestAutodiff, TestBackend, small_brian, tokens, values};
 use brian::loss::balance::balance;

@@ -1,4 +1,4 @@
-//! What Nerve claims. One binary, because each one links all of Burn.
+//! Root of the integration tests: lists the modules of the one test binary, because each binary links all of Burn.
 
 #![recursion_limit = "256"]
 

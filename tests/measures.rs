@@ -1,4 +1,5 @@
-//! What is measured does not depend on how a text is cut.
+//! Tests that `nerve eval` counts the same bytes and every token of a held-out text, under any tokenizer, window length and
+//! rule for documents.
 
 use crate::support::Workplace;
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! A run can be moved, and it can go on after its end; gates say how, and checks say all that is missing.
+//! Tests of runs that were moved (`--data` finds their files by hash), of `--extend` behind a shut gate, and of `config check`
+//! and `--dry-run`, which list all missing files.
 
 use crate::support::{Finished, Workplace};
 use std::fs;

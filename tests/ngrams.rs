@@ -1,4 +1,5 @@
-//! n-gram baselines as a user asks for them. Values by hand; `tests/scripts/ngram_reference.py` has larger ones.
+//! Tests of `nerve data ngrams`: losses of small texts against values by hand, the end of a document included, and errors
+//! where nothing can be measured. `tests/scripts/ngram_reference.py` has larger cases.
 
 use crate::support::{Finished, Workplace};
 

@@ -1,5 +1,5 @@
-//! Runs that older programs made go on being what they are: two from before documents began behind a symbol, and two with a
-//! recipe of format 1 (`routed` with a memory and a beam, `graph`).
+//! Tests that runs and recipes of older programs are still measured, sampled, resumed and upgraded: two runs from before the
+//! start symbol, and two with recipes of format 1 (`routed` with a memory and a beam, `graph`).
 //!
 //! The numbers are those of the program that made them.
 

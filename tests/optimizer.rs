@@ -1,4 +1,4 @@
-//! The optimizer in one pass over host memory gives the bits of the one composed of tensor operations.
+//! Tests that `GroupedAdamW`, which updates in one pass over host memory, gives the weights of Burn's AdamW to the bit.
 
 use crate::support::TestAutodiff;
 use burn::module::{Module, Param};

@@ -1,4 +1,5 @@
-//! A program with a model and a hook of its own (`train/examples/looped.rs`) has every verb, every check and exact resume.
+//! Tests of a program with a model and a hook of its own (`train/examples/looped.rs`): training, exact resume, evaluation,
+//! sampling, sweeps, and messages for mistakes in its tables.
 
 use crate::determinism::check_every_resume;
 use crate::support::{Workplace, lines};

@@ -1,4 +1,5 @@
-//! Several paths at once: what a beam of one branch is, what branches change, and how the task reaches the router.
+//! Tests of BRIAN's beam: with width 1 it is the greedy walk, more branches change the logits, one token agrees with the
+//! reference, gradients reach the router, a teacher leads one path, and invalid widths are refused.
 
 use crate::causality::{
     SEQ, VOCABULARY, beam, loud, memories_of_codes, pool_of_three, router, row, sequence, walk,

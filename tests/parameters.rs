@@ -1,4 +1,5 @@
-//! Sizes, and the promise that wrapping a baseline changes nothing.
+//! Tests of parameter counts of the published baselines and BRIANs, of equal logits of a baseline and its wrapping on the fixed
+//! route, and of parameter ids and groups.
 
 use crate::support::{
     REORDERED, TestBackend, difference, small_baseline, small_brian, small_memories, tokens, values,

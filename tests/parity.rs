@@ -1,4 +1,5 @@
-//! Equal to the reference where the reference is right: golden cases of both systems, as folders.
+//! Tests of both models against golden cases of the reference: logits, losses, route decisions and gradients. Here BRIAN and
+//! the baseline are compared; cases of BriLLM go to `signal`.
 //!
 //! Walks `tests/fixtures/{brian,brillm}/<case>` and, when `NERVE_FIXTURES` is set, the same layout under that path.
 

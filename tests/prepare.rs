@@ -1,4 +1,5 @@
-//! Texts on their way into a data directory, as a user gives them: pipes, long texts, specials, a signal in the middle.
+//! Tests of `nerve data prepare` and `nerve tokenizer train` on pipes, long texts and special tokens spelled out in a text, of
+//! a signal midway, and of `--text` and `--prompt` that begin with a hyphen.
 
 use crate::support::Workplace;
 use serde_json::json;

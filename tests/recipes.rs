@@ -1,4 +1,5 @@
-//! Every bundled recipe loads, checks, and describes a model that can be built.
+//! Tests that every bundled recipe and sweep loads and describes models that can be built, and that those of published models
+//! have their parameter counts and settings.
 
 use crate::support::TestAutodiff;
 use brillm::compat::{self, Published};

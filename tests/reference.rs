@@ -1,4 +1,5 @@
-//! `docs/recipe.md` is what the types say that recipes are read into: their comments are the only source.
+//! Tests that `docs/recipe.md` is exactly what is generated here from the comments of the recipe types, and that it has every
+//! key of every bundled recipe.
 //!
 //! After a change of those: `NERVE_WRITE_REFERENCE=1 cargo test --release -p tests reference`.
 

@@ -1,4 +1,5 @@
-//! BriLLM equal to the reference, in both of its executions: on the host, and composed of tensor operations.
+//! Tests of BriLLM against golden numbers of the reference: energies, losses, gradients, training and decoding, on the host and
+//! composed of tensor operations; and that the two ways agree. `parity` calls `check` for a folder.
 
 use crate::support::{GOLDEN, GOLDEN_GRADIENT, TestAutodiff};
 use brillm::candidate::{Candidates, Competition, Group, Paths, given};

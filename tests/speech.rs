@@ -1,4 +1,5 @@
-//! How a model goes on: where it begins, where it stops, and that a text is the same however it is asked for.
+//! Tests of `nerve sample`: a text begins behind the start symbol and stops at its end, and `--stream` and `--prompt-file` give
+//! the same text; wrong options are refused.
 
 use crate::support::Workplace;
 

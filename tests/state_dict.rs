@@ -1,5 +1,5 @@
-//! A state dict becomes a run whatever its format, its names are wrapped in and its numbers are stored as; what is dropped was
-//! compared before.
+//! Tests of `nerve import` for decoders: the same weights give the same run from every file format, wrapping, sharding and
+//! number type; faulty or lossy files are refused in a line.
 
 use crate::support::{Torch, Workplace};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! A sweep never shows numbers of another definition, and runs can be held against each other.
+//! Tests of `nerve sweep`, which never shows runs of another definition and goes on after a failed row, and of `nerve runs`:
+//! list, show, compare and prune.
 
 use crate::support::Workplace;
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! The house is as its plan says: who may use whom, where backends are named, and a README that shows what is there.
+//! Tests of the source tree itself: allowed dependencies and imports between folders, no import cycles, where backends may be
+//! named, a `//!` line in every file, no ignored tests, and the tree in README.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,5 @@
-//! `nerve trace` end to end: every form says the same, what-ifs leave the run alone, mistakes are one line.
+//! Tests of `nerve trace` on a small BriLLM: text, JSON and HTML agree, replaced edges and what-ifs leave the run as it is,
+//! edge cards, ablations, edges only raised, and one-line errors.
 
 use crate::graph::counted;
 use crate::support::{Finished, Workplace};

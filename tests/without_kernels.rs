@@ -1,4 +1,5 @@
-//! What kernels compute on a processor without the vector instructions of x86-64-v3, and what models are without any kernel.
+//! Tests that `parity` and `execution` also pass in processes with `NERVE_PORTABLE` (no x86-64-v3 vector instructions) and with
+//! `NERVE_COMPOSED` (tensor operations instead of kernels).
 
 use std::env::current_exe;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Files that are whole, with right checksums, and wrong; numbers that are none; and what is no file at all.
+//! Tests that files with right checksums but wrong content, weights that are not finite, and pipes or devices in the place of
+//! files are refused in a short line; and that a run writes through no link.
 
 use crate::graph::counted;
 use crate::support::Workplace;

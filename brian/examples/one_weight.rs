@@ -1,4 +1,4 @@
-//! Build a model, fix its route, change one weight, and see which logits move.
+//! Example: changes one weight in each block of a routed model's pool and prints how far the logits move on a fixed route.
 //!
 //! `cargo run --release -p brian --features ndarray --example one_weight`
 

@@ -1,4 +1,5 @@
-//! The baseline: a decoder-only Transformer of fixed depth with the same blocks, the control for every claim about routing.
+//! `Baseline` and its configuration: a decoder-only Transformer of fixed depth with the blocks of the routed model and no
+//! router, the control for every claim about routing; also the tied head of both models.
 //!
 //! `logits = norm(block_n(… block_1(E[tokens]))) Eᵀ` with a tied head.
 

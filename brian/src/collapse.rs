@@ -1,4 +1,5 @@
-//! Detects collapse of the router from counts of its walks: one block, one path, leaving at once or never. Host only.
+//! Detects six kinds of router collapse (`Mode`) in counts of walks, with the rate found, its bound and settings that may help,
+//! and says which kinds a teacher's own paths show by design. Host only.
 
 use crate::route::action::Action;
 use crate::route::draws::Draws;

@@ -1,4 +1,5 @@
-//! Configurations that reproduce the reference implementation.
+//! Reproduces the reference implementation: configurations of its plain decoder and its routed model, its feed-forward width,
+//! and its difficulty of sequences (0, 1 or 2), which it takes from their token ids.
 
 use crate::baseline::BaselineConfig;
 use crate::block::exit::Exit;

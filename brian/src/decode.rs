@@ -1,4 +1,5 @@
-//! Token-by-token decoding with caches: a new token costs the work of one token, not of a whole sequence.
+//! `Decoding`: the next token's logits for one sequence, from a baseline or a routed model, with caches of earlier tokens, so
+//! that a new token costs the work of one token. Drawing tokens is in `generate`.
 //!
 //! Blocks before and after the pool cache keys and values; the pool caches the walks of earlier tokens (`route/walk_cache.rs`).
 //! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the window has slid,

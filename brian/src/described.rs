@@ -1,4 +1,5 @@
-//! What modules say of their own parameters: how these start, and which of them multiply in the type that was asked for.
+//! `Described`, by which a module declares of each parameter how it is initialised and whether its products run in the number
+//! type asked for; `Description` collects these declarations.
 //!
 //! It goes by a parameter's id and never by its name, so that a model may call its maps what it likes.
 

@@ -1,4 +1,5 @@
-//! Errors in a model configuration: the field, the value found and the value expected.
+//! `ConfigError`, an invalid field of a model configuration with the value found and the values expected; the list that
+//! collects them; and the check of the sizes that a baseline and a routed model share.
 
 /// One invalid field of a configuration.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

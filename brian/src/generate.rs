@@ -1,4 +1,5 @@
-//! Autoregressive sampling on the host: `logits / temperature`, one keyed draw per token.
+//! Autoregressive sampling on the host: continues a prompt, given a function from tokens to the next logits, by one keyed draw
+//! per token after temperature, top-k, top-p and min-p; logits that are not finite are an error.
 
 use crate::random;
 use burn::tensor::Tensor;

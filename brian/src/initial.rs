@@ -1,4 +1,5 @@
-//! Initial values: from what a module says of a parameter to its distribution, drawn on the host.
+//! Draws a model's initial values on the host, under `Initial` (scaled normal, or PyTorch's defaults), from what its modules
+//! say of their parameters in `described`.
 //!
 //! Each value is a function of (seed, path, index), so it depends neither on the backend nor on the order in which the
 //! parameters are created. Burn's own initialisation is lazy and draws in the order of access.

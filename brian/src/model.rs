@@ -1,4 +1,5 @@
-//! The routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`.
+//! `Brian`, the routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`; and
+//! `BrianConfig`, which checks it, builds it or wraps a baseline. The walk is in `route`.
 
 use crate::baseline::{Baseline, BaselineConfig, embedding, head};
 use crate::block::BlockSizes;

@@ -1,4 +1,5 @@
-//! Parameters by path: all values enter and leave a model through these functions.
+//! Float parameters by path: assigns, changes, collects and counts them, lists their shapes, and makes each one's id from its
+//! path. All values enter and leave a model through these functions.
 //!
 //! A path is the chain of field names from the model to the parameter, `blocks.0.attention.output.weight`; the names of
 //! enum variants are left out, so that a model has the same paths whatever it is wrapped in. A parameter's id is a hash

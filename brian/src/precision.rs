@@ -1,4 +1,5 @@
-//! Mixed precision: matrix products in bf16 for a model whose parameters are f32.
+//! Mixed precision: `with_matmul_dtype` casts the weight matrices of a model's blocks to bf16, or another type, and leaves all
+//! other parameters as they are; ids and gradients are those of the originals.
 //!
 //! The weight matrices of blocks are cast anew for every pass, so gradients and AdamW act on the f32 originals. Products with
 //! these matrices, of queries with keys, of attention weights with values, and the head run in bf16; the residual stream,

@@ -1,4 +1,4 @@
-//! Counter-based randomness: every draw is a pure function of a key and a index.
+//! Counter-based randomness: keys of streams, and bits, uniform and normal draws, each a pure function of a key and an index.
 //!
 //! No random state exists, so none can be lost on resume and no draw depends on the order of the others.
 //! `SplitMix64` (Steele, Lea, Flood 2014) used as a hash: the index-th output of the stream that the key names.

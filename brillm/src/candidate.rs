@@ -1,4 +1,5 @@
-//! Candidates of the softmax: which targets compete at a position, and the groups of positions with one source.
+//! Candidates of the softmax: `Competition` groups the edges of a batch (`Paths`) by source node; each `Group` lists the rows
+//! of the edge table that compete there, their weights, and which row is the truth.
 //!
 //! All candidates of a position leave the same node, so positions are grouped by their source: a group reads every row
 //! once, and no two groups own a row together. A row competes with the sum of its targets' prior weights, without a prior

@@ -1,4 +1,4 @@
-//! Settings in which decoding differs from training.
+//! Settings in which decoding differs from training: codes of positions, self-transitions, temperature; ours and the releases'.
 
 use serde::Deserialize;
 

@@ -1,6 +1,5 @@
-//! BriLLM: a language model without attention. Every token is a node, every ordered pair of tokens an edge with a small
-//! matrix of its own; a signal flows along the sentence, and the next token is the node that it reaches with the most
-//! energy.
+//! BriLLM, a language model without attention: every token is a node, every ordered pair of tokens an edge with a small matrix;
+//! a signal flows along the sentence, and the next token is the node that it reaches with the most energy. Lists the modules.
 //!
 //! | file | what |
 //! |---|---|

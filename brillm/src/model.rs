@@ -1,4 +1,5 @@
-//! The BriLLM model: its sizes, its parameters, and their initial values.
+//! The BriLLM model: its sizes and settings, its parameters and their initial values, and what a training step returns: losses
+//! and gradients.
 
 use crate::decoding::Decoding;
 use crate::flow::FlowConfig;

@@ -1,4 +1,4 @@
-//! The code that a position adds to every signal that arrives there.
+//! Codes of positions: which kinds there are (`Encoding`), their values in a table, and adding a position's code to a signal.
 
 use crate::ops::host::numeric;
 use serde::Deserialize;

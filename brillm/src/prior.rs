@@ -1,4 +1,5 @@
-//! The prior: the weight with which a pair competes, before any signal flows.
+//! The prior: the weight with which a pair competes before any signal flows, 1 or its probability in a Kneser-Ney bigram model;
+//! also summed over the targets that share a back-off row.
 //!
 //! A pair of weight `w` and energy `E` has the score `E + ln w`. Without a prior every weight is 1 (the reference); with
 //! the bigram prior a graph whose energies are all equal predicts exactly the smoothed bigram model, so that training

@@ -1,4 +1,5 @@
-//! AdamW that touches only the rows a batch used.
+//! AdamW for single rows of the edge table: update of a row with a gradient, and catching up on steps without one. Holds the
+//! settings (`AdamW`, `Mode`, `Clock`) and the moments (`Moments`, `Rows`), not the optimizer of the whole model.
 //!
 //! Dense AdamW goes on moving a row after its last gradient, because its moments fade slowly. `Exact` makes up for those
 //! steps before the row is read again, one by one, so that the bits do not depend on when it does so;

@@ -1,4 +1,5 @@
-//! The edge table and its moments: rows of numbers, stored as f32 or as bf16.
+//! `Table`: edge weights or their moments in memory, a flat list of numbers stored as f32 or bf16 and read as f32; `Slice` is a
+//! part of it that one thread may change.
 //!
 //! Arithmetic is in f32 either way. A bf16 has 8 bits of precision, and most training steps are smaller than its last bit:
 //! rounded to the nearest they would be lost. So a number that is written is rounded up or down by chance, with the right mean

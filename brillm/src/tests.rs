@@ -1,4 +1,5 @@
-//! The whole model in f64, as plainly as its equations stand, and what the passes make of the same numbers.
+//! Tests of the whole BriLLM against its equations written plainly in f64: losses, gradients, decoding and AdamW steps; also
+//! that padding, other rows and grouping change nothing.
 
 use crate::candidate::{Candidates, Competition, Group, Paths};
 use crate::compat;

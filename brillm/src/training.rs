@@ -1,4 +1,5 @@
-//! The training step, and the state of AdamW between steps.
+//! `RowAdamW`: the optimizer of a BriLLM. It runs a training step on the host, on a GPU or by tensor operations, keeps all
+//! moments, and brings rows up to date that no batch used for some steps.
 
 use crate::candidate::{Group, Paths};
 use crate::model::{BriLlm, Gradients, Learnt};

@@ -1,4 +1,5 @@
-//! What the tests share: the backend, tolerances with their reasons, small models, and the program itself.
+//! What the tests share: the test backend, tolerances with their reasons, small baselines and BRIANs, values and gradients as
+//! lists, and differences of lists; re-exports `Workplace`, `Torch` and `in_float64`.
 
 mod precision;
 mod program;

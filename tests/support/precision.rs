@@ -1,4 +1,4 @@
-//! Tests whose tensors are float64.
+//! `in_float64`: runs the body of a test again in a process of its own, where tensors are float64.
 
 use super::TestBackend;
 use burn::tensor::{DType, set_default_dtypes};

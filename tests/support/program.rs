@@ -1,4 +1,5 @@
-//! The program as a user starts it, in a directory of its own.
+//! `Workplace`: a temporary directory, with data, recipes or runs if asked for, in which tests run `nerve`; `Finished` is what
+//! the process left: exit code, stdout and stderr.
 
 use serde_json::Value;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Files as `torch.save` writes them: a zip of stored entries with a pickle of names, and the numbers.
+//! `Torch`: writes tensors to a file as `torch.save` does (a zip with a pickle of names and stored numbers), as a bare state
+//! dict or a training checkpoint.
 
 use std::fs;
 use std::io::{Cursor, Write};

@@ -1,5 +1,5 @@
-//! A model of your own with every verb of `nerve`: a looped Transformer with input injection (Giannou et al. 2023; Yang et al.
-//! 2024). One block runs `turns` times, and before each turn the embedded text is added again:
+//! Example of a program with a model (`Looped`) and a hook (`Settling`) of its own and every verb of `nerve`: a Transformer of
+//! one block that runs `turns` times, the text added before each (Giannou et al. 2023; Yang et al. 2024):
 //!
 //! ```text
 //! h₀ = 0,   hₜ₊₁ = block(hₜ + x),   logits = norm(h_turns) · Eᵀ

@@ -1,4 +1,5 @@
 //! Runs work on the Burn backend that a recipe or `--device` names. Only this file names backends; the rest is generic.
+//! It also checks that a device starts, and reports threads, free memory and the speed of matrix products.
 
 use crate::error::{Error, Problem};
 use burn::backend::Autodiff;

@@ -1,4 +1,4 @@
-//! Opens files that must be regular files: a FIFO would block for ever, a device has no end.
+//! Opens regular files to read or write, and reads them up to a limit; refuses FIFOs, which block, and endless devices.
 //!
 //! `open_stream` and `read_stream` accept pipes too.
 

@@ -1,4 +1,4 @@
-//! Hashes as hexadecimal text, and of files while they are read.
+//! `HashedRead`: SHA-256 and number of the bytes that are read through it; also writes bytes as hexadecimal text.
 
 use std::io::{self, Read};
 

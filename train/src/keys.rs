@@ -1,4 +1,4 @@
-//! Reads maps from files and refuses duplicate keys, of which one would be lost silently.
+//! Refuses duplicate keys: a serde reader for maps, and a check that a safetensors header names each tensor once.
 
 use crate::error::Problem;
 use crate::text::json_complaint;

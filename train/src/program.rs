@@ -1,4 +1,5 @@
-//! A program: parse → command → exit code. `nerve` is the one that knows the built-in families and no hooks of its own.
+//! `main_with`: the `main` of a program: parses the command line, runs the command with a registry of families and hooks,
+//! prints errors and panics to stderr, and returns the exit code.
 
 use crate::cli::Cli;
 use crate::error::Error;

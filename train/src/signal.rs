@@ -1,4 +1,5 @@
-//! Signals: the first asks the run to save and stop, the second stops it at once, SIGUSR1 asks for a checkpoint.
+//! Installs signal handlers: the first SIGINT, SIGTERM or SIGHUP asks the run to save and stop, the second stops it at once,
+//! SIGUSR1 asks for a checkpoint, SIGXFSZ no longer kills; `Stop` holds the requests, which the loop asks for.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! Shortens messages of other libraries and texts of files for our error messages.
+//! Makes one short line of a `serde_json` error, without its position, and shortens texts of files, for our error messages.
 
 use crate::error;
 use crate::escape;

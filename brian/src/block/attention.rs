@@ -1,4 +1,5 @@
-//! Causal self-attention with rotary places: `softmax(q kᵀ / sqrt(d_head) + mask) v`, heads joined, one output matrix.
+//! `Attention`, causal with rotary positions: its weights, queries, keys and values of whole sequences or selected tokens, and
+//! `softmax(q kᵀ / sqrt(d_head) + mask) v` with heads joined. The output matrix is applied by the block.
 //!
 //! One packed matrix makes queries, keys and values, in this order. No biases, no dropout.
 

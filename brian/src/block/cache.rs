@@ -1,4 +1,5 @@
-//! The key-value cache of one block for decoding: later tokens attend to earlier ones without another pass.
+//! `Cache`, the key-value cache of one Transformer block in decoding: it runs the block on new tokens, which attend to all
+//! earlier ones, and keeps their keys and values.
 
 use super::causal::Causal;
 use super::transformer::TransformerBlock;

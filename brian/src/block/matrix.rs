@@ -1,4 +1,5 @@
-//! Linear maps without a bias, and adding a position to the residual stream.
+//! Helpers of blocks: making a linear map without a bias, applying one to all tokens as one product, and adding a position
+//! vector to the residual stream.
 
 use crate::ops::linear::{add_linear, linear};
 use crate::ops::reshape::{per_row, reshape};

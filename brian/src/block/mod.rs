@@ -1,4 +1,5 @@
-//! The blocks and their parts: attention, feed-forward, Transformer block, routed block, exit, and the key-value cache.
+//! Modules of the blocks and their parts (attention, feed-forward, Transformer block, routed block, exit, key-value cache), and
+//! `BlockSizes`, the sizes that the blocks of a model share.
 
 pub mod attention;
 pub(crate) mod cache;

@@ -1,5 +1,5 @@
-//! Blocks against the equations at the top of their files, written out number by number in double precision, and their gradients
-//! against central differences of those numbers: by the passes over the memory of the host, and composed of tensor operations.
+//! Tests of blocks, cache, masks, rotary angles and row copies: outputs against the equations in double precision, gradients
+//! against central differences, with the host's fused operations and composed of tensor operations.
 
 use super::BlockSizes;
 use super::cache::Cache;

@@ -1,4 +1,5 @@
-//! Load-balancing losses on executed blocks: a block's load has the count as value and the probability's gradient.
+//! Two losses on executed blocks: `selected_balance` on uneven loads, `coverage_floor` on loads below a least share. A block's
+//! load is its share of the decisions in value and its mean probability in gradient.
 
 use super::view::{View, straight_through};
 use burn::tensor::Tensor;

@@ -1,4 +1,5 @@
-//! Every term is what plain arithmetic in float64 says, and so is its gradient.
+//! Tests of all losses: values and gradients against plain arithmetic in float64 and examples worked out on paper, with both
+//! scopes, padding, certain routers and terms of weight zero.
 
 use super::input_anchor::input_anchor;
 use super::language;

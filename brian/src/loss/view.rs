@@ -1,4 +1,5 @@
-//! The recorded decisions as the route losses see them: which decisions count, and with what weight.
+//! `View`, the decisions of a trace as the route losses read them: per step the probabilities, executed blocks, weights and
+//! survival of the tokens in a `Scope`, and weighted means over them.
 
 use crate::route::rules::Rules;
 use crate::route::trace::{Move, Origin, Trace};

@@ -1,4 +1,5 @@
-//! Configuration of a model's memory.
+//! `MemoryConfig` and its check: no memory, codes of hidden states, or keys and values, with code width, kept slots, adapters,
+//! compression, and what exists of a token that has left.
 
 use super::window::Window;
 use crate::error::{ConfigError, Problems};

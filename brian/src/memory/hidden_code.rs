@@ -1,4 +1,5 @@
-//! The parameters of a memory of codes. With `norm(x) = x / |x|`, hidden state `h`, codes `c` and a scalar gate `g`:
+//! `HiddenCode`, the parameters of a memory of codes, with the maps that write and read; what one pass keeps is in `codes`.
+//! With `norm(x) = x / |x|`, hidden state `h`, codes `c` and a scalar gate `g`:
 //!
 //! ```text
 //! write   c = norm(W h + 1/√n_heads Σ_n h_n D_n U_n)

@@ -1,4 +1,5 @@
-//! The parameters of a memory of keys and values, one set for every block of the pool.
+//! `KeyValuePrefix`, the parameters of a memory of keys and values: for every block of the pool a bias and, with a compression,
+//! maps to codes and back, applied here. What one pass keeps is in `prefix`.
 //!
 //! A block attends with its usual queries to the kept keys, which are already rotated, and to its own. The scores of the
 //! memory get the block's bias, one number, and one softmax goes over both. With a compression, all heads of a block

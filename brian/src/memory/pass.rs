@@ -1,4 +1,5 @@
-//! The walk's interface to a model's memory, of whichever kind, during one pass.
+//! `MemoryPass`, by which a walk reads and writes a memory of either kind, or none, during one pass, and runs blocks beside it;
+//! `Memory`, the parameters of either kind.
 
 use super::codes::Codes;
 use super::hidden_code::HiddenCode;

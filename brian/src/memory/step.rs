@@ -1,4 +1,5 @@
-//! What a walk passes to its memory: at the start, and after each step.
+//! What a walk passes to its memory: `MemoryStart` at the start (entering states, causal mask), and `Written` after each step
+//! (states, actions, which tokens go on, weights of mixed blocks).
 
 use crate::block::causal::Causal;
 use burn::tensor::Tensor;

@@ -1,5 +1,5 @@
-//! Both memories against their equations, written out token by token and slot by slot in double precision, with gradients against
-//! central differences of those: which slots there are, who sees them, what is read, and what counts as read.
+//! Tests of both memories against their equations, written out token by token in double precision, with gradients against
+//! central differences: which slots are kept, who sees them, what is read and counted, beams, initial values.
 
 use super::codes::Codes;
 use super::hidden_code::HiddenCode;

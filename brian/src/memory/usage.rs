@@ -1,4 +1,5 @@
-//! Statistics of memory reads. Sums stay on the device until the pass is over.
+//! `MemoryUse`, sums over memory reads and their means by metric name: attention by a slot's age, relative length of what was
+//! added, how open the memory is. `Reads` sums on the device until a pass is over.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;

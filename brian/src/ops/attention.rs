@@ -1,4 +1,5 @@
-//! Attention: `softmax(q kᵀ + mask) v`, head by head, with queries that are scaled before.
+//! Attention `softmax(q kᵀ + mask) v`, head by head, with queries that are scaled before: under a given mask, causal over whole
+//! sequences, or over spans of keys.
 
 use super::attention_spans::AttentionSpans;
 use super::gather::Parts;

@@ -1,4 +1,5 @@
-//! Which keys each query sees, where attention runs on rows: the first keys of its sequence, as many as its own number says.
+//! `AttentionSpans`: how many of its sequence's first keys each query sees, where sequences lie as rows one after another; pads
+//! them to rectangles with a mask for attention composed of tensor operations.
 
 use super::gather::rows;
 use burn::tensor::backend::Backend;

@@ -1,4 +1,5 @@
-//! Groups of rows, one group after another, each with its own weights: all groups go through one operation, in parallel.
+//! `Group`, consecutive rows that go through weights of their own in an operation on many groups; `by_group` applies a function
+//! group after group, for operations composed of tensor operations. `host::groups` runs groups in parallel.
 //!
 //! The tokens of a step go to several blocks, few to each. Run block by block, threads would wait for each other, and the
 //! backward pass would pay the overhead of as many operations.

@@ -1,4 +1,5 @@
-//! Linear maps without a bias: `x W`, `x Wᵀ`, and `y + x W`.
+//! Linear maps without a bias, `x W`, `x Wᵀ` and `y + x W`, the last also with a `W` per group of rows; and in which type a
+//! product is computed.
 
 use super::gather::some;
 use super::groups::{Group, by_group};

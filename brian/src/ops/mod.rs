@@ -1,5 +1,5 @@
-//! The operations that models are made of. A file is one operation: its equation, its source, its shapes, its definition
-//! composed of Burn's elementary operations, and its faster versions.
+//! The operations that models are made of, one per file: equation, source, shapes, definition composed of Burn's elementary
+//! operations, and faster versions. `fused`, in this file, returns the result of the first faster version that applies.
 //!
 //! Callers do not know where an operation runs. A fused version returns `None` where it does not apply (another backend,
 //! another precision, `NERVE_COMPOSED=1`), and then the definition runs.

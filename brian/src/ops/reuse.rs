@@ -1,4 +1,5 @@
-//! Tensors that several operations of a pass share: their gradient is summed in one place, and weight matrices stay packed.
+//! Tensors that several operations of a pass share: `shared` and `shared_module` sum a tensor's gradient in one place, and
+//! `Packed::of` and `Packed::maps` collect weight matrices on the host that are packed once.
 
 use super::{composed, host};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};

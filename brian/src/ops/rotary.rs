@@ -1,5 +1,5 @@
-//! Rotary positions (Su et al. 2021) in the half-split convention: for a head `x = [x1, x2]` cut in the middle,
-//! `out = [x1 cos − x2 sin, x2 cos + x1 sin]` with angle `position · base^(−2j/d_head)`.
+//! Rotary positions (Su et al. 2021), half-split: `Angles` holds cosines and sines of tokens, made elsewhere, and rotates a
+//! head `[x1, x2]` of queries or keys to `[x1 cos − x2 sin, x2 cos + x1 sin]`, angle `position · base^(−2j/d_head)`.
 
 use super::gather::indices;
 use burn::tensor::Tensor;

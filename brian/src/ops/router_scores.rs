@@ -1,4 +1,4 @@
-//! The router's two layers: `silu([h, P] W1 + b1) W2 + b2`.
+//! The router's two layers, from hidden states `h` and positions `P` to action logits: `silu([h, P] W1 + b1) W2 + b2`.
 
 use super::reuse::Packed;
 use super::{fused, host};

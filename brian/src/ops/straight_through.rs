@@ -1,4 +1,5 @@
-//! The straight-through gain: zero times a block's change is added to the states, which gives the gain its gradient.
+//! The straight-through gain, `states + (after − before) ⊙ gain` with `gain = 0`: its value is `states`; the states and the
+//! gain get a gradient, the block's change `after − before` gets none.
 
 use super::gather::some;
 use super::{fused, host};

@@ -1,4 +1,5 @@
-//! The gated feed-forward (SwiGLU, Shazeer 2020): `down( silu(gate x) ⊙ up x )`, no biases.
+//! The gated feed-forward (SwiGLU, Shazeer 2020), `down( silu(gate x) ⊙ up x )` without biases; and the same with its norm and
+//! residual, `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
 
 use super::groups::{Group, by_group};
 use super::linear::{exact, linear};

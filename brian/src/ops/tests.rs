@@ -1,4 +1,5 @@
-//! Every fused version of every operation gives what the definition gives, values and gradients, on random inputs.
+//! Tests of every fused operation on the host against its definition: values and gradients on random inputs, and that the fused
+//! version answers. Also the backends that other tests use.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! What a token does at a step.
+//! `Action`, what a token does at a step: it runs a block of the pool or takes OUT; with the conversion to and from an index.
 //!
 //! Tensors, and rows of numbers beside them, hold an action as its index: the blocks in their order, and behind them
 //! OUT = `n_pool`.

@@ -1,4 +1,4 @@
-//! A beam over paths for every token: the loop over steps with several branches per token.
+//! The beam of every token: walks several branches per token, step by step, and mixes their final states by their scores.
 //!
 //! Position `t` depends on the tokens up to `t` only. A branch of a token runs a block on its own state; its attention sees the
 //! *best* branch of every earlier token at that step, and the branch itself. It sees the best one and not their mixture,

@@ -1,4 +1,5 @@
-//! Chooses one token's action from its adjusted logits, on the host, without tensors.
+//! `choose` decides one token's action at a step, from its adjusted logits and the teacher's target, on the host without
+//! tensors; `Token` is the state of a token's walk between two steps.
 //!
 //! The order is part of the model: the router or the teacher proposes; exploration may put another block in its place; the
 //! self-recurrence cap may forbid it; the last step may force OUT; a token that has left stays out.

@@ -1,4 +1,5 @@
-//! Bounds on a walk: biases of OUT's logit by step, and the cap on repeating a block.
+//! `Constraint`, the bounds on a walk: computes the bias of OUT's logit and the target of the exit loss by step; holds the
+//! settings of the forced last exit and of the cap on repeating a block, which are applied elsewhere.
 //!
 //! With `n` the number of the step from 1 and `N` the last one, OUT gets
 //! `− early_exit_penalty` for `n < min_exit_step`,

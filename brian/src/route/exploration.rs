@@ -1,4 +1,5 @@
-//! Exploration in training: noise on the router's logits, and random blocks in place of its choice.
+//! Settings of exploration in training: the noise on the router's logits and the probability of a random block, each a `Decay`,
+//! a number that changes linearly over the steps of a stage. The noise and the blocks are drawn elsewhere.
 
 use serde::Deserialize;
 

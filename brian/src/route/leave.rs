@@ -1,4 +1,5 @@
-//! Gradients of the exit: two ways to give a gradient to whether a token is still walking.
+//! Gradients of the exit, two ways: `StraightThrough` says whether a token still walks, 0 or 1 with the gradient of a
+//! probability; `Mixture` sums the states of all steps, weighted by the probability to leave there.
 //!
 //! With `λ_s` the router's probability to leave at step `s`:
 //! - straight through: the value of `Π_s [goes on at s]` is 0 or 1, its gradient that of `Π_s (1 − λ_s)` with every other

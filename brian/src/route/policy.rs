@@ -1,4 +1,5 @@
-//! Who chooses the path: a teacher's rule, the router, or one of them by lot.
+//! `Policy`, who decides the actions of a pass: a teacher, the router (`Select` says how), or one of them by lot; and
+//! `Teacher`, the rules that compute the target actions of every sequence.
 
 use super::action::Action;
 use super::draws::{Draws, Purpose};

@@ -1,5 +1,5 @@
-//! Positions of the actions: one vector per action in a space of its own, of unit length at the start. A *position* is always a
-//! point of this space; where a token stands in its sequence is its *place*.
+//! Positions of the actions, one vector each in a space of its own: settings, initial layouts, the learned table (`Positions`),
+//! and the position of a token after an action (`Table`). The index of a token in its sequence is its *place*, not a position.
 //!
 //! A layout puts action `i` at an angle `θ_i` and writes it as `[cos θ, sin θ, cos 2θ, sin 2θ, …]`, normalised.
 //! `open_arc`: `θ_i = π i / n_actions`. `circle`: `θ_i = 2π i / n_actions`. `closed_circle`: the same over `n_actions − 1`,

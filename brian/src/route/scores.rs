@@ -1,4 +1,5 @@
-//! Scores of branches on the device, with the task's gradient to the router, and the weights of the branches.
+//! Scores of a beam's branches on the device: computed after every step from the router's logits, with a gradient, and turned
+//! by a softmax into the weights that mix the branches.
 
 use super::branch::Child;
 use crate::ops::attention_spans::MASKED;

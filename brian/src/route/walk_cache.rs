@@ -1,4 +1,4 @@
-//! Cache of the walks of earlier tokens, for decoding: these tokens need not walk again.
+//! Cache for decoding: keeps the states of earlier tokens at every step, and runs a block on new tokens, which attend to them.
 //!
 //! A block that runs at step `s` attends to the states of all earlier tokens at step `s`; a token that has left keeps its last
 //! state. So the states of every step are kept. When a token runs a block at a step, the keys and values of this (step, block)

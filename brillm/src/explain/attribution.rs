@@ -1,4 +1,5 @@
-//! An energy, split into what every earlier signal added to it.
+//! Splits a target's energy into what every earlier signal, the edge's bias and the code added to it, in two ways: by the
+//! gradient and by integrated gradients.
 //!
 //! The pre-activation behind an edge is a sum, `z = Σ_k A_k (e_k W) + b + code`, and the energy is `E = ‖GELU(z)‖`. Two
 //! splits follow from that, both `a = ⟨part of z, γ⟩`:

@@ -1,4 +1,4 @@
-//! Energies as probabilities: `p = exp(score − ln Σ exp(score))`, ranks, entropy.
+//! Ranks all candidates of a competition by score; gives probabilities `p = exp(score − ln Σ exp(score))`, entropy and margin.
 
 use crate::counts::PairCounts;
 use crate::generate::Candidate;

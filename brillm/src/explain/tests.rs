@@ -1,4 +1,4 @@
-//! What is explained, against plain definitions: the pass itself, finite differences, brute force.
+//! Tests of traces, attributions, odds, edges and opposition: against the evaluation pass, finite differences and brute force.
 
 use super::*;
 use crate::candidate::{Candidates, Competition, Paths};

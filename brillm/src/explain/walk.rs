@@ -1,4 +1,5 @@
-//! The trace of a text, step by step: signal, weights of the mix, candidates, truth.
+//! `Tracer` follows a text through a model; per token it returns the signal, weights of the mix, best candidates, the truth and
+//! the parts of its energy. Chosen signals can be dropped from the mix.
 //!
 //! Signal `p` is what arrived at token `p`: the first signal at token 0, then one behind every edge. The first signal
 //! decides what comes second and is in no mix after that.

@@ -1,4 +1,5 @@
-//! What a pass uses of the parameters, on a device: rows of the edge table, biases of nodes, codes of positions, the mix.
+//! `Used`: what a pass uses of the parameters, copied to a device (rows of the edge table, biases of nodes, codes of positions,
+//! the mix), and the gradients of these.
 //!
 //! The edge table stays on the host. A pass brings the rows it uses to the device, once each, and its gradient has the
 //! size of those rows, never that of the table.

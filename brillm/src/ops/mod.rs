@@ -1,5 +1,5 @@
-//! The operations of the signal flow. A file is one operation: its equation, its source, its shapes, its definition composed of
-//! Burn's elementary operations, and where its faster versions are.
+//! The operations of the signal flow, one per file: equation, source, shapes, definition composed of Burn's elementary
+//! operations, and where faster versions are. `fused`, in this file, returns the result of the first version that applies.
 //!
 //! What is fused is a whole pass or a whole step, so `pass` and `step` alone have versions to choose from, and `fused`
 //! chooses: a version returns `None` where it does not apply, and then the definition runs. With `NERVE_COMPOSED=1` in the

@@ -1,4 +1,5 @@
-//! Every version on the host gives what the definition gives: losses, values after steps, and gradients parameter by parameter.
+//! Tests of the host's versions against the definitions: losses, values after steps and gradients, parameter by parameter; and
+//! that the definition runs where no version applies.
 
 use super::host::tests::{ADAMW, NODES, Text, competition, groups, models};
 use super::pass::token_losses;

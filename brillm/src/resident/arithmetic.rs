@@ -1,4 +1,5 @@
-//! What the kernels share: the arithmetic of a signal, and sums in a fixed order by one cube.
+//! Device functions that the kernels share: `Φ(z)` and the slope of GELU, `W δ` of a row, and a sum over the units of a cube in
+//! a fixed order; and `Shape`, how a cube divides the work on a row.
 
 use burn_cubecl::cubecl::{self, prelude::*};
 

@@ -1,5 +1,5 @@
-//! The edge table on a GPU: values and moments stay there between steps, and kernels do what [`crate::ops::host`] does on
-//! the host.
+//! The edge table on a GPU between steps: `Resident` opens it there, and brings values and moments back to the host; the
+//! kernels of the submodules do what [`crate::ops::host`] does on the host.
 //!
 //! This is one version of [`crate::ops::step`], and none of an operation below it: its kernels hand each other what lies on the
 //! device, as the table does, and no operation's result is ever seen on the host.

@@ -1,4 +1,4 @@
-//! The interface of a table on a device.
+//! `OnDevice`, the interface of an edge table on a device: a training step, catching up of all rows, and download to the host.
 
 use crate::candidate::{Group, Paths};
 use crate::model::{BriLlm, Gradients, Learnt};

@@ -1,4 +1,5 @@
-//! The plan of a step: two lists for the device, integers and floats, and where each part of them begins.
+//! The plan of a step on the GPU, made on the host from paths and groups: two lists, integers and floats, and where each part
+//! of them begins; and the list of the rows that have to catch up.
 
 use super::arithmetic::SQUARES;
 use super::mix::Shares;

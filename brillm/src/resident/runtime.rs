@@ -1,4 +1,4 @@
-//! The runtimes that a table can lie on: the only file that names them.
+//! Opens the edge table on a CUDA or wgpu device, if it has room; the only file of this crate that names CubeCL's runtimes.
 
 use super::on_device::OnDevice;
 use super::table::ResidentTable;

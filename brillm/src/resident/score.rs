@@ -1,4 +1,5 @@
-//! Kernels of the competitions: energies with a cube per pair of a token and a row, softmax with a cube per token.
+//! GPU kernels of the competition: `score` gives each candidate pair its energy, `softmax` turns the energies of a token into
+//! its loss and their gradients, and `gather` sums these into gradients of the token's mix and position code.
 
 use super::arithmetic::{FEW, Shape, bell, matrix_vector, normal, slope, sum_of_units};
 use super::plan::Parts;

@@ -1,4 +1,5 @@
-//! The edge table on a device, and the kernels of a step in their order.
+//! `ResidentTable`: edge table and AdamW moments on a GPU. It launches the kernels of a training step in order, brings rows up
+//! to date, copies changed rows to the host, and reads loss and the other gradients from the report.
 
 use super::arithmetic::{SQUARES, Shape};
 use super::on_device::{OnDevice, What};

@@ -1,4 +1,5 @@
-//! Steps on a device against those of the host, over the same graphs and texts.
+//! Tests of training steps on a GPU: losses, parameters and moments are those of the host for every optimizer mode, also when
+//! rows are copied back midway or host and device take turns; models without kernels get no table.
 
 use super::Resident;
 use crate::candidate::{Candidates, Competition, Group, Paths};

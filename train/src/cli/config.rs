@@ -1,4 +1,4 @@
-//! What is typed behind `nerve config`.
+//! Command-line arguments of `nerve config`: its verbs `new`, `check`, `explain`, `upgrade` and `show`.
 
 use std::path::PathBuf;
 

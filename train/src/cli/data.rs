@@ -1,4 +1,5 @@
-//! Command-line arguments of `nerve data`.
+//! Command-line arguments of `nerve data` (`prepare`, `synth`, `stats`, `bigrams`, `ngrams`), and `ReadingArgs`, how text files
+//! are read, which `nerve tokenizer train` shares.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! `nerve config`: recipes are written, checked, shown and explained.
+//! `nerve config`: prints bundled recipes (`new`), checks recipes with the files they name, upgrades those of older formats and
+//! shows them as a run would use them; `explain` has a file of its own.
 
 mod explain;
 

@@ -1,4 +1,5 @@
-//! `nerve fit`: trains a recipe in a new run, or resumes a run.
+//! `nerve fit`: trains a recipe in a new run, or resumes a run. `Training`, which `nerve sweep` shares, opens inputs, checks
+//! memory and disk, locks the run, trains and records its status.
 
 use super::answer;
 use super::losses::say_convention;

@@ -1,4 +1,5 @@
-//! `nerve import`: makes a run from a checkpoint of a reference implementation, for `eval`, `sample`, `route` and as a start.
+//! `nerve import`: makes a run from a checkpoint of a reference implementation. Chooses the import of a decoder or a graph by
+//! the recipe, and has what both share: the table of tensors and the refusal of misfits.
 
 mod account;
 mod brian;

@@ -1,4 +1,5 @@
-//! The verbs of the command line, one file each. They only combine other modules.
+//! Dispatch of the command line: `run` calls the file of each verb. The other files are parts of verbs, as `losses` of `eval`
+//! and `runs compare`. They only combine other modules.
 
 pub mod answer;
 pub mod bench;

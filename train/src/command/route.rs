@@ -1,4 +1,5 @@
-//! `nerve route`: where a trained router sends the tokens of a text or of prepared data.
+//! `nerve route`: passes a text or a validation split through a routed model, counts the walks of its tokens, and prints the
+//! report, also as HTML and SVG files.
 
 mod page;
 mod picture;

@@ -1,4 +1,5 @@
-//! `nerve runs`: lists, shows, compares, verifies and prunes runs on disk. Only `prune` changes anything.
+//! `nerve runs`: `list` and `verify` of runs on disk; `show`, `compare` and `prune` have files of their own. Only `prune`
+//! changes anything.
 
 mod compare;
 mod logged;

@@ -1,4 +1,5 @@
-//! `nerve sample`: a trained model continues a text.
+//! `nerve sample`: prints continuations of a prompt by a trained model. Checks the sampling options and reads prompts, also for
+//! `--stream`, which has a file of its own.
 
 use super::answer;
 use super::stream;

@@ -1,4 +1,5 @@
-//! `nerve trace`: explains what a BriLLM graph predicts for a text.
+//! `nerve trace`: follows a text through a BriLLM graph, also with replaced edges and what-ifs, collects what the options ask
+//! for (edge cards, ablations, raised edges), and prints or writes the report.
 
 mod ablation;
 mod card;

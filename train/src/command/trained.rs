@@ -1,4 +1,5 @@
-//! Loads a trained run, with its model, recipe and tokenizer, for the verbs that use one.
+//! `Trained`: opens a run's newest or best checkpoint with recipe, tokenizer and pair counts, for commands that use a run.
+//! It builds the model on a device and opens data splits for evaluation.
 
 use crate::cli;
 use crate::data::Tokenizer;

@@ -1,4 +1,4 @@
-//! Batches: windows gathered into flat arrays on the host, ready for the device.
+//! Gathers windows of splits into a `HostBatch`: flat arrays of inputs, targets and mask on the host, one row per window.
 
 use super::window::Windows;
 

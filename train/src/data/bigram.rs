@@ -1,4 +1,4 @@
-//! `bigrams.safetensors`: counts of ordered token pairs in a training split, as compressed sparse rows.
+//! Counts ordered token pairs of a split; encodes and loads them as `bigrams.safetensors`, in compressed sparse rows.
 //!
 //! The file says which tokenizer and which split it was made from, and holds a hash of its own values.
 

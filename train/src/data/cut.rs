@@ -1,4 +1,4 @@
-//! Safe positions to cut a text: its parts get the same token ids (byte pairs) as the whole.
+//! Safe places to cut a text without changing its token ids: `Cut` says which are known, `word_end` finds the next one.
 
 /// Where a text can be cut so that its parts get the same token ids as the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

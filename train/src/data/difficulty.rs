@@ -1,4 +1,4 @@
-//! Difficulty of sequences (0 easy, 1 medium, 2 hard), which some teachers use: from labels or from measured losses.
+//! Difficulty of documents (0 easy, 1 medium, 2 hard): read from labels or a file of losses; grades losses into thirds.
 
 use super::shard::Split;
 use crate::error::{Error, Problem};

@@ -1,4 +1,4 @@
-//! `manifest.json` of a data directory: its contents, its sources and settings, and the hash of every file.
+//! `Manifest`: the `manifest.json` of a data directory (settings, sources, counts, file hashes), loaded, checked, or as JSON.
 //!
 //! It records neither time nor machine, so equal inputs give equal bytes. It is written last.
 

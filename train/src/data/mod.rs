@@ -1,4 +1,4 @@
-//! Data: texts become documents, documents become shards, shards become windows, windows become batches.
+//! Data pipeline: texts become documents, shards, windows and batches; this file holds the recipe's `[data]` section.
 //!
 //! | file | turns |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! N-gram baselines over token identifiers: unigram, bigram and longer, all of them
-//! interpolated modified Kneser-Ney models that differ only in their order.
+//! N-gram baselines: `KneserNey` counts token sequences up to an order and gives the loss of a token after a context.
+//! All orders, unigram included, are interpolated modified Kneser-Ney models.
 //!
 //! Source of every formula: Stanley F. Chen and Joshua Goodman, "An empirical study of smoothing
 //! techniques for language modeling", Computer Speech and Language 13 (1999), 359-394, the

@@ -1,4 +1,4 @@
-//! The order of training windows: sources mixed by weight and reshuffled every epoch, computed without state.
+//! `Mixture`: sequence number → source, epoch and window of training, without state; mixed by weight, shuffled every epoch.
 //!
 //! Sequence numbers run through a fixed pattern of slots that interleaves the sources. The k-th visit of a source
 //! reads window `permutation(k mod length)` of epoch `k / length`, so a run resumes from one integer.

@@ -1,4 +1,4 @@
-//! `nerve data prepare`: writes documents into a data directory of tokens, in one pass and bounded memory.
+//! `nerve data prepare`: reads text files and writes a data directory of training and validation tokens, in one pass.
 //!
 //! Everything is written beside the directory and renamed at the end, so a directory with its final name is
 //! complete. Equal inputs give equal bytes. Besides a few MiB, memory holds eight bytes per document.

@@ -1,4 +1,4 @@
-//! A split of token ids (`.bin` file): checked against its manifest once, then held in memory.
+//! `Split`: reads a `.bin` file of token ids and its list of documents, checks both by the manifest, and keeps them in memory.
 //!
 //! Tokens keep their width on disk (two or four bytes each), so a split of a few GB needs as much memory; in return,
 //! later changes of the file cannot disturb a run.

@@ -1,4 +1,5 @@
-//! Tokenizers: bytes, characters or byte pairs, kept as a `tokenizer.json` that Python's `tokenizers` reads.
+//! `Tokenizer` of bytes, characters or byte pairs: trains, loads, saves and decodes; encoding is in `tokenizer/encode.rs`.
+//! It is kept as a `tokenizer.json` that Python's `tokenizers` reads.
 //!
 //! Ids equal those of Python's `tokenizers` with `add_special_tokens=False` and `encode_special_tokens = True`: a special
 //! token that is spelled out in a text (`</s>`) is read as text, unless [`SpelledSpecials::Parse`] is chosen. The special

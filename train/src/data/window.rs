@@ -1,4 +1,4 @@
-//! Windows over a split: at most `window` inputs and, one position later, as many targets.
+//! `Windows`: cuts a split into windows of inputs, next-token targets, mask and byte count, by rules for documents and stride.
 //!
 //! With the start symbol ([`Beginning::Symbol`]) every token of every document is a target exactly once, whatever the
 //! window: the symbol stands before each document as context and is never a target.

@@ -1,4 +1,4 @@
-//! Writes one split: `NAME.bin` in the layout of llm.c, and `NAME.documents.jsonl`.
+//! `SplitWriter`: writes encoded documents as `NAME.bin` (llm.c layout) and `NAME.documents.jsonl`, and counts duplicates.
 //!
 //! A `.bin` starts with 256 little-endian `i32`: magic, version, number of tokens, zeros. Then come the tokens:
 //! `u16` (magic 20240520, version 1) up to 65,536 different ids, `u32` (magic 20240801, version 7) above.

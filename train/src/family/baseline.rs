@@ -1,4 +1,5 @@
-//! The decoder of fixed depth.
+//! `model.kind = "baseline"`: builds a decoder of fixed depth, checks its config, and estimates its FLOPs and memory.
+//! It also makes it a `LanguageModel`; the layers are in crate `brian`. `brian.rs` uses the same checks of sizes.
 
 use crate::device::Dtype;
 use crate::learner::PLAIN_GROUPS;

@@ -1,4 +1,5 @@
-//! The decoder with a routed pool. In stages with the policy `none` it is the plain decoder of the same blocks.
+//! `model.kind = "brian"`: builds the decoder with a routed pool, checks its config, names its metrics, estimates its cost.
+//! It also makes it a `LanguageModel`. With the policy `none` it is a plain decoder. The layers are in crate `brian`.
 
 use super::baseline::{MOST_BLOCKS, check_initial, check_sizes, in_dtype};
 use crate::device::Dtype;

@@ -1,4 +1,4 @@
-//! The families of models that come with the program: all that is known of each, in one place.
+//! Model families that come with the program: `baseline`, `brian` and `brillm`, each a `ModelFamily` in its own module.
 
 pub mod baseline;
 pub mod brian;

@@ -1,4 +1,5 @@
-//! Hooks of programs that use this crate: a recipe switches one on with a table `[hook.NAME]`.
+//! `CustomHook`: trait for hooks of programs that use this crate; a recipe switches one on with a table `[hook.NAME]`.
+//! `HookEntry` stores such a hook without its type and opens it for a backend.
 
 use crate::device::{self, ForBackend};
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line per logged step and split, with the language-model loss and bits per byte always apart.
+//! Hook that writes `metrics.jsonl`: one line of numbers per logged step and split; an unknown number stops the run.
 //!
 //! `{"schema":1,"step":1200,"stage":"fixed","split":"valid","tokens":7864320,"wall_s":412.8,"loss/lm":3.02,…}`. The step
 //! counts over all stages. A number that is not finite stops the run: JSON has none, and nobody would miss it.

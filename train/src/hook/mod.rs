@@ -1,4 +1,4 @@
-//! Hooks of the learner, one per file.
+//! Hooks called around each training step, one per file: freezing, route schedule, metrics, samples; and a program's own.
 
 mod collapse_guard;
 pub mod custom;

@@ -1,4 +1,4 @@
-//! Tests of what each hook does at which step, with made-up steps.
+//! Tests of hooks on made-up steps: collapse guard, metrics log, `Every`, route schedule, freezing, intervals, samples.
 
 use super::*;
 use crate::data::{Kind, Tokenizer};

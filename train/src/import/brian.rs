@@ -1,4 +1,4 @@
-//! The reference implementation's state dict (PyTorch names and layouts) → parameter paths of [`brian`].
+//! Translates the names and layouts of the reference's PyTorch state dict into parameter paths and tensors of [`brian`].
 //!
 //! PyTorch keeps a linear map as `[d_out, d_in]`, Burn as `[d_in, d_out]`, so matrices of linear layers are transposed.
 

@@ -1,4 +1,4 @@
-//! The releases of BriLLM (PyTorch names and layouts) → the tensors of [`brillm`].
+//! Detects which BriLLM release a PyTorch checkpoint is, compares its tensors and reads them into those of [`brillm`].
 //!
 //! | release | tensors |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! All files of a checkpoint as one: tensors by name, whose values are read later.
+//! `Checkpoint`: all files of a foreign checkpoint as one; lists tensors by name, and reads their values later, as finite f32.
 //!
 //! Wrappers put a prefix before every tensor name: `torch.compile` `_orig_mod.`, data parallel training `module.`, a trainer
 //! `model.`. A prefix that all weights have is removed.

@@ -1,4 +1,4 @@
-//! Reads JSON files of any size as a stream. Errors name line and column.
+//! Reads a JSON file of one object as a stream, entry by entry, into the caller's `Entries`; errors name line and column.
 
 use crate::error::{Error, Problem};
 use crate::file::open_regular;

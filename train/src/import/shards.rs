@@ -1,4 +1,4 @@
-//! Finds the files of a checkpoint: a single one, those of an index, or those of a directory.
+//! Finds the files of a checkpoint from a file, an index or a directory; checks that files hold the tensors an index names.
 
 use super::json::{Entries, Object, shown};
 use super::source::in_tensor;

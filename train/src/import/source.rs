@@ -1,4 +1,4 @@
-//! A checkpoint file in either format; names, shapes and number types are known before any value is read.
+//! `Source`: a safetensors or PyTorch file; opening it reads names, shapes and number types, and no value yet.
 
 use super::Pieces;
 use super::json::quoted;

@@ -1,4 +1,4 @@
-//! A vocabulary file of the reference: one JSON object of tokens and their ids.
+//! Reads a vocabulary file of the reference, one JSON object of tokens and ids, into `Vocabulary`: tokens by id and back.
 //!
 //! Rows of the weights are numbered along the order of this file, so ids must be 0, 1, 2, … in it.
 

@@ -1,4 +1,4 @@
-//! What the recipe describes, as a model: fresh, to load into, or made from the one before.
+//! `Blueprint`: builds the model of a recipe: fresh, empty to load into, from a checkpoint, or from the stage before.
 
 use crate::device::ON_THE_CPU;
 use crate::error::{Error, Problem};

@@ -1,4 +1,4 @@
-//! Stage after stage, from the newest checkpoint or from the ground.
+//! `Ladder`: trains a recipe's stages in order from a position: makes each stage's model, optimizer and hooks, asks its gate.
 
 use super::build::Blueprint;
 use super::extend;

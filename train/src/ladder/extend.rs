@@ -1,4 +1,4 @@
-//! `--extend STAGE=STEPS`: continues a finished stage at the learning rate that its schedule ended with.
+//! Parses `--extend STAGE=STEPS`, and checks that this finished stage can go on, at the last learning rate of its schedule.
 
 use crate::error::{Error, Problem};
 use crate::recipe::nearest::{nearest, one_of};

@@ -1,4 +1,4 @@
-//! The gate after a stage: a bound that its last validation must meet before the next stage begins.
+//! Checks the gate after a stage: a number of its last validation must meet a bound, or the next stage does not begin.
 
 use crate::error::Error;
 use crate::recipe::Stage;

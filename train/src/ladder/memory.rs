@@ -1,5 +1,5 @@
-//! What a training needs at least, before anything is made: a refusal in a line instead of a process that is killed, or
-//! of a checkpoint that finds no room.
+//! Estimates the least memory (`Needs`) and disk space (`Checkpoints`) of a training, and refuses it if they are not free.
+//! This happens before anything is made, so that no process is killed and no checkpoint finds a full disk.
 
 use super::build::Blueprint;
 use super::inputs::Inputs;

@@ -1,4 +1,4 @@
-//! Where a climb goes on, and whether what it needs is still what it was.
+//! Finds the checkpoint from which a ladder goes on, checks its counters against the recipe, and applies `--extend`.
 
 use super::climb::{Ladder, Position};
 use super::extend::{self, RequestedLength};

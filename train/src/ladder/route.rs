@@ -1,4 +1,4 @@
-//! The route plan of a stage: who leads its walks, and its route losses; with a schedule, as at its end.
+//! Builds the `RoutePlan` of a stage: who leads its walks, and the weights of its losses; with a schedule, as at its end.
 
 use crate::recipe::{Recipe, Stage};
 use crate::registry::registry;

@@ -1,4 +1,4 @@
-//! Parameter groups, and which of them learn.
+//! Names parameter groups (the first part of a path), and freezes those of a module that are listed; all others learn.
 //!
 //! A frozen parameter needs no gradient, so autodiff does not track what depends on frozen parameters and data alone:
 //! that part of the backward pass is not computed at all.

@@ -1,4 +1,5 @@
-//! The gradient of a whole step: its global norm, and clipping by it.
+//! Measures the gradient of a step over all parameters (global norm, norm of each, first one that is not finite), and
+//! clips it by the global norm.
 //!
 //! Burn clips every tensor by its own norm, which changes the direction of the step.
 

@@ -1,4 +1,5 @@
-//! The hook interface: a hook may change the plan of the next step, and sees the result of the last one.
+//! `Hook`: the trait whose methods run before each step (may change its plan), after it (see `StepInfo`, may stop the run),
+//! at the end of a stage and at checkpoints (state to save); `Every` calls a hook every n-th step only.
 
 use crate::error::Error;
 use crate::task::{Measured, StepPlan};

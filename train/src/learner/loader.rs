@@ -1,4 +1,5 @@
-//! Data loaders: position in the data → micro-batch. A position is one integer, so a resume costs nothing.
+//! Opens and checks the training and validation splits of a recipe and serves them to burn-train as micro-batches.
+//! A position in the training data is one integer, so a resume costs nothing.
 
 use crate::data::{
     Cut, DataConfig, DifficultySource, HostBatch, Mixture, Split, Tokenizer, Windows, collect,

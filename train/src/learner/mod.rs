@@ -1,4 +1,4 @@
-//! burn-train's learner, extended: hooks before and after every step, and exact resume.
+//! Trains a stage through burn-train: the training loop, hooks before and after every step, data loaders, AdamW, schedules.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! AdamW in one pass over memory: on the host equal to Burn's AdamW (the definition) to the bit, on a GPU one kernel for a
-//! tensor; elsewhere Burn's own.
+//! `OnePassAdamW` updates one tensor and its moments in one pass over memory: on the host equal to Burn's AdamW to the bit,
+//! on a GPU by a kernel that may be launched later together with others; where neither applies, by Burn's own AdamW.
 
 use super::gpu;
 use super::step::{Step, Update};

@@ -1,4 +1,5 @@
-//! AdamW (Loshchilov, Hutter 2019) that decays matrices only, and its state by parameter path.
+//! `OptimizerConfig`, the `[optimizer]` table of a recipe; `GroupedAdamW`: AdamW (Loshchilov, Hutter 2019)
+//! that decays matrices only (all, if the recipe says so); exports and imports its moments by parameter path.
 //!
 //! Norm gains and biases are not decayed: it would only pull them off the scale they have to keep.
 

@@ -1,4 +1,5 @@
-//! The only training loop: it calls hooks and can be killed at any instant.
+//! `Session`: the only training loop, for one stage; it accumulates, clips, updates, validates, calls hooks, saves and stops.
+//! `StageSettings` are its input; `evaluate` sums the losses of batches.
 //!
 //! Per step: plan → hooks → freeze → micro-batches → norm and clip → AdamW → validation → hooks → events → checkpoint.
 //! Everything random is a function of the step, and the data position is one integer, so nothing else has to be saved.

@@ -1,4 +1,5 @@
-//! The numbers of one update by AdamW, on the host and on a GPU.
+//! `Step`: the scalars of one AdamW update of a tensor (betas, bias corrections, epsilon, decay, rate), shared by host and GPU;
+//! `Update`: a step with its four tensors, waiting for a launch. The computation is in `one_pass` and `gpu`.
 
 use burn::tensor::ops::FloatTensor;
 

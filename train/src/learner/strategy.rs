@@ -1,4 +1,5 @@
-//! The learning strategy that burn-train calls: it passes its parts on to a session, which trains the stage.
+//! `HookedStrategy`: the learning strategy that burn-train calls; it hands model and loaders to a `Session`, which trains the
+//! stage, then finishes the hooks; `Outcome`: the trained model, and the final state or the error.
 
 use super::events::Events;
 use super::session::{MODEL, Session};

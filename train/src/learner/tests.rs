@@ -1,4 +1,5 @@
-//! Tests of the optimizer, the gradient of a step and the freezing of groups, against numbers computed by hand.
+//! Tests of AdamW, its saved moments, norm and clipping of a gradient, frozen groups, stored weights and learning rate
+//! schedules, against numbers computed by hand.
 
 use super::freeze::freeze;
 use super::{Decay, GroupedAdamW, OptimizerConfig, Schedule, gradient, load_model, store_model};

@@ -1,4 +1,5 @@
-//! What the learner needs of a model, and what burn-train is told about it.
+//! `Trainable`: the trait of a model that the learner trains (batch in, measured losses out); the types and the `learner` that
+//! burn-train wants, with an optimizer that it never calls, because the session makes the steps.
 
 use crate::model::{Model, OwnOptimizer};
 use crate::task::{Batch, Measured};

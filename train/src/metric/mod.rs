@@ -1,4 +1,5 @@
-//! Our numbers as burn-train metrics, for its dashboard. Its names use `.`: a `/` would hang its event store.
+//! `Number`: a measured number as a burn-train metric, registered for its dashboard; `NoLog`: a metric logger that keeps
+//! nothing. Names get `.` for `/`, which would hang burn-train's event store.
 
 pub mod table;
 

@@ -1,4 +1,5 @@
-//! Every number that is measured: its name in `metrics.jsonl`, its unit, which way is better, and a sentence.
+//! `MetricInfo`: name in `metrics.jsonl`, unit, better direction, meaning and time of measurement of a number; and the list
+//! of the numbers that every model has. Nothing is computed here.
 //!
 //! Dashboard, log, gates and sweeps know these numbers and no others. A family adds those of its models, a hook of a program
 //! its own.

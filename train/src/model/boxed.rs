@@ -1,5 +1,5 @@
-//! A model whose type is known at run time only. To Burn it is a module like any other: its parameters are visited and mapped
-//! under the paths that they have in the model itself.
+//! `Model`: a language model in a box, its type known at run time only; runs, measures and continues texts, can be trained.
+//! To Burn it is a module like any other: its parameters are visited and mapped under the paths of the model itself.
 
 use super::language::{LanguageModel, OwnOptimizer};
 use super::pass::Pass;

@@ -1,4 +1,5 @@
-//! What `[model] kind = "…"` stands for: a table of a recipe, and how a model is made of it.
+//! `ModelFamily`: the trait of a kind of model (its table, checks, initial model, metrics, FLOPs); `Family`: its registry
+//! entry; `ModelConfig`: the table `[model]` that a family has read, from which models are made.
 
 use super::boxed::Model;
 use crate::device::{self, Dtype, ForBackend};

@@ -1,4 +1,5 @@
-//! What has to be written of a language model, and what may be.
+//! `LanguageModel`: the trait of a model, of which only `forward` must be written; `OwnOptimizer`: the trait of one that
+//! updates itself; `Recomputed`: next-token logits by reading the whole text again.
 
 use super::pass::Pass;
 use super::sequence::Sequence;

@@ -1,4 +1,5 @@
-//! Losses of programs that use this crate: a recipe adds one with a table `[loss.NAME]`.
+//! `CustomLoss`: the trait of a loss term that a program using this crate adds, by a table `[loss.NAME]` of a recipe;
+//! `LossEntry`: its registry entry, without its type. No loss is defined here.
 
 use super::pass::Pass;
 use crate::device::{self, ForBackend};

@@ -1,4 +1,4 @@
-//! A language model as the learner and the verbs see it: built in, or of a program that uses this crate.
+//! Interfaces of language models: traits for models, families and added losses, the boxed `Model`, its passes and sequences.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! What a forward pass gives: losses and measurements of a batch.
+//! `Pass`: the losses of one forward pass (nats of each target, weighted terms, means, walks), made from logits;
+//! summed on the host as `Measured`, or on the device as the loss of which the gradient is taken.
 
 use crate::data::HostBatch;
 use crate::task::{Batch, Measured};

@@ -1,4 +1,5 @@
-//! One text in the middle of being read, and several of them.
+//! `Sequence`: the trait of a model in the middle of one text: tokens so far in, logits of the next one out;
+//! `Slots`: several such texts, opened, read on, truncated and closed, as a server needs.
 
 use brian::Decoding;
 use burn::tensor::Tensor;

@@ -1,4 +1,4 @@
-//! The recipes that come with the program.
+//! `BUNDLED`: the recipes that come with the program, the texts of `assets/recipes` compiled in, each with model kind and size.
 
 /// A recipe of `assets/recipes`, compiled in.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,5 @@
-//! The rules between the values of a recipe. All that are broken are reported at once.
+//! Checks the values of a recipe (run, device, data, losses, optimizer, batch, watch, checkpoint) and reports all broken rules;
+//! stages are checked in `stage` and `walk`, the tables of model, hooks and losses by their own types.
 //!
 //! A rule about a value that is missing or of a wrong type stays silent: that is reported already.
 

@@ -1,4 +1,5 @@
-//! A choice in a recipe: `{ kind = "warmup_cosine", peak = 1e-3, … }`, or its bare name where it has no keys of its own.
+//! Reads an enum of a recipe for serde, from a table `{ kind = "warmup_cosine", peak = 1e-3, … }`, or from the bare name where
+//! the variant has no keys of its own; an unknown kind is reported with the nearest known one.
 
 use crate::recipe::fields::Fields;
 use crate::recipe::nearest::{nearest, one_of};

@@ -1,4 +1,5 @@
-//! Passes the elements of a list and the keys of a table to serde, one after the other.
+//! Passes the elements of a list (`Elements`) and the keys and values of a table (`Fields`) to serde, one after the other;
+//! reports unknown keys, and gives placeholders for what is missing.
 
 use crate::recipe::nearest::nearest;
 use crate::recipe::path::KeyPath;

@@ -1,4 +1,5 @@
-//! From a file to a checked recipe: text → overrides → tree → values → rules.
+//! Loads a recipe from a file or a text: parses it, applies `--set`, deserializes and checks it, into a `Checked` or a list of
+//! all problems. Older formats are refused, but upgraded where the recipe is that of a run.
 
 use crate::error::{Error, Problem};
 use crate::file::open_stream;

@@ -1,4 +1,5 @@
-//! Tables whose types the registry knows: `[model]` by its kind, `[hook.NAME]` and `[loss.NAME]` by their names.
+//! Reads the tables of a recipe whose types only the registry knows: `[model]` by its kind, `[hook.NAME]` and `[loss.NAME]` by
+//! their names; unknown names are reported.
 //!
 //! serde reads the rest of a recipe first and passes these by; then whoever is named reads its own.
 

@@ -1,4 +1,5 @@
-//! A value of a recipe and the way to it: what is read, and where it is reported if it is wrong.
+//! `Reader`: one value of a recipe with its path and the report: read as number, boolean, text or list, a wrong type reported;
+//! `Refusal`: the objection of a type to a value of the right kind.
 
 use super::path::KeyPath;
 use super::report::Report;

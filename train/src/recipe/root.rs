@@ -1,4 +1,5 @@
-//! A recipe as a value.
+//! `Recipe`: a whole recipe as a Rust value, with its tables `[run]`, `[tokenizer]`, `[batch]`, `[watch]` and `[checkpoint]`;
+//! the types of the other tables lie elsewhere. Nothing is read or checked here.
 
 use super::stage::Stage;
 use super::table::Tables;

@@ -1,4 +1,5 @@
-//! Checks of the values in one table of a recipe: each broken rule is reported, with what would be right.
+//! `Section`: a table of a recipe under check, with one method per sort of rule (range, share, name, path, known name, one of
+//! two keys); each broken rule is reported, with what would be right. The rules themselves lie elsewhere.
 
 use super::nearest::{nearest, one_of};
 use super::path::KeyPath;

@@ -1,4 +1,5 @@
-//! The text of a recipe, parsed into a tree, and the position of each value for messages.
+//! `Source`: the text of a recipe with its parsed tree; finds the value, line and description of a path for messages, and
+//! inserts a key into the text.
 
 use crate::error::Problem;
 use crate::recipe::path::{KeyPath, Segment, is_bare, shortened};

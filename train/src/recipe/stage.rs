@@ -1,4 +1,5 @@
-//! Stages: how long, from which weights, who leads the walks, what they cost, and the gate behind it.
+//! `Stage`: a table `[[stage]]` of a recipe (steps, initial weights, policy, learning rate, freezes, gate, walk), and the rules
+//! and losses of its walks for training. Checks lie elsewhere.
 
 use crate::learner::schedule::Schedule;
 use brian::loss::route::RouteLosses;

@@ -1,4 +1,5 @@
-//! Sweeps: one question, one recipe, rows of overrides, several seeds.
+//! `Sweep`: reads and checks a sweep file (one question, one recipe, rows of overrides, several seeds) and makes the recipe of
+//! every run; it starts none.
 //!
 //! Every row and seed is a recipe of its own, resolved like any other. `{seed}` in a value stands for the seed, so that a row can
 //! start from the run of the same seed.

@@ -1,4 +1,5 @@
-//! Tables of types that a program registers: what is read is known by name only, `[hook.NAME]` and `[loss.NAME]`.
+//! `Tables`: the tables `[hook.NAME]` and `[loss.NAME]` of a recipe, of types that only the registry knows; `AnyConfig`: a
+//! table without its type; `Entry`: how a table of this name is read and checked. `open` fills them.
 
 use super::reader::Reader;
 use super::section::Section;

@@ -1,4 +1,4 @@
-//! Older formats of recipes, and what each later one adds to them.
+//! Upgrades the text of a recipe from an older format: writes the new format number and the keys that later formats added.
 //!
 //! A key that a new format adds gets, in older recipes, the value that means what the program did before. The upgrade writes it
 //! into the text; nothing is filled in silently. Runs keep their recipe as it was written and are upgraded when they are read.

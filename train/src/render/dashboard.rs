@@ -1,4 +1,5 @@
-//! Burn's dashboard for a stage: it shows which stage it is, and only numbers that were measured.
+//! `Dashboard`: wraps Burn's dashboard for a stage: it shows which stage it is and only numbers that were measured; Ctrl-C
+//! stops the training as elsewhere, and the kill key ends the program without saving.
 //!
 //! It opens with the first number: before, it has nothing to plot, and its arrow keys would fail. For what a step did not
 //! measure, a metric gives its last value or a number that is not finite; the latter is not shown.

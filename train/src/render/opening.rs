@@ -1,4 +1,5 @@
-//! Messages before the first step of a run and of each stage: the model, the data, the run directory, the settings.
+//! `Opening`: the lines to show before the first step of a run (model, data, run directory, device) and of each stage (steps,
+//! who leads, initial weights, why its loss may jump).
 
 use super::StagePlace;
 use super::changes::changes;

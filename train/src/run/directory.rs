@@ -1,4 +1,5 @@
-//! The directory of a run: creates and opens it, and names its files.
+//! `RunDirectory`: creates the directory of a run atomically under a free name, opens one, names its files, and reads and
+//! replaces its `run.json`.
 
 use std::fs;
 use std::io::ErrorKind;

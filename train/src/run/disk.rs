@@ -1,4 +1,5 @@
-//! The file system operations of a checkpoint, behind a trait, so that tests can fail or stop at the n-th operation.
+//! `Disk`: the file system operations of a checkpoint as a trait, so that tests can fail or stop at the n-th operation; on top
+//! of it durable writes with SHA-256 (`HashedFile`), atomic replacement of a file, and unique temporary names.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

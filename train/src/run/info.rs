@@ -1,4 +1,5 @@
-//! `run.json`: what a run is and how it stands, for people, `runs list` and other tools. A resume does not need it.
+//! `RunInfo`: the content of `run.json` (id, time, status, stage, step, best validation, versions, git commit, hashes), for
+//! people, `runs list` and other tools. A resume does not need it; `directory` reads and writes it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

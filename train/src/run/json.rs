@@ -1,4 +1,5 @@
-//! The JSON files of a run: read with line and column of what is wrong, written for people.
+//! Parses the bytes of a run's JSON files, with line and column of what is wrong, and makes such bytes, indented for people;
+//! opens no file.
 
 use std::path::Path;
 

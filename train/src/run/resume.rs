@@ -1,4 +1,5 @@
-//! Exact resume: a run goes on only with the recipe, the tokenizer and the data that its checkpoint was saved with.
+//! `resume`: loads the newest checkpoint of a run that verifies, and refuses it if the recipe, the tokenizer or the data are
+//! not those that it was saved with.
 
 use super::RunDirectory;
 use super::checkpoint::{self, CheckpointState, Loaded};

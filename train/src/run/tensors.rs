@@ -1,4 +1,5 @@
-//! Tensors on the host, and as safetensors files that PyTorch users can open.
+//! `HostTensor`: f32 or bf16 tensors on the host; written as shards of safetensors files that PyTorch users can open, read and
+//! joined again, and checked for numbers that are not finite.
 //!
 //! The bytes depend on the names, shapes and values only: tensors lie in name order, the header has one metadata
 //! key, and little-endian numbers follow without gaps. So equal weights are equal files.

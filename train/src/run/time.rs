@@ -1,4 +1,4 @@
-//! Wall-clock time, for people only: nothing that a run computes depends on it.
+//! Wall-clock time as seconds since 1970 and as UTC text, for people only: nothing that a run computes depends on it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

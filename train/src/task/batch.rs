@@ -1,4 +1,5 @@
-//! One micro-batch on the host, with the plan of the step it belongs to.
+//! `Batch`: one micro-batch on the host, turned into tensors, with the plan of its step: `StepPlan` (frozen groups, targets,
+//! rate) and `RoutePlan` (who leads the walks, which losses are added).
 //!
 //! Burn's `TrainStep::step` receives nothing but its input, so the plan travels with the data and never as a global.
 

@@ -1,4 +1,5 @@
-//! How a text is continued: where it begins, which tokens may be drawn, where it stops. The same for every model.
+//! `Continuation`: how a text is continued: how many tokens, which may be drawn, what ends it; and the tokens that a prompt
+//! begins with. The same for every model; the drawing lies elsewhere.
 
 use crate::data::{StartRule, Tokenizer};
 use crate::error::Problem;

@@ -1,4 +1,5 @@
-//! Losses and counts that a pass measured, as numbers on the host.
+//! `Measured`: sums of losses, targets, bytes and route counts over batches, on the host; added up, and given as means under
+//! their names in `metrics.jsonl`; also the standard error of a mean loss over documents.
 
 use brian::stats::RouteCounts;
 use burn::train::ItemLazy;

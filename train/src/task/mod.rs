@@ -1,4 +1,4 @@
-//! The interface between learner and models: batches in, measured losses out.
+//! Types between learner and models: micro-batches with their plan in, measured losses out, and how texts are continued.
 
 mod batch;
 mod continuation;

@@ -1,4 +1,5 @@
-//! Tests of losses, gradients, micro-batches and continuations of every decoder, against sums that are written out.
+//! Tests of losses, gradients, micro-batches and continuations of baseline, BRIAN and BriLLM, against sums that are written
+//! out.
 
 use super::*;
 use crate::data::HostBatch;

@@ -1,4 +1,5 @@
-//! Makes a kernel an operation of a GPU backend, with its gradient under autodiff.
+//! `Kernel`, a function of GPU tensors with its gradient, and `run`, which makes it an operation of the CUDA, Vulkan or wgpu
+//! backend, also under autodiff; `None` on other backends.
 
 pub(super) use super::super::host::custom_op::input;
 use super::super::host::custom_op::same;

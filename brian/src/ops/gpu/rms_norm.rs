@@ -1,4 +1,5 @@
-//! RMS norm: `x / sqrt(mean(x²) + ε) ⊙ gain`, written in the type of the product that follows.
+//! Kernels of the RMS norm `x / sqrt(mean(x²) + ε) ⊙ gain`, written in the type of the product that follows, and of its
+//! gradients of input and gain.
 
 use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{UNITS, address, cubes, empty, is_known, kind, row_dim, rows, sum_over_cube};

@@ -1,4 +1,5 @@
-//! Each kernel is what its definition is on ndarray, and so is its gradient. Where no device starts, nothing is held and it says so.
+//! Tests of the GPU kernels: outputs and gradients of norm, gate, addition, attention, projection, loss and embedding against
+//! their definitions on ndarray. Where no device starts, nothing is tested and it says so.
 //!
 //! `cargo test --release -p brian --features ndarray,wgpu --lib gpu -- --nocapture`
 

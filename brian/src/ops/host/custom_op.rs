@@ -1,4 +1,5 @@
-//! Makes a fused operation on the host an operation of a backend, with its gradient under autodiff.
+//! `run` makes a fused operation on matrices in host memory an operation of the ndarray backend, with its gradient under
+//! autodiff; `None` on others. Also reshaping, reading numbers, and tensors whose gradients are summed in one place.
 
 use super::super::composed;
 use super::gradient::Gradient;

@@ -1,4 +1,5 @@
-//! Gradients of the inputs of a fused operation, and how they add up.
+//! `Gradient`, the forms in which a fused operation returns the gradient of an input: whole, a product `leftᵀ right` not
+//! multiplied yet, some rows, or some columns; each can be added to a sum.
 
 use super::gemm::{add_product, product};
 use super::numeric::{Rows, add, flat, flat_mut, part, rows_per_task};

@@ -1,4 +1,5 @@
-//! Products of attention that read keys and values in place: packing is not worth it for few queries, and no faster for many.
+//! Products of attention by x86-64-v3 vector instructions: scores and weighted sums that read rows of keys and values in place.
+//! Packing is not worth it for few queries, and no faster for many.
 //!
 //! The order of a row's sums does not depend on what is computed beside it.
 

@@ -1,4 +1,5 @@
-//! Fused linear maps on the host: products of rows with a weight matrix or its transpose, which is not copied.
+//! Fused linear maps on the host, with gradients: rows times a weight matrix or its transpose, and products added to all or
+//! selected rows, each group of rows with a matrix of its own.
 
 use super::super::groups::Group;
 use super::custom_op::{Flow, input, run, run_many};

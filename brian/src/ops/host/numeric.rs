@@ -1,4 +1,5 @@
-//! The arithmetic of rows, written so that compilers vectorise it.
+//! Arithmetic of rows in f32: sums, dot product, maximum, exponential, sigmoid, parallel fill, copy and addition, written so
+//! that compilers vectorise it; `vectorised!` compiles code for this machine's vector instructions.
 //!
 //! Every sum has a fixed order and chunks of a fixed size: the bits are the same for every number of threads.
 

@@ -1,4 +1,5 @@
-//! Which vector instructions the kernels may use that are written for some.
+//! `v3`: the x86-64-v3 vector instructions for kernels written for them, or `None` if the processor lacks them or
+//! `NERVE_PORTABLE=1` forbids them.
 
 use pulp::x86::V3;
 use std::sync::LazyLock;

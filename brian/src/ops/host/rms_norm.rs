@@ -1,4 +1,4 @@
-//! Fused RMS norm on the host: `x / sqrt(mean(x²) + ε) ⊙ gain`.
+//! Fused RMS norm of rows on the host, `x / sqrt(mean(x²) + ε) ⊙ gain`, with the gradients of `x` and of the gain.
 
 use super::custom_op::{Flow, input, run};
 use super::gradient::Gradient;

@@ -1,4 +1,4 @@
-//! Fused projection on the host: `norm(x) W`, queries scaled, queries and keys rotated to their positions.
+//! Fused projection on the host with its gradients: `norm(x) W`, queries scaled, queries and keys rotated to their positions.
 
 use super::super::groups::Group;
 use super::super::rotary::Angles;

@@ -1,4 +1,4 @@
-//! The router's two layers, fused on the host: `silu([h, P] W1 + b1) W2 + b2`.
+//! The router's two layers, fused on the host with their gradients: `silu([h, P] W1 + b1) W2 + b2`.
 
 use super::custom_op::{Flow, input, run};
 use super::gather::cut;

@@ -1,4 +1,4 @@
-//! Gradients of weight matrices with few rows, with the bits of matrixmultiply.
+//! The product `out + a b` for an `a` of few rows stored by columns, as in a weight's gradient, with matrixmultiply's bits.
 //!
 //! matrixmultiply packs the long side for a few rows of sums, and wakes its own threads for some microseconds of work. Here the
 //! sums stay in registers, and both sides are read once, in place.

@@ -1,4 +1,4 @@
-//! Fused softmax on the host, row by row, and the probability of one chosen entry.
+//! Fused softmax of rows and probability of one chosen entry, on the host, each with its gradient; also for one row in place.
 
 use super::custom_op::{Flow, input, run};
 use super::numeric::{Rows, dot, exp, flat, flat_mut, largest, rows_per_task, sum, vectorised};

@@ -1,4 +1,5 @@
-//! The straight-through gain, fused on the host: zero times a block's change is added, which gives the gain its gradient.
+//! The straight-through gain, fused on the host: returns the states unchanged; backward, a row's gain gets the product of the
+//! states' gradient with the block's change, `after − before`.
 
 use super::custom_op::{Flow, input, run};
 use super::gradient::Gradient;

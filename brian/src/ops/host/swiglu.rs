@@ -1,4 +1,4 @@
-//! The feed-forward half of a block, fused on the host: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
+//! The feed-forward half of a block, fused on the host with gradients: `x + down( silu(gate n) ⊙ up n )` with `n = norm(x)`.
 
 use super::super::groups::Group;
 use super::super::swiglu::NormedMaps;

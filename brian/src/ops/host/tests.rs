@@ -1,4 +1,5 @@
-//! Passes against numbers on paper and against matrixmultiply, what many passes share, and bits that depend on nobody else.
+//! Tests of the fused host operations: gradients of shared maps and rows; bits equal to matrixmultiply's, for any number of
+//! rows or threads, and with packed maps; extreme scores; no unwanted gradient; no answer in double precision.
 
 use super::super::groups::Group;
 use super::super::tests::{Host, Learning};

@@ -1,4 +1,5 @@
-//! Transposes columns to rows, eight by eight numbers at a time in registers.
+//! Transposes f32 for packed products, 8 × 8 numbers at a time in vector registers: `to_lines` writes 16 columns as lines of
+//! 16, and `to_rows` is the inverse.
 
 use super::numeric::vectorised;
 use pulp::x86::V3;

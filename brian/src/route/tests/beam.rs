@@ -1,4 +1,5 @@
-//! A beam is what its description says: a slow one with a list of branches for every token beside the real one.
+//! Tests of the token beam against a slow one with a list of branches per token (logits, gradients, record), and of the
+//! sequence beam: with one branch it is the walk whose router sees the mean, and `top_k` sets its number of children.
 
 use super::walk::{Found, Places, Said, Scoring, Word, compare, leave, one, tells, told};
 use super::*;

@@ -1,4 +1,4 @@
-//! Gradients by hand: of the product that says whether a token still walks, and of what a mixture of states is made of.
+//! Tests of `StraightThrough`, `Mixture`, squared distances and unit vectors: values and gradients against formulas by hand.
 
 use super::*;
 use crate::route::action::Action;

@@ -1,4 +1,5 @@
-//! What tests of walks share: small models in which every part matters, settings drawn by name, how results are compared.
+//! Helpers of the tests of walks: small models, rules and tokens drawn by a seed, gradients of all parameters, comparison
+//! within a tolerance, and running a test once more in float64.
 
 mod beam;
 mod gradients;

@@ -1,4 +1,5 @@
-//! A walk is what its description says: a slow one that follows the words, token by token, beside the real one.
+//! Tests of the walk against a slow one that goes token by token (logits, gradients, record), of decoding against a whole pass,
+//! and of the last step of a taught walk. Its slow scoring and comparison also serve the tests of beams.
 
 use super::*;
 use crate::block::causal::Causal;

@@ -1,4 +1,5 @@
-//! The arithmetic of a row, written so that compilers vectorise it.
+//! Arithmetic with a row `[W; b]`, in loops that compilers vectorise: products with `W` and its transpose, the outer product,
+//! the norm, `exp`, and GELU with its slope; and the macro `vectorised`, which picks the machine's vector instructions.
 //!
 //! There is no fused multiply-add, and every sum has a fixed order: the bits are the same on every machine, whichever vector
 //! instructions it has, and for every number of threads.

@@ -1,4 +1,5 @@
-//! Evaluation and the training step on the host: the phases of a pass in their order.
+//! Evaluation (`token_losses`) and the training step (`learn`) on the host: runs the phases of a pass in order, updates the
+//! used rows of the edge table by AdamW, and returns losses and all other gradients.
 
 use super::numeric::{outer, vectorised};
 use super::score::{self, Own, Part, Scored};

@@ -1,4 +1,4 @@
-//! The signals of a batch, from which candidates are scored.
+//! `Signals`: the forward paths of a batch and the codes of positions; gives the mix and the code at a place, for scoring.
 
 use super::numeric::vectorised;
 use super::trail::Trail;

@@ -1,4 +1,5 @@
-//! The passes against plain definitions: brute force, finite differences, dense AdamW in f64, and each other.
+//! Tests of passes and steps on the host against brute force, finite differences and dense AdamW in f64; of equal bits for any
+//! number of threads, long texts, frozen rows, tables of bf16 and published decodings. `ops/tests.rs` uses its models.
 
 use crate::candidate::{Candidates, Competition, Group, Paths};
 use crate::compat;

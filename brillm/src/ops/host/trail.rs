@@ -1,4 +1,5 @@
-//! Forward and backward along the true path of a sequence.
+//! `Trail`, the forward pass along one sequence's true path, which gives the mix at every position; and its backward pass, to
+//! the gradients of the mix's parameters, of the first signal and behind every edge.
 
 use super::numeric::{LANES, add, add_lanes, vector_matrix};
 use crate::candidate::Paths;

@@ -1,4 +1,5 @@
-//! Imports a state dict by the names of its tensors: a decoder of the reference, or a checkpoint of ours.
+//! Imports a state dict by its tensor names (a reference decoder, or any checkpoint of ours): compares names and shapes with
+//! the model of the recipe's last stage, loads the weights, and has the run saved.
 
 use super::save::save;
 use super::{account, answer, option, require_fit, table};

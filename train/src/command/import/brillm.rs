@@ -1,4 +1,5 @@
-//! Imports a BriLLM graph. Vocabulary and counts together determine which token pair owns which row of the checkpoint.
+//! Imports a BriLLM release: checks options against the recipe, assigns rows of the checkpoint to token pairs by vocabulary and
+//! counts, loads the weights, measures them if `--probe` is given, and saves the run.
 
 use super::probe::{Probe, Probed};
 use super::save::{Kept, save};

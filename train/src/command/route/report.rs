@@ -1,4 +1,5 @@
-//! The route report: counts over all walks that were looked at, and the walks of a few sequences in full.
+//! `RouteReport`: counts, losses and FLOPs of all walks, and a few sequences token by token. Gives the rows, rates and collapse
+//! warnings that the text and the page show, and JSON.
 
 use super::{page, picture, terminal};
 use brian::collapse::{Collapse, Mode};

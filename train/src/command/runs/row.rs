@@ -1,4 +1,5 @@
-//! A run in one line of a table: its status, and its last losses with their split and stage.
+//! `RunRow`: a run as one line of `runs list`, with status, stage, steps, last and best losses and size; read from its lock,
+//! log and files.
 
 use std::fs;
 use std::path::{Path, PathBuf};

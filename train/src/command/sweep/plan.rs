@@ -1,4 +1,5 @@
-//! The plan of a sweep: which runs are done, which are resumed, which are new, and about how long the rest takes.
+//! The plan of a sweep: whether the run of each row and seed is done, resumed, new or repeated; refuses runs of another
+//! definition, opens all inputs before training, and estimates the time left (`Pace`).
 
 use super::super::answer::readable_seconds;
 use super::definition::{Contents, Found, named, refusal};

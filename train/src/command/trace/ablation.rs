@@ -1,4 +1,5 @@
-//! Ablation of an edge of the graph: the loss with and without it.
+//! `Ablation`: loss on the text and the validation split with an edge as it is, replaced by its shared row, and by zeros; split
+//! by the tokens it can affect. As a table and JSON.
 
 use super::names::{Names, Pair};
 use super::subject::Subject;

@@ -1,4 +1,4 @@
-//! The report of a trace: for a terminal, as JSON, and as one HTML page.
+//! `TraceReport`: all results of a trace, put together as text for a terminal, as JSON, as one HTML page and as SVG.
 
 use super::ablation::Ablation;
 use super::card::EdgeCard;

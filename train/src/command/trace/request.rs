@@ -1,4 +1,4 @@
-//! Parses and checks the arguments of `nerve trace`.
+//! Parses the options of `nerve trace` (edges, replacements, ablations, what-ifs) into a `TraceRequest`; lists all errors.
 
 use super::names::{Names, Pair};
 use crate::cli;

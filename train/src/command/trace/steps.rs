@@ -1,4 +1,4 @@
-//! Tables of the steps of a traced text: one line per step, and the candidates of each step.
+//! Turns the steps of a traced text into tables (one row per step; the candidates of a step), JSON and the mean loss.
 
 use super::names::Names;
 use super::table::{Table, columns, number};

@@ -1,4 +1,4 @@
-//! What a trace looks at: the model of a run, a text, and the run's validation split.
+//! `Subject`: a run's model, a text and validation windows for `nerve trace`; traces steps and computes token losses.
 
 use crate::command::trained::Trained;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! A table that can be shown in a terminal or on an HTML page.
+//! `Table`: a title, columns, rows and notes, written as terminal text or as HTML; also formats numbers, changes and bars.
 
 use crate::command::answer::{cells, fitted};
 use crate::escape::{terminal, xml};

@@ -1,4 +1,4 @@
-//! Detects text or JSONL: by the ending of a file's name (case ignored), or by its first line if the name has none.
+//! Decides whether a file is text or JSONL: as `Format` says, else by the ending of its name, else by its first line.
 
 use std::path::Path;
 

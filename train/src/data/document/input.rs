@@ -1,4 +1,4 @@
-//! Byte input of a text file: from disk or pipe, decompressed if needed, with the hash of the file's own bytes.
+//! Opens a text file or pipe as a stream of bytes: decompresses gzip and zstd, hashes the raw bytes, refuses other formats.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Chain, Cursor, IsTerminal, Read, Seek, SeekFrom, Write};

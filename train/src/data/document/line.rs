@@ -1,4 +1,4 @@
-//! Reads a file line by line as bytes, up to a maximum line length.
+//! Reads lines as bytes with number and offset, up to a maximum length; also replaces lone surrogates in JSON text.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

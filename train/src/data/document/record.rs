@@ -1,4 +1,4 @@
-//! One JSONL object by serde → text at a field path, task, difficulty; flags odd labels; mends `NaN` and `Infinity`.
+//! Parses one JSONL object into a `Record`: the text at a field path, task and difficulty; replaces `NaN` and `Infinity`.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Checks a `tokenizer.json` before it is used: one of our three kinds, without gaps or contradictions.
+//! Checks a `tokenizer.json` and returns its vocabulary: bytes, characters or byte pairs, without gaps or contradictions.
 //!
 //! The library itself panics on some broken files and renumbers others silently; both are caught here.
 

@@ -1,4 +1,4 @@
-//! Encodes text to token ids, and counts the bytes of the text that each id stands for.
+//! Encodes texts to token ids, with the bytes each id stands for; spelled-out special tokens are read as text or parsed.
 
 use serde::{Deserialize, Serialize};
 

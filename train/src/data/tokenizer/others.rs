@@ -1,4 +1,4 @@
-//! Tests of tokenizers made by other programs: full-width forms, vocabularies without our special tokens, fewer bytes.
+//! Tests of tokenizers made by other programs: full-width forms, missing special tokens, byte pairs that lack some bytes.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Learns vocabularies from texts: bytes, characters or byte pairs. The four special tokens always get the highest ids.
+//! Makes the text of a `tokenizer.json`: all bytes, characters or byte pairs learned from texts, or a given character list.
 
 use std::collections::HashMap;
 use std::ops::RangeBounds;

@@ -1,4 +1,4 @@
-//! What a recipe says of a BriLLM.
+//! `SignalConfig`: the `[model]` section of a recipe for a BriLLM (sizes, edges, candidates, storage, flow, decoding).
 
 use brillm::candidate::{Candidates, LastEdge};
 use brillm::flow::FlowConfig;

@@ -1,4 +1,4 @@
-//! The graph of tokens.
+//! `model.kind = "brillm"`: builds a graph of tokens and its optimizer from a recipe and pair counts; checks the recipe.
 
 mod config;
 pub mod tables;

@@ -1,4 +1,5 @@
-//! The tables of a graph and of its optimizer ↔ the tensors of a checkpoint, without a copy of either.
+//! Lends a BriLLM's parameters and AdamW moments to a checkpoint writer without a copy; checks and restores loaded moments.
+//! It also sets loaded parameters, whose shapes the caller has checked.
 
 use crate::error::Problem;
 use crate::learner::check_moments as check_finite_moments;

@@ -1,4 +1,4 @@
-//! A BriLLM as the learner sees it, behind a lock: a step by its own row optimizer, measuring, and generating text.
+//! `BriLlmTask`: a BriLLM behind a lock, as the learner sees it: steps of its own row optimizer, measured losses, generation.
 //!
 //! It brings its optimizer, because a step touches a few rows of a table that may be larger than the memory of any device.
 //!

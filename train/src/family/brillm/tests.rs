@@ -1,4 +1,4 @@
-//! A graph made from a recipe learns as its recipe says.
+//! Tests of a BriLLM built from a recipe: seed, micro-batches, a last edge that is left out, and drawn candidates.
 
 use super::*;
 use crate::data::HostBatch;

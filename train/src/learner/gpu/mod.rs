@@ -1,4 +1,4 @@
-//! The optimizer update on a GPU: kernels in CubeCL, where Burn's operations would take a dozen launches for every tensor.
+//! Runs the optimizer's CubeCL kernels on a GPU (`adamw`, `squares`): many tensors per launch, or none on other backends.
 
 mod adamw;
 mod squares;

@@ -1,4 +1,5 @@
-//! Tests of the loop with a model of two numbers, whose losses and gradients are known, and with the smallest decoders.
+//! Tests of the training loop: order of steps, accumulation, clipping, freezing, validation, checkpoints, stops and resume,
+//! with a model of two numbers, whose losses and gradients are known, and with small decoders.
 
 use super::*;
 use crate::data::HostBatch;

@@ -1,4 +1,5 @@
-//! Each bound of a recipe from both sides: what is allowed at it, and what is refused beyond.
+//! Tests of the bounds of optimizer, batch, watch, window, rates, freezes, gates and walks in a recipe, from both sides:
+//! what is allowed at a bound, and what is refused beyond.
 
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::load::from_text;

@@ -1,4 +1,5 @@
-//! The rules of a stage's walks.
+//! Checks a stage's `policy` and `walk` (temperature, schedule rows, biases, exploration ramps, loss weights) and reports every
+//! broken rule.
 
 use crate::recipe::section::Section;
 use crate::recipe::stage::{Policy, Stage, Walk};

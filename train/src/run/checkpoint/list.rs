@@ -1,4 +1,5 @@
-//! Lists `ckpt/`: complete checkpoints, and what killed processes left.
+//! Lists the complete checkpoints in `ckpt/` by step, and removes the half-written and half-deleted ones that killed processes
+//! left.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The manifest of a checkpoint: which files belong to it, with size, SHA-256 and tensors of each.
+//! `Manifest`: the content of `manifest.json`, the files of a checkpoint with size, SHA-256 and tensors of each; it is read
+//! here, and the files are read and verified against it. `save` writes it.
 //!
 //! It is written last, so its presence says that the rest was written; its hashes say that the rest is still the same.
 

@@ -1,4 +1,5 @@
-//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//! Checkpoints of a run: saving, listing, verifying, loading and deleting them; each holds everything that an exact resume
+//! needs.
 //!
 //! One directory per step, written under another name and renamed into place; see the picture in [`crate::run`].
 

@@ -1,4 +1,5 @@
-//! Which checkpoints `nerve runs prune` may delete: those that neither a resume nor a reader of the best one needs.
+//! Lists the checkpoints that `nerve runs prune` may delete (older than the newest that verifies, and not the best), and
+//! deletes a checkpoint or a whole run.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Finds and reads checkpoints. Nothing is used before its hash has been verified.
+//! Loads the newest checkpoint that verifies (`latest`) or a given one (`load`), and lists all problems of one (`verify`).
+//! Nothing is used before its hash has been verified.
 
 use std::path::{Path, PathBuf};
 

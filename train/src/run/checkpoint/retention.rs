@@ -1,4 +1,5 @@
-//! Which checkpoints stay: the newest that verify, the best one, and the last of each finished stage.
+//! Deletes checkpoints after a save, all but the newest that verify, the best one, and the last of each stage;
+//! those that do not verify are left alone.
 
 use std::path::{Path, PathBuf};
 

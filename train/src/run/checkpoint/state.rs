@@ -1,4 +1,5 @@
-//! The state of a run in a checkpoint, besides its weights: counters, hook state and hashes, as JSON.
+//! `CheckpointState`: the content of `state.json`, counters, hook state, best validation and hashes, and checks of its numbers;
+//! `Snapshot`: this state with weights and optimizer moments, all that a checkpoint holds.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Attention kernels on tensor cores: a plane works on 16 rows; its cube loads tiles of the other side into shared memory.
+//! Causal attention kernels on tensor cores: forward, gradient of queries, gradients of keys and values. A plane works on 16
+//! rows; its cube loads tiles of the other side into shared memory.
 
 use super::LOWEST;
 use super::place::{Pair, head};

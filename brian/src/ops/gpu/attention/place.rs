@@ -1,4 +1,5 @@
-//! Addresses of the rows of one head in memory.
+//! Addresses of one head's rows for the attention kernels: in the packed queries, keys and values, in the output, and in lists
+//! of one number per row and head.
 
 use burn_cubecl::cubecl::{self, prelude::*};
 

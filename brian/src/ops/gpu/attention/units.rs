@@ -1,4 +1,5 @@
-//! Attention kernels without tensor cores: a unit works on one row and loops over the rows that it sees, or that see it.
+//! Causal attention kernels without tensor cores: forward, gradient of queries, gradients of keys and values. A unit works on
+//! one row and loops over the rows that it sees, or that see it.
 //!
 //! Neighbouring units have neighbouring rows of one head, so they read the other side together.
 

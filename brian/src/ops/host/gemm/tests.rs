@@ -1,4 +1,5 @@
-//! The arithmetic of rows against double precision, for every length and every way that a product goes.
+//! Tests of matrix products of many shapes and layouts against double precision, and of the stand-ins for machines without
+//! vector instructions, which refuse and change nothing.
 
 use super::*;
 use crate::random;

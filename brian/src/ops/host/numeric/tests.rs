@@ -1,4 +1,5 @@
-//! The arithmetic of rows against double precision, for every length and every way that a product goes.
+//! Tests of exponential, sigmoid, and sum, dot product and maximum of rows of every length against double precision, and of
+//! fill, copy, addition and sum of rows that several tasks share.
 
 use super::*;
 use crate::random;
