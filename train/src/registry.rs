@@ -1,4 +1,4 @@
-//! What recipes can name: families of models, hooks and losses, built in or of the program that uses this crate.
+//! `Registry`: the families of models, built in or a program's, and the hooks and losses that a program adds.
 //!
 //! It is written once, before anything is read, and never changes.
 

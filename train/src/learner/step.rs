@@ -5,6 +5,7 @@ use burn::tensor::ops::FloatTensor;
 
 /// An update that waits: its scalars, and weights, gradient and moments.
 pub type Update<B> = (Step, [FloatTensor<B>; 4]);
+
 /// The scalars of one update.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Step {

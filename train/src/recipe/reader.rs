@@ -50,8 +50,8 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the value as a `T`; what is wrong is in the report. `None` only if a type of its own refused a value.
-    /// The same by a deserializer in front of this one.
+    /// Reads the value as a `T` by what `read` makes of this reader; what is wrong is in the report. `None` only if a type of
+    /// its own refused a value.
     pub(super) fn read_as<T>(self, read: impl FnOnce(Self) -> Result<T, Refusal>) -> Option<T> {
         let (report, path) = (self.report, self.path.clone());
         read(self)
