@@ -11,7 +11,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::process::Command;
 use train::device::memory_bytes;
-use train::learner::GroupedAdamW;
+use train::learner::ParameterOptimizer;
 
 const LENGTHS: [usize; 5] = [256, 512, 1024, 2048, 4096];
 const STATUS: &str = "/proc/self/status";
@@ -20,7 +20,7 @@ fn measured(seq: usize) {
     let device = Default::default();
     let shape = Shape::small(128, 4, 1, seq);
     let input = shape.input::<BenchAutodiff>(&device);
-    let mut optimizer = GroupedAdamW::new(&ADAMW);
+    let mut optimizer = ParameterOptimizer::new(&ADAMW);
     let model: Baseline<BenchAutodiff> = shape.baseline().init(shape.vocabulary, 1, &device);
     let before = memory_bytes(STATUS, "VmRSS:").expect("a system that counts memory in /proc");
     let nats = language::token_losses(model.forward(input.clone()), input);

@@ -14,7 +14,7 @@ use brian::{Brian, BrianConfig, Rules, parameter};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::time::Instant;
-use train::learner::GroupedAdamW;
+use train::learner::ParameterOptimizer;
 use train::model::Model;
 
 const MAX_STEPS: usize = 8;
@@ -205,7 +205,7 @@ fn measured() {
             (
                 Some(Model::trainable(subject.model)),
                 rules,
-                GroupedAdamW::new(&ADAMW),
+                ParameterOptimizer::new(&ADAMW),
             )
         })
         .collect();

@@ -8,7 +8,7 @@ use brian::loss::language;
 use brian::route::policy::SequenceInfo;
 use burn::optim::GradientsParams;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use train::learner::{GroupedAdamW, gradient};
+use train::learner::{ParameterOptimizer, gradient};
 use train::model::Model;
 
 fn train_step(criterion: &mut Criterion) {
@@ -30,7 +30,7 @@ fn train_step(criterion: &mut Criterion) {
         );
         for (name, model) in models {
             let input = shape.input::<BenchAutodiff>(&device);
-            let mut optimizer = GroupedAdamW::new(&ADAMW);
+            let mut optimizer = ParameterOptimizer::new(&ADAMW);
             let mut model = Some(model);
             let mut step = || {
                 let before = model.take().expect("it is put back below");

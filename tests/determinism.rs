@@ -9,7 +9,7 @@ use burn::optim::GradientsParams;
 use std::fs;
 use std::thread;
 use train::data::Split;
-use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
+use train::learner::{Decay, OptimizerConfig, ParameterOptimizer};
 
 /// A two-stage ladder of eight steps each; an epoch has a few micro-batches, so several edges lie inside a stage.
 fn fit(workplace: &Workplace, name: &str, sets: &[&str]) -> Finished {
@@ -313,7 +313,7 @@ pub fn check_every_resume(workplace: &Workplace, run: &str) {
 /// A routed model in training.
 struct Training {
     model: Brian<TestAutodiff>,
-    optimizer: GroupedAdamW<Brian<TestAutodiff>, TestAutodiff>,
+    optimizer: ParameterOptimizer<TestAutodiff>,
     seed: i64,
 }
 
@@ -329,7 +329,7 @@ impl Training {
         };
         Self {
             model: config.init(20, seed, &Default::default()),
-            optimizer: GroupedAdamW::new(&optimizer),
+            optimizer: ParameterOptimizer::new(&optimizer),
             seed: seed as i64,
         }
     }

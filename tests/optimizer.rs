@@ -1,11 +1,11 @@
-//! Tests that `GroupedAdamW`, which updates in one pass over host memory, gives the weights of Burn's AdamW to the bit.
+//! Tests that `ParameterOptimizer`, which updates in one pass over host memory, gives the weights of Burn's AdamW to the bit.
 
 use crate::support::TestAutodiff;
 use burn::module::{Module, Param};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use train::learner::{Decay, GroupedAdamW, OptimizerConfig};
+use train::learner::{Decay, OptimizerConfig, ParameterOptimizer};
 
 #[derive(Module, Debug)]
 struct Weights<B: Backend> {
@@ -26,7 +26,7 @@ fn one_pass_gives_the_bits_of_the_composed_adamw() {
         matrix: Param::from_tensor(values([70, 900], 1)),
         gain: Param::from_tensor(values([13], 2)),
     };
-    let mut ours = GroupedAdamW::new(&OptimizerConfig::Adamw {
+    let mut ours = ParameterOptimizer::new(&OptimizerConfig::Adamw {
         betas,
         epsilon,
         weight_decay,

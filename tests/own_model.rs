@@ -1,11 +1,12 @@
-//! Tests of a program with a model and a hook of its own (`train/examples/looped.rs`): training, exact resume, evaluation,
-//! sampling, sweeps, and messages for mistakes in its tables.
+//! Tests of programs with a model and a hook (`train/examples/looped.rs`), an optimizer and a loss (`parts.rs`) of their own:
+//! training, exact resume, evaluation, sampling, sweeps, and messages for mistakes in their tables.
 
 use crate::determinism::check_every_resume;
 use crate::support::{Workplace, lines};
 use serde_json::Value;
 
 const LOOPED: &str = env!("CARGO_BIN_EXE_looped-under-test");
+const PARTS: &str = env!("CARGO_BIN_EXE_parts-under-test");
 
 /// Fewer and smaller than the recipe that the example brings.
 const SMALL: &str = "batch.sequences=3 stage.looped.steps=8 stage.looped.learning_rate.warmup_steps=2 model.d_model=16 \
@@ -149,4 +150,86 @@ set = { "model.turns" = 1 }
     for shown in ["three", "one", "valid/turns/last_change"] {
         assert!(report.contains(shown), "{report}");
     }
+}
+
+/// `baseline.toml`, small, with the optimizer and the loss of `parts.rs`.
+fn workplace_of_parts() -> Workplace {
+    let workplace = Workplace::with_few_stories().of_program(PARTS);
+    let shown = workplace.nerve(
+        "config show assets/recipes/baseline/tiny.toml --set batch.sequences=3 --set stage.baseline.steps=8 \
+         --set stage.baseline.learning_rate.warmup_steps=2 --set model.d_model=16 --set model.n_heads=2 \
+         --set watch.log_every_steps=1 --set watch.valid_every_steps=4 --set watch.valid_tokens=256 \
+         --set checkpoint.every_steps=1 --set checkpoint.keep_last=100",
+    );
+    let recipe = with_lion(&shown.expect(0).stdout);
+    let loss = "[loss.normaliser]\nweight = 0.01\n";
+    workplace.write("baseline.toml", format!("{recipe}\n{loss}"));
+    workplace
+}
+
+/// A recipe with the optimizer of `parts.rs` in the place of its own.
+fn with_lion(recipe: &str) -> String {
+    let (before, rest) = recipe.split_once("[optimizer]").unwrap();
+    let (_, after) = rest.split_once("\n[").unwrap();
+    let lion = "kind = \"lion\"\nbetas = [0.9, 0.99]\nweight_decay = 0.1\nclip_norm = 1.0\n";
+    format!("{before}[optimizer]\n{lion}\n[{after}")
+}
+
+#[test]
+fn an_optimizer_and_a_loss_of_a_programs_own_train_and_resume_to_the_bit() {
+    let workplace = workplace_of_parts();
+    let fitted = workplace.nerve("fit baseline.toml --render none").expect(0);
+    let run = fitted.answer().to_string();
+    let log = lines(&workplace.path(&run).join("metrics.jsonl"));
+    let of = |split: &str, name: &str| -> Vec<f64> {
+        let lines = log.iter().filter(|line| line["split"] == split);
+        lines.filter_map(|line| line[name].as_f64()).collect()
+    };
+    let [total, language, normaliser] =
+        ["total", "lm", "normaliser"].map(|name| of("train", &format!("loss/{name}")));
+    assert_eq!([total.len(), language.len(), normaliser.len()], [8; 3]);
+    assert!(language[7] < language[0], "{language:?}");
+    for step in 0..8 {
+        let expected = language[step] + 0.01 * normaliser[step];
+        assert!((total[step] - expected).abs() < 1e-5, "step {step}");
+    }
+    assert_eq!(of("valid", "loss/normaliser").len(), 3);
+    check_every_resume(&workplace, &run);
+    // Another program names what it does not know, instead of leaving it out.
+    let without = Workplace::with_few_stories();
+    let text = std::fs::read_to_string(workplace.path("baseline.toml")).unwrap();
+    without.write("baseline.toml", text);
+    let refused = without.nerve("fit baseline.toml").expect(2).stderr;
+    for expected in [
+        "optimizer.kind: found string \"lion\", expected one of \"adamw\", \"row_adamw\"",
+        "loss.normaliser: found an unknown loss",
+    ] {
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_programs_own_optimizer_and_loss_are_named_like_all_others() {
+    let workplace = workplace_of_parts();
+    for (set, expected) in [
+        ("optimizer.kind=loin", "did you mean \"lion\"?"),
+        (
+            "optimizer.betas=[0.9,1.0]",
+            "optimizer.betas, from --set: found",
+        ),
+        (
+            "loss.normaliser.weight=-1.0",
+            "loss.normaliser.weight, from --set: found float -1.0, expected at least 0",
+        ),
+        ("optimizer.epsilon=0.9", "optimizer.epsilon"),
+    ] {
+        let line = format!("fit baseline.toml --render none --set {set}");
+        let refused = workplace.nerve(&line).expect(2).stderr;
+        assert!(refused.contains(expected), "{set}: {refused}");
+    }
+    let graph = workplace.nerve("config new brillm").expect(0).stdout;
+    workplace.write("graph.toml", with_lion(&graph));
+    let refused = workplace.nerve("config check graph.toml").expect(2).stderr;
+    let expected = "expected row_adamw: the model is a graph";
+    assert!(refused.contains(expected), "{refused}");
 }

@@ -139,7 +139,7 @@ fn fields(lines: &[&str], indent: &str) -> Vec<Field> {
 
 fn variants(lines: &[&str]) -> Vec<Variant> {
     let mut found: Vec<Variant> = Vec::new();
-    let (mut doc, mut renamed) = (Vec::new(), None);
+    let (mut doc, mut renamed, mut skipped) = (Vec::new(), None, false);
     let mut lines = lines.iter();
     while let Some(line) = lines.next() {
         let line = line.trim();
@@ -148,6 +148,7 @@ fn variants(lines: &[&str]) -> Vec<Variant> {
             continue;
         }
         if line.starts_with("#[") {
+            skipped |= line == "#[serde(skip)]";
             renamed = line
                 .split("rename = \"")
                 .nth(1)
@@ -167,6 +168,10 @@ fn variants(lines: &[&str]) -> Vec<Variant> {
                 .collect(),
             false => Vec::new(),
         };
+        if std::mem::take(&mut skipped) {
+            doc.clear();
+            continue;
+        }
         found.push(Variant {
             name: renamed.take().map_or_else(|| snake(&name), str::to_string),
             text: sentence(&std::mem::take(&mut doc)),

@@ -1,4 +1,4 @@
-//! `Registry`: the families of models, built in or a program's, and the hooks and losses that a program adds.
+//! `Registry`: the families of models, built in or a program's, and the optimizers, hooks and losses that a program adds.
 //!
 //! It is written once, before anything is read, and never changes.
 
@@ -7,6 +7,8 @@ use crate::family::baseline::BaselineFamily;
 use crate::family::brian::BrianFamily;
 use crate::family::brillm::BriLlmFamily;
 use crate::hook::custom::{CustomHook, HookEntry};
+use crate::learner::custom_optimizer::{CustomOptimizer, OptimizerEntry};
+use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::{Family, ModelFamily};
 use crate::model::loss::{CustomLoss, LossEntry};
 use crate::recipe::bundled::{BUNDLED, Bundled};
@@ -14,9 +16,10 @@ use std::sync::OnceLock;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
-/// Families, hooks and losses by name.
+/// Families, optimizers, hooks and losses by name.
 pub struct Registry {
     families: Vec<&'static Family>,
+    optimizers: Vec<&'static OptimizerEntry>,
     hooks: Vec<HookEntry>,
     losses: Vec<LossEntry>,
 }
@@ -26,6 +29,7 @@ impl Registry {
     pub fn built_in() -> Self {
         let empty = Self {
             families: Vec::new(),
+            optimizers: Vec::new(),
             hooks: Vec::new(),
             losses: Vec::new(),
         };
@@ -43,6 +47,18 @@ impl Registry {
         let taken = self.families.iter().any(|family| family.kind == F::KIND);
         assert!(!taken, "two families of the kind {}", F::KIND);
         self.families.push(Box::leak(Box::new(Family::of::<F>())));
+        self
+    }
+
+    /// With another optimizer, for models whose parameters have gradients.
+    ///
+    /// # Panics
+    /// If one of this kind is there already.
+    pub fn optimizer<O: CustomOptimizer>(mut self) -> Self {
+        let taken = self.optimizer_kinds().contains(&O::KIND);
+        assert!(!taken, "two optimizers of the kind {}", O::KIND);
+        let entry = Box::leak(Box::new(OptimizerEntry::of::<O>()));
+        self.optimizers.push(entry);
         self
     }
 
@@ -89,6 +105,18 @@ impl Registry {
     /// The kinds of all families.
     pub fn kinds(&self) -> Vec<&'static str> {
         self.families.iter().map(|family| family.kind).collect()
+    }
+
+    /// The kinds of all optimizers, those of the program last.
+    pub fn optimizer_kinds(&self) -> Vec<&'static str> {
+        let own = self.optimizers.iter().map(|one| one.entry.name);
+        OptimizerConfig::BUILT_IN.into_iter().chain(own).collect()
+    }
+
+    /// The optimizer of the program of a kind.
+    pub fn find_optimizer(&self, kind: &str) -> Option<&'static OptimizerEntry> {
+        let mut optimizers = self.optimizers.iter().copied();
+        optimizers.find(|one| one.entry.name == kind)
     }
 
     /// All hooks of programs.

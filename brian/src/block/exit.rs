@@ -1,4 +1,4 @@
-//! The exit block behind OUT: executed once for every token, between the walk and the post blocks.
+//! The exit block behind OUT: position, norm and one linear map, no attention; every token passes it once, after the walk.
 //!
 //! `residual`: `out = h + W norm(h + adapter P)` with W zero at the start, so that wrapping a trained baseline changes
 //! nothing. `projection`: the reference's `out = W norm(h + adapter P)`, which cuts the residual stream and thereby

@@ -1,4 +1,5 @@
-//! Cache of rows made from the states of tokens that have left: these states no longer change, so a row is made once.
+//! Cache of one row per token, made by the caller's function (keys and values, or logits); kept once its token has left,
+//! for then its state no longer changes.
 
 use crate::ops::gather::{Parts, RowPlace, some};
 use crate::ops::reuse::shared;

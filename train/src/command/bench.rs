@@ -7,7 +7,7 @@ use crate::data::StartRule;
 use crate::device::{self, MatrixProduct, Task};
 use crate::error::Error;
 use crate::ladder::{Inputs, Ladder};
-use crate::learner::{GroupedAdamW, TrainingLoader};
+use crate::learner::{ParameterOptimizer, TrainingLoader};
 use crate::model::{Model, Ran};
 use crate::render::Render;
 use crate::signal::Stop;
@@ -215,7 +215,7 @@ impl Bench<'_> {
             positions: 0..rounds * accumulate as u64,
         };
         let mut batches = DataLoader::<B, Batch>::iter(&loader);
-        let optimizer = GroupedAdamW::new(&recipe.optimizer);
+        let optimizer = ParameterOptimizer::new(&recipe.optimizer);
         let mut state = self.trained.loaded.snapshot.state.clone();
         state.stage_step = 0;
         let mut session = self.ladder.session(stage, state, optimizer, Vec::new());

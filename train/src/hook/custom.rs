@@ -1,5 +1,5 @@
-//! `CustomHook`: trait for hooks of programs that use this crate; a recipe switches one on with a table `[hook.NAME]`.
-//! `HookEntry` stores such a hook without its type and opens it for a backend.
+//! `CustomHook`: factory by which a program adds a hook: table `[hook.NAME]`, its check and metrics, `open` to make the `Hook`.
+//! `HookEntry` stores such a factory without its type.
 
 use crate::device::{self, ForBackend};
 use crate::error::Error;

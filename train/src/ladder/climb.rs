@@ -12,7 +12,7 @@ use crate::hook::{
     CollapseGuard, MetricsLog, RouteSchedule, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
 };
 use crate::learner::{
-    Clock, Every, GroupedAdamW, HookedStrategy, Hooks, Outcome, Session, StageSettings,
+    Clock, Every, HookedStrategy, Hooks, Outcome, ParameterOptimizer, Session, StageSettings,
     TrainingLoader, ValidationLoader, learner,
 };
 use crate::metric;
@@ -160,7 +160,7 @@ impl Ladder {
         &self,
         stage: &Stage,
         state: CheckpointState,
-        optimizer: GroupedAdamW<Model<B>, B>,
+        optimizer: ParameterOptimizer<B>,
         hooks: Hooks<B, Model<B>>,
     ) -> Session<B, Model<B>> {
         Session {
@@ -260,7 +260,7 @@ impl Ladder {
         let file = self.run.checkpoints().join(format!("step-{step:08}"));
         let blueprint = self.blueprint();
         let model = blueprint.load(&stage.policy, snapshot.model, &file, device)?;
-        let mut optimizer = GroupedAdamW::new(&self.recipe.optimizer);
+        let mut optimizer = ParameterOptimizer::new(&self.recipe.optimizer);
         let (moments, times) = (snapshot.optimizer, &snapshot.state.optimizer_times);
         match model.own_optimizer() {
             Some(own) => own.set_moments(moments, &file).map_err(Error::Invalid)?,
@@ -285,7 +285,7 @@ impl Ladder {
             }
             _ => blueprint.fresh(policy, device),
         };
-        let optimizer = GroupedAdamW::new(&self.recipe.optimizer);
+        let optimizer = ParameterOptimizer::new(&self.recipe.optimizer);
         Ok(Ready { model, optimizer })
     }
 
@@ -335,7 +335,7 @@ impl Ladder {
 /// What a stage begins with.
 struct Ready<B: AutodiffBackend> {
     model: Model<B>,
-    optimizer: GroupedAdamW<Model<B>, B>,
+    optimizer: ParameterOptimizer<B>,
 }
 
 fn next_stage(state: CheckpointState, index: usize, stage: &Stage) -> CheckpointState {

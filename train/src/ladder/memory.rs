@@ -51,7 +51,7 @@ impl Needs {
             parameters,
             weights,
             gradients: if account.has_gradients { weights } else { 0 },
-            moments: 2 * weights,
+            moments: recipe.optimizer.moments().len() as u64 * weights,
             activations: tokens.saturating_mul(account.activation_bytes_per_token),
         }
     }

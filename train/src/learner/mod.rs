@@ -28,6 +28,7 @@ macro_rules! keeps_path {
     };
 }
 
+pub mod custom_optimizer;
 mod events;
 mod freeze;
 #[cfg(feature = "cube")]
@@ -47,10 +48,11 @@ mod strategy;
 mod trainable;
 mod weights;
 
+pub use custom_optimizer::{CustomOptimizer, Tensors, UpdateInfo};
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader, check_split};
-pub use optimizer::{Decay, GroupedAdamW, OptimizerConfig, check_moments};
+pub use optimizer::{Decay, OptimizerConfig, ParameterOptimizer, check_moments};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};
 pub use strategy::{HookedStrategy, Outcome};

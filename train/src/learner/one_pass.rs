@@ -38,44 +38,35 @@ impl OnePassAdamW {
         }
     }
 
-    /// Weights, their gradient and what the last step left, if there was one, to weights and what this step leaves. What a GPU
-    /// is still to do goes to `waiting`.
+    /// Weights, gradient and both moments to weights and moments after the tensor's `time`-th step; the moments are 0 before the
+    /// first. What a GPU is still to do goes to `waiting`.
     pub fn step<B: Backend, const D: usize>(
         &self,
         rate: f64,
-        (weights, gradient, state): (Tensor<B, D>, Tensor<B, D>, Option<AdamWState<B, D>>),
+        time: u64,
+        given: [Tensor<B, D>; 4],
         waiting: &mut Vec<Update<B>>,
-    ) -> (Tensor<B, D>, Option<AdamWState<B, D>>) {
-        if weights.dtype() != DType::F32 {
-            return self.composed.step(rate, weights, gradient, state);
-        }
-        let (before, [first, second]) = match state {
-            Some(AdamWState { momentum }) => {
-                (momentum.time, [momentum.moment_1, momentum.moment_2])
+    ) -> [Tensor<B, D>; 3] {
+        let step = self.at(rate, time);
+        let updated = match given[0].dtype() {
+            DType::F32 if B::name(&given[0].device()) == "ndarray" => {
+                Ok(step.update_on_host(given))
             }
-            None => (0, [(); 2].map(|()| gradient.zeros_like())),
+            DType::F32 => gpu::update(step, given, waiting),
+            _ => Err(given),
         };
-        let step = self.at(rate, before + 1);
-        let given = [weights, gradient, first, second];
-        let updated = match B::name(&given[0].device()) == "ndarray" {
-            true => Ok(step.update_on_host(given)),
-            false => gpu::update(step, given, waiting),
-        };
-        match updated {
-            Ok([weights, first, second]) => {
-                let momentum = AdaptiveMomentumState::new(before + 1, first, second);
-                (weights, Some(AdamWState::new(momentum)))
-            }
-            Err([weights, gradient, first, second]) => {
-                let momentum = AdaptiveMomentumState::new(before, first, second);
-                let state = (before > 0).then(|| AdamWState::new(momentum));
-                self.composed.step(rate, weights, gradient, state)
-            }
-        }
+        updated.unwrap_or_else(|[weights, gradient, first, second]| {
+            let before = time as usize - 1;
+            let momentum = AdaptiveMomentumState::new(before, first, second);
+            let state = (before > 0).then(|| AdamWState::new(momentum));
+            let (weights, state) = self.composed.step(rate, weights, gradient, state);
+            let AdamWState { momentum } = state.expect("AdamW keeps moments");
+            [weights, momentum.moment_1, momentum.moment_2]
+        })
     }
 
     /// The numbers of a tensor's step, its `time`-th.
-    fn at(&self, rate: f64, time: usize) -> Step {
+    fn at(&self, rate: f64, time: u64) -> Step {
         let [beta_1, beta_2] = self.betas;
         Step {
             betas: self.betas,

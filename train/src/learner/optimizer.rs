@@ -1,8 +1,9 @@
-//! `OptimizerConfig`, the `[optimizer]` table of a recipe; `GroupedAdamW`: AdamW (Loshchilov, Hutter 2019)
+//! `OptimizerConfig`, the `[optimizer]` table of a recipe; `ParameterOptimizer`: AdamW (Loshchilov, Hutter 2019)
 //! that decays matrices only (all, if the recipe says so); exports and imports its moments by parameter path.
 //!
 //! Norm gains and biases are not decayed: it would only pull them off the scale they have to keep.
 
+use super::custom_optimizer::{OptimizerTable, Tensors, UpdateInfo};
 use super::gpu;
 use super::one_pass::OnePassAdamW;
 use super::step::Update;
@@ -10,20 +11,24 @@ use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap, Values, require_finite};
 use brian::parameter::{self, Path};
 use brillm::row_adamw::{AdamW as RowSettings, Mode};
-use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::record::AdaptorRecord;
-use burn::optim::{AdamW, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
-use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Tensor, TensorData};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// The moments of what was updated, and how often it was.
-type Records<M, B> = <OptimizerAdaptor<AdamW, M, B> as Optimizer<M, B>>::Record;
+/// What the optimizer keeps of a parameter.
+#[derive(Clone)]
+struct Record<B: Backend> {
+    /// How often it was updated.
+    time: u64,
+    /// In the order of [`OptimizerConfig::moments`].
+    moments: Vec<FloatTensor<B>>,
+}
 
-const MOMENT_1: &str = ".moment_1";
-const MOMENT_2: &str = ".moment_2";
+const MOMENTS: [&str; 2] = ["moment_1", "moment_2"];
 
 /// The optimizer of a recipe.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -55,14 +60,21 @@ pub enum OptimizerConfig {
         /// The longest gradient of a row; longer ones are scaled to it.
         clip_row: f64,
     },
+    /// One of the program.
+    #[serde(skip)]
+    Custom(OptimizerTable),
 }
 
 impl OptimizerConfig {
+    /// The kinds that come with the program.
+    pub const BUILT_IN: [&str; 2] = ["adamw", "row_adamw"];
+
     /// The word in `optimizer.kind`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Adamw { .. } => "adamw",
             Self::RowAdamw { .. } => "row_adamw",
+            Self::Custom(table) => table.kind(),
         }
     }
 
@@ -71,10 +83,22 @@ impl OptimizerConfig {
         match self {
             Self::Adamw { clip_norm, .. } => *clip_norm,
             Self::RowAdamw { .. } => f64::INFINITY,
+            Self::Custom(table) => table.clip_norm(),
         }
     }
 
-    /// The settings that both kinds have: betas, epsilon and weight decay.
+    /// What is kept of every parameter: the words behind its path in checkpoints.
+    pub fn moments(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adamw { .. } | Self::RowAdamw { .. } => &MOMENTS,
+            Self::Custom(table) => table.moments(),
+        }
+    }
+
+    /// The settings that both kinds of AdamW have: betas, epsilon and weight decay.
+    ///
+    /// # Panics
+    /// If it is one of the program.
     pub fn adamw(&self) -> RowSettings {
         match self {
             Self::Adamw {
@@ -93,6 +117,7 @@ impl OptimizerConfig {
                 epsilon: *epsilon,
                 weight_decay: *weight_decay,
             },
+            Self::Custom(_) => unreachable!("no AdamW"),
         }
     }
 }
@@ -121,6 +146,7 @@ fn check(
     shapes: &BTreeMap<String, Vec<usize>>,
     tensors: &TensorMap,
     times: &BTreeMap<String, u64>,
+    words: &[&str],
     file: &std::path::Path,
 ) -> Result<(), Problem> {
     let wrong = |place: String, found: String, expected: String| {
@@ -133,7 +159,7 @@ fn check(
             let place = format!("optimizer_times.{path}");
             return wrong(place, "updates".into(), "those of a parameter".into());
         };
-        expected.extend([MOMENT_1, MOMENT_2].map(|suffix| (format!("{path}{suffix}"), shape)));
+        expected.extend(words.iter().map(|word| (format!("{path}.{word}"), shape)));
     }
     for (name, shape) in &expected {
         let found = tensors.get(name).map(|tensor| &tensor.shape);
@@ -150,7 +176,7 @@ fn check(
             "moments of what was updated".into(),
         );
     }
-    check_moments(tensors, file)
+    Ok(())
 }
 
 /// Checks that moments are finite, and those of squares not negative, because their root is taken.
@@ -159,7 +185,9 @@ fn check(
 /// The first tensor that is not so.
 pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), Problem> {
     require_finite(tensors, file)?;
-    let squares = tensors.iter().filter(|(name, _)| name.ends_with(MOMENT_2));
+    let squares = tensors
+        .iter()
+        .filter(|(name, _)| name.ends_with(".moment_2"));
     for (name, tensor) in squares {
         let negative = match &*tensor.values {
             Values::F32(values) => values.iter().position(|value| *value < 0.0),
@@ -174,42 +202,60 @@ pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), 
     Ok(())
 }
 
-/// One AdamW for decayed parameters and one for the others; every parameter belongs to one of them.
+/// How a parameter is updated.
 #[derive(Clone)]
-pub struct GroupedAdamW<M: AutodiffModule<B>, B: AutodiffBackend> {
-    decayed: OnePassAdamW,
-    plain: OnePassAdamW,
-    decay: Decay,
-    records: Records<M, B>,
+enum Rule {
+    /// AdamW, for decayed parameters and for the others.
+    Adamw {
+        decayed: OnePassAdamW,
+        plain: OnePassAdamW,
+        decay: Decay,
+    },
+    /// That of a program.
+    Custom(OptimizerTable),
 }
 
-impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
+/// Updates the parameters of a model that have gradients, and keeps their moments.
+#[derive(Clone)]
+pub struct ParameterOptimizer<B: AutodiffBackend> {
+    rule: Rule,
+    moments: &'static [&'static str],
+    records: HashMap<ParamId, Record<B::InnerBackend>>,
+}
+
+impl<B: AutodiffBackend> ParameterOptimizer<B> {
     /// A fresh optimizer.
     pub fn new(config: &OptimizerConfig) -> Self {
-        let RowSettings {
-            betas,
-            epsilon,
-            weight_decay,
-        } = config.adamw();
-        let decay = match config {
-            OptimizerConfig::Adamw { decay, .. } => *decay,
-            // Its model has no parameters that this optimizer knows.
-            OptimizerConfig::RowAdamw { .. } => Decay::All,
+        let adamw = |decay| {
+            let RowSettings {
+                betas,
+                epsilon,
+                weight_decay,
+            } = config.adamw();
+            let adamw = |weight_decay: f64| OnePassAdamW::new(betas, epsilon, weight_decay);
+            Rule::Adamw {
+                decayed: adamw(weight_decay),
+                plain: adamw(0.0),
+                decay,
+            }
         };
-        let adamw = |weight_decay: f64| OnePassAdamW::new(betas, epsilon, weight_decay);
         Self {
-            decayed: adamw(weight_decay),
-            plain: adamw(0.0),
-            decay,
-            records: Default::default(),
+            rule: match config {
+                OptimizerConfig::Adamw { decay, .. } => adamw(*decay),
+                // Its model has no parameters that this optimizer knows.
+                OptimizerConfig::RowAdamw { .. } => adamw(Decay::All),
+                OptimizerConfig::Custom(table) => Rule::Custom(table.clone()),
+            },
+            moments: config.moments(),
+            records: HashMap::new(),
         }
     }
 
-    /// Moments as `PATH.moment_1` and `PATH.moment_2`, and how often each path was updated.
-    pub fn export(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
-        let mut visitor = Export::<M, B> {
+    /// Moments as `PATH.moment_1` and so on, and how often each path was updated.
+    pub fn export<M: Module<B>>(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
+        let mut visitor = Export {
             path: Path::default(),
-            records: self.records.clone(),
+            optimizer: self,
             tensors: TensorMap::new(),
             times: BTreeMap::new(),
         };
@@ -221,30 +267,33 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
     ///
     /// # Errors
     /// `Invalid`, naming `file`, if a parameter with a time lacks a moment of its shape, or there is a moment or time of
-    /// anything else.
-    pub fn import(
-        self,
+    /// anything else, or one that no training can have left.
+    pub fn import<M: Module<B>>(
+        mut self,
         model: &M,
         tensors: TensorMap,
         times: &BTreeMap<String, u64>,
         file: &std::path::Path,
     ) -> Result<Self, Error> {
-        check(&parameter::shapes(model), &tensors, times, file).map_err(Error::Invalid)?;
-        let mut visitor = Import::<M, B> {
+        let shapes = parameter::shapes(model);
+        check(&shapes, &tensors, times, self.moments, file).map_err(Error::Invalid)?;
+        match self.rule {
+            Rule::Adamw { .. } => check_moments(&tensors, file),
+            Rule::Custom(_) => require_finite(&tensors, file),
+        }
+        .map_err(Error::Invalid)?;
+        let mut visitor = Import {
             path: Path::default(),
-            records: Default::default(),
+            optimizer: &mut self,
             tensors,
             times,
         };
         model.visit(&mut visitor);
-        Ok(Self {
-            records: visitor.records,
-            ..self
-        })
+        Ok(self)
     }
 
     /// The model after a step with these gradients.
-    pub fn step(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
+    pub fn step<M: Module<B>>(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
         let mut step = OptimizerStep {
             optimizer: self,
             rate,
@@ -258,71 +307,105 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> GroupedAdamW<M, B> {
 }
 
 /// Updates the parameters that have a gradient.
-struct OptimizerStep<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
-    optimizer: &'a mut GroupedAdamW<M, B>,
+struct OptimizerStep<'a, B: AutodiffBackend> {
+    optimizer: &'a mut ParameterOptimizer<B>,
     rate: f64,
     gradients: GradientsParams,
     /// Updates that are launched together at the end of the step.
     waiting: Vec<Update<B::InnerBackend>>,
 }
 
-impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, M, B> {
+impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, weights, mapper) = param.consume();
         let Some(gradient) = self.gradients.remove::<B::InnerBackend, D>(id) else {
             return Param::from_mapped_value(id, weights, mapper);
         };
         let learns = weights.is_require_grad();
-        let adamw = match self.optimizer.decay.applies_to(D) {
-            true => &self.optimizer.decayed,
-            false => &self.optimizer.plain,
+        let ParameterOptimizer {
+            rule,
+            moments: words,
+            records,
+        } = &mut *self.optimizer;
+        let record = records.remove(&id);
+        let time = 1 + record.as_ref().map_or(0, |record| record.time);
+        let moments: Vec<_> = match record {
+            Some(record) => record.moments.into_iter().map(of_primitive).collect(),
+            None => words.iter().map(|_| gradient.zeros_like()).collect(),
         };
-        let records = &mut self.optimizer.records;
-        let state = records.remove(&id).map(AdaptorRecord::into_state);
-        let given = (weights.inner(), gradient, state);
-        let (weights, state) = adamw.step(self.rate, given, &mut self.waiting);
-        if let Some(state) = state {
-            records.insert(id, AdaptorRecord::from_state(state));
-        }
+        let weights = weights.inner();
+        let (weights, moments) = match rule {
+            Rule::Adamw {
+                decayed,
+                plain,
+                decay,
+            } => {
+                let adamw = if decay.applies_to(D) { decayed } else { plain };
+                let [first, second] = moments.try_into().expect("two moments");
+                let given = [weights, gradient, first, second];
+                let [weights, first, second] =
+                    adamw.step(self.rate, time, given, &mut self.waiting);
+                (weights, vec![first, second])
+            }
+            Rule::Custom(table) => {
+                let at = UpdateInfo {
+                    rate: self.rate,
+                    time,
+                };
+                let tensors = Tensors {
+                    weights,
+                    gradient,
+                    moments,
+                };
+                table.update(at, tensors)
+            }
+        };
+        let primitive = |moment: Tensor<B::InnerBackend, D>| moment.into_primitive().tensor();
+        let moments = moments.into_iter().map(primitive).collect();
+        records.insert(id, Record { time, moments });
         let weights = Tensor::from_inner(weights).set_require_grad(learns);
         Param::from_mapped_value(id, weights, mapper)
     }
 }
 
-struct Export<M: AutodiffModule<B>, B: AutodiffBackend> {
+fn of_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+struct Export<'a, B: AutodiffBackend> {
     path: Path,
-    records: Records<M, B>,
+    optimizer: &'a ParameterOptimizer<B>,
     tensors: TensorMap,
     times: BTreeMap<String, u64>,
 }
 
-impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Export<M, B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for Export<'_, B> {
     keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let Some(record) = self.records.remove(&param.id) else {
+        let Some(record) = self.optimizer.records.get(&param.id) else {
             return;
         };
         let path = self.path.join();
-        let momentum = record.into_state::<D>().momentum;
-        for (suffix, moment) in [(MOMENT_1, momentum.moment_1), (MOMENT_2, momentum.moment_2)] {
+        for (word, moment) in self.optimizer.moments.iter().zip(&record.moments) {
+            let moment: Tensor<B::InnerBackend, D> = of_primitive(moment.clone());
             let shape = moment.dims().to_vec();
             let values = moment.into_data().iter().collect();
             self.tensors
-                .insert(format!("{path}{suffix}"), HostTensor::new(shape, values));
+                .insert(format!("{path}.{word}"), HostTensor::new(shape, values));
         }
-        self.times.insert(path, momentum.time as u64);
+        self.times.insert(path, record.time);
     }
 }
 
-struct Import<'a, M: AutodiffModule<B>, B: AutodiffBackend> {
+struct Import<'a, B: AutodiffBackend> {
     path: Path,
-    records: Records<M, B>,
+    optimizer: &'a mut ParameterOptimizer<B>,
     tensors: TensorMap,
     times: &'a BTreeMap<String, u64>,
 }
 
-impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M, B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for Import<'_, B> {
     keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -331,17 +414,16 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> ModuleVisitor<B> for Import<'_, M
             return;
         };
         let device = param.device();
-        let mut moment = |suffix| -> Tensor<B::InnerBackend, D> {
-            let tensor = self.tensors.remove(&format!("{path}{suffix}"));
+        let mut moment = |word: &&str| {
+            let tensor = self.tensors.remove(&format!("{path}.{word}"));
             let tensor = tensor.expect("moments were checked against the model");
-            Tensor::from_data(
-                TensorData::new(tensor.floats().into_owned(), tensor.shape),
-                &device,
-            )
+            let data = TensorData::new(tensor.floats().into_owned(), tensor.shape);
+            let moment = Tensor::<B::InnerBackend, D>::from_data(data, &device);
+            moment.into_primitive().tensor()
         };
-        let momentum =
-            AdaptiveMomentumState::new(time as usize, moment(MOMENT_1), moment(MOMENT_2));
-        let record = AdaptorRecord::from_state(AdamWState::new(momentum));
-        self.records.insert(param.id, record);
+        let moments = self.optimizer.moments.iter().map(&mut moment).collect();
+        self.optimizer
+            .records
+            .insert(param.id, Record { time, moments });
     }
 }

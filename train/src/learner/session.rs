@@ -8,7 +8,7 @@ use super::events::Events;
 use super::freeze::freeze;
 use super::gradient;
 use super::hook::{Hooks, StepInfo, Verdict};
-use super::optimizer::GroupedAdamW;
+use super::optimizer::ParameterOptimizer;
 use super::schedule::Schedule;
 use super::trainable::Trainable;
 use super::weights::store_model;
@@ -69,7 +69,7 @@ pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
     /// The model, from the learner. Every step moves it out and back, so that it never has two owners.
     pub model: Option<M>,
     /// AdamW and its moments.
-    pub optimizer: GroupedAdamW<M, B>,
+    pub optimizer: ParameterOptimizer<B>,
     /// The hooks, in the order in which they are called.
     pub hooks: Hooks<B, M>,
     /// The training time, including that before a resume.
@@ -152,7 +152,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.model.as_ref().expect(MODEL)
     }
 
-    fn change_model(&mut self, change: impl FnOnce(M, &mut GroupedAdamW<M, B>) -> M) {
+    fn change_model(&mut self, change: impl FnOnce(M, &mut ParameterOptimizer<B>) -> M) {
         let model = self.model.take().expect(MODEL);
         self.model = Some(change(model, &mut self.optimizer));
     }

@@ -1,8 +1,12 @@
 //! Tests of AdamW, its saved moments, norm and clipping of a gradient, frozen groups, stored weights and learning rate
 //! schedules, against numbers computed by hand.
 
+use super::custom_optimizer::{OptimizerEntry, OptimizerTable};
 use super::freeze::freeze;
-use super::{Decay, GroupedAdamW, OptimizerConfig, Schedule, gradient, load_model, store_model};
+use super::{
+    CustomOptimizer, Decay, OptimizerConfig, ParameterOptimizer, Schedule, Tensors, UpdateInfo,
+    gradient, load_model, store_model,
+};
 use crate::device::tests::{Host, Learning as Single, LearningInDouble as Double};
 use crate::run::{HostTensor, TensorMap};
 use brian::random;
@@ -78,7 +82,7 @@ fn on_paper<B: AutodiffBackend>() {
         (3.0, 0.1, 0.932_708_586, 0.970_645_981),
     ];
     let mut weights = Weights::<B>::new([1.0, 1.0], [1.0, 1.0]);
-    let mut optimizer = GroupedAdamW::new(&config([0.5, 0.75], 0.1, 0.1, Decay::Matrices));
+    let mut optimizer = ParameterOptimizer::new(&config([0.5, 0.75], 0.1, 0.1, Decay::Matrices));
     for (slope, rate, matrix, gain) in steps {
         let gradients = slopes(&weights, [slope; 4]);
         weights = optimizer.step(rate, weights, gradients);
@@ -135,7 +139,7 @@ fn any_setting_of_adamw_is_that_of_the_paper_and_decays_what_it_should() {
             time: 0,
         });
         let mut weights = Weights::<Single>::new([start[0], start[1]], [start[2], start[3]]);
-        let mut optimizer = GroupedAdamW::new(&config(betas, epsilon, decay, of));
+        let mut optimizer = ParameterOptimizer::new(&config(betas, epsilon, decay, of));
         for step in 0..6 {
             let rate = 0.1 * draw(100 + step);
             let slope = [0, 1, 2, 3].map(|place| 4.0 * draw(200 + 4 * step + place) - 2.0);
@@ -155,7 +159,7 @@ fn any_setting_of_adamw_is_that_of_the_paper_and_decays_what_it_should() {
 #[test]
 fn without_a_gradient_in_it_decay_takes_its_share_of_matrices_and_nothing_of_gains() {
     // 1 − 0.5 · 0.2 = 0.9 at every step.
-    let mut optimizer = GroupedAdamW::new(&config([0.9, 0.95], 1e-8, 0.2, Decay::Matrices));
+    let mut optimizer = ParameterOptimizer::new(&config([0.9, 0.95], 1e-8, 0.2, Decay::Matrices));
     let mut weights = Weights::<Single>::new([2.0, -3.0], [0.7, 1.0]);
     let gains = weights.gain.val().into_data();
     for _ in 0..2 {
@@ -168,7 +172,7 @@ fn without_a_gradient_in_it_decay_takes_its_share_of_matrices_and_nothing_of_gai
 
 #[test]
 fn what_has_no_gradient_is_left_as_it_is_and_keeps_its_own_time() {
-    let mut optimizer = GroupedAdamW::new(&config([0.9, 0.95], 1e-8, 0.5, Decay::All));
+    let mut optimizer = ParameterOptimizer::new(&config([0.9, 0.95], 1e-8, 0.5, Decay::All));
     let mut weights = Weights::<Single>::new([1.0, 2.0], [3.0, 4.0]);
     for step in 0..3 {
         let gain = (weights.gain.val() * tensor([2], [1.0, -1.0])).sum();
@@ -186,14 +190,79 @@ fn what_has_no_gradient_is_left_as_it_is_and_keeps_its_own_time() {
     assert_eq!((times["matrix"], times["gain"]), (1, 3));
 }
 
+/// Momentum: `m ← m / 2 + g`, `w ← w − rate m / time`.
+struct Momentum;
+
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+struct MomentumConfig {
+    share: f64,
+}
+
+impl CustomOptimizer for Momentum {
+    const KIND: &'static str = "momentum";
+    const MOMENTS: &'static [&'static str] = &["velocity"];
+    type Config = MomentumConfig;
+
+    fn update<B: Backend, const D: usize>(
+        config: &MomentumConfig,
+        at: UpdateInfo,
+        mut tensors: Tensors<B, D>,
+    ) -> (Tensor<B, D>, Vec<Tensor<B, D>>) {
+        let velocity = tensors.moments.remove(0) * config.share + tensors.gradient;
+        let change = velocity.clone() * (at.rate / at.time as f64);
+        (tensors.weights - change, vec![velocity])
+    }
+}
+
+fn momentum() -> OptimizerConfig {
+    let entry = Box::leak(Box::new(OptimizerEntry::of::<Momentum>()));
+    let config = Box::new(MomentumConfig { share: 0.5 });
+    OptimizerConfig::Custom(OptimizerTable::new(entry, config))
+}
+
+fn momentum_on_paper<B: AutodiffBackend>() {
+    // Rate 0.5. Slopes 1, 2: velocities 1 and 0.5 + 2 = 2.5; changes 0.5 · 1 / 1 = 0.5 and 0.5 · 2.5 / 2 = 0.625.
+    let mut optimizer = ParameterOptimizer::new(&momentum());
+    let mut weights = Weights::<B>::new([1.0, 2.0], [3.0, 4.0]);
+    let steps = [
+        (1.0, [0.5, 1.5, 2.5, 3.5]),
+        (2.0, [-0.125, 0.875, 1.875, 2.875]),
+    ];
+    for (slope, expected) in steps {
+        let gradients = slopes(&weights, [slope; 4]);
+        weights = optimizer.step(0.5, weights, gradients);
+        assert_eq!(weights.values(), expected);
+    }
+    let (moments, times) = optimizer.export(&weights);
+    let names: Vec<_> = moments.keys().collect();
+    assert_eq!(names, ["gain.velocity", "matrix.velocity"]);
+    assert_eq!(moments["gain.velocity"].floats()[..], [2.5, 2.5]);
+    assert_eq!(times["matrix"], 2);
+    let read = |moments: &TensorMap| {
+        let fresh = ParameterOptimizer::<B>::new(&momentum());
+        fresh.import(&weights, moments.clone(), &times, Path::new("optim"))
+    };
+    let whole = (moments.clone(), times.clone());
+    assert_eq!(read(&moments).unwrap().export(&weights), whole);
+    // Moments of another optimizer are not taken for its own.
+    let mut others = moments;
+    let values = others.remove("gain.velocity").unwrap();
+    others.insert("gain.moment_1".to_string(), values);
+    let refused = read(&others).err().unwrap().to_string();
+    let expected = "tensor gain.velocity: found nothing";
+    assert!(refused.contains(expected), "{refused}");
+}
+
+#[test]
+fn an_optimizer_of_a_program_updates_every_parameter_and_its_moments_are_read_back() {
+    momentum_on_paper::<Single>();
+    momentum_on_paper::<Double>();
+}
+
 /// An optimizer after two steps, and what it stepped.
-fn stepped() -> (
-    Weights<Single>,
-    GroupedAdamW<Weights<Single>, Single>,
-    OptimizerConfig,
-) {
+fn stepped() -> (Weights<Single>, ParameterOptimizer<Single>, OptimizerConfig) {
     let config = config([0.9, 0.95], 1e-8, 0.1, Decay::Matrices);
-    let mut optimizer = GroupedAdamW::new(&config);
+    let mut optimizer = ParameterOptimizer::new(&config);
     let mut weights = Weights::new([1.0, 2.0], [3.0, 4.0]);
     for slope in [[1.0, -1.0, 0.5, 2.0], [0.3, 0.7, -0.2, 0.1]] {
         let gradients = slopes(&weights, slope);
@@ -206,7 +275,7 @@ fn stepped() -> (
 fn an_optimizer_that_was_written_down_and_read_goes_on_to_the_bit() {
     let (weights, mut whole, config) = stepped();
     let (moments, times) = whole.export(&weights);
-    let fresh = GroupedAdamW::<Weights<Single>, Single>::new(&config);
+    let fresh = ParameterOptimizer::<Single>::new(&config);
     let mut read = fresh
         .import(&weights, moments, &times, Path::new("optim"))
         .unwrap();
@@ -227,7 +296,7 @@ fn moments_that_are_not_those_of_the_model_are_refused_by_name() {
     let refused = |change: &dyn Fn(&mut TensorMap, &mut BTreeMap<String, u64>)| {
         let (mut moments, mut times) = (moments.clone(), times.clone());
         change(&mut moments, &mut times);
-        let fresh = GroupedAdamW::<Weights<Single>, Single>::new(&config);
+        let fresh = ParameterOptimizer::<Single>::new(&config);
         let read = fresh.import(&weights, moments, &times, Path::new("optim"));
         read.err().map_or("".to_string(), |error| error.to_string())
     };

@@ -148,7 +148,10 @@ fn losses(recipe: &Recipe, section: &Section<'_>) {
 fn optimizer(recipe: &Recipe, section: &Section<'_>) {
     let known = recipe.model.family().optimizers;
     let model = KeyPath::default().key("model");
-    let fits = known.contains(&recipe.optimizer.kind());
+    let fits = match recipe.optimizer {
+        OptimizerConfig::Custom(_) => known.contains(&"adamw"),
+        _ => known.contains(&recipe.optimizer.kind()),
+    };
     let why = match recipe.model.kind() {
         "brillm" => "the model is a graph".to_string(),
         "baseline" | "brian" => "the model is no graph".to_string(),
@@ -168,6 +171,7 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         );
     }
     let (clip, clip_value) = match &recipe.optimizer {
+        OptimizerConfig::Custom(table) => return table.check(section),
         OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
         OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
     };

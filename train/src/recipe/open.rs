@@ -1,4 +1,4 @@
-//! Reads the tables of a recipe whose types only the registry knows: `[model]` by its kind, `[hook.NAME]` and `[loss.NAME]` by
+//! Reads the tables of a recipe whose types only the registry knows: `[model]` and `[optimizer]` by kind, `[hook.NAME]` and `[loss.NAME]` by
 //! their names; unknown names are reported.
 //!
 //! serde reads the rest of a recipe first and passes these by; then whoever is named reads its own.
@@ -6,10 +6,13 @@
 use super::choice::kind_of;
 use super::nearest::{nearest, one_of};
 use super::path::KeyPath;
+use super::placeholder::Placeholder;
 use super::reader::Reader;
 use super::report::Report;
 use super::root::Recipe;
 use super::table::{Entry, Tables};
+use crate::learner::custom_optimizer::OptimizerTable;
+use crate::learner::optimizer::OptimizerConfig;
 use crate::model::ModelConfig;
 use crate::registry::registry;
 use serde::de::{Deserialize, Deserializer, IgnoredAny};
@@ -27,6 +30,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 /// Reads what serde has passed by; `None` if a type of its own refused a value.
 pub(super) fn read(recipe: &mut Recipe, report: &Report<'_>) -> Option<()> {
     recipe.model = model(report)?;
+    recipe.optimizer = optimizer(report)?;
     let hooks = registry().hooks().iter().map(|hook| hook.entry);
     recipe.hook = named("hook", hooks, report)?;
     let losses = registry().losses().iter().map(|loss| loss.entry);
@@ -35,24 +39,41 @@ pub(super) fn read(recipe: &mut Recipe, report: &Report<'_>) -> Option<()> {
 }
 
 fn model(report: &Report<'_>) -> Option<ModelConfig> {
-    let path = KeyPath::default().key("model");
     let kinds = registry().kinds();
-    let entry = report.source.root.entry("model");
-    let reader = entry.map(|entry| Reader {
-        report,
-        node: &entry.node,
-        path: path.clone(),
-    });
-    let kind = match &reader {
-        Some(reader) => kind_of(reader, &kinds),
-        None => {
-            report.add(&path, "no such key", one_of(&kinds));
-            None
-        }
-    };
-    let reader = reader.filter(|_| kind.is_some());
-    let family = registry().find_family(kind.unwrap_or(kinds[0]))?;
+    let (kind, reader) = chosen("model", &kinds, report);
+    let family = registry().find_family(kind)?;
     Some(ModelConfig::new(family, (family.read)(reader)?))
+}
+
+fn optimizer(report: &Report<'_>) -> Option<OptimizerConfig> {
+    let (kind, reader) = chosen("optimizer", &registry().optimizer_kinds(), report);
+    match (registry().find_optimizer(kind), reader) {
+        (Some(entry), Some(reader)) => {
+            let config = (entry.entry.read)(reader)?;
+            Some(OptimizerConfig::Custom(OptimizerTable::new(entry, config)))
+        }
+        (_, Some(reader)) => reader.read(),
+        (_, None) => OptimizerConfig::deserialize(Placeholder::silent()).ok(),
+    }
+}
+
+/// The kind that a table names, with its reader; without a reader, which is reported, the first kind.
+fn chosen<'a>(
+    key: &str,
+    kinds: &[&'static str],
+    report: &'a Report<'a>,
+) -> (&'static str, Option<Reader<'a>>) {
+    let path = KeyPath::default().key(key);
+    let Some(entry) = report.source.root.entry(key) else {
+        report.add(&path, "no such key", one_of(kinds));
+        return (kinds[0], None);
+    };
+    let node = &entry.node;
+    let reader = Reader { report, node, path };
+    match kind_of(&reader, kinds) {
+        Some(kind) => (kind, Some(reader)),
+        None => (kinds[0], None),
+    }
 }
 
 /// The tables under a key, `[hook.NAME]` or `[loss.NAME]`, by those who have registered.

@@ -1,6 +1,7 @@
 //! `Recipe`: a whole recipe as a Rust value, with its tables `[run]`, `[tokenizer]`, `[batch]`, `[watch]` and `[checkpoint]`;
 //! the types of the other tables lie elsewhere. Nothing is read or checked here.
 
+use super::placeholder::Placeholder;
 use super::stage::Stage;
 use super::table::Tables;
 use crate::data::DataConfig;
@@ -8,6 +9,7 @@ use crate::device::DeviceConfig;
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::ModelConfig;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny};
 use std::path::PathBuf;
 
 /// Everything that decides a run.
@@ -26,6 +28,7 @@ pub struct Recipe {
     /// What learns.
     pub model: ModelConfig,
     /// How gradients become steps.
+    #[serde(deserialize_with = "passed_by")]
     pub optimizer: OptimizerConfig,
     /// How many sequences make a step.
     pub batch: BatchConfig,
@@ -39,6 +42,12 @@ pub struct Recipe {
     pub hook: Tables,
     /// Losses of the program, by their names.
     pub loss: Tables,
+}
+
+/// Stands for what `open` reads, because only the registry knows its type.
+fn passed_by<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OptimizerConfig, D::Error> {
+    Option::<IgnoredAny>::deserialize(deserializer)?;
+    OptimizerConfig::deserialize(Placeholder::silent()).map_err(D::Error::custom)
 }
 
 /// Where the run goes.

@@ -1,4 +1,4 @@
-//! Training progress as JSON lines on stderr, for programs: every step as in `metrics.jsonl`.
+//! Hook that prints training as JSON lines on stderr, for programs: one line per step and split, as in `metrics.jsonl`.
 
 use crate::error::Error;
 use crate::hook::metrics_line;

@@ -1,4 +1,5 @@
-//! Matrix products of some rows with a packed matrix, with the bits of matrixmultiply.
+//! `out + a b` by x86-64-v3 instructions on all threads, `b` packed here or kept packed; same bits as matrixmultiply.
+//! Where these routines do not apply they return `false`, and the caller uses others.
 //!
 //! A walk multiplies groups of some tens of rows. matrixmultiply packs both sides of every product on one thread, which takes
 //! longer than such a product itself, and runs the rest on threads of its own, which compete with those of the pool. Here all

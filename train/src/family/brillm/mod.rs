@@ -179,7 +179,7 @@ fn state(
     };
     let (mode, clip) = match given.optimizer {
         OptimizerConfig::RowAdamw { mode, clip_row, .. } => (*mode, Some(*clip_row as f32)),
-        OptimizerConfig::Adamw { .. } => (Mode::Exact, None),
+        OptimizerConfig::Adamw { .. } | OptimizerConfig::Custom(_) => (Mode::Exact, None),
     };
     BriLlmState {
         optimizer: RowAdamW::new(&model, mode, given.optimizer.adamw(), clip),

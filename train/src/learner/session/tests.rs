@@ -288,7 +288,7 @@ fn session<M: Trainable<B>>(root: &TempDir, settings: StageSettings, model: M) -
             ..CheckpointState::default()
         },
         model: Some(model),
-        optimizer: GroupedAdamW::new(&adamw()),
+        optimizer: ParameterOptimizer::new(&adamw()),
         hooks: Vec::new(),
         clock: Clock::after(0.0),
     }

@@ -1,0 +1,113 @@
+//! Example of a program with an optimizer (`Lion`) and a loss (`NormaliserLoss`) of its own, for the models that come with nerve,
+//! and every verb. A recipe names both:
+//!
+//! ```toml
+//! [optimizer]
+//! kind = "lion"
+//! betas = [0.9, 0.99]
+//! weight_decay = 0.1
+//! clip_norm = 1.0
+//!
+//! [loss.normaliser]
+//! weight = 1e-4
+//! ```
+
+#![recursion_limit = "256"]
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use serde::Deserialize;
+use std::process::ExitCode;
+use train::learner::{CustomOptimizer, Tensors, UpdateInfo};
+use train::model::{CustomLoss, Pass};
+use train::recipe::section::Section;
+use train::task::Batch;
+use train::{Registry, main_with};
+
+fn main() -> ExitCode {
+    main_with(
+        Registry::built_in()
+            .optimizer::<Lion>()
+            .loss::<NormaliserLoss>(),
+    )
+}
+
+/// Lion (Chen et al. 2023, algorithm 2): `w ← w − rate (sign(β₁ m + (1 − β₁) g) + decay w)`, `m ← β₂ m + (1 − β₂) g`.
+struct Lion;
+
+/// `[optimizer]` with `kind = "lion"`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct LionConfig {
+    /// The share of the momentum in an update, and in the next momentum.
+    betas: [f64; 2],
+    /// Share of a weight that is taken away per unit of learning rate.
+    weight_decay: f64,
+    /// The longest global gradient.
+    clip_norm: f64,
+}
+
+impl CustomOptimizer for Lion {
+    const KIND: &'static str = "lion";
+    const MOMENTS: &'static [&'static str] = &["momentum"];
+    type Config = LionConfig;
+
+    fn check(config: &LionConfig, section: &Section<'_>) {
+        let shares = config.betas.iter().all(|beta| (0.0..1.0).contains(beta));
+        section.require("betas", shares, "two numbers of at least 0 and less than 1");
+        section.require("weight_decay", config.weight_decay >= 0.0, "at least 0");
+        section.require("clip_norm", config.clip_norm > 0.0, "more than 0");
+    }
+
+    fn clip_norm(config: &LionConfig) -> f64 {
+        config.clip_norm
+    }
+
+    fn update<B: Backend, const D: usize>(
+        config: &LionConfig,
+        at: UpdateInfo,
+        mut tensors: Tensors<B, D>,
+    ) -> (Tensor<B, D>, Vec<Tensor<B, D>>) {
+        let momentum = tensors.moments.remove(0);
+        let mixed = |beta: f64| momentum.clone() * beta + tensors.gradient.clone() * (1.0 - beta);
+        let [now, next] = config.betas.map(mixed);
+        let kept = tensors.weights * (1.0 - at.rate * config.weight_decay);
+        (kept - now.sign() * at.rate, vec![next])
+    }
+}
+
+/// Keeps the normaliser of the softmax near 1: the mean of `(ln Σ exp logits)²` over the targets (Chowdhery et al. 2022, §5).
+struct NormaliserLoss;
+
+/// `[loss.normaliser]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct NormaliserConfig {
+    /// How much it adds to the language-model loss.
+    weight: f64,
+}
+
+impl CustomLoss for NormaliserLoss {
+    const NAME: &'static str = "normaliser";
+    const TEXT: &'static str = "mean square of the logarithm of the softmax's normaliser";
+    type Config = NormaliserConfig;
+
+    fn check(config: &NormaliserConfig, section: &Section<'_>) {
+        section.require("weight", config.weight >= 0.0, "at least 0");
+    }
+
+    fn weight(config: &NormaliserConfig) -> f64 {
+        config.weight
+    }
+
+    fn value<B: Backend>(
+        _: &NormaliserConfig,
+        pass: &Pass<B>,
+        batch: &Batch,
+    ) -> Option<Tensor<B, 1>> {
+        let logits = pass.logits.clone()?;
+        let counted = batch.counted(&logits.device());
+        let largest = logits.clone().max_dim(2);
+        let sums = (logits - largest.clone()).exp().sum_dim(2).log() + largest;
+        let squares = sums.squeeze_dim::<2>(2).square() * counted;
+        Some(squares.sum() / batch.targets() as f64)
+    }
+}
