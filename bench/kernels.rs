@@ -45,7 +45,7 @@ fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
 
     let model: Baseline<B> = base.init(shape.vocabulary, 1, device);
     let block = brian::precision::with_matmul_dtype(model.blocks[0].clone(), products);
-    let causal = Rotary::new(shape.seq, d_head, base.rope_base, device).causal(shape.seq);
+    let causal = Rotary::new(shape.seq, d_head, base.rope(), device).causal(shape.seq);
     let x = leaf(base.d_model);
     bench("norm", &mut || {
         back(rms_norm(&x, &block.attention_norm, products))

@@ -51,7 +51,7 @@ fn parts(criterion: &mut Criterion) {
         let model: Baseline<BenchAutodiff> = shape.baseline().init(shape.vocabulary, 1, &device);
         let base = shape.baseline();
         let d_head = base.d_model / base.n_heads;
-        let rotary = Rotary::new(base.context, d_head, base.rope_base, &device);
+        let rotary = Rotary::new(base.context, d_head, base.rope(), &device);
         let causal: Causal<BenchAutodiff> = rotary.causal(shape.seq);
         let stream = || {
             drawn::<BenchAutodiff, 3>([shape.batch, shape.seq, shape.d_model], &device)

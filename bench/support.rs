@@ -165,6 +165,7 @@ impl Shape {
             rope_base: 10_000.0,
             norm_epsilon: 1e-6,
             initial: Initial::Scaled { std: 0.02 },
+            ..BaselineConfig::small()
         }
     }
 

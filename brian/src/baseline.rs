@@ -1,11 +1,11 @@
 //! `Baseline` and its configuration: a decoder-only Transformer of fixed depth with the blocks of the routed model and no
-//! router, the control for every claim about routing; also the tied head of both models.
+//! router, the control for every claim about routing; also the head of both models.
 //!
-//! `logits = norm(block_n(… block_1(E[tokens]))) Eᵀ` with a tied head.
+//! `logits = norm(block_n(… block_1(E[tokens]))) Uᵀ`, where `U` is `E` if the head is tied.
 
-use crate::block::BlockSizes;
-use crate::block::causal::Rotary;
+use crate::block::causal::{Rope, RopeScaling, Rotary};
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::block::{AttentionBias, BlockSizes, Heads};
 use crate::described::{Described, Description, Start};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
@@ -25,8 +25,18 @@ use serde::Deserialize;
 pub struct BaselineConfig {
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Attention heads.
+    /// Attention heads, of queries.
     pub n_heads: usize,
+    /// Heads of keys and values, a divisor of `n_heads`; as many as `n_heads` if it is left out.
+    pub n_kv_heads: Option<usize>,
+    /// Width of a head; `d_model / n_heads` if it is left out.
+    pub d_head: Option<usize>,
+    /// Biases of attention; none if it is left out.
+    pub attention_bias: Option<AttentionBias>,
+    /// Whether queries and keys are normed, head by head; no if it is left out.
+    pub query_key_norm: Option<bool>,
+    /// Whether the head has an embedding of its own; no if it is left out.
+    pub untied_head: Option<bool>,
     /// Hidden width of the feed-forward.
     pub d_ff: usize,
     /// Blocks.
@@ -35,6 +45,8 @@ pub struct BaselineConfig {
     pub context: usize,
     /// Base of the rotary angles.
     pub rope_base: f64,
+    /// How these are made smaller for a longer context; not at all if it is left out.
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in every norm.
     pub norm_epsilon: f64,
     /// Initial values.
@@ -47,10 +59,16 @@ impl BaselineConfig {
         Self {
             d_model: 16,
             n_heads: 2,
+            n_kv_heads: None,
+            d_head: None,
+            attention_bias: None,
+            query_key_norm: None,
+            untied_head: None,
             d_ff: 24,
             n_layers: 5,
             context: 32,
             rope_base: 10_000.0,
+            rope_scaling: None,
             norm_epsilon: 1e-6,
             initial: Initial::Scaled { std: 0.1 },
         }
@@ -58,7 +76,7 @@ impl BaselineConfig {
 
     /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
-        let mut problems = check_sizes(&self.sizes(), self.context, self.rope_base);
+        let mut problems = check_sizes(self);
         problems.at_least_1("n_layers", self.n_layers);
         problems.0
     }
@@ -82,19 +100,50 @@ impl BaselineConfig {
             embedding: embedding(vocabulary, self.d_model, device),
             blocks: blocks.collect(),
             norm: norm(&sizes, device),
+            unembedding: self.unembedding(vocabulary, device),
             rotary: self.rotary(device),
         }
     }
 
     pub(crate) fn rotary<B: Backend>(&self, device: &B::Device) -> Rotary<B> {
-        let d_head = self.d_model / self.n_heads;
-        Rotary::new(self.context, d_head, self.rope_base, device)
+        Rotary::new(self.context, self.heads().d_head, self.rope(), device)
+    }
+
+    /// The rotary angles.
+    pub fn rope(&self) -> Rope {
+        Rope {
+            base: self.rope_base,
+            scaling: self.rope_scaling,
+        }
+    }
+
+    pub(crate) fn unembedding<B: Backend>(
+        &self,
+        vocabulary: usize,
+        device: &B::Device,
+    ) -> Option<Embedding<B>> {
+        let untied = self.untied_head == Some(true);
+        untied.then(|| embedding(vocabulary, self.d_model, device))
+    }
+
+    /// The heads of attention.
+    ///
+    /// # Panics
+    /// If there are no heads and `d_head` is left out; see [`Self::check`].
+    pub fn heads(&self) -> Heads {
+        Heads {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads.unwrap_or(self.n_heads),
+            d_head: self.d_head.unwrap_or_else(|| self.d_model / self.n_heads),
+        }
     }
 
     pub(crate) fn sizes(&self) -> BlockSizes {
         BlockSizes {
             d_model: self.d_model,
-            n_heads: self.n_heads,
+            heads: self.heads(),
+            attention_bias: self.attention_bias,
+            query_key_norm: self.query_key_norm == Some(true),
             d_ff: self.d_ff,
             norm_epsilon: self.norm_epsilon,
         }
@@ -104,12 +153,14 @@ impl BaselineConfig {
 /// A decoder of fixed depth.
 #[derive(Module, Debug)]
 pub struct Baseline<B: Backend> {
-    /// Token embedding, `[vocabulary, d_model]`. The head is tied to it: one parameter, one gradient.
+    /// Token embedding, `[vocabulary, d_model]`. A head without values of its own is tied to it: one parameter, one gradient.
     pub embedding: Embedding<B>,
     /// The blocks, in order of execution.
     pub blocks: Vec<TransformerBlock<B>>,
     /// RMS norm before the head.
     pub norm: RmsNorm<B>,
+    /// The head's own values, `[vocabulary, d_model]`, if it is not tied.
+    pub unembedding: Option<Embedding<B>>,
     pub(crate) rotary: Rotary<B>,
 }
 
@@ -135,7 +186,8 @@ impl<B: Backend> Baseline<B> {
     pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let first = self.blocks.first();
         let products = first.map_or(DType::F32, TransformerBlock::products);
-        head(&self.norm, &self.embedding, hidden, products)
+        let weights = self.unembedding.as_ref().unwrap_or(&self.embedding);
+        head(&self.norm, weights, hidden, products)
     }
 }
 
@@ -144,6 +196,9 @@ impl<B: Backend> Described<B> for Baseline<B> {
         to.starts(&self.embedding.weight, Start::Embedding);
         self.blocks.iter().for_each(|block| block.describe(to));
         to.norm(&self.norm);
+        if let Some(head) = &self.unembedding {
+            to.starts(&head.weight, Start::Embedding);
+        }
     }
 }
 
@@ -158,7 +213,7 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
-/// The tied head: `norm(hidden) Eᵀ`, with the product in the given type.
+/// The head: `norm(hidden) Eᵀ`, with the product in the given type.
 ///
 /// # Shapes
 /// `[batch, seq, d_model]` to `[batch, seq, vocabulary]`

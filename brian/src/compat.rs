@@ -25,10 +25,16 @@ pub fn baseline(d_model: usize, n_heads: usize, n_layers: usize, context: usize)
     BaselineConfig {
         d_model,
         n_heads,
+        n_kv_heads: None,
+        d_head: None,
+        attention_bias: None,
+        query_key_norm: None,
+        untied_head: None,
         d_ff: d_ff(d_model, 4.0),
         n_layers,
         context,
         rope_base: 10_000.0,
+        rope_scaling: None,
         norm_epsilon: 1e-6,
         initial: Initial::TorchDefault,
     }
@@ -50,6 +56,11 @@ pub fn brian(
     BrianConfig {
         d_model: baseline.d_model,
         n_heads: baseline.n_heads,
+        n_kv_heads: baseline.n_kv_heads,
+        d_head: baseline.d_head,
+        attention_bias: baseline.attention_bias,
+        query_key_norm: baseline.query_key_norm,
+        untied_head: baseline.untied_head,
         d_ff: baseline.d_ff,
         n_pre,
         n_pool,
@@ -57,6 +68,7 @@ pub fn brian(
         n_post: n_post.expect("pre blocks and pool are part of the decoder"),
         context: baseline.context,
         rope_base: baseline.rope_base,
+        rope_scaling: baseline.rope_scaling,
         norm_epsilon: baseline.norm_epsilon,
         initial: baseline.initial,
         position: PositionConfig {

@@ -166,6 +166,7 @@ mod tests {
             rope_base: 50.0,
             norm_epsilon: 0.1,
             initial: Initial::Scaled { std: 0.3 },
+            ..BaselineConfig::small()
         }
     }
 
@@ -201,6 +202,7 @@ mod tests {
             },
             exit: Exit::Residual,
             memory,
+            ..BrianConfig::small()
         }
     }
 

@@ -3,6 +3,7 @@
 //! elementwise operations are left out. A training step costs [`TRAINING`] times as much.
 
 use crate::baseline::BaselineConfig;
+use crate::block::Heads;
 use crate::memory::{Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig};
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
@@ -25,12 +26,13 @@ struct BlockFlops {
 }
 
 impl BlockFlops {
-    fn new(d_model: usize, d_ff: usize) -> Self {
+    fn new(d_model: usize, d_ff: usize, heads: Heads) -> Self {
         let (d_model, d_ff) = (d_model as f64, d_ff as f64);
+        let (d_queries, d_keys) = (heads.d_queries() as f64, heads.d_keys() as f64);
         Self {
-            keys_values: 4.0 * d_model * d_model,
-            rest: 4.0 * d_model * d_model + 6.0 * d_model * d_ff,
-            per_key: 4.0 * d_model,
+            keys_values: 4.0 * d_model * d_keys,
+            rest: 4.0 * d_model * d_queries + 6.0 * d_model * d_ff,
+            per_key: 4.0 * d_queries,
         }
     }
 
@@ -42,7 +44,7 @@ impl BlockFlops {
 impl BaselineConfig {
     /// FLOPs of one token in sequences of `seq` tokens.
     pub fn flops(&self, vocabulary: usize, seq: usize) -> f64 {
-        let block = BlockFlops::new(self.d_model, self.d_ff);
+        let block = BlockFlops::new(self.d_model, self.d_ff, self.heads());
         self.n_layers as f64 * block.whole(seq) + head(self.d_model, vocabulary)
     }
 }
@@ -58,7 +60,8 @@ impl BrianConfig {
             return None;
         }
         let n_tokens = walks.batch * walks.seq;
-        let around = BlockFlops::new(self.d_model, self.d_ff).whole(walks.seq);
+        let heads = self.baseline().heads();
+        let around = BlockFlops::new(self.d_model, self.d_ff, heads).whole(walks.seq);
         let exit = 2.0 * (self.d_model * self.d_model) as f64 + self.position();
         let fixed =
             (self.n_pre + self.n_post) as f64 * around + exit + head(self.d_model, vocabulary);
@@ -148,12 +151,13 @@ impl BrianConfig {
         if runners.is_empty() {
             return 0.0;
         }
-        let cost = BlockFlops::new(self.d_model, self.d_ff_pool);
+        let cost = BlockFlops::new(self.d_model, self.d_ff_pool, self.baseline().heads());
         let position = self.position();
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
             (Execution::Dense, _) => {
-                let whole = cost.whole(seq + self.prefix_keys(index, seq));
+                let (n_keys, decoding) = self.prefix_keys(index, seq);
+                let whole = cost.whole(seq + n_keys) + decoding;
                 n_tokens as f64 * (whole + position + self.prefix_write())
             }
             (Execution::Grouped, Attends::All) if everywhere => {
@@ -183,17 +187,18 @@ impl BrianConfig {
         }
     }
 
-    /// How many keys of the memory a block attends to beside its own; decoding their codes is counted as more keys.
-    fn prefix_keys(&self, index: usize, seq: usize) -> usize {
+    /// How many keys of the memory a block attends to beside its own, and FLOPs of decoding their codes, per query.
+    fn prefix_keys(&self, index: usize, seq: usize) -> (usize, f64) {
         let MemoryConfig::KeyValuePrefix(memory) = self.memory else {
-            return 0;
+            return (0, 0.0);
         };
-        let n_keys = memory.retention().kept(index).count() * seq;
-        match memory.compression {
-            Compression::None => n_keys,
-            // Two maps of d_head x d_code for each of a head's keys and values, spread over the queries.
-            Compression::Code { d_code } => n_keys + n_keys * d_code / seq,
-        }
+        let n_slots = memory.retention().kept(index).count();
+        let decoding = match memory.compression {
+            Compression::None => 0,
+            // Two maps of d_head x d_code for each head of a key and its value, spread over the queries.
+            Compression::Code { d_code } => 4 * self.baseline().heads().d_keys() * d_code * n_slots,
+        };
+        (n_slots * seq, decoding as f64)
     }
 
     /// FLOPs of encoding the key and the value of one token.
@@ -202,7 +207,7 @@ impl BrianConfig {
             MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
                 compression: Compression::Code { d_code },
                 ..
-            }) => (4 * self.d_model * d_code) as f64,
+            }) => (4 * self.baseline().heads().d_keys() * d_code) as f64,
             _ => 0.0,
         }
     }
@@ -291,6 +296,7 @@ mod tests {
             rope_base: 10_000.0,
             norm_epsilon: 1e-6,
             initial: Initial::Scaled { std: 0.02 },
+            ..BaselineConfig::small()
         };
         let mut config = compat::brian(baseline, 1, 3, 4, 3);
         config.route.top_k = 1;

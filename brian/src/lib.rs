@@ -23,6 +23,7 @@
 //!         rope_base: 10_000.0,
 //!         norm_epsilon: 1e-6,
 //!         initial: Initial::Scaled { std: 0.02 },
+//!         ..BaselineConfig::small()
 //!     };
 //!     let model: Baseline<B> = config.init(260, 1, device);
 //!     model.forward(Tensor::<B, 2, Int>::zeros([1, 16], device))

@@ -2,11 +2,11 @@
 //! `BrianConfig`, which checks it, builds it or wraps a baseline. The walk is in `route`.
 
 use crate::baseline::{Baseline, BaselineConfig, embedding, head};
-use crate::block::BlockSizes;
-use crate::block::causal::{Causal, Rotary};
+use crate::block::causal::{Causal, RopeScaling, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::block::{AttentionBias, BlockSizes};
 use crate::described::{Described, Description, Start};
 use crate::error::{ConfigError, check_sizes};
 use crate::initial::{Initial, draw};
@@ -36,8 +36,18 @@ use std::cell::RefCell;
 pub struct BrianConfig {
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Attention heads.
+    /// Attention heads, of queries.
     pub n_heads: usize,
+    /// Heads of keys and values, a divisor of `n_heads`; as many as `n_heads` if it is left out.
+    pub n_kv_heads: Option<usize>,
+    /// Width of a head; `d_model / n_heads` if it is left out.
+    pub d_head: Option<usize>,
+    /// Biases of attention; none if it is left out.
+    pub attention_bias: Option<AttentionBias>,
+    /// Whether queries and keys are normed, head by head; no if it is left out.
+    pub query_key_norm: Option<bool>,
+    /// Whether the head has an embedding of its own; no if it is left out.
+    pub untied_head: Option<bool>,
     /// Hidden width of the feed-forward.
     pub d_ff: usize,
     /// Blocks before the pool, executed once.
@@ -52,6 +62,8 @@ pub struct BrianConfig {
     pub context: usize,
     /// Base of the rotary angles.
     pub rope_base: f64,
+    /// How these are made smaller for a longer context; not at all if it is left out.
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in every norm.
     pub norm_epsilon: f64,
     /// Initial values.
@@ -73,6 +85,11 @@ impl BrianConfig {
         Self {
             d_model: baseline.d_model,
             n_heads: baseline.n_heads,
+            n_kv_heads: None,
+            d_head: None,
+            attention_bias: None,
+            query_key_norm: None,
+            untied_head: None,
             d_ff: baseline.d_ff,
             n_pre: 1,
             n_pool: 3,
@@ -80,6 +97,7 @@ impl BrianConfig {
             n_post: 1,
             context: baseline.context,
             rope_base: baseline.rope_base,
+            rope_scaling: None,
             norm_epsilon: baseline.norm_epsilon,
             initial: baseline.initial,
             position: PositionConfig {
@@ -105,7 +123,7 @@ impl BrianConfig {
 
     /// All fields with values that no model can be built from.
     pub fn check(&self) -> Vec<ConfigError> {
-        let mut problems = check_sizes(&self.sizes(), self.context, self.rope_base);
+        let mut problems = check_sizes(&self.baseline());
         problems.at_least_1("n_pool", self.n_pool);
         let d_position = self.position.d_position;
         problems.at_least_1("position.d_position", d_position);
@@ -149,6 +167,11 @@ impl BrianConfig {
             problems.require(top_k <= most, field, top_k, expected);
         }
         problems.0.extend(self.memory.check());
+        let by_heads =
+            matches!(self.memory, MemoryConfig::HiddenCode(memory) if memory.head_rank > 0);
+        let fits = self.n_heads == 0 || self.d_model.is_multiple_of(self.n_heads);
+        let expected = "0, as d_model is no multiple of n_heads";
+        problems.require(fits || !by_heads, "memory.head_rank", "more", expected);
         let (fits, expected) = match (parallel, self.memory) {
             (Parallel::None, _) | (_, MemoryConfig::None) => (true, ""),
             (_, MemoryConfig::KeyValuePrefix(_)) => {
@@ -188,10 +211,16 @@ impl BrianConfig {
         BaselineConfig {
             d_model: self.d_model,
             n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            d_head: self.d_head,
+            attention_bias: self.attention_bias,
+            query_key_norm: self.query_key_norm,
+            untied_head: self.untied_head,
             d_ff: self.d_ff,
             n_layers: self.n_pre + self.n_pool + self.n_post,
             context: self.context,
             rope_base: self.rope_base,
+            rope_scaling: self.rope_scaling,
             norm_epsilon: self.norm_epsilon,
             initial: self.initial,
         }
@@ -229,6 +258,7 @@ impl BrianConfig {
             exit: ExitBlock::new(&sizes, adapted, self.exit, device),
             post: plain(self.n_post),
             norm: norm(&sizes, device),
+            unembedding: self.baseline().unembedding(vocabulary, device),
             memory: self.memory(n_actions, device),
             rotary: self.baseline().rotary(device),
             route: self.route,
@@ -240,7 +270,7 @@ impl BrianConfig {
     /// closed gate lets through.
     ///
     /// # Panics
-    /// If the baseline has another number of blocks, or `d_ff_pool` is not `d_ff`.
+    /// If the baseline has another number of blocks, `d_ff_pool` is not `d_ff`, or only one of both has a tied head.
     pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
         let [vocabulary, _] = baseline.embedding.weight.dims();
         let device = baseline.embedding.weight.device();
@@ -256,6 +286,9 @@ impl BrianConfig {
         }
         model.post = blocks.collect();
         model.norm = baseline.norm;
+        let tied = [&model.unembedding, &baseline.unembedding].map(Option::is_none);
+        assert_eq!(tied[0], tied[1], "a tied head");
+        model.unembedding = baseline.unembedding;
         // The blocks have other paths now, and ids are hashes of paths.
         crate::parameter::identify(model)
     }
@@ -283,7 +316,7 @@ impl BrianConfig {
 /// A Transformer whose middle is a pool of blocks.
 #[derive(Module, Debug)]
 pub struct Brian<B: Backend> {
-    /// Token embedding, `[vocabulary, d_model]`. The head is tied to it: one parameter, one gradient.
+    /// Token embedding, `[vocabulary, d_model]`. A head without values of its own is tied to it: one parameter, one gradient.
     pub embedding: Embedding<B>,
     /// Blocks before the walk, in order.
     pub pre: Vec<TransformerBlock<B>>,
@@ -299,6 +332,8 @@ pub struct Brian<B: Backend> {
     pub post: Vec<TransformerBlock<B>>,
     /// RMS norm before the head.
     pub norm: RmsNorm<B>,
+    /// The head's own values, `[vocabulary, d_model]`, if it is not tied.
+    pub unembedding: Option<Embedding<B>>,
     /// Parameters of the memory, if there is one.
     pub memory: Option<Memory<B>>,
     pub(crate) rotary: Rotary<B>,
@@ -342,7 +377,8 @@ impl<B: Backend> Brian<B> {
     /// Logits from the output of the last block; see [`head`].
     pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let products = self.pool[0].block.products();
-        head(&self.norm, &self.embedding, hidden, products)
+        let weights = self.unembedding.as_ref().unwrap_or(&self.embedding);
+        head(&self.norm, weights, hidden, products)
     }
 
     /// The context of a walk from these entering states; `past` holds the walks of earlier tokens in decoding.
@@ -406,6 +442,9 @@ impl<B: Backend> Described<B> for Brian<B> {
         self.router.describe(to);
         self.exit.describe(to);
         to.norm(&self.norm);
+        if let Some(head) = &self.unembedding {
+            to.starts(&head.weight, Start::Embedding);
+        }
         if let Some(memory) = &self.memory {
             memory.describe(to);
         }

@@ -43,6 +43,7 @@ pub fn small_baseline() -> BaselineConfig {
         rope_base: 10_000.0,
         norm_epsilon: 1e-6,
         initial: Initial::Scaled { std: 0.3 },
+        ..BaselineConfig::small()
     }
 }
 

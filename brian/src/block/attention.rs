@@ -1,11 +1,12 @@
 //! `Attention`, causal with rotary positions: its weights, queries, keys and values of whole sequences or selected tokens, and
 //! `softmax(q kᵀ / sqrt(d_head) + mask) v` with heads joined. The output matrix is applied by the block.
 //!
-//! One packed matrix makes queries, keys and values, in this order. No biases, no dropout.
+//! One packed matrix makes queries, keys and values, in this order. There may be fewer heads of keys and values than of queries,
+//! biases, and norms of single heads of queries and keys (Henry et al. 2020). No dropout.
 
-use super::BlockSizes;
 use super::causal::{Angles, Causal};
-use super::matrix::{matrix, per_token};
+use super::matrix::{biased_matrix, per_token};
+use super::{AttentionBias, BlockSizes, Heads};
 use crate::described::{Described, Description, Start};
 pub use crate::ops::attention::KeysValues;
 use crate::ops::attention::{attention, attention_over_spans, causal_attention, heads};
@@ -13,36 +14,54 @@ use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::gather::{Parts, columns};
 use crate::ops::groups::{Group, each};
 use crate::ops::reuse::{Packed, shared};
-use crate::ops::rotary_projection::{Columns, rotary_projection};
+use crate::ops::rotary_projection::{Columns, Projection, normed_heads, rotary_projection};
 use burn::module::Module;
-use burn::nn::{Linear, RmsNorm};
+use burn::nn::{Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Attention over the earlier tokens of the same sequence.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
-    /// Weights of queries, keys and values side by side, `[d_model, 3 * d_model]`.
+    /// Weights of queries, keys and values side by side, `[d_model, (n_heads + 2 * n_kv_heads) * d_head]`.
     pub query_key_value: Linear<B>,
-    /// Output projection, `[d_model, d_model]`; its result is added to the residual stream.
+    /// Output projection, `[n_heads * d_head, d_model]`; its result is added to the residual stream.
     pub output: Linear<B>,
-    n_heads: usize,
+    /// Norm of every head of queries, of width `d_head`, before it is rotated.
+    pub query_norm: Option<RmsNorm<B>>,
+    /// The same of keys.
+    pub key_norm: Option<RmsNorm<B>>,
+    #[module(skip)]
+    heads: Heads,
 }
 
 impl<B: Backend> Attention<B> {
     pub(crate) fn new(sizes: &BlockSizes, device: &B::Device) -> Self {
+        let (heads, bias) = (sizes.heads, sizes.attention_bias);
+        let [_, _, width] = Columns::All.widths(heads);
+        let norm = RmsNormConfig::new(heads.d_head).with_epsilon(sizes.norm_epsilon);
+        let head_norm = || sizes.query_key_norm.then(|| norm.init(device));
+        let of_output = bias == Some(AttentionBias::All);
         Self {
-            query_key_value: matrix(sizes.d_model, 3 * sizes.d_model, device),
-            output: matrix(sizes.d_model, sizes.d_model, device),
-            n_heads: sizes.n_heads,
+            query_key_value: biased_matrix(sizes.d_model, width, bias.is_some(), device),
+            output: biased_matrix(heads.d_queries(), sizes.d_model, of_output, device),
+            query_norm: head_norm(),
+            key_norm: head_norm(),
+            heads,
         }
+    }
+
+    /// How many heads there are, and how wide they are.
+    pub fn shape(&self) -> Heads {
+        self.heads
     }
 
     /// Attention output of whole sequences, from their states before the norm; sequences lie one after another.
     ///
     /// # Shapes
-    /// `[batch * seq, d_model]` to the same
+    /// `[batch * seq, d_model]` to `[batch * seq, n_heads * d_head]`
     pub fn forward(
         &self,
         x: &Tensor<B, 2>,
@@ -56,26 +75,47 @@ impl<B: Backend> Attention<B> {
     /// Scaled queries, keys and values of tokens; queries and keys are rotated to their places.
     ///
     /// # Shapes
-    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`, keys and values with `n_kv_heads`
     pub fn project(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> (Tensor<B, 4>, KeysValues<B>) {
-        let [_, _, d_model] = x.dims();
-        let d_head = d_model / self.n_heads;
-        let packed = per_token(&self.query_key_value, x);
-        let heads = |index: usize| {
-            let part = index * d_model..(index + 1) * d_model;
-            self.heads(packed.clone().slice_dim(2, part))
-        };
+        let Heads {
+            n_heads,
+            n_kv_heads,
+            d_head,
+        } = self.heads;
+        let mut packed = per_token(&self.query_key_value, x);
+        if let Some(bias) = &self.query_key_value.bias {
+            packed = packed + bias.val().unsqueeze();
+        }
+        let norms = self.head_norms(Columns::All);
+        if !norms.is_empty() {
+            let ([batch, seq, width], columns) = (packed.dims(), Columns::All.rotated(self.heads));
+            let rows = packed.reshape([batch * seq, width]);
+            packed = normed_heads(rows, &columns, &norms).reshape([batch, seq, width]);
+        }
+        let [queries, keys, all] = Columns::All.widths(self.heads);
+        let part = |part: Range<usize>, n| heads(packed.clone().slice_dim(2, part), n);
         let own = KeysValues {
-            keys: causal.rotate(heads(1)),
-            values: heads(2),
+            keys: causal.rotate(part(queries..keys, n_kv_heads)),
+            values: part(keys..all, n_kv_heads),
         };
-        (causal.rotate(heads(0)) * (d_head as f64).powf(-0.5), own)
+        let queries = causal.rotate(part(0..queries, n_heads));
+        (queries * (d_head as f64).powf(-0.5), own)
+    }
+
+    /// The norms of heads in some columns; none if heads have none.
+    fn head_norms(&self, columns: Columns) -> Vec<&RmsNorm<B>> {
+        let (queries, keys) = (&self.query_norm, &self.key_norm);
+        match columns {
+            Columns::All => queries.iter().chain(keys).collect(),
+            Columns::Queries => queries.iter().collect(),
+            Columns::KeysValues => keys.iter().collect(),
+        }
     }
 
     /// Scaled queries, keys and values side by side, made from the norm of `x`; sequences lie one after another.
     ///
     /// # Shapes
-    /// `[batch * seq, d_model]` to `[batch * seq, 3 * d_model]`
+    /// `[batch * seq, d_model]` to `[batch * seq, (n_heads + 2 * n_kv_heads) * d_head]`
     pub fn project_rows(
         &self,
         x: &Tensor<B, 2>,
@@ -83,57 +123,59 @@ impl<B: Backend> Attention<B> {
         causal: &Causal<B>,
     ) -> Tensor<B, 2> {
         let map = self.query_key_value.weight.val();
-        let groups = Group::only((norm, &map), x);
-        let angles = causal.all_angles();
-        rotary_projection(x, &groups, Columns::All, &angles, &Packed::default())
+        let bias = self.query_key_value.bias.as_ref().map(|bias| bias.val());
+        let projection = Projection {
+            norm,
+            map: &map,
+            bias: bias.as_ref(),
+            head_norms: self.head_norms(Columns::All),
+        };
+        let groups = Group::only(projection, x);
+        let (angles, parts) = (causal.all_angles(), (Columns::All, self.heads));
+        rotary_projection(x, &groups, parts, &angles, &Packed::default())
     }
 
     /// Attention output of whole sequences, from the output of [`Self::project_rows`].
     ///
     /// # Shapes
-    /// `[batch * seq, 3 * d_model]` to `[batch * seq, d_model]`
+    /// `[batch * seq, (n_heads + 2 * n_kv_heads) * d_head]` to `[batch * seq, n_heads * d_head]`
     pub fn find_all(&self, packed: Tensor<B, 2>, batch: usize, causal: &Causal<B>) -> Tensor<B, 2> {
-        causal_attention(
-            packed,
-            self.n_heads,
-            batch,
-            || causal.mask(),
-            self.products(),
-        )
+        let mask = || causal.mask();
+        causal_attention(packed, self.heads, batch, mask, self.products())
     }
 
     /// Attention output of queries over keys and values of other tokens.
     ///
     /// # Shapes
-    /// `[n_queries, d_model]` and `[n_keys, 2 * d_model]` to `[n_queries, d_model]`
+    /// `[n_queries, n_heads * d_head]` and `[n_keys, 2 * n_kv_heads * d_head]` to `[n_queries, n_heads * d_head]`
     pub(crate) fn find_rows(
         &self,
         queries: Tensor<B, 2>,
         keys_values: Parts<B>,
         spans: &Arc<AttentionSpans>,
     ) -> Tensor<B, 2> {
-        attention_over_spans(queries, keys_values, self.n_heads, spans, self.products())
+        attention_over_spans(queries, keys_values, self.heads, spans, self.products())
     }
 
-    /// The weights of queries and those of keys and values, as two matrices.
+    /// The weights of queries and those of keys and values, apart.
     pub(crate) fn maps(&self) -> Maps<B> {
         let all = self.query_key_value.weight.val();
-        let [d_model, _] = all.dims();
-        let part = |which| shared(columns(&all, which));
-        let [queries, keys_values] = [0..d_model, d_model..3 * d_model].map(part);
+        let [queries, _, width] = Columns::All.widths(self.heads);
+        let parts = [0..queries, queries..width];
+        let [queries, keys_values] = parts.clone().map(|which| shared(columns(&all, which)));
+        let biases = self.query_key_value.bias.as_ref().map(|bias| {
+            let all = bias.val();
+            parts.map(|which| all.clone().slice_dim(0, which))
+        });
         Maps {
             packed: Packed::maps([&queries, &keys_values]),
             queries,
             keys_values,
+            biases,
+            query_norm: self.query_norm.clone(),
+            key_norm: self.key_norm.clone(),
+            heads: self.heads,
         }
-    }
-
-    /// Splits the last dimension into heads.
-    ///
-    /// # Shapes
-    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
-    pub fn heads(&self, x: Tensor<B, 3>) -> Tensor<B, 4> {
-        heads(x, self.n_heads)
     }
 
     /// The type of matrix products; see [`crate::precision`].
@@ -145,9 +187,9 @@ impl<B: Backend> Attention<B> {
     ///
     /// # Shapes
     /// - `queries`: `[batch, n_heads, seq, d_head]`
-    /// - `among`: `[batch, n_heads, n_keys, d_head]`
+    /// - `among`: `[batch, n_kv_heads, n_keys, d_head]`
     /// - `mask`, added to the scores: `[batch or 1, n_heads or 1, seq, n_keys]`
-    /// - returns `[batch, seq, d_model]`
+    /// - returns `[batch, seq, n_heads * d_head]`
     pub fn find(
         &self,
         queries: Tensor<B, 4>,
@@ -160,17 +202,30 @@ impl<B: Backend> Attention<B> {
 
 impl<B: Backend> Described<B> for Attention<B> {
     fn describe(&self, to: &mut Description) {
-        to.multiplies(&self.query_key_value);
-        to.multiplies(&self.output);
+        for map in [&self.query_key_value, &self.output] {
+            to.multiplies(map);
+            if let Some(bias) = &map.bias {
+                let [d_in, _] = map.weight.dims();
+                to.starts(bias, Start::Bias { d_in });
+            }
+        }
         to.starts(&self.output.weight, Start::IntoStream);
+        let norms = self.query_norm.iter().chain(&self.key_norm);
+        norms.for_each(|norm| to.norm(norm));
     }
 }
 
-/// Weights of queries, `[d_model, d_model]`, and of keys and values, `[d_model, 2 * d_model]`, for selected tokens.
+/// Weights of queries, `[d_model, n_heads * d_head]`, and of keys and values, `[d_model, 2 * n_kv_heads * d_head]`, for
+/// selected tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Maps<B: Backend> {
     queries: Tensor<B, 2>,
     keys_values: Tensor<B, 2>,
+    /// Theirs, in the same order.
+    biases: Option<[Tensor<B, 1>; 2]>,
+    query_norm: Option<RmsNorm<B>>,
+    key_norm: Option<RmsNorm<B>>,
+    heads: Heads,
     /// These and whatever else of the block is used again and again.
     pub packed: Packed,
 }
@@ -182,27 +237,39 @@ impl<B: Backend> Maps<B> {
     /// Scaled queries of selected tokens; each group of rows has its own norm and weights.
     ///
     /// # Shapes
-    /// `[n_tokens, d_model]` to the same
+    /// `[n_tokens, d_model]` to `[n_tokens, n_heads * d_head]`
     pub fn queries(
         groups: &[Group<NormedMaps<'_, B>>],
         x: &Tensor<B, 2>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        let maps = each(groups, |(norm, maps)| (*norm, &maps.queries));
-        rotary_projection(x, &maps, Columns::Queries, angles, &packed(groups)).cast(x.dtype())
+        let maps = each(groups, |(norm, maps)| Projection {
+            norm,
+            map: &maps.queries,
+            bias: maps.biases.as_ref().map(|[bias, _]| bias),
+            head_norms: maps.query_norm.iter().collect(),
+        });
+        let parts = (Columns::Queries, groups[0].of.1.heads);
+        rotary_projection(x, &maps, parts, angles, &packed(groups)).cast(x.dtype())
     }
 
     /// Keys and values of selected tokens; each group of rows has its own norm and weights.
     ///
     /// # Shapes
-    /// `[n_tokens, d_model]` to `[n_tokens, 2 * d_model]`
+    /// `[n_tokens, d_model]` to `[n_tokens, 2 * n_kv_heads * d_head]`
     pub fn keys_values(
         groups: &[Group<NormedMaps<'_, B>>],
         x: &Tensor<B, 2>,
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
-        let maps = each(groups, |(norm, maps)| (*norm, &maps.keys_values));
-        rotary_projection(x, &maps, Columns::KeysValues, angles, &packed(groups)).cast(x.dtype())
+        let maps = each(groups, |(norm, maps)| Projection {
+            norm,
+            map: &maps.keys_values,
+            bias: maps.biases.as_ref().map(|[_, bias]| bias),
+            head_norms: maps.key_norm.iter().collect(),
+        });
+        let parts = (Columns::KeysValues, groups[0].of.1.heads);
+        rotary_projection(x, &maps, parts, angles, &packed(groups)).cast(x.dtype())
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Rotated keys, and values, of all tokens so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cache<B: Backend> {
-    /// `[batch, n_tokens, 2 * d_model]`
+    /// `[batch, n_tokens, 2 * n_kv_heads * d_head]`
     kept: Option<Tensor<B, 3>>,
 }
 
@@ -35,11 +35,13 @@ impl<B: Backend> Cache<B> {
         n_wanted: usize,
     ) -> Tensor<B, 3> {
         let [batch, n_new, d_model] = x.dims();
+        let heads = block.attention.shape();
+        let (d_queries, width) = (heads.d_queries(), heads.d_queries() + 2 * heads.d_keys());
         let packed = block
             .attention
             .project_rows(&per_row(x.clone()), &block.attention_norm, causal)
-            .reshape([batch, n_new, 3 * d_model]);
-        let own = packed.clone().slice_dim(2, d_model..3 * d_model);
+            .reshape([batch, n_new, width]);
+        let own = packed.clone().slice_dim(2, d_queries..width);
         let kept = self.kept.take().into_iter().chain([own]);
         let kept = Tensor::cat(kept.collect(), 1);
         self.kept = Some(kept.clone());
@@ -53,7 +55,9 @@ impl<B: Backend> Cache<B> {
                 .collect(),
         };
         let wanted = n_new - n_wanted..n_new;
-        let queries = packed.slice_dim(1, wanted.clone()).slice_dim(2, 0..d_model);
+        let queries = packed
+            .slice_dim(1, wanted.clone())
+            .slice_dim(2, 0..d_queries);
         let among = Parts::one(per_row(kept));
         let found = block
             .attention

@@ -1,12 +1,93 @@
 //! Rotary angles of places in a sequence and the causal mask, shared by all attention layers of one pass.
 
+use crate::error::Problems;
 use crate::ops::attention_spans::MASKED;
 pub use crate::ops::rotary::Angles;
 use crate::ops::rotary::apply_rotary;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use serde::Deserialize;
+use std::f64::consts::TAU;
 use std::sync::OnceLock;
+
+/// How rotary angles grow over places and pairs.
+#[derive(Clone, Copy, Debug)]
+pub struct Rope {
+    /// Pair `j` turns by `base^(-2j / d_head)` per place.
+    pub base: f64,
+    /// What changes that for a longer context.
+    pub scaling: Option<RopeScaling>,
+}
+
+/// How pairs turn more slowly, so that a model keeps its sense of distance in a context longer than it was trained with.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeScaling {
+    /// All pairs turn `factor` times more slowly (Chen et al. 2023).
+    Linear {
+        /// By how much.
+        factor: f64,
+    },
+    /// Pairs that turn rarely within the context of training turn `factor` times more slowly, those that turn often as
+    /// before, those between something between (Llama 3.1, Grattafiori et al. 2024).
+    Llama3 {
+        /// By how much.
+        factor: f64,
+        /// Pairs with at most so many turns within `original_context` are slowed down.
+        low_freq_factor: f64,
+        /// Pairs with at least so many turns stay as they are.
+        high_freq_factor: f64,
+        /// The context of training.
+        original_context: usize,
+    },
+}
+
+impl RopeScaling {
+    /// All fields that make no angles.
+    pub(crate) fn check(self, problems: &mut Problems) {
+        let mut at_least_1 = |field, factor: f64| {
+            let holds = factor.is_finite() && factor >= 1.0;
+            problems.require(holds, field, factor, "a number of at least 1");
+        };
+        match self {
+            Self::Linear { factor } => at_least_1("rope_scaling.linear.factor", factor),
+            Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_context,
+            } => {
+                at_least_1("rope_scaling.llama3.factor", factor);
+                let holds = low.is_finite() && low > 0.0;
+                let field = "rope_scaling.llama3.low_freq_factor";
+                problems.require(holds, field, low, "a number above 0");
+                let holds = high.is_finite() && high > low;
+                let field = "rope_scaling.llama3.high_freq_factor";
+                problems.require(holds, field, high, "more than low_freq_factor");
+                let field = "rope_scaling.llama3.original_context";
+                problems.at_least_1(field, original_context);
+            }
+        }
+    }
+
+    /// What a pair turns by, instead of `angle` per place.
+    fn scaled(self, angle: f64) -> f64 {
+        match self {
+            Self::Linear { factor } => angle / factor,
+            Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_context,
+            } => {
+                let n_turns = original_context as f64 * angle / TAU;
+                let kept = ((n_turns - low) / (high - low)).clamp(0.0, 1.0);
+                kept * angle + (1.0 - kept) * angle / factor
+            }
+        }
+    }
+}
 
 /// Cosines and sines of the rotary angles of all places in a model's context.
 #[derive(Module, Debug)]
@@ -17,13 +98,18 @@ pub struct Rotary<B: Backend> {
 
 impl<B: Backend> Rotary<B> {
     /// Tables `[context, d_head / 2]`, computed in float64.
-    pub fn new(context: usize, d_head: usize, base: f64, device: &B::Device) -> Self {
+    pub fn new(context: usize, d_head: usize, rope: Rope, device: &B::Device) -> Self {
         let half = d_head / 2;
+        let per_place = |pair: usize| {
+            let angle = rope.base.powf(-2.0 * pair as f64 / d_head as f64);
+            rope.scaling.map_or(angle, |scaling| scaling.scaled(angle))
+        };
+        let per_place: Vec<f64> = (0..half).map(per_place).collect();
         let table = |of: fn(f64) -> f64| {
-            let angle = |place: usize, pair: usize| {
-                place as f64 * base.powf(-2.0 * pair as f64 / d_head as f64)
+            let value = |index: usize| {
+                let place = (index / half) as f64;
+                of(place * per_place[index % half]) as f32
             };
-            let value = |index: usize| of(angle(index / half, index % half)) as f32;
             let values: Vec<f32> = (0..context * half).map(value).collect();
             Tensor::from_data(TensorData::new(values, [context, half]), device)
         };

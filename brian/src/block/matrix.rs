@@ -1,4 +1,4 @@
-//! Helpers of blocks: making a linear map without a bias, applying one to all tokens as one product, and adding a position
+//! Helpers of blocks: making a linear map, applying one to all tokens as one product, and adding a position
 //! vector to the residual stream.
 
 use crate::ops::linear::{add_linear, linear};
@@ -7,10 +7,20 @@ use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// A map `[d_in, d_out]`; its values come from [`crate::initial`].
+/// A map `[d_in, d_out]` without a bias; its values come from [`crate::initial`].
 pub(crate) fn matrix<B: Backend>(d_in: usize, d_out: usize, device: &B::Device) -> Linear<B> {
+    biased_matrix(d_in, d_out, false, device)
+}
+
+/// The same, with a bias if it has one. Operations on maps leave the bias to their callers.
+pub(crate) fn biased_matrix<B: Backend>(
+    d_in: usize,
+    d_out: usize,
+    has_bias: bool,
+    device: &B::Device,
+) -> Linear<B> {
     LinearConfig::new(d_in, d_out)
-        .with_bias(false)
+        .with_bias(has_bias)
         .with_initializer(Initializer::Zeros)
         .init(device)
 }

@@ -12,13 +12,31 @@ pub mod routed;
 pub(crate) mod tests;
 pub mod transformer;
 
+pub use crate::ops::attention::Heads;
+
+use serde::Deserialize;
+
+/// Which maps of attention have a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionBias {
+    /// That of queries, keys and values.
+    QueryKeyValue,
+    /// That one and the output's.
+    All,
+}
+
 /// The sizes that every block of a model shares.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockSizes {
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Attention heads; `d_head = d_model / n_heads`.
-    pub n_heads: usize,
+    /// Attention heads.
+    pub heads: Heads,
+    /// Biases of attention; `None` for no bias.
+    pub attention_bias: Option<AttentionBias>,
+    /// Whether queries and keys are normed, head by head.
+    pub query_key_norm: bool,
     /// Hidden width of the feed-forward.
     pub d_ff: usize,
     /// Added to the mean square before the root in every norm.

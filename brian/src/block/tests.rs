@@ -1,12 +1,12 @@
 //! Tests of blocks, cache, masks, rotary angles and row copies: outputs against the equations in double precision, gradients
 //! against central differences, with the host's fused operations and composed of tensor operations.
 
-use super::BlockSizes;
 use super::cache::Cache;
-use super::causal::{Causal, Rotary, beside};
+use super::causal::{Causal, Rope, Rotary, beside};
 use super::matrix;
 use super::routed::RoutedBlock;
 use super::transformer::TransformerBlock;
+use super::{BlockSizes, Heads};
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::attention_spans::MASKED;
 pub(crate) use crate::ops::composed::here::composed;
@@ -33,12 +33,27 @@ pub(crate) type Values = BTreeMap<String, Array2<f64>>;
 /// An epsilon as large as a mean square, so that nobody can do without it.
 pub(crate) const SIZES: BlockSizes = BlockSizes {
     d_model: 8,
-    n_heads: 2,
+    heads: Heads {
+        n_heads: 2,
+        n_kv_heads: 2,
+        d_head: 4,
+    },
+    attention_bias: None,
+    query_key_norm: false,
     d_ff: 6,
     norm_epsilon: 0.3,
 };
 /// So small that a few positions turn every pair by a visible angle.
 pub(crate) const BASE: f64 = 50.0;
+
+/// Rotary angles of a base, without a scaling.
+pub(crate) fn rope(base: f64) -> Rope {
+    Rope {
+        base,
+        scaling: None,
+    }
+}
+
 /// Single precision behind some products, against the largest number of the same tensor.
 pub(crate) const SINGLE: f64 = 2e-4;
 
@@ -216,7 +231,7 @@ pub(crate) fn projected(
     x: &Array2<f64>,
     first: usize,
 ) -> [Array2<f64>; 3] {
-    let d_head = SIZES.d_model / SIZES.n_heads;
+    let d_head = SIZES.heads.d_head;
     let gain = &values[&format!("{block}attention_norm.gamma")];
     let map = &values[&format!("{block}attention.query_key_value.weight")];
     let packed = normed(x, gain, SIZES.norm_epsilon).dot(map);
@@ -294,7 +309,7 @@ pub(crate) fn ended(
 fn executed(values: &Values, block: &str, x: &Array2<f64>) -> Array2<f64> {
     let [queries, keys, of_values] = projected(values, block, x, 0);
     let causal = |query: usize, key: usize| (key <= query).then_some(0.0);
-    let found = attended([&queries, &keys, &of_values], SIZES.n_heads, causal);
+    let found = attended([&queries, &keys, &of_values], SIZES.heads.n_heads, causal);
     ended(values, block, x, &found)
 }
 
@@ -316,7 +331,7 @@ pub(crate) const BATCH: usize = 2;
 pub(crate) const SEQ: usize = 5;
 
 pub(crate) fn rotary<B: Backend>() -> Rotary<B> {
-    Rotary::new(16, SIZES.d_model / SIZES.n_heads, BASE, &Default::default())
+    Rotary::new(16, SIZES.heads.d_head, rope(BASE), &Default::default())
 }
 
 fn block<B: Backend>(of_attention: f32) -> TransformerBlock<B> {
@@ -442,7 +457,7 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
         let all = each_sequence(&found(&x), SEQ, |_, x| {
             let [queries, keys, of_values] = projected(&values, "", x, 0);
             let causal = |query: usize, key: usize| (key <= query).then_some(0.0);
-            attended([&queries, &keys, &of_values], SIZES.n_heads, causal)
+            attended([&queries, &keys, &of_values], SIZES.heads.n_heads, causal)
         });
         let expected = all.select(Axis(0), &asking);
         assert_near("apart", &found(&output), &expected, SINGLE);
@@ -455,7 +470,7 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
 #[test]
 fn positions_turn_pairs_by_their_angles() {
     let device = Default::default();
-    let rotary = Rotary::<Host>::new(8, 4, 100.0, &device);
+    let rotary = Rotary::<Host>::new(8, 4, rope(100.0), &device);
     assert_eq!(rotary.context(), 8);
     let x = Tensor::<Host, 2>::from_floats([[1.0, 1.0, 0.0, 0.0]; 2], &device);
     let expected = |position: f64| {
@@ -491,7 +506,7 @@ fn positions_turn_pairs_by_their_angles() {
 
 #[test]
 fn a_token_sees_all_before_it_and_itself() {
-    let rotary = Rotary::<Host>::new(8, 4, BASE, &Default::default());
+    let rotary = Rotary::<Host>::new(8, 4, rope(BASE), &Default::default());
     let visible = |causal: &Causal<Host>| -> Vec<Vec<bool>> {
         let mask = found(&causal.mask());
         let low = f64::from(MASKED);
@@ -528,7 +543,7 @@ fn a_token_sees_all_before_it_and_itself() {
 #[test]
 #[should_panic(expected = "a sequence of 9 in a context of 8")]
 fn no_position_lies_beyond_the_context() {
-    let rotary = Rotary::<Host>::new(8, 4, BASE, &Default::default());
+    let rotary = Rotary::<Host>::new(8, 4, rope(BASE), &Default::default());
     drop(rotary.causal_after(8, 0));
     drop(rotary.causal_after(7, 2));
 }

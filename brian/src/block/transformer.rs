@@ -5,7 +5,7 @@ use super::attention::{Attention, KeysValues};
 use super::causal::Causal;
 use super::feed_forward::FeedForward;
 use crate::described::{Described, Description};
-use crate::ops::groups::{Group, each};
+use crate::ops::groups::{Group, by_group, each};
 use crate::ops::linear::add_linear_each;
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::Packed;
@@ -59,7 +59,7 @@ impl<B: Backend> TransformerBlock<B> {
     /// Queries, keys and values from the norm of `x`; see [`Attention::project`].
     ///
     /// # Shapes
-    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`, keys and values with `n_kv_heads`
     pub fn project(&self, x: Tensor<B, 3>, causal: &Causal<B>) -> (Tensor<B, 4>, KeysValues<B>) {
         self.attention
             .project(self.attention_norm.forward(x), causal)
@@ -86,7 +86,7 @@ impl<B: Backend> TransformerBlock<B> {
     /// The block's output from its input and the attention output of these tokens.
     ///
     /// # Shapes
-    /// `[n_tokens, d_model]` each
+    /// `[n_tokens, d_model]` and `[n_tokens, n_heads * d_head]` to `[n_tokens, d_model]`
     pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
         let blocks = Group::only(self, &x);
         Self::end_each(&blocks, x, found, &Packed::default())
@@ -100,7 +100,13 @@ impl<B: Backend> TransformerBlock<B> {
         packed: &Packed,
     ) -> Tensor<B, 2> {
         let outputs = each(blocks, |block| &block.attention.output);
-        let x = add_linear_each(x, None, found, &outputs, packed);
+        let mut x = add_linear_each(x, None, found, &outputs, packed);
+        if blocks[0].of.attention.output.bias.is_some() {
+            x = by_group([x], blocks, |[x], block, _| {
+                let bias = block.attention.output.bias.as_ref();
+                x + bias.expect("all or none have one").val().unsqueeze()
+            });
+        }
         let halves = each(blocks, |block| {
             let FeedForward { gate, up, down } = &block.feed_forward;
             (&block.feed_forward_norm, [gate, up, down])

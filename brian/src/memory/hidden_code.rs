@@ -87,10 +87,11 @@ pub struct Writer<B: Backend> {
 
 impl<B: Backend> Writer<B> {
     fn new(config: &HiddenCodeConfig, sizes: &BlockSizes, device: &B::Device) -> Self {
-        let d_head = sizes.d_model / sizes.n_heads;
+        let n_heads = sizes.heads.n_heads;
+        let d_head = sizes.d_model / n_heads;
         Self {
             code: matrix(sizes.d_model, config.d_code, device),
-            heads: HeadMaps::new(config, sizes.n_heads, [d_head, config.d_code], device),
+            heads: HeadMaps::new(config, n_heads, [d_head, config.d_code], device),
         }
     }
 
@@ -137,12 +138,13 @@ pub struct Found<B: Backend> {
 
 impl<B: Backend> Reader<B> {
     fn new(config: &HiddenCodeConfig, sizes: &BlockSizes, device: &B::Device) -> Self {
-        let d_head = sizes.d_model / sizes.n_heads;
+        let n_heads = sizes.heads.n_heads;
+        let d_head = sizes.d_model / n_heads;
         Self {
             query: matrix(sizes.d_model, config.d_code, device),
             output: matrix(config.d_code, sizes.d_model, device),
             gate: Initializer::Zeros.init([1], device),
-            heads: HeadMaps::new(config, sizes.n_heads, [config.d_code, d_head], device),
+            heads: HeadMaps::new(config, n_heads, [config.d_code, d_head], device),
         }
     }
 

@@ -20,7 +20,7 @@ use burn::tensor::backend::Backend;
 pub struct KeyValuePrefix<B: Backend> {
     /// One entry per block of the pool.
     pub blocks: Vec<PrefixOfBlock<B>>,
-    pub(super) n_heads: usize,
+    pub(super) n_kv_heads: usize,
     /// Width of what is kept of a head's key or value.
     pub(super) d_kept: usize,
     #[module(skip)]
@@ -56,7 +56,7 @@ impl<B: Backend> KeyValuePrefix<B> {
         n_pool: usize,
         device: &B::Device,
     ) -> Self {
-        let d_head = sizes.d_model / sizes.n_heads;
+        let d_head = sizes.heads.d_head;
         let maps = || match config.compression {
             Compression::None => None,
             Compression::Code { d_code } => Some(CodeMaps {
@@ -72,7 +72,7 @@ impl<B: Backend> KeyValuePrefix<B> {
         };
         Self {
             blocks: (0..n_pool).map(block).collect(),
-            n_heads: sizes.n_heads,
+            n_kv_heads: sizes.heads.n_kv_heads,
             d_kept: match config.compression {
                 Compression::None => d_head,
                 Compression::Code { d_code } => d_code,
@@ -94,7 +94,7 @@ impl<B: Backend> PrefixOfBlock<B> {
     /// Encodes the keys and values of this block for the memory.
     ///
     /// # Shapes
-    /// `[batch, n_heads, seq, d_head]` to `[batch, n_heads, seq, d_code]`, or the same without a compression
+    /// `[batch, n_kv_heads, seq, d_head]` to `[batch, n_kv_heads, seq, d_code]`, or the same without a compression
     pub fn written(&self, own: KeysValues<B>) -> KeysValues<B> {
         match &self.maps {
             None => own,

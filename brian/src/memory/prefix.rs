@@ -7,6 +7,7 @@ use super::usage::{Read, Reads};
 use crate::block::attention::KeysValues;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::ops::attention::for_each_head;
 use crate::ops::attention_spans::MASKED;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -123,7 +124,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
         if nobody && self.memory.config.lifecycle == Lifecycle::Reference {
             return;
         }
-        let shape = [batch, self.memory.n_heads, seq, self.memory.d_kept];
+        let shape = [batch, self.memory.n_kv_heads, seq, self.memory.d_kept];
         let nothing = Tensor::zeros(shape, &device);
         let mut kept = KeysValues {
             keys: nothing.clone(),
@@ -173,12 +174,13 @@ impl<'a, B: Backend> Prefix<'a, B> {
         keys: &Tensor<B, 4>,
         mask: &Tensor<B, 4>,
     ) -> Tensor<B, 3> {
-        let [batch, _, seq, _] = queries.dims();
+        let [batch, n_heads, seq, _] = queries.dims();
         let n_slots = self.slots.len();
         if n_slots == 0 {
             return Tensor::zeros([batch, seq, 1], &queries.device());
         }
-        let scores = queries.clone().matmul(keys.clone().swap_dims(2, 3)) + mask.clone();
+        let keys = for_each_head(keys.clone(), n_heads);
+        let scores = queries.clone().matmul(keys.swap_dims(2, 3)) + mask.clone();
         let of_memory = softmax(scores, 3).slice_dim(3, 0..n_slots * seq);
         let by_slot = of_memory.mean_dim(1).reshape([batch, seq, n_slots, seq]);
         by_slot.sum_dim(3).reshape([batch, seq, n_slots])

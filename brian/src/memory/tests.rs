@@ -11,7 +11,6 @@ use super::window::Window;
 use super::{
     Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
 };
-use crate::block::BlockSizes;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::tests::{
@@ -19,6 +18,7 @@ use crate::block::tests::{
     composed, cut, each_sequence, ended, found, gradients_of, loud, projected, rotary, rows_of,
     shares, sigmoid, tensor, values_of, weighed, weighed_rows,
 };
+use crate::block::{BlockSizes, Heads};
 use crate::initial::{Initial, draw};
 use crate::{parameter, random};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 const N_TOKENS: usize = BATCH * SEQ;
 const D_MODEL: usize = SIZES.d_model;
-const D_HEAD: usize = SIZES.d_model / SIZES.n_heads;
+const D_HEAD: usize = SIZES.heads.d_head;
 const N_POOL: usize = 2;
 const OUT: usize = N_POOL;
 const D_CODE: usize = 3;
@@ -166,13 +166,13 @@ impl<'a> PlainCodes<'a> {
         let path = format!("write.{}", self.adapter(row));
         let rank = self.config.head_rank;
         let mut code = hidden.dot(&self.values[&format!("{path}.code.weight")]);
-        for head in 0..SIZES.n_heads {
+        for head in 0..SIZES.heads.n_heads {
             let part = cut(&hidden, 0, head * D_HEAD..(head + 1) * D_HEAD);
             if let Some(down) = self.of_head(&format!("{path}.heads.down"), head, D_HEAD) {
                 let up = self
                     .of_head(&format!("{path}.heads.up"), head, rank)
                     .expect("both");
-                code = code + part.dot(&down).dot(&up) / (SIZES.n_heads as f64).sqrt();
+                code = code + part.dot(&down).dot(&up) / (SIZES.heads.n_heads as f64).sqrt();
             }
         }
         let length = code.dot(&code).sqrt();
@@ -237,7 +237,7 @@ impl<'a> PlainCodes<'a> {
             read.scaled_add(share, code);
         }
         let mut out = read.dot(&self.values[&format!("{path}.output.weight")]);
-        for head in 0..SIZES.n_heads {
+        for head in 0..SIZES.heads.n_heads {
             if let Some(down) =
                 self.of_head(&format!("{path}.heads.down"), head, self.config.d_code)
             {
@@ -646,9 +646,9 @@ impl PlainPrefix<'_> {
         else {
             return x.clone();
         };
-        let mut out = Array2::zeros([x.nrows(), SIZES.n_heads * map.ncols()]);
+        let mut out = Array2::zeros([x.nrows(), SIZES.heads.n_heads * map.ncols()]);
         let [from, to] = [map.nrows(), map.ncols()];
-        for head in 0..SIZES.n_heads {
+        for head in 0..SIZES.heads.n_heads {
             let made = cut(x, 1, head * from..(head + 1) * from).dot(map);
             out.slice_axis_mut(Axis(1), (head * to..(head + 1) * to).into())
                 .assign(&made);
@@ -681,7 +681,7 @@ impl PlainPrefix<'_> {
                 let added = if slot < kept.len() { bias } else { 0.0 };
                 (among[slot].2[token] && token <= query).then_some(added)
             };
-            let attended = attended([&own[0], &keys, &of_values], SIZES.n_heads, sees);
+            let attended = attended([&own[0], &keys, &of_values], SIZES.heads.n_heads, sees);
             ended(self.values, &path, x, &attended)
         });
         // Attention to a slot is what is found where values are 1 in that slot and 0 elsewhere.
@@ -711,12 +711,16 @@ impl PlainPrefix<'_> {
             let ones = Array2::from_shape_fn(keys.dim(), |(key, _)| {
                 f64::from(u8::from(key / SEQ == place))
             });
-            attended([&own[0], &keys, &ones], SIZES.n_heads, |query, key| {
-                let (slot, token) = (key / SEQ, key % SEQ);
-                let there = slot == kept.len() || self.slots[kept[slot]].1[rows.start + token];
-                let added = if slot < kept.len() { bias } else { 0.0 };
-                (there && token <= query).then_some(added)
-            })
+            attended(
+                [&own[0], &keys, &ones],
+                SIZES.heads.n_heads,
+                |query, key| {
+                    let (slot, token) = (key / SEQ, key % SEQ);
+                    let there = slot == kept.len() || self.slots[kept[slot]].1[rows.start + token];
+                    let added = if slot < kept.len() { bias } else { 0.0 };
+                    (there && token <= query).then_some(added)
+                },
+            )
         });
         found.mean_axis(Axis(1)).expect("a width")
     }
@@ -732,7 +736,7 @@ impl PlainPrefix<'_> {
         if self.config.lifecycle == Lifecycle::Reference && there.iter().all(|&there| !there) {
             return;
         }
-        let width = SIZES.n_heads * kept_width(self.config.compression);
+        let width = SIZES.heads.n_heads * kept_width(self.config.compression);
         let mut sums = [(); 2].map(|()| Array2::zeros([N_TOKENS, width]));
         for (block, placed) in placed.iter().enumerate() {
             let Some(placed) = placed else { continue };
@@ -1036,7 +1040,11 @@ fn a_memory_starts_nearly_closed() {
     // Twenty heads, each of them as wide as a code.
     let sizes = BlockSizes {
         d_model: 1000,
-        n_heads: 20,
+        heads: Heads {
+            n_heads: 20,
+            n_kv_heads: 20,
+            d_head: 50,
+        },
         ..SIZES
     };
     let scaled = Initial::Scaled { std: 0.3 };

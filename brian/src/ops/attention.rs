@@ -1,5 +1,5 @@
 //! Attention `softmax(q kᵀ + mask) v`, head by head, with queries that are scaled before: under a given mask, causal over whole
-//! sequences, or over spans of keys.
+//! sequences, or over spans of keys. Several heads of queries may share one of keys and values (Ainslie et al. 2023).
 
 use super::attention_spans::AttentionSpans;
 use super::gather::Parts;
@@ -11,7 +11,35 @@ use burn::tensor::{DType, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Keys, rotated to their positions, and values: `[batch, n_heads, n_keys, d_head]` each.
+/// Heads of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Heads of queries.
+    pub n_heads: usize,
+    /// Heads of keys and values, a divisor of `n_heads`: each serves `n_heads / n_kv_heads` neighbouring heads of queries.
+    pub n_kv_heads: usize,
+    /// Width of each.
+    pub d_head: usize,
+}
+
+impl Heads {
+    /// Width of all queries of a token.
+    pub fn d_queries(self) -> usize {
+        self.n_heads * self.d_head
+    }
+
+    /// Width of all keys of a token, and of all its values.
+    pub fn d_keys(self) -> usize {
+        self.n_kv_heads * self.d_head
+    }
+
+    /// How many heads of queries share one of keys and values.
+    pub fn n_sharing(self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
+}
+
+/// Keys, rotated to their positions, and values: `[batch, n_kv_heads, n_keys, d_head]` each.
 #[derive(Clone, Debug)]
 pub struct KeysValues<B: Backend> {
     /// The keys.
@@ -24,9 +52,9 @@ pub struct KeysValues<B: Backend> {
 ///
 /// # Shapes
 /// - `queries`: `[batch, n_heads, seq, d_head]`
-/// - `among`: `[batch, n_heads, n_keys, d_head]`
+/// - `among`: `[batch, n_kv_heads, n_keys, d_head]`
 /// - `mask`: `[batch or 1, n_heads or 1, seq, n_keys]`
-/// - returns `[batch, seq, d_model]`
+/// - returns `[batch, seq, n_heads * d_head]`
 pub fn attention<B: Backend>(
     queries: Tensor<B, 4>,
     among: KeysValues<B>,
@@ -34,11 +62,47 @@ pub fn attention<B: Backend>(
     dtype: DType,
 ) -> Tensor<B, 3> {
     let [batch, n_heads, seq, d_head] = queries.dims();
-    let scores = multiply(queries, among.keys.cast(dtype).swap_dims(2, 3)) + mask;
-    let found = multiply(softmax(scores, 3), among.values.cast(dtype));
+    let KeysValues { keys, values } = among;
+    let [keys, values] = [keys, values].map(|part| for_each_head(part.cast(dtype), n_heads));
+    let scores = multiply(queries, keys.swap_dims(2, 3)) + mask;
+    let found = multiply(softmax(scores, 3), values);
     found
         .swap_dims(1, 2)
         .reshape([batch, seq, n_heads * d_head])
+}
+
+/// Keys or values, once for every head of queries that uses them.
+///
+/// # Shapes
+/// `[batch, n_kv_heads, n_keys, d_head]` to `[batch, n_heads, n_keys, d_head]`
+pub(crate) fn for_each_head<B: Backend>(x: Tensor<B, 4>, n_heads: usize) -> Tensor<B, 4> {
+    let [batch, n_kv_heads, n_keys, d_head] = x.dims();
+    if n_kv_heads == n_heads {
+        return x;
+    }
+    let shared: Tensor<B, 5> = x.unsqueeze_dim(2);
+    let dims = [batch, n_kv_heads, n_heads / n_kv_heads, n_keys, d_head];
+    shared
+        .expand(dims)
+        .reshape([batch, n_heads, n_keys, d_head])
+}
+
+/// Queries, keys and values side by side, keys and values once for every head of queries that uses them.
+///
+/// # Shapes
+/// `[n, (n_heads + 2 * n_kv_heads) * d_head]` to `[n, 3 * n_heads * d_head]`
+fn side_by_side<B: Backend>(packed: &Tensor<B, 2>, heads: Heads) -> Tensor<B, 2> {
+    let [n_tokens, _] = packed.dims();
+    let (d_queries, d_keys) = (heads.d_queries(), heads.d_keys());
+    let queries = packed.clone().slice_dim(1, 0..d_queries);
+    let [keys, values] = [0, 1].map(|index| {
+        let first = d_queries + index * d_keys;
+        let part = packed.clone().slice_dim(1, first..first + d_keys);
+        let part = part.reshape([n_tokens, heads.n_kv_heads, 1, heads.d_head]);
+        let part = part.expand([n_tokens, heads.n_kv_heads, heads.n_sharing(), heads.d_head]);
+        part.reshape([n_tokens, d_queries])
+    });
+    Tensor::cat(vec![queries, keys, values], 1)
 }
 
 /// Splits the last dimension into heads.
@@ -55,10 +119,11 @@ pub fn heads<B: Backend>(x: Tensor<B, 3>, n_heads: usize) -> Tensor<B, 4> {
 /// `[1, 1, seq, seq]`.
 ///
 /// # Shapes
-/// `[batch * seq, 3 * d_model]`, queries, keys and values side by side, to `[batch * seq, d_model]`
+/// `[batch * seq, (n_heads + 2 * n_kv_heads) * d_head]`, queries, keys and values side by side, to
+/// `[batch * seq, n_heads * d_head]`
 pub(crate) fn causal_attention<B: Backend>(
     packed: Tensor<B, 2>,
-    n_heads: usize,
+    of: Heads,
     batch: usize,
     mask: impl FnOnce() -> Tensor<B, 4>,
     dtype: DType,
@@ -67,44 +132,50 @@ pub(crate) fn causal_attention<B: Backend>(
     let seq = n_tokens / batch;
     let on_host = || {
         let spans = Arc::new(AttentionSpans::whole(batch, seq));
-        host::attention::causal_attention(&packed, n_heads, &spans)
+        host::attention::causal_attention(&packed, of, &spans)
     };
-    let on_gpu = || gpu::causal_attention(&packed, n_heads, batch);
+    let on_gpu = || match of.n_sharing() {
+        1 => gpu::causal_attention(&packed, of.n_heads, batch),
+        _ => gpu::causal_attention(&side_by_side(&packed, of), of.n_heads, batch),
+    };
     fused(&[&on_host, &on_gpu]).unwrap_or_else(|| {
         let inside = exact(packed.dtype());
         let packed = packed.clone().cast(inside).reshape([batch, seq, width]);
-        let [queries, keys, values] = [0, 1, 2].map(|index| {
-            let part = index * width / 3..(index + 1) * width / 3;
-            heads(packed.clone().slice_dim(2, part), n_heads)
-        });
-        let among = KeysValues { keys, values };
+        let (d_queries, d_keys) = (of.d_queries(), of.d_keys());
+        let part = |part: Range<usize>, n_heads| heads(packed.clone().slice_dim(2, part), n_heads);
+        let queries = part(0..d_queries, of.n_heads);
+        let among = KeysValues {
+            keys: part(d_queries..width - d_keys, of.n_kv_heads),
+            values: part(width - d_keys..width, of.n_kv_heads),
+        };
         let found = attention(queries, among, mask(), dtype);
-        found.reshape([n_tokens, width / 3])
+        found.reshape([n_tokens, d_queries])
     })
 }
 
 /// Attention output of queries over keys and values of other tokens; `spans` say which keys each query sees.
 ///
 /// # Shapes
-/// `[n_queries, d_model]` and `[n_keys, 2 * d_model]` to `[n_queries, d_model]`
+/// `[n_queries, n_heads * d_head]` and `[n_keys, 2 * n_kv_heads * d_head]` to `[n_queries, n_heads * d_head]`
 pub(crate) fn attention_over_spans<B: Backend>(
     queries: Tensor<B, 2>,
     keys_values: Parts<B>,
-    n_heads: usize,
+    of: Heads,
     spans: &Arc<AttentionSpans>,
     dtype: DType,
 ) -> Tensor<B, 2> {
-    let on_host = || host::attention::attention_over_spans(&queries, &keys_values, n_heads, spans);
+    let on_host = || host::attention::attention_over_spans(&queries, &keys_values, of, spans);
     fused(&[&on_host]).unwrap_or_else(|| {
         let keys_values = keys_values.clone().gather();
         let find = |queries: Tensor<B, 3>, keys_values: Tensor<B, 3>, mask| {
-            let d_model = queries.dims()[2];
-            let part = |part: Range<usize>| heads(keys_values.clone().slice_dim(2, part), n_heads);
+            let d_keys = of.d_keys();
+            let part =
+                |part: Range<usize>| heads(keys_values.clone().slice_dim(2, part), of.n_kv_heads);
             let among = KeysValues {
-                keys: part(0..d_model),
-                values: part(d_model..2 * d_model),
+                keys: part(0..d_keys),
+                values: part(d_keys..2 * d_keys),
             };
-            attention(heads(queries, n_heads), among, mask, dtype)
+            attention(heads(queries, of.n_heads), among, mask, dtype)
         };
         spans.on_rectangles(queries.clone(), keys_values, find)
     })

@@ -30,7 +30,7 @@ pub fn rms_norm<B: Backend>(_: &Tensor<B, 2>, _: &RmsNorm<B>, _: DType) -> Optio
 pub fn apply_rotary<B: Backend>(
     _: &Tensor<B, 2>,
     _: impl FnOnce() -> [Tensor<B, 2>; 2],
-    _: [usize; 3],
+    _: [usize; 2],
 ) -> Option<Tensor<B, 2>> {
     None
 }

@@ -1,5 +1,7 @@
-//! Projection to queries, keys and values: `norm(x) W`, queries scaled, queries and keys rotated to their positions.
+//! Projection to queries, keys and values: `norm(x) W + b`, queries and keys normed head by head, queries scaled, queries and
+//! keys rotated to their positions. Bias and norms of heads are optional.
 
+use super::attention::Heads;
 use super::groups::{Group, by_group};
 use super::linear::multiply;
 use super::reuse::Packed;
@@ -9,8 +11,9 @@ use super::{fused, gpu, host};
 use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
+use std::ops::Range;
 
-/// Which parts a weight matrix has: queries, keys and values, in this order, of `d_model` columns each.
+/// Which parts a weight matrix has: queries, keys and values, in this order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Columns {
     /// All three.
@@ -22,62 +25,117 @@ pub(crate) enum Columns {
 }
 
 impl Columns {
-    /// How many parts are scaled, how many rotated, and how many there are; scaled and rotated parts come first.
-    pub fn parts(self) -> [usize; 3] {
+    /// How many columns are scaled and how many rotated, which come first, and how many there are.
+    pub fn widths(self, heads: Heads) -> [usize; 3] {
+        let (queries, keys) = (heads.d_queries(), heads.d_keys());
         match self {
-            Self::All => [1, 2, 3],
-            Self::Queries => [1, 1, 1],
-            Self::KeysValues => [0, 1, 2],
+            Self::All => [queries, queries + keys, queries + 2 * keys],
+            Self::Queries => [queries; 3],
+            Self::KeysValues => [0, keys, 2 * keys],
         }
+    }
+
+    /// The columns that are rotated: those of queries, those of keys.
+    pub fn rotated(self, heads: Heads) -> Vec<Range<usize>> {
+        let [scaled, rotated, _] = self.widths(heads);
+        let parts = [0..scaled, scaled..rotated];
+        parts.into_iter().filter(|part| !part.is_empty()).collect()
     }
 }
 
-/// A norm and the weight matrix that follows it.
-pub(crate) type NormedMap<'a, B> = (&'a RmsNorm<B>, &'a Tensor<B, 2>);
+/// A norm, the weight matrix that follows it, and what is done to its products before they are rotated.
+#[derive(Clone, Debug)]
+pub(crate) struct Projection<'a, B: Backend> {
+    pub norm: &'a RmsNorm<B>,
+    /// `[d_model, d_out]`.
+    pub map: &'a Tensor<B, 2>,
+    /// `[d_out]`.
+    pub bias: Option<&'a Tensor<B, 1>>,
+    /// Norms of single heads, of width `d_head`: one for each part of [`Columns::rotated`], or none.
+    pub head_norms: Vec<&'a RmsNorm<B>>,
+}
 
 /// Queries, keys and values of tokens; each group of rows has its own norm and weight matrix. The result has the type of the
 /// weights on a GPU, else that of `x`.
 ///
 /// # Shapes
-/// `[n, d_model]` and `[d_model, d_out]` to `[n, d_out]`
+/// `[n, d_model]` to `[n, d_out]`
 pub(crate) fn rotary_projection<B: Backend>(
     x: &Tensor<B, 2>,
-    groups: &[Group<NormedMap<'_, B>>],
-    columns: Columns,
+    groups: &[Group<Projection<'_, B>>],
+    (columns, heads): (Columns, Heads),
     angles: &Angles<B>,
     packed: &Packed,
 ) -> Tensor<B, 2> {
-    fused(&[&|| host::rotary_projection::rotary_projection(x, groups, columns, angles, packed)])
-        .unwrap_or_else(|| {
-            by_group([x.clone()], groups, |[x], (norm, map), which| {
-                let packed = multiply(rms_norm(&x, norm, map.dtype()), (*map).clone());
-                turned(packed, x.dtype(), columns, &angles.some(which))
-            })
+    let widths = columns.widths(heads);
+    fused(&[&|| {
+        let parts = (columns, heads);
+        host::rotary_projection::rotary_projection(x, groups, parts, angles, packed)
+    }])
+    .unwrap_or_else(|| {
+        by_group([x.clone()], groups, |[x], of, which| {
+            let mut packed = multiply(rms_norm(&x, of.norm, of.map.dtype()), of.map.clone());
+            if let Some(bias) = of.bias {
+                packed = packed.clone() + bias.clone().cast(packed.dtype()).unsqueeze();
+            }
+            if !of.head_norms.is_empty() {
+                packed = normed_heads(packed, &columns.rotated(heads), &of.head_norms);
+            }
+            scaled_and_rotated(packed, x.dtype(), widths, &angles.some(which))
         })
+    })
 }
 
-/// Scales and rotates the products.
-fn turned<B: Backend>(
+/// Norms the heads in some columns, which come first; each range of columns has a norm of its own.
+///
+/// # Shapes
+/// `[n, d_out]` to the same
+pub(crate) fn normed_heads<B: Backend>(
+    packed: Tensor<B, 2>,
+    columns: &[Range<usize>],
+    norms: &[&RmsNorm<B>],
+) -> Tensor<B, 2> {
+    let [n_tokens, width] = packed.dims();
+    let mut parts = Vec::with_capacity(columns.len() + 1);
+    let mut end = 0;
+    for (columns, norm) in columns.iter().zip(norms) {
+        let [d_head] = norm.gamma.dims();
+        let part = packed.clone().slice_dim(1, columns.clone());
+        let rows = part.reshape([n_tokens * columns.len() / d_head, d_head]);
+        let normed = rms_norm(&rows, norm, packed.dtype());
+        parts.push(normed.reshape([n_tokens, columns.len()]));
+        end = columns.end;
+    }
+    if end < width {
+        parts.push(packed.slice_dim(1, end..width));
+    }
+    Tensor::cat(parts, 1)
+}
+
+/// Scales and rotates the products: the first `widths[0]` columns are scaled, the first `widths[1]` rotated.
+fn scaled_and_rotated<B: Backend>(
     packed: Tensor<B, 2>,
     dtype: DType,
-    columns: Columns,
+    widths: [usize; 3],
     angles: &Angles<B>,
 ) -> Tensor<B, 2> {
-    let [n_scaled, n_turned, n_parts] = columns.parts();
-    fused(&[&|| gpu::apply_rotary(&packed, || angles.tables(), columns.parts())]).unwrap_or_else(
+    let [scaled, rotated, width] = widths;
+    fused(&[&|| gpu::apply_rotary(&packed, || angles.tables(), [scaled, rotated])]).unwrap_or_else(
         || {
-            let parts = packed.cast(dtype).chunk(n_parts, 1).into_iter().enumerate();
-            let parts = parts.map(|(index, part)| {
-                let part = match index < n_turned {
-                    true => angles.rotate(part),
-                    false => part,
-                };
-                match index < n_scaled {
-                    true => part * (angles.d_head() as f64).powf(-0.5),
-                    false => part,
-                }
-            });
-            Tensor::cat(parts.collect(), 1)
+            let packed = packed.cast(dtype);
+            let part = |part: Range<usize>| packed.clone().slice_dim(1, part);
+            let scale = (angles.d_head() as f64).powf(-0.5);
+            let mut parts = Vec::with_capacity(3);
+            if scaled > 0 {
+                parts.push(angles.rotate(part(0..scaled)) * scale);
+            }
+            if rotated > scaled {
+                parts.push(angles.rotate(part(scaled..rotated)));
+            }
+            if width > rotated {
+                parts.push(part(rotated..width));
+            }
+            Tensor::cat(parts, 1)
         },
     )
 }

@@ -17,7 +17,7 @@ pub(crate) use on_host::{Host, Learning};
 
 #[cfg(feature = "ndarray")]
 mod on_host {
-    use super::super::attention::{attention_over_spans, causal_attention};
+    use super::super::attention::{Heads, attention_over_spans, causal_attention};
     use super::super::attention_spans::AttentionSpans;
     use super::super::composed::here::composed;
     use super::super::cross_entropy::cross_entropy;
@@ -27,13 +27,14 @@ mod on_host {
     use super::super::reshape::reshape;
     use super::super::reuse::{Packed, shared};
     use super::super::rms_norm::rms_norm;
-    use super::super::rotary_projection::{Columns, rotary_projection};
+    use super::super::rotary::Angles;
+    use super::super::rotary_projection::{Columns, Projection, rotary_projection};
     use super::super::router_scores::router_scores;
     use super::super::softmax::{chosen_probability, softmax};
     use super::super::straight_through::straight_through;
     use super::super::swiglu::swiglu_residual;
     use super::FUSED;
-    use crate::block::causal::Rotary;
+    use crate::block::causal::{Rope, Rotary};
     use crate::random;
     use burn::backend::Autodiff;
     use burn::module::{Param, ParamId};
@@ -223,59 +224,111 @@ mod on_host {
             let groups = Group::only((&norm, maps.each_ref()), &x);
             swiglu_residual(x, &groups, &none())
         });
-        let rotary = Rotary::<Learning>::new(350, D_MODEL / N_HEADS, 10_000.0, &Default::default());
-        let angles = rotary.causal(350).all_angles();
+        let angles = rotary(350, D_MODEL / N_HEADS).causal(350).all_angles();
         agrees("rotary_projection of many", [[1050, D_MODEL]], |[x]| {
             let (norm, map) = (norm(), random("map", [D_MODEL, 3 * D_MODEL]));
-            let groups = Group::only((&norm, &map), &x);
-            rotary_projection(&x, &groups, Columns::All, &angles, &none())
+            let groups = Group::only(plain(&norm, &map), &x);
+            let parts = (Columns::All, of(N_HEADS, N_HEADS, D_MODEL / N_HEADS));
+            rotary_projection(&x, &groups, parts, &angles, &none())
         });
+    }
+
+    fn rotary(context: usize, d_head: usize) -> Rotary<Learning> {
+        let rope = Rope {
+            base: 10_000.0,
+            scaling: None,
+        };
+        Rotary::new(context, d_head, rope, &Default::default())
+    }
+
+    /// Heads of queries, of keys and values, and their width.
+    fn of(n_heads: usize, n_kv_heads: usize, d_head: usize) -> Heads {
+        Heads {
+            n_heads,
+            n_kv_heads,
+            d_head,
+        }
+    }
+
+    /// Without biases and norms of heads.
+    fn plain<'a, B: Backend>(norm: &'a RmsNorm<B>, map: &'a Tensor<B, 2>) -> Projection<'a, B> {
+        Projection {
+            norm,
+            map,
+            bias: None,
+            head_norms: Vec::new(),
+        }
     }
 
     #[test]
     fn projections_turned_to_their_positions() {
-        let rotary = Rotary::<Learning>::new(N, D_MODEL / N_HEADS, 10_000.0, &Default::default());
-        let causal = rotary.causal(N / 2);
+        let causal = rotary(N, D_MODEL / N_HEADS).causal(N / 2);
         let some = causal.angles((0..N).map(|row| row * 3 % (N / 2)).collect());
-        for (columns, n_parts) in [
-            (Columns::All, 3),
-            (Columns::Queries, 1),
-            (Columns::KeysValues, 2),
-        ] {
-            let dims = [
-                [N, D_MODEL],
-                [1, D_MODEL],
-                [GROUPS.len() * D_MODEL, n_parts * D_MODEL],
-            ];
-            agrees("rotary_projection, some", dims, |[x, gain, maps]| {
-                let (norm, maps) = (norm_of(gain), groups(maps));
-                rotary_projection(
-                    &x,
-                    &each(&maps, |map| (&norm, map)),
-                    columns,
-                    &some,
-                    &none(),
-                )
-            });
-            let dims = [[N, D_MODEL], [1, D_MODEL], [D_MODEL, n_parts * D_MODEL]];
-            agrees("rotary_projection, all", dims, |[x, gain, map]| {
-                let norm = norm_of(gain);
-                let groups = Group::only((&norm, &map), &x);
-                rotary_projection(&x, &groups, columns, &causal.all_angles(), &none())
-            });
+        let d_head = D_MODEL / N_HEADS;
+        for columns in [Columns::All, Columns::Queries, Columns::KeysValues] {
+            for heads in [of(N_HEADS, N_HEADS, d_head), of(6, 2, d_head)] {
+                let (parts, [_, _, d_out]) = ((columns, heads), columns.widths(heads));
+                let dims = [[N, D_MODEL], [1, D_MODEL], [GROUPS.len() * D_MODEL, d_out]];
+                agrees("rotary_projection, some", dims, |[x, gain, maps]| {
+                    let (norm, maps) = (norm_of(gain), groups(maps));
+                    let maps = each(&maps, |map| plain(&norm, map));
+                    rotary_projection(&x, &maps, parts, &some, &none())
+                });
+                let dims = [[N, D_MODEL], [1, D_MODEL], [D_MODEL, d_out]];
+                agrees("rotary_projection, all", dims, |[x, gain, map]| {
+                    let norm = norm_of(gain);
+                    let groups = Group::only(plain(&norm, &map), &x);
+                    rotary_projection(&x, &groups, parts, &causal.all_angles(), &none())
+                });
+                with_biases_and_norms(parts, &some);
+            }
         }
+    }
+
+    /// Biases of groups of their own; norms of heads that they share.
+    fn with_biases_and_norms(parts: (Columns, Heads), angles: &Angles<Learning>) {
+        let ((columns, heads), n) = (parts, GROUPS.len());
+        let [_, _, d_out] = columns.widths(heads);
+        let dims = [
+            [N, D_MODEL],
+            [1, D_MODEL],
+            [n * D_MODEL, d_out],
+            [n, d_out],
+            [2, heads.d_head],
+        ];
+        let name = "rotary_projection, biases and norms of heads";
+        agrees(name, dims, |[x, gain, maps, biases, gains]| {
+            let (norm, maps) = (norm_of(gain), groups(maps));
+            let row = |rows: &Tensor<Learning, 2>, row| rows.clone().slice_dim(0, row..row + 1);
+            let norms = [0, 1].map(|index| norm_of(row(&gains, index)));
+            let biases: Vec<_> = (0..n)
+                .map(|group| row(&biases, group).squeeze_dim(0))
+                .collect();
+            let groups = maps.iter().zip(&biases).map(|(map, bias)| Group {
+                of: Projection {
+                    bias: Some(bias),
+                    head_norms: norms.iter().take(columns.rotated(heads).len()).collect(),
+                    ..plain(&norm, &map.of)
+                },
+                n_rows: map.n_rows,
+            });
+            let groups: Vec<_> = groups.collect();
+            rotary_projection(&x, &groups, parts, angles, &none())
+        });
     }
 
     /// Longer than the queries scored at once; heads of widths that are read where they lie, and of others.
     #[test]
     fn attention_of_whole_sequences() {
-        for d_head in [8, 6, 16, 32, 64, 20] {
-            let d_model = N_HEADS * d_head;
-            let rotary = Rotary::<Learning>::new(N, d_head, 10_000.0, &Default::default());
-            let causal = rotary.causal(N);
-            agrees("causal_attention", [[2 * N, 3 * d_model]], |[packed]| {
+        let widths = [8, 6, 16, 24, 32, 48, 64, 80, 96, 128, 20];
+        let shared = [of(6, 2, 8), of(4, 1, 20), of(3, 1, 24)];
+        let heads = widths.map(|d_head| of(N_HEADS, N_HEADS, d_head));
+        for heads in heads.into_iter().chain(shared) {
+            let (d_head, [_, _, width]) = (heads.d_head, Columns::All.widths(heads));
+            let causal = rotary(N, d_head).causal(N);
+            agrees("causal_attention", [[2 * N, width]], |[packed]| {
                 let scale = (d_head as f64).powf(-0.5);
-                causal_attention(packed * scale, N_HEADS, 2, || causal.mask(), DType::F32)
+                causal_attention(packed * scale, heads, 2, || causal.mask(), DType::F32)
             });
         }
     }
@@ -297,14 +350,18 @@ mod on_host {
                     row: row / n_parts,
                 }
             };
-            let dims = [[6, D_MODEL], [n_parts * rows_of_part, 2 * D_MODEL]];
-            agrees("attention_over_spans", dims, |[queries, parts]| {
-                let keys_values = Parts {
-                    parts: parts.chunk(n_parts, 0).into_iter().map(shared).collect(),
-                    places: (0..16).map(place).collect(),
-                };
-                attention_over_spans(queries, keys_values, N_HEADS, &spans, DType::F32)
-            });
+            let d_head = D_MODEL / N_HEADS;
+            for heads in [of(N_HEADS, N_HEADS, d_head), of(6, 2, d_head)] {
+                let n_rows = n_parts * rows_of_part;
+                let dims = [[6, heads.d_queries()], [n_rows, 2 * heads.d_keys()]];
+                agrees("attention_over_spans", dims, |[queries, parts]| {
+                    let keys_values = Parts {
+                        parts: parts.chunk(n_parts, 0).into_iter().map(shared).collect(),
+                        places: (0..16).map(place).collect(),
+                    };
+                    attention_over_spans(queries, keys_values, heads, &spans, DType::F32)
+                });
+            }
         }
     }
 

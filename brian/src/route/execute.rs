@@ -289,7 +289,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     /// A block's output for some branches, `[tokens, d_model]`: only the part after attention runs on these alone.
     fn beside_best(&self, block: usize, input: &Input<B>, tokens: &[usize]) -> Tensor<B, 2> {
         let [n_sequences, seq] = self.dims;
-        let [n_tokens, d_model] = input.hidden.dims();
+        let [n_tokens, _] = input.hidden.dims();
         let batch = n_sequences / self.n_branches;
         let block = &self.ground.pool[block];
         let [hidden, position] = input.of_sequences(self.dims);
@@ -317,7 +317,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             .mask_beside(absent)
             .repeat_dim(0, self.n_branches);
         let found = block.block.attention.find(queries, among, mask);
-        let [told, found] = [told, found].map(|x| some(x.reshape([n_tokens, d_model]), tokens));
+        let [told, found] = [told, found].map(|x| {
+            let [_, _, width] = x.dims();
+            some(x.reshape([n_tokens, width]), tokens)
+        });
         block.block.end(told, found)
     }
 
@@ -411,7 +414,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         })
     }
 
-    /// The keys and values of some tokens, `[keys, 2 * d_model]`, behind the norm's input for those of them that run their
+    /// The keys and values of some tokens, `[keys, 2 * n_kv_heads * d_head]`, behind the norm's input for those of them that run their
     /// block.
     fn keys_values(
         &mut self,

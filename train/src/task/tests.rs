@@ -91,6 +91,7 @@ fn baseline<B: Backend>(device: &B::Device) -> Model<B> {
         rope_base: 10_000.0,
         norm_epsilon: 1e-6,
         initial: Initial::Scaled { std: 0.5 },
+        ..BaselineConfig::small()
     };
     Model::new(config.init(VOCABULARY, 3, device))
 }

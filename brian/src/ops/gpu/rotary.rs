@@ -8,30 +8,25 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// Rotates the first `n_turned` of some parts, and divides the first `n_scaled` of them by the root of `d_head`.
+/// Rotates the first `turned` columns, and divides the first `scaled` of them by the root of `d_head`.
 ///
 /// # Shapes
-/// - `packed`: `[n_tokens, n_parts * d_model]`; the positions of `angles` are repeated over the tokens
+/// - `packed`: `[n_tokens, d_out]`; the positions of `angles` are repeated over the tokens
 /// - `angles`: cosines and sines, `[n_positions, d_head / 2]`
 pub(crate) fn apply_rotary<B: Backend>(
     packed: &Tensor<B, 2>,
     angles: impl FnOnce() -> [Tensor<B, 2>; 2],
-    [n_scaled, n_turned, n_parts]: [usize; 3],
+    [scaled, turned]: [usize; 2],
 ) -> Option<Tensor<B, 2>> {
-    let kernel = Turn {
-        n_scaled,
-        n_turned,
-        n_parts,
-    };
+    let kernel = Turn { scaled, turned };
     let [cos, sin] = angles().map(|table| input(&table));
     run(kernel, [input(packed), cos, sin], None)
 }
 
 #[derive(Clone, Debug)]
 struct Turn {
-    n_scaled: usize,
-    n_turned: usize,
-    n_parts: usize,
+    scaled: usize,
+    turned: usize,
 }
 
 impl Turn {
@@ -43,7 +38,6 @@ impl Turn {
         let output = empty(packed, rows(packed), packed.dtype);
         let [n_positions, half] = rows(cos);
         let [_, width] = rows(packed);
-        let d_model = width / self.n_parts;
         let pairs = len(packed) / 2;
         let (count, dim) = units(packed, pairs);
         turned::launch::<R>(
@@ -59,8 +53,8 @@ impl Turn {
             width / 2,
             n_positions,
             half,
-            self.n_scaled * d_model,
-            self.n_turned * d_model,
+            self.scaled,
+            self.turned,
             (2.0 * half as f32).powf(-0.5),
             direction,
             kind(packed),

@@ -3,9 +3,9 @@
 //!
 //! `cargo test --release -p brian --features ndarray,wgpu --lib gpu -- --nocapture`
 
-use crate::block::causal::Rotary;
+use crate::block::causal::{Rope, Rotary};
 use crate::block::transformer::TransformerBlock;
-use crate::block::{BlockSizes, transformer};
+use crate::block::{BlockSizes, Heads, transformer};
 use crate::loss::language;
 use crate::ops::embedding::embed;
 use crate::ops::gpu;
@@ -192,10 +192,25 @@ fn additions() {
     hold("addition", &Plus, REORDERED);
 }
 
+const ROPE: Rope = Rope {
+    base: 1e4,
+    scaling: None,
+};
+
+fn of(n_heads: usize, d_head: usize) -> Heads {
+    Heads {
+        n_heads,
+        n_kv_heads: n_heads,
+        d_head,
+    }
+}
+
 fn sizes(d_model: usize, n_heads: usize) -> BlockSizes {
     BlockSizes {
         d_model,
-        n_heads,
+        heads: of(n_heads, d_model / n_heads),
+        attention_bias: None,
+        query_key_norm: false,
         d_ff: d_model,
         norm_epsilon: 1e-6,
     }
@@ -222,7 +237,7 @@ impl Case for Attention {
         let packed: Tensor<B, 2> = values([batch * seq, 3 * d_model], 1, device);
         // As if queries were scaled: scores of a few units.
         let scaled = packed.clone() * (d_head as f32).powf(-0.25);
-        let causal = Rotary::new(seq, d_head, 1e4, device).causal(seq);
+        let causal = Rotary::new(seq, d_head, ROPE, device).causal(seq);
         let scaled = scaled.cast(products);
         if B::name(device) != "autodiff<ndarray>" {
             assert!(gpu::causal_attention(&scaled, n_heads, batch).is_some());
@@ -268,7 +283,7 @@ impl Case for Projected {
         let (id, _, mapper) = weight.clone().consume();
         *weight = Param::from_mapped_value(id, map.clone().cast(products), mapper);
         let x: Tensor<B, 2> = values([2 * seq, d_model], 1, device);
-        let causal = Rotary::new(seq + 3, d_head, 1e4, device).causal(seq);
+        let causal = Rotary::new(seq + 3, d_head, ROPE, device).causal(seq);
         let attention = &block.attention;
         let packed = attention.project_rows(&x, &block.attention_norm, &causal);
         with_gradients(

@@ -1,6 +1,7 @@
 //! Fused attention on the host: `softmax(q kᵀ) v` in blocks of queries, over the keys that each query sees. The whole matrix of
 //! scores is never in memory, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
+use super::super::attention::Heads;
 use super::super::attention_spans::AttentionSpans;
 use super::super::gather::{Parts, RowPlace};
 use super::custom_op::{Flow, MOST_INPUTS, input, run, run_many};
@@ -21,18 +22,18 @@ const QUERIES: usize = 32;
 /// See [`causal_attention`](super::super::attention::causal_attention).
 pub(crate) fn causal_attention<B: Backend>(
     packed: &Tensor<B, 2>,
-    n_heads: usize,
+    of: Heads,
     spans: &Arc<AttentionSpans>,
 ) -> Option<Tensor<B, 2>> {
-    let attend = Attend::new(n_heads, spans);
+    let attend = Attend::new(of, spans);
     run([input(packed)], move |[packed]| {
-        let d_model = packed.ncols() / 3;
-        let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
+        let (queries, keys_values) = packed.view().split_at(Axis(1), of.d_queries());
         let (found, sums) = attend.forward(queries, KeysValues::Whole(keys_values));
         let back = move |flow: Flow<'_>| {
-            let (queries, keys_values) = packed.view().split_at(Axis(1), d_model);
+            let (queries, keys_values) = packed.view().split_at(Axis(1), of.d_queries());
             let mut found = Array2::zeros(packed.dim());
-            let (of_queries, mut of_keys_values) = found.view_mut().split_at(Axis(1), d_model);
+            let (of_queries, mut of_keys_values) =
+                found.view_mut().split_at(Axis(1), of.d_queries());
             let of_keys_values = of_keys_values.rows_mut().into_iter().map(whole_row);
             attend.backward(
                 queries,
@@ -52,24 +53,24 @@ pub(crate) fn causal_attention<B: Backend>(
 pub(crate) fn attention_over_spans<B: Backend>(
     queries: &Tensor<B, 2>,
     keys_values: &Parts<B>,
-    n_heads: usize,
+    of: Heads,
     spans: &Arc<AttentionSpans>,
 ) -> Option<Tensor<B, 2>> {
     if keys_values.parts.len() >= MOST_INPUTS {
         let one = Parts::one(keys_values.clone().gather());
-        return attention_over_spans(queries, &one, n_heads, spans);
+        return attention_over_spans(queries, &one, of, spans);
     }
-    let attend = Attend::new(n_heads, spans);
+    let attend = Attend::new(of, spans);
     let places = keys_values.places.clone();
     let parts = keys_values.parts.iter().map(input);
     let inputs = [input(queries)].into_iter().chain(parts).collect();
     run_many(inputs, move |inputs| {
-        let (queries, lines) = apart(&inputs, &places);
+        let (queries, lines) = apart(&inputs, &places, of);
         let (found, sums) = attend.forward(queries.view(), KeysValues::Apart(&lines));
         let back = move |Flow {
                              gradient, so_far, ..
                          }: Flow<'_>| {
-            let (queries, lines) = apart(&inputs, &places);
+            let (queries, lines) = apart(&inputs, &places, of);
             let mut of_queries = Array2::zeros(queries.dim());
             // Many keys and values get something from few queries, so it is added to the sums of their gradients in place.
             let of_part =
@@ -91,9 +92,9 @@ pub(crate) fn attention_over_spans<B: Backend>(
 }
 
 /// The queries, and keys and values where they lie.
-fn apart<'a>(inputs: &'a [Rows], places: &[RowPlace]) -> (&'a Rows, Vec<&'a [f32]>) {
+fn apart<'a>(inputs: &'a [Rows], places: &[RowPlace], of: Heads) -> (&'a Rows, Vec<&'a [f32]>) {
     let (queries, parts) = inputs.split_first().expect("queries");
-    let width = 2 * queries.ncols();
+    let width = 2 * of.d_keys();
     let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
     let row = |at: &RowPlace| &parts[at.part][at.row * width..][..width];
     (queries, places.iter().map(row).collect())
@@ -113,14 +114,14 @@ fn apart_mut<'a>(parts: &'a mut [Array2<f32>], places: &[RowPlace]) -> Vec<&'a m
 
 #[derive(Clone, Debug)]
 struct Attend {
-    n_heads: usize,
+    of: Heads,
     spans: Arc<AttentionSpans>,
 }
 
 impl Attend {
-    fn new(n_heads: usize, spans: &Arc<AttentionSpans>) -> Self {
+    fn new(of: Heads, spans: &Arc<AttentionSpans>) -> Self {
         Self {
-            n_heads,
+            of,
             spans: spans.clone(),
         }
     }
@@ -132,7 +133,7 @@ impl Attend {
         keys_values: KeysValues<'a>,
     ) -> (Array2<f32>, Array2<f32>) {
         let mut found = Array2::zeros(queries.dim());
-        let mut sums = Array2::zeros([queries.nrows(), self.n_heads]);
+        let mut sums = Array2::zeros([queries.nrows(), self.of.n_heads]);
         let heads = self.heads(queries, keys_values);
         let out = self.cut(found.view_mut(), &self.spans.n_queries);
         let out_sums = self.cut(sums.view_mut(), &self.spans.n_queries);
@@ -153,20 +154,24 @@ impl Attend {
         of_keys_values: Vec<&mut [f32]>,
     ) {
         let heads = self.heads(queries, keys_values);
-        let of_queries = self.cut(of_queries, &self.spans.n_queries);
+        let mut of_queries = self.cut(of_queries, &self.spans.n_queries);
         let of_keys_values = self.cut_lines(of_keys_values);
-        let outputs = of_queries.into_par_iter().zip(of_keys_values);
+        // Heads that share keys and values add to the same gradients, so one thread runs them, one behind the other.
+        let n_sharing = self.of.n_sharing();
+        let of_queries = of_queries.par_chunks_mut(n_sharing);
         heads
-            .into_par_iter()
-            .zip(outputs)
-            .for_each(|(head, (of_queries, of_keys_values))| {
-                let [first, column] = head.place;
-                let rows = first..first + head.queries.nrows();
-                let width = head.queries.ncols();
-                let gradient = part(gradient, 0, rows.clone());
-                let gradient = part(gradient, 1, column * width..(column + 1) * width);
-                let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
-                head.backward(&sums, gradient, of_queries, of_keys_values);
+            .par_chunks(n_sharing)
+            .zip(of_queries.zip(of_keys_values))
+            .for_each(|(heads, (of_queries, mut of_keys_values))| {
+                for (head, of_queries) in heads.iter().zip(of_queries) {
+                    let [first, column] = head.place;
+                    let rows = first..first + head.queries.nrows();
+                    let width = head.queries.ncols();
+                    let gradient = part(gradient, 0, rows.clone());
+                    let gradient = part(gradient, 1, column * width..(column + 1) * width);
+                    let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
+                    head.backward(&sums, gradient, of_queries.view_mut(), &mut of_keys_values);
+                }
             });
     }
 
@@ -176,18 +181,20 @@ impl Attend {
         queries: ArrayView2<'a, f32>,
         keys_values: KeysValues<'a>,
     ) -> Vec<Head<'a>> {
-        let d_model = queries.ncols();
-        let width = d_model / self.n_heads;
+        let Heads {
+            n_heads, d_head, ..
+        } = self.of;
         let (mut first_query, mut first_key) = (0, 0);
-        let mut heads = Vec::with_capacity(self.spans.n_queries.len() * self.n_heads);
+        let mut heads = Vec::with_capacity(self.spans.n_queries.len() * n_heads);
         for (&n_queries, &n_keys) in self.spans.n_queries.iter().zip(&self.spans.n_keys) {
             let rows = first_query..first_query + n_queries;
             let keys = first_key..first_key + n_keys;
-            for head in 0..self.n_heads {
-                let columns = head * width..(head + 1) * width;
-                let behind = d_model + columns.start..d_model + columns.end;
+            for head in 0..n_heads {
+                let of_head = |head: usize| head * d_head..(head + 1) * d_head;
+                let columns = of_head(head / self.of.n_sharing());
+                let behind = of_head(self.of.n_kv_heads + head / self.of.n_sharing());
                 heads.push(Head {
-                    queries: part(part(queries, 0, rows.clone()), 1, columns.clone()),
+                    queries: part(part(queries, 0, rows.clone()), 1, of_head(head)),
                     keys: keys_values.part(keys.clone(), columns),
                     values: keys_values.part(keys.clone(), behind),
                     visible: &self.spans.visible[rows.clone()],
@@ -206,12 +213,13 @@ impl Attend {
         mut rows: ArrayViewMut2<'a, f32>,
         sizes: &[usize],
     ) -> Vec<ArrayViewMut2<'a, f32>> {
-        let width = rows.ncols() / self.n_heads;
-        let mut parts = Vec::with_capacity(sizes.len() * self.n_heads);
+        let n_heads = self.of.n_heads;
+        let width = rows.ncols() / n_heads;
+        let mut parts = Vec::with_capacity(sizes.len() * n_heads);
         for &size in sizes {
             let (mut sequence, rest) = rows.split_at(Axis(0), size);
             rows = rest;
-            for _ in 0..self.n_heads {
+            for _ in 0..n_heads {
                 let (head, rest) = sequence.split_at(Axis(1), width);
                 sequence = rest;
                 parts.push(head);
@@ -220,9 +228,9 @@ impl Attend {
         parts
     }
 
-    /// Keys and values that are to be written, of each sequence and head.
+    /// Keys and values that are to be written, of each sequence and each of their heads.
     fn cut_lines<'a>(&self, lines: Vec<&'a mut [f32]>) -> Vec<[Lines<'a>; 2]> {
-        let n_heads = self.n_heads;
+        let n_heads = self.of.n_kv_heads;
         let mut parts = Vec::with_capacity(self.spans.n_keys.len() * n_heads);
         let mut lines = lines.into_iter();
         for &size in &self.spans.n_keys {
@@ -331,11 +339,17 @@ impl Head<'_> {
     }
 
     fn forward(&self, mut out: ArrayViewMut2<f32>, mut sums: ArrayViewMut2<f32>) {
+        let (to, ends) = (&mut out, &mut sums);
         let done = match self.queries.ncols() {
-            8 => self.forward_lines::<1>(&mut out, &mut sums),
-            16 => self.forward_lines::<2>(&mut out, &mut sums),
-            32 => self.forward_lines::<4>(&mut out, &mut sums),
-            64 => self.forward_lines::<8>(&mut out, &mut sums),
+            8 => self.forward_lines::<1>(to, ends),
+            16 => self.forward_lines::<2>(to, ends),
+            24 => self.forward_lines::<3>(to, ends),
+            32 => self.forward_lines::<4>(to, ends),
+            48 => self.forward_lines::<6>(to, ends),
+            64 => self.forward_lines::<8>(to, ends),
+            80 => self.forward_lines::<10>(to, ends),
+            96 => self.forward_lines::<12>(to, ends),
+            128 => self.forward_lines::<16>(to, ends),
             _ => None,
         };
         done.unwrap_or_else(|| self.forward_packed(out, sums));
@@ -346,13 +360,19 @@ impl Head<'_> {
         sums: &[f32],
         gradient: ArrayView2<f32>,
         mut of_queries: ArrayViewMut2<f32>,
-        mut of: [Lines<'_>; 2],
+        of: &mut [Lines<'_>; 2],
     ) {
+        let to = &mut of_queries;
         let done = match self.queries.ncols() {
-            8 => self.backward_lines::<1>(sums, gradient, &mut of_queries, &mut of),
-            16 => self.backward_lines::<2>(sums, gradient, &mut of_queries, &mut of),
-            32 => self.backward_lines::<4>(sums, gradient, &mut of_queries, &mut of),
-            64 => self.backward_lines::<8>(sums, gradient, &mut of_queries, &mut of),
+            8 => self.backward_lines::<1>(sums, gradient, to, of),
+            16 => self.backward_lines::<2>(sums, gradient, to, of),
+            24 => self.backward_lines::<3>(sums, gradient, to, of),
+            32 => self.backward_lines::<4>(sums, gradient, to, of),
+            48 => self.backward_lines::<6>(sums, gradient, to, of),
+            64 => self.backward_lines::<8>(sums, gradient, to, of),
+            80 => self.backward_lines::<10>(sums, gradient, to, of),
+            96 => self.backward_lines::<12>(sums, gradient, to, of),
+            128 => self.backward_lines::<16>(sums, gradient, to, of),
             _ => None,
         };
         done.unwrap_or_else(|| self.backward_packed(sums, gradient, of_queries, of));
@@ -459,7 +479,7 @@ impl Head<'_> {
         sums: &[f32],
         gradient: ArrayView2<f32>,
         mut of_queries: ArrayViewMut2<f32>,
-        of_keys_values: [Lines<'_>; 2],
+        of_keys_values: &mut [Lines<'_>; 2],
     ) {
         let (keys, values) = (self.keys.load(), self.values.load());
         let [mut of_keys, mut of_values] = [&keys, &values].map(|all| Array2::zeros(all.dim()));
@@ -489,7 +509,7 @@ impl Head<'_> {
             general_mat_mul(1.0, &shares.t(), &gradient, 1.0, &mut of_values);
         }
         for (to, found) in of_keys_values.into_iter().zip([of_keys, of_values]) {
-            for (to, found) in to.into_iter().zip(found.rows()) {
+            for (to, found) in to.iter_mut().zip(found.rows()) {
                 let pairs = to.iter_mut().zip(found);
                 pairs.for_each(|(to, found)| *to += found);
             }

@@ -29,7 +29,7 @@ pub(in super::super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>)
 }
 
 /// The most inputs of a fused operation.
-pub(super) const MOST_INPUTS: usize = 33;
+pub(super) const MOST_INPUTS: usize = 35;
 
 /// Runs a fused operation, if its inputs are in host memory in single precision.
 pub(super) fn run<B: Backend, const N: usize>(

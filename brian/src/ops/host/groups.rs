@@ -7,8 +7,8 @@ use ndarray::{Array2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// The most groups of one operation: none takes more than four inputs per group, and one more.
-pub(in super::super) const MOST: usize = (MOST_INPUTS - 1) / 4;
+/// The most groups of one operation: none takes more than four inputs per group, and three more.
+pub(in super::super) const MOST: usize = (MOST_INPUTS - 3) / 4;
 
 /// How many rows each group has.
 pub(super) fn n_rows<T>(groups: &[Group<T>]) -> Vec<usize> {

@@ -36,7 +36,7 @@ pub(crate) fn add_linear<B: Backend>(
     packed: &Packed,
 ) -> Option<Tensor<B, 2>> {
     let (which, n_rows) = (which.map(<[usize]>::to_vec), n_rows(groups));
-    let packed = packed.clone();
+    let packed = packed.lend();
     let maps = groups.iter().map(|group| input(&group.of.weight.val()));
     let inputs = [input(y), input(x)].into_iter().chain(maps).collect();
     run_many(inputs, move |inputs| {

@@ -1,10 +1,11 @@
-//! Weight matrices that many products of a walk use: packed once, for as long as the walk or its way back holds them.
+//! Weight matrices that many products of a walk use: packed once, for as long as the walk holds them. The way back of an
+//! operation holds none, so that packed copies do not wait for it in memory.
 
 use super::gemm;
 use super::numeric::Rows;
 use super::packed_gemm::{self, Packed as Panels};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Weight matrices that stay packed. Whoever runs operations on them again and again owns it and hands it to each.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +37,24 @@ impl PackedMap {
 }
 
 impl Packed {
+    /// The same matrices for an operation, as long as their owner holds them.
+    pub fn lend(&self) -> Lent {
+        Lent(self.0.iter().map(Arc::downgrade).collect())
+    }
+}
+
+/// Packed matrices that somebody else owns.
+#[derive(Clone, Debug)]
+pub(crate) struct Lent(Vec<Weak<PackedMap>>);
+
+impl Lent {
     /// `out + a b`.
     pub fn add_product(&self, a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut2<f32>) {
-        let panels = self.0.iter().find_map(|map| map.panels(b));
-        if !panels.is_some_and(|b| packed_gemm::add_packed(a, b, &mut out)) {
+        let add = |map: Arc<PackedMap>| {
+            let panels = map.panels(b)?;
+            Some(packed_gemm::add_packed(a, panels, &mut out))
+        };
+        if self.0.iter().filter_map(Weak::upgrade).find_map(add) != Some(true) {
             gemm::add_product(a, b, out);
         }
     }

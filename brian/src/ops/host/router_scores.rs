@@ -30,7 +30,7 @@ pub(crate) fn router_scores<B: Backend>(
         input(&second.weight.val()),
         input(&second_bias.val()),
     ];
-    let packed = packed.clone();
+    let packed = packed.lend();
     run(inputs, move |inputs| {
         let [hidden, position, first, first_bias, second, second_bias] = inputs;
         let state = side_by_side(&hidden, &position).into_shared();

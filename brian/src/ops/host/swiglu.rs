@@ -6,7 +6,7 @@ use super::custom_op::{Back, Flow, input, run_many};
 use super::gradient::Gradient;
 use super::groups::{n_rows, run_each, share};
 use super::numeric::{Rows, copied, flat, flat_mut, part, rows_per_task, sigmoid, vectorised};
-use super::packed::Packed;
+use super::packed::{Lent, Packed};
 use super::rms_norm as norm;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -23,7 +23,7 @@ pub(crate) fn swiglu_residual<B: Backend>(
     let fed = Fed {
         epsilon: norm.epsilon as f32,
         n_rows: n_rows(groups),
-        packed: packed.clone(),
+        packed: packed.lend(),
     };
     let of_group = |group: &Group<NormedMaps<'_, B>>| {
         let (norm, [gate, up, down]) = group.of;
@@ -38,7 +38,7 @@ pub(crate) fn swiglu_residual<B: Backend>(
 struct Fed {
     epsilon: f32,
     n_rows: Vec<usize>,
-    packed: Packed,
+    packed: Lent,
 }
 
 impl Fed {

@@ -16,6 +16,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
+use std::sync::Arc;
 
 type Matrix = Tensor<Learning, 2>;
 
@@ -207,6 +208,7 @@ fn a_map_that_stays_packed_gives_the_same_bits() {
         let held = Packed::maps([&whole]);
         let map = array(whole.clone());
         let products = |packed: &Packed| {
+            let packed = packed.lend();
             let [right, back] = [(&x, map.view()), (&y, map.t())];
             let whole = [right, back].map(|(rows, map)| packed.product(rows.view(), map));
             let parts = [0..150, 150..300].map(|rows| {
@@ -220,18 +222,22 @@ fn a_map_that_stays_packed_gives_the_same_bits() {
         assert_eq!(products(&held), plain, "{n} rows");
         assert_eq!(products(&held), plain, "{n} rows, once more");
         // Where an operation multiplies, too, and on its way back.
-        let found = |packed: &Packed| {
+        let found = |packed: Packed| {
             let [x, y] = [values([n, 300], 1), values([n, 40], 2)];
             let map = map_of(whole.clone());
-            let sum = add_linear(&y, None, &x, &Group::only(&map, &y), packed).expect("the host");
+            let sum = add_linear(&y, None, &x, &Group::only(&map, &y), &packed).expect("the host");
+            let copies: Vec<_> = packed.0.iter().map(Arc::downgrade).collect();
+            drop(packed);
+            let freed = copies.iter().all(|copy| copy.upgrade().is_none());
+            assert!(freed, "the way back holds no packed copy");
             let gradients = (sum.clone() * y).sum().backward();
             let of_x = x.grad(&gradients).expect("a gradient");
             [sum.into_data(), of_x.into_data()]
         };
-        let plain = found(&Packed::default());
-        assert_eq!(found(&held), plain, "{n} rows, in an operation");
+        let plain = found(Packed::default());
+        assert_eq!(found(held), plain, "{n} rows, in an operation");
         let every = Packed::of(&map_of(whole.clone()));
-        assert_eq!(found(&every), plain, "{n} rows, in an operation");
+        assert_eq!(found(every), plain, "{n} rows, in an operation");
     }
     let norm = RmsNormConfig::new(300).init::<Host>(&Default::default());
     let is_empty = Packed::of(&norm).0.is_empty();

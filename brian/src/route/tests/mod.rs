@@ -103,6 +103,7 @@ fn config(seed: u64) -> BrianConfig {
         },
         exit: pick(seed, "exit", &[Exit::Residual, Exit::Projection]),
         memory: MemoryConfig::None,
+        ..BrianConfig::small()
     }
 }
 

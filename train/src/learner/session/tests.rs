@@ -789,6 +789,7 @@ fn baseline() -> Model<B> {
         rope_base: 100.0,
         norm_epsilon: 1e-6,
         initial: Initial::Scaled { std: 0.7 },
+        ..BaselineConfig::small()
     };
     Model::trainable(config.init(5, 3, &Default::default()))
 }

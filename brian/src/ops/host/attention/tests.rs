@@ -101,6 +101,15 @@ fn weighed(
     sum
 }
 
+/// As many heads of keys and values as of queries.
+fn heads(n_heads: usize, d_head: usize) -> Heads {
+    Heads {
+        n_heads,
+        n_kv_heads: n_heads,
+        d_head,
+    }
+}
+
 /// As this machine runs it, or as one without its instructions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
@@ -118,7 +127,7 @@ fn forward<'a>(
         return attend.forward(queries.view(), lines);
     }
     let mut out = Array2::zeros(queries.dim());
-    let mut sums = Array2::zeros([queries.nrows(), attend.n_heads]);
+    let mut sums = Array2::zeros([queries.nrows(), attend.of.n_heads]);
     let sizes = &attend.spans.n_queries;
     let outputs = attend
         .cut(out.view_mut(), sizes)
@@ -155,10 +164,10 @@ fn backward<'a>(
         );
         return [of_queries, of_lines];
     }
-    let width = queries.ncols() / attend.n_heads;
+    let width = queries.ncols() / attend.of.n_heads;
     let of = attend.cut(of_queries.view_mut(), &attend.spans.n_queries);
     let outputs = of.into_iter().zip(attend.cut_lines(to));
-    for (head, (of_queries, of_lines)) in
+    for (head, (of_queries, mut of_lines)) in
         attend.heads(queries.view(), lines).into_iter().zip(outputs)
     {
         let [first, column] = head.place;
@@ -166,7 +175,7 @@ fn backward<'a>(
         let weights = part(weights.view(), 0, rows.clone());
         let weights = part(weights, 1, column * width..(column + 1) * width);
         let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
-        head.backward_packed(&sums, weights, of_queries, of_lines);
+        head.backward_packed(&sums, weights, of_queries, &mut of_lines);
     }
     [of_queries, of_lines]
 }
@@ -191,7 +200,7 @@ fn attention_finds_what_it_finds_key_by_key_and_so_does_its_gradient() {
         let weights = numbers("weights", [n_queries, d_model], 1.0);
         let [in_double, lines_in_double, weights_in_double] =
             [&queries, &lines, &weights].map(|numbers| numbers.mapv(f64::from));
-        let attend = Attend::new(HEADS, &spans);
+        let attend = Attend::new(heads(HEADS, width), &spans);
         // A score of hundreds is known to so much less.
         let tolerance = SINGLE * f64::from(1.0 + 10.0 * size * size);
         let apart: Vec<&[f32]> = lines
@@ -265,8 +274,8 @@ fn a_key_far_above_the_others_gets_all() {
         n_keys: vec![3],
         visible: vec![2],
     });
-    let attend = Attend { n_heads: 1, spans };
     for (width, sign) in [(8, 1.0), (8, -1.0), (4, 1.0), (4, -1.0)] {
+        let attend = Attend::new(heads(1, width), &spans);
         let queries = Array2::from_elem([1, width], 1.0);
         // Scores of 0 or -2000 and of 1000 or -1000; a third key, as high as a number can be, is not seen.
         let score =
