@@ -2,8 +2,8 @@
 //! exit, memory and beam. The small models and rules made here serve other tests too.
 
 use crate::support::{
-    EXACT, REORDERED, TestAutodiff, TestBackend, difference, in_float64, relative, small_baseline,
-    small_brian, small_memories, tokens, values,
+    EXACT, REORDERED, TestAutodiff, TestBackend, as_pretrained, difference, in_float64, relative,
+    small_baseline, small_brian, small_memories, tokens, values,
 };
 use brian::memory::{HiddenCodeConfig, Lifecycle, MemoryConfig};
 use brian::random;
@@ -65,6 +65,16 @@ fn cases() -> Vec<Case> {
             add(format!("routed {name}"), &config, rules);
         }
     }
+    for memory in [MemoryConfig::None].into_iter().chain(small_memories()) {
+        let mut config = with_memory(memory);
+        as_pretrained(&mut config);
+        let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+        add(format!("as pretrained {memory:?}"), &config, rules);
+    }
+    let mut config = beam(2);
+    as_pretrained(&mut config);
+    let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+    add("as pretrained, beam".to_string(), &config, rules);
     let config = pool_of_three();
     for into in [Reach::Router, Reach::Blocks, Reach::Neither] {
         let mut config = config;

@@ -53,7 +53,7 @@ fn the_ladder_learns_and_its_second_stage_starts_where_the_first_ended() {
         .iter()
         .map(|speed| speed["what"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["evaluate", "sample", "train"]);
+    assert_eq!(names, ["evaluate", "prefill", "decode", "sample", "train"]);
     for speed in speeds {
         assert!(
             speed["tokens_per_second"].as_f64().unwrap() > 0.0,

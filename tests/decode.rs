@@ -3,8 +3,8 @@
 
 use crate::causality::{beam, bounded, exits, loud, memories_of_codes, policies, router, walk};
 use crate::support::{
-    EXACT, REORDERED, TestBackend, difference, in_float64, relative, small_baseline, small_brian,
-    tokens, values,
+    EXACT, REORDERED, TestBackend, as_pretrained, difference, in_float64, relative, small_baseline,
+    small_brian, tokens, values,
 };
 use brian::generate::{Next, Sampling, generate};
 use brian::random;
@@ -113,6 +113,13 @@ fn a_baseline_decodes_to_the_logits_of_a_whole_pass() {
         for seed in 0..3 {
             let model = baseline(CONTEXT);
             assert_decodes("baseline", &model, &Rules::sequential(), seed);
+            let mut config = pool_of_three();
+            as_pretrained(&mut config);
+            let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+            assert_decodes("as pretrained, routed", &routed(&config), &rules, seed);
+            let model = config.baseline().init(VOCABULARY, 3, &Default::default());
+            let model: Model<TestBackend> = Model::new(model);
+            assert_decodes("as pretrained", &model, &Rules::sequential(), seed);
         }
     });
 }

@@ -5,8 +5,8 @@ use crate::causality::{
     SEQ, VOCABULARY, exits, loud, policies, pool_of_three, router, row, sequence, walk,
 };
 use crate::support::{
-    EXACT, REORDERED, TestAutodiff, difference, gradients, in_float64, relative, small_memories,
-    tokens, values,
+    EXACT, REORDERED, TestAutodiff, as_pretrained, difference, gradients, in_float64, relative,
+    small_memories, tokens, values,
 };
 use brian::loss::language;
 use brian::route::policy::Select;
@@ -86,6 +86,16 @@ fn grouped_execution_is_dense_execution() {
                     let name = format!("{attends:?} gated {exit_objective:?} top {top_k}");
                     check(name, &config, &gated);
                 }
+            }
+        }
+        for exit_objective in exits() {
+            for attends in [Attends::All, Attends::Selected] {
+                let mut config = pool_of_three();
+                config.route.attends = attends;
+                as_pretrained(&mut config);
+                let rules = walk(router(Select::Argmax), exit_objective);
+                let name = format!("as pretrained, {attends:?} {exit_objective:?}");
+                check(name, &config, &rules);
             }
         }
         for memory in small_memories() {

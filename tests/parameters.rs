@@ -2,7 +2,8 @@
 //! route, and of parameter ids and groups.
 
 use crate::support::{
-    REORDERED, TestBackend, difference, small_baseline, small_brian, small_memories, tokens, values,
+    REORDERED, TestBackend, as_pretrained, difference, small_baseline, small_brian, small_memories,
+    tokens, values,
 };
 use brian::route::policy::SequenceInfo;
 use brian::route::position::{Injection, StartPosition};
@@ -61,15 +62,23 @@ fn a_fixed_route_around_a_baseline_has_the_baselines_logits() {
     let device = Default::default();
     let row = (0..40).map(|t| t * 7 % 31).collect();
     let input = tokens::<TestBackend>(&[row]);
-    let baseline = small_baseline().init::<TestBackend>(31, 5, &device);
-    let expected = values(baseline.forward(input.clone()));
-    for layout in [
+    let layouts = [
         Layout::OpenArc,
         Layout::Circle,
         Layout::Random,
         Layout::None,
-    ] {
-        let wrapped = small_brian(Exit::Residual, layout).wrap(baseline.clone(), 5);
+    ];
+    for (layout, pretrained) in layouts
+        .map(|layout| [(layout, false), (layout, true)])
+        .concat()
+    {
+        let mut config = small_brian(Exit::Residual, layout);
+        if pretrained {
+            as_pretrained(&mut config);
+        }
+        let baseline = config.baseline().init::<TestBackend>(31, 5, &device);
+        let expected = values(baseline.forward(input.clone()));
+        let wrapped = config.wrap(baseline, 5);
         let (found, _) = wrapped.forward(
             input.clone(),
             &Rules::sequential(),
@@ -110,10 +119,11 @@ fn the_groups_that_can_rest_are_those_the_models_have() {
             .map(|path| group_of(path).to_string())
             .collect()
     };
-    let baseline = small_baseline().skeleton::<TestBackend>(31, &device);
+    let mut config = small_brian(Exit::Residual, Layout::OpenArc);
+    as_pretrained(&mut config);
+    let baseline = config.baseline().skeleton::<TestBackend>(31, &device);
     let found = groups(parameter::shapes(&baseline));
     assert_eq!(found, PLAIN_GROUPS.map(String::from).into());
-    let mut config = small_brian(Exit::Residual, Layout::OpenArc);
     config.memory = small_memories()[0];
     let found = groups(parameter::shapes(
         &config.skeleton::<TestBackend>(31, &device),

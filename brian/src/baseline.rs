@@ -1,7 +1,7 @@
 //! `Baseline` and its configuration: a decoder-only Transformer of fixed depth with the blocks of the routed model and no
 //! router, the control for every claim about routing; also the head of both models.
 //!
-//! `logits = norm(block_n(… block_1(E[tokens]))) Uᵀ`, where `U` is `E` if the head is tied.
+//! `logits = norm(block_n(… block_1(E[tokens]))) E_outᵀ`, where `E_out` is `E` if the head is tied.
 
 use crate::block::causal::{Rope, RopeScaling, Rotary};
 use crate::block::transformer::{TransformerBlock, norm};

@@ -53,6 +53,8 @@ pub mod route;
 pub mod stats;
 
 pub use baseline::{Baseline, BaselineConfig};
+pub use block::AttentionBias;
+pub use block::causal::RopeScaling;
 pub use block::exit::Exit;
 pub use decode::Decoding;
 pub use error::ConfigError;

@@ -10,7 +10,10 @@ pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
 use brian::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle};
-use brian::{BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig, PositionConfig};
+use brian::{
+    AttentionBias, BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig,
+    PositionConfig, RopeScaling,
+};
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -78,6 +81,22 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
         exit,
         ..small
     }
+}
+
+/// The same with all that attention of pretrained models has: shared keys and values, heads of a width of their own, biases,
+/// norms of heads, slower angles; and a head of its own.
+pub fn as_pretrained(config: &mut BrianConfig) {
+    config.n_kv_heads = Some(1);
+    config.d_head = Some(6);
+    config.attention_bias = Some(AttentionBias::All);
+    config.query_key_norm = Some(true);
+    config.untied_head = Some(true);
+    config.rope_scaling = Some(RopeScaling::Llama3 {
+        factor: 4.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context: 16,
+    });
 }
 
 /// Every kind of memory, with slots that a walk of four steps evicts.

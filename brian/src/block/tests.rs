@@ -2,11 +2,11 @@
 //! against central differences, with the host's fused operations and composed of tensor operations.
 
 use super::cache::Cache;
-use super::causal::{Causal, Rope, Rotary, beside};
+use super::causal::{Causal, Rope, RopeScaling, Rotary, beside};
 use super::matrix;
 use super::routed::RoutedBlock;
 use super::transformer::TransformerBlock;
-use super::{BlockSizes, Heads};
+use super::{AttentionBias, BlockSizes, Heads};
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::attention_spans::MASKED;
 pub(crate) use crate::ops::composed::here::composed;
@@ -43,6 +43,27 @@ pub(crate) const SIZES: BlockSizes = BlockSizes {
     d_ff: 6,
     norm_epsilon: 0.3,
 };
+/// Those of other blocks: shared keys and values, heads of a width of their own, biases, norms of heads.
+fn variants() -> [BlockSizes; 4] {
+    let heads = |n_heads, n_kv_heads, d_head| Heads {
+        n_heads,
+        n_kv_heads,
+        d_head,
+    };
+    let with = |heads, attention_bias, query_key_norm| BlockSizes {
+        heads,
+        attention_bias,
+        query_key_norm,
+        ..SIZES
+    };
+    [
+        SIZES,
+        with(heads(4, 2, 4), None, true),
+        with(heads(3, 1, 8), Some(AttentionBias::QueryKeyValue), false),
+        with(heads(2, 1, 2), Some(AttentionBias::All), true),
+    ]
+}
+
 /// So small that a few positions turn every pair by a visible angle.
 pub(crate) const BASE: f64 = 50.0;
 
@@ -231,16 +252,41 @@ pub(crate) fn projected(
     x: &Array2<f64>,
     first: usize,
 ) -> [Array2<f64>; 3] {
-    let d_head = SIZES.heads.d_head;
-    let gain = &values[&format!("{block}attention_norm.gamma")];
-    let map = &values[&format!("{block}attention.query_key_value.weight")];
-    let packed = normed(x, gain, SIZES.norm_epsilon).dot(map);
-    let part = |index: usize| {
-        let start = index * SIZES.d_model;
-        cut(&packed, 1, start..start + SIZES.d_model)
+    projected_by(values, block, x, first, SIZES.heads)
+}
+
+/// The same with heads of any number and width, biases and norms of heads where there are some.
+fn projected_by(
+    values: &Values,
+    block: &str,
+    x: &Array2<f64>,
+    first: usize,
+    heads: Heads,
+) -> [Array2<f64>; 3] {
+    let of = |name: &str| values.get(&format!("{block}attention{name}"));
+    let map = of(".query_key_value.weight").expect("a map");
+    let gain = of("_norm.gamma").expect("a gain");
+    let mut packed = normed(x, gain, SIZES.norm_epsilon).dot(map);
+    if let Some(bias) = of(".query_key_value.bias") {
+        packed = packed + bias;
+    }
+    let (d_queries, d_keys) = (heads.d_queries(), heads.d_keys());
+    let part = |start: usize, width: usize| cut(&packed, 1, start..start + width);
+    let by_head = |part: Array2<f64>, name: &str| {
+        let Some(gain) = of(name) else { return part };
+        let dim = part.dim();
+        let rows = part.into_shape_with_order([dim.0 * dim.1 / heads.d_head, heads.d_head]);
+        let rows = normed(&rows.expect("heads"), gain, SIZES.norm_epsilon);
+        rows.into_shape_with_order(dim).expect("rows")
     };
-    let queries = turned(&part(0), first, d_head) / (d_head as f64).sqrt();
-    [queries, turned(&part(1), first, d_head), part(2)]
+    let queries = by_head(part(0, d_queries), ".query_norm.gamma");
+    let keys = by_head(part(d_queries, d_keys), ".key_norm.gamma");
+    let scale = (heads.d_head as f64).sqrt();
+    [
+        turned(&queries, first, heads.d_head) / scale,
+        turned(&keys, first, heads.d_head),
+        part(d_queries + d_keys, d_keys),
+    ]
 }
 
 /// What each query finds, head by head; `sees` gives what is added to a score, or nothing where a key is hidden.
@@ -250,11 +296,14 @@ pub(crate) fn attended(
     sees: impl Fn(usize, usize) -> Option<f64>,
 ) -> Array2<f64> {
     let width = queries.ncols() / n_heads;
+    let n_kv_heads = keys.ncols() / width;
     let mut out = Array2::zeros(queries.dim());
     for query in 0..queries.nrows() {
         for head in 0..n_heads {
-            let columns = head * width..(head + 1) * width;
-            let of_query = cut(&queries.row(query), 0, columns.clone());
+            let own = head * width..(head + 1) * width;
+            let of_query = cut(&queries.row(query), 0, own.clone());
+            let shared = head * n_kv_heads / n_heads;
+            let columns = shared * width..(shared + 1) * width;
             let seen = (0..keys.nrows()).filter_map(|key| Some((key, sees(query, key)?)));
             let scores: Vec<(usize, f64)> = seen
                 .map(|(key, bias)| {
@@ -268,7 +317,7 @@ pub(crate) fn attended(
             for (key, share) in shares {
                 let value = cut(&of_values.row(key), 0, columns.clone());
                 let mut row = out.row_mut(query);
-                row.slice_axis_mut(Axis(0), columns.clone().into())
+                row.slice_axis_mut(Axis(0), own.clone().into())
                     .scaled_add(share, &value);
             }
         }
@@ -298,7 +347,10 @@ pub(crate) fn ended(
     found: &Array2<f64>,
 ) -> Array2<f64> {
     let map = |name: &str| &values[&format!("{block}{name}")];
-    let x = x + &found.dot(map("attention.output.weight"));
+    let mut x = x + &found.dot(map("attention.output.weight"));
+    if let Some(bias) = values.get(&format!("{block}attention.output.bias")) {
+        x = x + bias;
+    }
     let n = normed(&x, map("feed_forward_norm.gamma"), SIZES.norm_epsilon);
     let gate = n.dot(map("feed_forward.gate.weight"));
     let hidden = gate.mapv(|x| x * sigmoid(x)) * n.dot(map("feed_forward.up.weight"));
@@ -306,10 +358,10 @@ pub(crate) fn ended(
 }
 
 /// A block on one sequence.
-fn executed(values: &Values, block: &str, x: &Array2<f64>) -> Array2<f64> {
-    let [queries, keys, of_values] = projected(values, block, x, 0);
+fn executed(values: &Values, block: &str, x: &Array2<f64>, heads: Heads) -> Array2<f64> {
+    let [queries, keys, of_values] = projected_by(values, block, x, 0, heads);
     let causal = |query: usize, key: usize| (key <= query).then_some(0.0);
-    let found = attended([&queries, &keys, &of_values], SIZES.heads.n_heads, causal);
+    let found = attended([&queries, &keys, &of_values], heads.n_heads, causal);
     ended(values, block, x, &found)
 }
 
@@ -331,11 +383,15 @@ pub(crate) const BATCH: usize = 2;
 pub(crate) const SEQ: usize = 5;
 
 pub(crate) fn rotary<B: Backend>() -> Rotary<B> {
-    Rotary::new(16, SIZES.heads.d_head, rope(BASE), &Default::default())
+    rotary_of(SIZES.heads)
 }
 
-fn block<B: Backend>(of_attention: f32) -> TransformerBlock<B> {
-    let fresh = TransformerBlock::new(&SIZES, &Default::default());
+fn rotary_of<B: Backend>(heads: Heads) -> Rotary<B> {
+    Rotary::new(16, heads.d_head, rope(BASE), &Default::default())
+}
+
+fn block_of<B: Backend>(sizes: &BlockSizes, of_attention: f32) -> TransformerBlock<B> {
+    let fresh = TransformerBlock::new(sizes, &Default::default());
     loud(fresh, |path| {
         match path.ends_with("query_key_value.weight") {
             true => of_attention,
@@ -347,18 +403,21 @@ fn block<B: Backend>(of_attention: f32) -> TransformerBlock<B> {
 /// By whole sequences, and by queries among given keys and values.
 fn assert_block<B: AutodiffBackend>(backend: &str) {
     // Scores around 1, and so far apart that one key gets nearly all.
-    for (of_attention, tolerance) in [(0.6, SINGLE), (5.0, 10.0 * SINGLE)] {
-        let block: TransformerBlock<B> = block(of_attention);
+    let scores = [(0.6, SINGLE), (5.0, 10.0 * SINGLE)];
+    let cases = variants().map(|sizes| scores.map(|(size, tolerance)| (sizes, size, tolerance)));
+    for (sizes, of_attention, tolerance) in cases.concat() {
+        let (block, heads) = (block_of::<B>(&sizes, of_attention), sizes.heads);
         let x: Tensor<B, 3> = tensor("x", [BATCH, SEQ, SIZES.d_model]);
         let mut at = values_of("", &block);
         at.insert("x".to_string(), found(&x));
-        let expected = |at: &Values| each_sequence(&at["x"], SEQ, |_, x| executed(at, "", x));
-        let causal = rotary().causal(SEQ);
+        let expected =
+            |at: &Values| each_sequence(&at["x"], SEQ, |_, x| executed(at, "", x, heads));
+        let causal = rotary_of(heads).causal(SEQ);
         let whole = block.forward(x.clone(), &causal);
         let (queries, own) = block.project(x.clone(), &causal);
         let among = block.finish(x.clone(), queries, own, causal.mask());
         for (way, output) in [("whole", whole), ("among", among)] {
-            let what = format!("{backend}, {way}, {of_attention}");
+            let what = format!("{backend}, {way}, {of_attention}, {heads:?}");
             assert_near(&what, &found(&output), &expected(&at), tolerance);
             let gradients = weighed("output", output).backward();
             let mut of = gradients_of("", &block, &gradients);
@@ -388,16 +447,19 @@ fn a_block_is_its_equations_and_so_is_its_gradient_by_tensor_operations() {
 #[test]
 fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
     fn assert_kept<B: Backend>() {
-        let block: TransformerBlock<B> = block(0.6);
+        variants().iter().for_each(assert_kept_by::<B>);
+    }
+    fn assert_kept_by<B: Backend>(sizes: &BlockSizes) {
+        let block: TransformerBlock<B> = block_of(sizes, 0.6);
         let x: Tensor<B, 3> = tensor("x", [BATCH, SEQ, SIZES.d_model]);
         let expected = each_sequence(&found(&x), SEQ, |_, x| {
-            executed(&values_of("", &block), "", x)
+            executed(&values_of("", &block), "", x, sizes.heads)
         });
         let mut cache = Cache::default();
         assert_eq!(cache.n_tokens(), 0);
         for (first, n_new, n_wanted) in [(0, 1, 1), (1, 3, 2), (4, 1, 1)] {
             let new = x.clone().slice_dim(1, first..first + n_new);
-            let causal = rotary().causal_after(first, n_new);
+            let causal = rotary_of(sizes.heads).causal_after(first, n_new);
             let output = cache.execute(&block, new, &causal, n_wanted);
             let end = first + n_new;
             assert_eq!(cache.n_tokens(), end);
@@ -415,10 +477,13 @@ fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
 #[test]
 fn tokens_apart_find_what_they_find_in_their_sequence() {
     fn assert_found<B: Backend>() {
-        let block: TransformerBlock<B> = block(0.6);
+        variants().iter().for_each(assert_found_by::<B>);
+    }
+    fn assert_found_by<B: Backend>(sizes: &BlockSizes) {
+        let block: TransformerBlock<B> = block_of(sizes, 0.6);
         let x: Tensor<B, 2> = tensor("x", [2 * SEQ, SIZES.d_model]);
         let values = values_of("", &block);
-        let causal = rotary().causal(SEQ);
+        let causal = rotary_of(sizes.heads).causal(SEQ);
         let maps = block.attention.maps();
         // The first sequence whole, of the second three tokens; its last one and its first one ask.
         let (places, asking) = ([0, 1, 2, 3, 4, 0, 1, 2], [1, 4, 7]);
@@ -455,9 +520,9 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
         };
         let output = block.attention.find_rows(queries, parts, &Arc::new(spans));
         let all = each_sequence(&found(&x), SEQ, |_, x| {
-            let [queries, keys, of_values] = projected(&values, "", x, 0);
+            let [queries, keys, of_values] = projected_by(&values, "", x, 0, sizes.heads);
             let causal = |query: usize, key: usize| (key <= query).then_some(0.0);
-            attended([&queries, &keys, &of_values], SIZES.heads.n_heads, causal)
+            attended([&queries, &keys, &of_values], sizes.heads.n_heads, causal)
         });
         let expected = all.select(Axis(0), &asking);
         assert_near("apart", &found(&output), &expected, SINGLE);
@@ -502,6 +567,86 @@ fn positions_turn_pairs_by_their_angles() {
     );
     let heads = x.reshape([1, 1, 2, 4]);
     assert_turned("by heads", found(&behind.rotate(heads)), [5.0, 6.0]);
+}
+
+/// Of four pairs with a base of 10,000, which turn by 1, 0.1, 0.01 and 0.001 per place, and a context of 300 in training: 47.7,
+/// 4.77, 0.477 and 0.0477 turns. At least 8 turns stay, at most 1 turn is slowed down four times, and 4.77 lies
+/// `(4.7746 − 1) / 7 = 0.53924` between: `0.1 · (0.53924 + 0.46076 / 4) = 0.065443`.
+#[test]
+fn a_longer_context_turns_slow_pairs_more_slowly() {
+    let device = Default::default();
+    let turned = |scaling| {
+        let rope = Rope {
+            base: 10_000.0,
+            scaling,
+        };
+        let rotary = Rotary::<Host>::new(8, 8, rope, &device);
+        let x = Tensor::<Host, 2>::from_floats([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]], &device);
+        found(&rotary.causal(8).angles(vec![1]).rotate(x))
+    };
+    let expected = |angles: [f64; 4]| {
+        let [cos, sin] = [angles.map(f64::cos), angles.map(f64::sin)];
+        Array2::from_shape_vec([1, 8], [cos, sin].concat()).expect("eight")
+    };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 4.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 8.0,
+        original_context: 300,
+    };
+    let linear = RopeScaling::Linear { factor: 4.0 };
+    for (scaling, angles) in [
+        (None, [1.0, 0.1, 0.01, 0.001]),
+        (Some(linear), [0.25, 0.025, 0.0025, 0.00025]),
+        (Some(llama3), [1.0, 0.065_443, 0.0025, 0.00025]),
+    ] {
+        let what = format!("{scaling:?}");
+        assert_near(&what, &turned(scaling), &expected(angles), 1e-6);
+    }
+}
+
+/// Keys and values that are shared, and the same once for every head of queries.
+#[test]
+fn shared_keys_and_values_are_repeated_ones() {
+    let heads = |n_kv_heads| Heads {
+        n_heads: 6,
+        n_kv_heads,
+        d_head: 4,
+    };
+    let sizes = |n_kv_heads| BlockSizes {
+        heads: heads(n_kv_heads),
+        attention_bias: Some(AttentionBias::QueryKeyValue),
+        ..SIZES
+    };
+    let shared: TransformerBlock<Host> = block_of(&sizes(2), 0.6);
+    let values = values_of("", &shared);
+    let repeated = TransformerBlock::<Host>::new(&sizes(6), &Default::default());
+    let repeated = parameter::assign(repeated, |path, _| {
+        let of = &values[path];
+        // A column of the one is which column of the other.
+        let column = |column: usize| match (column / 24, column % 24) {
+            (0, column) => column,
+            (part, column) => 24 + 8 * (part - 1) + column / 12 * 4 + column % 4,
+        };
+        let columns: Vec<usize> = match path.contains("query_key_value") {
+            true => (0..72).map(column).collect(),
+            false => (0..of.ncols()).collect(),
+        };
+        let rows = of.rows().into_iter();
+        rows.flat_map(|row| {
+            columns
+                .iter()
+                .map(move |&at| row[at] as f32)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+    });
+    let x: Tensor<Host, 3> = tensor("x", [BATCH, SEQ, SIZES.d_model]);
+    let run = |block: &TransformerBlock<Host>| {
+        let causal = rotary_of(heads(6)).causal(SEQ);
+        found(&block.forward(x.clone(), &causal))
+    };
+    assert_near("repeated", &run(&repeated), &run(&shared), 1e-6);
 }
 
 #[test]

@@ -307,6 +307,9 @@ pub struct Bench {
     /// Rounds before that, in which a GPU builds its kernels
     #[arg(long, default_value_t = 2)]
     pub warm_up: u64,
+    /// Tokens of a prompt that is read at once
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
+    pub prefill: u64,
     /// Tokens of a continuation
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub tokens: u64,

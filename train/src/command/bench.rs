@@ -1,4 +1,4 @@
-//! `nerve bench`: times a run's training, evaluation and sampling on its own data, beside the matrix products of its device.
+//! `nerve bench`: times a run's training, evaluation, prefill, decoding and sampling on its own data, beside the matrix products of its device.
 
 use super::answer::{self, maybe, readable_bytes, table};
 use super::trained::{Trained, found};
@@ -123,8 +123,11 @@ impl Task for Bench<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Speed>, Error> {
         let learner = self.trained.model::<B>(&device)?;
         let model = learner.valid();
+        let [prefill, decode] = self.read(&model, &device)?;
         Ok(vec![
             self.evaluate(&model, &device)?,
+            prefill,
+            decode,
             self.sample(&model, &device)?,
             // Last, for it changes a graph's weights, which all clones share.
             self.train(learner, &device)?,
@@ -139,15 +142,26 @@ impl Bench<'_> {
         device: &B::Device,
         mut round: impl FnMut() -> Result<(), Error>,
     ) -> Result<f64, Error> {
+        self.median_behind::<B, ()>(device, || (), |()| round())
+    }
+
+    /// The same of rounds that need something made before, which is not timed.
+    fn median_behind<B: Backend, T>(
+        &self,
+        device: &B::Device,
+        make: impl Fn() -> T,
+        mut round: impl FnMut(T) -> Result<(), Error>,
+    ) -> Result<f64, Error> {
         let sync = || {
             let refused = |cause| Error::resource("device", "wait", io::Error::other(cause));
             B::sync(device).map_err(refused)
         };
         let mut times = Vec::new();
         for index in 0..self.arguments.warm_up + self.arguments.rounds {
+            let made = make();
             sync()?;
             let start = Instant::now();
-            round()?;
+            round(made)?;
             sync()?;
             if index >= self.arguments.warm_up {
                 times.push(start.elapsed().as_secs_f64());
@@ -173,6 +187,42 @@ impl Bench<'_> {
                 .flops_per_token(model, &batch, device)
                 .map(|flops| flops * tokens as f64),
         })
+    }
+
+    /// Reads a prompt at once, then the rest of a text token by token, from caches.
+    fn read<B: Backend>(&self, model: &Model<B>, device: &B::Device) -> Result<[Speed; 2], Error> {
+        let context = self.trained.recipe.model.context();
+        let n_prefill = (self.arguments.prefill as usize).min(context - 1);
+        let n_decode = (self.arguments.tokens as usize).min(context - n_prefill);
+        let ids = self.first_batch().host.inputs.into_iter().cycle();
+        let text: Vec<u32> = ids.take(n_prefill + n_decode).collect();
+        let rules = self.trained.route().rules;
+        let model = model.with_matmul_dtype(self.trained.device.dtype);
+        let prompted = || {
+            let mut sequence = model.decoding(&rules);
+            drop(sequence.follow(&text[..n_prefill]));
+            sequence
+        };
+        let prefill = self.median::<B>(device, || {
+            drop(prompted());
+            Ok(())
+        })?;
+        let decode = self.median_behind::<B, _>(device, prompted, |mut sequence| {
+            for end in n_prefill..text.len() {
+                drop(sequence.follow(&text[..=end]));
+            }
+            Ok(())
+        })?;
+        let speed = |what, tokens, seconds| Speed {
+            what,
+            tokens: tokens as u64,
+            seconds,
+            flops: None,
+        };
+        Ok([
+            speed("prefill", n_prefill, prefill),
+            speed("decode", n_decode, decode),
+        ])
     }
 
     /// Continues one text, as `nerve sample` does.

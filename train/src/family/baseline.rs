@@ -52,6 +52,8 @@ impl ModelFamily for BaselineFamily {
         let bounds = [
             ("d_model", config.d_model, MOST),
             ("n_heads", config.n_heads, MOST),
+            ("n_kv_heads", config.n_kv_heads.unwrap_or(1), MOST),
+            ("d_head", config.d_head.unwrap_or(2), MOST),
             ("d_ff", config.d_ff, MOST),
             ("n_layers", config.n_layers, MOST_BLOCKS),
             ("context", config.context, MOST),
@@ -86,7 +88,9 @@ impl ModelFamily for BaselineFamily {
 
     fn account(config: &BaselineConfig, vocabulary: usize, window: usize) -> Account {
         // Logits and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
-        let per_block = 8 * config.d_model + 3 * config.d_ff + 2 * config.n_heads * window;
+        let heads = config.heads();
+        let attention = 2 * (heads.d_queries() + heads.d_keys() + heads.n_heads * window);
+        let per_block = 4 * config.d_model + attention + 3 * config.d_ff;
         let numbers = 3 * vocabulary + config.n_layers * per_block;
         Account {
             bytes_per_parameter: 4,

@@ -169,6 +169,8 @@ impl ModelFamily for BrianFamily {
         let mut bounds = vec![
             ("d_model", config.d_model, MOST),
             ("n_heads", config.n_heads, MOST),
+            ("n_kv_heads", config.n_kv_heads.unwrap_or(1), MOST),
+            ("d_head", config.d_head.unwrap_or(2), MOST),
             ("d_ff", config.d_ff, MOST),
             ("n_pre", config.n_pre, MOST_BLOCKS),
             ("n_pool", config.n_pool, MOST_BLOCKS),

@@ -9,11 +9,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::collections::BTreeSet;
 
-/// The groups of a plain decoder: the first names of its parameters' paths.
-pub const PLAIN_GROUPS: [&str; 3] = ["embedding", "blocks", "norm"];
+/// The groups of a plain decoder: the first names of its parameters' paths. The last one exists only with a head of its own.
+pub const PLAIN_GROUPS: [&str; 4] = ["embedding", "blocks", "norm", "unembedding"];
 
-/// The groups of a routed decoder; the last one exists only with a memory.
-pub const ROUTED_GROUPS: [&str; 9] = [
+/// The groups of a routed decoder; the last two exist only with a memory and with a head of its own.
+pub const ROUTED_GROUPS: [&str; 10] = [
     "embedding",
     "pre",
     "pool",
@@ -23,6 +23,7 @@ pub const ROUTED_GROUPS: [&str; 9] = [
     "exit",
     "router",
     "memory",
+    "unembedding",
 ];
 
 /// The group of the parameter at a path.

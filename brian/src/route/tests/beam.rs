@@ -349,8 +349,16 @@ fn a_sequence_beam_of_one_branch_is_the_walk_whose_router_sees_the_mean() {
 /// A branch tries as many actions as a walk would mix, at the first step another number than later.
 #[test]
 fn a_sequence_beam_has_more_children_where_the_first_step_is_to_have_more() {
-    let mut config = config(0);
-    config.n_pool = 3;
+    let mut config = BrianConfig {
+        n_pool: 3,
+        n_kv_heads: None,
+        d_head: None,
+        attention_bias: None,
+        query_key_norm: None,
+        untied_head: None,
+        rope_scaling: None,
+        ..config(0)
+    };
     config.position.layout = Layout::OpenArc;
     config.route.max_steps = 3;
     config.route.sees = Sees::SequenceMean;

@@ -11,6 +11,8 @@ use super::parallel::Parallel;
 use super::policy::{Policy, Select, SequenceInfo, Teacher};
 use super::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
 use super::rules::{Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
+use crate::block::AttentionBias;
+use crate::block::causal::RopeScaling;
 use crate::ops::tests::Learning;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
 use burn::module::{ModuleVisitor, Param};
@@ -41,9 +43,19 @@ fn config(seed: u64) -> BrianConfig {
         &[Injection::Adapter, Injection::Adapter, Injection::Direct],
     );
     let top_k = |name| pick(seed, name, &[1, 1, 2, 3]).min(n_pool + 1);
+    let biases = [
+        None,
+        Some(AttentionBias::QueryKeyValue),
+        Some(AttentionBias::All),
+    ];
     BrianConfig {
         d_model: 8,
         n_heads: 2,
+        n_kv_heads: pick(seed, "n_kv_heads", &[None, Some(1)]),
+        d_head: pick(seed, "d_head", &[None, Some(2), Some(6)]),
+        attention_bias: pick(seed, "attention_bias", &biases),
+        query_key_norm: pick(seed, "query_key_norm", &[None, Some(true)]),
+        untied_head: pick(seed, "untied_head", &[None, Some(true)]),
         d_ff: 6,
         n_pre: 1,
         n_pool,
@@ -103,7 +115,11 @@ fn config(seed: u64) -> BrianConfig {
         },
         exit: pick(seed, "exit", &[Exit::Residual, Exit::Projection]),
         memory: MemoryConfig::None,
-        ..BrianConfig::small()
+        rope_scaling: pick(
+            seed,
+            "rope_scaling",
+            &[None, Some(RopeScaling::Linear { factor: 2.0 })],
+        ),
     }
 }
 
