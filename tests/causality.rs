@@ -373,7 +373,7 @@ fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
         n += 1;
     }
     let of_beams = memories_of_codes().len() * 2 * 2 * 3;
-    assert_eq!(n, small_memories().len() * (2 * 2 + 2 * 4 + 1) + of_beams);
+    assert_eq!(n, small_memories().len() * (2 * 2 + 2 * 4 + 2) + of_beams);
 }
 
 /// The reference's lifecycle is not causal with a hard exit, and these tests would have found it.

@@ -69,8 +69,8 @@ impl ModelFamily for BaselineFamily {
         format!("{n_layers} blocks in a row, d_model {d_model}")
     }
 
-    fn groups(_: &BaselineConfig, _: &Policy) -> Option<&'static [&'static str]> {
-        Some(&PLAIN_GROUPS)
+    fn groups(config: &BaselineConfig, _: &Policy) -> Option<&'static [&'static str]> {
+        Some(groups(&PLAIN_GROUPS, config))
     }
 
     fn flops(config: &BaselineConfig, vocabulary: usize, ran: &Ran<'_>) -> Option<f64> {
@@ -126,6 +126,17 @@ impl<B: Backend> LanguageModel<B> for Baseline<B> {
 
     fn device(&self) -> B::Device {
         self.embedding.weight.device()
+    }
+}
+
+/// Groups of parameters, the last of which exists only with a head of its own.
+pub(super) fn groups(
+    all: &'static [&'static str],
+    config: &BaselineConfig,
+) -> &'static [&'static str] {
+    match config.untied_head {
+        Some(true) => all,
+        _ => &all[..all.len() - 1],
     }
 }
 

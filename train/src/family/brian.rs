@@ -1,7 +1,7 @@
 //! `model.kind = "brian"`: builds the decoder with a routed pool, checks its config, names its metrics, estimates its cost.
 //! It also makes it a `LanguageModel`. With the policy `none` it is a plain decoder. The layers are in crate `brian`.
 
-use super::baseline::{MOST_BLOCKS, check_initial, check_sizes, in_dtype};
+use super::baseline::{MOST_BLOCKS, check_initial, check_sizes, groups, in_dtype};
 use crate::device::Dtype;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS};
 use crate::metric::table::{Better, MetricInfo, When};
@@ -236,11 +236,12 @@ impl ModelFamily for BrianFamily {
         }
     }
 
-    fn groups(_: &BrianConfig, policy: &Policy) -> Option<&'static [&'static str]> {
-        Some(match policy {
+    fn groups(config: &BrianConfig, policy: &Policy) -> Option<&'static [&'static str]> {
+        let all: &[_] = match policy {
             Policy::None => &PLAIN_GROUPS,
             _ => &ROUTED_GROUPS,
-        })
+        };
+        Some(groups(all, &config.baseline()))
     }
 
     fn metrics(config: &BrianConfig, stage: &Stage) -> Vec<MetricInfo> {
