@@ -64,7 +64,7 @@ fn the_ladder_learns_and_its_second_stage_starts_where_the_first_ended() {
     let flops = |speed: &Value| {
         speed["gflops"].as_f64().unwrap() / speed["tokens_per_second"].as_f64().unwrap()
     };
-    let ratio = flops(&speeds[2]) / flops(&speeds[0]);
+    let ratio = flops(&speeds[4]) / flops(&speeds[0]);
     assert!((ratio - 3.0).abs() < 1e-9, "{ratio}");
 
     let list = workplace.nerve("runs list --json").expect(0).json();

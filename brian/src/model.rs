@@ -1,14 +1,14 @@
 //! `Brian`, the routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`; and
 //! `BrianConfig`, which checks it, builds it or wraps a baseline. The walk is in `route`.
 
-use crate::baseline::{Baseline, BaselineConfig, embedding, head};
+use crate::baseline::{Baseline, BaselineConfig, check_sizes, embedding, head};
 use crate::block::causal::{Causal, RopeScaling, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::block::{AttentionBias, BlockSizes};
 use crate::described::{Described, Description, Start};
-use crate::error::{ConfigError, check_sizes};
+use crate::error::ConfigError;
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
 use crate::memory::step::MemoryStart;

@@ -1,4 +1,5 @@
-//! `nerve bench`: times a run's training, evaluation, prefill, decoding and sampling on its own data, beside the matrix products of its device.
+//! `nerve bench`: times a run's training, evaluation, reading and sampling on its own data, beside the matrix products of its
+//! device.
 
 use super::answer::{self, maybe, readable_bytes, table};
 use super::trained::{Trained, found};
@@ -123,15 +124,15 @@ impl Task for Bench<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Speed>, Error> {
         let learner = self.trained.model::<B>(&device)?;
         let model = learner.valid();
-        let [prefill, decode] = self.read(&model, &device)?;
-        Ok(vec![
-            self.evaluate(&model, &device)?,
-            prefill,
-            decode,
-            self.sample(&model, &device)?,
-            // Last, for it changes a graph's weights, which all clones share.
-            self.train(learner, &device)?,
-        ])
+        let mut speeds = vec![self.evaluate(&model, &device)?];
+        // A graph reads a prompt as it reads what follows, token by token.
+        if model.own_optimizer().is_none() {
+            speeds.extend(self.read(&model, &device)?);
+        }
+        speeds.push(self.sample(&model, &device)?);
+        // Last, for it changes a graph's weights, which all clones share.
+        speeds.push(self.train(learner, &device)?);
+        Ok(speeds)
     }
 }
 
