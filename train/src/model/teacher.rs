@@ -28,9 +28,9 @@ pub trait CustomTeacher: Send + Sync + 'static {
     /// pool does not have only where this has reported something.
     fn check(_config: &Self::Config, _pool: PoolSize, _section: &Section<'_>) {}
 
-    /// What a sequence does at a step of its walk: a block of the pool, or OUT. It depends on nothing but the table and the turn,
-    /// whose draws are those of the step of the training: so a resumed run teaches what the run that never stopped does. A
-    /// walk has at most `turn.pool.max_steps` steps.
+    /// What a sequence does at a step of its walk: a block of the pool, or OUT, behind which further steps count only where OUT
+    /// does not end a walk. It depends on nothing but the table and the turn, whose draws are those of the step of the training:
+    /// so a resumed run teaches what the run that never stopped does. A walk has at most `turn.pool.max_steps` steps.
     fn action(config: &Self::Config, turn: Turn) -> Action;
 }
 
@@ -124,5 +124,49 @@ impl PathRule for TeacherTable {
 impl Debug for TeacherTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple(self.kind()).field(&self.config).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use brian::route::draws::Draws;
+    use brian::route::policy::SequenceInfo;
+
+    /// One block, then OUT.
+    struct Once;
+
+    impl CustomTeacher for Once {
+        const KIND: &'static str = "once";
+        const NEEDS_DIFFICULTY: bool = true;
+        type Config = usize;
+
+        fn action(block: &usize, turn: Turn) -> Action {
+            match turn.step {
+                0 => Action::Block(*block),
+                _ => Action::Out,
+            }
+        }
+    }
+
+    #[test]
+    fn a_teacher_of_a_program_is_a_teacher_like_others_and_another_one_with_other_settings() {
+        let entry: &'static TeacherEntry = Box::leak(Box::new(TeacherEntry::of::<Once>()));
+        let once = |block: usize| {
+            let config = Box::new(block);
+            Teacher::Custom(path_rule::CustomTeacher::new(TeacherTable {
+                entry,
+                config,
+            }))
+        };
+        assert_eq!(once(1), once(1));
+        assert_ne!(once(1), once(0));
+        assert_eq!(format!("{:?}", once(1)), "Custom(CustomTeacher(once(1)))");
+        assert!(once(1).kind() == "once" && once(1).needs_difficulty());
+        assert!(TeacherTable::of(&once(1)).is_some());
+        assert!(TeacherTable::of(&Teacher::Sequential).is_none());
+        let rows = [SequenceInfo::default(); 2];
+        let targets = once(1).targets(3, 2, &rows, Draws::new(1, 1));
+        assert_eq!(targets, [[Action::Block(1); 2], [Action::Out; 2]]);
     }
 }
