@@ -1,5 +1,5 @@
-//! Tests of programs with a model and a hook (`train/examples/looped.rs`), an optimizer and a loss (`parts.rs`) of their own:
-//! training, exact resume, evaluation, sampling, sweeps, and messages for mistakes in their tables.
+//! Tests of programs with a model and a hook (`train/examples/looped.rs`), an optimizer, a loss and a teacher (`parts.rs`) of
+//! their own: training, exact resume, evaluation, sampling, sweeps, and messages for mistakes in their tables.
 
 use crate::determinism::check_every_resume;
 use crate::support::{Workplace, lines};
@@ -232,4 +232,100 @@ fn mistakes_in_a_programs_own_optimizer_and_loss_are_named_like_all_others() {
     let refused = workplace.nerve("config check graph.toml").expect(2).stderr;
     let expected = "expected row_adamw: the model is a graph";
     assert!(refused.contains(expected), "{refused}");
+}
+
+const STRIDE: &str = "{kind='stride',blocks=2,n_steps=2}";
+
+/// `routes.toml`: the two stages of the ladder that have a teacher, small, with that of `parts.rs`.
+fn workplace_of_teachers() -> Workplace {
+    let workplace = Workplace::with_routes().of_program(PARTS);
+    let ladder = std::fs::read_to_string(workplace.path("routes.toml")).unwrap();
+    let parts: Vec<&str> = ladder.split("[[stage]]").collect();
+    let (_, tail) = ladder.split_once("[watch]").unwrap();
+    let stages = format!("[[stage]]{}[[stage]]{}", parts[3], parts[4]);
+    workplace.write("taught.toml", format!("{}{stages}[watch]{tail}", parts[0]));
+    let shown = workplace.nerve(&format!(
+        "config show taught.toml --set stage.imitation.start=fresh --set checkpoint.every_steps=1 \
+         --set model.d_model=16 --set model.n_heads=2 --set model.d_ff=16 --set model.d_ff_pool=16 \
+         --set stage.imitation.policy.teacher={STRIDE} --set stage.scheduled.policy.teacher={STRIDE}"
+    ));
+    workplace.write("routes.toml", shown.expect(0).stdout);
+    workplace
+}
+
+#[test]
+fn a_teacher_of_a_programs_own_leads_is_imitated_and_resumes_to_the_bit() {
+    let workplace = workplace_of_teachers();
+    let fitted = workplace.nerve("fit routes.toml --render plain").expect(0);
+    let shown = "the teacher stride leads, the router imitates it";
+    assert!(fitted.stderr.contains(shown), "{}", fitted.stderr);
+    let run = fitted.answer().to_string();
+    let log = lines(&workplace.path(&run).join("metrics.jsonl"));
+    let of = |name: &str| -> Vec<f64> {
+        let led = |line: &&Value| line["split"] == "train" && line["stage"] == "imitation";
+        let lines = log.iter().filter(led);
+        lines.filter_map(|line| line[name].as_f64()).collect()
+    };
+    // Every token runs two blocks, two apart in a pool of three, and leaves at the third step.
+    assert_eq!(of("route/steps_mean"), [2.0; 4]);
+    assert_eq!(of("route/exit/3"), [1.0; 4]);
+    assert_eq!(
+        [of("route/advance"), of("route/recur")],
+        [[0.0; 4], [0.0; 4]]
+    );
+    // Sequences begin at drawn blocks.
+    assert!(of("route/path_diversity").iter().any(|&paths| paths > 1.5));
+    let imitation = of("loss/imitation");
+    assert!(imitation[3] < imitation[0], "{imitation:?}");
+    check_every_resume(&workplace, &run);
+    // Another program names what it does not know.
+    let without = Workplace::with_routes();
+    let text = std::fs::read_to_string(workplace.path("routes.toml")).unwrap();
+    without.write("routes.toml", text);
+    let refused = without.nerve("fit routes.toml").expect(2).stderr;
+    let expected = "stage.imitation.policy.teacher.kind: found string \"stride\", expected one of \"sequential\"";
+    assert!(refused.contains(expected), "{refused}");
+}
+
+#[test]
+fn mistakes_in_a_programs_own_teacher_are_named_like_all_others() {
+    let workplace = workplace_of_teachers();
+    for (teacher, expected) in [
+        (
+            "{kind='strid',blocks=2,n_steps=2}",
+            "did you mean \"stride\"?",
+        ),
+        (
+            "path",
+            ".teacher, from --set: found string \"path\", expected a table { kind = \"path\", blocks }",
+        ),
+        ("sequental", "did you mean \"sequential\"?"),
+        (
+            "stride",
+            ".teacher.blocks, from --set: found no such key, expected a whole number",
+        ),
+        (
+            "{kind='stride',blocks=4,n_steps=2}",
+            ".teacher.blocks, from --set: found integer 4, expected a whole number from 1 to 3",
+        ),
+        (
+            "{kind='stride',blocks=2,n_steps=6}",
+            ".teacher.n_steps, from --set: found integer 6, expected a whole number from 1 to 5",
+        ),
+        (
+            "{kind='stride',blocks=2,n_step=2}",
+            ".teacher.n_step, from --set: found an unknown key, expected a known one; did you mean n_steps?",
+        ),
+        (
+            "5",
+            ".teacher, from --set: found integer 5, expected one of \"sequential\", \"mixed_skip_recur\", \
+             \"balanced_coverage\", \"random_internal\", \"path\", \"stride\"",
+        ),
+    ] {
+        let set = format!("--set stage.scheduled.policy.teacher={teacher}");
+        let refused = workplace.nerve(&format!("config check routes.toml {set}"));
+        let refused = refused.expect(2).stderr;
+        assert!(refused.contains(expected), "{teacher}: {refused}");
+        assert_eq!(refused.lines().count(), 1, "{teacher}: {refused}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Example of a program with an optimizer (`Lion`) and a loss (`NormaliserLoss`) of its own, for the models that come with nerve,
-//! and every verb. A recipe names both:
+//! Example of a program with an optimizer (`Lion`), a loss (`NormaliserLoss`) and a teacher of walks (`Stride`) of its own, for the
+//! models that come with nerve, and every verb. A recipe names them:
 //!
 //! ```toml
 //! [optimizer]
@@ -10,16 +10,21 @@
 //!
 //! [loss.normaliser]
 //! weight = 1e-4
+//!
+//! [[stage]]
+//! policy = { kind = "teacher", teacher = { kind = "stride", blocks = 2, n_steps = 3 } }
 //! ```
 
 #![recursion_limit = "256"]
 
+use brian::route::action::Action;
+use brian::route::path_rule::{PoolSize, Turn};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::Deserialize;
 use std::process::ExitCode;
 use train::learner::{CustomOptimizer, Tensors, UpdateInfo};
-use train::model::{CustomLoss, Pass};
+use train::model::{CustomLoss, CustomTeacher, Pass};
 use train::recipe::section::Section;
 use train::task::Batch;
 use train::{Registry, main_with};
@@ -28,7 +33,8 @@ fn main() -> ExitCode {
     main_with(
         Registry::built_in()
             .optimizer::<Lion>()
-            .loss::<NormaliserLoss>(),
+            .loss::<NormaliserLoss>()
+            .teacher::<Stride>(),
     )
 }
 
@@ -109,5 +115,35 @@ impl CustomLoss for NormaliserLoss {
         let sums = (logits - largest.clone()).exp().sum_dim(2).log() + largest;
         let squares = sums.squeeze_dim::<2>(2).square() * counted;
         Some(squares.sum() / batch.targets() as f64)
+    }
+}
+
+/// From a drawn block on, at every step so many blocks further around the pool, then OUT: no two neighbours in a row.
+struct Stride;
+
+/// `teacher = { kind = "stride", … }`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct StrideConfig {
+    /// How far a step goes.
+    blocks: usize,
+    /// Blocks that a sequence runs.
+    n_steps: usize,
+}
+
+impl CustomTeacher for Stride {
+    const KIND: &'static str = "stride";
+    type Config = StrideConfig;
+
+    fn check(config: &StrideConfig, pool: PoolSize, section: &Section<'_>) {
+        section.whole("blocks", config.blocks as u64, 1, pool.n_pool as u64);
+        section.whole("n_steps", config.n_steps as u64, 1, pool.max_steps as u64);
+    }
+
+    fn action(config: &StrideConfig, turn: Turn) -> Action {
+        let n_pool = turn.pool.n_pool;
+        match turn.step < config.n_steps {
+            true => Action::Block((turn.draw(n_pool, 0) + turn.step * config.blocks) % n_pool),
+            false => Action::Out,
+        }
     }
 }

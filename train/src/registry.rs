@@ -1,4 +1,5 @@
-//! `Registry`: the families of models, built in or a program's, and the optimizers, hooks and losses that a program adds.
+//! `Registry`: the families of models, built in or a program's, and the optimizers, hooks, losses and
+//! teachers that a program adds.
 //!
 //! It is written once, before anything is read, and never changes.
 
@@ -11,17 +12,20 @@ use crate::learner::custom_optimizer::{CustomOptimizer, OptimizerEntry};
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::{Family, ModelFamily};
 use crate::model::loss::{CustomLoss, LossEntry};
+use crate::model::teacher::{CustomTeacher, TeacherEntry};
 use crate::recipe::bundled::{BUNDLED, Bundled};
+use brian::route::policy::Teacher;
 use std::sync::OnceLock;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
-/// Families, optimizers, hooks and losses by name.
+/// Families, optimizers, hooks, losses and teachers by name.
 pub struct Registry {
     families: Vec<&'static Family>,
     optimizers: Vec<&'static OptimizerEntry>,
     hooks: Vec<HookEntry>,
     losses: Vec<LossEntry>,
+    teachers: Vec<&'static TeacherEntry>,
 }
 
 impl Registry {
@@ -32,6 +36,7 @@ impl Registry {
             optimizers: Vec::new(),
             hooks: Vec::new(),
             losses: Vec::new(),
+            teachers: Vec::new(),
         };
         empty
             .family::<BaselineFamily>()
@@ -84,6 +89,18 @@ impl Registry {
         self
     }
 
+    /// With another teacher of walks, which a stage of a recipe names by `policy.teacher`.
+    ///
+    /// # Panics
+    /// If one of this kind is there already.
+    pub fn teacher<T: CustomTeacher>(mut self) -> Self {
+        let taken = self.teacher_kinds().contains(&T::KIND);
+        assert!(!taken, "two teachers of the kind {}", T::KIND);
+        let entry = Box::leak(Box::new(TeacherEntry::of::<T>()));
+        self.teachers.push(entry);
+        self
+    }
+
     /// Makes it the one of this process.
     ///
     /// # Errors
@@ -127,6 +144,18 @@ impl Registry {
     /// All losses of programs.
     pub fn losses(&self) -> &[LossEntry] {
         &self.losses
+    }
+
+    /// The kinds of all teachers, those of the program last.
+    pub fn teacher_kinds(&self) -> Vec<&'static str> {
+        let own = self.teachers.iter().map(|one| one.kind);
+        Teacher::BUILT_IN.into_iter().chain(own).collect()
+    }
+
+    /// The teacher of the program of a kind.
+    pub fn find_teacher(&self, kind: &str) -> Option<&'static TeacherEntry> {
+        let mut teachers = self.teachers.iter().copied();
+        teachers.find(|one| one.kind == kind)
     }
 
     /// The recipes that come with the program, those of its own families last.

@@ -5,6 +5,7 @@
 //! | `action` | what a token does at a step, and its index in tensors |
 //! | `rules` | everything that decides a walk besides the parameters |
 //! | `policy` | who chooses: teachers, the router, or one of them by lot |
+//! | `path_rule` | teachers whose type only their program knows |
 //! | `position` | the positions of the actions |
 //! | `router` | (hidden, position) → action logits |
 //! | `constraint`, `exploration` | bounds and noise on the logits, random choices |
@@ -34,6 +35,7 @@ mod exited_cache;
 pub mod exploration;
 mod leave;
 pub mod parallel;
+pub mod path_rule;
 pub mod policy;
 pub mod position;
 pub mod router;

@@ -3,7 +3,10 @@
 
 use super::action::Action;
 use super::draws::{Draws, Purpose};
+use super::path_rule::{CustomTeacher, PoolSize};
 use serde::Deserialize;
+
+pub use super::path_rule::SequenceInfo;
 
 /// A rule that gives every sequence its path.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -22,22 +25,47 @@ pub enum Teacher {
         /// Blocks in the order of their execution.
         blocks: Vec<usize>,
     },
-}
-
-/// What a teacher may know about a sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SequenceInfo {
-    /// Its number, which decides its draws; the same sequence has the same number in every batch.
-    pub sequence: u64,
-    /// 0 easy, 1 medium, 2 hard; unknown counts as medium.
-    pub difficulty: Option<u8>,
+    /// One of the program.
+    #[serde(skip)]
+    Custom(CustomTeacher),
 }
 
 impl Teacher {
+    /// The kinds that come with this crate.
+    pub const BUILT_IN: [&str; 5] = [
+        "sequential",
+        "mixed_skip_recur",
+        "balanced_coverage",
+        "random_internal",
+        "path",
+    ];
+
+    /// The recipe's word for it.
+    pub fn kind(&self) -> &'static str {
+        let [sequential, mixed, coverage, random, path] = Self::BUILT_IN;
+        match self {
+            Self::Sequential => sequential,
+            Self::MixedSkipRecur => mixed,
+            Self::BalancedCoverage => coverage,
+            Self::RandomInternal => random,
+            Self::Path { .. } => path,
+            Self::Custom(own) => own.rule().kind(),
+        }
+    }
+
+    /// Whether it asks how hard a sequence is.
+    pub fn needs_difficulty(&self) -> bool {
+        match self {
+            Self::MixedSkipRecur => true,
+            Self::Custom(own) => own.rule().needs_difficulty(),
+            _ => false,
+        }
+    }
+
     /// The targets of a pass, `[n_steps][rows]`, for a pool of `n_pool` blocks and walks of at most `max_steps`.
     ///
     /// # Panics
-    /// If a path names an action beyond OUT.
+    /// If a path names an action beyond OUT, or a rule of the program a block that the pool does not have.
     pub fn targets(
         &self,
         n_pool: usize,
@@ -71,6 +99,11 @@ impl Teacher {
                     targets.push(vec![Action::Out; rows.len()]);
                 }
                 targets
+            }
+            Self::Custom(own) => {
+                let pool = PoolSize { n_pool, max_steps };
+                let actions = |step| own.actions(step, pool, rows, draws);
+                (0..max_steps).map(actions).collect()
             }
         }
     }

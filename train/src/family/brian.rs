@@ -5,6 +5,7 @@ use super::baseline::{MOST_BLOCKS, check_initial, check_sizes, groups, in_dtype}
 use crate::device::Dtype;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS};
 use crate::metric::table::{Better, MetricInfo, When};
+use crate::model::teacher::TeacherTable;
 use crate::model::{
     Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Shapes, Start,
     n_numbers,
@@ -14,6 +15,7 @@ use crate::recipe::stage::{Policy, Stage, Walk};
 use crate::task::{Batch, RoutePlan};
 use brian::memory::{Compression, KeyValuePrefixConfig, MemoryConfig};
 use brian::route::parallel::Parallel;
+use brian::route::path_rule::PoolSize;
 use brian::route::policy::{SequenceInfo, Teacher};
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
@@ -214,6 +216,13 @@ impl ModelFamily for BrianFamily {
             let expected = format!("blocks of the pool, 0 to {last}");
             let policy = section.key("policy");
             policy.key("teacher").require("blocks", holds, expected);
+        }
+        if let Some(own) = stage.policy.teacher().and_then(TeacherTable::of) {
+            let pool = PoolSize {
+                n_pool: config.n_pool,
+                max_steps: config.route.max_steps,
+            };
+            own.check(pool, &section.key("policy").key("teacher"));
         }
     }
 

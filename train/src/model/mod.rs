@@ -1,9 +1,11 @@
-//! Interfaces of language models: traits for models, families and added losses, the boxed `Model`, its passes and sequences.
+//! Interfaces of language models: traits for models, families, added losses and teachers, the boxed `Model`, its passes and
+//! sequences.
 //!
 //! | file | what |
 //! |---|---|
 //! | `language` | what has to be written of a model, and what may be |
 //! | `loss` | losses that a program adds |
+//! | `teacher` | teachers of walks that a program adds |
 //! | `pass` | what a forward pass gives, and the loss of it |
 //! | `boxed` | a model whose type is known at run time only, as a Burn module |
 //! | `sequence` | one text in the middle of being read; several of them in slots |
@@ -15,6 +17,7 @@ mod language;
 pub mod loss;
 mod pass;
 mod sequence;
+pub mod teacher;
 
 pub use boxed::Model;
 pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start, n_numbers};
@@ -22,3 +25,4 @@ pub use language::{LanguageModel, OwnOptimizer, Recomputed};
 pub use loss::CustomLoss;
 pub use pass::Pass;
 pub use sequence::{Sequence, Slots};
+pub use teacher::CustomTeacher;

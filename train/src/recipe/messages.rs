@@ -2,6 +2,8 @@
 
 use crate::recipe::bundled::BUNDLED;
 use crate::recipe::load::from_text;
+use crate::recipe::nearest::one_of;
+use brian::route::policy::Teacher;
 
 /// The bundled `brian/tiny`, in which the mistakes are made.
 fn good() -> String {
@@ -704,6 +706,39 @@ fn a_router_needs_to_know_how_to_walk_and_a_mixed_teacher_how_hard_a_sequence_is
         path.iter()
             .any(|text| text.contains("expected blocks of the pool, 0 to 1")),
         "{path:?}"
+    );
+    for (policy, expected) in [
+        (
+            "{kind='teacher'}",
+            "teacher, from --set: found no such key, expected one of \"sequential\"",
+        ),
+        (
+            "{kind='teacher',techer='path'}",
+            "techer, from --set: found an unknown key",
+        ),
+        (
+            "{kind='teacher',teacher='sequental'}",
+            "did you mean \"sequential\"?",
+        ),
+        (
+            "teacher",
+            "expected a table { kind = \"teacher\", teacher }",
+        ),
+    ] {
+        let found = after_set(&format!("stage.fixed.policy={policy}"));
+        let about = found.iter().filter(|text| text.contains("policy"));
+        let about: Vec<&String> = about.filter(|text| !text.contains("walk")).collect();
+        assert!(
+            about.len() == 1 && about[0].contains(expected),
+            "{policy}: {found:?}"
+        );
+    }
+    // serde knows the kinds as it is told by the type; those who ask by hand know the same.
+    let nobody = after_set("stage.fixed.policy={kind='teacher',teacher='nobody'}");
+    let expected = format!("expected {}", one_of(&Teacher::BUILT_IN));
+    assert!(
+        nobody.iter().any(|text| text.ends_with(&expected)),
+        "{nobody:?}"
     );
     for (steps, probability, expected) in [
         ([9, 9], 0.1, "expected rows whose until_step rises"),

@@ -1,5 +1,5 @@
 //! Reads the tables of a recipe whose types only the registry knows: `[model]` and `[optimizer]` by kind, `[hook.NAME]` and `[loss.NAME]` by
-//! their names; unknown names are reported.
+//! their names, the teachers of stages by kind; unknown names are reported.
 //!
 //! serde reads the rest of a recipe first and passes these by; then whoever is named reads its own.
 
@@ -10,11 +10,14 @@ use super::placeholder::Placeholder;
 use super::reader::Reader;
 use super::report::Report;
 use super::root::Recipe;
+use super::stage::Policy;
 use super::table::{Entry, Tables};
+use super::tree::Value;
 use crate::learner::custom_optimizer::OptimizerTable;
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::ModelConfig;
 use crate::registry::registry;
+use brian::route::policy::Teacher;
 use serde::de::{Deserialize, Deserializer, IgnoredAny};
 
 impl<'de> Deserialize<'de> for ModelConfig {
@@ -35,6 +38,44 @@ pub(super) fn read(recipe: &mut Recipe, report: &Report<'_>) -> Option<()> {
     recipe.hook = named("hook", hooks, report)?;
     let losses = registry().losses().iter().map(|loss| loss.entry);
     recipe.loss = named("loss", losses, report)?;
+    for (index, stage) in recipe.stage.iter_mut().enumerate() {
+        teacher(&mut stage.policy, index, report)?;
+    }
+    Some(())
+}
+
+/// Reads the teacher of a stage's policy, if it names one.
+fn teacher(policy: &mut Policy, stage: usize, report: &Report<'_>) -> Option<()> {
+    let Some(teacher) = policy.teacher_mut() else {
+        return Some(());
+    };
+    let path = KeyPath::default().key("stage").index(stage);
+    let path = path.key("policy").key("teacher");
+    let found = report.source.locate(&path);
+    // A policy or a key that is wrong in itself is reported already.
+    if report.is_wrong(&path) {
+        return Some(());
+    }
+    if found.depth < path.segments().len() {
+        report.add(&path, "no such key", one_of(&registry().teacher_kinds()));
+        return Some(());
+    }
+    let node = found.node;
+    let reader = Reader { report, node, path };
+    let kind = match &node.value {
+        Value::String(kind) => Some(kind.as_str()),
+        _ => node.text_of("kind"),
+    };
+    // serde knows all that come with the program, and says so of others; one of the program can be meant by a wrong word.
+    let kinds = registry().teacher_kinds();
+    let is_built_in = kind.is_some_and(|kind| Teacher::BUILT_IN.contains(&kind));
+    if is_built_in || kinds.len() == Teacher::BUILT_IN.len() {
+        *teacher = reader.read()?;
+    } else if let Some(own) =
+        kind_of(&reader, &kinds).and_then(|kind| registry().find_teacher(kind))
+    {
+        *teacher = own.read(reader)?;
+    }
     Some(())
 }
 

@@ -1,6 +1,7 @@
 //! `Stage`: a table `[[stage]]` of a recipe (steps, initial weights, policy, learning rate, freezes, gate, walk), and the rules
 //! and losses of its walks for training. Checks lie elsewhere.
 
+use super::placeholder::Placeholder;
 use crate::learner::schedule::Schedule;
 use brian::loss::route::RouteLosses;
 use brian::random;
@@ -10,6 +11,7 @@ use brian::route::exploration::{Exploration, in_steps};
 use brian::route::policy::{self, Select, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective, Rules};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny};
 use std::path::PathBuf;
 
 /// One rung of the ladder.
@@ -59,11 +61,13 @@ pub enum Policy {
     /// A teacher; the router may learn to say the same.
     Teacher {
         /// Which.
+        #[serde(deserialize_with = "passed_by")]
         teacher: Teacher,
     },
     /// The router more and more often, else the teacher.
     Scheduled {
         /// Who leads when the router does not.
+        #[serde(deserialize_with = "passed_by")]
         teacher: Teacher,
         /// How the router chooses.
         select: Select,
@@ -75,6 +79,12 @@ pub enum Policy {
         /// How it chooses.
         select: Select,
     },
+}
+
+/// Stands for what `open` reads, because only the registry knows all teachers.
+fn passed_by<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Teacher, D::Error> {
+    Option::<IgnoredAny>::deserialize(deserializer)?;
+    Teacher::deserialize(Placeholder::silent()).map_err(D::Error::custom)
 }
 
 /// A part of a schedule. Exactly one of `until_step` and `until_share` is written.
@@ -126,6 +136,14 @@ impl Policy {
 
     /// Who gives the targets, if the policy names somebody.
     pub fn teacher(&self) -> Option<&Teacher> {
+        match self {
+            Self::Teacher { teacher } | Self::Scheduled { teacher, .. } => Some(teacher),
+            Self::None | Self::Sequential | Self::Router { .. } => None,
+        }
+    }
+
+    /// The same, to be replaced.
+    pub(super) fn teacher_mut(&mut self) -> Option<&mut Teacher> {
         match self {
             Self::Teacher { teacher } | Self::Scheduled { teacher, .. } => Some(teacher),
             Self::None | Self::Sequential | Self::Router { .. } => None,

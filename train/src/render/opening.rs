@@ -5,7 +5,6 @@ use super::StagePlace;
 use super::changes::changes;
 use crate::device::DeviceConfig;
 use crate::recipe::{ModelConfig, Policy, Recipe, Stage, StageStart};
-use brian::route::policy::Teacher;
 use std::path::Path;
 
 /// What the lines that follow show.
@@ -103,26 +102,15 @@ fn leader(model: &ModelConfig, policy: &Policy) -> Option<String> {
         Policy::None => "all blocks in a row, no pool yet".to_string(),
         Policy::Sequential => "every token runs the blocks of the pool in their order".to_string(),
         Policy::Teacher { teacher } => {
-            let teacher = name(teacher);
+            let teacher = teacher.kind();
             format!("the teacher {teacher} leads, the router imitates it")
         }
         Policy::Scheduled { teacher, .. } => format!(
             "router and teacher {} lead by lot, in validation the router alone",
-            name(teacher)
+            teacher.kind()
         ),
         Policy::Router { .. } => "the router leads".to_string(),
     })
-}
-
-/// The recipe's word for a teacher.
-pub(super) fn name(teacher: &Teacher) -> &'static str {
-    match teacher {
-        Teacher::Sequential => "sequential",
-        Teacher::MixedSkipRecur => "mixed_skip_recur",
-        Teacher::BalancedCoverage => "balanced_coverage",
-        Teacher::RandomInternal => "random_internal",
-        Teacher::Path { .. } => "path",
-    }
 }
 
 fn weights(start: &StageStart) -> String {

@@ -160,10 +160,11 @@ fn policy(recipe: &Recipe, index: usize, section: &Section<'_>) {
     recipe.model.check_stage(stage, section);
 }
 
-/// A teacher of three difficulties needs somebody to tell them apart.
+/// A teacher that asks for difficulties needs somebody to tell them apart.
 fn difficulty(recipe: &Recipe, stage: &Stage, section: &Section<'_>) {
     let source = KeyPath::default().key("data").key("difficulty");
-    let wants = stage.policy.teacher() == Some(&Teacher::MixedSkipRecur);
+    let teacher = stage.policy.teacher();
+    let wants = teacher.is_some_and(Teacher::needs_difficulty);
     section.relate(
         "policy",
         &[source],
