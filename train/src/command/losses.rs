@@ -202,7 +202,7 @@ mod tests {
         let paths = texts.map(split_of_lines);
         let splits: Vec<(String, &std::path::Path)> = paths
             .iter()
-            .map(|path| ("s".to_string(), path.as_path()))
+            .map(|path| ("s".to_string(), path.as_path().into()))
             .collect();
         let data = ValidationData::open(
             &splits,
