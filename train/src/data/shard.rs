@@ -37,12 +37,11 @@ impl Split {
     /// Whether a source is one of our splits, and no file of another program. Ours are `.bin` files beside a `manifest.json`,
     /// or beside their list of documents if that was lost; a format that the user says is always another program's.
     pub fn is_prepared(source: TokenSource<'_>) -> bool {
-        let TokenSource { path, format } = source;
+        let path = source.path;
         let beside = [path.with_file_name("manifest.json"), list_of(path)];
-        let is_numpy = path.extension().is_some_and(|ending| ending == "npy");
         // What is no file is reported as it was before there were others.
         let is_ours = || !path.is_file() || beside.iter().any(|file| file.exists());
-        format.is_none() && !is_numpy && is_ours()
+        source.may_be_prepared() && is_ours()
     }
 
     /// Opens one of our splits, or a file of another program whose ids the tokenizer made. Documents of the latter end behind

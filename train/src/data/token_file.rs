@@ -3,7 +3,8 @@
 //! A file says itself what it is by llm.c's header or NumPy's; of one without a header the user has to say how wide ids are,
 //! for the bytes of two-byte and four-byte ids look alike. Nothing is believed that does not fit the size of the file.
 
-mod format;
+mod find;
+mod layout;
 mod npy;
 
 use std::fs::File;
@@ -15,8 +16,9 @@ use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
 use crate::hash::HashedRead;
-pub use format::TokenFormat;
-use format::{Element, Layout};
+use find::find;
+pub use layout::TokenFormat;
+use layout::{Element, Layout};
 pub(super) use npy::header as npy_header;
 
 const EXPECTED: &str = "a file of token ids";
@@ -31,6 +33,14 @@ pub struct TokenSource<'a> {
     pub path: &'a Path,
     /// What the recipe or the command line says of it.
     pub format: Option<TokenFormat>,
+}
+
+impl TokenSource<'_> {
+    /// Whether it can be one of our splits: those have no format that is said, and are no `.npy`.
+    pub fn may_be_prepared(&self) -> bool {
+        let is_numpy = self.path.extension().is_some_and(|ending| ending == "npy");
+        self.format.is_none() && !is_numpy
+    }
 }
 
 impl<'a> From<&'a Path> for TokenSource<'a> {
@@ -70,8 +80,8 @@ impl TokenFile {
             let of_header = npy::header_bytes(&head).unwrap_or(0);
             wanted = wanted.max(of_header.min(size).min(npy::HEADER_BYTES_MAX));
         }
-        let layout = Layout::find(&head, size, format)
-            .map_err(|wrong| Error::Invalid(wrong.problem(path)))?;
+        let layout =
+            find(&head, size, format).map_err(|wrong| Error::Invalid(wrong.problem(path)))?;
         let behind = head.split_off(layout.first_byte as usize);
         Ok(Self {
             path: path.to_path_buf(),
@@ -150,25 +160,6 @@ impl TokenFile {
             TokenFormat::LlmC | TokenFormat::Npy => "name the tokenizer that made the ids",
         };
         Error::Invalid(problem.advise(advice))
-    }
-}
-
-impl Element {
-    /// The id of some bytes, or the number that is none.
-    fn id(self, bytes: &[u8]) -> Result<u32, i64> {
-        let four = || std::array::from_fn(|i| bytes[i]);
-        match self {
-            Self::U16 => Ok(u32::from(u16::from_le_bytes([bytes[0], bytes[1]]))),
-            Self::U32 => Ok(u32::from_le_bytes(four())),
-            Self::I32 => {
-                let id = i32::from_le_bytes(four());
-                u32::try_from(id).map_err(|_| id.into())
-            }
-            Self::I64 => {
-                let id = i64::from_le_bytes(std::array::from_fn(|i| bytes[i]));
-                u32::try_from(id).map_err(|_| id)
-            }
-        }
     }
 }
 

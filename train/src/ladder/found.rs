@@ -150,21 +150,22 @@ impl Search<'_> {
         let list = self
             .record
             .as_ref()
-            .and_then(|record| record.of(&list_of(path)));
+            .and_then(|record| record.of(&list_of(path)))
+            .filter(|_| source.may_be_prepared());
         let same_list = |path: &PathBuf| {
             list.is_none_or(|list| promised_sha256(&list_of(path)).as_ref() == Some(&list.sha256))
         };
-        // A record that has no list of documents beside the file is of another program's file.
-        let is_ours = record.is_none() || list.is_some();
+        // A record has the list of documents of every split of ours; runs that are older than records know no other files.
+        let is_theirs = record.is_some() && list.is_none();
         let hash = |found: &Path| {
             let source = TokenSource {
                 path: found,
                 format,
             };
             match Split::is_prepared(source) {
-                true => promised_sha256(found).filter(|_| is_ours),
-                false if found.extension() != path.extension() => None,
-                false => file_sha256(found).filter(|_| list.is_none()),
+                true => promised_sha256(found).filter(|_| !is_theirs),
+                false if !is_theirs || found.extension() != path.extension() => None,
+                false => file_sha256(found),
             }
         };
         let same = |path: &&PathBuf| hash(path).as_deref() == Some(sha256) && same_list(path);

@@ -1,7 +1,6 @@
 //! The header of NumPy's `.npy` files, versions 1 to 3: magic number, version, length, and a Python dictionary of three keys.
 
-use super::TokenFormat;
-use super::format::{Element, Layout, Wrong};
+use super::layout::{Element, Layout, TokenFormat, Wrong};
 use crate::text::shortened;
 
 /// The first bytes of every file.

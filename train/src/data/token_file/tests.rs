@@ -373,7 +373,7 @@ fn no_bytes_make_it_panic_or_take_memory() {
         let ends = (0..bytes.len()).filter(|end| *end < 140 || end % 97 == 0);
         for end in ends {
             for format in formats {
-                let _ = Layout::find(&bytes[..end], end as u64, format)
+                let _ = find(&bytes[..end], end as u64, format)
                     .map_err(|wrong| wrong.problem(Path::new("x")));
             }
         }
@@ -381,7 +381,7 @@ fn no_bytes_make_it_panic_or_take_memory() {
             for byte in [0, 1, 0x20, 0x28, 0x2c, 0x39, 0x7b, 0x7f, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] = byte;
-                let _ = Layout::find(&changed, bytes.len() as u64, None);
+                let _ = find(&changed, bytes.len() as u64, None);
             }
         }
     }
