@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Problem;
 
 /// How a file of another program holds token ids; all numbers are little-endian.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
-)]
+#[derive(Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenFormat {
     /// Two bytes per id from the first byte on, as nanoGPT's `.bin`.
     U16,
