@@ -18,7 +18,7 @@ use crate::file::open_regular;
 use crate::hash::HashedRead;
 use find::find;
 pub use layout::TokenFormat;
-use layout::{Element, Layout};
+use layout::Layout;
 pub(super) use npy::header as npy_header;
 
 const EXPECTED: &str = "a file of token ids";
