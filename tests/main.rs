@@ -37,6 +37,7 @@ mod state_dict;
 mod support;
 mod sweep;
 mod tidy;
+mod token_files;
 mod trace;
 #[cfg(target_arch = "x86_64")]
 mod without_kernels;

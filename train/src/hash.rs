@@ -26,6 +26,11 @@ impl<R: Read> HashedRead<R> {
         }
     }
 
+    /// The input, read up to here.
+    pub fn into_inner(self) -> R {
+        self.input
+    }
+
     /// Bytes read so far.
     pub fn bytes_read(&self) -> u64 {
         self.bytes

@@ -1,14 +1,14 @@
-//! Command-line arguments of `nerve data` (`prepare`, `synth`, `stats`, `bigrams`, `ngrams`), and `ReadingArgs`, how text files
+//! Command-line arguments of `nerve data` (`prepare`, `synth`, `stats`, `export`, `bigrams`, `ngrams`), and `ReadingArgs`, how text files
 //! are read, which `nerve tokenizer train` shares.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::data::StartRule;
 use crate::data::document::{BadUtf8, DocumentRule, Format, ReadRules};
 use crate::data::prepare::SplitRule;
 use crate::data::tokenizer::SpelledSpecials;
+use crate::data::{StartRule, TokenFormat};
 
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
@@ -21,6 +21,8 @@ pub enum DataCommand {
     Stats(StatsArgs),
     /// Count which token follows which in a training split: the edges of a BriLLM.
     Bigrams(BigramsArgs),
+    /// Write a split as token ids for other programs: a `.bin` of llm.c or nanoGPT, or a `.npy`.
+    Export(ExportArgs),
     /// Measure held-out splits with n-gram models of a training split: what any language model has to beat.
     Ngrams(NgramsArgs),
 }
@@ -44,6 +46,22 @@ pub struct NgramsArgs {
     pub json: bool,
 }
 
+/// `nerve data export`
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// The split to write, as data/songs/train.bin.
+    pub split: PathBuf,
+    /// The file to write; `.npy` or `.bin`.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// How it holds the ids [default: npy for a name with that ending, llm_c otherwise].
+    #[arg(long, value_enum)]
+    pub format: Option<TokenFormat>,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// `nerve data bigrams`
 #[derive(Clone, Debug, Args)]
 pub struct BigramsArgs {
@@ -52,6 +70,12 @@ pub struct BigramsArgs {
     /// The file to write.
     #[arg(long)]
     pub output: PathBuf,
+    /// The tokenizer that made the ids of files of other programs; ours have it beside them.
+    #[arg(long)]
+    pub tokenizer: Option<PathBuf>,
+    /// How files of other programs hold ids, if they have no header that says so.
+    #[arg(long, value_enum, requires = "tokenizer")]
+    pub format: Option<TokenFormat>,
     /// Held-out splits; the share of their pairs that have an edge is printed.
     #[arg(long)]
     pub valid: Vec<PathBuf>,

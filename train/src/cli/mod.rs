@@ -8,6 +8,7 @@ mod trace;
 
 pub use trace::Trace;
 
+use crate::data::TokenFormat;
 use crate::recipe::sweep::KEYS;
 use crate::render::Render;
 use clap::{Parser, Subcommand};
@@ -231,6 +232,9 @@ pub struct Eval {
     /// context; 1 is the most exact and the slowest
     #[arg(long, value_name = "TARGETS")]
     pub stride: Option<usize>,
+    /// How the files of --data hold token ids, if another program made them and they have no header that says so
+    #[arg(long, value_enum)]
+    pub format: Option<TokenFormat>,
     /// Leave the model's memory out: what it is worth is the difference
     #[arg(long)]
     pub without_memory: bool,

@@ -1,4 +1,4 @@
-//! `nerve data`: runs `prepare`, `synth`, `stats` and `bigrams`; `ngrams` has a file of its own.
+//! `nerve data`: runs `prepare`, `synth`, `stats`, `export` and `bigrams`; `ngrams` has a file of its own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,14 +11,17 @@ use serde_json::{Value, json};
 
 use super::answer::{print, print_json, print_text, printable};
 use super::ngrams;
-use crate::cli::data::{BigramsArgs, DataCommand, PrepareArgs, StatsArgs, SynthArgs, SynthKind};
+use crate::cli::data::{
+    BigramsArgs, DataCommand, ExportArgs, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
+};
+use crate::data::export::Export;
 use crate::data::prepare::{Preparation, sentences};
 use crate::data::shard::Split;
 use crate::data::statistics::{SplitStatistics, statistics};
 use crate::data::story::story;
 use crate::data::synthetic::RoutingTasks;
 use crate::data::unknown;
-use crate::data::{Bigrams, StartRule};
+use crate::data::{Bigrams, StartRule, TokenFormat, TokenSource, Tokenizer};
 use crate::error::{Error, Problem};
 use crate::run::replace_file;
 use crate::say::{note, say};
@@ -34,6 +37,7 @@ pub fn run(verb: &DataCommand) -> Result<(), Error> {
         DataCommand::Synth(arguments) => synth(arguments),
         DataCommand::Stats(arguments) => stats(arguments),
         DataCommand::Bigrams(arguments) => bigrams(arguments),
+        DataCommand::Export(arguments) => export(arguments),
         DataCommand::Ngrams(arguments) => ngrams::run(arguments),
     }
 }
@@ -67,7 +71,33 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
 
 fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
     refuse_existing(&arguments.output, arguments.force)?;
-    let split = Split::open(&arguments.split)?;
+    let tokenizer = arguments
+        .tokenizer
+        .as_ref()
+        .map(Tokenizer::load)
+        .transpose()?;
+    let open = |path: &Path| {
+        let format = arguments.format;
+        match &tokenizer {
+            None if Split::is_prepared(path.into()) => Split::open(path),
+            None => {
+                let found = "token ids of another program";
+                let problem = Problem::new(path, "", found, "a split of `nerve data prepare`");
+                let advice = "name the tokenizer that made the ids with --tokenizer";
+                Err(Error::Invalid(problem.advise(advice)))
+            }
+            Some(tokenizer) => {
+                let split = Split::open_for(TokenSource { path, format }, tokenizer)?;
+                split.require(tokenizer, "name the tokenizer that made the ids")?;
+                let said = split
+                    .reading()
+                    .map(|text| format!("{}: {text}", path.display()));
+                said.iter().for_each(|sentence| note(sentence));
+                Ok(split)
+            }
+        }
+    };
+    let split = open(&arguments.split)?;
     let start = match arguments.start {
         StartRule::Symbol => split.specials().start_symbol(),
         StartRule::FirstToken => None,
@@ -75,7 +105,7 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
     let bigrams = Bigrams::count(&split, start);
     let mut held_out = Vec::new();
     for path in &arguments.valid {
-        let other = Split::open(path)?;
+        let other = open(path)?;
         other.require_like(&split)?;
         let coverage = bigrams.coverage(&other, arguments.min_count);
         held_out.push((path.display().to_string(), coverage));
@@ -106,6 +136,23 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
     print_text(&format!("{}\n", arguments.output.display()))
 }
 
+fn export(arguments: &ExportArgs) -> Result<(), Error> {
+    refuse_existing(&arguments.output, arguments.force)?;
+    let split = Split::open(&arguments.split)?;
+    let is_numpy = arguments
+        .output
+        .extension()
+        .is_some_and(|ending| ending == "npy");
+    let format = arguments.format.unwrap_or(match is_numpy {
+        true => TokenFormat::Npy,
+        false => TokenFormat::LlmC,
+    });
+    let export = Export::new(&split, format)?;
+    write_file(&arguments.output, |output| export.write(output))?;
+    say(&export.describe());
+    print_text(&format!("{}\n", arguments.output.display()))
+}
+
 fn synth(arguments: &SynthArgs) -> Result<(), Error> {
     let to_stdout = arguments.output == Path::new("-");
     if !to_stdout {
@@ -128,7 +175,9 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
         },
         false => {
             let bar = ProgressBar::new(arguments.samples);
-            write_file(&arguments.output, bar.wrap_iter(lines))?;
+            write_file(&arguments.output, |output| {
+                write_lines(output, bar.wrap_iter(lines))
+            })?;
             print_text(&format!("{}\n", arguments.output.display()))
         }
     }
@@ -220,7 +269,10 @@ pub(super) fn create_parent(path: &Path) -> Result<(), Error> {
 }
 
 /// Writes beside the file and renames, so that a file of this name is always whole.
-fn write_file(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Error> {
+fn write_file(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), Error> {
     create_parent(path)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     // A number that no other process has: in containers many have the same id.
@@ -228,7 +280,9 @@ fn write_file(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Err
     name.push(format!(".tmp-{number:016x}"));
     let temporary = path.with_file_name(name);
     let write = || {
-        write_lines(File::create_new(&temporary)?, lines)?;
+        let mut output = BufWriter::new(File::create_new(&temporary)?);
+        content(&mut output)?;
+        output.flush()?;
         fs::rename(&temporary, path)
     };
     write().map_err(|e| {

@@ -20,10 +20,11 @@ pub fn write(trained: &Trained, file: &Path) -> Result<(), Error> {
         let problem = Problem::new("recipe", "data.documents", "\"run_on\"", expected);
         return Err(Error::config(problem));
     }
-    let train = recipe.data.train.iter().map(|source| source.path.as_path());
-    let all = train.chain(recipe.data.valid.iter().map(|source| source.path.as_path()));
-    trained.check_data(all.clone())?;
-    let splits: Vec<_> = all.map(|path| (path.display().to_string(), path)).collect();
+    let train = recipe.data.train.iter().map(|source| source.tokens());
+    let all = train.chain(recipe.data.valid.iter().map(|source| source.tokens()));
+    trained.check_data(all.clone().map(|source| source.path))?;
+    let named = all.map(|source| (source.path.display().to_string(), source));
+    let splits: Vec<_> = named.collect();
     let data = trained.splits(&splits, 0, None)?;
     let losses = measure(trained, &data)?;
     let mut measurement = Measurement {

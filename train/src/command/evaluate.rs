@@ -5,7 +5,7 @@ use super::difficulty;
 use super::losses::{Losses, measure};
 use super::trained::Trained;
 use crate::cli;
-use crate::data::{Beginning, unknown};
+use crate::data::{Beginning, TokenSource, unknown};
 use crate::error::{Error, Problem};
 use crate::file;
 use crate::learner::ValidationData;
@@ -28,6 +28,17 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
         let found = files[0].display().to_string();
         return Err(Error::config(Problem::typed("--data", found, expected)));
     }
+    if files.is_empty()
+        && let Some(format) = arguments.format
+    {
+        let found = format!("{format:?} without a file of --data");
+        let problem = Problem::typed(
+            "--format",
+            found,
+            "a file of token ids that it is the format of",
+        );
+        return Err(Error::config(problem));
+    }
     if let Some(file) = &arguments.difficulty {
         require_file_name(file)?;
     }
@@ -40,6 +51,13 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
         difficulty::write(&trained, file)?;
     }
     let data = open(&trained, arguments, &files)?;
+    for windows in data.sources() {
+        let split = windows.split();
+        let said = split
+            .reading()
+            .map(|text| format!("{}: {text}", split.path().display()));
+        said.iter().for_each(|sentence| note(sentence));
+    }
     let losses = measure(&trained, &data)?;
     let splits: Vec<(&String, &Losses)> = data.names().iter().zip(&losses).collect();
     for (name, losses) in &splits {
@@ -140,14 +158,15 @@ fn open(
     arguments: &cli::Eval,
     files: &[PathBuf],
 ) -> Result<ValidationData, Error> {
-    let named = files
-        .iter()
-        .map(|path| (path.display().to_string(), path.as_path()));
+    let named = files.iter().map(|path| {
+        let format = arguments.format;
+        (path.display().to_string(), TokenSource { path, format })
+    });
     let own = trained.recipe.data.valid.iter();
-    let own = own.map(|valid| (valid.name.clone(), valid.path.as_path()));
-    let splits: Vec<(String, &Path)> = match files.is_empty() {
+    let own = own.map(|valid| (valid.name.clone(), valid.tokens()));
+    let splits: Vec<(String, TokenSource<'_>)> = match files.is_empty() {
         true => {
-            trained.check_data(own.clone().map(|(_, path)| path))?;
+            trained.check_data(own.clone().map(|(_, source)| source.path))?;
             own.collect()
         }
         false => named.collect(),

@@ -200,9 +200,9 @@ mod tests {
             .valid();
         let texts = [&["abcdefg", "h", "ij"][..], &["klmno"]];
         let paths = texts.map(split_of_lines);
-        let splits: Vec<(String, &std::path::Path)> = paths
+        let splits: Vec<(String, crate::data::TokenSource<'_>)> = paths
             .iter()
-            .map(|path| ("s".to_string(), path.as_path()))
+            .map(|path| ("s".to_string(), path.as_path().into()))
             .collect();
         let data = ValidationData::open(
             &splits,

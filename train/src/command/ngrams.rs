@@ -158,7 +158,7 @@ impl Text {
 fn open_like(path: &Path, train: &Split) -> Result<Split, Error> {
     let split = Split::open(path)?;
     split.require_like(train)?;
-    let says = |split: &Split| match split.manifest().end_of_document {
+    let says = |split: &Split| match split.ends_documents() {
         true => "end with a symbol",
         false => "do not",
     };
@@ -271,7 +271,7 @@ fn say_context(text: &Text, train: &Split, n_predictable: usize) {
         Some(symbol) => format!("the start symbol (id {symbol}) is the context of the first token"),
         None => "the first token of a document is context only and does not count".to_string(),
     };
-    let end = match train.manifest().end_of_document {
+    let end = match train.ends_documents() {
         true => "the end of a document is predicted",
         false => "documents have no end to predict",
     };

@@ -218,7 +218,7 @@ mod tests {
             } = self.0;
             let model = self.0.model::<B>(&device)?.valid();
             let first = &recipe.data.valid[0];
-            let splits = [(first.name.clone(), first.path.as_path())];
+            let splits = [(first.name.clone(), first.tokens())];
             let data = ValidationData::open(&splits, &recipe.data, 4, 0, None, tokenizer)?;
             let mut sums = [0.0; 3];
             for batch in data.on(self.0.route()).batches() {

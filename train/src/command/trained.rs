@@ -2,7 +2,7 @@
 //! It builds the model on a device and opens data splits for evaluation.
 
 use crate::cli;
-use crate::data::Tokenizer;
+use crate::data::{TokenSource, Tokenizer};
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
 use crate::ladder::{self, Blueprint};
@@ -95,7 +95,7 @@ impl Trained {
     /// `Invalid` if one is broken, was made with another tokenizer or has nothing to predict.
     pub fn splits(
         &self,
-        splits: &[(String, &Path)],
+        splits: &[(String, TokenSource<'_>)],
         tokens: u64,
         stride: Option<usize>,
     ) -> Result<ValidationData, Error> {
@@ -111,7 +111,7 @@ impl Trained {
     pub fn first_split(&self, tokens: u64) -> Result<ValidationData, Error> {
         let first = &self.recipe.data.valid[0];
         self.check_data([first.path.as_path()])?;
-        self.splits(&[(first.name.clone(), &first.path)], tokens, None)
+        self.splits(&[(first.name.clone(), first.tokens())], tokens, None)
     }
 
     /// The stage the checkpoint was saved in.

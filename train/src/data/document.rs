@@ -1,4 +1,5 @@
-//! Reads documents from text and JSONL files, compressed or not, as a stream in bounded memory.
+//! Reads documents from text and JSONL files, compressed or not, and from tables (feature `parquet`), as a stream in bounded
+//! memory.
 //!
 //! Bytes stay as they are, `\r\n` included; only a byte order mark at the start of a file is dropped. Text that is
 //! dropped or replaced, and files that are read otherwise than their names say, are counted or noted.
@@ -11,6 +12,9 @@ mod format;
 mod input;
 mod line;
 mod record;
+#[cfg(feature = "parquet")]
+mod table;
+mod table_kind;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -195,7 +199,7 @@ impl DocumentReader {
         cut_at: Option<u64>,
     ) -> Result<Self, Error> {
         let path = path.as_ref();
-        let input = Input::open(path)?;
+        let input = Input::open(path, &rules.field)?;
         let mut notes = Vec::new();
         if let Some(compression) = input.compression() {
             notes.push(format!("decompressed by {compression}"));
@@ -203,7 +207,16 @@ impl DocumentReader {
         if input.head().starts_with(line::BYTE_ORDER_MARK) {
             notes.push("the byte order mark at its beginning is left out".to_string());
         }
-        let (is_jsonl, note) = format::is_jsonl(path, rules.format, input.head())?;
+        let (is_jsonl, note) = match input.table() {
+            Some(kind) => {
+                let field = &rules.field;
+                notes.push(format!(
+                    "read as {kind} table, column {field:?}; row n is called line n"
+                ));
+                (true, None)
+            }
+            None => format::is_jsonl(path, rules.format, input.head())?,
+        };
         notes.extend(note.map(str::to_string));
         Ok(Self {
             lines: Lines::new(input, path, rules.max_line_bytes),
@@ -902,12 +915,17 @@ mod tests {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
         gzip.write_all(text.as_bytes()).unwrap();
         let gzip = gzip.finish().unwrap();
-        let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        // With a checksum, as the program of that name writes it.
+        let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        zstd.include_checksum(true).unwrap();
+        zstd.write_all(text.as_bytes()).unwrap();
+        let zstd = zstd.finish().unwrap();
         let whole_file = rules(DocumentRule::File, STRICT);
         // Programs that compress in parallel write several parts.
         for (bytes, n) in [
             (gzip.clone(), 1),
-            (zstd, 1),
+            (zstd.clone(), 1),
+            ([zstd.clone(), zstd.clone()].concat(), 2),
             ([gzip.clone(), gzip.clone()].concat(), 2),
         ] {
             let mut reader = open("t.txt", &bytes, &whole_file, None);
@@ -922,8 +940,20 @@ mod tests {
             let reader = open("t.txt", &bytes, &whole_file, None);
             assert_eq!(reader.text_bytes().unwrap(), (text.len() * n) as u64);
         }
-        let broken = failure("t.txt", &gzip[..gzip.len() - 9], &whole_file);
-        assert!(broken.contains("cannot be decompressed"), "{broken}");
+        for bytes in [&gzip, &zstd] {
+            let broken = failure("t.txt", &bytes[..bytes.len() - 9], &whole_file);
+            assert!(broken.contains("cannot be decompressed"), "{broken}");
+            let place = format!("byte {}: ", bytes.len() - 9);
+            assert!(broken.contains(&place), "{broken}");
+            let mut damaged = bytes.clone();
+            damaged[bytes.len() / 2] ^= 0x55;
+            // Found when the file is opened, for it is short.
+            let path = tempfile::tempdir().unwrap().keep().join("t.txt");
+            std::fs::write(&path, damaged).unwrap();
+            let error = DocumentReader::open(path, &whole_file, None);
+            let broken = error.err().unwrap().to_string();
+            assert!(broken.contains("cannot be decompressed"), "{broken}");
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! | `tokenizer` | text into ids and back; files that Python's `tokenizers` reads |
 //! | `prepare` | documents into a data directory: `train.bin`, `valid.bin`, `manifest.json` |
 //! | `shard` | a `.bin` file into a checked [`Split`] |
+//! | `token_file` | a file of token ids that another program made into ids |
+//! | `tokens` | ids into as few bytes of memory as their vocabulary allows |
+//! | `export` | a split into a file of token ids for other programs |
 //! | `window` | a split into fixed windows of inputs and targets |
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
@@ -25,6 +28,7 @@ pub mod bigram;
 pub mod cut;
 pub mod difficulty;
 pub mod document;
+pub mod export;
 pub mod manifest;
 pub mod ngram;
 pub mod order;
@@ -35,7 +39,9 @@ pub mod shard;
 pub mod statistics;
 pub mod story;
 pub mod synthetic;
+pub mod token_file;
 pub mod tokenizer;
+mod tokens;
 pub mod unknown;
 pub mod window;
 pub mod writer;
@@ -48,6 +54,7 @@ pub use manifest::Manifest;
 pub use order::{Mixture, SequencePlace};
 pub use permutation::Permutation;
 pub use shard::{Split, list_of};
+pub use token_file::{TokenFormat, TokenSource};
 pub use tokenizer::{Kind, Specials, SpelledSpecials, Tokenizer};
 pub use window::{Beginning, Cut, Window, Windows};
 
@@ -86,10 +93,25 @@ impl DataConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSource {
-    /// A `.bin` file of `nerve data prepare`.
+    /// A `.bin` file of `nerve data prepare`, or token ids of another program: a `.bin` of llm.c or nanoGPT, or a `.npy`. Ours
+    /// has a `manifest.json` beside it.
     pub path: PathBuf,
     /// Its share relative to the other weights; above zero.
     pub weight: f64,
+    /// How a file of another program holds ids; needed only where it has no header that says so. A file of `nerve data prepare`
+    /// has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TokenFormat>,
+}
+
+impl TrainSource {
+    /// The file, and what the recipe says of it.
+    pub fn tokens(&self) -> TokenSource<'_> {
+        TokenSource {
+            path: &self.path,
+            format: self.format,
+        }
+    }
 }
 
 /// One validation split.
@@ -98,8 +120,21 @@ pub struct TrainSource {
 pub struct ValidSource {
     /// The name its metrics carry.
     pub name: String,
-    /// A `.bin` file of `nerve data prepare`.
+    /// A `.bin` file of `nerve data prepare`, or token ids of another program, as of a training split.
     pub path: PathBuf,
+    /// How a file of another program holds ids, as of a training split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TokenFormat>,
+}
+
+impl ValidSource {
+    /// The file, and what the recipe says of it.
+    pub fn tokens(&self) -> TokenSource<'_> {
+        TokenSource {
+            path: &self.path,
+            format: self.format,
+        }
+    }
 }
 
 /// How a document begins for the model, in training, evaluation and sampling alike.

@@ -1,4 +1,5 @@
-//! `Split`: reads a `.bin` file of token ids and its list of documents, checks both by the manifest, and keeps them in memory.
+//! `Split`: reads a `.bin` file of token ids and its list of documents, checks both by the manifest, and keeps them in memory;
+//! files of other programs, which have neither, are held against a tokenizer and divided at its symbol that ends documents.
 //!
 //! Tokens keep their width on disk (two or four bytes each), so a split of a few GB needs as much memory; in return,
 //! later changes of the file cannot disturb a run.
@@ -7,8 +8,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{DocumentEntry, FileFacts, Manifest, SplitCounts};
+use super::manifest::{DocumentEntry, FileFacts, Manifest, SplitCounts, TokenizerFacts};
+use super::token_file::{TokenFile, TokenSource};
 use super::tokenizer::{Specials, Tokenizer};
+use super::tokens::Tokens;
 use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
@@ -21,18 +24,81 @@ pub struct Split {
     path: PathBuf,
     tokens: Tokens,
     documents: Vec<DocumentEntry>,
-    manifest: Manifest,
+    ends_documents: bool,
+    tokenizer: TokenizerFacts,
     sha256: String,
-    list_sha256: String,
-}
-
-#[derive(Debug)]
-enum Tokens {
-    U16(Vec<u16>),
-    U32(Vec<u32>),
+    /// Of the list of documents; files of other programs have none.
+    list_sha256: Option<String>,
+    /// How a file of another program was read.
+    reading: Option<String>,
 }
 
 impl Split {
+    /// Whether a source is one of our splits, and no file of another program. Ours are `.bin` files beside a `manifest.json`,
+    /// or beside their list of documents if that was lost; a format that the user says is always another program's.
+    pub fn is_prepared(source: TokenSource<'_>) -> bool {
+        let path = source.path;
+        let beside = [path.with_file_name("manifest.json"), list_of(path)];
+        // What is no file is reported as it was before there were others.
+        let is_ours = || !path.is_file() || beside.iter().any(|file| file.exists());
+        source.may_be_prepared() && is_ours()
+    }
+
+    /// Opens one of our splits, or a file of another program whose ids the tokenizer made. Documents of the latter end behind
+    /// the tokenizer's symbol that ends them; without one in the file it is one document. Bytes are those of its tokens.
+    ///
+    /// # Errors
+    /// As [`Split::open`]; `Invalid` for another program's file whose header does not fit or that has an id beyond the
+    /// vocabulary.
+    pub fn open_for(source: TokenSource<'_>, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        if Self::is_prepared(source) {
+            return Self::open(source.path);
+        }
+        let file = TokenFile::open(source)?;
+        let kind = file.describe();
+        let (tokens, sha256) = file.read(tokenizer.vocabulary_size())?;
+        let end = tokenizer.specials().end;
+        let documents = documents_of(&tokens, end, &tokenizer.token_bytes());
+        let spelled = |id| format!("{} (id {id})", tokenizer.token_text(id));
+        let has_end = end.filter(|_| (0..tokens.len()).any(|at| Some(tokens.get(at)) == end));
+        let divided = match (end, has_end) {
+            (Some(id), Some(_)) => format!("a document ends behind each {}", spelled(id)),
+            (Some(id), None) => format!("one stream, for it has no {}", spelled(id)),
+            (None, _) => "one stream, for the tokenizer has no symbol that ends documents".into(),
+        };
+        Ok(Self {
+            path: source.path.to_path_buf(),
+            documents,
+            ends_documents: end == Some(tokens.get(tokens.len() - 1)),
+            tokenizer: TokenizerFacts {
+                sha256: tokenizer.sha256(),
+                kind: tokenizer.kind(),
+                vocabulary_size: tokenizer.vocabulary_size(),
+                specials: tokenizer.specials(),
+            },
+            tokens,
+            sha256,
+            list_sha256: None,
+            reading: Some(format!("read as {kind}; {divided}")),
+        })
+    }
+
+    /// How a file of another program was read, for people; nothing for our own.
+    pub fn reading(&self) -> Option<&str> {
+        self.reading.as_deref()
+    }
+
+    /// The hashes of a source: of the file, and of the list of documents of one of our splits.
+    ///
+    /// # Errors
+    /// As [`Split::open_for`], but ids of other programs' files are not looked at.
+    pub fn hashes(source: TokenSource<'_>) -> Result<(String, Option<String>), Error> {
+        match Self::is_prepared(source) {
+            true => Self::open(source.path).map(|split| (split.sha256, split.list_sha256)),
+            false => Ok((TokenFile::open(source)?.sha256()?, None)),
+        }
+    }
+
     /// Reads a `.bin` file and what lies beside it: `manifest.json` and the list of documents.
     ///
     /// # Errors
@@ -58,10 +124,12 @@ impl Split {
         Ok(Self {
             path: path.to_path_buf(),
             sha256: file_facts.sha256.clone(),
-            list_sha256: list_facts.sha256.clone(),
+            list_sha256: Some(list_facts.sha256.clone()),
             tokens,
             documents,
-            manifest,
+            ends_documents: manifest.end_of_document,
+            tokenizer: manifest.tokenizer,
+            reading: None,
         })
     }
 
@@ -70,10 +138,7 @@ impl Split {
     /// # Panics
     /// If the range ends beyond the split.
     pub fn tokens(&self, range: Range<usize>) -> Vec<u32> {
-        match &self.tokens {
-            Tokens::U16(tokens) => tokens[range].iter().map(|id| u32::from(*id)).collect(),
-            Tokens::U32(tokens) => tokens[range].to_vec(),
-        }
+        self.tokens.range(range)
     }
 
     /// Bytes of the source that the tokens in a range stand for; `token_bytes` is the tokenizer's.
@@ -95,7 +160,7 @@ impl Split {
         let of_document = |document: &DocumentEntry| {
             let Range { start, end } = document.range();
             let part = range.start.max(start)..range.end.min(end);
-            let text_end = end - usize::from(self.manifest.end_of_document);
+            let text_end = end - usize::from(self.ends_documents);
             if part.start == start && part.end >= text_end {
                 return document.bytes;
             }
@@ -141,12 +206,12 @@ impl Split {
 
     /// One more than the highest id of the tokenizer.
     pub fn vocabulary_size(&self) -> usize {
-        self.manifest.tokenizer.vocabulary_size
+        self.tokenizer.vocabulary_size
     }
 
     /// The ids of the special tokens.
     pub fn specials(&self) -> Specials {
-        self.manifest.tokenizer.specials
+        self.tokenizer.specials
     }
 
     /// Checks that this tokenizer made the ids; `advice` says what to do if it did not.
@@ -182,7 +247,7 @@ impl Split {
     /// # Errors
     /// `Invalid` if they were made with different tokenizers, or the manifests disagree about it.
     pub fn require_like(&self, other: &Split) -> Result<(), Error> {
-        let [own, others] = [self, other].map(|split| &split.manifest.tokenizer);
+        let [own, others] = [self, other].map(|split| &split.tokenizer);
         if own == others {
             return Ok(());
         }
@@ -197,7 +262,7 @@ impl Split {
 
     /// The hash of the tokenizer that made the ids.
     pub fn tokenizer_sha256(&self) -> &str {
-        &self.manifest.tokenizer.sha256
+        &self.tokenizer.sha256
     }
 
     /// The hash of the `.bin` file.
@@ -205,9 +270,11 @@ impl Split {
         &self.sha256
     }
 
-    /// The file with the list of documents, and its hash: equal ids may form other documents or stand for other bytes.
-    pub fn list(&self) -> (PathBuf, &str) {
-        (list_of(&self.path), &self.list_sha256)
+    /// The file with the list of documents, and its hash: equal ids may form other documents or stand for other bytes. Files of
+    /// other programs have none.
+    pub fn list(&self) -> Option<(PathBuf, &str)> {
+        let sha256 = self.list_sha256.as_deref()?;
+        Some((list_of(&self.path), sha256))
     }
 
     /// The `.bin` file.
@@ -215,26 +282,35 @@ impl Split {
         &self.path
     }
 
-    /// The manifest of the directory.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// Whether every document ends with the symbol that ends documents.
+    pub fn ends_documents(&self) -> bool {
+        self.ends_documents
     }
 }
 
-impl Tokens {
-    fn len(&self) -> usize {
-        match self {
-            Self::U16(tokens) => tokens.len(),
-            Self::U32(tokens) => tokens.len(),
+/// The documents of ids, each up to and with the symbol that ends it; the last one may go on in another file.
+fn documents_of(tokens: &Tokens, end: Option<u32>, token_bytes: &[u32]) -> Vec<DocumentEntry> {
+    let mut documents = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for at in 0..tokens.len() {
+        let id = tokens.get(at);
+        bytes += u64::from(token_bytes[id as usize]);
+        if Some(id) != end && at + 1 < tokens.len() {
+            continue;
         }
+        documents.push(DocumentEntry {
+            start,
+            tokens: (at + 1) as u64 - start,
+            bytes,
+            source: 0,
+            index: documents.len() as u64,
+            task: None,
+            difficulty: None,
+            spans: Vec::new(),
+        });
+        (start, bytes) = ((at + 1) as u64, 0);
     }
-
-    fn get(&self, position: usize) -> u32 {
-        match self {
-            Self::U16(tokens) => u32::from(tokens[position]),
-            Self::U32(tokens) => tokens[position],
-        }
-    }
+    documents
 }
 
 /// The path of the list of documents that belongs to a `.bin` file.
@@ -247,7 +323,8 @@ fn facts<'m>(manifest: &'m Manifest, directory: &Path, name: &str) -> Result<&'m
         let names: Vec<&String> = manifest.files.keys().collect();
         let (found, expected) = (format!("only {names:?}"), format!("{name:?}"));
         let file = directory.join("manifest.json");
-        Error::Invalid(Problem::new(file, "files", found, expected))
+        let advice = "if another program made that file, say its format or move it elsewhere";
+        Error::Invalid(Problem::new(file, "files", found, expected).advise(advice))
     })
 }
 
@@ -338,10 +415,7 @@ fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result
         );
         return Err(damaged(path, "", format!("{size} bytes"), expected));
     }
-    let mut tokens = match width {
-        Width::U16 => Tokens::U16(Vec::with_capacity(n_tokens as usize)),
-        Width::U32 => Tokens::U32(Vec::with_capacity(n_tokens as usize)),
-    };
+    let mut tokens = Tokens::with_capacity(width, n_tokens as usize);
     let mut buffer = vec![0; 1 << 20];
     let mut left = n_tokens as usize * width.bytes();
     while left > 0 {
@@ -614,7 +688,6 @@ pub(crate) mod tests {
         assert!((0..12).all(|i| of(&split, i) == single[i]));
         // As it was made before spans were kept: a part counts the bytes of its tokens, a document those of its source.
         let mut old = Split::open(&path).unwrap();
-        old.manifest.has_spans = false;
         old.documents
             .iter_mut()
             .for_each(|entry| entry.spans.clear());
@@ -698,7 +771,7 @@ pub(crate) mod tests {
         let error = one.require_like(&other).unwrap_err().to_string();
         assert!(error.contains("tokens of another tokenizer"), "{error}");
         let mut larger = Split::open(same.path()).unwrap();
-        larger.manifest.tokenizer.vocabulary_size += 1;
+        larger.tokenizer.vocabulary_size += 1;
         let error = larger.require_like(&one).unwrap_err().to_string();
         assert!(error.contains("found a tokenizer of 261 tokens"), "{error}");
         let error = one.require(&characters, "advice").unwrap_err().to_string();

@@ -3,7 +3,7 @@
 //! A file is found if its hash is the recorded one. Runs that are older than this record have the hashes of their data and
 //! of their tokenizer in `run.json`.
 
-use crate::data::{DifficultySource, Manifest, list_of};
+use crate::data::{DifficultySource, Manifest, Split, TokenSource, list_of};
 use crate::error::{Error, Problem};
 use crate::recipe::{Checked, StageStart};
 use crate::run::{InputRecord, RunDirectory, RunInfo, file_sha256};
@@ -63,12 +63,13 @@ pub fn find_inputs(
             found.push((path.clone(), there));
         }
     }
-    let train = recipe.data.train.iter().map(|source| source.path.clone());
-    let valid = recipe.data.valid.iter().map(|source| source.path.clone());
-    let data: BTreeSet<PathBuf> = train.chain(valid).collect();
+    let train = recipe.data.train.iter().map(|source| source.tokens());
+    let valid = recipe.data.valid.iter().map(|source| source.tokens());
+    let data: BTreeSet<TokenSource<'_>> = train.chain(valid).collect();
     let mut missing = Vec::new();
-    for path in data {
-        match search.data(&path) {
+    for source in data {
+        let path = source.path.to_path_buf();
+        match search.data(source) {
             Ok(real) => found.push((path, Some(real))),
             Err(problem) => missing.push((path, problem)),
         }
@@ -130,8 +131,9 @@ impl Search<'_> {
         found.or(there.first()).cloned()
     }
 
-    /// A prepared split, by the hash that its manifest promises; reading it holds it to that.
-    fn data(&self, path: &Path) -> Result<PathBuf, Problem> {
+    /// A prepared split, by the hash that its manifest promises; reading it holds it to that. A file of another program by its own.
+    fn data(&self, source: TokenSource<'_>) -> Result<PathBuf, Problem> {
+        let TokenSource { path, format } = source;
         let record = self.record.as_ref().and_then(|record| record.of(path));
         let written = path.display().to_string();
         let known = record
@@ -148,12 +150,25 @@ impl Search<'_> {
         let list = self
             .record
             .as_ref()
-            .and_then(|record| record.of(&list_of(path)));
+            .and_then(|record| record.of(&list_of(path)))
+            .filter(|_| source.may_be_prepared());
         let same_list = |path: &PathBuf| {
             list.is_none_or(|list| promised_sha256(&list_of(path)).as_ref() == Some(&list.sha256))
         };
-        let same =
-            |path: &&PathBuf| promised_sha256(path).as_deref() == Some(sha256) && same_list(path);
+        // A record has the list of documents of every split of ours; runs that are older than records know no other files.
+        let is_theirs = record.is_some() && list.is_none();
+        let hash = |found: &Path| {
+            let source = TokenSource {
+                path: found,
+                format,
+            };
+            match Split::is_prepared(source) {
+                true => promised_sha256(found).filter(|_| !is_theirs),
+                false if !is_theirs || found.extension() != path.extension() => None,
+                false => file_sha256(found),
+            }
+        };
+        let same = |path: &&PathBuf| hash(path).as_deref() == Some(sha256) && same_list(path);
         let found = there
             .iter()
             .find(same)
@@ -163,7 +178,7 @@ impl Search<'_> {
         }
         let only_list = there
             .iter()
-            .find(|path| promised_sha256(path).as_ref() == Some(sha256));
+            .find(|path| hash(path).as_ref() == Some(sha256));
         let (place, found, expected) = match (there.first(), only_list.zip(list)) {
             (_, Some((path, list))) => (
                 list_of(path),

@@ -1,6 +1,6 @@
 //! Opens and checks a recipe's data, tokenizer and pair counts once for all stages; lists the files that a new run copies.
 
-use crate::data::{Beginning, Bigrams, DifficultySource, Tokenizer, Windows};
+use crate::data::{Beginning, Bigrams, DifficultySource, TokenSource, Tokenizer, Windows};
 use crate::error::{Error, Problem};
 use crate::learner::{TrainingData, ValidationData};
 use crate::recipe::{Checked, Recipe};
@@ -38,8 +38,8 @@ impl Inputs {
         let sequences = recipe.batch.sequences;
         let train = TrainingData::open(&recipe.data, sequences, &tokenizer)?;
         let names = recipe.data.valid_splits().into_iter();
-        let paths = recipe.data.valid.iter().map(|source| source.path.as_path());
-        let splits: Vec<(String, &Path)> = names.zip(paths).collect();
+        let sources = recipe.data.valid.iter().map(|source| source.tokens());
+        let splits: Vec<(String, TokenSource<'_>)> = names.zip(sources).collect();
         let tokens = recipe.watch.valid_tokens;
         let valid =
             ValidationData::open(&splits, &recipe.data, sequences, tokens, None, &tokenizer)?;
@@ -66,6 +66,7 @@ impl Inputs {
             path: windows.split().path().display().to_string(),
             tokens: windows.split().len(),
             documents: windows.split().documents().len(),
+            reading: windows.split().reading().map(str::to_string),
         };
         let train = self.train.sources().iter();
         let valid = self.valid.names().iter().zip(self.valid.sources());
@@ -89,7 +90,7 @@ pub fn new_inputs(recipe: &Recipe, inputs: &Inputs) -> NewInputs {
     let data = inputs.sha256.iter();
     let splits = inputs.train.sources().iter().chain(inputs.valid.sources());
     let lists: BTreeMap<PathBuf, String> = splits
-        .map(|windows| windows.split().list())
+        .filter_map(|windows| windows.split().list())
         .map(|(path, sha256)| (path, sha256.to_string()))
         .collect();
     let known = data

@@ -2,7 +2,7 @@
 
 use super::inputs::{Inputs, counts};
 use super::memory::{Checkpoints, Needs};
-use crate::data::Tokenizer;
+use crate::data::{TokenSource, Tokenizer};
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::learner::check_split;
@@ -52,11 +52,11 @@ pub fn survey(recipe: &Checked) -> Result<Needs, Error> {
 fn files(recipe: &Checked) -> Vec<Error> {
     let mut problems = Vec::new();
     let tokenizer = Tokenizer::load(&recipe.tokenizer.file);
-    let train = recipe.data.train.iter().map(|source| &source.path);
-    let valid = recipe.data.valid.iter().map(|source| &source.path);
-    let paths: BTreeSet<&Path> = train.chain(valid).map(|path| &**path).collect();
-    for path in paths {
-        problems.extend(check_split(path, &recipe.data, tokenizer.as_ref().ok()).err());
+    let train = recipe.data.train.iter().map(|source| source.tokens());
+    let valid = recipe.data.valid.iter().map(|source| source.tokens());
+    let sources: BTreeSet<TokenSource<'_>> = train.chain(valid).collect();
+    for source in sources {
+        problems.extend(check_split(source, &recipe.data, tokenizer.as_ref().ok()).err());
     }
     if let Ok(tokenizer) = &tokenizer {
         problems.extend(counts(recipe, tokenizer).err());

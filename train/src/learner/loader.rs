@@ -1,8 +1,10 @@
 //! Opens and checks the training and validation splits of a recipe and serves them to burn-train as micro-batches.
 //! A position in the training data is one integer, so a resume costs nothing.
 
+use crate::data::token_file::TokenFile;
 use crate::data::{
-    Cut, DataConfig, DifficultySource, HostBatch, Mixture, Split, Tokenizer, Windows, collect,
+    Cut, DataConfig, DifficultySource, HostBatch, Mixture, Split, TokenSource, Tokenizer, Windows,
+    collect,
 };
 use crate::error::Error;
 use crate::task::{Batch, RoutePlan, StepPlan};
@@ -11,7 +13,6 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The training splits of a recipe and their order.
@@ -33,11 +34,10 @@ impl TrainingData {
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
         let cut = Cut::training(config, tokenizer);
-        let open = |path: &Path| open_windows(path, config, cut, tokenizer);
         let sources: Vec<Windows> = config
             .train
             .iter()
-            .map(|source| open(&source.path))
+            .map(|source| open_windows(source.tokens(), config, cut, tokenizer))
             .collect::<Result<_, _>>()?;
         let lengths: Vec<u64> = sources.iter().map(Windows::len).collect();
         let weights: Vec<f64> = config.train.iter().map(|source| source.weight).collect();
@@ -93,7 +93,7 @@ impl ValidationData {
     /// # Panics
     /// If the stride is zero or beyond the window.
     pub fn open(
-        splits: &[(String, &Path)],
+        splits: &[(String, TokenSource<'_>)],
         config: &DataConfig,
         sequences: usize,
         targets: u64,
@@ -106,7 +106,7 @@ impl ValidationData {
         };
         let sources: Vec<Windows> = splits
             .iter()
-            .map(|(_, path)| open_windows(path, config, cut, tokenizer))
+            .map(|(_, source)| open_windows(*source, config, cut, tokenizer))
             .collect::<Result<_, _>>()?;
         let limit = |windows: &Windows| match targets {
             0 => windows.len(),
@@ -177,29 +177,34 @@ impl ValidationData {
     }
 }
 
-/// Checks that a split is intact, has the requested difficulty, and was made with the tokenizer, if one is given.
+/// Checks that a split is intact, has the requested difficulty, and was made with the tokenizer, if one is given. Without one
+/// only the header of another program's file can be checked.
 ///
 /// # Errors
 /// `Invalid` with the first thing that is wrong.
 pub fn check_split(
-    path: &Path,
+    source: TokenSource<'_>,
     config: &DataConfig,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<(), Error> {
     let Some(tokenizer) = tokenizer else {
-        let split = Split::open(path)?;
+        if !Split::is_prepared(source) {
+            return TokenFile::open(source).map(drop);
+        }
+        let split = Split::open(source.path)?;
         return config.difficulty.of_documents(&split).map(drop);
     };
-    open_windows(path, config, Cut::measuring(config, tokenizer), tokenizer).map(drop)
+    let cut = Cut::measuring(config, tokenizer);
+    open_windows(source, config, cut, tokenizer).map(drop)
 }
 
 fn open_windows(
-    path: &Path,
+    source: TokenSource<'_>,
     config: &DataConfig,
     cut: Cut,
     tokenizer: &Tokenizer,
 ) -> Result<Windows, Error> {
-    let split = Split::open(path)?;
+    let split = Split::open_for(source, tokenizer)?;
     let advice = "name the tokenizer.json beside the data, or prepare the data again";
     split.require(tokenizer, advice)?;
     let difficulty = config.difficulty.of_documents(&split)?;
@@ -349,11 +354,13 @@ mod tests {
         let train = [&["abcdefghij", "kl"][..], &["mnopq"]].map(|lines| TrainSource {
             path: split_of_lines(lines),
             weight: 1.0,
+            format: None,
         });
         let valid =
             [("a", &["rstuvwx", "yz"][..]), ("b", &["ABCD"])].map(|(name, lines)| ValidSource {
                 name: name.to_string(),
                 path: split_of_lines(lines),
+                format: None,
             });
         DataConfig {
             window: 3,
@@ -364,10 +371,10 @@ mod tests {
     }
 
     fn valid(config: &DataConfig, targets: u64) -> ValidationData {
-        let splits: Vec<(String, &Path)> = config
+        let splits: Vec<(String, TokenSource<'_>)> = config
             .valid
             .iter()
-            .map(|source| (source.name.clone(), source.path.as_path()))
+            .map(|source| (source.name.clone(), source.tokens()))
             .collect();
         ValidationData::open(&splits, config, 2, targets, None, &tokenizer()).unwrap()
     }
@@ -521,8 +528,8 @@ mod tests {
                 .exit_code(),
             3
         );
-        assert!(check_split(&paths[0], &config, Some(&words)).is_err());
-        assert!(check_split(&paths[0], &config, Some(&tokenizer())).is_ok());
-        assert!(check_split(&paths[0], &config, None).is_ok());
+        assert!(check_split(paths[0].as_path().into(), &config, Some(&words)).is_err());
+        assert!(check_split(paths[0].as_path().into(), &config, Some(&tokenizer())).is_ok());
+        assert!(check_split(paths[0].as_path().into(), &config, None).is_ok());
     }
 }

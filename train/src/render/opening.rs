@@ -36,6 +36,8 @@ pub struct Source {
     pub tokens: usize,
     /// How many documents.
     pub documents: usize,
+    /// How a file of another program was read.
+    pub reading: Option<String>,
 }
 
 impl Opening<'_> {
@@ -53,8 +55,11 @@ impl Opening<'_> {
                  path,
                  tokens,
                  documents,
+                 reading,
              }| {
-                format!("data: {split} {path}, {tokens} tokens in {documents} documents")
+                let reading = reading.iter().map(|text| format!(", {text}"));
+                let reading: String = reading.collect();
+                format!("data: {split} {path}, {tokens} tokens in {documents} documents{reading}")
             },
         ));
         let DeviceConfig { backend, dtype, .. } = &recipe.device;
@@ -145,6 +150,7 @@ mod tests {
             path: "data/train.bin".to_string(),
             tokens: 5000,
             documents: 12,
+            reading: None,
         };
         let lines = opening(0, 0).run(&[source], 260, Path::new("runs/ladder"));
         assert_eq!(lines.len(), 4);

@@ -13,6 +13,7 @@ use super::logged::{self, Line};
 use super::row::number;
 use crate::cli::Source;
 use crate::cli::runs::CompareArgs;
+use crate::data::{TokenFormat, TokenSource};
 use crate::error::{Error, Problem};
 use crate::ladder;
 use crate::paired::Paired;
@@ -169,8 +170,8 @@ impl Documents {
 
 /// Measures every run on every document of the split that is named, or of the first validation split if all runs have the same.
 fn over_documents(runs: &[RunDirectory], arguments: &CompareArgs) -> Result<Documents, Error> {
-    let split = match &arguments.data {
-        Some(split) => split.clone(),
+    let (split, format) = match &arguments.data {
+        Some(split) => (split.clone(), None),
         None => match shared_split(runs)? {
             Ok(split) => split,
             Err(why) => return Ok(Documents::Not(why)),
@@ -187,7 +188,11 @@ fn over_documents(runs: &[RunDirectory], arguments: &CompareArgs) -> Result<Docu
             json: false,
         };
         let trained = Trained::open(&source)?;
-        let splits = [(split.display().to_string(), split.as_path())];
+        let source = TokenSource {
+            path: &split,
+            format,
+        };
+        let splits = [(split.display().to_string(), source)];
         let data = trained.splits(&splits, 0, None)?;
         let mut losses = losses::measure(&trained, &data)?;
         measured.push(losses.swap_remove(0).documents);
@@ -215,9 +220,12 @@ fn over_documents(runs: &[RunDirectory], arguments: &CompareArgs) -> Result<Docu
     })
 }
 
+/// A file of tokens, with its format if a recipe says it.
+type Split = (PathBuf, Option<TokenFormat>);
+
 /// The first validation split, if all runs were measured on the same content; else why not.
-fn shared_split(runs: &[RunDirectory]) -> Result<Result<PathBuf, String>, Error> {
-    let mut shared: Option<(PathBuf, String)> = None;
+fn shared_split(runs: &[RunDirectory]) -> Result<Result<Split, String>, Error> {
+    let mut shared: Option<(Split, String)> = None;
     for run in runs {
         let name = printable(run.name());
         let Some(newest) = checkpoint::glance(run)? else {
@@ -242,12 +250,12 @@ fn shared_split(runs: &[RunDirectory]) -> Result<Result<PathBuf, String>, Error>
                 if let Err(problem) = recipe.elsewhere().check([&*path]) {
                     return Ok(Err(format!("{problem}")));
                 }
-                shared = Some((path, sha256));
+                shared = Some(((path, recipe.data.valid[0].format), sha256));
             }
         }
     }
-    let (path, _) = shared.expect("at least two runs were named");
-    Ok(Ok(path))
+    let (split, _) = shared.expect("at least two runs were named");
+    Ok(Ok(split))
 }
 
 fn text(names: &[String], changed: &Changed, points: &[Point], documents: &Documents) -> String {

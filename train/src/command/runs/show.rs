@@ -1,6 +1,6 @@
 //! `nerve runs show`: prints one run with its times, data, stages and the keys that its recipe changed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::super::answer::{aligned, maybe, print, print_json, printable, readabl
 use super::row::{HEAD, RunRow};
 use super::{CheckpointRow, checkpoints};
 use crate::cli::runs::RunArgs;
-use crate::data::Manifest;
+use crate::data::{Manifest, Split, TokenSource};
 use crate::error::Error;
 use crate::recipe::difference::{Difference, differences, shown, values};
 use crate::recipe::load::from_text;
@@ -120,6 +120,8 @@ struct Source {
     role: &'static str,
     path: String,
     sha256: Option<String>,
+    /// Whether `nerve data prepare` made it.
+    is_prepared: bool,
     /// These two are known if the prepared data is still the one it was trained on.
     tokens: Option<u64>,
     documents: Option<u64>,
@@ -133,6 +135,7 @@ impl Source {
         };
         let counts = match self.tokens.zip(self.documents) {
             Some((tokens, documents)) => format!("{tokens} tokens of {documents} documents"),
+            None if !self.is_prepared => "token ids of another program".to_string(),
             None => "not there any more, or another".to_string(),
         };
         format!("{}  {hash}  {counts}", self.path)
@@ -144,19 +147,22 @@ fn data(recipe: &Checked, newest: Option<&Glance>) -> Vec<Source> {
         .data
         .train
         .iter()
-        .map(|source| ("training data", &source.path));
+        .map(|source| ("training data", source.tokens()));
     let valid = recipe
         .data
         .valid
         .iter()
-        .map(|source| ("validation data", &source.path));
-    let source = |(role, file): (&'static str, &PathBuf)| {
-        let path = file.display().to_string();
+        .map(|source| ("validation data", source.tokens()));
+    let source = |(role, file): (&'static str, TokenSource<'_>)| {
+        let path = file.path.display().to_string();
         let sha256 = newest.and_then(|newest| newest.state.data_sha256.get(&path));
-        let (tokens, documents) = counts(file, sha256.map(String::as_str)).unzip();
+        let is_prepared = Split::is_prepared(file);
+        let counts = is_prepared.then(|| counts(file.path, sha256.map(String::as_str)));
+        let (tokens, documents) = counts.flatten().unzip();
         Source {
             role,
             sha256: sha256.cloned(),
+            is_prepared,
             path,
             tokens,
             documents,

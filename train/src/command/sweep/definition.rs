@@ -42,12 +42,14 @@ impl Contents {
         };
         let tokenizer = |path: &Path| Ok(Tokenizer::load(path)?.sha256());
         add(&recipe.tokenizer.file, &tokenizer)?;
-        let train = recipe.data.train.iter().map(|source| &source.path);
-        for path in train.chain(recipe.data.valid.iter().map(|source| &source.path)) {
-            add(path, &|path| Ok(Split::open(path)?.sha256().to_string()))?;
+        let train = recipe.data.train.iter().map(|source| source.tokens());
+        for source in train.chain(recipe.data.valid.iter().map(|source| source.tokens())) {
+            add(source.path, &|_| Ok(Split::hashes(source)?.0))?;
             // The same ids may be other documents, or stand for other bytes.
-            let list = |_: &Path| Ok(Split::open(path)?.list().1.to_string());
-            add(&list_of(path), &list)?;
+            if Split::is_prepared(source) {
+                let list = |_: &Path| Ok(Split::hashes(source)?.1.unwrap_or_default());
+                add(&list_of(source.path), &list)?;
+            }
         }
         if let Some(path) = recipe.model.counts() {
             add(path, &|path| Ok(Bigrams::load(path)?.sha256()))?;

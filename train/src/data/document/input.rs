@@ -1,4 +1,5 @@
-//! Opens a text file or pipe as a stream of bytes: decompresses gzip and zstd, hashes the raw bytes, refuses other formats.
+//! Opens a text file or pipe as a stream of bytes: decompresses gzip and zstd, hashes the raw bytes, reads tables as lines of JSON
+//! if the program was built for them, refuses other formats.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Chain, Cursor, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -9,6 +10,9 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use zstd::stream::read::Decoder;
 
+#[cfg(feature = "parquet")]
+use super::table::TableRows;
+use super::table_kind::TableKind;
 use crate::error::{Error, Problem};
 use crate::hash::HashedRead;
 
@@ -33,15 +37,17 @@ enum Content {
     Plain(Source),
     Gzip(Box<MultiGzDecoder<Source>>),
     Zstd(Box<Decoder<'static, Source>>),
+    #[cfg(feature = "parquet")]
+    Table(Box<TableRows>),
 }
 
 impl Input {
-    /// Opens a file, a pipe, or the standard input as `-`.
+    /// Opens a file, a pipe, or the standard input as `-`; `field` is the column of texts of a table.
     ///
     /// # Errors
     /// `Invalid` if it is missing, empty, a directory, a device or in an encoding or format that is not read, `Resource`
     /// if the system refuses it.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, field: &str) -> Result<Self, Error> {
         let invalid = |found: &str, advice: &str| {
             let problem = Problem::new(path, "", found, EXPECTED);
             Err(Error::Invalid(problem.advise(advice)))
@@ -74,6 +80,18 @@ impl Input {
             let problem = Problem::new(path, "", "an empty file", "some text");
             return Err(Error::Invalid(problem));
         }
+        // Of a standard input that is a file, nobody knows how much was read before.
+        let can_be_read_again = kind.is_file() && !is_standard_input(path);
+        if let Some(table) = TableKind::of(&head) {
+            let problem = |advice: &str| {
+                let found = format!("{} file", table.name());
+                Error::Invalid(Problem::new(path, "", found, EXPECTED).advise(advice))
+            };
+            if !can_be_read_again {
+                return Err(problem("name the file: a table is not read from a pipe"));
+            }
+            return Self::of_table(path, raw, table, field, metadata.len(), problem);
+        }
         if let Some((format, command)) = foreign(&head) {
             let advice = format!("read it through `{command} FILE | nerve … -`");
             return invalid(format, &advice);
@@ -102,13 +120,52 @@ impl Input {
             let advice = format!("convert it: iconv -f {encoding} -t UTF-8 FILE > FILE.utf8");
             return Err(Error::Invalid(problem.advise(advice)));
         }
-        // Of a standard input that is a file, nobody knows how much was read before.
-        let can_be_read_again = kind.is_file() && !is_standard_input(path);
         Ok(Self {
             content: Cursor::new(head).chain(content),
             file_bytes: can_be_read_again.then_some(metadata.len()),
             origin: None,
         })
+    }
+
+    #[cfg(feature = "parquet")]
+    fn of_table(
+        path: &Path,
+        raw: HashedRead<File>,
+        kind: TableKind,
+        field: &str,
+        bytes: u64,
+        _refused: impl Fn(&str) -> Error,
+    ) -> Result<Self, Error> {
+        let rows = TableRows::open(path, raw.into_inner(), kind, field)?;
+        let content = Content::Table(Box::new(rows));
+        Ok(Self {
+            content: Cursor::new(Vec::new()).chain(content),
+            file_bytes: Some(bytes),
+            origin: None,
+        })
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    fn of_table(
+        _path: &Path,
+        _raw: HashedRead<File>,
+        _kind: TableKind,
+        _field: &str,
+        _bytes: u64,
+        refused: impl Fn(&str) -> Error,
+    ) -> Result<Self, Error> {
+        Err(refused(
+            "build the program with --features parquet, which reads its rows",
+        ))
+    }
+
+    /// The kind of table, if it is one: its rows are lines of JSON then.
+    pub fn table(&self) -> Option<&'static str> {
+        match self.content.get_ref().1 {
+            #[cfg(feature = "parquet")]
+            Content::Table(rows) => Some(rows.kind().name()),
+            _ => None,
+        }
     }
 
     /// Copies the rest of a stream into an unnamed file in a directory; returns that input and its length in bytes.
@@ -147,6 +204,8 @@ impl Input {
     /// The kind of compression, if any.
     pub fn compression(&self) -> Option<&'static str> {
         match self.content.get_ref().1 {
+            #[cfg(feature = "parquet")]
+            Content::Table(_) => None,
             Content::Plain(_) => None,
             Content::Gzip(_) => Some("gzip"),
             Content::Zstd(_) => Some("zstd"),
@@ -162,7 +221,7 @@ impl Input {
     pub fn bytes_read(&self) -> u64 {
         match &self.origin {
             Some((_, bytes)) => *bytes,
-            None => self.content.get_ref().1.raw().bytes_read(),
+            None => self.content.get_ref().1.bytes_read(),
         }
     }
 
@@ -170,7 +229,7 @@ impl Input {
     pub fn sha256(&self) -> String {
         match &self.origin {
             Some((sha256, _)) => sha256.clone(),
-            None => self.content.get_ref().1.raw().sha256(),
+            None => self.content.get_ref().1.sha256(),
         }
     }
 
@@ -187,18 +246,44 @@ impl Read for Input {
 }
 
 impl Content {
+    /// The file, of what reads it from its beginning to its end.
     fn raw(&self) -> &HashedRead<File> {
         let source = match self {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.get_ref(),
             Self::Zstd(decoder) => decoder.get_ref(),
+            #[cfg(feature = "parquet")]
+            Self::Table(_) => unreachable!("a table reads its file in an order of its own"),
         };
         source.get_ref().get_ref().1
+    }
+
+    /// Of a table it is known once all rows are read.
+    fn bytes_read(&self) -> u64 {
+        match self {
+            #[cfg(feature = "parquet")]
+            Self::Table(rows) => rows.whole().map_or(0, |(_, bytes)| *bytes),
+            _ => self.raw().bytes_read(),
+        }
+    }
+
+    /// Of a table it is known once all rows are read.
+    fn sha256(&self) -> String {
+        match self {
+            #[cfg(feature = "parquet")]
+            Self::Table(rows) => rows
+                .whole()
+                .map(|(sha256, _)| sha256.clone())
+                .unwrap_or_default(),
+            _ => self.raw().sha256(),
+        }
     }
 
     /// A file that is compressed badly is the user's, one that cannot be read the machine's.
     fn error(&self, path: &Path, error: io::Error) -> Error {
         match self {
+            #[cfg(feature = "parquet")]
+            Self::Table(rows) => rows.error(path, error),
             Self::Plain(_) => Error::resource(path, "read", error),
             Self::Gzip(_) | Self::Zstd(_) if error.raw_os_error().is_some() => {
                 Error::resource(path, "read", error)
@@ -219,6 +304,8 @@ impl Read for Content {
             Self::Plain(source) => source.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
+            #[cfg(feature = "parquet")]
+            Self::Table(rows) => rows.read(buffer),
         }
     }
 }
@@ -259,17 +346,12 @@ fn unnamed(head: &[u8]) -> Option<&'static str> {
 
 /// A format that is not read, and the program that reads it.
 fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
-    let formats: [(&[u8], &str, &str); 6] = [
+    let formats: [(&[u8], &str, &str); 5] = [
         (b"\xfd7zXZ\0", "a file compressed by xz", "xz -dc"),
         (b"BZh91AY&SY", "a file compressed by bzip2", "bzip2 -dc"),
         (b"\x04\x22\x4d\x18", "a file compressed by lz4", "lz4 -dc"),
         (b"PK\x03\x04", "a zip archive", "unzip -p"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x -so"),
-        (
-            b"PAR1\x15",
-            "a Parquet file",
-            "python3 -c 'import pandas, sys; pandas.read_parquet(sys.argv[1]).to_json(\"/dev/stdout\", orient=\"records\", lines=True)'",
-        ),
     ];
     let mut known = formats.into_iter();
     let (_, found, command) = known.find(|(magic, ..)| head.starts_with(magic))?;

@@ -173,7 +173,7 @@ mod tests {
     fn lines(bytes: &[u8], max: u64) -> Result<Vec<Vec<u8>>, Error> {
         let path = tempfile::tempdir().unwrap().keep().join("t.txt");
         std::fs::write(&path, bytes).unwrap();
-        let mut lines = Lines::new(Input::open(&path).unwrap(), &path, max);
+        let mut lines = Lines::new(Input::open(&path, "text").unwrap(), &path, max);
         lines.advises_options = true;
         let mut all = Vec::new();
         while let Some(line) = lines.next()? {
