@@ -62,7 +62,7 @@ pub struct SplitWriter {
     tokens: Output,
     documents: Output,
     width: Width,
-    unknown: u32,
+    unknown: Option<u32>,
     counts: SplitCounts,
     open: Option<DocumentEntry>,
     hash: Sha256,
@@ -72,11 +72,16 @@ pub struct SplitWriter {
 }
 
 impl SplitWriter {
-    /// Creates the files `NAME.bin` and `NAME.documents.jsonl`; `unknown` is the id of `<unk>`.
+    /// Creates the files `NAME.bin` and `NAME.documents.jsonl`; `unknown` is the id of `<unk>`, if there is one.
     ///
     /// # Errors
     /// `Resource` if they cannot be created.
-    pub fn create(directory: &Path, name: &str, width: Width, unknown: u32) -> Result<Self, Error> {
+    pub fn create(
+        directory: &Path,
+        name: &str,
+        width: Width,
+        unknown: Option<u32>,
+    ) -> Result<Self, Error> {
         let mut tokens = Output::create(directory.join(format!("{name}.bin")))?;
         // The header is known at the end; until then the file has none and no reader accepts it.
         tokens.write(&[0; HEADER_BYTES])?;
@@ -122,7 +127,7 @@ impl SplitWriter {
         entry.tokens += ids.len() as u64;
         entry.bytes += document.text.len() as u64;
         self.counts.tokens += ids.len() as u64;
-        let unknown = ids.iter().filter(|id| **id == self.unknown);
+        let unknown = ids.iter().filter(|id| Some(**id) == self.unknown);
         self.counts.unknown += unknown.count() as u64;
         if self.counts.tokens > TOKENS_MAX {
             let expected = format!("at most {TOKENS_MAX}");
