@@ -301,7 +301,15 @@ fn encode(arguments: &EncodeArgs) -> Result<(), Error> {
         }
         let text: String = serde_json::from_slice(&line)
             .map_err(|e| wrong(json_complaint(&e), "a JSON string".to_string()))?;
-        print_text(&format!("{}\n", json!(tokenizer.encode(&text))))?;
+        let encoded = tokenizer.encode_spans(&[text]).remove(0);
+        let line = match arguments.decode {
+            true => {
+                let bytes: u64 = encoded.bytes(&tokenizer).sum();
+                json!({ "ids": encoded.ids, "text": tokenizer.decode(&encoded.ids), "bytes": bytes })
+            }
+            false => json!(encoded.ids),
+        };
+        print_text(&format!("{line}\n"))?;
     }
     Ok(())
 }

@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn the_pieces_of_a_document_are_one_entry_with_the_spans_of_all() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, 9).unwrap();
+        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, Some(9)).unwrap();
         let mut push = |document: &Document, encoded: &Encoded| {
             writer.push(document, encoded, 3).unwrap();
         };
@@ -339,7 +339,8 @@ mod tests {
     fn what_training_has_too_is_counted_each_time() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, documents: &[&[u32]]| {
-            let mut writer = SplitWriter::create(directory.path(), name, Width::U16, 9).unwrap();
+            let mut writer =
+                SplitWriter::create(directory.path(), name, Width::U16, Some(9)).unwrap();
             for ids in documents {
                 writer
                     .push(&piece("a", 0, true), &encoded(ids, &[]), 0)
@@ -364,7 +365,7 @@ mod tests {
     #[test]
     fn a_split_holds_as_many_tokens_as_its_header_can_count() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, 9).unwrap();
+        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, Some(9)).unwrap();
         // As if so many had been written before.
         writer.counts.tokens = TOKENS_MAX - 2;
         assert!(

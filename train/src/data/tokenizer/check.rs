@@ -224,12 +224,13 @@ impl Checker<'_> {
             Some(Value::Array(list)) if self.json["model"]["type"] == "Unigram" => {
                 for (id, entry) in (0..).zip(list) {
                     let text = entry[0].as_str().filter(|_| entry[1].is_number());
-                    let is_new = text.is_some_and(|text| all.insert(text, id).is_none());
-                    if !is_new {
+                    let Some(text) = text else {
                         let found = shortened(&entry.to_string());
                         let pointer = format!("/model/vocab/{id}");
-                        return Err(self.problem(&pointer, found, "another text and its score"));
-                    }
+                        return Err(self.problem(&pointer, found, "a text and its score"));
+                    };
+                    // Trainers list a special token again where a text spells it; the last one is used, as in the library.
+                    all.insert(text, id);
                 }
             }
             Some(Value::Object(map)) if self.json["model"]["type"] != "Unigram" => {
@@ -271,7 +272,14 @@ impl Checker<'_> {
             .filter_map(|token| token["id"].as_u64())
             .collect();
         let mut added = HashMap::new();
-        let mut next = vocabulary.len() as u64;
+        let listed = self.json["model"]["vocab"].as_array().map(Vec::len);
+        let mut next = listed.unwrap_or(vocabulary.len()) as u64;
+        if next > vocabulary.len() as u64 {
+            let twice = next - vocabulary.len() as u64;
+            notes.push(format!(
+                "{twice} tokens are listed twice: the last of each is used, as in the library"
+            ));
+        }
         for (i, token) in self.added().iter().enumerate() {
             let text = self.text(&format!("/added_tokens/{i}/content"))?;
             let id = &token["id"];
@@ -335,9 +343,10 @@ impl Checker<'_> {
     fn unknown(&self, kind: Kind, vocabulary: &HashMap<&str, u64>) -> Result<Option<u32>, Problem> {
         let model = &self.json["model"];
         if kind == Kind::Unigram {
+            let listed = model["vocab"].as_array().map_or(0, Vec::len);
             let id = model["unk_id"]
                 .as_u64()
-                .filter(|id| (*id as usize) < vocabulary.len());
+                .filter(|id| (*id as usize) < listed);
             let found = || shortened(&model["unk_id"].to_string());
             let expected = "the id of a token, for characters that have none";
             let id = id.ok_or_else(|| self.problem("/model/unk_id", found(), expected))?;
@@ -513,18 +522,49 @@ mod tests {
     #[test]
     fn each_way_to_be_broken_is_named_with_its_place() {
         let hole = broken(Kind::Character, |json| {
-            json["model"]["vocab"]["t"] = 99.into()
-        });
-        assert!(hole.starts_with("/model/vocab/t: found id 99"), "{hole}");
-        let twice = broken(Kind::Bpe, |json| json["model"]["vocab"]["A"] = 5.into());
-        assert!(twice.contains("which is also that of"), "{twice}");
-        let special = broken(Kind::Byte, |json| {
-            json["added_tokens"][2]["content"] = "<p>".into()
+            json["model"]["vocab"]["t"] = 99_999_999.into()
         });
         assert!(
-            special.starts_with("/added_tokens: found no <pad>"),
-            "{special}"
+            hole.starts_with("/model/vocab/t: found id 99999999, expected ids below "),
+            "{hole}"
         );
+        let twice = broken(Kind::Bpe, |json| json["model"]["vocab"]["A"] = 5.into());
+        assert!(twice.contains("which is also that of"), "{twice}");
+        let same = broken(Kind::Byte, |json| {
+            json["added_tokens"][2]["content"] = "<s>".into()
+        });
+        assert!(
+            same.starts_with("/added_tokens/2/id: found \"<s>\" twice"),
+            "{same}"
+        );
+        let part = broken(Kind::Byte, |json| json["decoder"]["type"] = "CTC".into());
+        assert!(
+            part.starts_with("/decoder/type: found \"CTC\", expected one of"),
+            "{part}"
+        );
+        let nested =
+            broken(
+                Kind::Byte,
+                |json| {
+                    json["normalizer"] =
+                        serde_json::json!({"type": "Sequence", "normalizers": [{"type": "Rot13"}]})
+                },
+            );
+        assert!(
+            nested.starts_with("/normalizer/normalizers/0/type: found \"Rot13\""),
+            "{nested}"
+        );
+        let unknown = broken(Kind::Bpe, |json| json["model"]["unk_token"] = "<x>".into());
+        assert!(
+            unknown.starts_with("/model/unk_token: found \"<x>\""),
+            "{unknown}"
+        );
+        let drops = broken(Kind::Bpe, |json| json["model"]["dropout"] = 0.1.into());
+        assert!(drops.starts_with("/model/dropout: found 0.1"), "{drops}");
+        let prefix = broken(Kind::Bpe, |json| {
+            json["model"]["continuing_subword_prefix"] = "####".into()
+        });
+        assert!(prefix.starts_with("/model/merges/0: found"), "{prefix}");
         let merge = broken(Kind::Bpe, |json| {
             json["model"]["merges"][1] = serde_json::json!(["t", "zz"])
         });
@@ -534,9 +574,9 @@ mod tests {
         );
         let empty = broken(Kind::Bpe, |json| json["model"]["vocab"] = Value::Null);
         assert!(empty.starts_with("/model/vocab: found 4 tokens"), "{empty}");
-        let model = broken(Kind::Byte, |json| json["model"]["type"] = "Unigram".into());
+        let model = broken(Kind::Byte, |json| json["model"]["type"] = "Viterbi".into());
         assert!(
-            model.starts_with("/model/type: found \"Unigram\""),
+            model.starts_with("/model/type: found \"Viterbi\""),
             "{model}"
         );
         let order = broken(Kind::Byte, |json| {

@@ -36,6 +36,17 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// The bytes of the source that each id stands for.
+    pub fn bytes(&self, tokenizer: &Tokenizer) -> impl Iterator<Item = u64> {
+        let mut spans = self.spans.iter().peekable();
+        (0..).zip(&self.ids).map(
+            move |(place, id)| match spans.next_if(|(at, _)| *at == place) {
+                Some((_, bytes)) => *bytes,
+                None => tokenizer.bytes(*id).len() as u64,
+            },
+        )
+    }
+
     fn push(&mut self, id: u32, token_bytes: usize, bytes: usize) {
         if token_bytes != bytes {
             self.spans.push((self.ids.len() as u64, bytes as u64));

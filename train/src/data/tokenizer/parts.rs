@@ -56,7 +56,7 @@ const POST_PROCESSORS: [&str; 4] = [
 ];
 
 /// Patterns whose words never hold a space behind another character.
-const WORD_PATTERNS: [&str; 3] = [
+pub(super) const WORD_PATTERNS: [&str; 3] = [
     // GPT-2
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     // LLaMA 3

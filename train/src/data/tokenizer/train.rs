@@ -294,7 +294,10 @@ mod tests {
         let tokenizer = train(Kind::Character, "bbbcaca", None).unwrap();
         assert_eq!(tokenizer.encode("bac"), [0, 1, 2]);
         let small = train(Kind::Character, "bbbcaca", Some(6)).unwrap();
-        assert_eq!(small.encode("bac"), [0, 1, small.specials().unknown]);
+        assert_eq!(
+            small.encode("bac"),
+            [0, 1, small.specials().unknown.unwrap()]
+        );
     }
 
     #[test]
