@@ -196,20 +196,19 @@ impl Tokenizer {
     }
 
     /// The same tokenizer with these special tokens instead of those that are found by their names. `other_ends` end a text
-    /// that is drawn, as `specials.end` does. The file says so from now on, under a key that other programs do not read, so
-    /// that a saved tokenizer keeps them.
+    /// that is drawn, as `specials.end` does. The file is written anew and says so, under a key that other programs do not
+    /// read, so that a saved tokenizer keeps them.
     ///
     /// # Errors
-    /// `Invalid` if an id has no token, or the file is not one that special tokens can be written to.
+    /// `Invalid` if an id has no token, or the file has no added token.
     pub fn with_specials(self, specials: Specials, other_ends: &[u32]) -> Result<Self, Error> {
         let path = Path::new("tokenizer.json");
         let file = specials.written_to(other_ends, &self.file).ok_or_else(|| {
-            let found = "special tokens of ours that are not at the beginning of the file";
-            let expected = "none, or those at its beginning";
+            let expected = "at least one, which special tokens are said in";
             Error::Invalid(Problem::new(
                 path,
-                format!("/{}", specials::KEY),
-                found,
+                "/added_tokens",
+                "no added token",
                 expected,
             ))
         })?;

@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(Width::of((1 << 16) + 1), Width::U32);
         for (width, magic) in [(Width::U16, [20_240_520, 1]), (Width::U32, [20_240_801, 7])] {
             let directory = tempfile::tempdir().unwrap();
-            let mut writer = SplitWriter::create(directory.path(), "x", width, 9).unwrap();
+            let mut writer = SplitWriter::create(directory.path(), "x", width, Some(9)).unwrap();
             let ids = [5, 9, 65_535];
             writer
                 .push(&piece("abc", 0, true), &encoded(&ids, &[]), 0)

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::cut::Cut;
 use super::half_width::normalizer;
-use super::parts::{Parts, names};
+use super::parts::{Parts, names, quoted, shortened};
 use super::specials::{KEY, Specials};
 use super::spell::Speller;
 use super::{Kind, Normalise};
@@ -58,16 +58,6 @@ pub(super) struct Checked {
     pub is_own: bool,
     /// What is done otherwise than the file says.
     pub notes: Vec<String>,
-}
-
-/// GPT-2's spelling of each byte as a visible character.
-pub(super) fn byte_characters() -> Vec<char> {
-    let mut hidden = '\u{100}'..;
-    let character = |byte: u8| match byte {
-        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-        _ => hidden.next().expect("there are more characters than bytes"),
-    };
-    (0..=255).map(character).collect()
 }
 
 /// Checks the bytes of a file.
@@ -370,7 +360,10 @@ impl Checker<'_> {
         template: Option<&[String]>,
         unknown: Option<u32>,
     ) -> Result<(Specials, Vec<u32>), Problem> {
-        let said = &self.json[KEY];
+        let said = self
+            .added()
+            .first()
+            .map_or(&Value::Null, |token| &token[KEY]);
         if said.is_null() {
             let added = (0..).zip(pieces).filter(|(_, piece)| piece.is_added);
             let added: Vec<(&str, u32)> = added.map(|(id, piece)| (&piece.text[..], id)).collect();
@@ -378,7 +371,7 @@ impl Checker<'_> {
             let [first, last] = [around.first(), around.last()].map(|at| at.map(String::as_str));
             return Ok(Specials::by_name(&added, (first, last), unknown));
         }
-        let pointer = format!("/{KEY}");
+        let pointer = format!("/added_tokens/0/{KEY}");
         let found = || shortened(&said.to_string());
         let (specials, ends) =
             Specials::said(said).map_err(|expected| self.problem(&pointer, found(), &expected))?;
@@ -476,17 +469,6 @@ impl Checked {
     /// The added tokens.
     fn added(&self) -> impl Iterator<Item = &Piece> {
         self.pieces.iter().filter(|piece| piece.is_added)
-    }
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    shortened(&format!("{text:?}"))
-}
-
-pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_string(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::super::cut::Cut;
-use super::check::{quoted, shortened};
 use crate::error::Problem;
 
 const NORMALIZERS: [&str; 13] = [
@@ -95,28 +94,26 @@ impl<'a> Parts<'a> {
 
     /// Whether bytes are cut into words and spelled in GPT-2's alphabet, and nothing else happens to them.
     pub fn is_literal(&self) -> bool {
-        let is_byte_level = |part: &&Value| part["type"] == "ByteLevel";
-        let adds_space = |part: &&Value| part["add_prefix_space"] != false;
-        let keeps = |part: &&Value| {
-            is_byte_level(part)
-                || part["type"] == "Digits"
-                || part["type"] == "Split" && part["behavior"] == "Isolated"
+        let is_of = |part: &Value, name: &str| part["type"] == name;
+        let keeps = |part: &Value| {
+            is_of(part, "ByteLevel")
+                || is_of(part, "Digits")
+                || is_of(part, "Split") && part["behavior"] == "Isolated"
         };
-        let mut levels = self
-            .pre_tokenizers
-            .iter()
-            .filter(|part| is_byte_level(part));
+        let parts = || self.pre_tokenizers.iter().copied();
+        let mut levels = parts().filter(|part| is_of(part, "ByteLevel"));
+        let adds_no_space = |part: &Value| part["add_prefix_space"] == false;
         self.normalizers.is_empty()
-            && self.pre_tokenizers.iter().all(|part| keeps(part))
-            && levels.next().is_some_and(|level| !adds_space(&level))
+            && parts().all(keeps)
+            && levels.next().is_some_and(adds_no_space)
             && levels.next().is_none()
     }
 
     /// Where a text can be cut, if no added token says otherwise.
     pub fn cut(&self) -> Cut {
-        let is_nfc = |part: &&Value| part["type"] == "NFC";
+        let is_nfc = |part: &Value| part["type"] == "NFC";
         // A space never changes or joins anything in NFC; in other forms it can come from something else.
-        if !self.normalizers.iter().all(|part| is_nfc(part)) {
+        if !self.normalizers.iter().copied().all(is_nfc) {
             return Cut::Nowhere;
         }
         let mut cut = Cut::Nowhere;
@@ -209,5 +206,18 @@ fn flatten<'a>(
             let found = shortened(&part.to_string());
             Err(Problem::new(path, pointer, found, of_type()))
         }
+    }
+}
+
+/// A text as JSON spells it, not too long.
+pub(super) fn quoted(text: &str) -> String {
+    shortened(&format!("{text:?}"))
+}
+
+/// A text, cut where it gets too long for a message.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_string(),
     }
 }

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The key of a `tokenizer.json` that says the special tokens; other programs leave keys alone that they do not know.
+/// The key of a file's first added token that says the special tokens: the library, in Python too, leaves unknown keys alone
+/// there and refuses them everywhere else.
 pub(super) const KEY: &str = "nerve_specials";
 
 /// What the start symbol is called. `[CLS]` counts too, where the file's template puts it in front.
@@ -119,16 +120,16 @@ impl Specials {
         Ok((specials, specials.with_ends(end.into_iter())))
     }
 
-    /// A file that says these specials, otherwise unchanged; `None` if the file is no object or says some in another place.
+    /// A file that says these specials and otherwise the same, written anew; `None` if it has no added token to say them in.
     pub(super) fn written_to(&self, ends: &[u32], file: &[u8]) -> Option<Vec<u8>> {
         let others = ends.iter().copied().filter(|id| Some(*id) != self.end);
         let end: Vec<u32> = self.end.into_iter().chain(others).collect();
         let (begin, pad, unknown) = (self.begin, self.pad, self.unknown);
+        let mut file: Value = serde_json::from_slice(file).ok()?;
+        let first = file.pointer_mut("/added_tokens/0")?.as_object_mut()?;
         let said = json!({ "begin": begin, "end": end, "pad": pad, "unknown": unknown });
-        let rest = without(file)?;
-        let mut written = format!("{{\"{KEY}\": {said}, ").into_bytes();
-        written.extend_from_slice(rest);
-        Some(written)
+        first.insert(KEY.to_string(), said);
+        Some(file.to_string().into_bytes())
     }
 }
 
@@ -140,19 +141,6 @@ struct Said {
     end: Vec<u32>,
     pad: Option<u32>,
     unknown: Option<u32>,
-}
-
-/// A file behind its first brace and behind what we wrote there before. Numbers are not read and written anew, for that can
-/// change their last digit.
-fn without(file: &[u8]) -> Option<&[u8]> {
-    let rest = file.trim_ascii_start().strip_prefix(b"{")?;
-    let key = format!("\"{KEY}\": ");
-    let Some(value) = rest.strip_prefix(key.as_bytes()) else {
-        return Some(rest);
-    };
-    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
-    values.next()?.ok()?;
-    value[values.byte_offset()..].strip_prefix(b", ")
 }
 
 #[cfg(test)]
@@ -225,19 +213,26 @@ mod tests {
             pad: None,
             unknown: Some(0),
         };
-        let file = b" {\"model\": {\"x\": 0.10000000000000001}}";
+        let file = b"{\"added_tokens\": [{\"id\": 1}], \"x\": 0.1}";
         let once = specials.written_to(&[2, 5], file).unwrap();
-        let text = String::from_utf8(once.clone()).unwrap();
-        assert!(text.ends_with("\"model\": {\"x\": 0.10000000000000001}}"));
         let value: Value = serde_json::from_slice(&once).unwrap();
-        assert_eq!(Specials::said(&value[KEY]), Ok((specials, vec![2, 5])));
+        let said = &value["added_tokens"][0][KEY];
+        assert_eq!(Specials::said(said), Ok((specials, vec![2, 5])));
+        assert_eq!(
+            (&value["x"], &value["added_tokens"][0]["id"]),
+            (&json!(0.1), &json!(1))
+        );
         let other = Specials {
             end: Some(5),
             ..specials
         };
         let twice = other.written_to(&[2, 5], &once).unwrap();
         assert_eq!(specials.written_to(&[2, 5], &twice).unwrap(), once);
-        assert!(specials.written_to(&[], b"[]").is_none());
+        assert!(
+            specials
+                .written_to(&[], b"{\"added_tokens\": []}")
+                .is_none()
+        );
         assert!(Specials::said(&json!({"end": [1], "stop": 2})).is_err());
         assert!(Specials::said(&json!({"begin": 1.5, "end": []})).is_err());
     }

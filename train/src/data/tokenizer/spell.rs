@@ -4,8 +4,17 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::check::byte_characters;
 use super::parts::Parts;
+
+/// GPT-2's spelling of each byte as a visible character.
+pub(super) fn byte_characters() -> Vec<char> {
+    let mut hidden = '\u{100}'..;
+    let character = |byte: u8| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => hidden.next().expect("there are more characters than bytes"),
+    };
+    (0..=255).map(character).collect()
+}
 
 /// How the tokens of a file spell bytes.
 pub(super) struct Speller<'a> {

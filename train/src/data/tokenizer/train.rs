@@ -15,9 +15,10 @@ use tokenizers::{
 };
 
 use super::super::cut::Cut;
-use super::check::{CHARACTER_PATTERN, byte_characters};
+use super::check::CHARACTER_PATTERN;
 use super::encode::chunks;
 use super::half_width::{half_width, normalizer};
+use super::spell::byte_characters;
 use super::{Kind, Normalise, Specials, one_line};
 use crate::error::{Error, Problem};
 
