@@ -74,4 +74,7 @@ pub struct EncodeArgs {
     /// What a special token is that is spelled out in a text.
     #[arg(long, value_enum, default_value = "text")]
     pub specials: SpelledSpecials,
+    /// Print objects instead: the ids, the text they decode to, and the bytes of the source that they stand for.
+    #[arg(long)]
+    pub decode: bool,
 }

@@ -56,6 +56,13 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
         force: arguments.force,
     };
     let plan = preparation.plan()?;
+    let tokenizer = plan.tokenizer();
+    let mut facts = tokenizer.notes().to_vec();
+    let losses = tokenizer.losses();
+    facts.extend((!losses.is_empty()).then(|| format!("texts do not keep {}", losses.join(", "))));
+    for fact in facts {
+        note(&format!("{}: {fact}", arguments.tokenizer.display()));
+    }
     if arguments.dry_run {
         return print(&format!("{}\n", plan.describe()));
     }

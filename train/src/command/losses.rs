@@ -101,7 +101,7 @@ impl Task for Measure<'_> {
                     .require_finite("loss of a target", nats[place])?;
                 split.documents[document].0 += nats[place];
                 split.documents[document].1 += 1;
-                split.unknown += u64::from(host.targets[place] == unknown);
+                split.unknown += u64::from(Some(host.targets[place]) == unknown);
             }
         }
         Ok(losses)

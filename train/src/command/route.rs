@@ -182,7 +182,7 @@ impl Walk<'_> {
     }
 
     fn shown(&self, id: u32) -> String {
-        match self.trained.tokenizer.decode(&[id]) {
+        match self.trained.tokenizer.continued(&[id]) {
             text if text.is_empty() => "␃".to_string(),
             text if text == "\u{fffd}" => format!("#{id}"),
             text => escape::terminal(&text),

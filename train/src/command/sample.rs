@@ -149,9 +149,9 @@ pub(super) struct PromptFacts {
 }
 
 impl PromptFacts {
-    pub(super) fn add(&mut self, id: u32, unknown: u32) {
+    pub(super) fn add(&mut self, id: u32, unknown: Option<u32>) {
         self.tokens += 1;
-        self.unknown += u64::from(id == unknown);
+        self.unknown += u64::from(Some(id) == unknown);
     }
 
     /// Prints notes about tokens beyond the context and unknown tokens. `all` counts the start symbol too.
@@ -223,7 +223,7 @@ impl Task for Continue<'_> {
             let Drawn { tokens, stop } =
                 drawn.map_err(|it| Error::Invalid(not_finite(&trained.loaded.path, it)))?;
             Ok(Sampled {
-                text: trained.tokenizer.decode(&tokens),
+                text: trained.tokenizer.continued(&tokens),
                 tokens: tokens.len(),
                 stop,
             })
@@ -284,7 +284,9 @@ mod tests {
     #[test]
     fn unknown_tokens_of_a_prompt_are_counted_apart() {
         let mut facts = PromptFacts::default();
-        [3, 7, 3, 9].into_iter().for_each(|id| facts.add(id, 3));
+        [3, 7, 3, 9]
+            .into_iter()
+            .for_each(|id| facts.add(id, Some(3)));
         assert_eq!((facts.tokens, facts.unknown), (4, 2));
     }
 

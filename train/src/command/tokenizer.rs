@@ -22,6 +22,9 @@ use crate::text::json_complaint;
 /// Byte pairs to learn if nobody says how many.
 const BPE_VOCABULARY: usize = 4096;
 
+/// The most added tokens that are listed in a table.
+const ADDED_LISTED: usize = 24;
+
 /// The longest line of texts to encode.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
@@ -141,18 +144,40 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_string();
     let mean = |value: &Value| format!("{:.3}", value.as_f64().unwrap_or_default());
     let of_all = mean(&facts["mean_token_bytes"]) + " (mean over the vocabulary)";
+    let normalise = match tokenizer.normalise() {
+        Normalise::Other => tokenizer.normalizers().to_string(),
+        _ => word(&facts["normalise"]),
+    };
     let mut rows = vec![
         ("kind".to_string(), word(&facts["kind"])),
         (
             "vocabulary".to_string(),
             facts["vocabulary_size"].to_string(),
         ),
-        ("normalise".to_string(), word(&facts["normalise"])),
+        ("normalise".to_string(), normalise),
         ("bytes per token".to_string(), of_all),
         ("sha256".to_string(), tokenizer.sha256()),
     ];
     let added = tokenizer.added();
-    rows.extend(added.map(|(text, id)| (printable(text), id.to_string())));
+    let unlisted = added.len().saturating_sub(ADDED_LISTED);
+    let listed = added.take(ADDED_LISTED);
+    rows.extend(listed.map(|(text, id)| (printable(text), id.to_string())));
+    if unlisted > 0 {
+        let more = format!("{unlisted} more added tokens (--json lists them)");
+        rows.push(("…".to_string(), more));
+    }
+    rows.extend(roles(&tokenizer));
+    if let Some(template) = tokenizer.template() {
+        let template = printable(&template.join(" "));
+        let read = "not put around texts: documents are bounded by begin and end";
+        rows.push(("template".to_string(), format!("{template} ({read})")));
+    }
+    let losses = tokenizer.losses();
+    if !losses.is_empty() {
+        rows.push(("does not keep".to_string(), losses.join(", ")));
+    }
+    let notes = tokenizer.notes().iter();
+    rows.extend(notes.map(|note| ("note".to_string(), printable(note))));
     if let Some(cut) = facts.get("text") {
         let tokens = escape::json(&cut["tokens"].to_string());
         let of_text = mean(&cut["bytes_per_token"]) + " (in this text)";
@@ -175,18 +200,70 @@ fn inspect(arguments: &InspectArgs) -> Result<(), Error> {
     print(&lines.collect::<String>())
 }
 
+/// What the special tokens are for, where they are not ours.
+fn roles(tokenizer: &Tokenizer) -> Vec<(String, String)> {
+    if tokenizer.added().map(|(text, _)| text).eq(Specials::TEXTS) {
+        return Vec::new();
+    }
+    let specials = tokenizer.specials();
+    let token = |id: &u32| format!("{} {id}", printable(&tokenizer.token_text(*id)));
+    let row = |name: &str, id: Option<u32>, absent: &str| {
+        let found = id.as_ref().map_or(absent.to_string(), token);
+        (name.to_string(), found)
+    };
+    let no_begin = match specials.end {
+        Some(_) => "absent: documents begin behind the end of another",
+        None => "absent: the first token of a document is context only",
+    };
+    let others = tokenizer
+        .ends()
+        .iter()
+        .filter(|id| Some(**id) != specials.end);
+    let others: Vec<String> = others.map(token).collect();
+    let mut rows = vec![
+        row("begin", specials.begin, no_begin),
+        row(
+            "end",
+            specials.end,
+            "absent: documents run on to the next one",
+        ),
+        row(
+            "pad",
+            specials.pad,
+            "absent: id 0 fills up, and never counts",
+        ),
+        row("unknown", specials.unknown, "absent"),
+    ];
+    if !others.is_empty() {
+        rows.push(("other ends".to_string(), others.join(", ")));
+    }
+    rows
+}
+
 fn facts(tokenizer: &Tokenizer, text: Option<&str>) -> Value {
     let specials = tokenizer.added();
-    let n_plain = tokenizer.vocabulary_size() - specials.len();
-    let bytes: u32 = tokenizer.token_bytes().iter().sum();
+    let mut is_plain = vec![true; tokenizer.vocabulary_size()];
+    specials.for_each(|(_, id)| is_plain[id as usize] = false);
+    let n_plain = tokenizer.n_tokens() - tokenizer.added().len();
+    let sizes = tokenizer.token_bytes().into_iter().zip(is_plain);
+    let bytes: u64 = sizes
+        .map(|(size, is_plain)| u64::from(size) * u64::from(is_plain))
+        .sum();
+    let ids = tokenizer.specials();
+    let specials = tokenizer.added();
     let mut facts = json!({
         "schema": 1,
         "kind": tokenizer.kind(),
         "vocabulary_size": tokenizer.vocabulary_size(),
         "normalise": tokenizer.normalise(),
-        "mean_token_bytes": f64::from(bytes) / n_plain as f64,
+        "normalizers": tokenizer.normalizers(),
+        "mean_token_bytes": bytes as f64 / n_plain.max(1) as f64,
         "sha256": tokenizer.sha256(),
         "specials": specials.map(|(text, id)| (text.to_string(), json!(id))).collect::<serde_json::Map<_, _>>(),
+        "begin": ids.begin, "end": ids.end, "ends": tokenizer.ends(), "pad": ids.pad, "unknown": ids.unknown,
+        "template": tokenizer.template(),
+        "does_not_keep": tokenizer.losses(),
+        "notes": tokenizer.notes(),
     });
     if let Some(text) = text {
         let ids = tokenizer.encode(text);
@@ -224,7 +301,15 @@ fn encode(arguments: &EncodeArgs) -> Result<(), Error> {
         }
         let text: String = serde_json::from_slice(&line)
             .map_err(|e| wrong(json_complaint(&e), "a JSON string".to_string()))?;
-        print_text(&format!("{}\n", json!(tokenizer.encode(&text))))?;
+        let encoded = tokenizer.encode_spans(&[text]).remove(0);
+        let line = match arguments.decode {
+            true => {
+                let bytes: u64 = encoded.bytes(&tokenizer).sum();
+                json!({ "ids": encoded.ids, "text": tokenizer.decode(&encoded.ids), "bytes": bytes })
+            }
+            false => json!(encoded.ids),
+        };
+        print_text(&format!("{line}\n"))?;
     }
     Ok(())
 }

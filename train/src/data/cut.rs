@@ -7,6 +7,9 @@ pub enum Cut {
     Lines,
     /// Before white space that follows another character: for byte pairs within words of GPT-2's pattern.
     Words,
+    /// Before a space that follows a character other than white space: for byte pairs within words of the patterns of
+    /// LLaMA 3 and Qwen, where a word may end with line ends.
+    Spaces,
     /// No safe position is known.
     Nowhere,
 }
@@ -31,6 +34,28 @@ pub(super) fn word_end(text: &str, from: usize) -> Option<usize> {
         is_inside_word = !character.is_whitespace();
     }
     None
+}
+
+/// The first position at or after `from` where a space follows a character other than white space; never 0.
+///
+/// In the patterns of LLaMA 3 and Qwen only line ends follow another character within a word. Unicode's NFC neither changes
+/// a space nor joins it with what lies before.
+pub(super) fn space_end(text: &str, from: usize) -> Option<usize> {
+    let start = text.floor_char_boundary(from);
+    let mut spaces = text[start..].match_indices(' ').map(|(at, _)| start + at);
+    spaces.find(|at| *at >= from && follows_a_word(text, *at))
+}
+
+/// The last such position within the last `most` bytes.
+pub(super) fn last_space(text: &str, most: usize) -> Option<usize> {
+    let start = text.ceil_char_boundary(text.len().saturating_sub(most));
+    let mut spaces = text[start..].rmatch_indices(' ').map(|(at, _)| start + at);
+    spaces.find(|at| follows_a_word(text, *at))
+}
+
+fn follows_a_word(text: &str, at: usize) -> bool {
+    let before = text[..at].chars().next_back();
+    before.is_some_and(|character| !character.is_whitespace())
 }
 
 #[cfg(test)]
@@ -88,5 +113,27 @@ pub(super) mod tests {
         for (text, from, place) in cases {
             assert_eq!(word_end(text, from), place, "{text:?} from {from}");
         }
+    }
+
+    #[test]
+    fn a_space_behind_a_word_is_found_from_either_side() {
+        let cases = [
+            ("ab cd e", 0, Some(2)),
+            ("ab cd e", 3, Some(5)),
+            ("ab cd e", 6, None),
+            ("a.\n b  c", 0, Some(5)),
+            (" a", 0, None),
+            ("語\u{3000} b", 1, None),
+            ("語 b", 1, Some(3)),
+            ("", 0, None),
+            ("a b", 9, None),
+        ];
+        for (text, from, place) in cases {
+            assert_eq!(space_end(text, from), place, "{text:?} from {from}");
+        }
+        assert_eq!(last_space("ab cd  e", 99), Some(5));
+        assert_eq!(last_space("ab cd  e", 3), Some(5));
+        assert_eq!(last_space("ab cd  e", 2), None);
+        assert_eq!(last_space("語語", 1), None);
     }
 }

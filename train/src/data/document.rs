@@ -22,7 +22,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::cut::Cut;
+use super::cut::{Cut, last_space};
 use crate::error::{Error, Problem};
 use crate::text::json_complaint;
 pub use format::Format;
@@ -36,6 +36,8 @@ const PIECE_BYTES: usize = 1 << 20;
 /// The largest document, or run of blank lines, that is kept whole because no safe cut is known. To encode it, the library
 /// needs up to 130 bytes of memory per byte, 2 GiB in all.
 pub const WHOLE_BYTES_MAX: usize = 16 << 20;
+/// How far a space to cut at is looked for: once for each line behind a long text.
+const LOOK_BACK_BYTES: usize = 1 << 12;
 
 /// How a text file is divided into documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -136,8 +138,15 @@ pub struct ReadCounts {
     /// Lines that hold an empty text, or nothing though every line is a document.
     #[serde(default)]
     pub empty_texts: u64,
+    /// Documents of which the tokenizer keeps nothing: they have no token.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub without_tokens: u64,
     /// Documents whose `task` is no text or whose `difficulty` is no small whole number; they are read without it.
     pub labels_ignored: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl ReadCounts {
@@ -155,6 +164,10 @@ impl ReadCounts {
             (self.lines_skipped, format!("of {lines} lines {no_utf8}")),
             (self.records_skipped, bad_records),
             (self.empty_texts, no_text),
+            (
+                self.without_tokens,
+                "documents left out because the tokenizer keeps nothing of them".to_string(),
+            ),
             (
                 self.labels_ignored,
                 format!("of {lines} records {odd_labels}"),
@@ -514,12 +527,22 @@ impl DocumentReader {
                         return Err(self.too_long("blank lines", "remove some"));
                     }
                 }
-                Cut::Nowhere if is_too_long => {
-                    let advice = "cut documents smaller (--document line or blank_line), or use a tokenizer whose words \
-                                  are those of GPT-2's pattern alone";
-                    return Err(self.too_long("a document of", advice));
+                Cut::Spaces | Cut::Nowhere => {
+                    let end = match self.cut {
+                        Cut::Spaces => last_space(gathered, LOOK_BACK_BYTES),
+                        _ => None,
+                    };
+                    if let Some(end) = end {
+                        let rest = gathered.split_off(end);
+                        self.emit(false);
+                        self.draft.text = rest;
+                    } else if is_too_long {
+                        let advice = "cut documents smaller (--document line or blank_line), or use a tokenizer whose \
+                                      words are those of GPT-2's pattern alone";
+                        return Err(self.too_long("a document of", advice));
+                    }
                 }
-                Cut::Words | Cut::Nowhere => {}
+                Cut::Words => {}
             }
         }
         self.draft.text.push_str(text);

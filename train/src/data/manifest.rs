@@ -220,13 +220,7 @@ impl Manifest {
             let place = "tokenizer.vocabulary_size".to_string();
             return Some((place, size.to_string(), format!("1 to {most_tokens}")));
         }
-        let ids = self.tokenizer.specials;
-        let specials = [
-            ("begin", ids.begin),
-            ("end", ids.end),
-            ("pad", ids.pad),
-            ("unknown", Some(ids.unknown)),
-        ];
+        let specials = self.tokenizer.specials.named();
         let outside = |(_, id): &(&str, Option<u32>)| id.is_some_and(|id| id as usize >= size);
         if let Some((name, id)) = specials.into_iter().find(outside) {
             let place = format!("tokenizer.specials.{name}");

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::document::{Document, DocumentReader, DocumentRule, ReadRules};
+use super::document::{Document, DocumentReader, DocumentRule, ReadCounts, ReadRules};
 use super::manifest::{FORMAT, Manifest, SourceFacts, SplitFacts, TokenizerFacts};
 use super::tokenizer::{SpelledSpecials, Tokenizer};
 use super::writer::{SplitWriter, Width, file_facts};
@@ -87,6 +87,20 @@ struct Source {
     stream: Option<DocumentReader>,
 }
 
+/// What became of documents.
+#[derive(Clone, Copy, Default)]
+struct Written {
+    tokens: u64,
+    without_tokens: u64,
+}
+
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.without_tokens += other.without_tokens;
+    }
+}
+
 impl Preparation {
     /// Checks everything that can be checked without reading the texts. Writes nothing.
     ///
@@ -128,7 +142,7 @@ impl Preparation {
         }
         let has_end = tokenizer.specials().end.is_some();
         if self.end_of_document == Some(true) && !has_end {
-            let expected = "false: the tokenizer has no </s>";
+            let expected = "false: the tokenizer has no token that ends documents";
             return Err(option("--end-of-document", "true".into(), expected));
         }
         Ok(Plan {
@@ -193,10 +207,25 @@ impl Plan {
             self.tokenizer.vocabulary_size(),
             self.preparation.valid_fraction,
             rule.as_str().unwrap_or_default(),
-            if self.end_of_document { "</s>" } else { "none" },
+            self.end_of_document(),
         ));
         lines.push(format!("write {}", self.preparation.output.display()));
         lines.join("\n")
+    }
+
+    /// The token that ends documents, in words.
+    fn end_of_document(&self) -> String {
+        let end = self
+            .tokenizer
+            .specials()
+            .end
+            .filter(|_| self.end_of_document);
+        end.map_or("none".to_string(), |id| self.tokenizer.token_text(id))
+    }
+
+    /// The tokenizer that makes the ids.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// Lets a signal end the process; unfinished output is then removed.
@@ -271,7 +300,7 @@ impl Plan {
         let mut reader = reader.cut_at(self.sources[source].cut_at);
         let before = self.sources[..source].iter();
         let done: u64 = before.filter_map(|source| source.bytes).sum();
-        let (first, mut tokens, mut specials_in_text) = (*n_documents, 0, 0);
+        let (first, mut written, mut specials_in_text) = (*n_documents, Written::default(), 0);
         let mut batch: Vec<(Document, usize)> = Vec::new();
         let mut batch_bytes = 0;
         while let Some(document) = reader.next() {
@@ -282,16 +311,20 @@ impl Plan {
             specials_in_text += self.tokenizer.count_spelled(&document.text);
             batch.push((document, split.min(writers.len() - 1)));
             if batch_bytes >= BATCH_BYTES {
-                tokens += self.write(mem::take(&mut batch), source, writers)?;
+                written += self.write(mem::take(&mut batch), source, writers)?;
                 batch_bytes = 0;
                 bar.set_position(done + reader.bytes_read());
             }
         }
-        tokens += self.write(batch, source, writers)?;
-        if *n_documents == first {
+        written += self.write(batch, source, writers)?;
+        let counts = ReadCounts {
+            without_tokens: written.without_tokens,
+            ..reader.counts()
+        };
+        if *n_documents - first == written.without_tokens {
             // What was left out says why there is none.
             let mut found = vec!["no document in it".to_string()];
-            found.extend(reader.counts().sentences());
+            found.extend(counts.sentences());
             let problem = Problem::new(path, "", found.join(", "), "at least one");
             return Err(Error::Invalid(problem.advise("leave the file out")));
         }
@@ -299,33 +332,38 @@ impl Plan {
             path: path.display().to_string(),
             sha256: reader.sha256(),
             bytes: reader.bytes_read(),
-            documents: *n_documents - first,
-            tokens,
+            documents: *n_documents - first - written.without_tokens,
+            tokens: written.tokens,
             specials_in_text,
             notes: reader.notes().to_vec(),
-            counts: reader.counts(),
+            counts,
         })
     }
 
-    /// Encodes and writes documents; returns their tokens.
+    /// Encodes and writes documents. One without a token is left out: only tokenizers of others that keep no white space or
+    /// drop characters make such, and they encode documents whole.
     fn write(
         &self,
         batch: Vec<(Document, usize)>,
         source: usize,
         writers: &mut [SplitWriter],
-    ) -> Result<u64, Error> {
+    ) -> Result<Written, Error> {
         let texts = batch.iter().map(|(document, _)| document.text.as_str());
         let texts: Vec<&str> = texts.collect();
         let all = self.tokenizer.encode_spans(&texts);
-        let mut tokens = 0;
+        let mut written = Written::default();
         for ((document, split), mut encoded) in batch.iter().zip(all) {
+            if encoded.ids.is_empty() && document.begins && document.ends {
+                written.without_tokens += 1;
+                continue;
+            }
             if document.ends && self.end_of_document {
                 encoded.ids.extend(self.tokenizer.specials().end);
             }
-            tokens += encoded.ids.len() as u64;
+            written.tokens += encoded.ids.len() as u64;
             writers[*split].push(document, &encoded, source)?;
         }
-        Ok(tokens)
+        Ok(written)
     }
 
     /// 0 for training, 1 for validation.

@@ -88,7 +88,7 @@ fn split_statistics(
         let mut hash = Sha256::new();
         for id in split.tokens(document.range()) {
             is_used[id as usize] = true;
-            unknown += u64::from(id == split.specials().unknown);
+            unknown += u64::from(Some(id) == split.specials().unknown);
             hash.update(id.to_le_bytes());
         }
         let digest = hash.finalize();

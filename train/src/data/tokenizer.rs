@@ -2,18 +2,25 @@
 //! It is kept as a `tokenizer.json` that Python's `tokenizers` reads.
 //!
 //! Ids equal those of Python's `tokenizers` with `add_special_tokens=False` and `encode_special_tokens = True`: a special
-//! token that is spelled out in a text (`</s>`) is read as text, unless [`SpelledSpecials::Parse`] is chosen. The special
+//! token that is spelled out in a text (`</s>`) is read as text, unless [`SpelledSpecials::Parse`] is chosen. Our special
 //! tokens are `<s>`, `</s>`, `<pad>` and `<unk>`, never id 0.
 //!
-//! Files of other programs are read too, if they are of these kinds and have a token for unknown characters. Those of the
-//! BriLLM releases have no `<s>` and `</s>`, and decoding need not give back the same text.
+//! Files of other programs are read as they come, and encoded and decoded by the library: byte pairs, Unigram, WordPiece or
+//! whole words, with any of its normalizers, pre-tokenizers and decoders. Their special tokens are found by their names, or
+//! given with [`Tokenizer::with_specials`]; some have none. What the file's template would put around a text is left out:
+//! documents are bounded by the special tokens, as our own are. Decoding need not give back the same text, see
+//! [`Tokenizer::losses`], but every byte of a text belongs to one token, see [`Encoded`].
 
 mod check;
 mod encode;
 mod half_width;
+mod losses;
 #[cfg(test)]
 mod others;
+mod parts;
 mod span;
+mod specials;
+mod spell;
 mod train;
 
 use std::collections::HashMap;
@@ -26,10 +33,11 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Problem};
 use crate::file;
 use crate::hash::hexadecimal;
-use check::Checked;
+use check::{Checked, Piece};
 #[cfg(test)]
 use encode::chunks;
 pub use encode::{Encoded, SpelledSpecials};
+pub use specials::Specials;
 
 /// The largest tokenizer file that is read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -42,8 +50,17 @@ pub enum Kind {
     Byte,
     /// One Unicode character; characters that training did not see become `<unk>`.
     Character,
-    /// A sequence of bytes that is frequent in the training text.
+    /// A sequence of bytes, or of characters and bytes, that is frequent in the training text.
     Bpe,
+    /// A piece of a text, chosen among all ways to cut it by its probability; in files of others only.
+    #[value(skip)]
+    Unigram,
+    /// The longest beginning of a word, or of its rest, that is known; in files of others only.
+    #[value(skip)]
+    WordPiece,
+    /// A word; in files of others only.
+    #[value(skip)]
+    Word,
 }
 
 /// How a text is normalised before tokenization.
@@ -59,46 +76,17 @@ pub enum Normalise {
     /// Unicode's NFKC; in files of others only.
     #[value(skip)]
     Nfkc,
-}
-
-/// The ids of the special tokens. Our own tokenizers have all of them; others may have only `unknown`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Specials {
-    /// `<s>`
-    pub begin: Option<u32>,
-    /// `</s>`
-    pub end: Option<u32>,
-    /// `<pad>`
-    pub pad: Option<u32>,
-    /// `<unk>`
-    pub unknown: u32,
-}
-
-impl Specials {
-    /// The texts of our own special tokens, in the order of the fields.
-    pub const TEXTS: [&'static str; 4] = ["<s>", "</s>", "<pad>", "<unk>"];
-
-    /// The start symbol, put before a document as context: `<s>`, else the symbol that ends documents; `None` without either.
-    pub fn start_symbol(&self) -> Option<u32> {
-        self.begin.or(self.end)
-    }
-
-    fn from_ids([begin, end, pad, unknown]: [u32; 4]) -> Self {
-        Self {
-            begin: Some(begin),
-            end: Some(end),
-            pad: Some(pad),
-            unknown,
-        }
-    }
+    /// Otherwise, see [`Tokenizer::normalizers`]; in files of others only.
+    #[value(skip)]
+    Other,
 }
 
 /// A tokenizer: text to ids and back.
 pub struct Tokenizer {
     checked: Checked,
     encoder: tokenizers::Tokenizer,
-    /// The ids of the 256 bytes (byte pairs) or nothing (characters).
-    byte_ids: Vec<u32>,
+    /// The ids of the 256 bytes, where byte pairs have them.
+    byte_ids: Vec<Option<u32>>,
     character_ids: HashMap<char, u32>,
     /// The ids of the added tokens, rising.
     added: Vec<u32>,
@@ -112,8 +100,8 @@ impl Tokenizer {
     /// Learns a vocabulary from texts; `Kind::Byte` needs none and reads none.
     ///
     /// # Errors
-    /// `Config` if the vocabulary is too small for its kind or above 1,048,576, `Invalid` if there is no text, or what
-    /// `texts` yields.
+    /// `Config` if the vocabulary is too small for its kind or above 1,048,576 or the kind is one that only others make,
+    /// `Invalid` if there is no text, or what `texts` yields.
     pub fn train(
         kind: Kind,
         texts: impl Iterator<Item = Result<String, Error>> + Send,
@@ -123,6 +111,7 @@ impl Tokenizer {
             Kind::Byte => train::byte(vocabulary_size)?,
             Kind::Character => train::character(texts, vocabulary_size, Normalise::None)?,
             Kind::Bpe => train::bpe(texts, vocabulary_size)?,
+            Kind::Unigram | Kind::WordPiece | Kind::Word => return Err(train::of_others(kind)),
         };
         Self::from_bytes(Path::new("tokenizer.json"), json.into_bytes())
     }
@@ -153,7 +142,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// `Invalid` with the place in the JSON if the file is not one of the three kinds or contradicts itself.
+    /// `Invalid` with the place in the JSON if the file has a part that is not known or contradicts itself.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let expected = "a tokenizer.json (`nerve tokenizer train` makes one)";
@@ -170,13 +159,25 @@ impl Tokenizer {
         fs::write(path, &self.file).map_err(|e| Error::resource(path, "write", e))
     }
 
-    /// The text of ids; special tokens are left out, bytes that are not UTF-8 become U+FFFD.
+    /// The text of ids; special tokens are left out, bytes that are not UTF-8 become U+FFFD. Files of others say themselves
+    /// how ids become text, as in Python; some then leave out a space at the beginning.
     pub fn decode(&self, ids: &[u32]) -> String {
+        match self.checked.is_own {
+            true => self.continued(ids),
+            false => {
+                let text = self.encoder.decode(ids, true);
+                text.unwrap_or_else(|_| self.continued(ids))
+            }
+        }
+    }
+
+    /// The text of ids that continue others, so that a space at its beginning is kept.
+    pub fn continued(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The bytes that an id stands for: none for a special or an id outside the vocabulary.
+    /// The bytes that an id stands for behind others: none for a special, the unknown token or an id that no token has.
     pub fn bytes(&self, id: u32) -> &[u8] {
         match self.checked.pieces.get(id as usize) {
             Some(piece) => &piece.bytes,
@@ -184,7 +185,7 @@ impl Tokenizer {
         }
     }
 
-    /// One more than the highest id.
+    /// One more than the highest id, added tokens included. Some ids below it may have no token; a model may have more rows.
     pub fn vocabulary_size(&self) -> usize {
         self.checked.pieces.len()
     }
@@ -192,6 +193,53 @@ impl Tokenizer {
     /// The ids of the special tokens.
     pub fn specials(&self) -> Specials {
         self.checked.specials
+    }
+
+    /// The same tokenizer with these special tokens instead of those that are found by their names. `other_ends` end a text
+    /// that is drawn, as `specials.end` does. The file is written anew and says so, under a key that other programs do not
+    /// read, so that a saved tokenizer keeps them.
+    ///
+    /// # Errors
+    /// `Invalid` if an id has no token, or the file has no added token.
+    pub fn with_specials(self, specials: Specials, other_ends: &[u32]) -> Result<Self, Error> {
+        let path = Path::new("tokenizer.json");
+        let file = specials.written_to(other_ends, &self.file).ok_or_else(|| {
+            let expected = "at least one, which special tokens are said in";
+            Error::Invalid(Problem::new(
+                path,
+                "/added_tokens",
+                "no added token",
+                expected,
+            ))
+        })?;
+        let tokenizer = Self::from_bytes(path, file)?;
+        Ok(tokenizer.with_spelled_specials(self.spelled_specials))
+    }
+
+    /// Every id that ends a document or a turn, rising.
+    pub fn ends(&self) -> &[u32] {
+        &self.checked.ends
+    }
+
+    /// How many tokens there are, added ones included.
+    pub fn n_tokens(&self) -> usize {
+        let pieces = self.checked.pieces.iter();
+        pieces.filter(|piece| !piece.text.is_empty()).count()
+    }
+
+    /// The types of the file's normalizers; empty without any.
+    pub fn normalizers(&self) -> &str {
+        &self.checked.normalizers
+    }
+
+    /// What the file's template puts around a text, `…`; it is left out here.
+    pub fn template(&self) -> Option<&[String]> {
+        self.checked.template.as_deref()
+    }
+
+    /// What is done otherwise than the file says or a user may expect, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.checked.notes
     }
 
     /// The added tokens, by rising id: special tokens and others outside the vocabulary proper.
@@ -203,7 +251,10 @@ impl Tokenizer {
     /// The token that an empty text begins with: the end of the document before, or without such a token the first one of
     /// the vocabulary.
     pub fn start(&self) -> u32 {
-        self.checked.specials.end.unwrap_or(0)
+        let mut pieces = (0..).zip(&self.checked.pieces);
+        let first = pieces.find(|(_, piece)| !piece.text.is_empty());
+        let first = first.map_or(0, |(id, _)| id);
+        self.checked.specials.end.unwrap_or(first)
     }
 
     /// The start symbol, put before a document as context: `<s>`, else the symbol that ends documents; `None` without either.
@@ -250,12 +301,19 @@ impl Tokenizer {
             Error::Invalid(Problem::new(path, "", found, expected))
         };
         let encoder = tokenizers::Tokenizer::from_bytes(&file);
-        let encoder = encoder.map_err(|e| invalid(one_line(&e.to_string())))?;
-        // A byte that others have no token for is unknown.
-        let mut byte_ids = vec![checked.specials.unknown; 256];
+        let mut encoder = encoder.map_err(|e| invalid(one_line(&e.to_string())))?;
+        // Without these a text is read whole, and its tokens say where they come from, white space included.
+        encoder.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        encoder.with_padding(None);
+        encoder
+            .with_truncation(None)
+            .map_err(|e| invalid(one_line(&e.to_string())))?;
+        // A byte without a token is unknown.
+        let mut byte_ids = vec![checked.unknown; 256];
         let mut character_ids = HashMap::new();
         let (mut added, mut added_starts) = (Vec::new(), Vec::new());
-        for (id, piece) in (0..).zip(&checked.pieces) {
+        let has_text = |(_, piece): &(u32, &Piece)| !piece.text.is_empty();
+        for (id, piece) in (0..).zip(&checked.pieces).filter(has_text) {
             let text = &piece.text;
             // The library numbers added tokens itself and only logs when the file says otherwise.
             if encoder.token_to_id(text) != Some(id) {
@@ -267,11 +325,11 @@ impl Tokenizer {
             match (checked.kind, &piece.bytes[..]) {
                 _ if piece.is_added => {
                     added.push(id);
-                    added_starts.extend(first);
+                    added_starts.extend(first.filter(|_| piece.is_special || checked.is_own));
                 }
                 (Kind::Character, _) => character_ids.extend(first.map(|c| (c, id))),
-                (Kind::Byte | Kind::Bpe, [byte]) => byte_ids[usize::from(*byte)] = id,
-                (Kind::Byte | Kind::Bpe, _) => {}
+                (_, [byte]) if checked.is_literal => byte_ids[usize::from(*byte)] = Some(id),
+                _ => {}
             }
         }
         added_starts.sort_unstable();
@@ -286,7 +344,9 @@ impl Tokenizer {
             spelled_specials: SpelledSpecials::default(),
             file,
         };
-        Ok(tokenizer.with_spelled_specials(SpelledSpecials::default()))
+        Ok(tokenizer
+            .with_spelled_specials(SpelledSpecials::default())
+            .noting_spelled_specials())
     }
 }
 
@@ -296,6 +356,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cut::Cut;
     use super::super::cut::tests::mixed_text;
     use super::*;
 
@@ -376,7 +437,7 @@ mod tests {
             let parsing = tokenizer.with_spelled_specials(SpelledSpecials::Parse);
             let ids = parsing.encode(text);
             assert_eq!(n_specials(&ids), 3);
-            assert!(ids.contains(&specials.unknown));
+            assert!(ids.contains(&specials.unknown.unwrap()));
         }
     }
 
@@ -401,16 +462,11 @@ mod tests {
     /// The bytes of the source of all ids of a text.
     pub(super) fn bytes_of_spans(tokenizer: &Tokenizer, text: &str) -> usize {
         let encoded = tokenizer.encode_spans(&[text]).remove(0);
-        let mut bytes: Vec<usize> = encoded
-            .ids
-            .iter()
-            .map(|id| tokenizer.bytes(*id).len())
-            .collect();
-        for (position, span) in encoded.spans {
-            assert_ne!(bytes[position as usize], span as usize);
-            bytes[position as usize] = span as usize;
+        for (position, span) in &encoded.spans {
+            let id = encoded.ids[*position as usize];
+            assert_ne!(tokenizer.bytes(id).len() as u64, *span);
         }
-        bytes.iter().sum()
+        encoded.bytes(tokenizer).sum::<u64>() as usize
     }
 
     #[test]
@@ -419,12 +475,12 @@ mod tests {
         let text = TEXTS.join(" ").repeat(20);
         let whole = tokenizer.encoder.encode_fast(text.as_str(), false).unwrap();
         for size in [1, 7, 100] {
-            let cut: Vec<u32> = chunks(&text, size)
+            let cut: Vec<u32> = chunks(&text, size, Cut::Words)
                 .flat_map(|chunk| tokenizer.encode(chunk))
                 .collect();
             assert_eq!(cut, whole.get_ids());
         }
-        assert!(chunks(&text, 1).count() > 50);
+        assert!(chunks(&text, 1, Cut::Words).count() > 50);
     }
 
     #[test]
@@ -439,7 +495,7 @@ mod tests {
             let text = mixed_text(seed, 20_000);
             let whole = tokenizer.encoder.encode_fast(text.as_str(), false).unwrap();
             for size in [0, 1, 50] {
-                let cut: Vec<u32> = chunks(&text, size)
+                let cut: Vec<u32> = chunks(&text, size, Cut::Words)
                     .flat_map(|chunk| tokenizer.encode(chunk))
                     .collect();
                 assert_eq!(cut, whole.get_ids());
@@ -451,7 +507,7 @@ mod tests {
     fn a_text_of_one_word_per_line_is_cut_too() {
         for text in ["word\n", "word\r\n", "語。\n", "1\n"] {
             let text = text.repeat(1000);
-            assert!(chunks(&text, 100).all(|chunk| chunk.len() <= 110));
+            assert!(chunks(&text, 100, Cut::Words).all(|chunk| chunk.len() <= 110));
         }
     }
 
@@ -460,7 +516,10 @@ mod tests {
         for tokenizer in three_kinds() {
             let size = tokenizer.vocabulary_size() as u32;
             let ids = [size - 4, size - 3, size - 2, size - 1];
-            assert_eq!(tokenizer.specials(), Specials::from_ids(ids));
+            let expected = ["begin", "end", "pad", "unknown"]
+                .into_iter()
+                .zip(ids.map(Some));
+            assert!(tokenizer.specials().named().into_iter().eq(expected));
             assert!(tokenizer.added().eq(Specials::TEXTS.into_iter().zip(ids)));
             assert_eq!(tokenizer.token_bytes()[size as usize - 4..], [0; 4]);
         }
@@ -521,16 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_begins_behind_its_own_symbol_or_behind_the_end_of_another() {
-        let of = |begin, end| Specials {
-            begin,
-            end,
-            pad: Some(7),
-            unknown: 8,
-        };
-        assert_eq!(of(Some(5), Some(6)).start_symbol(), Some(5));
-        assert_eq!(of(None, Some(6)).start_symbol(), Some(6));
-        assert_eq!(of(None, None).start_symbol(), None);
+    fn an_empty_text_begins_behind_the_end_of_another() {
         let bytes = three_kinds().remove(0);
         assert_eq!((bytes.start_symbol(), bytes.start()), (Some(256), 257));
     }

@@ -62,7 +62,7 @@ pub struct SplitWriter {
     tokens: Output,
     documents: Output,
     width: Width,
-    unknown: u32,
+    unknown: Option<u32>,
     counts: SplitCounts,
     open: Option<DocumentEntry>,
     hash: Sha256,
@@ -72,11 +72,16 @@ pub struct SplitWriter {
 }
 
 impl SplitWriter {
-    /// Creates the files `NAME.bin` and `NAME.documents.jsonl`; `unknown` is the id of `<unk>`.
+    /// Creates the files `NAME.bin` and `NAME.documents.jsonl`; `unknown` is the id of `<unk>`, if there is one.
     ///
     /// # Errors
     /// `Resource` if they cannot be created.
-    pub fn create(directory: &Path, name: &str, width: Width, unknown: u32) -> Result<Self, Error> {
+    pub fn create(
+        directory: &Path,
+        name: &str,
+        width: Width,
+        unknown: Option<u32>,
+    ) -> Result<Self, Error> {
         let mut tokens = Output::create(directory.join(format!("{name}.bin")))?;
         // The header is known at the end; until then the file has none and no reader accepts it.
         tokens.write(&[0; HEADER_BYTES])?;
@@ -122,7 +127,7 @@ impl SplitWriter {
         entry.tokens += ids.len() as u64;
         entry.bytes += document.text.len() as u64;
         self.counts.tokens += ids.len() as u64;
-        let unknown = ids.iter().filter(|id| **id == self.unknown);
+        let unknown = ids.iter().filter(|id| Some(**id) == self.unknown);
         self.counts.unknown += unknown.count() as u64;
         if self.counts.tokens > TOKENS_MAX {
             let expected = format!("at most {TOKENS_MAX}");
@@ -255,7 +260,7 @@ mod tests {
         assert_eq!(Width::of((1 << 16) + 1), Width::U32);
         for (width, magic) in [(Width::U16, [20_240_520, 1]), (Width::U32, [20_240_801, 7])] {
             let directory = tempfile::tempdir().unwrap();
-            let mut writer = SplitWriter::create(directory.path(), "x", width, 9).unwrap();
+            let mut writer = SplitWriter::create(directory.path(), "x", width, Some(9)).unwrap();
             let ids = [5, 9, 65_535];
             writer
                 .push(&piece("abc", 0, true), &encoded(&ids, &[]), 0)
@@ -285,7 +290,7 @@ mod tests {
     #[test]
     fn the_pieces_of_a_document_are_one_entry_with_the_spans_of_all() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, 9).unwrap();
+        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, Some(9)).unwrap();
         let mut push = |document: &Document, encoded: &Encoded| {
             writer.push(document, encoded, 3).unwrap();
         };
@@ -334,7 +339,8 @@ mod tests {
     fn what_training_has_too_is_counted_each_time() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, documents: &[&[u32]]| {
-            let mut writer = SplitWriter::create(directory.path(), name, Width::U16, 9).unwrap();
+            let mut writer =
+                SplitWriter::create(directory.path(), name, Width::U16, Some(9)).unwrap();
             for ids in documents {
                 writer
                     .push(&piece("a", 0, true), &encoded(ids, &[]), 0)
@@ -359,7 +365,7 @@ mod tests {
     #[test]
     fn a_split_holds_as_many_tokens_as_its_header_can_count() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, 9).unwrap();
+        let mut writer = SplitWriter::create(directory.path(), "x", Width::U16, Some(9)).unwrap();
         // As if so many had been written before.
         writer.counts.tokens = TOKENS_MAX - 2;
         assert!(

@@ -72,7 +72,7 @@ impl<B: AutodiffBackend> Hook<B, Model<B>> for Sample {
                 let model = Path::new("the model");
                 Error::Numerical(format!("step {}: {}", step.step, not_finite(model, found)))
             })?;
-            let text = self.tokenizer.decode(&drawn.tokens);
+            let text = self.tokenizer.continued(&drawn.tokens);
             let mut line = Map::new();
             line.insert("schema".to_string(), json!(1));
             line.insert("step".to_string(), json!(step.step));

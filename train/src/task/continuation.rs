@@ -7,17 +7,6 @@ use brian::generate::{Next, NotFinite, Sampling};
 use serde::Serialize;
 use std::path::Path;
 
-/// What other tokenizers call the end of a document or of a turn, besides `</s>`.
-const OTHER_ENDS: [&str; 7] = [
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<end_of_turn>",
-    "<eos>",
-    "[SEP]",
-];
-
 /// How a text is continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Continuation {
@@ -70,7 +59,7 @@ pub struct Drawn {
 impl Continuation {
     /// A continuation up to the end of the document, or up to `n_tokens` tokens.
     pub fn new(tokenizer: &Tokenizer, n_tokens: usize, context: usize, sampling: Sampling) -> Self {
-        let ends = ends(tokenizer);
+        let ends = tokenizer.ends().to_vec();
         let specials = tokenizer.specials();
         let never = [tokenizer.start_symbol(), specials.pad];
         let never = never.into_iter().flatten().filter(|id| !ends.contains(id));
@@ -101,16 +90,6 @@ impl Continuation {
             (true, AtEnd::Stop) => Next::Stop,
         }
     }
-}
-
-/// Every id that ends a document, rising.
-pub fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
-    let named = |(text, _): &(&str, u32)| OTHER_ENDS.contains(text);
-    let others = tokenizer.added().filter(named).map(|(_, id)| id);
-    let mut ends: Vec<u32> = tokenizer.specials().end.into_iter().chain(others).collect();
-    ends.sort_unstable();
-    ends.dedup();
-    ends
 }
 
 /// The token before a text that has no token yet: the start symbol, or in older runs the end of another document.
@@ -218,7 +197,7 @@ mod tests {
     #[test]
     fn every_name_of_an_end_ends_a_document() {
         let tokenizer = of_others();
-        assert_eq!(ends(&tokenizer), [257, 260, 262]);
+        assert_eq!(tokenizer.ends(), [257, 260, 262]);
         let how = Continuation::new(&tokenizer, 9, 4, Sampling::plain(1));
         assert_eq!((how.n_tokens, how.context), (9, 4));
         assert_eq!(
@@ -267,9 +246,8 @@ mod tests {
     #[test]
     fn a_symbol_that_begins_and_ends_documents_is_drawn_and_stands_once_between_two() {
         let mut file: serde_json::Value = serde_json::from_slice(bytes().file()).unwrap();
-        // A file of others says itself what is unknown, and may lack what ours has.
+        // A file of others may lack what ours has.
         file["added_tokens"][0]["content"] = serde_json::json!("<other>");
-        file["model"]["unk_token"] = serde_json::json!("<unk>");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokenizer.json");
         std::fs::write(&path, file.to_string()).unwrap();

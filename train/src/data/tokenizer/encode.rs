@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::cut::{Cut, word_end};
+use super::super::cut::{Cut, space_end, word_end};
 use super::check::Piece;
 use super::half_width::half_width;
 use super::span::spans;
@@ -36,6 +36,17 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// The bytes of the source that each id stands for.
+    pub fn bytes(&self, tokenizer: &Tokenizer) -> impl Iterator<Item = u64> {
+        let mut spans = self.spans.iter().peekable();
+        (0..).zip(&self.ids).map(
+            move |(place, id)| match spans.next_if(|(at, _)| *at == place) {
+                Some((_, bytes)) => *bytes,
+                None => tokenizer.bytes(*id).len() as u64,
+            },
+        )
+    }
+
     fn push(&mut self, id: u32, token_bytes: usize, bytes: usize) {
         if token_bytes != bytes {
             self.spans.push((self.ids.len() as u64, bytes as u64));
@@ -88,7 +99,7 @@ impl Tokenizer {
                 let texts = texts.iter();
                 texts.map(|text| self.encode_each(text.as_ref())).collect()
             }
-            Kind::Bpe => self.encode_pairs(texts),
+            _ => self.encode_pieces(texts),
         }
     }
 
@@ -96,8 +107,7 @@ impl Tokenizer {
     pub fn cut(&self) -> Cut {
         match self.checked.kind {
             Kind::Byte | Kind::Character => Cut::Lines,
-            Kind::Bpe if self.checked.cuts_at_spaces => Cut::Words,
-            Kind::Bpe => Cut::Nowhere,
+            _ => self.checked.cut,
         }
     }
 
@@ -127,7 +137,8 @@ impl Tokenizer {
                 Normalise::HalfWidth => half_width(c),
                 _ => c,
             };
-            let unknown = self.checked.specials.unknown;
+            // A tokenizer of characters has one.
+            let unknown = self.checked.unknown.unwrap_or_default();
             let id = self.character_ids.get(&read).copied().unwrap_or(unknown);
             encoded.push(id, self.bytes(id).len(), c.len_utf8());
         }
@@ -152,16 +163,12 @@ impl Tokenizer {
         })
     }
 
-    fn encode_pairs<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Encoded> {
+    fn encode_pieces<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Encoded> {
         let mut all = vec![Encoded::default(); texts.len()];
-        let chunk_bytes = match self.checked.cuts_at_spaces {
-            true => CHUNK_BYTES,
-            false => usize::MAX,
-        };
         let mut group: Vec<(usize, &str)> = Vec::new();
         let mut group_bytes = 0;
         for (owner, text) in texts.iter().enumerate() {
-            for chunk in chunks(text.as_ref(), chunk_bytes) {
+            for chunk in chunks(text.as_ref(), CHUNK_BYTES, self.checked.cut) {
                 group.push((owner, chunk));
                 group_bytes += chunk.len();
                 if group_bytes >= GROUP_BYTES {
@@ -179,15 +186,18 @@ impl Tokenizer {
     fn encode_group(&self, group: &[(usize, &str)], all: &mut [Encoded]) {
         let chunks: Vec<&str> = group.iter().map(|(_, chunk)| *chunk).collect();
         // Where nothing is changed or added before the cut, bytes are those of the tokens.
-        let is_literal = self.checked.cuts_at_spaces;
+        let is_literal = self.checked.is_literal;
         let encodings = match is_literal {
             true => self.encoder.encode_batch_fast(chunks, false),
             false => self.encoder.encode_batch(chunks, false),
         };
         let Ok(encodings) = encodings else {
-            // No input is known that gets here. Single bytes are a correct spelling of any text.
+            // No input is known that gets here. Single bytes are a correct spelling of any text, if there are tokens for them.
             for (owner, chunk) in group {
-                for id in chunk.bytes().map(|byte| self.byte_ids[usize::from(byte)]) {
+                for id in chunk
+                    .bytes()
+                    .filter_map(|byte| self.byte_ids[usize::from(byte)])
+                {
                     all[*owner].push(id, self.bytes(id).len(), 1);
                 }
             }
@@ -212,16 +222,20 @@ impl Tokenizer {
     }
 }
 
-/// Cuts a text only where the pattern of GPT-2 cuts it too. A chunk ends at the first such position after at least
+/// Cuts a text only where its parts get the same ids as the whole. A chunk ends at the first such position after at least
 /// `chunk_bytes`.
-pub(super) fn chunks(text: &str, chunk_bytes: usize) -> impl Iterator<Item = &str> {
+pub(super) fn chunks(text: &str, chunk_bytes: usize, cut: Cut) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let cut = word_end(rest, chunk_bytes);
-        let (chunk, tail) = rest.split_at(cut.unwrap_or(rest.len()));
+        let end = match cut {
+            Cut::Words => word_end(rest, chunk_bytes),
+            Cut::Spaces => space_end(rest, chunk_bytes),
+            Cut::Lines | Cut::Nowhere => None,
+        };
+        let (chunk, tail) = rest.split_at(end.unwrap_or(rest.len()));
         rest = tail;
         Some(chunk)
     })

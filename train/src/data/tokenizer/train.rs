@@ -14,10 +14,12 @@ use tokenizers::{
     AddedToken, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder,
 };
 
-use super::check::{CHARACTER_PATTERN, byte_characters};
+use super::super::cut::Cut;
+use super::check::CHARACTER_PATTERN;
 use super::encode::chunks;
 use super::half_width::{half_width, normalizer};
-use super::{Normalise, Specials, one_line};
+use super::spell::byte_characters;
+use super::{Kind, Normalise, Specials, one_line};
 use crate::error::{Error, Problem};
 
 const SPECIALS: usize = Specials::TEXTS.len();
@@ -199,7 +201,7 @@ pub(super) fn bpe(
 /// A text in chunks of limited length, cut between words where there are any.
 fn training_chunks(text: &str) -> Vec<String> {
     let mut all = Vec::new();
-    for mut rest in chunks(text, CHUNK_BYTES) {
+    for mut rest in chunks(text, CHUNK_BYTES, Cut::Words) {
         while rest.len() > 2 * CHUNK_BYTES {
             let (chunk, tail) = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
             all.push(chunk.to_string());
@@ -231,6 +233,12 @@ fn rewritten(
     });
     let tokenizer = tokenizers::Tokenizer::from_bytes(file.to_string()).map_err(library)?;
     Ok(tokenizer.to_string(true).map_err(library)? + "\n")
+}
+
+/// A kind that is read and not trained.
+pub(super) fn of_others(kind: Kind) -> Error {
+    let found = format!("{kind:?}");
+    Error::config(Problem::typed("--kind", found, "byte, character or bpe"))
 }
 
 fn no_text() -> Error {
@@ -287,7 +295,10 @@ mod tests {
         let tokenizer = train(Kind::Character, "bbbcaca", None).unwrap();
         assert_eq!(tokenizer.encode("bac"), [0, 1, 2]);
         let small = train(Kind::Character, "bbbcaca", Some(6)).unwrap();
-        assert_eq!(small.encode("bac"), [0, 1, small.specials().unknown]);
+        assert_eq!(
+            small.encode("bac"),
+            [0, 1, small.specials().unknown.unwrap()]
+        );
     }
 
     #[test]
