@@ -1,0 +1,1 @@
+//! Tests of descriptions, names and the tokenizer of ids.
