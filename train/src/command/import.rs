@@ -1,6 +1,6 @@
-//! `nerve import`: makes a run from a checkpoint of a reference implementation, or from a Hugging Face directory. Chooses between a
-//! directory by its `config.json`, and a decoder or a graph by the recipe; has what all share: the table of tensors and the refusal
-//! of misfits.
+//! `nerve import`: makes a run from a checkpoint of a reference implementation, or from a Hugging Face directory. Knows a
+//! directory by its `config.json`, and a decoder or a graph by the recipe; has what all share: the table of tensors and the
+//! refusal of misfits.
 
 mod account;
 mod brian;

@@ -87,7 +87,8 @@ pub fn tokenizer(recipe: &Recipe) -> Result<Tokenizer, Error> {
     match recipe.tokenizer.rows {
         Some(rows) if rows < tokens => {
             let found = format!("{tokens} tokens");
-            let expected = format!("at most {rows}, the rows of the model's embedding (tokenizer.rows)");
+            let expected =
+                format!("at most {rows}, the rows of the model's embedding (tokenizer.rows)");
             Err(Error::Invalid(Problem::new(file, "", found, expected)))
         }
         _ => Ok(tokenizer),

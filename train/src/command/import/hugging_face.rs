@@ -1,7 +1,7 @@
 //! Imports a decoder from a Hugging Face directory: its description, its weights, its tokenizer, and a recipe made of them.
 //!
-//! Every tensor is used, compared or listed, and every parameter filled. Weights are read one parameter after the other and written
-//! from where they lie: one copy of the model in f32 is all the memory that it takes.
+//! Every tensor is used, compared or listed, and every parameter filled. Weights are read one parameter after the other and
+//! written from where they lie: one copy of the model in f32 is all the memory that it takes.
 
 mod expected;
 mod recipe;
@@ -11,7 +11,9 @@ use super::{account, answer, option, require_fit_to, table};
 use crate::cli;
 use crate::data::Tokenizer;
 use crate::error::{Error, Problem};
-use crate::import::hugging_face::{Described, Directory, compare, describe, load, tokenizer_of_ids};
+use crate::import::hugging_face::{
+    Described, Directory, compare, describe, load, tokenizer_of_ids,
+};
 use crate::import::{Checkpoint, Doubled, Globals};
 use crate::run::{RunDirectory, replace_file};
 use crate::say::note;
@@ -34,7 +36,12 @@ pub(super) fn run(arguments: &cli::Import, directory: &Directory) -> Result<(), 
         answer::print(&table(&fits))?;
     }
     let advice = "see all of them with --dry-run; config.json and weights do not belong together";
-    require_fit_to("config.json's model", &checkpoint, &fits, advice.to_string())?;
+    require_fit_to(
+        "config.json's model",
+        &checkpoint,
+        &fits,
+        advice.to_string(),
+    )?;
     let tokenizer = tokenizer(arguments, directory, &described)?;
     let recipe = recipe::of(arguments, directory, &described, &tokenizer)?;
     let model = load(&mut checkpoint, &described)?;
@@ -73,7 +80,8 @@ pub(super) fn require_no_options(arguments: &cli::Import) -> Result<(), Error> {
         ("--expected", arguments.expected.is_some()),
         ("--ignore-field", !arguments.ignored.is_empty()),
     ];
-    let expected = "no such option, as the checkpoint is no directory with a config.json of Hugging Face's";
+    let expected =
+        "no such option, as the checkpoint is no directory with a config.json of Hugging Face's";
     match of_a_directory.iter().find(|(_, given)| *given) {
         Some((name, _)) => Err(option(name, "a value", expected)),
         None => Ok(()),
@@ -88,7 +96,11 @@ fn require_no_graph(arguments: &cli::Import) -> Result<(), Error> {
         ("--probe", arguments.probe.is_some()),
     ];
     match of_a_graph.iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(option(name, "a file", "no such option, as the model is a decoder")),
+        Some((name, _)) => Err(option(
+            name,
+            "a file",
+            "no such option, as the model is a decoder",
+        )),
         None => Ok(()),
     }
 }
@@ -109,14 +121,16 @@ fn tokenizer(
         (None, None) => {
             let path = directory.path().join("tokenizer.json");
             let problem = Problem::new(path, "", "no such file", "the model's tokenizer");
-            let advice = "name one with --tokenizer FILE, or use ids as texts with --tokenizer none";
+            let advice =
+                "name one with --tokenizer FILE, or use ids as texts with --tokenizer none";
             return Err(Error::Invalid(problem.advise(advice)));
         }
     };
     let tokenizer = Tokenizer::load(&file)?;
     let (tokens, rows) = (tokenizer.vocabulary_size(), described.vocabulary);
     if tokens > rows {
-        let expected = format!("at most {rows}, the rows of the embedding (vocab_size of config.json)");
+        let expected =
+            format!("at most {rows}, the rows of the embedding (vocab_size of config.json)");
         let problem = Problem::new(&file, "", format!("{tokens} tokens"), expected);
         return Err(Error::Invalid(problem));
     }
@@ -127,7 +141,12 @@ fn tokenizer(
 fn unread(directory: &Directory, checkpoint: &Checkpoint) -> Option<String> {
     let read: Vec<PathBuf> = checkpoint.files().map(Path::to_path_buf).collect();
     let others = directory.others(&read);
-    (!others.is_empty()).then(|| format!("not read, as the weights do not name them: {}", others.join(", ")))
+    (!others.is_empty()).then(|| {
+        format!(
+            "not read, as the weights do not name them: {}",
+            others.join(", ")
+        )
+    })
 }
 
 /// Rows of the embedding that no token has.

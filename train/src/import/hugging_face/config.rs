@@ -194,17 +194,29 @@ fn family(fields: &mut Fields) -> Result<&'static Family, Error> {
 fn sizes(fields: &mut Fields, family: &Family) -> Result<BaselineConfig, Error> {
     let d_model = fields.whole("hidden_size", Some(family.hidden_size), MOST)?;
     let d_ff = fields.whole("intermediate_size", Some(family.intermediate_size), MOST)?;
-    let n_layers = fields.whole("num_hidden_layers", Some(family.num_hidden_layers), MOST_BLOCKS)?;
-    let n_heads = fields.whole("num_attention_heads", Some(family.num_attention_heads), MOST)?;
+    let n_layers = fields.whole(
+        "num_hidden_layers",
+        Some(family.num_hidden_layers),
+        MOST_BLOCKS,
+    )?;
+    let n_heads = fields.whole(
+        "num_attention_heads",
+        Some(family.num_attention_heads),
+        MOST,
+    )?;
     let n_kv_heads = family.num_key_value_heads.unwrap_or(n_heads as u64);
     let n_kv_heads = fields.whole("num_key_value_heads", Some(n_kv_heads), MOST)?;
     let derived = || {
         let width = d_model / n_heads;
         let divides = d_model.is_multiple_of(n_heads);
-        let expected = format!("a number, as hidden_size {d_model} is no multiple of {n_heads} heads");
+        let expected =
+            format!("a number, as hidden_size {d_model} is no multiple of {n_heads} heads");
         divides.then_some(width as u64).ok_or(expected)
     };
-    let d_head = match (fields.has("head_dim"), family.head_dim.map_or_else(derived, Ok)) {
+    let d_head = match (
+        fields.has("head_dim"),
+        family.head_dim.map_or_else(derived, Ok),
+    ) {
         (_, Ok(d_head)) => fields.whole("head_dim", Some(d_head), MOST)?,
         (true, Err(_)) => fields.whole("head_dim", None, MOST)?,
         (false, Err(expected)) => return Err(fields.wrong("head_dim", &Value::Null, &expected)),
@@ -216,9 +228,15 @@ fn sizes(fields: &mut Fields, family: &Family) -> Result<BaselineConfig, Error> 
     let untied = !fields.truth("tie_word_embeddings", false)?;
     let std = fields.number("initializer_range", Some(0.02))?;
     let attention_bias = match family.biases {
-        Biases::AsTold => fields.truth("attention_bias", false)?.then_some(AttentionBias::All),
+        Biases::AsTold => fields
+            .truth("attention_bias", false)?
+            .then_some(AttentionBias::All),
         Biases::Never => {
-            fields.neutral("attention_bias", &json!(false), "this architecture has none")?;
+            fields.neutral(
+                "attention_bias",
+                &json!(false),
+                "this architecture has none",
+            )?;
             None
         }
         Biases::QueryKeyValue => Some(AttentionBias::QueryKeyValue),
@@ -267,7 +285,9 @@ fn window(fields: &mut Fields, family: &Family, config: &BaselineConfig) -> Resu
         None => return Ok(()),
         Some(value) => value,
     };
-    let holds = value.as_u64().is_some_and(|window| window >= config.context as u64);
+    let holds = value
+        .as_u64()
+        .is_some_and(|window| window >= config.context as u64);
     if holds || !is_used {
         return Ok(());
     }
@@ -287,16 +307,48 @@ fn window(fields: &mut Fields, family: &Family, config: &BaselineConfig) -> Resu
 /// Fields with one value that is supported.
 fn neutral(fields: &mut Fields) -> Result<(), Error> {
     for (name, value, why) in [
-        ("hidden_act", json!("silu"), "the gate of the feed-forward is SwiGLU's"),
-        ("mlp_bias", json!(false), "biases of the feed-forward are not supported"),
-        ("partial_rotary_factor", json!(1.0), "whole heads are turned"),
-        ("rope_interleaved", json!(false), "pairs of rotary angles lie in two halves of a head"),
+        (
+            "hidden_act",
+            json!("silu"),
+            "the gate of the feed-forward is SwiGLU's",
+        ),
+        (
+            "mlp_bias",
+            json!(false),
+            "biases of the feed-forward are not supported",
+        ),
+        (
+            "partial_rotary_factor",
+            json!(1.0),
+            "whole heads are turned",
+        ),
+        (
+            "rope_interleaved",
+            json!(false),
+            "pairs of rotary angles lie in two halves of a head",
+        ),
         ("use_mrope", json!(false), "places are numbers in a row"),
-        ("is_encoder_decoder", json!(false), "a decoder reads no other text"),
-        ("add_cross_attention", json!(false), "a decoder reads no other text"),
+        (
+            "is_encoder_decoder",
+            json!(false),
+            "a decoder reads no other text",
+        ),
+        (
+            "add_cross_attention",
+            json!(false),
+            "a decoder reads no other text",
+        ),
         ("pruned_heads", json!({}), "no head is left out"),
-        ("quantization_config", Value::Null, "weights of other types than f32, f16 and bf16 are not supported"),
-        ("auto_map", Value::Null, "the model is computed by code that comes with it"),
+        (
+            "quantization_config",
+            Value::Null,
+            "weights of other types than f32, f16 and bf16 are not supported",
+        ),
+        (
+            "auto_map",
+            Value::Null,
+            "the model is computed by code that comes with it",
+        ),
     ] {
         fields.neutral(name, &value, why)?;
     }
@@ -314,13 +366,20 @@ fn symbols(fields: &mut Fields, vocabulary: usize) -> Result<Symbols, Error> {
 /// Dropout is of training only, and there is none here.
 fn dropout(fields: &mut Fields) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
-    for name in ["attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop"] {
+    for name in [
+        "attention_dropout",
+        "hidden_dropout",
+        "resid_pdrop",
+        "embd_pdrop",
+    ] {
         let share = match fields.has(name) {
             true => fields.number(name, Some(0.0))?,
             false => 0.0,
         };
         if share != 0.0 {
-            notes.push(format!("{name} {share:?} is of training; training here has no dropout"));
+            notes.push(format!(
+                "{name} {share:?} is of training; training here has no dropout"
+            ));
         }
     }
     Ok(notes)
@@ -345,7 +404,12 @@ fn check(path: &Path, config: &BaselineConfig) -> Result<(), Error> {
         other => other.rsplit('.').next().unwrap_or(other),
     };
     let expected = problem.expected.replace("n_heads", "num_attention_heads");
-    Err(Error::Invalid(Problem::new(path, theirs, problem.found, expected)))
+    Err(Error::Invalid(Problem::new(
+        path,
+        theirs,
+        problem.found,
+        expected,
+    )))
 }
 
 /// Refuses a field that is left over and not known to be harmless.
@@ -357,7 +421,9 @@ fn left(
 ) -> Result<(), Error> {
     for (name, value) in fields.left().filter(|(name, _)| !HARMLESS.contains(name)) {
         if ignored.iter().any(|ignored| ignored == name) {
-            notes.push(format!("the field {name} of config.json is ignored, as you said"));
+            notes.push(format!(
+                "the field {name} of config.json is ignored, as you said"
+            ));
             continue;
         }
         let expected = "no such field: it is not known and may change what the model computes";
@@ -369,7 +435,11 @@ fn left(
         if !fields.left().any(|(left, _)| left == name) {
             let expected = format!("a field of {} that is not understood", path.display());
             let found = super::super::json::shown(name);
-            return Err(Error::config(Problem::typed("--ignore-field", found, expected)));
+            return Err(Error::config(Problem::typed(
+                "--ignore-field",
+                found,
+                expected,
+            )));
         }
     }
     Ok(())
@@ -391,10 +461,14 @@ fn for_generation(
     symbols.pad = theirs.pad.or(symbols.pad);
     let program = ["_from_model_config", "transformers_version"];
     let others = fields.left().filter(|(name, _)| !program.contains(name));
-    let others: Vec<String> = others.map(|(name, value)| format!("{name} {value}")).collect();
+    let others: Vec<String> = others
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
     if !others.is_empty() {
         let others = crate::error::shortened(&others.join(", "), 200).into_owned();
-        notes.push(format!("of generation_config.json only special tokens are taken over, not {others}"));
+        notes.push(format!(
+            "of generation_config.json only special tokens are taken over, not {others}"
+        ));
     }
     Ok(())
 }

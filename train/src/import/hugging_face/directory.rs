@@ -76,13 +76,18 @@ impl Directory {
 
     /// Files of weights that lie there and are not among those that are read.
     pub fn others(&self, read: &[PathBuf]) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let is_weights = |name: &String| {
             name.ends_with(".safetensors") || name.ends_with(".bin") || name.ends_with(".pth")
         };
         let is_read = |name: &String| read.contains(&self.path.join(name));
-        let mut others: Vec<String> = names.filter(|name| is_weights(name) && !is_read(name)).collect();
+        let mut others: Vec<String> = names
+            .filter(|name| is_weights(name) && !is_read(name))
+            .collect();
         others.sort();
         others
     }

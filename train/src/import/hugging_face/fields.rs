@@ -88,7 +88,9 @@ impl Fields {
             };
         };
         let number = value.as_u64().filter(|number| (1..=most).contains(number));
-        number.map(|number| number as usize).ok_or_else(|| self.wrong(name, &value, &expected))
+        number
+            .map(|number| number as usize)
+            .ok_or_else(|| self.wrong(name, &value, &expected))
     }
 
     /// Takes a number; if it is absent, what the library takes.
@@ -192,15 +194,23 @@ impl Fields {
         Error::Invalid(self.problem(name, found, expected))
     }
 
+    /// The error for a field whose value is not what is wrong with it.
+    pub fn other(&self, name: &str, found: &str, expected: &str) -> Error {
+        Error::Invalid(Problem::new(&self.path, self.place(name), found, expected))
+    }
+
     /// The problem of a field.
     pub fn problem(&self, name: &str, found: &Value, expected: &str) -> Problem {
-        let place = format!("{}{}", self.prefix, shortened(name));
         let found = match found {
             Value::Null => "none".to_string(),
             Value::String(text) => quoted(text, MOST_SHOWN),
             other => shortened(&other.to_string()),
         };
-        Problem::new(&self.path, place, found, expected)
+        Problem::new(&self.path, self.place(name), found, expected)
+    }
+
+    fn place(&self, name: &str) -> String {
+        format!("{}{}", self.prefix, shortened(name))
     }
 
     fn fill<T: std::fmt::Debug>(&mut self, name: &str, value: T) -> T {

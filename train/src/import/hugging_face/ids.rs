@@ -1,6 +1,6 @@
 //! A tokenizer of plain numbers, for a model whose own tokenizer is not there: the text `17 4 92` is the ids 17, 4 and 92.
 //!
-//! It is a file as others have it: every number behind a space is a token of its own, so that Python's `tokenizers` reads it too.
+//! It is a file as others have it, every number behind a space a token of its own, so that Python's `tokenizers` reads it too.
 
 use serde_json::{Map, json};
 

@@ -1,8 +1,8 @@
-//! Which tensor of a Hugging Face decoder becomes which parameter, or which columns of one; compares them all, and reads them into
-//! our layout, one parameter after the other.
+//! Which tensor of a Hugging Face decoder becomes which parameter, or which columns of one; compares them all, and reads them
+//! into our layout, one parameter after the other.
 //!
-//! PyTorch keeps a linear map as `[out, in]`, we as `[in, out]`: its matrices are transposed. Queries, keys and values are three
-//! matrices there and lie side by side here, so three tensors become one parameter. Rotary pairs lie in halves in both.
+//! PyTorch keeps a linear map as `[out, in]`, we as `[in, out]`: its matrices are transposed. Queries, keys and values are
+//! three matrices there and lie side by side here, so three tensors become one parameter. Rotary pairs lie in halves in both.
 
 use super::super::checkpoint::{Checkpoint, in_shape};
 use super::super::fit::{self, Fit, Target, Wanted, What};
@@ -36,7 +36,12 @@ struct Place {
 }
 
 impl Place {
-    fn new(name: impl Into<String>, path: impl Into<String>, shape: &[usize], transposed: bool) -> Self {
+    fn new(
+        name: impl Into<String>,
+        path: impl Into<String>,
+        shape: &[usize],
+        transposed: bool,
+    ) -> Self {
         Self {
             name: name.into(),
             path: path.into(),
@@ -78,25 +83,75 @@ fn places(described: &Described) -> Vec<Place> {
         Place::new("norm.weight", "norm.gamma", &[d_model], false),
     ];
     if config.untied_head == Some(true) {
-        all.push(Place::new(HEAD, "unembedding.weight", &[rows, d_model], false));
+        all.push(Place::new(
+            HEAD,
+            "unembedding.weight",
+            &[rows, d_model],
+            false,
+        ));
     }
     for n in 0..config.n_layers {
         let mut add = |theirs: &str, ours: &str, shape: &[usize], transposed| {
             let (theirs, ours) = (format!("layers.{n}.{theirs}"), format!("blocks.{n}.{ours}"));
             all.push(Place::new(theirs, ours, shape, transposed));
         };
-        add("input_layernorm.weight", "attention_norm.gamma", &[d_model], false);
-        add("post_attention_layernorm.weight", "feed_forward_norm.gamma", &[d_model], false);
-        add("mlp.gate_proj.weight", "feed_forward.gate.weight", &[d_model, d_ff], true);
-        add("mlp.up_proj.weight", "feed_forward.up.weight", &[d_model, d_ff], true);
-        add("mlp.down_proj.weight", "feed_forward.down.weight", &[d_ff, d_model], true);
-        add("self_attn.o_proj.weight", "attention.output.weight", &[d_queries, d_model], true);
+        add(
+            "input_layernorm.weight",
+            "attention_norm.gamma",
+            &[d_model],
+            false,
+        );
+        add(
+            "post_attention_layernorm.weight",
+            "feed_forward_norm.gamma",
+            &[d_model],
+            false,
+        );
+        add(
+            "mlp.gate_proj.weight",
+            "feed_forward.gate.weight",
+            &[d_model, d_ff],
+            true,
+        );
+        add(
+            "mlp.up_proj.weight",
+            "feed_forward.up.weight",
+            &[d_model, d_ff],
+            true,
+        );
+        add(
+            "mlp.down_proj.weight",
+            "feed_forward.down.weight",
+            &[d_ff, d_model],
+            true,
+        );
+        add(
+            "self_attn.o_proj.weight",
+            "attention.output.weight",
+            &[d_queries, d_model],
+            true,
+        );
         if config.attention_bias == Some(AttentionBias::All) {
-            add("self_attn.o_proj.bias", "attention.output.bias", &[d_model], false);
+            add(
+                "self_attn.o_proj.bias",
+                "attention.output.bias",
+                &[d_model],
+                false,
+            );
         }
         if config.query_key_norm == Some(true) {
-            add("self_attn.q_norm.weight", "attention.query_norm.gamma", &[heads.d_head], false);
-            add("self_attn.k_norm.weight", "attention.key_norm.gamma", &[heads.d_head], false);
+            add(
+                "self_attn.q_norm.weight",
+                "attention.query_norm.gamma",
+                &[heads.d_head],
+                false,
+            );
+            add(
+                "self_attn.k_norm.weight",
+                "attention.key_norm.gamma",
+                &[heads.d_head],
+                false,
+            );
         }
         let mut start = 0;
         for (letter, own) in [("q", d_queries), ("k", d_keys), ("v", d_keys)] {
@@ -127,7 +182,9 @@ fn plain(name: &str) -> &str {
 fn tied<'c>(checkpoint: &'c Checkpoint, described: &Described) -> Option<(&'c str, &'c str)> {
     let named = |plain_name: &str| {
         let mut names = checkpoint.tensors().keys();
-        names.find(|name| plain(name) == plain_name).map(String::as_str)
+        names
+            .find(|name| plain(name) == plain_name)
+            .map(String::as_str)
     };
     let is_tied = described.config.untied_head != Some(true);
     named(HEAD).zip(named(EMBEDDING)).filter(|_| is_tied)
@@ -136,8 +193,10 @@ fn tied<'c>(checkpoint: &'c Checkpoint, described: &Described) -> Option<(&'c st
 /// Matches every tensor of a checkpoint with those of the model.
 pub fn compare(checkpoint: &Checkpoint, described: &Described) -> Vec<Fit> {
     let places = places(described);
-    let transposed: BTreeMap<&str, bool> =
-        places.iter().map(|place| (place.name.as_str(), place.transposed)).collect();
+    let transposed: BTreeMap<&str, bool> = places
+        .iter()
+        .map(|place| (place.name.as_str(), place.transposed))
+        .collect();
     let wanted = places.iter().map(|place| {
         let wanted = Wanted {
             // As all but the head are called in files.
@@ -171,14 +230,18 @@ pub fn compare(checkpoint: &Checkpoint, described: &Described) -> Vec<Fit> {
 /// Reads all values into our layout; the caller has compared the shapes. What is not kept is compared with what stands for it.
 ///
 /// # Errors
-/// `Invalid` if a file does not hold them or they are not finite, if the head of a tied model is not its embedding, or if stored
-/// rotary angles are others than those of `config.json`.
+/// `Invalid` if a file does not hold them or they are not finite, if the head of a tied model is not its embedding, or if
+/// stored rotary angles are others than those of `config.json`.
 pub fn load(checkpoint: &mut Checkpoint, described: &Described) -> Result<TensorMap, Error> {
     let names = checkpoint.tensors().keys();
-    let stored: BTreeMap<String, String> =
-        names.map(|name| (plain(name).to_string(), name.clone())).collect();
-    let angles: Vec<String> =
-        stored.values().filter(|name| name.ends_with(ANGLES)).cloned().collect();
+    let stored: BTreeMap<String, String> = names
+        .map(|name| (plain(name).to_string(), name.clone()))
+        .collect();
+    let angles: Vec<String> = stored
+        .values()
+        .filter(|name| name.ends_with(ANGLES))
+        .cloned()
+        .collect();
     for name in angles {
         require_angles(checkpoint, described, &name)?;
     }
@@ -201,7 +264,8 @@ pub fn load(checkpoint: &mut Checkpoint, described: &Described) -> Result<Tensor
         };
         model.insert(path, HostTensor::new(shape, values));
     }
-    let tied = tied(checkpoint, described).map(|(head, first)| (head.to_string(), first.to_string()));
+    let tied =
+        tied(checkpoint, described).map(|(head, first)| (head.to_string(), first.to_string()));
     if let Some((head, embedding)) = tied {
         require_tied(checkpoint, &head, &embedding, &model["embedding.weight"])?;
     }
@@ -244,7 +308,8 @@ fn require_angles(
 ) -> Result<(), Error> {
     let d_head = described.config.heads().d_head;
     let rope = described.config.rope();
-    let number = checkpoint.tensors()[name].stored.dtype.name();
+    let entry = &checkpoint.tensors()[name];
+    let (number, theirs) = (entry.stored.dtype.name(), entry.theirs.clone());
     // They are stored as they were computed: in few bits, or in many that were computed from few.
     let most = match number {
         "BF16" => 1e-2,
@@ -258,7 +323,7 @@ fn require_angles(
         if !is(plain) && !is(scaled) {
             let expected = format!("{plain:e}, by rope_theta {:?} of config.json", rope.base);
             let found = format!("{found:e} at index {pair}");
-            return Err(in_tensor(checkpoint.path(), name, found, expected));
+            return Err(in_tensor(checkpoint.path(), &theirs, found, expected));
         }
     }
     Ok(())
@@ -287,10 +352,16 @@ fn require_tied(
     };
     let within = in_shape(index as u64, &checkpoint.tensors()[head].stored.shape);
     let found = format!(
-        "{different} of {at} numbers that differ from those of {embedding}, the first at index {index}, {within}: {own} and {embedded}"
+        "{different} of {at} numbers that differ from those of {embedding}, the first at index {index}, {within}: {own} and \
+         {embedded}"
     );
     let expected = "the embedding, to the bit, as tie_word_embeddings is true";
-    let problem = Problem::new(checkpoint.path(), format!("tensor {head:?}"), found, expected);
+    let problem = Problem::new(
+        checkpoint.path(),
+        format!("tensor {:?}", checkpoint.tensors()[head].theirs),
+        found,
+        expected,
+    );
     let advice = "if the head has values of its own, say tie_word_embeddings false in config.json";
     Err(Error::Invalid(problem.advise(advice)))
 }

@@ -22,8 +22,8 @@ pub fn rope(fields: &mut Fields) -> Result<Rope, Error> {
     let old = fields.inside("rope_scaling")?;
     let described = match (new, old) {
         (Some(_), Some(_)) => {
-            let expected = "one of rope_parameters and rope_scaling";
-            return Err(fields.wrong("rope_scaling", &json!("a second description"), expected));
+            let expected = "one description, rope_parameters or rope_scaling";
+            return Err(fields.other("rope_scaling", "a second description", expected));
         }
         (new, old) => new.or(old),
     };
@@ -48,7 +48,11 @@ pub fn rope(fields: &mut Fields) -> Result<Rope, Error> {
         (None, None) => fields.number("rope_theta", Some(ROPE_THETA))?,
     };
     let scaling = scaling(&mut described)?;
-    described.neutral("partial_rotary_factor", &json!(1.0), "whole heads are turned")?;
+    described.neutral(
+        "partial_rotary_factor",
+        &json!(1.0),
+        "whole heads are turned",
+    )?;
     let left = described.left().next();
     if let Some((name, value)) = left {
         let expected = "a field of these rotary angles";
@@ -59,7 +63,9 @@ pub fn rope(fields: &mut Fields) -> Result<Rope, Error> {
 
 fn scaling(described: &mut Fields) -> Result<Option<RopeScaling>, Error> {
     let kinds = ["rope_type", "type"].map(|name| (name, described.take(name)));
-    let mut said = kinds.iter().filter_map(|(name, kind)| Some((*name, kind.as_ref()?)));
+    let mut said = kinds
+        .iter()
+        .filter_map(|(name, kind)| Some((*name, kind.as_ref()?)));
     let (name, kind) = said.next().unwrap_or(("rope_type", &Value::Null));
     if let Some((again, other)) = said.next()
         && other != kind

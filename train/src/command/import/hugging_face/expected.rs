@@ -1,5 +1,5 @@
-//! `--expected FILE`: the logits that the model must give, computed somewhere else. They find what shapes cannot show: square matrices
-//! that were stored transposed, tensors under each other's names, rotary pairs in another order.
+//! `--expected FILE`: the logits that the model must give, computed somewhere else. They find what shapes cannot show: square
+//! matrices that were stored transposed, tensors under each other's names, rotary pairs in another order.
 
 use crate::data::Tokenizer;
 use crate::device::{self, Task};
@@ -49,19 +49,34 @@ pub(super) fn read(file: &Path, described: &Described) -> Result<Expected, Error
         let view = view.map_err(|_| wrong(&place, "none".to_string(), expected.to_string()))?;
         match view.dtype() == dtype {
             true => Ok(view),
-            false => Err(wrong(&place, format!("{:?}", view.dtype()), format!("{dtype:?}"))),
+            false => Err(wrong(
+                &place,
+                format!("{:?}", view.dtype()),
+                format!("{dtype:?}"),
+            )),
         }
     };
-    let (ids, logits) = (tensor("input_ids", Dtype::I64)?, tensor("logits", Dtype::F32)?);
+    let (ids, logits) = (
+        tensor("input_ids", Dtype::I64)?,
+        tensor("logits", Dtype::F32)?,
+    );
     let vocabulary = described.vocabulary;
     let [batch, seq] = *ids.shape() else {
         let found = format!("shape {:?}", ids.shape());
-        return Err(wrong("tensor \"input_ids\"", found, "[batch, seq]".to_string()));
+        return Err(wrong(
+            "tensor \"input_ids\"",
+            found,
+            "[batch, seq]".to_string(),
+        ));
     };
     let context = described.config.context;
     if batch == 0 || seq == 0 || seq > context {
         let expected = format!("rows of 1 to {context} ids, by max_position_embeddings");
-        return Err(wrong("tensor \"input_ids\"", format!("shape {:?}", ids.shape()), expected));
+        return Err(wrong(
+            "tensor \"input_ids\"",
+            format!("shape {:?}", ids.shape()),
+            expected,
+        ));
     }
     let shape = [batch, seq, vocabulary];
     if logits.shape() != shape {
@@ -80,7 +95,10 @@ pub(super) fn read(file: &Path, described: &Described) -> Result<Expected, Error
     Ok(Expected {
         ids: ids.collect::<Result<_, _>>()?,
         shape,
-        logits: values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        logits: values
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect(),
     })
 }
 
@@ -101,13 +119,23 @@ impl Expected {
             file,
         };
         let found = device::run(&recipe.device, forward)?;
-        let largest = self.logits.iter().fold(1f32, |most, logit| most.max(logit.abs()));
+        let largest = self
+            .logits
+            .iter()
+            .fold(1f32, |most, logit| most.max(logit.abs()));
         let most = MOST_DIFFERENCE * largest;
         let pairs = found.iter().zip(&self.logits).enumerate();
         // A difference that is no number is the largest.
         let differences = pairs.map(|(index, (found, expected))| {
             let difference = (found - expected).abs();
-            (index, if difference.is_nan() { f32::INFINITY } else { difference })
+            (
+                index,
+                if difference.is_nan() {
+                    f32::INFINITY
+                } else {
+                    difference
+                },
+            )
         });
         let worst = differences.max_by(|(_, left), (_, right)| left.total_cmp(right));
         let (index, difference) = worst.expect("there is a logit");

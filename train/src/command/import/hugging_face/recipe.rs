@@ -1,5 +1,5 @@
-//! The recipe of an imported decoder: `[model]` from its `config.json`, the rest from a template or from the user's `--recipe`; and
-//! the recipe that trains on from the run.
+//! The recipe of an imported decoder: `[model]` from its `config.json`, the rest from a template or from the user's `--recipe`;
+//! and the recipe that trains on from the run.
 
 use crate::cli;
 use crate::data::Tokenizer;
@@ -56,7 +56,8 @@ pub(super) fn fine_tuning(run: &RunDirectory) -> Result<String, Error> {
     let file = run.recipe();
     let path = toml::Value::String(run.path().display().to_string());
     let text = read(&file)?;
-    let imported = from_text(&file.display().to_string(), text.clone(), &[]).map_err(Error::Config)?;
+    let imported =
+        from_text(&file.display().to_string(), text.clone(), &[]).map_err(Error::Config)?;
     let mut name = imported.run.name.clone();
     name.truncate(90);
     let sets = [
@@ -95,7 +96,11 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
         Err(Error::config(problem.advise(advice)))
     };
     let Some(found) = checked.model.get::<BaselineConfig>() else {
-        return wrong("kind", checked.model.kind().to_string(), "\"baseline\"".to_string());
+        return wrong(
+            "kind",
+            checked.model.kind().to_string(),
+            "\"baseline\"".to_string(),
+        );
     };
     let rows = checked.rows(described.vocabulary);
     if rows != described.vocabulary {
@@ -116,8 +121,14 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
             ("n_kv_heads", heads.n_kv_heads.to_string()),
             ("d_head", heads.d_head.to_string()),
             ("attention_bias", format!("{:?}", config.attention_bias)),
-            ("query_key_norm", (config.query_key_norm == Some(true)).to_string()),
-            ("untied_head", (config.untied_head == Some(true)).to_string()),
+            (
+                "query_key_norm",
+                (config.query_key_norm == Some(true)).to_string(),
+            ),
+            (
+                "untied_head",
+                (config.untied_head == Some(true)).to_string(),
+            ),
             ("d_ff", config.d_ff.to_string()),
             ("n_layers", config.n_layers.to_string()),
             ("rope_base", format!("{:?}", config.rope_base)),
@@ -139,18 +150,26 @@ fn model(described: &Described) -> String {
     let heads = config.heads();
     let mut lines = vec![
         "[model]".to_string(),
-        format!("kind = \"baseline\"               # {}", described.family.architecture),
+        format!(
+            "kind = \"baseline\"               # {}",
+            described.family.architecture
+        ),
         format!("d_model = {}", config.d_model),
         format!("n_heads = {}", heads.n_heads),
         format!("n_kv_heads = {}", heads.n_kv_heads),
         format!("d_head = {}", heads.d_head),
     ];
     match config.attention_bias {
-        Some(AttentionBias::QueryKeyValue) => lines.push("attention_bias = \"query_key_value\"".to_string()),
+        Some(AttentionBias::QueryKeyValue) => {
+            lines.push("attention_bias = \"query_key_value\"".to_string())
+        }
         Some(AttentionBias::All) => lines.push("attention_bias = \"all\"".to_string()),
         None => {}
     }
-    for (key, value) in [("query_key_norm", config.query_key_norm), ("untied_head", config.untied_head)] {
+    for (key, value) in [
+        ("query_key_norm", config.query_key_norm),
+        ("untied_head", config.untied_head),
+    ] {
         lines.extend(value.map(|value| format!("{key} = {value}")));
     }
     lines.push(format!("d_ff = {}", config.d_ff));
@@ -160,7 +179,9 @@ fn model(described: &Described) -> String {
     match config.rope_scaling {
         None => {}
         Some(RopeScaling::Linear { factor }) => {
-            lines.push(format!("rope_scaling = {{ kind = \"linear\", factor = {factor:?} }}"));
+            lines.push(format!(
+                "rope_scaling = {{ kind = \"linear\", factor = {factor:?} }}"
+            ));
         }
         Some(RopeScaling::Llama3 {
             factor,
@@ -174,7 +195,9 @@ fn model(described: &Described) -> String {
     }
     lines.push(format!("norm_epsilon = {:?}", config.norm_epsilon));
     if let brian::Initial::Scaled { std } = config.initial {
-        lines.push(format!("initial = {{ kind = \"scaled\", std = {std:?} }}  # of no effect on imported weights"));
+        lines.push(format!(
+            "initial = {{ kind = \"scaled\", std = {std:?} }}  # of no effect on imported weights"
+        ));
     }
     lines.join("\n") + "\n"
 }
@@ -182,8 +205,18 @@ fn model(described: &Described) -> String {
 /// A run's name from that of a directory.
 fn name(directory: &Path) -> String {
     let whole = directory.canonicalize().unwrap_or(directory.to_path_buf());
-    let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name = whole
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let allowed = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = name.chars().map(allowed).take(80).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
     match name {
@@ -198,7 +231,9 @@ fn begins_with_symbol(tokenizer: &Tokenizer) -> bool {
     let processor = &json["post_processor"];
     let mut parts = vec![processor];
     parts.extend(processor["processors"].as_array().into_iter().flatten());
-    let template = parts.iter().find(|part| part["type"] == "TemplateProcessing");
+    let template = parts
+        .iter()
+        .find(|part| part["type"] == "TemplateProcessing");
     let first = template.and_then(|template| template.pointer("/single/0"));
     first.is_some_and(|first| first.get("SpecialToken").is_some())
 }
@@ -208,12 +243,18 @@ fn template(directory: &Directory, described: &Described, tokenizer: &Tokenizer)
     let backend = DeviceConfig::any().backend;
     let window = described.config.context.min(MOST_WINDOW);
     let rows = match described.vocabulary > tokenizer.vocabulary_size() {
-        true => format!("\nrows = {}                    # of the embedding: rows without a token are never drawn", described.vocabulary),
+        true => format!(
+            "\nrows = {}                    # of the embedding: rows without a token are never drawn",
+            described.vocabulary
+        ),
         false => String::new(),
     };
     let (start, why) = match begins_with_symbol(tokenizer) {
         true => ("symbol", "as the tokenizer's template does"),
-        false => ("first_token", "as the tokenizer's template puts no symbol in front"),
+        false => (
+            "first_token",
+            "as the tokenizer's template puts no symbol in front",
+        ),
     };
     let model = model(described);
     format!(
