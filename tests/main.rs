@@ -29,6 +29,7 @@ mod parallel;
 mod parameters;
 mod parity;
 mod prepare;
+mod pretrained;
 mod recipes;
 mod reference;
 mod signal;

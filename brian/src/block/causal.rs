@@ -43,6 +43,15 @@ pub enum RopeScaling {
     },
 }
 
+impl Rope {
+    /// By how much a pair turns per place: as `base` alone says, and as it is computed.
+    pub fn turns(&self, pair: usize, d_head: usize) -> [f64; 2] {
+        let angle = self.base.powf(-2.0 * pair as f64 / d_head as f64);
+        let scaled = self.scaling.map_or(angle, |scaling| scaling.scaled(angle));
+        [angle, scaled]
+    }
+}
+
 impl RopeScaling {
     /// All fields that make no angles.
     pub(crate) fn check(self, problems: &mut Problems) {
@@ -100,11 +109,7 @@ impl<B: Backend> Rotary<B> {
     /// Tables `[context, d_head / 2]`, computed in float64.
     pub fn new(context: usize, d_head: usize, rope: Rope, device: &B::Device) -> Self {
         let half = d_head / 2;
-        let per_place = |pair: usize| {
-            let angle = rope.base.powf(-2.0 * pair as f64 / d_head as f64);
-            rope.scaling.map_or(angle, |scaling| scaling.scaled(angle))
-        };
-        let per_place: Vec<f64> = (0..half).map(per_place).collect();
+        let per_place: Vec<f64> = (0..half).map(|pair| rope.turns(pair, d_head)[1]).collect();
         let table = |of: fn(f64) -> f64| {
             let value = |index: usize| {
                 let place = (index / half) as f64;

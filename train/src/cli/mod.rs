@@ -38,7 +38,7 @@ pub enum Verb {
     Route(Route),
     /// Show why a graph of tokens said what it said: energies, contributions, edges, what-ifs
     Trace(Trace),
-    /// Make a run of a checkpoint of a reference implementation (.pt, .bin or .safetensors)
+    /// Make a run of a pretrained decoder (a Hugging Face directory) or of a checkpoint of a reference implementation
     Import(Import),
     /// Prepare, make and count training data
     #[command(subcommand)]
@@ -272,13 +272,14 @@ pub struct Route {
 /// Arguments of `nerve import`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Import {
-    /// The checkpoint: a file of torch.save, safetensors, an index of shards, or a directory with one; several files are one
-    /// checkpoint, and in a release of a graph the later file counts where both hold a tensor
+    /// The checkpoint: a directory of Hugging Face's with config.json; or a file of torch.save, safetensors, an index of
+    /// shards, or a directory with one; several files are one checkpoint, and in a release of a graph the later file counts
+    /// where both hold a tensor
     #[arg(required = true, value_name = "CHECKPOINT")]
     pub checkpoints: Vec<PathBuf>,
-    /// The recipe whose model it is
+    /// The recipe whose model it is; of a directory with config.json one is made, unless this brings everything but [model]
     #[arg(long)]
-    pub recipe: PathBuf,
+    pub recipe: Option<PathBuf>,
     /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub sets: Vec<String>,
@@ -288,12 +289,20 @@ pub struct Import {
     /// For a graph: how often each pair was seen, `word_frequency.json`; without it every pair must have a row
     #[arg(long, value_name = "FILE")]
     pub counts: Option<PathBuf>,
-    /// For a graph: a tokenizer.json with exactly that vocabulary; without it tokens are single characters
+    /// For a graph: a tokenizer.json with exactly that vocabulary; without it tokens are single characters. For a directory
+    /// with config.json: a tokenizer.json instead of its own, or `none` for texts that are ids: "17 4 92"
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// For a graph: measure on the lines of this text whether the recipe's positions are those of the weights
     #[arg(long, value_name = "FILE")]
     pub probe: Option<PathBuf>,
+    /// For a directory with config.json: compute the logits of this safetensors file (`input_ids`, `logits`) before the run is
+    /// made, and refuse the model if they are others; the model is then in memory twice
+    #[arg(long, value_name = "FILE")]
+    pub expected: Option<PathBuf>,
+    /// For a directory with config.json: a field of it that is not understood and that you know to be harmless; may be repeated
+    #[arg(long = "ignore-field", value_name = "NAME")]
+    pub ignored: Vec<String>,
     /// Print the table of names and shapes, but write nothing
     #[arg(long)]
     pub dry_run: bool,

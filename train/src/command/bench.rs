@@ -297,6 +297,7 @@ impl Bench<'_> {
         device: &B::Device,
     ) -> Option<f64> {
         let vocabulary = self.trained.tokenizer.vocabulary_size();
+        let vocabulary = self.trained.recipe.rows(vocabulary);
         let rules = self.trained.route().rules;
         let seq = batch.host.seq;
         let model_config = &self.trained.recipe.model;

@@ -4,11 +4,10 @@ mod graph;
 
 use super::answer::{self, aligned, maybe, readable_bytes, readable_seconds, table};
 use crate::cli;
-use crate::data::Tokenizer;
 use crate::device::{self, DeviceConfig, MatrixProduct, Task};
 use crate::error::{Error, Problem};
 use crate::family::brillm::SignalConfig;
-use crate::ladder::{Blueprint, Needs};
+use crate::ladder::{self, Blueprint, Needs};
 use crate::model::n_numbers;
 use crate::recipe::{Checked, Recipe, Stage, load};
 use brian::flops::TRAINING;
@@ -26,7 +25,7 @@ pub fn run(arguments: &cli::Estimate) -> Result<(), Error> {
     let recipe = load(&arguments.recipe, &arguments.sets)?;
     let vocabulary = || match arguments.vocabulary {
         Some(vocabulary) => Ok(vocabulary),
-        None => Tokenizer::load(&recipe.tokenizer.file).map(|found| found.vocabulary_size()),
+        None => ladder::tokenizer(&recipe).map(|found| recipe.rows(found.vocabulary_size())),
     };
     let graph = match (recipe.model.get::<SignalConfig>(), &arguments.counts) {
         (Some(config), _) => Some(GraphCost::of(config, arguments, vocabulary)?),

@@ -1,9 +1,11 @@
-//! `nerve import`: makes a run from a checkpoint of a reference implementation. Chooses the import of a decoder or a graph by
-//! the recipe, and has what both share: the table of tensors and the refusal of misfits.
+//! `nerve import`: makes a run from a checkpoint of a reference implementation, or from a Hugging Face directory. Knows a
+//! directory by its `config.json`, and a decoder or a graph by the recipe; has what all share: the table of tensors and the
+//! refusal of misfits.
 
 mod account;
 mod brian;
 mod brillm;
+mod hugging_face;
 mod probe;
 mod save;
 
@@ -14,6 +16,7 @@ use crate::family::brillm::SignalConfig;
 use crate::import::Checkpoint;
 use crate::import::dimensions;
 use crate::import::fit::{Fit, What};
+use crate::import::hugging_face::Directory;
 use crate::recipe::load;
 
 /// The most cells of a terminal that a name takes.
@@ -24,7 +27,15 @@ const MOST_CELLS: usize = 120;
 /// # Errors
 /// `Invalid` if a file is not what it should be or does not fit the recipe's model; `Resource` if memory does not suffice.
 pub fn run(arguments: &cli::Import) -> Result<(), Error> {
-    let recipe = load(&arguments.recipe, &arguments.sets)?;
+    if let Some(directory) = Directory::of(&arguments.checkpoints)? {
+        return hugging_face::run(arguments, &directory);
+    }
+    hugging_face::require_no_options(arguments)?;
+    let recipe = arguments.recipe.as_ref().ok_or_else(|| {
+        let expected = "the recipe whose model it is: only a directory of Hugging Face's describes its model itself";
+        option("--recipe", "none", expected)
+    })?;
+    let recipe = load(recipe, &arguments.sets)?;
     match recipe.model.get::<SignalConfig>() {
         Some(config) => brillm::run(arguments, &recipe, config),
         None => brian::run(arguments, &recipe),
@@ -36,8 +47,23 @@ fn option(name: &str, found: &str, expected: &str) -> Error {
     Error::config(Problem::new("command line", name, found, expected))
 }
 
-/// Refuses a checkpoint of which something does not fit.
+/// Refuses a checkpoint of which something does not fit the recipe's model.
 fn require_fit(checkpoint: &Checkpoint, fits: &[Fit]) -> Result<(), Error> {
+    let advice = "see all of them with --dry-run, and make [model] that of the checkpoint";
+    let advice = match checkpoint.hint() {
+        Some(hint) => format!("{hint}; {advice}"),
+        None => advice.to_string(),
+    };
+    require_fit_to("the recipe's model", checkpoint, fits, advice)
+}
+
+/// Refuses a checkpoint of which something does not fit a model.
+fn require_fit_to(
+    model: &str,
+    checkpoint: &Checkpoint,
+    fits: &[Fit],
+    advice: String,
+) -> Result<(), Error> {
     let misfits: Vec<&Fit> = fits.iter().filter(|fit| !fit.is_fine()).collect();
     let Some(first) = misfits.first() else {
         return Ok(());
@@ -51,16 +77,11 @@ fn require_fit(checkpoint: &Checkpoint, fits: &[Fit]) -> Result<(), Error> {
                 .as_deref()
                 .map_or("none".to_string(), dimensions);
             let wanted = dimensions(wanted);
-            format!("the tensors of the recipe's model, here {wanted} instead of {found}")
+            format!("the tensors of {model}, here {wanted} instead of {found}")
         }
-        _ => "the tensors of the recipe's model".to_string(),
+        _ => format!("the tensors of {model}"),
     };
     let problem = Problem::new(checkpoint.path(), "", found, expected);
-    let advice = "see all of them with --dry-run, and make [model] that of the checkpoint";
-    let advice = match checkpoint.hint() {
-        Some(hint) => format!("{hint}; {advice}"),
-        None => advice.to_string(),
-    };
     Err(Error::Invalid(problem.advise(advice)))
 }
 

@@ -169,6 +169,7 @@ impl Walk<'_> {
         };
         let config = config.under(rules);
         let vocabulary = self.trained.tokenizer.vocabulary_size();
+        let vocabulary = self.trained.recipe.rows(vocabulary);
         let tokens = (walks.batch * walks.seq) as u64;
         let flops = config.flops(vocabulary, walks);
         passes.flops = match passes.tokens {

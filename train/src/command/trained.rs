@@ -52,7 +52,7 @@ impl Trained {
             loaded.snapshot = checkpoint::load(&path)?;
             loaded.path = path;
         }
-        let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
+        let tokenizer = ladder::tokenizer(&recipe)?;
         if tokenizer.sha256() != loaded.snapshot.state.tokenizer_sha256 {
             let found = "another tokenizer than the run was trained with";
             let problem = Problem::new(&recipe.tokenizer.file, "", found, "the same file");

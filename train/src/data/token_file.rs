@@ -17,8 +17,8 @@ use crate::error::{Error, Problem};
 use crate::file::open_regular;
 use crate::hash::HashedRead;
 use find::find;
-pub use layout::TokenFormat;
 use layout::Layout;
+pub use layout::TokenFormat;
 pub(super) use npy::header as npy_header;
 
 const EXPECTED: &str = "a file of token ids";

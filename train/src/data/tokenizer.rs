@@ -294,7 +294,11 @@ impl Tokenizer {
         hexadecimal(&Sha256::digest(&self.file))
     }
 
-    fn from_bytes(path: &Path, file: Vec<u8>) -> Result<Self, Error> {
+    /// A tokenizer from the bytes of a file, which messages call `path`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn from_bytes(path: &Path, file: Vec<u8>) -> Result<Self, Error> {
         let checked = check::check(path, &file).map_err(Error::Invalid)?;
         let invalid = |found: String| {
             let expected = "a file that the `tokenizers` library accepts";

@@ -261,7 +261,11 @@ impl Checkpoint {
     /// # Panics
     /// If there is no such tensor.
     pub fn read(&mut self, name: &str, pieces: Pieces<'_>) -> Result<(), Error> {
-        let Entry { parts, stored, .. } = &self.tensors[name];
+        let Entry {
+            theirs,
+            parts,
+            stored,
+        } = &self.tensors[name];
         let mut census = Census::default();
         let mut cast = Cast::default();
         for (file, part) in parts {
@@ -272,7 +276,7 @@ impl Checkpoint {
             })?);
         }
         let (path, _) = &self.files[parts[0].0];
-        census.require_finite(path, name, stored, cast)?;
+        census.require_finite(path, theirs, stored, cast)?;
         if cast != Cast::default() {
             self.casts.insert(name.to_string(), cast);
         }

@@ -13,6 +13,7 @@
 //! | `fit` | their tensors matched with ours, whatever the mapping |
 //! | `state_dict` | a model of ours from tensors by name, the reference's or ours |
 //! | `brian`, `brillm` | names and layouts of the two reference implementations |
+//! | `hugging_face` | decoders as Hugging Face lays them out in a directory |
 //!
 //! ```text
 //! paths ─► shards ─► source: pytorch, safetensors_file ─► checkpoint ─► fit ◄─ names of brian or brillm
@@ -26,6 +27,7 @@ pub mod brillm;
 pub mod checkpoint;
 pub mod fit;
 pub mod frequency;
+pub mod hugging_face;
 mod json;
 mod number;
 mod pickle;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct Blueprint<'a> {
     /// Sizes, rules, seed.
     pub recipe: &'a Recipe,
-    /// Size of the tokenizer's vocabulary.
+    /// Size of the tokenizer's vocabulary; the model may have more rows, by the recipe.
     pub vocabulary: usize,
     /// How often each pair of tokens was seen, where the recipe names a file of it.
     pub counts: Option<&'a Arc<PairCounts>>,
@@ -28,7 +28,7 @@ impl Blueprint<'_> {
         Given {
             policy,
             optimizer: &recipe.optimizer,
-            vocabulary: self.vocabulary,
+            vocabulary: recipe.rows(self.vocabulary),
             seed: recipe.run.seed,
             counts: self.counts,
             on_cpu: ON_THE_CPU.contains(&recipe.device.backend.as_str()),

@@ -106,7 +106,7 @@ impl Ladder {
             parameters,
         };
         if is_first {
-            let vocabulary = self.inputs.tokenizer.vocabulary_size();
+            let vocabulary = self.recipe.rows(self.inputs.tokenizer.vocabulary_size());
             let lines = opening.run(&self.inputs.described(), vocabulary, self.run.path());
             lines.iter().for_each(|line| say(line));
         }

@@ -34,7 +34,7 @@ impl Inputs {
         let train = recipe.data.train.iter().map(|source| &*source.path);
         let valid = recipe.data.valid.iter().map(|source| &*source.path);
         recipe.elsewhere().check(train.chain(valid))?;
-        let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
+        let tokenizer = tokenizer(recipe)?;
         let sequences = recipe.batch.sequences;
         let train = TrainingData::open(&recipe.data, sequences, &tokenizer)?;
         let names = recipe.data.valid_splits().into_iter();
@@ -74,6 +74,25 @@ impl Inputs {
         train
             .chain(valid.map(|(name, windows)| source(name, windows)))
             .collect()
+    }
+}
+
+/// The recipe's tokenizer.
+///
+/// # Errors
+/// `Invalid` if it cannot be read, or has more tokens than the model's embedding has rows.
+pub fn tokenizer(recipe: &Recipe) -> Result<Tokenizer, Error> {
+    let file = &recipe.tokenizer.file;
+    let tokenizer = Tokenizer::load(file)?;
+    let tokens = tokenizer.vocabulary_size();
+    match recipe.tokenizer.rows {
+        Some(rows) if rows < tokens => {
+            let found = format!("{tokens} tokens");
+            let expected =
+                format!("at most {rows}, the rows of the model's embedding (tokenizer.rows)");
+            Err(Error::Invalid(Problem::new(file, "", found, expected)))
+        }
+        _ => Ok(tokenizer),
     }
 }
 

@@ -31,7 +31,7 @@ impl Needs {
     /// # Errors
     /// `Resource` if the device does not start.
     pub fn of(recipe: &Recipe, inputs: &Inputs) -> Result<Self, Error> {
-        let vocabulary = inputs.tokenizer.vocabulary_size();
+        let vocabulary = recipe.rows(inputs.tokenizer.vocabulary_size());
         let blueprint = Blueprint {
             recipe,
             vocabulary,

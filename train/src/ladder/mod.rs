@@ -15,7 +15,7 @@ pub use build::{Blueprint, load_into};
 pub use climb::{Ladder, Position};
 pub use extend::RequestedLength;
 pub use found::find_inputs;
-pub use inputs::{Inputs, counts, new_inputs};
+pub use inputs::{Inputs, counts, new_inputs, tokenizer};
 pub use memory::{Checkpoints, Needs};
 pub use resume::check_position;
 pub use route::route;

@@ -1,8 +1,8 @@
 //! Finds all problems that keep a recipe from being trained here, for `config check` and `fit --dry-run`.
 
-use super::inputs::{Inputs, counts};
+use super::inputs::{Inputs, counts, tokenizer};
 use super::memory::{Checkpoints, Needs};
-use crate::data::{TokenSource, Tokenizer};
+use crate::data::TokenSource;
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::learner::check_split;
@@ -51,7 +51,7 @@ pub fn survey(recipe: &Checked) -> Result<Needs, Error> {
 /// Each file that cannot be used, with the first reason.
 fn files(recipe: &Checked) -> Vec<Error> {
     let mut problems = Vec::new();
-    let tokenizer = Tokenizer::load(&recipe.tokenizer.file);
+    let tokenizer = tokenizer(recipe);
     let train = recipe.data.train.iter().map(|source| source.tokens());
     let valid = recipe.data.valid.iter().map(|source| source.tokens());
     let sources: BTreeSet<TokenSource<'_>> = train.chain(valid).collect();
@@ -71,7 +71,7 @@ fn files(recipe: &Checked) -> Vec<Error> {
 /// Runs that stages start from.
 fn starts(recipe: &Checked) -> Vec<Error> {
     let mut problems = Vec::new();
-    let tokenizer = Tokenizer::load(&recipe.tokenizer.file).ok();
+    let tokenizer = tokenizer(recipe).ok();
     let own = tokenizer.map(|tokenizer| tokenizer.sha256());
     for stage in &recipe.stage {
         let StageStart::Run { path } = &stage.start else {

@@ -151,7 +151,14 @@ impl<B: Backend> Model<B> {
             next
         };
         generate(
-            |seen| decoding.follow(seen),
+            |seen| {
+                let logits = decoding.follow(seen);
+                let [rows] = logits.dims();
+                match rows > how.vocabulary {
+                    true => logits.slice([0..how.vocabulary]),
+                    false => logits,
+                }
+            },
             seen.make_contiguous(),
             how.n_tokens,
             how.context,

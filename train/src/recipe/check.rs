@@ -19,6 +19,9 @@ use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
 
+/// The most rows of an embedding; no vocabulary is as large.
+const MOST_ROWS: u64 = 1 << 26;
+
 /// Reports every rule that the recipe of a new run breaks.
 pub fn check(recipe: &Recipe, report: &Report<'_>) {
     check_run(recipe, report);
@@ -44,8 +47,7 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     root.require("format", recipe.format == super::upgrade::FORMAT, expected);
     run(recipe, &root.key("run"));
     device(recipe, &root.key("device"));
-    root.key("tokenizer")
-        .path_to_something("file", &recipe.tokenizer.file);
+    tokenizer(recipe, &root.key("tokenizer"));
     data(recipe, &root.key("data"));
     recipe.model.check(&root.key("model"));
     for (hook, config) in recipe.hook.iter() {
@@ -93,6 +95,21 @@ fn device(recipe: &Recipe, section: &Section<'_>) {
             "brillm" => "\"f32\": signals are; model.storage says how a graph is kept".to_string(),
             kind => format!("\"f32\": products of a {kind} are"),
         },
+    );
+}
+
+fn tokenizer(recipe: &Recipe, section: &Section<'_>) {
+    section.path_to_something("file", &recipe.tokenizer.file);
+    let Some(rows) = recipe.tokenizer.rows else {
+        return;
+    };
+    section.whole("rows", rows as u64, 1, MOST_ROWS);
+    let kind = KeyPath::default().key("model").key("kind");
+    section.relate(
+        "rows",
+        &[kind],
+        recipe.model.get::<SignalConfig>().is_none(),
+        "none: a graph has a node per token".to_string(),
     );
 }
 

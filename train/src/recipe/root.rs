@@ -66,6 +66,16 @@ pub struct RunConfig {
 pub struct TokenizerConfig {
     /// A `tokenizer.json`.
     pub file: PathBuf,
+    /// Rows of the model's embedding, where there are more than tokens: rows without a token are never drawn. As many as tokens
+    /// if it is left out.
+    pub rows: Option<usize>,
+}
+
+impl Recipe {
+    /// Rows of the model's embedding, of a tokenizer with so many tokens.
+    pub fn rows(&self, tokens: usize) -> usize {
+        self.tokenizer.rows.unwrap_or(tokens)
+    }
 }
 
 /// How many sequences make a step.

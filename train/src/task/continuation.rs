@@ -14,6 +14,8 @@ pub struct Continuation {
     pub n_tokens: usize,
     /// The context length: of a longer text, a Transformer sees this many last tokens.
     pub context: usize,
+    /// Ids from here on are rows of the model that no token has: they are never drawn.
+    pub vocabulary: usize,
     /// How a token is drawn.
     pub sampling: Sampling,
     /// Ids that are never drawn, because training never predicts them: the start symbol and padding.
@@ -66,6 +68,7 @@ impl Continuation {
         Self {
             n_tokens,
             context,
+            vocabulary: tokenizer.vocabulary_size(),
             sampling,
             never: never.collect(),
             ends,

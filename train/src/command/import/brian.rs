@@ -4,7 +4,6 @@
 use super::save::save;
 use super::{account, answer, option, require_fit, table};
 use crate::cli;
-use crate::data::Tokenizer;
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::family::brillm::SignalConfig;
@@ -46,7 +45,7 @@ pub(super) fn take_over(
     mut checkpoint: Checkpoint,
 ) -> Result<(), Error> {
     require_no_release(arguments, "the checkpoint is no release of a graph")?;
-    let tokenizer = Tokenizer::load(&recipe.tokenizer.file)?;
+    let tokenizer = ladder::tokenizer(recipe)?;
     let counts = ladder::counts(recipe, &tokenizer)?;
     let wanted = Wanted {
         recipe,

@@ -114,8 +114,9 @@ fn require_options(
     config: &SignalConfig,
     release: Release,
 ) -> Result<(), Error> {
+    let file = arguments.recipe.as_deref().unwrap_or(Path::new(""));
     let wrong = |place: &str, found: &str, expected: &str| {
-        Error::config(Problem::new(&arguments.recipe, place, found, expected))
+        Error::config(Problem::new(file, place, found, expected))
     };
     let counts = arguments.counts.is_some();
     let sources = release == Release::Sources;
