@@ -67,7 +67,8 @@ fn parts(criterion: &mut Criterion) {
             let pass = || backward(block.forward(x.clone(), &causal).sum());
             timed::<BenchBackend>(bencher, &device, pass);
         });
-        let heads = [0, 1, 2].map(|_| block.attention.heads(stream()));
+        let by_head = [shape.batch, shape.seq, base.n_heads, d_head];
+        let heads = [0, 1, 2].map(|_| stream().reshape(by_head).swap_dims(1, 2));
         let attend = || {
             let [queries, keys, values] = heads.clone();
             let among = KeysValues { keys, values };

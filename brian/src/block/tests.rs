@@ -268,7 +268,7 @@ fn projected_by(
     let gain = of("_norm.gamma").expect("a gain");
     let mut packed = normed(x, gain, SIZES.norm_epsilon).dot(map);
     if let Some(bias) = of(".query_key_value.bias") {
-        packed = packed + bias;
+        packed += bias;
     }
     let (d_queries, d_keys) = (heads.d_queries(), heads.d_keys());
     let part = |start: usize, width: usize| cut(&packed, 1, start..start + width);
@@ -349,7 +349,7 @@ pub(crate) fn ended(
     let map = |name: &str| &values[&format!("{block}{name}")];
     let mut x = x + &found.dot(map("attention.output.weight"));
     if let Some(bias) = values.get(&format!("{block}attention.output.bias")) {
-        x = x + bias;
+        x += bias;
     }
     let n = normed(&x, map("feed_forward_norm.gamma"), SIZES.norm_epsilon);
     let gate = n.dot(map("feed_forward.gate.weight"));

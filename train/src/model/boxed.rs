@@ -155,7 +155,7 @@ impl<B: Backend> Model<B> {
                 let logits = decoding.follow(seen);
                 let [rows] = logits.dims();
                 match rows > how.vocabulary {
-                    true => logits.slice([0..how.vocabulary]),
+                    true => logits.slice_dim(0, 0..how.vocabulary),
                     false => logits,
                 }
             },

@@ -278,6 +278,7 @@ fn micro_batches_of_any_size_add_up_to_the_gradient_of_the_mean_loss() {
 
 fn how(n_tokens: usize, context: usize) -> Continuation {
     Continuation {
+        vocabulary: usize::MAX,
         n_tokens,
         context,
         sampling: Sampling {

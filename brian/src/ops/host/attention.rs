@@ -508,7 +508,7 @@ impl Head<'_> {
             let mut of_values = part(of_values.view_mut(), 0, 0..n_keys);
             general_mat_mul(1.0, &shares.t(), &gradient, 1.0, &mut of_values);
         }
-        for (to, found) in of_keys_values.into_iter().zip([of_keys, of_values]) {
+        for (to, found) in of_keys_values.iter_mut().zip([of_keys, of_values]) {
             for (to, found) in to.iter_mut().zip(found.rows()) {
                 let pairs = to.iter_mut().zip(found);
                 pairs.for_each(|(to, found)| *to += found);

@@ -551,6 +551,7 @@ mod tests {
     fn a_text_goes_on_as_asked_and_stops_for_its_reason() {
         let signal = signal(core(Candidates::All, LastEdge::Trained, true));
         let plain = Continuation {
+            vocabulary: usize::MAX,
             n_tokens: 5,
             context: 9,
             sampling: brian::generate::Sampling {
