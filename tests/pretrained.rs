@@ -788,7 +788,8 @@ fn spellings_and_copies_that_change_nothing_change_nothing() {
         of_model.split("[optimizer]").next().unwrap().to_string()
     };
     let of_plain = recipe(&plain);
-    let changes: &[(fn(&Workplace), &str)] = &[
+    type Change = fn(&Workplace);
+    let changes: &[(Change, &str)] = &[
         (
             |w| {
                 change_json(w, "config.json", |config| {

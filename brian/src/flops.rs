@@ -458,6 +458,15 @@ mod tests {
         let expected = 4.0 * (4.0 * 8.0 + 36.0 + 3.0 * 8.0) + 28.0;
         assert_eq!(config.flops(7, 3), expected);
         assert_eq!(TRAINING, 3.0);
+        // Eight numbers of queries, four of keys: maps of 2 × 8, twice, and 2 × 4, twice; every key is met by all queries.
+        let shared = BaselineConfig {
+            n_heads: 4,
+            n_kv_heads: Some(2),
+            d_head: Some(2),
+            ..config
+        };
+        let of_block = 4.0 * 2.0 * 8.0 + 4.0 * 2.0 * 4.0 + 36.0 + 3.0 * 4.0 * 8.0;
+        assert_eq!(shared.flops(7, 3), 4.0 * of_block + 28.0);
     }
 
     #[test]
