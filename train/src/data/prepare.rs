@@ -636,6 +636,36 @@ mod tests {
     }
 
     #[test]
+    fn a_document_of_which_the_tokenizer_keeps_nothing_is_left_out_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut preparation = preparation(directory.path(), &[("t.txt", "a\n \n \t\nb a\n")]);
+        let words = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
+            "model": { "type": "WordLevel", "unk_token": "[UNK]", "vocab": { "[UNK]": 0, "a": 1 } }
+        });
+        fs::write(&preparation.tokenizer, words.to_string()).unwrap();
+        preparation.reading.document = DocumentRule::Line;
+        preparation.valid_fraction = 0.0;
+        let manifest = preparation.clone().plan().unwrap().run().unwrap();
+        let source = &manifest.sources[0];
+        assert_eq!((source.documents, source.counts.without_tokens), (2, 2));
+        let train = manifest.splits["train"];
+        assert_eq!((train.documents, train.tokens, train.bytes), (2, 3, 4));
+        let said = sentences(&manifest).join("\n");
+        let words = "2 documents left out because the tokenizer keeps nothing of them";
+        assert!(said.contains(words), "{said}");
+        let split = Split::open(preparation.output.join("train.bin")).unwrap();
+        let sizes = Tokenizer::load(&preparation.tokenizer)
+            .unwrap()
+            .token_bytes();
+        assert_eq!(
+            split.span_bytes(0..2, &sizes) + split.span_bytes(2..3, &sizes),
+            4
+        );
+    }
+
+    #[test]
     fn a_pipe_is_read_once_and_a_compressed_text_divided_where_it_would_be() {
         let directory = tempfile::tempdir().unwrap();
         let text = "All work and no play.\n".repeat(1000);

@@ -1,4 +1,4 @@
-//! Checks a `tokenizer.json` and returns its vocabulary and how a text is cut; what contradicts itself is refused with its place.
+//! Checks a `tokenizer.json` and returns its vocabulary and how a text is cut; names the place of what contradicts itself.
 //!
 //! The library itself panics on some broken files and numbers some added tokens differently; both are caught here.
 
