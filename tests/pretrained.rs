@@ -179,10 +179,7 @@ fn a_real_pretrained_model_says_what_it_says_elsewhere() {
         return;
     };
     let workplace = Workplace::new();
-    let run = run_of(
-        &workplace,
-        &format!("{} --tokenizer none", directory.display()),
-    );
+    let run = run_of(&workplace, &directory.display().to_string());
     let imported = Imported::open(&workplace.path(run.answer()));
     let golden = fs::read(fixtures().join("hf/smollm2_135m.json")).unwrap();
     let golden: Value = serde_json::from_slice(&golden).unwrap();
@@ -193,6 +190,8 @@ fn a_real_pretrained_model_says_what_it_says_elsewhere() {
                 .collect::<Vec<_>>()
         };
         let ids: Vec<u32> = numbers("ids").into_iter().map(|id| id as u32).collect();
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(imported.tokenizer.encode(text), ids, "{text}");
         let signed: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let logits = imported.logits(&signed, [1, ids.len()]);
         for ((logits, next), expected) in logits.iter().zip(&ids[1..]).zip(numbers("logprobs")) {
@@ -880,6 +879,26 @@ fn a_recipe_of_ones_own_brings_everything_but_the_model() {
     workplace.write("mine.toml", tiny);
     let error = workplace.nerve(&format!("import {words}")).expect(2).stderr;
     assert!(error.contains("as config.json says"), "{error}");
+}
+
+#[test]
+fn special_tokens_are_those_of_the_model() {
+    let workplace = copied("llama_tied_mha");
+    change_json(&workplace, "generation_config.json", |config| {
+        config.insert("eos_token_id".to_string(), json!([7, 2]));
+        config.insert("temperature".to_string(), json!(0.6));
+    });
+    let run = run_of(&workplace, "model --tokenizer none");
+    let imported = Imported::open(&workplace.path(run.answer()));
+    let specials = imported.tokenizer.specials();
+    assert_eq!((specials.begin, specials.end), (Some(1), Some(7)));
+    assert_eq!(imported.tokenizer.ends(), [2, 7]);
+    for said in [
+        "what ends a text is any of the tokens 2, 7",
+        "only special tokens are taken over, not temperature 0.6",
+    ] {
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+    }
 }
 
 #[test]

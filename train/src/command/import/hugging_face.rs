@@ -9,10 +9,10 @@ mod recipe;
 use super::save::{Kept, save};
 use super::{account, answer, option, require_fit_to, table};
 use crate::cli;
-use crate::data::Tokenizer;
+use crate::data::{Specials, Tokenizer};
 use crate::error::{Error, Problem};
 use crate::import::hugging_face::{
-    Described, Directory, compare, describe, load, tokenizer_of_ids,
+    Described, Directory, Symbols, compare, describe, load, tokenizer_of_ids,
 };
 use crate::import::{Checkpoint, Doubled, Globals};
 use crate::run::{RunDirectory, replace_file};
@@ -43,11 +43,12 @@ pub(super) fn run(arguments: &cli::Import, directory: &Directory) -> Result<(), 
         advice.to_string(),
     )?;
     let tokenizer = tokenizer(arguments, directory, &described)?;
+    let (tokenizer, symbols) = with_symbols(tokenizer, &described.symbols)?;
     let recipe = recipe::of(arguments, directory, &described, &tokenizer)?;
     let model = load(&mut checkpoint, &described)?;
     let mut notes = described.notes.clone();
     notes.extend(unread(directory, &checkpoint));
-    notes.extend(about_symbols(&described, &tokenizer));
+    notes.extend(symbols);
     notes.extend(without_tokens(&described, &tokenizer));
     if let Some(file) = &arguments.expected {
         let expected = expected::read(file, &described)?;
@@ -161,25 +162,71 @@ fn without_tokens(described: &Described, tokenizer: &Tokenizer) -> Option<String
     })
 }
 
-/// Where the directory and the tokenizer say different things of the special tokens.
-fn about_symbols(described: &Described, tokenizer: &Tokenizer) -> Vec<String> {
-    let (theirs, ours) = (&described.symbols, tokenizer.specials());
-    let mut notes = Vec::new();
-    let id = |id: Option<u32>| id.map_or("none".to_string(), |id| id.to_string());
-    let end = theirs.ends.first().copied();
-    for (what, theirs, ours) in [
-        ("begin a text", theirs.begin, ours.begin),
-        ("end it", end, ours.end),
-        ("fill up rows", theirs.pad, ours.pad),
-    ] {
-        if theirs != ours && theirs.is_some() {
-            let (theirs, ours) = (id(theirs), id(ours));
+/// The tokenizer with the special tokens of the model, and a line for each that the tokenizer called otherwise. Its own token that
+/// ends a document stays if it is one of the model's ends, of which there may be several.
+fn with_symbols(
+    tokenizer: Tokenizer,
+    symbols: &Symbols,
+) -> Result<(Tokenizer, Vec<String>), Error> {
+    let (mut notes, own) = (Vec::new(), tokenizer.specials());
+    let mut known = |id: &u32| {
+        let is_known = !tokenizer.token_text(*id).is_empty();
+        if !is_known {
             notes.push(format!(
-                "the model's token to {what} is {theirs}, the tokenizer's {ours}, which counts here"
+                "the special token {id} of the model is no token of its tokenizer, and left out"
             ));
         }
+        is_known
+    };
+    let begin = symbols.begin.filter(&mut known).or(own.begin);
+    let pad = symbols.pad.filter(&mut known).or(own.pad);
+    let mut ends: Vec<u32> = symbols.ends.iter().copied().filter(&mut known).collect();
+    let end = own
+        .end
+        .filter(|end| ends.contains(end))
+        .or(ends.first().copied());
+    let end = end.or(own.end);
+    let specials = Specials {
+        begin,
+        end,
+        pad,
+        ..own
+    };
+    ends.sort_unstable();
+    ends.dedup();
+    let same_ends = ends.is_empty() || ends == tokenizer.ends();
+    if specials == own && same_ends {
+        return Ok((tokenizer, notes));
     }
-    notes
+    let id = |id: Option<u32>| id.map_or("none".to_string(), |id| id.to_string());
+    for (what, model, tokenizer) in [
+        ("begins a text", begin, own.begin),
+        ("ends a document", end, own.end),
+        ("fills up rows", pad, own.pad),
+    ] {
+        if model != tokenizer {
+            let (model, tokenizer) = (id(model), id(tokenizer));
+            notes.push(format!("what {what} is token {model}, as the model says; by its name it would be {tokenizer}"));
+        }
+    }
+    if !same_ends {
+        let ends: Vec<String> = ends.iter().map(u32::to_string).collect();
+        notes.push(format!(
+            "what ends a text is any of the tokens {}",
+            ends.join(", ")
+        ));
+    }
+    if tokenizer.added().len() == 0 {
+        notes.push(
+            "the tokenizer has no added token, so none of this can be said in it: its own count"
+                .to_string(),
+        );
+        return Ok((tokenizer, notes));
+    }
+    notes.push(
+        "the run's tokenizer.json says these special tokens, so prepare data with it".to_string(),
+    );
+    Ok((tokenizer.with_specials(specials, &ends)?, notes))
 }
 
 /// Leaves a recipe in the run that goes on from its weights.
