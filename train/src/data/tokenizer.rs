@@ -25,6 +25,7 @@ mod train;
 
 use std::collections::HashMap;
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub use specials::Specials;
 
 /// The largest tokenizer file that is read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Read once with each file of others, for the library finds some mistakes only then.
+const FIRST_TEXT: &str = "A b  1, e\u{301}\u{1}\r\n字😀";
 
 /// What one token stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -300,7 +304,16 @@ impl Tokenizer {
             let expected = "a file that the `tokenizers` library accepts";
             Error::Invalid(Problem::new(path, "", found, expected))
         };
-        let encoder = tokenizers::Tokenizer::from_bytes(&file);
+        // Some broken files make the library panic, while it reads them or a first text.
+        let opened = catch_unwind(|| {
+            let encoder = tokenizers::Tokenizer::from_bytes(&file)?;
+            if !checked.is_own {
+                encoder.encode(FIRST_TEXT, false)?;
+            }
+            Ok::<_, tokenizers::Error>(encoder)
+        });
+        let encoder =
+            opened.unwrap_or_else(|_| Err("something that makes the library panic".into()));
         let mut encoder = encoder.map_err(|e| invalid(one_line(&e.to_string())))?;
         // Without these a text is read whole, and its tokens say where they come from, white space included.
         encoder.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
