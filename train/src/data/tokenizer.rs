@@ -43,9 +43,6 @@ pub use specials::Specials;
 /// The largest tokenizer file that is read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Read once with each file of others, for the library finds some mistakes only then.
-const FIRST_TEXT: &str = "A b  1, e\u{301}\u{1}\r\n字😀";
-
 /// What one token stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -304,11 +301,13 @@ impl Tokenizer {
             let expected = "a file that the `tokenizers` library accepts";
             Error::Invalid(Problem::new(path, "", found, expected))
         };
-        // Some broken files make the library panic, while it reads them or a first text.
+        // Some broken files make the library panic, while it reads them or first texts.
         let opened = catch_unwind(|| {
             let encoder = tokenizers::Tokenizer::from_bytes(&file)?;
             if !checked.is_own {
-                encoder.encode(FIRST_TEXT, false)?;
+                for (_, text) in losses::PROBES {
+                    encoder.encode(text, false)?;
+                }
             }
             Ok::<_, tokenizers::Error>(encoder)
         });
