@@ -25,6 +25,7 @@ mod train;
 
 use std::collections::HashMap;
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -304,7 +305,18 @@ impl Tokenizer {
             let expected = "a file that the `tokenizers` library accepts";
             Error::Invalid(Problem::new(path, "", found, expected))
         };
-        let encoder = tokenizers::Tokenizer::from_bytes(&file);
+        // Some broken files make the library panic, while it reads them or first texts.
+        let opened = catch_unwind(|| {
+            let encoder = tokenizers::Tokenizer::from_bytes(&file)?;
+            if !checked.is_own {
+                for (_, text) in losses::PROBES {
+                    encoder.encode(text, false)?;
+                }
+            }
+            Ok::<_, tokenizers::Error>(encoder)
+        });
+        let encoder =
+            opened.unwrap_or_else(|_| Err("something that makes the library panic".into()));
         let mut encoder = encoder.map_err(|e| invalid(one_line(&e.to_string())))?;
         // Without these a text is read whole, and its tokens say where they come from, white space included.
         encoder.with_post_processor(None::<tokenizers::PostProcessorWrapper>);

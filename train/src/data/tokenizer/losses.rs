@@ -3,7 +3,7 @@
 use super::{SpelledSpecials, Tokenizer};
 
 /// What a text holds, and such a text.
-const PROBES: [(&str, &str); 14] = [
+pub(super) const PROBES: [(&str, &str); 14] = [
     ("letters", "a"),
     ("capital letters", "A"),
     ("digits", "1"),

@@ -347,3 +347,21 @@ fn special_tokens_that_are_given_stay_with_the_file() {
         "{error}"
     );
 }
+
+#[test]
+fn a_file_that_makes_the_library_panic_is_refused() {
+    for normalizer in [
+        serde_json::json!({ "type": "Prepend", "prepend": "" }),
+        serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" }),
+    ] {
+        let file = byte_pairs(parts::WORD_PATTERNS[0], normalizer, &[]);
+        let error = Tokenizer::from_bytes(Path::new("t.json"), file)
+            .err()
+            .unwrap();
+        assert_eq!(error.exit_code(), 3);
+        assert!(
+            error.to_string().contains("makes the library panic"),
+            "{error}"
+        );
+    }
+}
