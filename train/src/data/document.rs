@@ -963,19 +963,27 @@ mod tests {
             let reader = open("t.txt", &bytes, &whole_file, None);
             assert_eq!(reader.text_bytes().unwrap(), (text.len() * n) as u64);
         }
+        // Found when the file is opened, if it is short, or when it is read.
+        let broken = |bytes: &[u8]| {
+            let path = tempfile::tempdir().unwrap().keep().join("t.txt");
+            std::fs::write(&path, bytes).unwrap();
+            let error = match DocumentReader::open(path, &whole_file, None) {
+                Ok(mut reader) => reader.find_map(Result::err).unwrap(),
+                Err(error) => error,
+            };
+            error.to_string()
+        };
         for bytes in [&gzip, &zstd] {
-            let broken = failure("t.txt", &bytes[..bytes.len() - 9], &whole_file);
-            assert!(broken.contains("cannot be decompressed"), "{broken}");
+            let cut = broken(&bytes[..bytes.len() - 9]);
             let place = format!("byte {}: ", bytes.len() - 9);
-            assert!(broken.contains(&place), "{broken}");
+            assert!(
+                cut.contains("cannot be decompressed") && cut.contains(&place),
+                "{cut}"
+            );
             let mut damaged = bytes.clone();
             damaged[bytes.len() / 2] ^= 0x55;
-            // Found when the file is opened, for it is short.
-            let path = tempfile::tempdir().unwrap().keep().join("t.txt");
-            std::fs::write(&path, damaged).unwrap();
-            let error = DocumentReader::open(path, &whole_file, None);
-            let broken = error.err().unwrap().to_string();
-            assert!(broken.contains("cannot be decompressed"), "{broken}");
+            let damaged = broken(&damaged);
+            assert!(damaged.contains("cannot be decompressed"), "{damaged}");
         }
     }
 
