@@ -981,7 +981,7 @@ fn an_imported_run_is_measured_sampled_timed_trained_on_and_resumed() {
         .expect(0);
     workplace.nerve("runs verify runs/base").expect(0);
     let tune = "fit runs/base/finetune.toml --render none --set run.name=tuned --set data.window=16 \
-                --set stage.finetune.steps=6 --set stage.finetune.learning_rate.warmup_steps=1 \
+                --set stage.finetune.steps=8 --set stage.finetune.learning_rate.warmup_steps=1 \
                 --set watch.log_every_steps=1 --set watch.valid_every_steps=2 --set watch.valid_tokens=64 \
                 --set checkpoint.every_steps=1 --set checkpoint.keep_last=9 --set batch.accumulate=2";
     let tuned = workplace.nerve(tune).expect(0);

@@ -226,7 +226,11 @@ fn sizes(fields: &mut Fields, family: &Family) -> Result<BaselineConfig, Error> 
     let rope = rope(fields)?;
     let norm_epsilon = fields.number("rms_norm_eps", Some(RMS_NORM_EPS))?;
     let untied = !fields.truth("tie_word_embeddings", false)?;
-    let std = fields.number("initializer_range", Some(0.02))?;
+    // Of fresh weights only.
+    let std = match fields.has("initializer_range") {
+        true => fields.number("initializer_range", Some(0.02))?,
+        false => 0.02,
+    };
     let attention_bias = match family.biases {
         Biases::AsTold => fields
             .truth("attention_bias", false)?
