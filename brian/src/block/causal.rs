@@ -60,21 +60,21 @@ impl RopeScaling {
             problems.require(holds, field, factor, "a number of at least 1");
         };
         match self {
-            Self::Linear { factor } => at_least_1("rope_scaling.linear.factor", factor),
+            Self::Linear { factor } => at_least_1("rope_scaling.factor", factor),
             Self::Llama3 {
                 factor,
                 low_freq_factor: low,
                 high_freq_factor: high,
                 original_context,
             } => {
-                at_least_1("rope_scaling.llama3.factor", factor);
+                at_least_1("rope_scaling.factor", factor);
                 let holds = low.is_finite() && low > 0.0;
-                let field = "rope_scaling.llama3.low_freq_factor";
+                let field = "rope_scaling.low_freq_factor";
                 problems.require(holds, field, low, "a number above 0");
                 let holds = high.is_finite() && high > low;
-                let field = "rope_scaling.llama3.high_freq_factor";
+                let field = "rope_scaling.high_freq_factor";
                 problems.require(holds, field, high, "more than low_freq_factor");
-                let field = "rope_scaling.llama3.original_context";
+                let field = "rope_scaling.original_context";
                 problems.at_least_1(field, original_context);
             }
         }
