@@ -713,8 +713,8 @@ fn a_router_needs_to_know_how_to_walk_and_a_mixed_teacher_how_hard_a_sequence_is
             "teacher, from --set: found no such key, expected one of \"sequential\"",
         ),
         (
-            "{kind='teacher',techer='path'}",
-            "techer, from --set: found an unknown key",
+            "{kind='teacher',teachers='path'}",
+            "teachers, from --set: found an unknown key",
         ),
         (
             "{kind='teacher',teacher='sequental'}",
