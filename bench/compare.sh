@@ -34,7 +34,10 @@ for line in open(sys.argv[1]):
 random.seed(1)
 print(f"{'recipe':16} {'what':9} {'median':>7} {'95 % interval':>15}")
 for (recipe, what), pairs in found.items():
-    ratios = [both["new"] / both["old"] for both in pairs.values()]
+    ratios = [both["new"] / both["old"] for both in pairs.values() if len(both) == 2]
+    if not ratios:
+        print(f"{recipe:16} {what:9} only one of the programs measures it")
+        continue
     medians = sorted(statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(10_000))
     low, high = medians[250], medians[9749]
     print(f"{recipe:16} {what:9} {statistics.median(ratios):7.3f} {low:7.3f} {high:7.3f}")
