@@ -277,7 +277,7 @@ pub struct Import {
     /// where both hold a tensor
     #[arg(required = true, value_name = "CHECKPOINT")]
     pub checkpoints: Vec<PathBuf>,
-    /// The recipe whose model it is; of a directory with config.json one is made, unless this brings everything but [model]
+    /// The recipe whose model it is; of a directory with config.json one is made, unless this brings all but the table of the model
     #[arg(long)]
     pub recipe: Option<PathBuf>,
     /// Change a value of the recipe; may be repeated

@@ -126,7 +126,7 @@ impl TokenFile {
     /// The hash of the file.
     ///
     /// # Errors
-    /// As [`Self::read`], without looking at the ids.
+    /// `Invalid` if the file cannot be read; its ids are not looked at.
     pub fn sha256(mut self) -> Result<String, Error> {
         let mut left = self.layout.n * self.layout.element.bytes() as u64;
         let mut block = vec![0; BLOCK_BYTES as usize];

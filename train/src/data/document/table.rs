@@ -173,10 +173,10 @@ fn batches(file: File, kind: TableKind, field: &str) -> Result<Batches, Wrong> {
             Box::new(batches.map(|batch| batch.map_err(|e| e.to_string())))
         }
         TableKind::ArrowFile => {
-            let whole = FileReader::try_new(file, None).map_err(text)?;
+            let whole = FileReader::try_new(&file, None).map_err(text)?;
             let columns = used(&whole.schema(), field)?;
-            let mut file = whole.into_inner();
-            file.seek(SeekFrom::Start(0)).map_err(text)?;
+            drop(whole);
+            (&file).seek(SeekFrom::Start(0)).map_err(text)?;
             let batches = FileReader::try_new(file, Some(columns)).map_err(text)?;
             Box::new(batches.map(|batch| batch.map_err(|e| e.to_string())))
         }
