@@ -5,10 +5,7 @@
 
 use crate::causality::{SEQ, VOCABULARY, loud, pool_of_three, router, row, sequence, walk};
 use crate::graph::counted;
-use crate::support::{
-    REORDERED, Workplace, as_pretrained, gradients, lines, relative, small_baseline, values,
-};
-use brian::BaselineConfig;
+use crate::support::{REORDERED, Workplace, gradients, lines, relative, small_baseline, values};
 use brian::loss::language;
 use brian::route::policy::Select;
 use brian::route::rules::ExitObjective;
@@ -54,16 +51,10 @@ impl Task for Passes {
         let input: Tensor<B, 2, Int> = Tensor::from_data(input, &device);
         let nats = |logits| language::token_losses(logits, input.clone()).mean();
 
-        let pass_of = |config: BaselineConfig| {
-            let baseline = config.init::<B>(VOCABULARY, 3, &device);
-            let logits = baseline.forward(input.clone());
-            let backward = nats(logits.clone()).backward();
-            (values(logits), gradients(&baseline, &backward))
-        };
-        let (of_baseline, baseline_gradients) = pass_of(small_baseline());
-        let mut pretrained = pool_of_three();
-        as_pretrained(&mut pretrained);
-        let (of_pretrained, pretrained_gradients) = pass_of(pretrained.baseline());
+        let baseline = small_baseline().init::<B>(VOCABULARY, 3, &device);
+        let of_baseline = baseline.forward(input.clone());
+        let backward = nats(of_baseline.clone()).backward();
+        let baseline_gradients = gradients(&baseline, &backward);
 
         let brian = loud(pool_of_three().init::<B>(VOCABULARY, 3, &device));
         let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
@@ -72,13 +63,8 @@ impl Task for Passes {
         let brian_gradients = gradients(&brian, &backward);
 
         Ok(vec![
-            ("logits of the baseline", of_baseline),
+            ("logits of the baseline", values(of_baseline)),
             ("gradients of the baseline", baseline_gradients),
-            ("logits of a baseline as pretrained", of_pretrained),
-            (
-                "gradients of a baseline as pretrained",
-                pretrained_gradients,
-            ),
             ("logits of the routed model", values(of_brian)),
             ("gradients of the routed model", brian_gradients),
         ])
