@@ -25,6 +25,14 @@ pub fn shortened(text: &str) -> String {
     error::shortened(text, MOST_SHOWN).into_owned()
 }
 
+/// The first `most` characters of a text, and a sign that there are more.
+pub fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 //! biases, and norms of single heads of queries and keys (Henry et al. 2020). No dropout.
 
 use super::causal::{Angles, Causal};
-use super::matrix::{biased_matrix, per_token};
+use super::matrix::biased_matrix;
 use super::{AttentionBias, BlockSizes, Heads};
 use crate::described::{Described, Description, Start};
 pub use crate::ops::attention::KeysValues;
@@ -13,8 +13,10 @@ use crate::ops::attention::{attention, attention_over_spans, causal_attention, h
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::gather::{Parts, columns};
 use crate::ops::groups::{Group, each};
+use crate::ops::linear::linear;
+use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::{Packed, shared};
-use crate::ops::rotary_projection::{Columns, Projection, normed_heads, rotary_projection};
+use crate::ops::rotary_projection::{Columns, Projection, biased_and_normed, rotary_projection};
 use burn::module::Module;
 use burn::nn::{Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::backend::Backend;
@@ -82,17 +84,13 @@ impl<B: Backend> Attention<B> {
             n_kv_heads,
             d_head,
         } = self.heads;
-        let mut packed = per_token(&self.query_key_value, x);
-        if let Some(bias) = &self.query_key_value.bias {
-            packed = packed + bias.val().unsqueeze();
-        }
+        let ([batch, seq, _], columns) = (x.dims(), Columns::All.rotated(self.heads));
+        let bias = self.query_key_value.bias.as_ref().map(|bias| bias.val());
         let norms = self.head_norms(Columns::All);
-        if !norms.is_empty() {
-            let ([batch, seq, width], columns) = (packed.dims(), Columns::All.rotated(self.heads));
-            let rows = packed.reshape([batch * seq, width]);
-            packed = normed_heads(rows, &columns, &norms).reshape([batch, seq, width]);
-        }
+        let rows = linear(per_row(x), &self.query_key_value);
+        let rows = biased_and_normed(rows, bias.as_ref(), &columns, &norms);
         let [queries, keys, all] = Columns::All.widths(self.heads);
+        let packed = reshape(rows, [batch, seq, all]);
         let part = |part: Range<usize>, n| heads(packed.clone().slice_dim(2, part), n);
         let own = KeysValues {
             keys: causal.rotate(part(queries..keys, n_kv_heads)),

@@ -74,27 +74,31 @@ pub(crate) fn rotary_projection<B: Backend>(
     }])
     .unwrap_or_else(|| {
         by_group([x.clone()], groups, |[x], of, which| {
-            let mut packed = multiply(rms_norm(&x, of.norm, of.map.dtype()), of.map.clone());
-            if let Some(bias) = of.bias {
-                packed = packed.clone() + bias.clone().cast(packed.dtype()).unsqueeze();
-            }
-            if !of.head_norms.is_empty() {
-                packed = normed_heads(packed, &columns.rotated(heads), &of.head_norms);
-            }
+            let packed = multiply(rms_norm(&x, of.norm, of.map.dtype()), of.map.clone());
+            let packed =
+                biased_and_normed(packed, of.bias, &columns.rotated(heads), &of.head_norms);
             scaled_and_rotated(packed, x.dtype(), widths, &angles.some(which))
         })
     })
 }
 
-/// Norms the heads in some columns, which come first; each range of columns has a norm of its own.
+/// Adds the bias, if there is one, and norms the heads in some columns, which come first, if they are normed; each range of
+/// columns has a norm of its own.
 ///
 /// # Shapes
 /// `[n, d_out]` to the same
-pub(crate) fn normed_heads<B: Backend>(
-    packed: Tensor<B, 2>,
+pub(crate) fn biased_and_normed<B: Backend>(
+    mut packed: Tensor<B, 2>,
+    bias: Option<&Tensor<B, 1>>,
     columns: &[Range<usize>],
     norms: &[&RmsNorm<B>],
 ) -> Tensor<B, 2> {
+    if let Some(bias) = bias {
+        packed = packed.clone() + bias.clone().cast(packed.dtype()).unsqueeze();
+    }
+    if norms.is_empty() {
+        return packed;
+    }
     let [n_tokens, width] = packed.dims();
     let mut parts = Vec::with_capacity(columns.len() + 1);
     let mut end = 0;

@@ -60,16 +60,16 @@ impl Split {
         let end = tokenizer.specials().end;
         let documents = documents_of(&tokens, end, &tokenizer.token_bytes());
         let spelled = |id| format!("{} (id {id})", tokenizer.token_text(id));
-        let has_end = end.filter(|_| (0..tokens.len()).any(|at| Some(tokens.get(at)) == end));
-        let divided = match (end, has_end) {
-            (Some(id), Some(_)) => format!("a document ends behind each {}", spelled(id)),
-            (Some(id), None) => format!("one stream, for it has no {}", spelled(id)),
+        let ends_documents = end == Some(tokens.get(tokens.len() - 1));
+        let divided = match (end, ends_documents || documents.len() > 1) {
+            (Some(id), true) => format!("a document ends behind each {}", spelled(id)),
+            (Some(id), false) => format!("one stream, for it has no {}", spelled(id)),
             (None, _) => "one stream, for the tokenizer has no symbol that ends documents".into(),
         };
         Ok(Self {
             path: source.path.to_path_buf(),
             documents,
-            ends_documents: end == Some(tokens.get(tokens.len() - 1)),
+            ends_documents,
             tokenizer: TokenizerFacts {
                 sha256: tokenizer.sha256(),
                 kind: tokenizer.kind(),

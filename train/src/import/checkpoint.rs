@@ -283,6 +283,38 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// How a tensor differs from `values`, those of the tensor named `other`, compared bit by bit; `None` if it does not.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    ///
+    /// # Panics
+    /// If there is no such tensor, or it has more values.
+    pub fn difference(
+        &mut self,
+        name: &str,
+        other: &str,
+        values: &[f32],
+    ) -> Result<Option<String>, Error> {
+        let (mut at, mut different, mut first) = (0, 0u64, None);
+        self.read(name, &mut |piece| {
+            for (own, value) in piece.iter().zip(&values[at..]) {
+                if own.to_bits() != value.to_bits() {
+                    different += 1;
+                    first.get_or_insert((at, *own, *value));
+                }
+                at += 1;
+            }
+        })?;
+        Ok(first.map(|(index, own, value)| {
+            let within = in_shape(index as u64, &self.tensors[name].stored.shape);
+            format!(
+                "{different} of {at} numbers that differ from those of {other}, the first at index {index}, {within}: {own} and \
+                 {value}"
+            )
+        }))
+    }
+
     /// All values of a tensor.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 
 use super::brian::{EMBEDDING, HEAD, target};
 use super::brillm::{OUR_TABLE, overflows};
-use super::checkpoint::{Checkpoint, in_shape};
+use super::checkpoint::Checkpoint;
 use super::fit::{self, Fit, Target, Wanted};
 use super::source::in_tensor;
 use crate::error::{Error, Problem};
@@ -93,24 +93,9 @@ fn require_tied(
     embedding: &str,
     values: &HostTensor,
 ) -> Result<(), Error> {
-    let values = values.floats();
-    let (mut at, mut different, mut first) = (0, 0u64, None);
-    checkpoint.read(HEAD, &mut |piece| {
-        for (head, embedding) in piece.iter().zip(&values[at..]) {
-            if head.to_bits() != embedding.to_bits() {
-                different += 1;
-                first.get_or_insert((at, *head, *embedding));
-            }
-            at += 1;
-        }
-    })?;
-    let Some((index, head, other)) = first else {
+    let Some(found) = checkpoint.difference(HEAD, embedding, &values.floats())? else {
         return Ok(());
     };
-    let within = in_shape(index as u64, &checkpoint.tensors()[HEAD].stored.shape);
-    let found = format!(
-        "{different} of {at} numbers that differ from those of {embedding}, the first at index {index}, {within}: {head} and {other}"
-    );
     let expected = "a head that is the embedding, to the bit";
     let place = format!("tensor {HEAD:?}");
     let problem = Problem::new(checkpoint.path(), place, found, expected);

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::super::cut::Cut;
 use crate::error::Problem;
+use crate::text::beginning;
 
 const NORMALIZERS: [&str; 13] = [
     "BertNormalizer",
@@ -216,8 +217,5 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// A text, cut where it gets too long for a message.
 pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(80) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_string(),
-    }
+    beginning(text, 80)
 }

@@ -5,7 +5,7 @@ use super::super::json::quoted;
 use crate::error::{Error, Problem};
 use crate::file::read_regular;
 use crate::keys::distinct;
-use crate::text::json_complaint;
+use crate::text::{beginning, json_complaint};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -221,8 +221,5 @@ impl Fields {
 
 /// The beginning of a text of any length.
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_string(),
-    }
+    beginning(text, MOST_SHOWN)
 }

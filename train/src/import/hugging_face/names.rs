@@ -4,7 +4,7 @@
 //! PyTorch keeps a linear map as `[out, in]`, we as `[in, out]`: its matrices are transposed. Queries, keys and values are
 //! three matrices there and lie side by side here, so three tensors become one parameter. Rotary pairs lie in halves in both.
 
-use super::super::checkpoint::{Checkpoint, in_shape};
+use super::super::checkpoint::Checkpoint;
 use super::super::fit::{self, Fit, Target, Wanted, What};
 use super::super::source::in_tensor;
 use super::config::Described;
@@ -336,25 +336,9 @@ fn require_tied(
     embedding: &str,
     values: &HostTensor,
 ) -> Result<(), Error> {
-    let values = values.floats();
-    let (mut at, mut different, mut first) = (0, 0u64, None);
-    checkpoint.read(head, &mut |piece| {
-        for (own, embedded) in piece.iter().zip(&values[at..]) {
-            if own.to_bits() != embedded.to_bits() {
-                different += 1;
-                first.get_or_insert((at, *own, *embedded));
-            }
-            at += 1;
-        }
-    })?;
-    let Some((index, own, embedded)) = first else {
+    let Some(found) = checkpoint.difference(head, embedding, &values.floats())? else {
         return Ok(());
     };
-    let within = in_shape(index as u64, &checkpoint.tensors()[head].stored.shape);
-    let found = format!(
-        "{different} of {at} numbers that differ from those of {embedding}, the first at index {index}, {within}: {own} and \
-         {embedded}"
-    );
     let expected = "the embedding, to the bit, as tie_word_embeddings is true";
     let problem = Problem::new(
         checkpoint.path(),
