@@ -58,7 +58,7 @@ fn passes<B: AutodiffBackend<Device = Device<BenchBackend>>>(
         back(
             block
                 .attention
-                .project_rows(&x, &block.attention_norm, &causal),
+                .project_rows(&x, &block.attention_norm, &causal.all_angles()),
         )
     });
     let packed = (leaf(3 * base.d_model) * (d_head as f64).powf(-0.25)).cast(products);

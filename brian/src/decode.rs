@@ -1,31 +1,43 @@
-//! `Decoding`: the next token's logits for one sequence, from a baseline or a routed model, with caches of earlier tokens, so
-//! that a new token costs the work of one token. Drawing tokens is in `generate`.
+//! `Decoder`: several texts that a baseline or a routed model reads token by token, each in a slot with caches of its earlier
+//! tokens, so that a new token costs the work of one; `Decoding`, a single text. Drawing tokens is in `generate`.
 //!
 //! Blocks before and after the pool cache keys and values; the pool caches the walks of earlier tokens (`route/walk_cache.rs`).
-//! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the window has slid,
-//! the router sees the mean of the sequence, `attends` is `selected`, or the model has a memory or a beam.
+//! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the router sees the
+//! mean of the sequence, `attends` is `selected`, or the model has a memory or a beam.
+//!
+//! A token of a slot is begun and then taken further by rounds: one pass of a baseline, or one step of a walk (after the idea of
+//! batching by depth of arXiv 2608.09444). On the host the bits of a slot do not depend on what other slots do.
 
 use crate::baseline::Baseline;
-use crate::block::cache::Cache;
-use crate::block::causal::{Causal, Rotary};
+use crate::block::cache::{Cache, NewTokens, execute};
+use crate::block::causal::Rotary;
 use crate::block::transformer::TransformerBlock;
 use crate::model::Brian;
+use crate::ops::embedding::embed;
+use crate::ops::gather::some;
+use crate::ops::reshape::{per_row, reshape};
+use crate::ops::reuse::Packed;
+use crate::ops::rotary::Angles;
+use crate::route::context::WalkContext;
 use crate::route::policy::SequenceInfo;
+use crate::route::rounds::Rounds;
 use crate::route::rules::Rules;
+use crate::route::trace::Trace;
 use crate::route::walk_cache::WalkCache;
+use burn::nn::Embedding;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use std::cell::RefCell;
 
-/// A model while it decodes one sequence.
+/// Several texts that one model reads.
 #[derive(Debug)]
-pub struct Decoding<'a, B: Backend> {
+pub struct Decoder<'a, B: Backend> {
     model: Model<'a, B>,
-    /// The tokens in the caches.
-    tokens: Vec<u32>,
-    /// Keys and values of the blocks in a row, those before the pool first.
-    blocks: Vec<Cache<B>>,
-    past: RefCell<WalkCache<B>>,
+    slots: Vec<Option<Slot<B>>>,
+    /// Slots with a token that has not entered the model yet.
+    begun: Vec<usize>,
+    /// Tokens in the pool.
+    rounds: Rounds<B>,
 }
 
 #[derive(Debug)]
@@ -34,28 +46,428 @@ enum Model<'a, B: Backend> {
     Brian {
         model: &'a Brian<B>,
         rules: Box<Rules>,
-        row: SequenceInfo,
+        /// The router's maps.
+        packed: Packed,
     },
+}
+
+/// A text.
+#[derive(Debug, Default)]
+struct Slot<B: Backend> {
+    info: SequenceInfo,
+    tokens: Vec<u32>,
+    /// What the blocks in a row keep, those before the pool first.
+    blocks: Vec<Cache<B>>,
+    walks: RefCell<WalkCache<B>>,
+}
+
+/// What a model says behind some tokens.
+#[derive(Debug)]
+pub struct Said<B: Backend> {
+    /// Logits of the token behind each, `[n_tokens, vocabulary]`.
+    pub logits: Tensor<B, 2>,
+    /// The blocks that each has run in the pool; none for a model without one.
+    pub paths: Vec<Vec<usize>>,
+}
+
+impl<'a, B: Backend> Decoder<'a, B> {
+    /// Reads with a baseline.
+    pub fn baseline(model: &'a Baseline<B>) -> Self {
+        Self::new(Model::Baseline(model))
+    }
+
+    /// Reads with a routed model, which walks as in evaluation.
+    pub fn brian(model: &'a Brian<B>, rules: &Rules) -> Self {
+        Self::new(Model::Brian {
+            model,
+            rules: Box::new(rules.evaluation()),
+            packed: Packed::of(&model.router),
+        })
+    }
+
+    fn new(model: Model<'a, B>) -> Self {
+        Self {
+            model,
+            slots: Vec::new(),
+            begun: Vec::new(),
+            rounds: Rounds::new(),
+        }
+    }
+
+    /// Whether caches apply: without them every token reads its whole text again, and a text is best read at once.
+    pub fn keeps(&self) -> bool {
+        self.model.keeps()
+    }
+
+    /// A slot without a token, the lowest that is free; a teacher and draws ask for `info`.
+    pub fn open(&mut self, info: SequenceInfo) -> usize {
+        let slot = Some(Slot {
+            info,
+            ..Slot::default()
+        });
+        match self.slots.iter().position(Option::is_none) {
+            Some(free) => {
+                self.slots[free] = slot;
+                free
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    /// Frees a slot and what it keeps, also in the middle of a token.
+    pub fn close(&mut self, slot: usize) {
+        if self.slots.get_mut(slot).and_then(Option::take).is_some() {
+            self.begun.retain(|&begun| begun != slot);
+            self.rounds.drop_slot(slot);
+        }
+    }
+
+    /// The tokens that a slot has read.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn tokens(&self, slot: usize) -> &[u32] {
+        &self.slots[slot].as_ref().expect(OPEN).tokens
+    }
+
+    /// Reads tokens behind those of a slot in one pass, and says what is behind the last `n_wanted` of its tokens, which have to
+    /// be among the new ones if the model [keeps](Self::keeps) what it has read.
+    ///
+    /// # Panics
+    /// If the slot is not open or has a token underway, there is no new token, `n_wanted` is 0 or too large, or the text gets
+    /// longer than the context.
+    pub fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Said<B> {
+        let busy = self.begun.contains(&slot) || self.rounds.has(slot);
+        assert!(!busy, "a token of slot {slot} is underway");
+        let slot = self.slots[slot].as_mut().expect(OPEN);
+        assert!(!tokens.is_empty(), "a text needs a token to start from");
+        slot.tokens.extend_from_slice(tokens);
+        let keeps = self.model.keeps();
+        let n_new = if keeps {
+            tokens.len()
+        } else {
+            slot.tokens.len()
+        };
+        assert!(
+            (1..=n_new).contains(&n_wanted),
+            "{n_wanted} of {n_new} tokens"
+        );
+        match &self.model {
+            Model::Baseline(model) => {
+                let (x, angles) = enter(&model.embedding, &model.rotary, slot, n_new);
+                let tokens = [NewTokens {
+                    n_new,
+                    n_wanted: n_new,
+                }];
+                let x = in_row(&model.blocks, 0, x, &angles, &tokens, &mut [slot]);
+                Said {
+                    logits: one_by_one(last(x, n_wanted), |x| model.head(x)),
+                    paths: vec![Vec::new(); n_wanted],
+                }
+            }
+            Model::Brian { model, rules, .. } if !keeps => {
+                let tokens = ids(&slot.tokens, &model.embedding);
+                let (logits, trace) = model.forward(tokens, rules, &[slot.info]);
+                Said {
+                    logits: last(per_row(logits), n_wanted),
+                    paths: paths(&trace, n_wanted),
+                }
+            }
+            Model::Brian {
+                model,
+                rules,
+                packed,
+            } => walk(model, rules, packed, slot, n_new, n_wanted),
+        }
+    }
+
+    /// Begins a token behind those of a slot; [`Self::round`] takes it further.
+    ///
+    /// # Panics
+    /// If the slot is not open or has a token underway, or the text gets longer than the context.
+    pub fn begin(&mut self, slot: usize, token: u32) {
+        let busy = self.begun.contains(&slot) || self.rounds.has(slot);
+        assert!(!busy, "a token of slot {slot} is underway");
+        let tokens = &mut self.slots[slot].as_mut().expect(OPEN).tokens;
+        assert!(!tokens.is_empty(), "a text is read before it goes on");
+        tokens.push(token);
+        self.begun.push(slot);
+    }
+
+    /// Takes every token that is underway further, and gives the slots of those that are through with what is said behind them.
+    pub fn round(&mut self) -> Option<(Vec<usize>, Said<B>)> {
+        let begun = std::mem::take(&mut self.begun);
+        match &self.model {
+            Model::Baseline(model) => {
+                if begun.is_empty() {
+                    return None;
+                }
+                let mut slots = several(&mut self.slots, &begun);
+                let (x, angles) = enter_each(&model.embedding, &model.rotary, &slots);
+                let tokens = vec![NewTokens::ONE; slots.len()];
+                let x = in_row(&model.blocks, 0, x, &angles, &tokens, &mut slots);
+                let logits = one_by_one(x, |x| model.head(x));
+                let paths = vec![Vec::new(); begun.len()];
+                Some((begun, Said { logits, paths }))
+            }
+            Model::Brian { model, rules, .. } if !model.goes_on(rules) => {
+                let mut all = Vec::new();
+                for &slot in &begun {
+                    let slot = self.slots[slot].as_ref().expect(OPEN);
+                    let tokens = ids(&slot.tokens, &model.embedding);
+                    let (logits, trace) = model.forward(tokens, rules, &[slot.info]);
+                    all.push((last(per_row(logits), 1), paths(&trace, 1)));
+                }
+                let (logits, paths): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+                let said = || Said {
+                    logits: Tensor::cat(logits, 0),
+                    paths: paths.into_iter().flatten().collect(),
+                };
+                (!begun.is_empty()).then(|| (begun, said()))
+            }
+            Model::Brian {
+                model,
+                rules,
+                packed,
+            } => {
+                let device = model.embedding.weight.device();
+                let causal = model.rotary.causal(1);
+                let nothing = Tensor::zeros([1, 1, 1], &device);
+                let context = WalkContext {
+                    packed: packed.clone(),
+                    ..model.ground(&nothing, &causal, rules, None)
+                };
+                if !begun.is_empty() {
+                    let mut slots = several(&mut self.slots, &begun);
+                    let (x, angles) = enter_each(&model.embedding, &model.rotary, &slots);
+                    let tokens = vec![NewTokens::ONE; slots.len()];
+                    let entered = in_row(&model.pre, 0, x, &angles, &tokens, &mut slots);
+                    let new = begun.iter().zip(&slots);
+                    let new = new.map(|(&slot, of)| (slot, of.info, of.tokens.len() - 1));
+                    let new: Vec<_> = new.collect();
+                    self.rounds.enter(&context, rules, &new, entered);
+                }
+                let slots = self.slots.iter_mut().map(Option::as_mut);
+                let mut walks: Vec<_> = slots.map(|of| Some(of?.walks.get_mut())).collect();
+                let through = self.rounds.round(&context, rules, &mut walks)?;
+                let left = leave(model, through.hidden, through.position);
+                let mut slots = several(&mut self.slots, &through.slots);
+                let places = slots.iter().map(|of| of.tokens.len() - 1).collect();
+                let angles = model.rotary.angles(places);
+                let tokens = vec![NewTokens::ONE; slots.len()];
+                let n_before = model.pre.len();
+                let x = in_row(&model.post, n_before, left, &angles, &tokens, &mut slots);
+                let said = Said {
+                    logits: one_by_one(x, |x| model.head(x)),
+                    paths: through.paths,
+                };
+                Some((through.slots, said))
+            }
+        }
+    }
+}
+
+const OPEN: &str = "the slot is open";
+
+impl<B: Backend> Model<'_, B> {
+    fn keeps(&self) -> bool {
+        match self {
+            Self::Baseline(_) => true,
+            Self::Brian { model, rules, .. } => model.goes_on(rules),
+        }
+    }
+}
+
+/// Walks the new tokens of a slot together.
+fn walk<B: Backend>(
+    model: &Brian<B>,
+    rules: &Rules,
+    packed: &Packed,
+    slot: &mut Slot<B>,
+    n_new: usize,
+    n_wanted: usize,
+) -> Said<B> {
+    let tokens = [NewTokens {
+        n_new,
+        n_wanted: n_new,
+    }];
+    let causal = model.rotary.causal_after(slot.tokens.len() - n_new, n_new);
+    let (x, angles) = enter(&model.embedding, &model.rotary, slot, n_new);
+    let entered = in_row(&model.pre, 0, x, &angles, &tokens, &mut [slot]);
+    let [_, d_model] = entered.dims();
+    let entered = reshape(entered, [1, n_new, d_model]);
+    let (state, trace) = {
+        let context = model.ground(&entered, &causal, rules, Some(&slot.walks));
+        let context = WalkContext {
+            packed: packed.clone(),
+            ..context
+        };
+        context.walk(entered, rules, &[slot.info])
+    };
+    let hidden = per_row(state.hidden);
+    let position = model.position.reach().tell_blocks(state.position);
+    let n_steps = trace.walks.max_steps;
+    let walks = slot.walks.get_mut();
+    walks.end(n_steps, hidden.clone(), position.clone());
+    let left = leave(model, hidden, position);
+    let n_before = model.pre.len();
+    let x = in_row(&model.post, n_before, left, &angles, &tokens, &mut [slot]);
+    Said {
+        logits: one_by_one(last(x, n_wanted), |x| model.head(x)),
+        paths: paths(&trace, n_wanted),
+    }
+}
+
+/// Passes tokens through the exit, `[n, d_model]` and `[n, d_position]` to `[n, d_model]`.
+fn leave<B: Backend>(
+    model: &Brian<B>,
+    hidden: Tensor<B, 2>,
+    position: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let [n, d_model] = hidden.dims();
+    let [_, d_position] = position.dims();
+    let hidden = reshape(hidden, [1, n, d_model]);
+    let position = position.reshape([1, n, d_position]);
+    per_row(model.exit.forward(hidden, position))
+}
+
+/// The embeddings of a slot's last tokens, `[n_new, d_model]`, and their angles.
+fn enter<B: Backend>(
+    embedding: &Embedding<B>,
+    rotary: &Rotary<B>,
+    slot: &Slot<B>,
+    n_new: usize,
+) -> (Tensor<B, 2>, Angles<B>) {
+    let n_tokens = slot.tokens.len();
+    let (first, context) = (n_tokens - n_new, rotary.context());
+    assert!(
+        n_tokens <= context,
+        "{n_tokens} tokens in a context of {context}"
+    );
+    let x = embed(embedding, ids(&slot.tokens[first..], embedding));
+    (per_row(x), rotary.angles((first..n_tokens).collect()))
+}
+
+/// The same for the last token of several slots.
+fn enter_each<B: Backend>(
+    embedding: &Embedding<B>,
+    rotary: &Rotary<B>,
+    slots: &[&mut Slot<B>],
+) -> (Tensor<B, 2>, Angles<B>) {
+    let places: Vec<usize> = slots.iter().map(|slot| slot.tokens.len() - 1).collect();
+    let (last, context) = (places.iter().max().expect("a slot"), rotary.context());
+    assert!(
+        *last < context,
+        "{} tokens in a context of {context}",
+        last + 1
+    );
+    let tokens: Vec<u32> = slots
+        .iter()
+        .map(|slot| *slot.tokens.last().expect("its token"))
+        .collect();
+    let x = embed(embedding, ids(&tokens, embedding));
+    (per_row(x), rotary.angles(places))
+}
+
+/// Blocks in a row, each on the new tokens of slots: `[n_new, d_model]` to the same. What they keep lies behind that of
+/// `n_before` others.
+fn in_row<B: Backend>(
+    blocks: &[TransformerBlock<B>],
+    n_before: usize,
+    entered: Tensor<B, 2>,
+    angles: &Angles<B>,
+    tokens: &[NewTokens],
+    slots: &mut [&mut Slot<B>],
+) -> Tensor<B, 2> {
+    let n_blocks = n_before + blocks.len();
+    for slot in slots.iter_mut() {
+        let n_blocks = slot.blocks.len().max(n_blocks);
+        slot.blocks.resize(n_blocks, Cache::default());
+    }
+    let numbered = blocks.iter().zip(n_before..);
+    numbered.fold(entered, |x, (block, index)| {
+        let caches = slots
+            .iter_mut()
+            .map(|slot| std::mem::take(&mut slot.blocks[index]));
+        let mut caches: Vec<_> = caches.collect();
+        let x = execute(block, x, angles, tokens, &mut caches);
+        for (slot, cache) in slots.iter_mut().zip(caches) {
+            slot.blocks[index] = cache;
+        }
+        x
+    })
+}
+
+/// Slots by number, in this order.
+fn several<'s, B: Backend>(
+    slots: &'s mut [Option<Slot<B>>],
+    which: &[usize],
+) -> Vec<&'s mut Slot<B>> {
+    let mut all: Vec<_> = slots.iter_mut().map(Option::as_mut).collect();
+    let one = |&slot: &usize| all[slot].take().expect(OPEN);
+    which.iter().map(one).collect()
+}
+
+/// Token ids on the device, `[1, n]`.
+fn ids<B: Backend>(tokens: &[u32], embedding: &Embedding<B>) -> Tensor<B, 2, Int> {
+    let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    let data = TensorData::new(ids, [1, tokens.len()]);
+    Tensor::from_data(data, &embedding.weight.device())
+}
+
+/// The blocks that the last tokens of a single sequence have run.
+fn paths<B: Backend>(trace: &Trace<B>, n: usize) -> Vec<Vec<usize>> {
+    let walks = &trace.walks;
+    let path = |token: usize| {
+        let actions = walks.steps.iter().map(|step| step.actions[token]);
+        actions.filter(|&action| action < walks.n_pool).collect()
+    };
+    (walks.seq - n..walks.seq).map(path).collect()
+}
+
+/// The last rows.
+fn last<B: Backend>(x: Tensor<B, 2>, n: usize) -> Tensor<B, 2> {
+    let [n_rows, _] = x.dims();
+    some(x, &(n_rows - n..n_rows).collect::<Vec<_>>())
+}
+
+/// A function of `[batch, seq, …]`, applied to rows.
+fn one_by_one<B: Backend>(
+    x: Tensor<B, 2>,
+    of: impl FnOnce(Tensor<B, 3>) -> Tensor<B, 3>,
+) -> Tensor<B, 2> {
+    let [n, width] = x.dims();
+    per_row(of(reshape(x, [n, 1, width])))
+}
+
+/// A model while it reads one text, which may also begin anew.
+#[derive(Debug)]
+pub struct Decoding<'a, B: Backend> {
+    decoder: Decoder<'a, B>,
+    info: SequenceInfo,
+    slot: usize,
 }
 
 impl<'a, B: Backend> Decoding<'a, B> {
     /// Starts decoding with a baseline.
     pub fn baseline(model: &'a Baseline<B>) -> Self {
-        Self::new(Model::Baseline(model), &model.rotary)
+        Self::new(Decoder::baseline(model), SequenceInfo::default())
     }
 
     /// Starts decoding with a routed model, which walks as in evaluation.
-    pub fn brian(model: &'a Brian<B>, rules: &Rules, row: SequenceInfo) -> Self {
-        let rules = Box::new(rules.evaluation());
-        Self::new(Model::Brian { model, rules, row }, &model.rotary)
+    pub fn brian(model: &'a Brian<B>, rules: &Rules, info: SequenceInfo) -> Self {
+        Self::new(Decoder::brian(model, rules), info)
     }
 
-    fn new(model: Model<'a, B>, rotary: &Rotary<B>) -> Self {
+    fn new(mut decoder: Decoder<'a, B>, info: SequenceInfo) -> Self {
+        let slot = decoder.open(info);
         Self {
-            model,
-            tokens: Vec::new(),
-            blocks: Vec::new(),
-            past: RefCell::new(WalkCache::new(rotary)),
+            decoder,
+            info,
+            slot,
         }
     }
 
@@ -67,79 +479,16 @@ impl<'a, B: Backend> Decoding<'a, B> {
     /// # Panics
     /// If `seen` is empty or longer than the context.
     pub fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
-        let goes_on = seen.len() > self.tokens.len() && seen.starts_with(&self.tokens);
-        let (rotary, embedding, keeps) = match &self.model {
-            Model::Baseline(model) => (&model.rotary, &model.embedding, true),
-            Model::Brian { model, rules, .. } => {
-                (&model.rotary, &model.embedding, model.goes_on(rules))
-            }
-        };
-        if !goes_on || !keeps {
-            self.tokens.clear();
-            self.blocks.clear();
-            self.past = RefCell::new(WalkCache::new(rotary));
+        let before = self.decoder.tokens(self.slot);
+        let goes_on = seen.len() > before.len() && seen.starts_with(before);
+        let n_before = if goes_on { before.len() } else { 0 };
+        if !goes_on {
+            self.decoder.close(self.slot);
+            self.slot = self.decoder.open(self.info);
         }
-        let new = &seen[self.tokens.len()..];
-        assert!(!new.is_empty(), "a text needs a token to start from");
-        let ids: Vec<i32> = new.iter().map(|&token| token as i32).collect();
-        let ids = TensorData::new(ids, [1, new.len()]);
-        let ids = Tensor::from_data(ids, &embedding.weight.device());
-        let causal = rotary.causal_after(self.tokens.len(), new.len());
-        self.tokens.extend_from_slice(new);
-        last(self.pass(ids, &causal)).squeeze_dims(&[0, 1])
+        let said = self.decoder.read(self.slot, &seen[n_before..], 1);
+        said.logits.squeeze_dim(0)
     }
-
-    /// Executes the model on tokens `[1, n_new]` that follow those kept; logits `[1, n, vocabulary]`, at least after the last
-    /// of them.
-    fn pass(&mut self, tokens: Tensor<B, 2, Int>, causal: &Causal<B>) -> Tensor<B, 3> {
-        let (model, rules, row) = match &self.model {
-            Model::Baseline(model) => {
-                let embedded = model.embedding.forward(tokens);
-                let hidden = execute(&model.blocks, &mut self.blocks, 0, embedded, causal);
-                return model.head(last(hidden));
-            }
-            Model::Brian { model, rules, row } => (*model, &**rules, *row),
-        };
-        if !model.goes_on(rules) {
-            let (logits, _) = model.forward(tokens, rules, &[row]);
-            return logits;
-        }
-        let embedded = model.embedding.forward(tokens);
-        let entered = execute(&model.pre, &mut self.blocks, 0, embedded, causal);
-        let ground = model.ground(&entered, causal, rules, Some(&self.past));
-        let (state, trace) = ground.walk(entered, rules, &[row]);
-        let position = model.told(&state);
-        let n_steps = trace.walks.max_steps;
-        let mut past = self.past.borrow_mut();
-        past.end(n_steps, state.hidden.clone(), position.clone());
-        let left = model.exit.forward(state.hidden, position);
-        let n_before = model.pre.len();
-        let hidden = execute(&model.post, &mut self.blocks, n_before, left, causal);
-        model.head(last(hidden))
-    }
-}
-
-/// Blocks in a row, each on the tokens that follow those it keeps: `[1, n_new, d_model]` to the same. Their caches are those
-/// behind `n_before` others.
-fn execute<B: Backend>(
-    blocks: &[TransformerBlock<B>],
-    caches: &mut Vec<Cache<B>>,
-    n_before: usize,
-    entered: Tensor<B, 3>,
-    causal: &Causal<B>,
-) -> Tensor<B, 3> {
-    let [_, n_new, _] = entered.dims();
-    caches.resize(caches.len().max(n_before + blocks.len()), Cache::default());
-    let pairs = blocks.iter().zip(&mut caches[n_before..]);
-    pairs.fold(entered, |hidden, (block, cache)| {
-        cache.execute(block, hidden, causal, n_new)
-    })
-}
-
-/// `[1, n_new, d_model]` to `[1, 1, d_model]`.
-fn last<B: Backend>(hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-    let [_, n_new, _] = hidden.dims();
-    hidden.slice_dim(1, n_new - 1..n_new)
 }
 
 #[cfg(all(test, feature = "ndarray"))]
@@ -147,11 +496,15 @@ mod tests {
     use super::*;
     use crate::block::tests::{Host, SINGLE, assert_near, found, loud};
     use crate::memory::{Adapters, HiddenCodeConfig, Lifecycle, MemoryConfig};
+    use crate::route::constraint::Constraint;
     use crate::route::parallel::Parallel;
     use crate::route::policy::{Policy, Select};
     use crate::route::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
-    use crate::route::rules::{Attends, Execution, ExitObjective, RouteConfig, Sees};
+    use crate::route::rules::{
+        Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Sees,
+    };
     use crate::{BaselineConfig, BrianConfig, Exit, Initial};
+    use std::collections::{BTreeMap, BTreeSet};
 
     const CONTEXT: usize = 6;
     const TEXT: [u32; 10] = [3, 1, 4, 1, 5, 6, 2, 6, 5, 3];
@@ -230,7 +583,7 @@ mod tests {
                 TensorData::new(ids, [1, seen.len()]),
                 &Default::default(),
             ));
-            found(&last(logits).squeeze_dims::<1>(&[0, 1]).unsqueeze::<2>())
+            found(&last(per_row(logits), 1))
         };
         let near = |logits: Tensor<Host, 1>, text: &[u32]| {
             let name = format!("{what} behind {text:?}");
@@ -285,6 +638,147 @@ mod tests {
                     .0
             });
         }
+    }
+
+    /// What is said behind each of some tokens of a slot, alone in its decoder: those of the first are read at once.
+    fn alone(mut decoder: Decoder<'_, Host>, text: &[u32], n_first: usize) -> Vec<Vec<f32>> {
+        let slot = decoder.open(SequenceInfo::default());
+        let said = decoder.read(slot, &text[..n_first], 1);
+        let mut all = vec![bits(&said.logits)];
+        for &token in &text[n_first..] {
+            decoder.begin(slot, token);
+            let (slots, said) = std::iter::repeat_with(|| decoder.round())
+                .flatten()
+                .next()
+                .unwrap();
+            assert_eq!(slots, [slot]);
+            all.push(bits(&said.logits));
+        }
+        all
+    }
+
+    fn bits(logits: &Tensor<Host, 2>) -> Vec<f32> {
+        logits.clone().into_data().to_vec().unwrap()
+    }
+
+    /// Texts that come and go at different times say to the bit what each says alone.
+    fn assert_apart<'a>(what: &str, of: impl Fn() -> Decoder<'a, Host>) {
+        // Each with the tokens that it reads at once, and the round in which it begins.
+        let texts: [(&[u32], usize, usize); 4] = [
+            (&TEXT[..6], 1, 0),
+            (&TEXT[3..8], 3, 0),
+            (&TEXT[1..7], 2, 2),
+            (&TEXT[4..10], 1, 5),
+        ];
+        let expected = texts.map(|(text, n_first, _)| alone(of(), text, n_first));
+        let mut decoder = of();
+        let mut found = vec![Vec::new(); texts.len()];
+        // One that leaves in the middle of a token.
+        let guest = decoder.open(SequenceInfo::default());
+        decoder.read(guest, &TEXT[..2], 1);
+        decoder.begin(guest, TEXT[2]);
+        let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+        for round in 0.. {
+            for (index, (text, n_first, begins)) in texts.into_iter().enumerate() {
+                if begins == round {
+                    let slot = decoder.open(SequenceInfo::default());
+                    let said = decoder.read(slot, &text[..n_first], 1);
+                    found[index].push(bits(&said.logits));
+                    decoder.begin(slot, text[n_first]);
+                    open.insert(slot, index);
+                }
+            }
+            if round == 1 {
+                decoder.close(guest);
+            }
+            let (slots, said) = decoder.round().unwrap_or_else(|| {
+                let logits = Tensor::zeros([0, 7], &Default::default());
+                (
+                    Vec::new(),
+                    Said {
+                        logits,
+                        paths: Vec::new(),
+                    },
+                )
+            });
+            for (row, slot) in slots
+                .into_iter()
+                .enumerate()
+                .filter(|(_, slot)| *slot != guest)
+            {
+                let index = open[&slot];
+                let (text, n_first, _) = texts[index];
+                found[index].push(bits(&said.logits.clone().slice_dim(0, row..row + 1)));
+                match text.get(n_first + found[index].len() - 1) {
+                    Some(&next) => decoder.begin(slot, next),
+                    None => {
+                        open.remove(&slot);
+                        decoder.close(slot);
+                    }
+                }
+            }
+            if round > 5 && open.is_empty() {
+                break;
+            }
+        }
+        for (index, expected) in expected.iter().enumerate() {
+            assert_eq!(&found[index], expected, "{what}, text {index}");
+        }
+    }
+
+    #[test]
+    fn what_a_slot_says_does_not_depend_on_others_to_the_bit() {
+        let device = Default::default();
+        let model = loud(baseline().init::<Host>(7, 1, &device), |_| 0.4);
+        assert_apart("baseline", || Decoder::baseline(&model));
+        let routed = |objective, choice_gradient| Rules {
+            policy: Policy::Router {
+                teacher: None,
+                select: Select::Argmax,
+            },
+            location_bias: 0.3,
+            constraint: Constraint {
+                self_recurrence_cap: 2,
+                ..Constraint::NONE
+            },
+            exit_objective: objective,
+            choice_gradient,
+            ..Rules::sequential()
+        };
+        let taught = Rules {
+            ask_router: true,
+            ..Rules::sequential()
+        };
+        let rules = [
+            routed(ExitObjective::Legacy { hard: true }, ChoiceGradient::Legacy),
+            routed(ExitObjective::Legacy { hard: false }, ChoiceGradient::Gated),
+            routed(ExitObjective::SoftMixture, ChoiceGradient::Gated),
+            taught,
+        ];
+        let mut lengths = BTreeSet::new();
+        for (memory, top_k) in [
+            (MemoryConfig::None, 1),
+            (MemoryConfig::None, 2),
+            (codes(), 1),
+        ] {
+            let mut config = brian(memory, Sees::Token);
+            config.route.top_k = top_k;
+            let model = config.init::<Host>(7, 1, &device);
+            let model = loud(
+                model,
+                |path| if path.starts_with("router") { 1.0 } else { 0.4 },
+            );
+            for rules in &rules {
+                assert_apart(&format!("{memory:?} {top_k} {rules:?}"), || {
+                    Decoder::brian(&model, rules)
+                });
+                let mut decoder = Decoder::brian(&model, rules);
+                let slot = decoder.open(SequenceInfo::default());
+                let paths = decoder.read(slot, &TEXT[..5], 5).paths;
+                lengths.extend(paths.iter().map(Vec::len));
+            }
+        }
+        assert!(lengths.len() > 2, "walks of one length: {lengths:?}");
     }
 
     #[test]

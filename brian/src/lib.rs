@@ -56,7 +56,7 @@ pub use baseline::{Baseline, BaselineConfig};
 pub use block::AttentionBias;
 pub use block::causal::RopeScaling;
 pub use block::exit::Exit;
-pub use decode::Decoding;
+pub use decode::{Decoder, Decoding};
 pub use error::ConfigError;
 pub use initial::Initial;
 pub use memory::MemoryConfig;

@@ -410,6 +410,7 @@ impl<B: Backend> Brian<B> {
             route: self.route,
             packed: Packed::of(&self.router),
             causal,
+            rotary: &self.rotary,
             past,
         }
     }

@@ -71,7 +71,8 @@ impl<B: Backend> Attention<B> {
         batch: usize,
         causal: &Causal<B>,
     ) -> Tensor<B, 2> {
-        self.find_all(self.project_rows(x, norm, causal), batch, causal)
+        let packed = self.project_rows(x, norm, &causal.all_angles());
+        self.find_all(packed, batch, causal)
     }
 
     /// Scaled queries, keys and values of tokens; queries and keys are rotated to their places.
@@ -110,15 +111,15 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// Scaled queries, keys and values side by side, made from the norm of `x`; sequences lie one after another.
+    /// Scaled queries, keys and values side by side, made from the norm of `x`; queries and keys are rotated by `angles`.
     ///
     /// # Shapes
-    /// `[batch * seq, d_model]` to `[batch * seq, (n_heads + 2 * n_kv_heads) * d_head]`
+    /// `[n_tokens, d_model]` to `[n_tokens, (n_heads + 2 * n_kv_heads) * d_head]`
     pub fn project_rows(
         &self,
         x: &Tensor<B, 2>,
         norm: &RmsNorm<B>,
-        causal: &Causal<B>,
+        angles: &Angles<B>,
     ) -> Tensor<B, 2> {
         let map = self.query_key_value.weight.val();
         let bias = self.query_key_value.bias.as_ref().map(|bias| bias.val());
@@ -129,8 +130,8 @@ impl<B: Backend> Attention<B> {
             head_norms: self.head_norms(Columns::All),
         };
         let groups = Group::only(projection, x);
-        let (angles, parts) = (causal.all_angles(), (Columns::All, self.heads));
-        rotary_projection(x, &groups, parts, &angles, &Packed::default())
+        let parts = (Columns::All, self.heads);
+        rotary_projection(x, &groups, parts, angles, &Packed::default())
     }
 
     /// Attention output of whole sequences, from the output of [`Self::project_rows`].

@@ -130,6 +130,15 @@ impl<B: Backend> Rotary<B> {
         context
     }
 
+    /// The angles of tokens of any sequences, which stand at `places` in them.
+    pub(crate) fn angles(&self, places: Vec<usize>) -> Angles<B> {
+        Angles {
+            cos: self.cos.clone(),
+            sin: self.sin.clone(),
+            places: Some(places),
+        }
+    }
+
     /// Angles and mask of a pass over `seq` tokens.
     ///
     /// # Panics

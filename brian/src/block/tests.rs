@@ -1,7 +1,7 @@
 //! Tests of blocks, cache, masks, rotary angles and row copies: outputs against the equations in double precision, gradients
 //! against central differences, with the host's fused operations and composed of tensor operations.
 
-use super::cache::Cache;
+use super::cache::{Cache, NewTokens, execute};
 use super::causal::{Causal, Rope, RopeScaling, Rotary, beside};
 use super::matrix;
 use super::routed::RoutedBlock;
@@ -13,6 +13,7 @@ pub(crate) use crate::ops::composed::here::composed;
 use crate::ops::gather::{self, Parts, RowPlace};
 use crate::ops::groups::Group;
 use crate::ops::linear::{add_linear, linear};
+use crate::ops::reshape::per_row;
 use crate::ops::reuse::Packed;
 use crate::ops::swiglu::gated;
 pub(crate) use crate::ops::tests::{Host, Learning as Passes};
@@ -455,14 +456,16 @@ fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
         let expected = each_sequence(&found(&x), SEQ, |_, x| {
             executed(&values_of("", &block), "", x, sizes.heads)
         });
-        let mut cache = Cache::default();
-        assert_eq!(cache.n_tokens(), 0);
+        let mut caches = vec![Cache::default(); BATCH];
+        assert!(caches.iter().all(|cache| cache.n_tokens() == 0));
         for (first, n_new, n_wanted) in [(0, 1, 1), (1, 3, 2), (4, 1, 1)] {
-            let new = x.clone().slice_dim(1, first..first + n_new);
-            let causal = rotary_of(sizes.heads).causal_after(first, n_new);
-            let output = cache.execute(&block, new, &causal, n_wanted);
             let end = first + n_new;
-            assert_eq!(cache.n_tokens(), end);
+            let new = per_row(x.clone().slice_dim(1, first..end));
+            let places = (0..BATCH).flat_map(|_| first..end);
+            let angles = rotary_of(sizes.heads).angles(places.collect());
+            let tokens = [NewTokens { n_new, n_wanted }; BATCH];
+            let output = execute(&block, new, &angles, &tokens, &mut caches);
+            assert!(caches.iter().all(|cache| cache.n_tokens() == end));
             let rows = (0..BATCH).flat_map(|row| row * SEQ + end - n_wanted..row * SEQ + end);
             let rows: Vec<usize> = rows.collect();
             let expected = expected.select(Axis(0), &rows);

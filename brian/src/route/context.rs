@@ -4,7 +4,7 @@ use super::position::Positions;
 use super::router::Router;
 use super::rules::RouteConfig;
 use super::walk_cache::WalkCache;
-use crate::block::causal::Causal;
+use crate::block::causal::{Causal, Rotary};
 use crate::block::routed::RoutedBlock;
 use crate::memory::pass::MemoryPass;
 use crate::ops::reuse::Packed;
@@ -31,6 +31,7 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub packed: Packed,
     pub route: RouteConfig,
     pub causal: &'a Causal<B>,
+    pub rotary: &'a Rotary<B>,
     pub memory: MemoryPass<'a, B>,
     /// The walks of earlier tokens, in decoding.
     pub past: Option<&'a RefCell<WalkCache<B>>>,

@@ -12,6 +12,7 @@ use super::context::WalkContext;
 use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
+use super::walk_cache::output;
 use crate::block::attention::{Maps, NormedMaps, packed};
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::TransformerBlock;
@@ -65,7 +66,7 @@ impl Dispatch {
     }
 
     /// The blocks that at least one token runs.
-    fn used(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn used(&self) -> impl Iterator<Item = usize> {
         let blocks = self.of.iter().enumerate();
         blocks.filter_map(|(block, tokens)| (!tokens.is_empty()).then_some(block))
     }
@@ -105,6 +106,48 @@ impl<B: Backend> GradientGates<B> {
         }
         states
     }
+}
+
+/// The states of tokens after the blocks that they chose, of a fused token the mixture by `weights`; `None` if none runs a block.
+/// `together` are blocks that run together, `run` gives the outputs of such blocks for the tokens that chose them.
+///
+/// # Shapes
+/// - `hidden`: `[n_tokens, d_model]`, `weights`: `[n_tokens, n_pool]`
+/// - `run`: returns `[tokens, d_model]`
+/// - returns `[n_tokens, d_model]`
+pub(super) fn after_blocks<'u, B: Backend>(
+    hidden: &Tensor<B, 2>,
+    dispatch: &Dispatch,
+    weights: Option<&Tensor<B, 2>>,
+    gains: &GradientGates<B>,
+    together: impl Iterator<Item = &'u [usize]>,
+    mut run: impl FnMut(&[usize], &[usize]) -> Tensor<B, 2>,
+) -> Option<Tensor<B, 2>> {
+    let (mut order, mut outputs) = (Vec::new(), Vec::new());
+    let [n_tokens, _] = hidden.dims();
+    for blocks in together {
+        let of_block = |&block: &usize| {
+            let tokens = dispatch.of[block].iter();
+            tokens.map(move |&token| (block, token))
+        };
+        let runs: Vec<(usize, usize)> = blocks.iter().flat_map(of_block).collect();
+        let tokens: Vec<usize> = runs.iter().map(|&(_, token)| token).collect();
+        let output = run(blocks, &tokens);
+        let output = gains.states(hidden, output, &tokens, &dispatch.leaves);
+        outputs.push(match weights {
+            Some(weights) => {
+                let [_, n_pool] = weights.dims();
+                let cell = |&(block, token): &(usize, usize)| token * n_pool + block;
+                let cells: Vec<usize> = runs.iter().map(cell).collect();
+                output * rows(reshape(weights.clone(), [n_tokens * n_pool, 1]), &cells)
+            }
+            None => output,
+        });
+        order.extend(tokens);
+    }
+    // Not the change: a state plus a change is not to the bit the state that it leads to. A token that is fused has several
+    // outputs; one that runs no block is not touched: not in memory, not by a gradient.
+    (!outputs.is_empty()).then(|| replace(hidden.clone(), &order, outputs))
 }
 
 /// The input of blocks, `[batch * seq, …]`.
@@ -188,57 +231,41 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             position,
         };
         if let Some(past) = self.ground.past {
-            let [_, d_position] = input.position.dims();
-            let position = input.position.clone().reshape([batch, seq, d_position]);
-            past.borrow_mut().enter(index, hidden.clone(), position);
+            past.borrow_mut()
+                .enter(index, input.hidden.clone(), input.position.clone());
         }
-        let (mut order, mut outputs) = (Vec::new(), Vec::new());
         let used: Vec<usize> = dispatch.used().collect();
-        let [n_tokens, _] = input.hidden.dims();
-        for blocks in self.together(&used, dispatch) {
+        let together = self.together(&used, dispatch);
+        let run = |blocks: &[usize], tokens: &[usize]| {
             let block = blocks[0];
-            let tokens: Vec<usize> = blocks
-                .iter()
-                .flat_map(|&b| &dispatch.of[b])
-                .copied()
-                .collect();
-            let output = match (self.execution, self.ground.route.attends) {
-                _ if self.n_branches > 1 => self.beside_best(block, &input, &tokens),
+            match (self.execution, self.ground.route.attends) {
+                _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
                 _ if let Some(past) = self.ground.past => {
-                    let output = past
-                        .borrow_mut()
-                        .output(index, block, &self.ground.pool[block]);
-                    some(reshape(output, [batch * seq, d_model]), &tokens)
+                    let mut past = past.borrow_mut();
+                    let unread = vec![past.take(index, block)];
+                    let routed = &self.ground.pool[block];
+                    let (output, caches) = output(routed, self.ground.rotary, unread);
+                    for cache in caches {
+                        past.put_back(index, block, cache);
+                    }
+                    some(output, tokens)
                 }
                 (Execution::Grouped, Attends::All) if self.runs_everywhere(&dispatch.of[block]) => {
                     self.everywhere(block, &input, dispatch)
                 }
                 (Execution::Grouped, _) => self.gathered(blocks, &input, dispatch),
-                (Execution::Dense, _) => some(self.everywhere(block, &input, dispatch), &tokens),
-            };
-            let output = gains.states(&input.hidden, output, &tokens, &dispatch.leaves);
-            outputs.push(match weights {
-                Some(weights) => {
-                    let [_, n_pool] = weights.dims();
-                    let cells = blocks.iter().flat_map(|&block| {
-                        dispatch.of[block]
-                            .iter()
-                            .map(move |token| token * n_pool + block)
-                    });
-                    let cells: Vec<usize> = cells.collect();
-                    output * rows(reshape(weights.clone(), [n_tokens * n_pool, 1]), &cells)
-                }
-                None => output,
-            });
-            order.extend(tokens);
-        }
-        if outputs.is_empty() {
-            return hidden.clone();
-        }
-        // Not the change: a state plus a change is not to the bit the state that it leads to. A token that is fused has several
-        // outputs; one that runs no block is not touched: not in memory, not by a gradient.
-        let moved = replace(input.hidden, &order, outputs);
-        reshape(moved, dims)
+                (Execution::Dense, _) => some(self.everywhere(block, &input, dispatch), tokens),
+            }
+        };
+        let moved = after_blocks(
+            &input.hidden,
+            dispatch,
+            weights,
+            gains,
+            together.into_iter(),
+            run,
+        );
+        moved.map_or_else(|| hidden.clone(), |moved| reshape(moved, dims))
     }
 
     /// Chunks of blocks that run together; a block that runs on every token is a chunk of its own.

@@ -21,6 +21,7 @@
 //! | `beam` | the loop over branches of every token |
 //! | `sequence_beam` | the same over branches of every sequence: the reference's, not causal |
 //! | `walk_cache` | the walks of earlier tokens, for decoding |
+//! | `rounds` | walks of many sequences' tokens, each at a step of its own |
 //! | `trace` | the record of a walk |
 
 pub mod action;
@@ -38,6 +39,7 @@ pub mod parallel;
 pub mod path_rule;
 pub mod policy;
 pub mod position;
+pub(crate) mod rounds;
 pub mod router;
 pub mod rules;
 mod scores;

@@ -266,13 +266,10 @@ impl<B: Backend> WalkContext<'_, B> {
         let Some(asked) = asked.filter(|_| gates) else {
             return gains;
         };
-        let alone = |chosen: &Chosen| {
-            let is_alone = chosen.origin == Origin::Router && !chosen.fused;
-            chosen.action.block().filter(|_| is_alone)
-        };
-        let alone: Vec<Option<usize>> = chosen.iter().map(alone).collect();
-        if rules.choice_gradient != ChoiceGradient::Legacy && alone.iter().any(Option::is_some) {
-            let gate = chosen_probability(&asked.logits, &alone, step.n_pool);
+        if rules.choice_gradient != ChoiceGradient::Legacy
+            && chosen.iter().any(|chosen| alone(chosen).is_some())
+        {
+            let gate = asked.gates(chosen);
             match rules.choice_gradient {
                 // The value of this difference is exactly zero, its gradient that of the gate.
                 ChoiceGradient::StraightThrough => {
@@ -375,9 +372,18 @@ impl<B: Backend> RouterOutput<B> {
         self.probabilities.clone().slice_dim(1, out..out + 1)
     }
 
+    /// The probability, among blocks, of the block that the router chose for a token alone; 1 for any other token.
+    ///
+    /// # Shapes
+    /// Returns `[n_tokens, 1]`
+    pub fn gates(&self, chosen: &[Chosen]) -> Tensor<B, 2> {
+        let alone: Vec<Option<usize>> = chosen.iter().map(alone).collect();
+        chosen_probability(&self.logits, &alone, self.n_actions - 1)
+    }
+
     /// The weights of the blocks, `[n_tokens, n_pool]`: of a fused token the probabilities of its likeliest blocks, made to
     /// sum to 1; of any other 1 for its block.
-    fn fusion(&self, chosen: &[Chosen]) -> Tensor<B, 2> {
+    pub fn fusion(&self, chosen: &[Chosen]) -> Tensor<B, 2> {
         let (n_pool, device) = (self.n_actions - 1, self.probabilities.device());
         let among = |of: &Chosen, block| of.fused && of.likeliest.contains(&block);
         let among = matrix(chosen, n_pool, among, &device);
@@ -417,8 +423,14 @@ pub(super) fn indices(chosen: &[Chosen], n_pool: usize) -> Vec<usize> {
     chosen.iter().map(index).collect()
 }
 
+/// The block that the router chose for a token, if it runs no other.
+fn alone(chosen: &Chosen) -> Option<usize> {
+    let is_alone = chosen.origin == Origin::Router && !chosen.fused;
+    chosen.action.block().filter(|_| is_alone)
+}
+
 /// The choices of all tokens.
-fn choose_all<B: Backend>(
+pub(super) fn choose_all<B: Backend>(
     step: StepContext<'_>,
     tokens: &[Token],
     asked: Option<&RouterOutput<B>>,
