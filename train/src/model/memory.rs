@@ -32,8 +32,8 @@ pub trait CustomMemory: Send + Sync + 'static {
     /// Which slots are kept: the keys `sink` and `window` of its table, if it has them.
     fn retention(config: &Self::Config) -> Window;
 
-    /// Its maps, none without rows or columns; they are written to checkpoints by their number. What reads should start nearly
-    /// silent, so that a model begins as it would without a memory.
+    /// Its maps, none without rows or columns; checkpoints know them by their number, and weight decay takes all, as it takes
+    /// matrices. What reads should start nearly silent, so that a model begins as it would without a memory.
     fn maps(config: &Self::Config, d_model: usize) -> Vec<CodeMap>;
 
     /// Codes of hidden states; each depends on the state of its token alone.
@@ -73,9 +73,12 @@ pub struct MemoryEntry {
     check: fn(&dyn AnyConfig, usize, &Section<'_>),
     retention: fn(&dyn AnyConfig) -> Window,
     maps: fn(&dyn AnyConfig, usize) -> Vec<CodeMap>,
-    answer: fn(&dyn AnyConfig, Box<dyn Any>, TypeId) -> Box<dyn Any>,
+    answer: Answer,
     flops: fn(&dyn AnyConfig, usize) -> CodeFlops,
 }
+
+/// Of a table, a question, and the id of its backend.
+type Answer = fn(&dyn AnyConfig, Box<dyn Any>, TypeId) -> Box<dyn Any>;
 
 impl MemoryEntry {
     pub(crate) fn of<M: CustomMemory>() -> Self {
