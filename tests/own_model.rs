@@ -1,5 +1,5 @@
-//! Tests of programs with a model and a hook (`train/examples/looped.rs`), an optimizer, a loss and a teacher (`parts.rs`) of
-//! their own: training, exact resume, evaluation, sampling, sweeps, and messages for mistakes in their tables.
+//! Tests of programs with a model and a hook (`train/examples/looped.rs`), an optimizer, a loss, a teacher and a memory (`parts.rs`)
+//! of their own: training, exact resume, evaluation, sampling, sweeps, and messages for mistakes in their tables.
 
 use crate::determinism::check_every_resume;
 use crate::support::{Workplace, lines};
@@ -235,8 +235,9 @@ fn mistakes_in_a_programs_own_optimizer_and_loss_are_named_like_all_others() {
 }
 
 const STRIDE: &str = "{kind='stride',blocks=2,n_steps=2}";
+const MEAN: &str = "{kind='mean',d_code=6,window=2}";
 
-/// `routes.toml`: the two stages of the ladder that have a teacher, small, with that of `parts.rs`.
+/// `routes.toml`: the two stages of the ladder that have a teacher, small, with that of `parts.rs` and with its memory.
 fn workplace_of_teachers() -> Workplace {
     let workplace = Workplace::with_routes().of_program(PARTS);
     let ladder = std::fs::read_to_string(workplace.path("routes.toml")).unwrap();
@@ -247,14 +248,15 @@ fn workplace_of_teachers() -> Workplace {
     let shown = workplace.nerve(&format!(
         "config show taught.toml --set stage.imitation.start=fresh --set checkpoint.every_steps=1 \
          --set model.d_model=16 --set model.n_heads=2 --set model.d_ff=16 --set model.d_ff_pool=16 \
-         --set stage.imitation.policy.teacher={STRIDE} --set stage.scheduled.policy.teacher={STRIDE}"
+         --set stage.imitation.policy.teacher={STRIDE} --set stage.scheduled.policy.teacher={STRIDE} \
+         --set model.memory={MEAN}"
     ));
     workplace.write("routes.toml", shown.expect(0).stdout);
     workplace
 }
 
 #[test]
-fn a_teacher_of_a_programs_own_leads_is_imitated_and_resumes_to_the_bit() {
+fn a_teacher_and_a_memory_of_a_programs_own_lead_are_read_and_resume_to_the_bit() {
     let workplace = workplace_of_teachers();
     let fitted = workplace.nerve("fit routes.toml --render plain").expect(0);
     let shown = "the teacher stride leads, the router imitates it";
@@ -278,13 +280,39 @@ fn a_teacher_of_a_programs_own_leads_is_imitated_and_resumes_to_the_bit() {
     let imitation = of("loss/imitation");
     assert!(imitation[3] < imitation[0], "{imitation:?}");
     check_every_resume(&workplace, &run);
+    // The memory is read, and has learnt to say something.
+    let measured = |flag: &str| -> Value {
+        let line = format!("eval {run} --json {flag}");
+        workplace.nerve(&line).expect(0).json()
+    };
+    let of = |measured: &Value| measured["splits"][0]["loss/lm"].as_f64().unwrap();
+    let [with, without] = ["", "--without-memory"].map(measured);
+    assert_ne!(of(&with), of(&without), "{with}");
+    let sampled = workplace.nerve(&format!("sample {run} --prompt copy --tokens 5 --json"));
+    assert!(sampled.expect(0).stdout.contains("copy"));
+    let named = |name: &str| {
+        log.iter()
+            .filter_map(|line| line[name].as_f64())
+            .collect::<Vec<_>>()
+    };
+    let share = named("memory/share");
+    assert!(
+        share.len() > 2 && share[0] < share[share.len() - 1],
+        "{share:?}"
+    );
+    assert!(named("memory/open").iter().all(|&open| open == 1.0));
+    workplace.nerve("estimate routes.toml").expect(0);
     // Another program names what it does not know.
     let without = Workplace::with_routes();
     let text = std::fs::read_to_string(workplace.path("routes.toml")).unwrap();
     without.write("routes.toml", text);
     let refused = without.nerve("fit routes.toml").expect(2).stderr;
-    let expected = "stage.imitation.policy.teacher.kind: found string \"stride\", expected one of \"sequential\"";
-    assert!(refused.contains(expected), "{refused}");
+    for expected in [
+        "stage.imitation.policy.teacher.kind: found string \"stride\", expected one of \"sequential\"",
+        "model.memory.kind: found string \"mean\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\"",
+    ] {
+        assert!(refused.contains(expected), "{refused}");
+    }
 }
 
 #[test]
@@ -328,5 +356,40 @@ fn mistakes_in_a_programs_own_teacher_are_named_like_all_others() {
         assert!(refused.contains(expected), "{teacher}: {refused}");
         // A line for each of the two keys.
         assert!(refused.lines().count() <= 2, "{teacher}: {refused}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_programs_own_memory_are_named_like_all_others() {
+    let workplace = workplace_of_teachers();
+    let beam = "model.route.parallel={kind='sequence_beam',width=1,branch_cost=0.0,score_decay=1.0,parent_exit='branch'}";
+    for (set, expected) in [
+        (
+            "model.memory={kind='mead',d_code=6,window=2}",
+            ".memory.kind, from --set: found string \"mead\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \
+             \"mean\"; did you mean \"mean\"?",
+        ),
+        (
+            "model.memory={kind='mean',d_code=17,window=2}",
+            ".memory.d_code, from --set: found integer 17, expected a whole number from 1 to 16",
+        ),
+        (
+            "model.memory={kind='mean',d_code=6,windows=2}",
+            ".memory.windows, from --set: found an unknown key, expected a known one; did you mean window?",
+        ),
+        (
+            "model.memory={kind='mean',d_code=6,window=0}",
+            ".memory.window, from --set: found integer 0, expected at least 1",
+        ),
+        (
+            "model.memory={kind='mean',d_code=6,window=4097}",
+            ".memory.window, from --set: found integer 4097, expected at most 4096",
+        ),
+        (beam, "expected none, or a beam of every token"),
+    ] {
+        let refused = workplace.nerve(&format!("config check routes.toml --set {set}"));
+        let refused = refused.expect(2).stderr;
+        assert!(refused.contains(expected), "{set}: {refused}");
+        assert_eq!(refused.lines().count(), 1, "{set}: {refused}");
     }
 }

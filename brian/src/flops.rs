@@ -4,6 +4,8 @@
 
 use crate::baseline::BaselineConfig;
 use crate::block::Heads;
+use crate::memory::custom::CodeFlops;
+use crate::memory::window::Window;
 use crate::memory::{Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig};
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
@@ -107,7 +109,7 @@ impl BrianConfig {
 
     fn execution(&self) -> Execution {
         let rests = match self.memory {
-            MemoryConfig::None => true,
+            MemoryConfig::None | MemoryConfig::Custom(_) => true,
             MemoryConfig::HiddenCode(memory) => memory.lifecycle == Lifecycle::Frozen,
             MemoryConfig::KeyValuePrefix(_) => false,
         };
@@ -215,17 +217,14 @@ impl BrianConfig {
     /// FLOPs of a memory of codes: a write before the walk and after every step, a read before every step and behind the exit.
     /// Each set of maps in use runs on all tokens.
     fn codes(&self, walks: &Walks) -> f64 {
-        let MemoryConfig::HiddenCode(memory) = self.memory else {
+        let Some(memory) = self.kept_codes() else {
             return 0.0;
         };
         let n_tokens = walks.batch * walks.seq;
-        let (d_model, d_code) = (self.d_model, memory.d_code);
-        let map = 2 * d_model * d_code;
-        let heads = 2 * memory.head_rank * (d_model + self.n_heads * d_code);
-        let write = map + heads;
+        let write = memory.flops.write;
         let read = |n_slots: usize| {
-            let n_columns = memory.retention().kept(n_slots).count() * walks.seq;
-            2 * map + heads + 4 * d_code * n_columns
+            let n_columns = memory.retention.kept(n_slots).count() * walks.seq;
+            memory.flops.read + memory.flops.per_code * n_columns
         };
         let mut last = vec![self.n_pool; n_tokens];
         let mut walking = vec![true; n_tokens];
@@ -258,6 +257,41 @@ impl BrianConfig {
         }
         (n_tokens * per_token) as f64
     }
+
+    fn kept_codes(&self) -> Option<KeptCodes> {
+        match self.memory {
+            MemoryConfig::None | MemoryConfig::KeyValuePrefix(_) => None,
+            MemoryConfig::HiddenCode(memory) => {
+                let (d_model, d_code) = (self.d_model, memory.d_code);
+                let map = 2 * d_model * d_code;
+                let heads = 2 * memory.head_rank * (d_model + self.n_heads * d_code);
+                Some(KeptCodes {
+                    retention: memory.retention(),
+                    adapters: memory.adapters,
+                    lifecycle: memory.lifecycle,
+                    flops: CodeFlops {
+                        write: map + heads,
+                        read: 2 * map + heads,
+                        per_code: 4 * d_code,
+                    },
+                })
+            }
+            MemoryConfig::Custom(memory) => Some(KeptCodes {
+                retention: memory.rule().retention(),
+                adapters: Adapters::Shared,
+                lifecycle: Lifecycle::Frozen,
+                flops: memory.rule().flops(self.d_model),
+            }),
+        }
+    }
+}
+
+/// A memory of codes as far as it is counted.
+struct KeptCodes {
+    retention: Window,
+    adapters: Adapters,
+    lifecycle: Lifecycle,
+    flops: CodeFlops,
 }
 
 /// Which tokens had left, so that their rows are cached.

@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
 use crate::memory::step::MemoryStart;
-use crate::memory::{HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
+use crate::memory::{CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
 use crate::ops::embedding::embed;
 use crate::ops::reuse::{Packed, shared_module};
 use crate::route::context::{WalkContext, WalkState};
@@ -173,7 +173,12 @@ impl BrianConfig {
         let expected = "0, as d_model is no multiple of n_heads";
         problems.require(fits || !by_heads, "memory.head_rank", "more", expected);
         let (fits, expected) = match (parallel, self.memory) {
-            (Parallel::None, _) | (_, MemoryConfig::None) => (true, ""),
+            (Parallel::None, _)
+            | (_, MemoryConfig::None)
+            | (Parallel::Beam { .. }, MemoryConfig::Custom(_)) => (true, ""),
+            (Parallel::SequenceBeam { .. }, MemoryConfig::Custom(_)) => {
+                (false, "none, or a beam of every token")
+            }
             (_, MemoryConfig::KeyValuePrefix(_)) => {
                 (false, "none with a memory of keys and values")
             }
@@ -308,6 +313,10 @@ impl BrianConfig {
             MemoryConfig::KeyValuePrefix(config) => {
                 let memory = KeyValuePrefix::new(config, &sizes, self.n_pool, device);
                 Some(Memory::KeyValuePrefix(memory))
+            }
+            MemoryConfig::Custom(memory) => {
+                let memory = CustomCodes::new(memory, self.d_model, device);
+                Some(Memory::Custom(memory))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Example of a program with an optimizer (`Lion`), a loss (`NormaliserLoss`) and a teacher of walks (`Stride`) of its own, for the
-//! models that come with nerve, and every verb. A recipe names them:
+//! Example of a program with an optimizer (`Lion`), a loss (`NormaliserLoss`), a teacher of walks (`Stride`) and a memory of walks
+//! (`Mean`) of its own, for the models that come with nerve, and every verb. A recipe names them:
 //!
 //! ```toml
 //! [optimizer]
@@ -13,18 +13,25 @@
 //!
 //! [[stage]]
 //! policy = { kind = "teacher", teacher = { kind = "stride", blocks = 2, n_steps = 3 } }
+//!
+//! [model]
+//! memory = { kind = "mean", d_code = 16, window = 3 }
 //! ```
 
 #![recursion_limit = "256"]
 
+use brian::described::Start;
+use brian::memory::custom::{CodeFlops, CodeMap, Found};
+use brian::memory::window::Window;
 use brian::route::action::Action;
 use brian::route::path_rule::{PoolSize, Turn};
 use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use serde::Deserialize;
 use std::process::ExitCode;
 use train::learner::{CustomOptimizer, Tensors, UpdateInfo};
-use train::model::{CustomLoss, CustomTeacher, Pass};
+use train::model::{CustomLoss, CustomMemory, CustomTeacher, Pass};
 use train::recipe::section::Section;
 use train::task::Batch;
 use train::{Registry, main_with};
@@ -34,7 +41,8 @@ fn main() -> ExitCode {
         Registry::built_in()
             .optimizer::<Lion>()
             .loss::<NormaliserLoss>()
-            .teacher::<Stride>(),
+            .teacher::<Stride>()
+            .memory::<Mean>(),
     )
 }
 
@@ -144,6 +152,75 @@ impl CustomTeacher for Stride {
         match turn.step < config.n_steps {
             true => Action::Block((turn.draw(n_pool, 0) + turn.step * config.blocks) % n_pool),
             false => Action::Out,
+        }
+    }
+}
+
+/// The mean of all codes that a token sees: `c = W h`, `h ← h + (mean c) O` with `O` zero in the beginning. No query, no scores.
+struct Mean;
+
+/// `memory = { kind = "mean", … }`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct MeanConfig {
+    /// Width of a code.
+    d_code: usize,
+    /// Last steps of the walk that are seen.
+    window: usize,
+}
+
+impl CustomMemory for Mean {
+    const KIND: &'static str = "mean";
+    type Config = MeanConfig;
+
+    fn check(config: &MeanConfig, d_model: usize, section: &Section<'_>) {
+        section.whole("d_code", config.d_code as u64, 1, d_model as u64);
+    }
+
+    fn retention(config: &MeanConfig) -> Window {
+        let (sink, window) = (0, config.window);
+        Window { sink, window }
+    }
+
+    fn maps(config: &MeanConfig, d_model: usize) -> Vec<CodeMap> {
+        let map = |d_in, d_out, start| CodeMap { d_in, d_out, start };
+        let write = map(d_model, config.d_code, Start::Map);
+        vec![write, map(config.d_code, d_model, Start::Constant(0.0))]
+    }
+
+    fn write<B: Backend>(
+        _: &MeanConfig,
+        maps: &[Tensor<B, 2>],
+        hidden: Tensor<B, 3>,
+    ) -> Tensor<B, 3> {
+        hidden.matmul(maps[0].clone().unsqueeze())
+    }
+
+    fn read<B: Backend>(
+        _: &MeanConfig,
+        maps: &[Tensor<B, 2>],
+        hidden: Tensor<B, 3>,
+        codes: Tensor<B, 3>,
+        mask: Tensor<B, 3>,
+    ) -> Found<B> {
+        let [[batch, seq, _], [_, n_codes, _]] = [hidden.dims(), codes.dims()];
+        let attention = softmax(mask, 2).expand([batch, seq, n_codes]);
+        let mean = attention.clone().matmul(codes);
+        let change = mean.matmul(maps[1].clone().unsqueeze());
+        let open = Tensor::ones([1], &change.device());
+        Found {
+            change,
+            attention,
+            open,
+        }
+    }
+
+    fn flops(config: &MeanConfig, d_model: usize) -> CodeFlops {
+        let map = 2 * d_model * config.d_code;
+        let per_code = 2 * config.d_code;
+        CodeFlops {
+            write: map,
+            read: map,
+            per_code,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `Registry`: the families of models, built in or a program's, and the optimizers, hooks, losses and
-//! teachers that a program adds.
+//! `Registry`: the families of models, built in or a program's, and the optimizers, hooks, losses, teachers and
+//! memories that a program adds.
 //!
 //! It is written once, before anything is read, and never changes.
 
@@ -12,20 +12,23 @@ use crate::learner::custom_optimizer::{CustomOptimizer, OptimizerEntry};
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::{Family, ModelFamily};
 use crate::model::loss::{CustomLoss, LossEntry};
+use crate::model::memory::{CustomMemory, MemoryEntry};
 use crate::model::teacher::{CustomTeacher, TeacherEntry};
 use crate::recipe::bundled::{BUNDLED, Bundled};
+use brian::memory::MemoryConfig;
 use brian::route::policy::Teacher;
 use std::sync::OnceLock;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
-/// Families, optimizers, hooks, losses and teachers by name.
+/// Families, optimizers, hooks, losses, teachers and memories by name.
 pub struct Registry {
     families: Vec<&'static Family>,
     optimizers: Vec<&'static OptimizerEntry>,
     hooks: Vec<HookEntry>,
     losses: Vec<LossEntry>,
     teachers: Vec<&'static TeacherEntry>,
+    memories: Vec<&'static MemoryEntry>,
 }
 
 impl Registry {
@@ -37,6 +40,7 @@ impl Registry {
             hooks: Vec::new(),
             losses: Vec::new(),
             teachers: Vec::new(),
+            memories: Vec::new(),
         };
         empty
             .family::<BaselineFamily>()
@@ -101,6 +105,19 @@ impl Registry {
         self
     }
 
+    /// With another memory of walks, which a recipe names by `model.memory`.
+    ///
+    /// # Panics
+    /// If one of this kind is there already, or comes with the models.
+    pub fn memory<M: CustomMemory>(mut self) -> Self {
+        let mut own = self.memories.iter().map(|one| one.kind);
+        let taken = own.any(|kind| kind == M::KIND) || MemoryConfig::BUILT_IN.contains(&M::KIND);
+        assert!(!taken, "two memories of the kind {}", M::KIND);
+        let entry = Box::leak(Box::new(MemoryEntry::of::<M>()));
+        self.memories.push(entry);
+        self
+    }
+
     /// Makes it the one of this process.
     ///
     /// # Errors
@@ -156,6 +173,11 @@ impl Registry {
     pub fn find_teacher(&self, kind: &str) -> Option<&'static TeacherEntry> {
         let mut teachers = self.teachers.iter().copied();
         teachers.find(|one| one.kind == kind)
+    }
+
+    /// All memories of the program.
+    pub fn memories(&self) -> &[&'static MemoryEntry] {
+        &self.memories
     }
 
     /// The recipes that come with the program, those of its own families last.

@@ -7,8 +7,9 @@
 //! The branches of a beam count as further sequences. Each attends to the codes of the best branch of every earlier token, and
 //! to the codes that its own token wrote along its path.
 
+use super::code_maps::CodeMaps;
 use super::config::{Adapters, Lifecycle};
-use super::hidden_code::{Found, HiddenCode};
+use super::custom::Found;
 use super::step::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use super::window::Window;
@@ -21,7 +22,7 @@ use std::collections::BTreeSet;
 
 /// A memory of codes during a pass. Lists per token have an entry for every branch, the best branches first.
 pub(crate) struct Codes<'a, B: Backend> {
-    memory: &'a HiddenCode<B>,
+    memory: &'a dyn CodeMaps<B>,
     window: Window,
     /// Sequences, without counting branches, and tokens of each.
     dims: [usize; 2],
@@ -56,7 +57,7 @@ struct Columns<B: Backend> {
 
 impl<'a, B: Backend> Codes<'a, B> {
     /// Starts a pass and writes the first slot, before the first step.
-    pub fn new(memory: &'a HiddenCode<B>, start: MemoryStart<'_, B>) -> Self {
+    pub fn new(memory: &'a dyn CodeMaps<B>, start: MemoryStart<'_, B>) -> Self {
         let [_, seq, _] = start.entered.dims();
         let causal = start.causal.mask().reshape([1, seq, seq]);
         let mut codes = Self::empty(memory, start.entered, start.out, causal);
@@ -66,7 +67,7 @@ impl<'a, B: Backend> Codes<'a, B> {
     }
 
     fn empty(
-        memory: &'a HiddenCode<B>,
+        memory: &'a dyn CodeMaps<B>,
         entered: &Tensor<B, 3>,
         out: usize,
         causal: Tensor<B, 3>,
@@ -75,7 +76,7 @@ impl<'a, B: Backend> Codes<'a, B> {
         let n_tokens = batch * seq;
         Self {
             memory,
-            window: memory.config.retention(),
+            window: memory.retention(),
             dims: [batch, seq],
             causal,
             slots: Vec::new(),
@@ -92,7 +93,7 @@ impl<'a, B: Backend> Codes<'a, B> {
     /// # Shapes
     /// `entered`: `[batch, d_model]`
     pub fn instead_of_tokens(self, entered: Tensor<B, 2>, out: usize) -> Self {
-        let window = match self.memory.config.window {
+        let window = match self.window.window {
             0 => usize::MAX / 2,
             window => window,
         };
@@ -106,7 +107,7 @@ impl<'a, B: Backend> Codes<'a, B> {
 
     /// Whether the state of a token that has left no longer changes.
     pub fn rests(&self) -> bool {
-        self.memory.config.lifecycle == Lifecycle::Frozen
+        self.memory.lifecycle() == Lifecycle::Frozen
     }
 
     /// The hidden states after walking tokens have read the memory.
@@ -121,7 +122,7 @@ impl<'a, B: Backend> Codes<'a, B> {
     /// Writes the slot of a step.
     pub fn write(&mut self, step: &Written<'_, B>) {
         self.last = step.actions.clone();
-        if self.memory.config.lifecycle == Lifecycle::Frozen {
+        if self.memory.lifecycle() == Lifecycle::Frozen {
             self.walking.clone_from(&step.walking);
         }
         self.append(step.hidden);
@@ -169,7 +170,7 @@ impl<'a, B: Backend> Codes<'a, B> {
 
     fn append(&mut self, hidden: &Tensor<B, 3>) {
         let [n_sequences, seq, _] = hidden.dims();
-        let write = |adapter: usize| self.memory.write[adapter].forward(hidden.clone());
+        let write = |adapter: usize| self.memory.write(adapter, hidden.clone());
         let everybody = vec![true; n_sequences * seq];
         let mut codes: Option<Tensor<B, 3>> = None;
         for (adapter, here) in self.by_adapter(&everybody) {
@@ -198,12 +199,12 @@ impl<'a, B: Backend> Codes<'a, B> {
         let (codes, mask) = self.columns(n_slots);
         let mut after = hidden.clone();
         for (adapter, here) in self.by_adapter(readers) {
-            let reader = &self.memory.read[adapter];
-            let found = reader.forward(hidden.clone(), codes.clone(), mask.clone());
+            let (codes, mask) = (codes.clone(), mask.clone());
+            let found = self.memory.read(adapter, hidden.clone(), codes, mask);
             let measured = self
                 .reads
                 .is_some()
-                .then(|| self.measured(&hidden, &found, n_slots, reader.open(), &here));
+                .then(|| self.measured(&hidden, &found, n_slots, &here));
             if let (Some(reads), Some(read)) = (&mut self.reads, measured) {
                 reads.add(read);
             }
@@ -255,7 +256,7 @@ impl<'a, B: Backend> Codes<'a, B> {
 
     /// The adapters in use, and which of some tokens use them.
     fn by_adapter(&self, tokens: &[bool]) -> Vec<(usize, Vec<bool>)> {
-        let adapter = |token: usize| match self.memory.config.adapters {
+        let adapter = |token: usize| match self.memory.adapters() {
             Adapters::Shared => 0,
             Adapters::PerBlock => self.last[token],
         };
@@ -273,7 +274,6 @@ impl<'a, B: Backend> Codes<'a, B> {
         hidden: &Tensor<B, 3>,
         found: &Found<B>,
         n_slots: usize,
-        open: Tensor<B, 1>,
         here: &[bool],
     ) -> Read<B> {
         let [batch, seq, _] = hidden.dims();
@@ -291,7 +291,7 @@ impl<'a, B: Backend> Codes<'a, B> {
             mass: by_slot.sum_dim(3).reshape([batch, seq, ages.len()]),
             ages,
             share: Some(length(found.change.clone()) / length(hidden.clone()).clamp_min(1e-12)),
-            open,
+            open: found.open.clone(),
             readers: Tensor::from_data(TensorData::new(readers, [batch, seq, 1]), &hidden.device()),
         }
     }

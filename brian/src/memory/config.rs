@@ -1,6 +1,7 @@
 //! `MemoryConfig` and its check: no memory, codes of hidden states, or keys and values, with code width, kept slots, adapters,
 //! compression, and what exists of a token that has left.
 
+use super::custom::CustomMemory;
 use super::window::Window;
 use crate::error::{ConfigError, Problems};
 use serde::Deserialize;
@@ -15,6 +16,9 @@ pub enum MemoryConfig {
     HiddenCode(HiddenCodeConfig),
     /// Keys and values of executed blocks.
     KeyValuePrefix(KeyValuePrefixConfig),
+    /// Codes of a program. As with [`Lifecycle::Frozen`], nothing exists of a token that has left.
+    #[serde(skip)]
+    Custom(CustomMemory),
 }
 
 /// A memory of codes.
@@ -84,28 +88,40 @@ pub enum Lifecycle {
 }
 
 impl MemoryConfig {
+    /// The kinds that come with this crate.
+    pub const BUILT_IN: [&str; 3] = ["none", "hidden_code", "key_value_prefix"];
+
     /// All fields with values that no memory can be built from.
     pub(crate) fn check(&self) -> Vec<ConfigError> {
         let mut problems = Problems::default();
-        let window = match self {
-            Self::None => return problems.0,
-            Self::HiddenCode(config) => {
-                problems.at_least_1("memory.d_code", config.d_code);
-                config.retention()
-            }
+        let Some(window) = self.retention() else {
+            return problems.0;
+        };
+        match self {
+            Self::HiddenCode(config) => problems.at_least_1("memory.d_code", config.d_code),
             Self::KeyValuePrefix(config) => {
                 if let Compression::Code { d_code } = config.compression {
                     problems.at_least_1("memory.compression.d_code", d_code);
                 }
                 let bias = config.bias;
                 problems.require(bias.is_finite(), "memory.bias", bias, "a number");
-                config.retention()
             }
-        };
+            Self::None | Self::Custom(_) => {}
+        }
         let keeps = window.sink > 0 || window.window > 0;
         let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
         problems.require(keeps, "memory.window", 0, expected);
         problems.0
+    }
+
+    /// Which slots are kept, if there is a memory.
+    pub fn retention(&self) -> Option<Window> {
+        match self {
+            Self::None => None,
+            Self::HiddenCode(config) => Some(config.retention()),
+            Self::KeyValuePrefix(config) => Some(config.retention()),
+            Self::Custom(memory) => Some(memory.rule().retention()),
+        }
     }
 }
 

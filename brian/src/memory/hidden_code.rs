@@ -10,6 +10,7 @@
 //! The sums over heads `n` exist only where `head_rank` is not 0.
 
 use super::config::{Adapters, HiddenCodeConfig};
+use super::custom::Found;
 use crate::block::BlockSizes;
 use crate::block::matrix::{matrix, per_token};
 use crate::described::{Described, Description, Start};
@@ -128,14 +129,6 @@ pub struct Reader<B: Backend> {
     pub heads: Option<HeadMaps<B>>,
 }
 
-/// The result of a read.
-pub struct Found<B: Backend> {
-    /// To be added to the hidden states, `[batch, seq, d_model]`.
-    pub change: Tensor<B, 3>,
-    /// Attention weights over the codes, `[batch, seq, n_codes]`.
-    pub attention: Tensor<B, 3>,
-}
-
 impl<B: Backend> Reader<B> {
     fn new(config: &HiddenCodeConfig, sizes: &BlockSizes, device: &B::Device) -> Self {
         let n_heads = sizes.heads.n_heads;
@@ -171,9 +164,11 @@ impl<B: Backend> Reader<B> {
             let parts = heads.forward(read.expand([heads.n_heads(), batch * seq, d_code]));
             out = out + parts.swap_dims(0, 1).reshape([batch, seq, d_model]);
         }
+        let open = self.open();
         Found {
-            change: out * self.open().reshape([1, 1, 1]),
+            change: out * open.clone().reshape([1, 1, 1]),
             attention,
+            open,
         }
     }
 

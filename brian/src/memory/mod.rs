@@ -17,12 +17,15 @@
 //! | `config` | which memory a model has |
 //! | `window` | which slots are kept |
 //! | `hidden_code`, `codes` | codes: parameters, and what one pass wrote |
+//! | `custom`, `code_maps` | codes of a program; what `codes` asks of both kinds |
 //! | `key_value_prefix`, `prefix` | keys and values: the same |
 //! | `pass` | the walk's interface to whichever memory there is |
 //! | `usage` | statistics of reads |
 
+mod code_maps;
 pub(crate) mod codes;
 pub mod config;
+pub mod custom;
 pub mod hidden_code;
 pub mod key_value_prefix;
 pub mod pass;
@@ -36,6 +39,7 @@ pub mod window;
 pub use config::{
     Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
 };
+pub use custom::{CustomCodes, CustomMemory};
 pub use hidden_code::HiddenCode;
 pub use key_value_prefix::KeyValuePrefix;
 pub use pass::Memory;

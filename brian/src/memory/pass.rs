@@ -2,6 +2,7 @@
 //! `Memory`, the parameters of either kind.
 
 use super::codes::Codes;
+use super::custom::CustomCodes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
 use super::prefix::Prefix;
@@ -22,6 +23,8 @@ pub enum Memory<B: Backend> {
     HiddenCode(HiddenCode<B>),
     /// A memory of keys and values.
     KeyValuePrefix(KeyValuePrefix<B>),
+    /// A memory of codes of a program.
+    Custom(CustomCodes<B>),
 }
 
 impl<B: Backend> Described<B> for Memory<B> {
@@ -29,6 +32,7 @@ impl<B: Backend> Described<B> for Memory<B> {
         match self {
             Self::HiddenCode(memory) => memory.describe(to),
             Self::KeyValuePrefix(memory) => memory.describe(to),
+            Self::Custom(memory) => memory.describe(to),
         }
     }
 }
@@ -47,6 +51,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         Self(RefCell::new(match memory {
             None => Kind::Nothing,
             Some(Memory::HiddenCode(memory)) => Kind::Codes(Codes::new(memory, start)),
+            Some(Memory::Custom(memory)) => Kind::Codes(Codes::new(memory, start)),
             Some(Memory::KeyValuePrefix(memory)) => Kind::Prefix(Prefix::new(memory, start)),
         }))
     }

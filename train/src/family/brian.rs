@@ -5,6 +5,7 @@ use super::baseline::{MOST_BLOCKS, check_initial, check_sizes, groups, in_dtype}
 use crate::device::Dtype;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS};
 use crate::metric::table::{Better, MetricInfo, When};
+use crate::model::memory::MemoryTable;
 use crate::model::teacher::TeacherTable;
 use crate::model::{
     Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Shapes, Start,
@@ -128,6 +129,8 @@ impl ModelFamily for BrianFamily {
     const KIND: &'static str = "brian";
     const DTYPES: &'static [Dtype] = &[Dtype::F32, Dtype::Bf16];
     const ROUTES: bool = true;
+    const MEMORY: Option<fn(&mut BrianConfig) -> &mut MemoryConfig> =
+        Some(|config| &mut config.memory);
 
     type Config = BrianConfig;
 
@@ -191,6 +194,9 @@ impl ModelFamily for BrianFamily {
         ];
         bounds.extend(memory_bounds(&config.memory));
         check_sizes(section, &bounds, || config.check());
+        if let Some(own) = MemoryTable::of(&config.memory) {
+            own.check(config.d_model, &section.key("memory"));
+        }
         check_parallel(route.parallel, &section.key("route").key("parallel"));
         if let MemoryConfig::KeyValuePrefix(memory) = config.memory {
             section.key("memory").require(
@@ -366,14 +372,12 @@ impl ModelFamily for BrianFamily {
 
 /// Slots are steps: no walk has more.
 fn memory_bounds(memory: &MemoryConfig) -> Vec<(&'static str, usize, u64)> {
-    let (sink, window) = match memory {
-        MemoryConfig::None => return Vec::new(),
-        MemoryConfig::HiddenCode(config) => (config.sink, config.window),
-        MemoryConfig::KeyValuePrefix(config) => (config.sink, config.window),
+    let Some(kept) = memory.retention() else {
+        return Vec::new();
     };
     let mut bounds = vec![
-        ("memory.sink", sink, MOST_BLOCKS),
-        ("memory.window", window, MOST_BLOCKS),
+        ("memory.sink", kept.sink, MOST_BLOCKS),
+        ("memory.window", kept.window, MOST_BLOCKS),
     ];
     match memory {
         MemoryConfig::HiddenCode(config) => bounds.extend([

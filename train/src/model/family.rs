@@ -14,6 +14,7 @@ use crate::recipe::stage::{Policy, Stage};
 use crate::recipe::table::{AnyConfig, table, table_mut};
 use crate::run::TensorMap;
 use brian::initial;
+use brian::memory::MemoryConfig;
 use brian::route::rules::Rules;
 use brian::route::trace::Walks;
 use brillm::counts::PairCounts;
@@ -92,6 +93,9 @@ pub trait ModelFamily: Send + Sync + 'static {
 
     /// Whether its tokens walk: stages may have a policy other than `none`.
     const ROUTES: bool = false;
+
+    /// The key `memory` of the table, if it takes memories of programs too.
+    const MEMORY: Option<fn(&mut Self::Config) -> &mut MemoryConfig> = None;
 
     /// The longest sequence, in tokens.
     fn context(config: &Self::Config) -> usize;
@@ -224,8 +228,10 @@ pub struct Family {
     pub optimizers: &'static [&'static str],
     pub dtypes: &'static [Dtype],
     pub routes: bool,
+    pub has_memory: bool,
     pub recipes: fn() -> Vec<Bundled>,
     pub read: fn(Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>,
+    memory: fn(&mut dyn AnyConfig) -> Option<&mut MemoryConfig>,
     files: fn(&mut dyn AnyConfig) -> Vec<&mut PathBuf>,
     /// A `Model<B>` of the backend with this id.
     make: fn(&dyn AnyConfig, Make<'_>, TypeId) -> Box<dyn Any>,
@@ -240,8 +246,10 @@ impl Family {
             optimizers: F::OPTIMIZERS,
             dtypes: F::DTYPES,
             routes: F::ROUTES,
+            has_memory: F::MEMORY.is_some(),
             recipes: F::recipes,
             read: |reader| Some(Box::new(read_tagged::<F::Config>(reader)?)),
+            memory: |config| F::MEMORY.map(|memory| memory(table_mut(config))),
             files: |config| F::files(table_mut(config)),
             make: make::<F>,
             of_table: OfTable::of::<F>(),
@@ -383,6 +391,11 @@ impl ModelConfig {
     /// The table, to change it, if it is of this type.
     pub fn get_mut<T: 'static>(&mut self) -> Option<&mut T> {
         self.config.as_any_mut().downcast_mut()
+    }
+
+    /// The key `memory` of the table, to be replaced, if it takes memories of programs.
+    pub(crate) fn memory(&mut self) -> Option<&mut MemoryConfig> {
+        (self.family.memory)(&mut *self.config)
     }
 
     /// The files that the table names.

@@ -1,11 +1,10 @@
 //! `CustomTeacher`: the trait of a teacher that a program using this crate adds; a stage of a recipe names it by
 //! `policy.teacher`. `TeacherTable` is the table of one, whatever its type. No teacher is defined here.
 
-use crate::recipe::choice::read_tagged;
+use crate::recipe::choice::read_choice;
 use crate::recipe::reader::Reader;
 use crate::recipe::section::Section;
 use crate::recipe::table::{AnyConfig, table};
-use crate::recipe::tree::{Node, Value};
 use brian::route::action::Action;
 use brian::route::path_rule::{self, PathRule, PoolSize, Turn};
 use brian::route::policy::Teacher;
@@ -49,7 +48,7 @@ impl TeacherEntry {
         Self {
             kind: T::KIND,
             needs_difficulty: T::NEEDS_DIFFICULTY,
-            read: |reader| Some(Box::new(read_tagged::<T::Config>(Some(reader))?)),
+            read: |reader| Some(Box::new(read_choice::<T::Config>(reader)?)),
             check: |config, pool, section| T::check(table(config), pool, section),
             action: |config, turn| T::action(table(config), turn),
         }
@@ -58,18 +57,6 @@ impl TeacherEntry {
     /// Reads the teacher from its table, or from the bare word, which is a table without further keys. `None` if a type of its
     /// own refused a value.
     pub fn read(&'static self, reader: Reader<'_>) -> Option<Teacher> {
-        let bare = Node {
-            span: reader.node.span.clone(),
-            inline: true,
-            value: Value::Table(Vec::new()),
-        };
-        let reader = match reader.node.value {
-            Value::String(_) => Reader {
-                node: &bare,
-                ..reader
-            },
-            _ => reader,
-        };
         let config = (self.read)(reader)?;
         let table = TeacherTable {
             entry: self,

@@ -5,7 +5,7 @@ use crate::recipe::fields::Fields;
 use crate::recipe::nearest::{nearest, one_of};
 use crate::recipe::placeholder::Placeholder;
 use crate::recipe::reader::{Reader, Refusal};
-use crate::recipe::tree::Value;
+use crate::recipe::tree::{Node, Value};
 use serde::de::value::StrDeserializer;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess,
@@ -40,12 +40,14 @@ impl<'a> Choice<'a> {
             Value::Table(_) => Content::Table,
             _ => Content::Placeholder,
         };
-        match kind_of(&reader, variants) {
+        let kind = kind_of(&reader, variants);
+        match kind.filter(|kind| variants.contains(kind)) {
             Some(variant) => Self {
                 variant,
                 reader,
                 content,
             },
+            // Of one that a program has registered, who reads it later finds the name in the report.
             None => Self {
                 variant: variants.first().copied().unwrap_or_default(),
                 reader,
@@ -55,16 +57,32 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The variant that a table or a bare name chooses; reported if there is none.
+/// The variant that a table or a bare name chooses, or the kind that a program has registered here; reported if there is none.
 pub fn kind_of(reader: &Reader<'_>, variants: &[&'static str]) -> Option<&'static str> {
-    match &reader.node.value {
+    let variants = &reader.report.kinds(&reader.path, variants);
+    let kind = match &reader.node.value {
         Value::String(name) => known(reader, name, variants),
         Value::Table(_) => kind(reader, variants),
         _ => {
             reader.wrong(one_of(variants));
             None
         }
-    }
+    };
+    kind.inspect(|&kind| reader.report.chose(&reader.path, kind))
+}
+
+/// Reads the table of a choice whose key `kind` is known, or the bare name, which is a table without further keys.
+pub fn read_choice<T: DeserializeOwned>(reader: Reader<'_>) -> Option<T> {
+    let bare = Node {
+        span: reader.node.span.clone(),
+        inline: true,
+        value: Value::Table(Vec::new()),
+    };
+    let node = match reader.node.value {
+        Value::String(_) => &bare,
+        _ => reader.node,
+    };
+    read_tagged(Some(Reader { node, ..reader }))
 }
 
 /// Reads the table of a choice whose key `kind` is known; a placeholder where there is no table.

@@ -1,5 +1,5 @@
 //! Reads the tables of a recipe whose types only the registry knows: `[model]` and `[optimizer]` by kind, `[hook.NAME]` and `[loss.NAME]` by
-//! their names, the teachers of stages by kind; unknown names are reported.
+//! their names, the teachers of stages and the memory of a model by kind; unknown names are reported.
 //!
 //! serde reads the rest of a recipe first and passes these by; then whoever is named reads its own.
 
@@ -83,7 +83,19 @@ fn model(report: &Report<'_>) -> Option<ModelConfig> {
     let kinds = registry().kinds();
     let (kind, reader) = chosen("model", &kinds, report);
     let family = registry().find_family(kind)?;
-    Some(ModelConfig::new(family, (family.read)(reader)?))
+    let path = KeyPath::default().key("model").key("memory");
+    if family.has_memory {
+        let own = registry().memories().iter().map(|one| one.kind);
+        report.register(&path, own.collect());
+    }
+    let mut model = ModelConfig::new(family, (family.read)(reader)?);
+    let kind = report.chosen(&path);
+    let own = kind.and_then(|kind| registry().memories().iter().find(|one| one.kind == kind));
+    if let (Some(own), Some(memory)) = (own, model.memory()) {
+        let node = report.source.locate(&path).node;
+        *memory = own.read(Reader { report, node, path })?;
+    }
+    Some(model)
 }
 
 fn optimizer(report: &Report<'_>) -> Option<OptimizerConfig> {

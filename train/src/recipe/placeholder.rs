@@ -129,7 +129,9 @@ impl<'de> Deserializer<'de> for Placeholder<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        self.tell(one_of(variants));
+        if let Some((report, path)) = self.missing {
+            self.tell(one_of(&report.kinds(path, variants)));
+        }
         visitor.visit_enum(AnyContent {
             variant: variants.first().copied().unwrap_or_default(),
         })

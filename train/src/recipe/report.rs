@@ -16,7 +16,16 @@ pub struct Report<'a> {
     problems: RefCell<Vec<Problem>>,
     wrong: RefCell<Vec<KeyPath>>,
     silenced: RefCell<Vec<KeyPath>>,
+    registered: RefCell<Vec<Registered>>,
     further: Cell<usize>,
+}
+
+/// Kinds that a program has registered for the choice at a path.
+#[derive(Debug)]
+struct Registered {
+    path: KeyPath,
+    kinds: Vec<&'static str>,
+    chosen: Option<&'static str>,
 }
 
 impl<'a> Report<'a> {
@@ -27,8 +36,42 @@ impl<'a> Report<'a> {
             problems: RefCell::default(),
             wrong: RefCell::default(),
             silenced: RefCell::default(),
+            registered: RefCell::default(),
             further: Cell::new(0),
         }
+    }
+
+    /// Lets a choice know kinds that a program has registered besides its own: they are read by whoever asks [`Self::chosen`].
+    pub fn register(&self, path: &KeyPath, kinds: Vec<&'static str>) {
+        self.registered.borrow_mut().push(Registered {
+            path: path.clone(),
+            kinds,
+            chosen: None,
+        });
+    }
+
+    /// These kinds and those that were registered for the choice at this path.
+    pub fn kinds(&self, path: &KeyPath, own: &[&'static str]) -> Vec<&'static str> {
+        let registered = self.registered.borrow();
+        let here = registered.iter().filter(|one| one.path == *path);
+        let further = here.flat_map(|one| &one.kinds);
+        own.iter().chain(further).copied().collect()
+    }
+
+    /// Notes what a choice means.
+    pub fn chose(&self, path: &KeyPath, kind: &'static str) {
+        for one in &mut *self.registered.borrow_mut() {
+            if one.path == *path && one.kinds.contains(&kind) {
+                one.chosen = Some(kind);
+            }
+        }
+    }
+
+    /// The registered kind that the choice at this path means, also if it is misspelt.
+    pub fn chosen(&self, path: &KeyPath) -> Option<&'static str> {
+        let registered = self.registered.borrow();
+        let mut here = registered.iter().filter(|one| one.path == *path);
+        here.find_map(|one| one.chosen)
     }
 
     /// Reports that the value at `path` is not what it should be; later checks of this value are silent.

@@ -3,6 +3,7 @@
 
 mod beam;
 mod gradients;
+mod memory;
 mod walk;
 
 use super::constraint::Constraint;
