@@ -42,7 +42,7 @@ impl Workplace {
     pub fn with_few_stories() -> Self {
         let workplace = Self::new();
         workplace
-            .nerve("data synth story --samples 14 --seed 5 --output few.jsonl")
+            .nerve("data synth story --samples 8 --seed 5 --output few.jsonl")
             .expect(0);
         workplace.prepare("few.jsonl", "0.3");
         workplace
