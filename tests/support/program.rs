@@ -40,10 +40,14 @@ impl Workplace {
 
     /// The same with so few stories that a short run sees several epochs.
     pub fn with_few_stories() -> Self {
+        Self::with_stories(14)
+    }
+
+    /// The same with so many.
+    pub fn with_stories(n: usize) -> Self {
         let workplace = Self::new();
-        workplace
-            .nerve("data synth story --samples 8 --seed 5 --output few.jsonl")
-            .expect(0);
+        let made = format!("data synth story --samples {n} --seed 5 --output few.jsonl");
+        workplace.nerve(&made).expect(0);
         workplace.prepare("few.jsonl", "0.3");
         workplace
     }
