@@ -47,7 +47,7 @@ fn fit_with(
 #[test]
 fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     // One of the cases trains on all of them at every step.
-    let workplace = Workplace::with_stories(8);
+    let workplace = Workplace::with_so_many_stories(8);
     let split = Split::open(workplace.path("data/stories/train.bin")).unwrap();
     let documents = split.documents().iter();
     let windows: u64 = documents.map(|document| document.tokens.div_ceil(64)).sum();

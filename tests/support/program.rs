@@ -40,11 +40,11 @@ impl Workplace {
 
     /// The same with so few stories that a short run sees several epochs.
     pub fn with_few_stories() -> Self {
-        Self::with_stories(14)
+        Self::with_so_many_stories(14)
     }
 
     /// The same with so many.
-    pub fn with_stories(n: usize) -> Self {
+    pub fn with_so_many_stories(n: usize) -> Self {
         let workplace = Self::new();
         let made = format!("data synth story --samples {n} --seed 5 --output few.jsonl");
         workplace.nerve(&made).expect(0);
