@@ -140,8 +140,7 @@ impl<'a, B: Backend> Decoder<'a, B> {
     /// If the slot is not open or has a token underway, there is no new token, `n_wanted` is 0 or too large, or the text gets
     /// longer than the context.
     pub fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Said<B> {
-        let busy = self.begun.contains(&slot) || self.rounds.has(slot);
-        assert!(!busy, "a token of slot {slot} is underway");
+        self.require_idle(slot);
         let slot = self.slots[slot].as_mut().expect(OPEN);
         assert!(!tokens.is_empty(), "a text needs a token to start from");
         slot.tokens.extend_from_slice(tokens);
@@ -158,24 +157,14 @@ impl<'a, B: Backend> Decoder<'a, B> {
         match &self.model {
             Model::Baseline(model) => {
                 let (x, angles) = enter(&model.embedding, &model.rotary, slot, n_new);
-                let tokens = [NewTokens {
-                    n_new,
-                    n_wanted: n_new,
-                }];
+                let tokens = [NewTokens::all(n_new)];
                 let x = in_row(&model.blocks, 0, x, &angles, &tokens, &mut [slot]);
                 Said {
                     logits: one_by_one(last(x, n_wanted), |x| model.head(x)),
                     paths: vec![Vec::new(); n_wanted],
                 }
             }
-            Model::Brian { model, rules, .. } if !keeps => {
-                let tokens = ids(&slot.tokens, &model.embedding);
-                let (logits, trace) = model.forward(tokens, rules, &[slot.info]);
-                Said {
-                    logits: last(per_row(logits), n_wanted),
-                    paths: paths(&trace, n_wanted),
-                }
-            }
+            Model::Brian { model, rules, .. } if !keeps => read_anew(model, rules, slot, n_wanted),
             Model::Brian {
                 model,
                 rules,
@@ -184,13 +173,17 @@ impl<'a, B: Backend> Decoder<'a, B> {
         }
     }
 
+    fn require_idle(&self, slot: usize) {
+        let busy = self.begun.contains(&slot) || self.rounds.has(slot);
+        assert!(!busy, "a token of slot {slot} is underway");
+    }
+
     /// Begins a token behind those of a slot; [`Self::round`] takes it further.
     ///
     /// # Panics
     /// If the slot is not open or has a token underway, or the text gets longer than the context.
     pub fn begin(&mut self, slot: usize, token: u32) {
-        let busy = self.begun.contains(&slot) || self.rounds.has(slot);
-        assert!(!busy, "a token of slot {slot} is underway");
+        self.require_idle(slot);
         let tokens = &mut self.slots[slot].as_mut().expect(OPEN).tokens;
         assert!(!tokens.is_empty(), "a text is read before it goes on");
         tokens.push(token);
@@ -207,26 +200,25 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 }
                 let mut slots = several(&mut self.slots, &begun);
                 let (x, angles) = enter_each(&model.embedding, &model.rotary, &slots);
-                let tokens = vec![NewTokens::ONE; slots.len()];
+                let tokens = vec![NewTokens::all(1); slots.len()];
                 let x = in_row(&model.blocks, 0, x, &angles, &tokens, &mut slots);
                 let logits = one_by_one(x, |x| model.head(x));
                 let paths = vec![Vec::new(); begun.len()];
                 Some((begun, Said { logits, paths }))
             }
             Model::Brian { model, rules, .. } if !model.goes_on(rules) => {
-                let mut all = Vec::new();
-                for &slot in &begun {
-                    let slot = self.slots[slot].as_ref().expect(OPEN);
-                    let tokens = ids(&slot.tokens, &model.embedding);
-                    let (logits, trace) = model.forward(tokens, rules, &[slot.info]);
-                    all.push((last(per_row(logits), 1), paths(&trace, 1)));
+                if begun.is_empty() {
+                    return None;
                 }
-                let (logits, paths): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-                let said = || Said {
+                let slots = several(&mut self.slots, &begun).into_iter();
+                let said = slots.map(|slot| read_anew(model, rules, slot, 1));
+                let (logits, paths): (Vec<_>, Vec<_>) =
+                    said.map(|said| (said.logits, said.paths)).unzip();
+                let said = Said {
                     logits: Tensor::cat(logits, 0),
-                    paths: paths.into_iter().flatten().collect(),
+                    paths: paths.concat(),
                 };
-                (!begun.is_empty()).then(|| (begun, said()))
+                Some((begun, said))
             }
             Model::Brian {
                 model,
@@ -243,7 +235,7 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 if !begun.is_empty() {
                     let mut slots = several(&mut self.slots, &begun);
                     let (x, angles) = enter_each(&model.embedding, &model.rotary, &slots);
-                    let tokens = vec![NewTokens::ONE; slots.len()];
+                    let tokens = vec![NewTokens::all(1); slots.len()];
                     let entered = in_row(&model.pre, 0, x, &angles, &tokens, &mut slots);
                     let new = begun.iter().zip(&slots);
                     let new = new.map(|(&slot, of)| (slot, of.info, of.tokens.len() - 1));
@@ -257,7 +249,7 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 let mut slots = several(&mut self.slots, &through.slots);
                 let places = slots.iter().map(|of| of.tokens.len() - 1).collect();
                 let angles = model.rotary.angles(places);
-                let tokens = vec![NewTokens::ONE; slots.len()];
+                let tokens = vec![NewTokens::all(1); slots.len()];
                 let n_before = model.pre.len();
                 let x = in_row(&model.post, n_before, left, &angles, &tokens, &mut slots);
                 let said = Said {
@@ -281,6 +273,21 @@ impl<B: Backend> Model<'_, B> {
     }
 }
 
+/// Reads the whole text of a slot, and says what is behind its last tokens.
+fn read_anew<B: Backend>(
+    model: &Brian<B>,
+    rules: &Rules,
+    slot: &Slot<B>,
+    n_wanted: usize,
+) -> Said<B> {
+    let tokens = ids(&slot.tokens, &model.embedding);
+    let (logits, trace) = model.forward(tokens, rules, &[slot.info]);
+    Said {
+        logits: last(per_row(logits), n_wanted),
+        paths: paths(&trace, n_wanted),
+    }
+}
+
 /// Walks the new tokens of a slot together.
 fn walk<B: Backend>(
     model: &Brian<B>,
@@ -290,10 +297,7 @@ fn walk<B: Backend>(
     n_new: usize,
     n_wanted: usize,
 ) -> Said<B> {
-    let tokens = [NewTokens {
-        n_new,
-        n_wanted: n_new,
-    }];
+    let tokens = [NewTokens::all(n_new)];
     let causal = model.rotary.causal_after(slot.tokens.len() - n_new, n_new);
     let (x, angles) = enter(&model.embedding, &model.rotary, slot, n_new);
     let entered = in_row(&model.pre, 0, x, &angles, &tokens, &mut [slot]);

@@ -29,11 +29,13 @@ pub(crate) struct NewTokens {
 }
 
 impl NewTokens {
-    /// One token.
-    pub const ONE: Self = Self {
-        n_new: 1,
-        n_wanted: 1,
-    };
+    /// So many, all of them wanted.
+    pub fn all(n: usize) -> Self {
+        Self {
+            n_new: n,
+            n_wanted: n,
+        }
+    }
 }
 
 impl<B: Backend> Cache<B> {

@@ -80,15 +80,11 @@ impl<B: Backend> WalkContext<'_, B> {
         };
         let mut walked = Vec::new();
         for index in 0..n_steps {
+            let step = self.step_at(rules, index, n_steps);
+            let children = search.children.unwrap_or(step.top_k);
             let step = StepContext {
-                rules,
-                index,
-                is_last: index + 1 == n_steps,
-                n_pool: self.pool.len(),
-                top_k: search
-                    .children
-                    .unwrap_or_else(|| self.top_k(index))
-                    .min(self.pool.len() + 1),
+                top_k: children.min(self.pool.len() + 1),
+                ..step
             };
             let passed = self.step(search, step, &mut branches, &table, dims);
             walked.push(passed);

@@ -5,7 +5,7 @@
 //! so do its bits.
 
 use super::action::Action;
-use super::choose::{Chosen, StepContext, Token};
+use super::choose::{Chosen, Token};
 use super::context::{WalkContext, WalkState};
 use super::execute::{Dispatch, GradientGates, after_blocks};
 use super::exited_cache::ExitedCache;
@@ -270,14 +270,8 @@ impl<B: Backend> Rounds<B> {
     ) -> Choice<B> {
         let (walkers, tokens) = (&self.walkers[which.clone()], &self.tokens[which]);
         let Walker { index, n_steps, .. } = walkers[0];
-        let (n_pool, table) = (context.pool.len(), context.positions.table());
-        let step = StepContext {
-            rules,
-            index,
-            is_last: index + 1 == n_steps,
-            n_pool,
-            top_k: context.top_k(index),
-        };
+        let table = context.positions.table();
+        let step = context.step_at(rules, index, n_steps);
         let asked = rules.asks_router().then(|| {
             let mut resting = ExitedCache::new(tokens.len());
             context.score(step, n_steps, &state, tokens, &table, &mut resting)

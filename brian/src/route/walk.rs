@@ -77,13 +77,7 @@ impl<B: Backend> WalkContext<'_, B> {
         };
         let mut mixture = rules.mixes_states().then(|| Mixture::new(&state.hidden));
         for index in 0..n_steps {
-            let step = StepContext {
-                rules,
-                index,
-                is_last: index + 1 == n_steps,
-                n_pool,
-                top_k: self.top_k(index),
-            };
+            let step = self.step_at(rules, index, n_steps);
             state.hidden = self.memory.read(state.hidden);
             let asked = rules
                 .asks_router()
@@ -126,6 +120,22 @@ impl<B: Backend> WalkContext<'_, B> {
         let (n_pool, max_steps) = (self.pool.len(), self.route.max_steps);
         let of = |teacher: &Teacher| teacher.targets(n_pool, max_steps, rows, rules.draws);
         rules.policy.teacher().map(of).unwrap_or_default()
+    }
+
+    /// A step of a walk of at most `n_steps`.
+    pub(super) fn step_at<'r>(
+        &self,
+        rules: &'r Rules,
+        index: usize,
+        n_steps: usize,
+    ) -> StepContext<'r> {
+        StepContext {
+            rules,
+            index,
+            is_last: index + 1 == n_steps,
+            n_pool: self.pool.len(),
+            top_k: self.top_k(index),
+        }
     }
 
     pub(super) fn top_k(&self, index: usize) -> usize {
