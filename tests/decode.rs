@@ -12,9 +12,9 @@ use brian::route::constraint::Constraint;
 use brian::route::policy::{Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach};
 use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
-use brian::{BrianConfig, Exit, Initial, Layout, Rules};
+use brian::{Baseline, BrianConfig, Exit, Initial, Layout, Rules};
 use burn::tensor::Tensor;
-use train::model::{Model, Slots};
+use train::model::{Model, Recomputed, Slots};
 
 const VOCABULARY: usize = 31;
 const CONTEXT: usize = 200;
@@ -52,9 +52,8 @@ fn whole(model: &Model<TestBackend>, rules: &Rules, text: &[u32]) -> Vec<f32> {
 }
 
 /// Logits behind tokens that are added to a slot.
-fn read(slots: &mut Slots<'_, TestBackend>, slot: usize, tokens: &[u32]) -> Vec<f32> {
-    let mut logits = slots.read(&[(slot, tokens)]);
-    values(logits.remove(0))
+fn read(slots: &mut dyn Slots, slot: usize, tokens: &[u32]) -> Vec<f32> {
+    slots.read(slot, tokens, 1).remove(0).logits
 }
 
 /// Reads some of a text at once and the rest token by token: what was found after each of those, and what a whole pass finds.
@@ -63,11 +62,10 @@ fn decode(model: &Model<TestBackend>, rules: &Rules, seed: u64) -> [Vec<f32>; 2]
     let text = text(seed, CONTEXT);
     let key = random::key(seed, "prefill", 0);
     let prefill = 1 + (random::bits(key, 0) % (CONTEXT as u64 / 2)) as usize;
-    let mut slots = Slots::new(|| model.decoding(&rules), CONTEXT);
-    let slot = slots.open();
-    let mut found = read(&mut slots, slot, &text[..prefill]);
-    for &next in &text[prefill..] {
-        found.extend(read(&mut slots, slot, &[next]));
+    let mut decoding = model.decoding(&rules);
+    let mut found = Vec::new();
+    for end in prefill..=text.len() {
+        found.extend(values(decoding.follow(&text[..end])));
     }
     let expected = whole(model, &rules, &text);
     [found, expected[(prefill - 1) * VOCABULARY..].to_vec()]
@@ -248,54 +246,66 @@ fn beyond_the_context_the_first_token_is_no_longer_seen() {
     let model = baseline(8);
     let text = text(1, 12);
     let rules = Rules::sequential();
-    let mut slots = Slots::new(|| model.decoding(&rules), 8);
-    let slot = slots.open();
-    read(&mut slots, slot, &text[..6]);
+    let mut decoding = model.decoding(&rules);
+    decoding.follow(&text[..6]);
     for end in 7..=text.len() {
-        let found = read(&mut slots, slot, &text[end - 1..end]);
-        let expected = whole(
-            &model,
-            &Rules::sequential(),
-            &text[end.saturating_sub(8)..end],
-        );
+        let seen = &text[end.saturating_sub(8)..end];
+        let found = values(decoding.follow(seen));
+        let expected = whole(&model, &Rules::sequential(), seen);
         let last = &expected[expected.len() - VOCABULARY..];
         assert!(difference(&found, last) < REORDERED, "{end} tokens");
     }
-    let other = slots.open();
-    let found = read(&mut slots, other, &text);
-    let expected = whole(&model, &Rules::sequential(), &text[4..]);
-    let last = &expected[expected.len() - VOCABULARY..];
-    assert!(difference(&found, last) < REORDERED);
 }
 
+/// Whether caches apply or not, and for a model that nobody has given any.
 #[test]
 fn slots_read_side_by_side_are_cut_back_and_freed_as_if_each_were_alone() {
     let config = pool_of_three();
+    let mut mean = config;
+    mean.route.sees = Sees::SequenceMean;
     let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough).evaluation();
-    for model in [baseline(CONTEXT), routed(&config)] {
-        let mut slots = Slots::new(|| model.decoding(&rules), CONTEXT);
+    let (routed, mean) = (routed(&config), routed(&mean));
+    let plain = baseline(CONTEXT);
+    let own = plain.get::<Baseline<TestBackend>>().unwrap();
+    let models: [(&Model<TestBackend>, Box<dyn Slots>); 4] = [
+        (&plain, plain.slots(&rules)),
+        (&plain, Box::new(Recomputed::new(own, &rules))),
+        (&routed, routed.slots(&rules)),
+        (&mean, mean.slots(&rules)),
+    ];
+    for (model, mut slots) in models {
+        let slots = &mut *slots;
+        let assert_near = |found: &[f32], text: &[u32]| {
+            let expected = whole(model, &rules, text);
+            let last = &expected[expected.len() - found.len()..];
+            assert!(relative(found, last) < EXACT, "behind {text:?}");
+        };
         let texts = [text(1, 6), text(2, 9)];
         let (one, two) = (slots.open(), slots.open());
-        let both = slots.read(&[(one, &texts[0]), (two, &texts[1])]);
-        for (logits, text) in both.into_iter().zip(&texts) {
-            let expected = whole(&model, &rules, text);
-            let last = &expected[expected.len() - VOCABULARY..];
-            assert!(relative(&values(logits), last) < EXACT);
-        }
+        assert_near(&read(slots, one, &texts[0]), &texts[0]);
+        let said = slots.read(two, &texts[1], 3);
+        let all: Vec<f32> = said.into_iter().flat_map(|said| said.logits).collect();
+        assert_near(&all, &texts[1]);
         // Another end for the first text; the second goes on undisturbed.
         slots.truncate(one, 4);
-        let found = read(&mut slots, one, &[3, 5]);
+        let found = read(slots, one, &[3, 5]);
         let changed = [&texts[0][..4], &[3, 5]].concat();
         assert_eq!(slots.tokens(one), changed);
-        let expected = whole(&model, &rules, &changed);
-        assert!(relative(&found, &expected[expected.len() - VOCABULARY..]) < EXACT);
-        slots.close(one);
-        let found = read(&mut slots, two, &[7]);
+        assert_near(&found, &changed);
+        // Both at once, until one is freed in the middle of its token.
+        slots.begin(one, 8);
+        slots.begin(two, 7);
         let longer = [&texts[1][..], &[7]].concat();
-        let expected = whole(&model, &rules, &longer);
-        assert!(relative(&found, &expected[expected.len() - VOCABULARY..]) < EXACT);
+        slots.close(one);
+        let mut through = Vec::new();
+        while through.is_empty() {
+            through = slots.round();
+        }
+        assert_eq!((through.len(), through[0].0), (1, two));
+        assert_near(&through[0].1.logits, &longer);
         // A freed slot begins anew.
         assert_eq!(slots.open(), one);
         assert_eq!(slots.tokens(one), [0; 0]);
+        assert_near(&read(slots, one, &texts[1]), &texts[1]);
     }
 }

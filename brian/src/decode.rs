@@ -56,6 +56,8 @@ enum Model<'a, B: Backend> {
 struct Slot<B: Backend> {
     info: SequenceInfo,
     tokens: Vec<u32>,
+    /// How many of them are kept below, all but where a text was cut back.
+    n_kept: usize,
     /// What the blocks in a row keep, those before the pool first.
     blocks: Vec<Cache<B>>,
     walks: RefCell<WalkCache<B>>,
@@ -145,11 +147,9 @@ impl<'a, B: Backend> Decoder<'a, B> {
         assert!(!tokens.is_empty(), "a text needs a token to start from");
         slot.tokens.extend_from_slice(tokens);
         let keeps = self.model.keeps();
-        let n_new = if keeps {
-            tokens.len()
-        } else {
-            slot.tokens.len()
-        };
+        let n_kept = if keeps { slot.n_kept } else { 0 };
+        let n_new = slot.tokens.len() - n_kept;
+        slot.n_kept = slot.tokens.len();
         assert!(
             (1..=n_new).contains(&n_wanted),
             "{n_wanted} of {n_new} tokens"
@@ -181,13 +181,30 @@ impl<'a, B: Backend> Decoder<'a, B> {
     /// Begins a token behind those of a slot; [`Self::round`] takes it further.
     ///
     /// # Panics
-    /// If the slot is not open or has a token underway, or the text gets longer than the context.
+    /// If the slot is not open, has a token underway or was not read since it was opened or cut back, or the text gets longer
+    /// than the context.
     pub fn begin(&mut self, slot: usize, token: u32) {
         self.require_idle(slot);
-        let tokens = &mut self.slots[slot].as_mut().expect(OPEN).tokens;
-        assert!(!tokens.is_empty(), "a text is read before it goes on");
-        tokens.push(token);
+        let of = self.slots[slot].as_mut().expect(OPEN);
+        assert!(of.n_kept > 0, "a text is read before it goes on");
+        of.tokens.push(token);
+        of.n_kept += 1;
         self.begun.push(slot);
+    }
+
+    /// Forgets all but the first `length` tokens of a slot, which are read again with the next that come.
+    ///
+    /// # Panics
+    /// If the slot is not open or has a token underway.
+    pub fn truncate(&mut self, slot: usize, length: usize) {
+        self.require_idle(slot);
+        let slot = self.slots[slot].as_mut().expect(OPEN);
+        slot.tokens.truncate(length);
+        *slot = Slot {
+            info: slot.info,
+            tokens: std::mem::take(&mut slot.tokens),
+            ..Slot::default()
+        };
     }
 
     /// Takes every token that is underway further, and gives the slots of those that are through with what is said behind them.

@@ -99,8 +99,7 @@ pub fn generate<B: Backend>(
         let seen = &tokens[tokens.len().saturating_sub(context)..];
         let scores: Vec<f32> = logits(seen).into_data().iter::<f32>().collect();
         NotFinite::check(&scores, step)?;
-        let draw = random::uniform(random::key(sampling.seed, "sample", step as u64), 0);
-        let token = choose(&scores, sampling, never, draw);
+        let token = draw(&scores, sampling, never, step).expect("an id that may be drawn");
         tokens.push(token);
         match each(token) {
             Next::GoOn => {}
@@ -122,20 +121,27 @@ pub enum Next {
     Stop,
 }
 
+/// Draws token number `step` of a continuation by its scores, of which `-inf` and the ids of `never` are not drawn; `None` if
+/// no id is left.
+pub fn draw(scores: &[f32], sampling: Sampling, never: &[u32], step: usize) -> Option<u32> {
+    let at = random::uniform(random::key(sampling.seed, "sample", step as u64), 0);
+    choose(scores, sampling, never, at)
+}
+
 /// The token at the uniform draw `draw`, tokens ordered by falling score and rising id.
-fn choose(scores: &[f32], sampling: Sampling, never: &[u32], draw: f64) -> u32 {
-    let mut order: Vec<usize> = (0..scores.len())
-        .filter(|&id| !never.contains(&(id as u32)))
-        .collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-    assert!(!order.is_empty(), "no id is left to be drawn");
+fn choose(scores: &[f32], sampling: Sampling, never: &[u32], draw: f64) -> Option<u32> {
+    let competes = |id: &usize| scores[*id] > f32::NEG_INFINITY && !never.contains(&(*id as u32));
+    let competing = (0..scores.len()).filter(competes);
+    let falling = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
     if sampling.temperature == 0.0 {
-        return order[0] as u32;
+        return competing.min_by(falling).map(|id| id as u32);
     }
+    let mut order: Vec<usize> = competing.collect();
+    order.sort_by(falling);
     if sampling.top_k > 0 {
         order.truncate(sampling.top_k);
     }
-    let best = f64::from(scores[order[0]]);
+    let best = f64::from(scores[*order.first()?]);
     let weight = |token: usize| ((f64::from(scores[token]) - best) / sampling.temperature).exp();
     let total: f64 = order.iter().map(|&token| weight(token)).sum();
     let mut kept = 0;
@@ -152,10 +158,10 @@ fn choose(scores: &[f32], sampling: Sampling, never: &[u32], draw: f64) -> u32 {
     for &token in &order[..kept] {
         rest -= weight(token);
         if rest < 0.0 {
-            return token as u32;
+            return Some(token as u32);
         }
     }
-    order[kept - 1] as u32
+    Some(order[kept - 1] as u32)
 }
 
 #[cfg(test)]
@@ -175,7 +181,7 @@ mod tests {
     /// The ids that some draw reaches, rising.
     fn reached(scores: &[f32], sampling: Sampling, never: &[u32]) -> Vec<u32> {
         let draws = (0..1000).map(|place| f64::from(place) / 1000.0);
-        let chosen = draws.map(|draw| choose(scores, sampling, never, draw));
+        let chosen = draws.map(|draw| choose(scores, sampling, never, draw).unwrap());
         let mut ids: Vec<u32> = chosen.collect();
         ids.sort_unstable();
         ids.dedup();
@@ -184,8 +190,8 @@ mod tests {
 
     #[test]
     fn temperature_zero_takes_the_lowest_id_among_the_likeliest() {
-        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), &[], 0.999), 1);
-        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), &[1], 0.999), 2);
+        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), &[], 0.999), Some(1));
+        assert_eq!(choose(&SCORES, sampling(0.0, 1.0), &[1], 0.999), Some(2));
     }
 
     #[test]
@@ -194,7 +200,8 @@ mod tests {
         let mut counts = [0.0f64; 4];
         for step in 0..n {
             let draw = random::uniform(random::key(7, "test", step), 0);
-            counts[choose(&SCORES, sampling(2.0, 1.0), &[], draw) as usize] += 1.0 / n as f64;
+            let id = choose(&SCORES, sampling(2.0, 1.0), &[], draw).unwrap();
+            counts[id as usize] += 1.0 / n as f64;
         }
         let weights = SCORES.map(|score| (f64::from(score) / 2.0).exp());
         let total: f64 = weights.iter().sum();
@@ -207,7 +214,8 @@ mod tests {
     fn top_p_leaves_only_the_likeliest() {
         for step in 0..1000 {
             let draw = random::uniform(random::key(7, "test", step), 0);
-            assert!([1, 2].contains(&choose(&SCORES, sampling(1.0, 0.8), &[], draw)));
+            let id = choose(&SCORES, sampling(1.0, 0.8), &[], draw).unwrap();
+            assert!([1, 2].contains(&id));
         }
     }
 
@@ -316,7 +324,7 @@ mod tests {
                     never,
                     (f64::from(draw) + 0.5) / f64::from(n),
                 );
-                found[id as usize] += 1.0 / f64::from(n);
+                found[id.unwrap() as usize] += 1.0 / f64::from(n);
             }
             for (id, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 // Each end of an id's stretch of draws may be one draw off.
@@ -331,21 +339,24 @@ mod tests {
     #[test]
     fn a_draw_at_either_end_is_the_likeliest_or_the_last_that_competes() {
         let plain = sampling(1.0, 1.0);
-        assert_eq!(choose(&SCORES, plain, &[], 0.0), 1);
-        assert_eq!(choose(&SCORES, plain, &[], 1.0 - 1e-16), 0);
-        assert_eq!(
-            choose(&SCORES, Sampling { top_k: 3, ..plain }, &[], 1.0 - 1e-16),
-            3
-        );
+        let at = |scores: &[f32], sampling, draw| choose(scores, sampling, &[], draw).unwrap();
+        assert_eq!(at(&SCORES, plain, 0.0), 1);
+        assert_eq!(at(&SCORES, plain, 1.0 - 1e-16), 0);
+        assert_eq!(at(&SCORES, Sampling { top_k: 3, ..plain }, 1.0 - 1e-16), 3);
         // Even scores that differ by far more than an exponential can hold.
-        assert_eq!(choose(&[-1e30, 1e30], plain, &[], 0.5), 1);
+        assert_eq!(at(&[-1e30, 1e30], plain, 0.5), 1);
         assert_eq!(Sampling::plain(4), Sampling { seed: 4, ..plain });
     }
 
     #[test]
-    #[should_panic(expected = "no id is left to be drawn")]
-    fn a_vocabulary_of_which_nothing_may_be_drawn_is_a_mistake() {
-        choose(&SCORES, sampling(0.0, 1.0), &[3, 1, 0, 2], 0.5);
+    fn what_no_signal_reaches_is_not_drawn_and_nothing_can_be_left() {
+        let mut scores = SCORES;
+        scores[1] = f32::NEG_INFINITY;
+        for temperature in [0.0, 0.5, 2.0] {
+            let sampling = sampling(temperature, 1.0);
+            assert!(!reached(&scores, sampling, &[2]).contains(&1));
+            assert_eq!(choose(&scores, sampling, &[3, 0, 2], 0.5), None);
+        }
     }
 
     #[cfg(feature = "ndarray")]

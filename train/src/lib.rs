@@ -9,6 +9,7 @@
 #![recursion_limit = "256"]
 
 pub mod allocator;
+mod characters;
 pub mod cli;
 pub mod command;
 pub mod data;
@@ -32,6 +33,8 @@ pub mod registry;
 pub mod render;
 pub mod run;
 pub mod say;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod signal;
 pub mod task;
 pub mod text;

@@ -32,6 +32,9 @@ pub enum Verb {
     Sweep(Sweep),
     /// Continue a text with a trained model
     Sample(Sample),
+    /// Answer requests over HTTP, as OpenAI's completions and lm-eval ask them
+    #[cfg(feature = "serve")]
+    Serve(Serve),
     /// Measure loss, perplexity and bits per byte on prepared data
     Eval(Eval),
     /// Show where a trained router sends tokens: walks, block load, exits, transitions
@@ -210,6 +213,40 @@ pub struct Sample {
     /// Decides the draws
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Arguments of `nerve serve`.
+#[cfg(feature = "serve")]
+#[derive(Clone, Debug, clap::Args)]
+#[command(mut_arg("json", |json| json.hide(true)))]
+pub struct Serve {
+    /// The run
+    #[command(flatten)]
+    pub source: Source,
+    /// Where to listen; other machines reach the server only if this is an address of this one
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port; 0 for a free one. The address is the only line on stdout
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Texts that are read or continued at the same time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub slots: u64,
+    /// Texts that may wait for one; a request that finds no place is told to come again (429)
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub queue: u64,
+    /// The longest text in tokens, for a model that has no context of its own
+    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..))]
+    pub longest: u64,
+    /// Seconds that an answer may take, time in the queue included
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time_limit_s: u64,
+    /// Seconds in which answers may end after the first SIGTERM or SIGINT; the second ends at once
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub drain_s: u64,
+    /// A file with a key per line, one of which a request has to bring: Authorization: Bearer KEY
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
 }
 
 /// Arguments of `nerve eval`.

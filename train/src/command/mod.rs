@@ -18,6 +18,8 @@ mod plan;
 pub mod route;
 pub mod runs;
 pub mod sample;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod stream;
 pub mod sweep;
 pub mod tokenizer;
@@ -36,6 +38,8 @@ pub fn run(verb: &Verb) -> Result<(), Error> {
         Verb::Fit(arguments) => fit::run(arguments),
         Verb::Sweep(arguments) => sweep::run(arguments),
         Verb::Sample(arguments) => sample::run(arguments),
+        #[cfg(feature = "serve")]
+        Verb::Serve(arguments) => serve::run(arguments),
         Verb::Eval(arguments) => evaluate::run(arguments),
         Verb::Import(arguments) => import::run(arguments),
         Verb::Route(arguments) => route::run(arguments),

@@ -3,7 +3,7 @@
 
 use crate::device::Dtype;
 use crate::learner::PLAIN_GROUPS;
-use crate::model::{Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence};
+use crate::model::{Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Slots};
 use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::{Policy, Stage};
 use crate::task::Batch;
@@ -11,7 +11,7 @@ use brian::described::Described;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brian::{Baseline, BaselineConfig, ConfigError, Decoding, Initial, precision};
+use brian::{Baseline, BaselineConfig, ConfigError, Decoder, Decoding, Initial, precision};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 use std::borrow::Cow;
@@ -118,6 +118,10 @@ impl<B: Backend> LanguageModel<B> for Baseline<B> {
 
     fn decoding(&self, _: &Rules) -> Box<dyn Sequence<B> + '_> {
         Box::new(Decoding::baseline(self))
+    }
+
+    fn slots(&self, _: &Rules) -> Box<dyn Slots + '_> {
+        Box::new(Decoder::baseline(self))
     }
 
     fn with_matmul_dtype(self, dtype: Dtype) -> Self {

@@ -8,7 +8,7 @@ use crate::metric::table::{Better, MetricInfo, When};
 use crate::model::memory::MemoryTable;
 use crate::model::teacher::TeacherTable;
 use crate::model::{
-    Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Shapes, Start,
+    Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Shapes, Slots, Start,
     n_numbers,
 };
 use crate::recipe::section::{MOST, Section};
@@ -20,7 +20,7 @@ use brian::route::path_rule::PoolSize;
 use brian::route::policy::{SequenceInfo, Teacher};
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brian::{Baseline, Brian, BrianConfig, Decoding, precision};
+use brian::{Baseline, Brian, BrianConfig, Decoder, Decoding, precision};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 
@@ -467,6 +467,10 @@ impl<B: Backend> LanguageModel<B> for Brian<B> {
 
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
         Box::new(Decoding::brian(self, rules, SequenceInfo::default()))
+    }
+
+    fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_> {
+        Box::new(Decoder::brian(self, rules))
     }
 
     fn with_matmul_dtype(self, dtype: Dtype) -> Self {

@@ -3,7 +3,7 @@
 
 use super::language::{LanguageModel, OwnOptimizer};
 use super::pass::Pass;
-use super::sequence::Sequence;
+use super::sequence::{Sequence, Slots};
 use crate::device::Dtype;
 use crate::task::{Batch, Continuation, Drawn, Measured, StopReason};
 use brian::generate::{Next, NotFinite, generate};
@@ -95,6 +95,11 @@ impl<B: Backend> Model<B> {
     /// As [`Self::forward`].
     pub fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
         self.content.decoding(rules)
+    }
+
+    /// The model before the first token of several texts, walking as in evaluation.
+    pub fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_> {
+        self.content.slots(rules)
     }
 
     /// Continues a prompt of at least one token, walking as in evaluation.
@@ -231,6 +236,7 @@ trait Content<B: Backend>: Send + Sync {
     ) -> (Tensor<B, 3>, Option<Trace<B>>);
     fn pass(&self, batch: &Batch) -> Pass<B>;
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_>;
+    fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_>;
     fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>>;
 }
 
@@ -292,6 +298,10 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Held<M> {
 
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
         self.0.decoding(rules)
+    }
+
+    fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_> {
+        self.0.slots(rules)
     }
 
     fn with_matmul_dtype(self: Box<Self>, dtype: Dtype) -> Box<dyn Content<B>> {

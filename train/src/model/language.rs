@@ -1,8 +1,8 @@
 //! `LanguageModel`: the trait of a model, of which only `forward` must be written; `OwnOptimizer`: the trait of one that
-//! updates itself; `Recomputed`: next-token logits by reading the whole text again.
+//! updates itself.
 
 use super::pass::Pass;
-use super::sequence::Sequence;
+use super::sequence::{Recomputed, Sequence, Slots};
 use crate::device::Dtype;
 use crate::error::{Error, Problem};
 use crate::run::TensorMap;
@@ -13,9 +13,8 @@ use brian::route::rules::Rules;
 use brian::route::trace::Trace;
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 use std::path::Path;
 
 /// A language model with Burn parameters. Only [`Self::forward`] has to be written.
@@ -43,6 +42,11 @@ pub trait LanguageModel<B: Backend>: Module<B> + Sync {
     /// The model before the first token of a text, walking as in evaluation. To be written by a model that can keep what it
     /// has computed; without that every token reads the whole text again.
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {
+        Box::new(Recomputed::new(self, rules))
+    }
+
+    /// The model before the first token of several texts, walking as in evaluation. To be written as [`Self::decoding`].
+    fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_> {
         Box::new(Recomputed::new(self, rules))
     }
 
@@ -100,36 +104,4 @@ pub trait OwnOptimizer<B: Backend> {
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Result<(), Error>;
-}
-
-/// A model that keeps nothing: every token reads the whole text again.
-pub struct Recomputed<'a, B, M: ?Sized> {
-    model: &'a M,
-    rules: Rules,
-    backend: PhantomData<fn() -> B>,
-}
-
-impl<'a, B: Backend, M: LanguageModel<B>> Recomputed<'a, B, M> {
-    /// Before the first token.
-    pub fn new(model: &'a M, rules: &Rules) -> Self {
-        Self {
-            model,
-            rules: rules.evaluation(),
-            backend: PhantomData,
-        }
-    }
-}
-
-impl<B: Backend, M: LanguageModel<B>> Sequence<B> for Recomputed<'_, B, M> {
-    fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
-        let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
-        let data = TensorData::new(ids, [1, seen.len()]);
-        let tokens = Tensor::<B, 2, Int>::from_data(data, &self.model.device());
-        let rows = [SequenceInfo::default()];
-        let (logits, _) = self.model.forward(tokens, &self.rules, &rows);
-        let [_, seq, vocabulary] = logits.dims();
-        logits
-            .slice([0..1, seq - 1..seq, 0..vocabulary])
-            .reshape([vocabulary])
-    }
 }

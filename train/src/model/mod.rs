@@ -9,7 +9,8 @@
 //! | `memory` | memories of walks that a program adds |
 //! | `pass` | what a forward pass gives, and the loss of it |
 //! | `boxed` | a model whose type is known at run time only, as a Burn module |
-//! | `sequence` | one text in the middle of being read; several of them in slots |
+//! | `probabilities` | what logits stand for |
+//! | `sequence` | one text in the middle of being read; several of them in slots; both without keeping anything |
 //! | `family` | what `[model] kind = "…"` stands for: a family and its table |
 
 mod boxed;
@@ -18,14 +19,16 @@ mod language;
 pub mod loss;
 pub mod memory;
 mod pass;
+pub mod probabilities;
 mod sequence;
 pub mod teacher;
 
 pub use boxed::Model;
 pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start, n_numbers};
-pub use language::{LanguageModel, OwnOptimizer, Recomputed};
+pub use language::{LanguageModel, OwnOptimizer};
 pub use loss::CustomLoss;
 pub use memory::CustomMemory;
 pub use pass::Pass;
-pub use sequence::{Sequence, Slots};
+pub(crate) use sequence::Numbered;
+pub use sequence::{Recomputed, Said, Sequence, Slots};
 pub use teacher::CustomTeacher;

@@ -1,9 +1,14 @@
 //! `Sequence`: the trait of a model in the middle of one text: tokens so far in, logits of the next one out;
-//! `Slots`: several such texts, opened, read on, truncated and closed, as a server needs.
+//! `Slots`: that of a model in the middle of several, which are opened, read on, cut back and closed as a server needs it;
+//! `Recomputed`: both for a model that keeps nothing, by reading the whole text again.
 
-use brian::Decoding;
-use burn::tensor::Tensor;
+use super::language::LanguageModel;
+use brian::decode::{self, Decoder, Decoding};
+use brian::route::policy::SequenceInfo;
+use brian::route::rules::Rules;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use std::marker::PhantomData;
 
 /// A model in the middle of one text.
 pub trait Sequence<B: Backend> {
@@ -20,86 +25,229 @@ impl<B: Backend> Sequence<B> for Decoding<'_, B> {
     }
 }
 
-/// Several texts that one model reads, each with what it keeps: what a server needs.
-pub struct Slots<'a, B: Backend> {
-    open: Box<dyn Fn() -> Box<dyn Sequence<B> + 'a> + 'a>,
-    context: usize,
-    slots: Vec<Option<Slot<'a, B>>>,
+/// What a model says behind a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// Logits of the next token, `[vocabulary]`; `-inf` for one that cannot follow.
+    pub logits: Vec<f32>,
+    /// The blocks that the token has run in a pool.
+    pub path: Vec<usize>,
+    /// The energies of the next tokens, `[vocabulary]`, of a model that has energies.
+    pub energies: Vec<f32>,
 }
 
-struct Slot<'a, B: Backend> {
-    tokens: Vec<u32>,
-    sequence: Box<dyn Sequence<B> + 'a>,
-}
+/// A model in the middle of several texts, each in a slot with what it keeps of it. What is said of a text depends on that text
+/// and on how it was read; on the host, to the bit.
+///
+/// All methods but `open` panic if a slot is not open.
+pub trait Slots {
+    /// Whether earlier tokens need not be read again: without it a text is best read at once.
+    fn keeps(&self) -> bool;
 
-impl<'a, B: Backend> Slots<'a, B> {
-    /// No slot is in use yet. `open` begins a sequence, of which the last `context` tokens are seen.
-    pub fn new(open: impl Fn() -> Box<dyn Sequence<B> + 'a> + 'a, context: usize) -> Self {
-        Self {
-            open: Box::new(open),
-            context,
-            slots: Vec::new(),
-        }
-    }
+    /// A slot without a token, the lowest that is free.
+    fn open(&mut self) -> usize;
 
-    /// A slot without a token; the lowest that is free.
-    pub fn open(&mut self) -> usize {
-        let slot = Some(Slot {
-            tokens: Vec::new(),
-            sequence: (self.open)(),
-        });
-        match self.slots.iter().position(Option::is_none) {
-            Some(free) => {
-                self.slots[free] = slot;
-                free
-            }
-            None => {
-                self.slots.push(slot);
-                self.slots.len() - 1
-            }
-        }
-    }
+    /// The tokens of a slot.
+    fn tokens(&self, slot: usize) -> &[u32];
 
-    /// Adds tokens to several slots, at least one to each, and gives the logits of the next token of each, `[vocabulary]`.
+    /// Reads tokens behind those of a slot and says what is behind the last `n_wanted` of all its tokens; where earlier ones
+    /// [are kept](Self::keeps), of the new ones.
     ///
     /// # Panics
-    /// If a slot is not open, or nothing is added to one that is empty.
-    pub fn read(&mut self, added: &[(usize, &[u32])]) -> Vec<Tensor<B, 1>> {
-        let context = self.context;
-        let read = |(slot, tokens): &(usize, &[u32])| {
-            let slot = self.slot(*slot);
-            slot.tokens.extend_from_slice(tokens);
-            let seen = &slot.tokens[slot.tokens.len().saturating_sub(context)..];
-            slot.sequence.follow(seen)
-        };
-        added.iter().map(read).collect()
-    }
+    /// If a token of the slot is underway, no token is new, `n_wanted` is 0 or too large, or the text gets longer than the
+    /// context.
+    fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Vec<Said>;
+
+    /// Begins a token behind those of a slot, which [`Self::round`] takes further.
+    ///
+    /// # Panics
+    /// If a token of the slot is underway or none was read before, or the text gets longer than the context.
+    fn begin(&mut self, slot: usize, token: u32);
+
+    /// Takes every token that is underway further, and gives the slots of those that are through with what is said behind them.
+    fn round(&mut self) -> Vec<(usize, Said)>;
 
     /// Forgets all but the first `length` tokens of a slot.
     ///
     /// # Panics
-    /// If it is not open.
-    pub fn truncate(&mut self, slot: usize, length: usize) {
-        self.slot(slot).tokens.truncate(length);
+    /// If a token of the slot is underway.
+    fn truncate(&mut self, slot: usize, length: usize);
+
+    /// Frees a slot and what it keeps, also in the middle of a token.
+    fn close(&mut self, slot: usize);
+}
+
+impl<B: Backend> Slots for Decoder<'_, B> {
+    fn keeps(&self) -> bool {
+        Decoder::keeps(self)
     }
 
-    /// The tokens of a slot.
-    ///
-    /// # Panics
-    /// If it is not open.
-    pub fn tokens(&mut self, slot: usize) -> &[u32] {
-        &self.slot(slot).tokens
+    fn open(&mut self) -> usize {
+        Decoder::open(self, SequenceInfo::default())
     }
 
-    /// Frees a slot and what it keeps.
+    fn tokens(&self, slot: usize) -> &[u32] {
+        Decoder::tokens(self, slot)
+    }
+
+    fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Vec<Said> {
+        one_by_one(Decoder::read(self, slot, tokens, n_wanted))
+    }
+
+    fn begin(&mut self, slot: usize, token: u32) {
+        Decoder::begin(self, slot, token);
+    }
+
+    fn round(&mut self) -> Vec<(usize, Said)> {
+        let through = Decoder::round(self);
+        through.map_or(Vec::new(), |(slots, said)| {
+            slots.into_iter().zip(one_by_one(said)).collect()
+        })
+    }
+
+    fn truncate(&mut self, slot: usize, length: usize) {
+        Decoder::truncate(self, slot, length);
+    }
+
+    fn close(&mut self, slot: usize) {
+        Decoder::close(self, slot);
+    }
+}
+
+fn one_by_one<B: Backend>(said: decode::Said<B>) -> Vec<Said> {
+    let paths = said.paths.into_iter();
+    paths
+        .zip(rows_of(said.logits))
+        .map(|(path, logits)| Said {
+            logits,
+            path,
+            ..Said::default()
+        })
+        .collect()
+}
+
+/// The rows of `[n, width]`.
+fn rows_of<B: Backend>(tensor: Tensor<B, 2>) -> Vec<Vec<f32>> {
+    let [_, width] = tensor.dims();
+    let all: Vec<f32> = tensor.into_data().iter().collect();
+    all.chunks(width).map(<[f32]>::to_vec).collect()
+}
+
+/// Slots by number; the lowest that is free is opened.
+#[derive(Debug)]
+pub(crate) struct Numbered<T>(Vec<Option<T>>);
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Numbered<T> {
+    pub fn open(&mut self, content: T) -> usize {
+        let free = self.0.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.0.len());
+        self.0.resize_with(self.0.len().max(slot + 1), || None);
+        self.0[slot] = Some(content);
+        slot
+    }
+
+    pub fn get(&self, slot: usize) -> &T {
+        self.0[slot].as_ref().expect("the slot is open")
+    }
+
+    pub fn get_mut(&mut self, slot: usize) -> &mut T {
+        self.0[slot].as_mut().expect("the slot is open")
+    }
+
     pub fn close(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
+        if let Some(slot) = self.0.get_mut(slot) {
             *slot = None;
         }
     }
+}
 
-    fn slot(&mut self, slot: usize) -> &mut Slot<'a, B> {
-        let found = self.slots.get_mut(slot).and_then(Option::as_mut);
-        found.unwrap_or_else(|| panic!("slot {slot} is not open"))
+/// A model that keeps nothing: every token reads its whole text again.
+pub struct Recomputed<'a, B, M: ?Sized> {
+    model: &'a M,
+    rules: Rules,
+    texts: Numbered<Vec<u32>>,
+    begun: Vec<usize>,
+    backend: PhantomData<fn() -> B>,
+}
+
+impl<'a, B: Backend, M: LanguageModel<B>> Recomputed<'a, B, M> {
+    /// Before the first token, walking as in evaluation.
+    pub fn new(model: &'a M, rules: &Rules) -> Self {
+        Self {
+            model,
+            rules: rules.evaluation(),
+            texts: Numbered::default(),
+            begun: Vec::new(),
+            backend: PhantomData,
+        }
+    }
+
+    /// Logits behind the last tokens of a text, `[n_wanted, vocabulary]`.
+    fn last(&self, seen: &[u32], n_wanted: usize) -> Tensor<B, 2> {
+        let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
+        let data = TensorData::new(ids, [1, seen.len()]);
+        let tokens = Tensor::<B, 2, Int>::from_data(data, &self.model.device());
+        let rows = [SequenceInfo::default()];
+        let (logits, _) = self.model.forward(tokens, &self.rules, &rows);
+        let [_, seq, vocabulary] = logits.dims();
+        logits
+            .slice([0..1, seq - n_wanted..seq, 0..vocabulary])
+            .reshape([n_wanted, vocabulary])
+    }
+}
+
+impl<B: Backend, M: LanguageModel<B>> Sequence<B> for Recomputed<'_, B, M> {
+    fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
+        self.last(seen, 1).squeeze_dim(0)
+    }
+}
+
+impl<B: Backend, M: LanguageModel<B>> Slots for Recomputed<'_, B, M> {
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self) -> usize {
+        self.texts.open(Vec::new())
+    }
+
+    fn tokens(&self, slot: usize) -> &[u32] {
+        self.texts.get(slot)
+    }
+
+    fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Vec<Said> {
+        self.texts.get_mut(slot).extend_from_slice(tokens);
+        let logits = self.last(self.texts.get(slot), n_wanted);
+        let said = |logits| Said {
+            logits,
+            ..Said::default()
+        };
+        rows_of(logits).into_iter().map(said).collect()
+    }
+
+    fn begin(&mut self, slot: usize, token: u32) {
+        self.texts.get_mut(slot).push(token);
+        self.begun.push(slot);
+    }
+
+    fn round(&mut self) -> Vec<(usize, Said)> {
+        let begun = std::mem::take(&mut self.begun);
+        let read = |slot| (slot, self.read(slot, &[], 1).remove(0));
+        begun.into_iter().map(read).collect()
+    }
+
+    fn truncate(&mut self, slot: usize, length: usize) {
+        self.texts.get_mut(slot).truncate(length);
+    }
+
+    fn close(&mut self, slot: usize) {
+        self.begun.retain(|&begun| begun != slot);
+        self.texts.close(slot);
     }
 }

@@ -4,7 +4,7 @@
 use super::super::attention::Heads;
 use super::super::attention_spans::AttentionSpans;
 use super::super::gather::{Parts, RowPlace};
-use super::custom_op::{Flow, MOST_INPUTS, input, run, run_many};
+use super::custom_op::{Flow, input, most_inputs, run, run_many};
 use super::head_products::{self as lines, Products};
 use super::numeric::{Rows, exp, flat, flat_mut, part, vectorised};
 use super::softmax::{to_probabilities, to_scores};
@@ -56,7 +56,7 @@ pub(crate) fn attention_over_spans<B: Backend>(
     of: Heads,
     spans: &Arc<AttentionSpans>,
 ) -> Option<Tensor<B, 2>> {
-    if keys_values.parts.len() >= MOST_INPUTS {
+    if keys_values.parts.len() >= most_inputs::<B>() {
         let one = Parts::one(keys_values.clone().gather());
         return attention_over_spans(queries, &one, of, spans);
     }

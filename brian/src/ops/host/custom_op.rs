@@ -28,8 +28,16 @@ pub(in super::super) fn input<B: Backend, const D: usize>(tensor: &Tensor<B, D>)
     tensor.clone().into_primitive().tensor()
 }
 
-/// The most inputs of a fused operation.
+/// The most inputs of a fused operation with a gradient.
 pub(super) const MOST_INPUTS: usize = 35;
+
+/// The most inputs of a fused operation on a backend: nothing counts them where there are no gradients.
+pub(super) fn most_inputs<B: Backend>() -> usize {
+    match host::has_gradients::<B>() {
+        true => MOST_INPUTS,
+        false => usize::MAX,
+    }
+}
 
 /// Runs a fused operation, if its inputs are in host memory in single precision.
 pub(super) fn run<B: Backend, const N: usize>(
@@ -40,12 +48,12 @@ pub(super) fn run<B: Backend, const N: usize>(
     run_many(inputs.into(), |rows| pass(all(rows)))
 }
 
-/// The same for as many inputs as there are, from one to [`MOST_INPUTS`].
+/// The same for as many inputs as there are, from one to [`most_inputs`].
 pub(super) fn run_many<B: Backend>(
     inputs: Vec<FloatTensor<B>>,
     pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back),
 ) -> Option<Tensor<B, 2>> {
-    if !(1..=MOST_INPUTS).contains(&inputs.len()) {
+    if !(1..=most_inputs::<B>()).contains(&inputs.len()) {
         return None;
     }
     let output = host::run::<B>(inputs, pass)?;
@@ -95,6 +103,10 @@ pub(in super::super) fn same<From: 'static, To: 'static>(value: From) -> Result<
 mod host {
     use super::{Array2, Back, Backend, FloatTensor, Rows};
 
+    pub fn has_gradients<B: Backend>() -> bool {
+        true
+    }
+
     pub fn rows_of<B: Backend>(_: FloatTensor<B>) -> Option<Rows> {
         None
     }
@@ -128,11 +140,16 @@ mod host {
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, OpsPrep};
     use burn_ndarray::{NdArray, NdArrayTensor};
     use ndarray::{ArcArray, Array2, ArrayD, Axis, Dimension, Ix1, Ix2, IxDyn};
+    use std::any::TypeId;
     use std::collections::BTreeMap;
     use std::fmt::Debug;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
 
     type Learning = FloatTensor<Autodiff<NdArray>>;
+
+    pub fn has_gradients<B: Backend>() -> bool {
+        TypeId::of::<FloatTensor<B>>() != TypeId::of::<NdArrayTensor>()
+    }
 
     pub fn run<B: Backend>(
         inputs: Vec<FloatTensor<B>>,

@@ -1,6 +1,6 @@
 //! Fused gather and scatter on the host: selected rows, replaced rows, selected columns.
 
-use super::custom_op::{Flow, MOST_INPUTS, input, run, run_many};
+use super::custom_op::{Flow, input, most_inputs, run, run_many};
 use super::gradient::{Gradient, SomeRows};
 use super::numeric::{Rows, copied, filled, flat, flat_mut};
 use burn::tensor::Tensor;
@@ -24,7 +24,7 @@ pub(crate) fn replace<B: Backend>(
     which: &[usize],
     parts: &[Tensor<B, 2>],
 ) -> Option<Tensor<B, 2>> {
-    if parts.len() >= MOST_INPUTS {
+    if parts.len() >= most_inputs::<B>() {
         return replace(into, which, &[Tensor::cat(parts.to_vec(), 0)]);
     }
     let which = which.to_vec();

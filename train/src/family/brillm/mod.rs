@@ -1,6 +1,7 @@
 //! `model.kind = "brillm"`: builds a graph of tokens and its optimizer from a recipe and pair counts; checks the recipe.
 
 mod config;
+mod slots;
 pub mod tables;
 mod task;
 

@@ -6,10 +6,11 @@
 //! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it
 //! ([`BriLlmTask::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
+use super::slots::Signals;
 use super::tables;
 use crate::data::HostBatch;
 use crate::error::{Error, Problem};
-use crate::model::{LanguageModel, OwnOptimizer};
+use crate::model::{LanguageModel, OwnOptimizer, Slots};
 use crate::run::TensorMap;
 use crate::task::{Batch, Continuation, Coverage, Learnt, Measured, StopReason};
 use brian::generate::{Next, NotFinite};
@@ -114,6 +115,11 @@ impl<B: Backend> LanguageModel<B> for BriLlmTask<B> {
         _: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>) {
         unreachable!("a model with an optimizer of its own has no logits for all places")
+    }
+
+    /// As in training, whatever the recipe's decoding leaves out or counts otherwise.
+    fn slots(&self, _: &Rules) -> Box<dyn Slots + '_> {
+        Box::new(Signals::new(self.settled()))
     }
 
     fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
