@@ -29,3 +29,7 @@ bench:
 
 demo:
     bash assets/demo.sh
+
+# Stock lm-eval and the OpenAI client against `nerve serve`, in a cached environment; RUN is a run, as `last`.
+ecosystem RUN="last":
+    bash tests/scripts/ecosystem.sh target/release/nerve {{RUN}}

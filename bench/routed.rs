@@ -5,7 +5,7 @@
 //! in both, less where routing costs time that it does not count. Rounds are interleaved; the table shows medians.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, in_place};
+use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, in_place, out_logit};
 use brian::loss::language;
 use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
 use brian::route::rules::{ChoiceGradient, ExitObjective};
@@ -59,7 +59,7 @@ fn subjects<B: Backend>() -> Vec<Subject<B>> {
             "router.output.weight" => vec![0.0; shape.iter().product()],
             "router.output.bias" => {
                 let mut bias = vec![0.0; n_pool];
-                bias.push(out_logit(live, n_pool));
+                bias.push(out_logit(live, n_pool, MAX_STEPS));
                 bias
             }
             path => {
@@ -96,20 +96,6 @@ fn wanted(name: &str) -> bool {
         .filter(|argument| !argument.starts_with('-') && kind(argument) == kind(name))
         .peekable();
     named.peek().is_none() || named.any(|argument| argument == name)
-}
-
-/// The logit of OUT beside zeros for the blocks that makes walks of so many steps on average.
-fn out_logit(live: f64, n_pool: usize) -> f32 {
-    let mean = |go_on: f64| (1..=MAX_STEPS as i32).map(|n| go_on.powi(n)).sum::<f64>();
-    let (mut low, mut high) = (0.0, 1.0);
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        match mean(middle) < live {
-            true => low = middle,
-            false => high = middle,
-        }
-    }
-    (n_pool as f64 * (1.0 - low) / low).ln().max(-30.0) as f32
 }
 
 fn measure<B: Backend>(

@@ -199,6 +199,20 @@ impl Shape {
     }
 }
 
+/// The logit of OUT beside zeros for the blocks that makes walks of so many steps on average, of at most `max_steps`.
+pub fn out_logit(live: f64, n_pool: usize, max_steps: usize) -> f32 {
+    let mean = |go_on: f64| (1..=max_steps as i32).map(|n| go_on.powi(n)).sum::<f64>();
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        match mean(middle) < live {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    (n_pool as f64 * (1.0 - low) / low).ln().max(-30.0) as f32
+}
+
 /// Does something where `nerve` does: on a thread of the pool, or, for a GPU whose queues belong to threads, on this one.
 pub fn in_place<R: Send>(action: impl FnOnce() -> R + Send) -> R {
     match cfg!(any(feature = "cuda", feature = "vulkan")) {

@@ -37,6 +37,7 @@ pub mod say;
 pub mod serve;
 pub mod signal;
 pub mod task;
+pub mod tasks;
 pub mod text;
 
 pub use program::main_with;

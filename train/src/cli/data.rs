@@ -199,6 +199,14 @@ pub enum SynthKind {
     Routing,
     /// Small stories in which people carry things around, of four difficulties in turn.
     Story,
+    /// Questions for tasks: where a letter leads after some hops.
+    Hops,
+    /// Questions for tasks: sums.
+    Arithmetic,
+    /// Questions for tasks: digits once more.
+    Copying,
+    /// Questions for tasks: a story with its own end, and with another's.
+    Cloze,
 }
 
 /// `nerve data stats`

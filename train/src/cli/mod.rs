@@ -275,6 +275,15 @@ pub struct Eval {
     /// Leave the model's memory out: what it is worth is the difference
     #[arg(long)]
     pub without_memory: bool,
+    /// Measure the tasks of this TOML file instead of splits, as lm-eval measures them (docs/tasks.md)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["difficulty", "stride", "format", "without_memory"])]
+    pub tasks: Option<PathBuf>,
+    /// Only so many questions of each task, the first ones
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Also write every question and its answers into this directory, a file per task
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub samples: Option<PathBuf>,
 }
 
 /// Arguments of `nerve route`.

@@ -16,6 +16,7 @@ use crate::cli::data::{
 };
 use crate::data::export::Export;
 use crate::data::prepare::{Preparation, sentences};
+use crate::data::question::{Question, question};
 use crate::data::shard::Split;
 use crate::data::statistics::{SplitStatistics, statistics};
 use crate::data::story::story;
@@ -192,7 +193,14 @@ fn synth(arguments: &SynthArgs) -> Result<(), Error> {
 
 /// One JSON object per text: the text, its labels and its place in the stream.
 fn lines(kind: SynthKind, seed: u64, samples: u64) -> Box<dyn Iterator<Item = Value>> {
+    let questions = move |kind| -> Box<dyn Iterator<Item = Value>> {
+        Box::new((0..samples).map(move |index| question(kind, seed, index)))
+    };
     match kind {
+        SynthKind::Hops => questions(Question::Hops),
+        SynthKind::Arithmetic => questions(Question::Arithmetic),
+        SynthKind::Copying => questions(Question::Copying),
+        SynthKind::Cloze => questions(Question::Cloze),
         SynthKind::Routing => {
             let samples = RoutingTasks::new(seed).take(samples as usize);
             Box::new(samples.map(|sample| json!(sample)))

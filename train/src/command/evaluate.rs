@@ -3,6 +3,7 @@
 use super::answer::{self, maybe, table};
 use super::difficulty;
 use super::losses::{Losses, measure};
+use super::tasks;
 use super::trained::Trained;
 use crate::cli;
 use crate::data::{Beginning, TokenSource, unknown};
@@ -21,6 +22,9 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// `Invalid` if a split is broken, was made with another tokenizer or has nothing to predict; else see [`Trained::open`].
 pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
+    if let Some(file) = &arguments.tasks {
+        return tasks::run(file, arguments);
+    }
     let mut source = arguments.source.clone();
     let files: Vec<PathBuf> = source.data.extract_if(.., |path| !path.is_dir()).collect();
     if arguments.difficulty.is_some() && !files.is_empty() {

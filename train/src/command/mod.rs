@@ -22,6 +22,7 @@ pub mod sample;
 pub mod serve;
 mod stream;
 pub mod sweep;
+mod tasks;
 pub mod tokenizer;
 pub mod trace;
 pub mod trained;

@@ -3,7 +3,7 @@
 use super::answer;
 use super::trained::Trained;
 use crate::cli;
-use crate::data::{SpelledSpecials, Tokenizer};
+use crate::data::SpelledSpecials;
 use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::file::read_text;
@@ -141,11 +141,6 @@ impl Task for Serve<'_> {
         let model = trained.model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let mut slots = model.slots(&trained.route().rules);
-        let tokenizer = || {
-            let file = trained.tokenizer.file().to_vec();
-            let tokenizer = Tokenizer::from_bytes(&trained.recipe.tokenizer.file, file)?;
-            Ok::<_, Error>(tokenizer.with_spelled_specials(trained.tokenizer.spelled_specials()))
-        };
         let state = &trained.loaded.snapshot.state;
         let name = arguments.source.run.clone();
         let served = Served {
@@ -156,8 +151,8 @@ impl Task for Serve<'_> {
                 "slots": bounds.n_slots, "reads_only_new_tokens": slots.keeps(),
                 "backend": trained.device.backend,
             }),
-            tokenizer: tokenizer()?,
-            parsing: tokenizer()?.with_spelled_specials(SpelledSpecials::Parse),
+            tokenizer: trained.tokenizer_with(trained.tokenizer.spelled_specials())?,
+            parsing: trained.tokenizer_with(SpelledSpecials::Parse)?,
             start: trained.recipe.data.start,
             context: bounds.context,
             since: seconds_since_1970(),

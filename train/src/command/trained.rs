@@ -2,7 +2,7 @@
 //! It builds the model on a device and opens data splits for evaluation.
 
 use crate::cli;
-use crate::data::{TokenSource, Tokenizer};
+use crate::data::{SpelledSpecials, TokenSource, Tokenizer};
 use crate::device::{self, DeviceConfig};
 use crate::error::{Error, Problem};
 use crate::ladder::{self, Blueprint};
@@ -87,6 +87,16 @@ impl Trained {
     /// `Invalid` with the hash of the first that are not, and how to name a folder that holds them.
     pub fn check_data<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Error> {
         self.recipe.elsewhere().check(paths)
+    }
+
+    /// The run's tokenizer once more, for another reading of special tokens that are spelled out.
+    ///
+    /// # Errors
+    /// None that [`Self::open`] has not met.
+    pub fn tokenizer_with(&self, rule: SpelledSpecials) -> Result<Tokenizer, Error> {
+        let file = self.tokenizer.file().to_vec();
+        let tokenizer = Tokenizer::from_bytes(&self.recipe.tokenizer.file, file)?;
+        Ok(tokenizer.with_spelled_specials(rule))
     }
 
     /// Splits by name, read as by [`ValidationData::open`] for the run's model in evaluation.

@@ -34,6 +34,7 @@ pub mod ngram;
 pub mod order;
 pub mod permutation;
 pub mod prepare;
+pub mod question;
 pub mod random_python;
 pub mod shard;
 pub mod statistics;

@@ -45,18 +45,30 @@ pub fn story(seed: u64, index: u64) -> Story {
     }
 }
 
+/// A story, and the same with an end that does not follow from its beginning.
+pub fn with_another_end(seed: u64, index: u64) -> [String; 2] {
+    let good = story(seed, index).text;
+    let mut draws = Draws::new(random::key(seed, "another end", index));
+    let kept = |(_, kept): &(&str, &str)| good.ends_with(&format!(" {kept}."));
+    let own = PROMISES.iter().position(kept).expect("a promise is kept");
+    let other = (own + 1 + draws.below(PROMISES.len() - 1)) % PROMISES.len();
+    let before = good.strip_suffix(&format!("{}.", PROMISES[own].1));
+    let bad = format!("{}{}.", before.expect("its end"), PROMISES[other].1);
+    [good, bad]
+}
+
 /// Draws that advance along one stream.
-struct Draws {
+pub(super) struct Draws {
     key: u64,
     position: u64,
 }
 
 impl Draws {
-    fn new(key: u64) -> Self {
+    pub fn new(key: u64) -> Self {
         Self { key, position: 0 }
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.position += 1;
         (random::uniform(self.key, self.position - 1) * n as f64) as usize
     }
@@ -66,7 +78,7 @@ impl Draws {
     }
 
     /// Some items, each at most once.
-    fn some<T: Copy>(&mut self, items: &[T], n: usize) -> Vec<T> {
+    pub fn some<T: Copy>(&mut self, items: &[T], n: usize) -> Vec<T> {
         let mut left = items.to_vec();
         let next = |_| left.swap_remove(self.below(left.len()));
         (0..n).map(next).collect()

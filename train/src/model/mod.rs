@@ -30,5 +30,5 @@ pub use loss::CustomLoss;
 pub use memory::CustomMemory;
 pub use pass::Pass;
 pub(crate) use sequence::Numbered;
-pub use sequence::{Recomputed, Said, Sequence, Slots};
+pub use sequence::{CHUNK, Recomputed, Said, Sequence, Slots};
 pub use teacher::CustomTeacher;

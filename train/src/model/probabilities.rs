@@ -26,7 +26,9 @@ impl<'a> Probabilities<'a> {
             return Err(0);
         }
         let largest = f64::from(largest);
-        let shares = logits.iter().map(|&logit| (f64::from(logit) - largest).exp());
+        let shares = logits
+            .iter()
+            .map(|&logit| (f64::from(logit) - largest).exp());
         let normaliser = largest + shares.sum::<f64>().ln();
         Ok(Self { logits, normaliser })
     }

@@ -36,6 +36,9 @@ pub struct Said {
     pub energies: Vec<f32>,
 }
 
+/// Tokens of a prompt that are read at once, from its beginning on.
+pub const CHUNK: usize = 256;
+
 /// A model in the middle of several texts, each in a slot with what it keeps of it. What is said of a text depends on that text
 /// and on how it was read; on the host, to the bit.
 ///

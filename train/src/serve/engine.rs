@@ -7,15 +7,12 @@
 
 use super::metrics::{Metrics, Place};
 use crate::model::probabilities::Probabilities;
-use crate::model::{Said, Slots};
+use crate::model::{CHUNK, Said, Slots};
 use brian::generate::{Sampling, draw};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-
-/// Tokens of a prompt that are read at once.
-pub const CHUNK: usize = 256;
 
 /// How long a thread of the pool sleeps before it looks whether others of the pool need it.
 const IDLE: Duration = Duration::from_millis(10);
@@ -282,14 +279,14 @@ impl Engine<'_> {
             return self.end(text, Reason::Stop);
         };
         self.metrics.drawn();
-        if text.job.stops_at_end && ends.contains(&next) {
-            return self.end(text, Reason::Stop);
-        }
         match token(&text.job, next, said) {
             Ok(token) => text.tell(Event::Drawn(token)),
             Err(id) => return self.fail(text, id),
         }
         text.n_drawn += 1;
+        if text.job.stops_at_end && ends.contains(&next) {
+            return self.end(text, Reason::Stop);
+        }
         let is_full = text.job.prompt.len() + text.n_drawn > *context;
         if is_full || text.n_drawn == text.job.n_tokens {
             return self.end(text, Reason::Length);
@@ -497,7 +494,7 @@ mod tests {
             heard(of_a),
             (vec![], vec![1, 2, 4, 2, 4], Some(Reason::Length))
         );
-        assert_eq!(heard(of_b), (vec![], vec![], Some(Reason::Stop)));
+        assert_eq!(heard(of_b), (vec![], vec![5], Some(Reason::Stop)));
         assert_eq!(heard(of_c), (vec![], vec![5, 4, 2], Some(Reason::Length)));
         let (_, drawn, reason) = heard(of_d);
         // One token fits, and what is behind it.

@@ -246,6 +246,7 @@ async fn tokenizer_info(State(server): Shared) -> Response {
     let specials = served.tokenizer.specials();
     let piece = |id: Option<u32>| id.map(|id| served.piece(id));
     let ends = served.tokenizer.ends().iter();
+    let start = served.tokenizer.start_symbol();
     axum_json(&json!({
         "tokenizer_class": "tokenizer.json",
         "bos_token": piece(specials.begin), "bos_token_id": specials.begin,
@@ -253,7 +254,7 @@ async fn tokenizer_info(State(server): Shared) -> Response {
         "pad_token": piece(specials.pad), "pad_token_id": specials.pad,
         "unk_token": piece(specials.unknown), "unk_token_id": specials.unknown,
         "end_tokens": ends.map(|id| served.piece(*id)).collect::<Vec<_>>(),
-        "start_of_texts": served.tokenizer.start_symbol().map(|id| served.piece(id)),
+        "start_of_texts": piece(start), "start_of_texts_id": start,
         "vocab_size": served.vocabulary(), "max_model_len": served.context,
         "sha256": served.tokenizer.sha256(), "chat_template": null,
     }))
