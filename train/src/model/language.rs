@@ -1,8 +1,8 @@
 //! `LanguageModel`: the trait of a model, of which only `forward` must be written; `OwnOptimizer`: the trait of one that
-//! updates itself.
+//! updates itself; `Recomputed`: one text or several in a model that keeps nothing, read again with every token.
 
 use super::pass::Pass;
-use super::sequence::{Recomputed, Sequence, Slots};
+use super::sequence::{Numbered, Said, Sequence, Slots, rows_of};
 use crate::device::Dtype;
 use crate::error::{Error, Problem};
 use crate::run::TensorMap;
@@ -13,8 +13,9 @@ use brian::route::rules::Rules;
 use brian::route::trace::Trace;
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::Path;
 
 /// A language model with Burn parameters. Only [`Self::forward`] has to be written.
@@ -104,4 +105,89 @@ pub trait OwnOptimizer<B: Backend> {
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Result<(), Error>;
+}
+
+/// A model that keeps nothing: every token reads its whole text again.
+pub struct Recomputed<'a, B, M: ?Sized> {
+    model: &'a M,
+    rules: Rules,
+    texts: Numbered<Vec<u32>>,
+    begun: Vec<usize>,
+    backend: PhantomData<fn() -> B>,
+}
+
+impl<'a, B: Backend, M: LanguageModel<B>> Recomputed<'a, B, M> {
+    /// Before the first token, walking as in evaluation.
+    pub fn new(model: &'a M, rules: &Rules) -> Self {
+        Self {
+            model,
+            rules: rules.evaluation(),
+            texts: Numbered::default(),
+            begun: Vec::new(),
+            backend: PhantomData,
+        }
+    }
+
+    /// Logits behind the last tokens of a text, `[n_wanted, vocabulary]`.
+    fn last(&self, seen: &[u32], n_wanted: usize) -> Tensor<B, 2> {
+        let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
+        let data = TensorData::new(ids, [1, seen.len()]);
+        let tokens = Tensor::<B, 2, Int>::from_data(data, &self.model.device());
+        let rows = [SequenceInfo::default()];
+        let (logits, _) = self.model.forward(tokens, &self.rules, &rows);
+        let [_, seq, vocabulary] = logits.dims();
+        logits
+            .slice([0..1, seq - n_wanted..seq, 0..vocabulary])
+            .reshape([n_wanted, vocabulary])
+    }
+}
+
+impl<B: Backend, M: LanguageModel<B>> Sequence<B> for Recomputed<'_, B, M> {
+    fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
+        self.last(seen, 1).squeeze_dim(0)
+    }
+}
+
+impl<B: Backend, M: LanguageModel<B>> Slots for Recomputed<'_, B, M> {
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self) -> usize {
+        self.texts.open(Vec::new())
+    }
+
+    fn tokens(&self, slot: usize) -> &[u32] {
+        self.texts.get(slot)
+    }
+
+    fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Vec<Said> {
+        self.texts.get_mut(slot).extend_from_slice(tokens);
+        let logits = self.last(self.texts.get(slot), n_wanted);
+        let said = |logits| Said {
+            logits,
+            ..Said::default()
+        };
+        rows_of(logits).into_iter().map(said).collect()
+    }
+
+    fn begin(&mut self, slot: usize, token: u32) {
+        self.texts.get_mut(slot).push(token);
+        self.begun.push(slot);
+    }
+
+    fn round(&mut self) -> Vec<(usize, Said)> {
+        let begun = std::mem::take(&mut self.begun);
+        let read = |slot| (slot, self.read(slot, &[], 1).remove(0));
+        begun.into_iter().map(read).collect()
+    }
+
+    fn truncate(&mut self, slot: usize, length: usize) {
+        self.texts.get_mut(slot).truncate(length);
+    }
+
+    fn close(&mut self, slot: usize) {
+        self.begun.retain(|&begun| begun != slot);
+        self.texts.close(slot);
+    }
 }

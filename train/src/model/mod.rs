@@ -10,7 +10,7 @@
 //! | `pass` | what a forward pass gives, and the loss of it |
 //! | `boxed` | a model whose type is known at run time only, as a Burn module |
 //! | `probabilities` | what logits stand for |
-//! | `sequence` | one text in the middle of being read; several of them in slots; both without keeping anything |
+//! | `sequence` | one text in the middle of being read; several of them in slots |
 //! | `family` | what `[model] kind = "…"` stands for: a family and its table |
 
 mod boxed;
@@ -25,10 +25,10 @@ pub mod teacher;
 
 pub use boxed::Model;
 pub use family::{Account, Given, ModelConfig, ModelFamily, Ran, Shapes, Start, n_numbers};
-pub use language::{LanguageModel, OwnOptimizer};
+pub use language::{LanguageModel, OwnOptimizer, Recomputed};
 pub use loss::CustomLoss;
 pub use memory::CustomMemory;
 pub use pass::Pass;
 pub(crate) use sequence::Numbered;
-pub use sequence::{CHUNK, Recomputed, Said, Sequence, Slots};
+pub use sequence::{CHUNK, Said, Sequence, Slots};
 pub use teacher::CustomTeacher;

@@ -1,14 +1,10 @@
 //! `Sequence`: the trait of a model in the middle of one text: tokens so far in, logits of the next one out;
-//! `Slots`: that of a model in the middle of several, which are opened, read on, cut back and closed as a server needs it;
-//! `Recomputed`: both for a model that keeps nothing, by reading the whole text again.
+//! `Slots`: that of a model in the middle of several, which are opened, read on, cut back and closed as a server needs it.
 
-use super::language::LanguageModel;
 use brian::decode::{self, Decoder, Decoding};
 use brian::route::policy::SequenceInfo;
-use brian::route::rules::Rules;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-use std::marker::PhantomData;
 
 /// A model in the middle of one text.
 pub trait Sequence<B: Backend> {
@@ -130,7 +126,7 @@ fn one_by_one<B: Backend>(said: decode::Said<B>) -> Vec<Said> {
 }
 
 /// The rows of `[n, width]`.
-fn rows_of<B: Backend>(tensor: Tensor<B, 2>) -> Vec<Vec<f32>> {
+pub(super) fn rows_of<B: Backend>(tensor: Tensor<B, 2>) -> Vec<Vec<f32>> {
     let [_, width] = tensor.dims();
     let all: Vec<f32> = tensor.into_data().iter().collect();
     all.chunks(width).map(<[f32]>::to_vec).collect()
@@ -167,90 +163,5 @@ impl<T> Numbered<T> {
         if let Some(slot) = self.0.get_mut(slot) {
             *slot = None;
         }
-    }
-}
-
-/// A model that keeps nothing: every token reads its whole text again.
-pub struct Recomputed<'a, B, M: ?Sized> {
-    model: &'a M,
-    rules: Rules,
-    texts: Numbered<Vec<u32>>,
-    begun: Vec<usize>,
-    backend: PhantomData<fn() -> B>,
-}
-
-impl<'a, B: Backend, M: LanguageModel<B>> Recomputed<'a, B, M> {
-    /// Before the first token, walking as in evaluation.
-    pub fn new(model: &'a M, rules: &Rules) -> Self {
-        Self {
-            model,
-            rules: rules.evaluation(),
-            texts: Numbered::default(),
-            begun: Vec::new(),
-            backend: PhantomData,
-        }
-    }
-
-    /// Logits behind the last tokens of a text, `[n_wanted, vocabulary]`.
-    fn last(&self, seen: &[u32], n_wanted: usize) -> Tensor<B, 2> {
-        let ids: Vec<i32> = seen.iter().map(|&token| token as i32).collect();
-        let data = TensorData::new(ids, [1, seen.len()]);
-        let tokens = Tensor::<B, 2, Int>::from_data(data, &self.model.device());
-        let rows = [SequenceInfo::default()];
-        let (logits, _) = self.model.forward(tokens, &self.rules, &rows);
-        let [_, seq, vocabulary] = logits.dims();
-        logits
-            .slice([0..1, seq - n_wanted..seq, 0..vocabulary])
-            .reshape([n_wanted, vocabulary])
-    }
-}
-
-impl<B: Backend, M: LanguageModel<B>> Sequence<B> for Recomputed<'_, B, M> {
-    fn follow(&mut self, seen: &[u32]) -> Tensor<B, 1> {
-        self.last(seen, 1).squeeze_dim(0)
-    }
-}
-
-impl<B: Backend, M: LanguageModel<B>> Slots for Recomputed<'_, B, M> {
-    fn keeps(&self) -> bool {
-        false
-    }
-
-    fn open(&mut self) -> usize {
-        self.texts.open(Vec::new())
-    }
-
-    fn tokens(&self, slot: usize) -> &[u32] {
-        self.texts.get(slot)
-    }
-
-    fn read(&mut self, slot: usize, tokens: &[u32], n_wanted: usize) -> Vec<Said> {
-        self.texts.get_mut(slot).extend_from_slice(tokens);
-        let logits = self.last(self.texts.get(slot), n_wanted);
-        let said = |logits| Said {
-            logits,
-            ..Said::default()
-        };
-        rows_of(logits).into_iter().map(said).collect()
-    }
-
-    fn begin(&mut self, slot: usize, token: u32) {
-        self.texts.get_mut(slot).push(token);
-        self.begun.push(slot);
-    }
-
-    fn round(&mut self) -> Vec<(usize, Said)> {
-        let begun = std::mem::take(&mut self.begun);
-        let read = |slot| (slot, self.read(slot, &[], 1).remove(0));
-        begun.into_iter().map(read).collect()
-    }
-
-    fn truncate(&mut self, slot: usize, length: usize) {
-        self.texts.get_mut(slot).truncate(length);
-    }
-
-    fn close(&mut self, slot: usize) {
-        self.begun.retain(|&begun| begun != slot);
-        self.texts.close(slot);
     }
 }

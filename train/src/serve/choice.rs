@@ -2,8 +2,8 @@
 
 use super::engine::{Event, Reason, Token};
 use super::refusal::Refusal;
-use super::request::{Completion, Prompt};
-use super::served::Served;
+use super::request::Completion;
+use super::served::{Prompt, Served};
 use crate::characters::Characters;
 use axum::http::StatusCode;
 use serde_json::{Value, json};

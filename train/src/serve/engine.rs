@@ -350,6 +350,9 @@ mod tests {
         reads: Vec<(usize, usize)>,
         most_open: usize,
         keeps: bool,
+        n_begun: usize,
+        /// Who leaves after some rounds.
+        leaves: Vec<UnboundedReceiver<Event>>,
     }
 
     fn said(tokens: &[u32]) -> Said {
@@ -395,9 +398,13 @@ mod tests {
         fn begin(&mut self, slot: usize, token: u32) {
             self.slots[slot].as_mut().unwrap().push(token);
             self.underway.push((slot, token));
+            self.n_begun += 1;
         }
 
         fn round(&mut self) -> Vec<(usize, Said)> {
+            if self.n_begun > 3 {
+                self.leaves.clear();
+            }
             let underway = std::mem::take(&mut self.underway);
             let (over, on): (Vec<_>, Vec<_>) =
                 underway.into_iter().partition(|(_, left)| *left == 0);
@@ -558,11 +565,23 @@ mod tests {
     #[test]
     fn who_is_not_heard_makes_room() {
         let (a, of_a) = job(vec![1], 500);
-        let (b, of_b) = job(vec![1], 500);
-        let (c, of_c) = job(vec![1], 2);
-        drop((of_a, of_b));
-        serve(vec![a, b, c], &bounds(), true);
-        assert_eq!(heard(of_c).1, [1, 2]);
+        let (b, of_b) = job(vec![1], 2);
+        drop(of_a);
+        assert_eq!(serve(vec![a, b], &bounds(), true).reads.len(), 1);
+        assert_eq!(heard(of_b).1, [1, 2]);
+        // Who leaves in the middle is given up before the next round.
+        let (mut c, of_c) = job(vec![1], 500);
+        c.stops_at_end = false;
+        let mut model = Sums {
+            keeps: true,
+            leaves: vec![of_c],
+            ..Sums::default()
+        };
+        let (sender, receiver) = channel();
+        sender.send(c).unwrap();
+        drop(sender);
+        run(&mut model, &receiver, &bounds(), &Metrics::default());
+        assert_eq!(model.n_begun, 4);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Why a request gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Refusal {
     }
 
     /// As JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> Value {
         json!({ "error": {
             "message": self.message, "type": self.kind(), "param": self.field, "code": self.code,
         } })
@@ -76,4 +76,14 @@ impl IntoResponse for Refusal {
         let body = Body::from(self.json().to_string());
         response.body(body).expect("headers that are valid")
     }
+}
+
+/// A value in a message.
+pub fn shown(value: &Value) -> String {
+    let kind = match value {
+        Value::Array(items) => format!("a list of {}", items.len()),
+        Value::Object(_) => "an object".to_string(),
+        value => crate::text::beginning(&value.to_string(), 60),
+    };
+    crate::escape::terminal(&kind)
 }

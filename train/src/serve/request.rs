@@ -1,8 +1,8 @@
 //! `Completion`: a request for completions, read from JSON field by field. What is not known, or would change the answer and is
 //! not there, is refused by its name; nothing is ignored but what has no effect.
 
-use super::refusal::Refusal;
-use super::served::Served;
+use super::refusal::{Refusal, shown};
+use super::served::{Prompt, Served};
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -59,15 +59,6 @@ pub struct Stream {
     pub counts: bool,
 }
 
-/// A prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prompt {
-    /// As the model reads it: a text behind the start symbol as in training, ids as they come.
-    pub tokens: Vec<u32>,
-    /// As `echo` shows it.
-    pub text: String,
-}
-
 /// The fields of a request, each taken once.
 struct Fields(Map<String, Value>);
 
@@ -121,16 +112,6 @@ impl Fields {
     fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
         self.read(name, false, "true or false", Value::as_bool)
     }
-}
-
-/// A value in a message.
-pub fn shown(value: &Value) -> String {
-    let kind = match value {
-        Value::Array(items) => format!("a list of {}", items.len()),
-        Value::Object(_) => "an object".to_string(),
-        value => crate::text::beginning(&value.to_string(), 60),
-    };
-    crate::escape::terminal(&kind)
 }
 
 /// The fields of a JSON object.

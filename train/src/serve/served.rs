@@ -1,11 +1,19 @@
 //! `Served`: the model that is served as requests see it: its name, its tokenizer, how long texts may be.
 
-use super::refusal::Refusal;
-use super::request::{Prompt, shown};
+use super::refusal::{Refusal, shown};
 use crate::data::{StartRule, Tokenizer};
 use crate::task::prompt_tokens;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+
+/// A prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// As the model reads it: a text behind the start symbol as in training, ids as they come.
+    pub tokens: Vec<u32>,
+    /// As `echo` shows it.
+    pub text: String,
+}
 
 /// What requests have to know of a model.
 pub struct Served {
