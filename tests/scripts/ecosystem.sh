@@ -20,12 +20,13 @@ trap 'kill "$server" 2>/dev/null || true; rm -rf "$place"' EXIT
 server=$!
 for _ in $(seq 600); do [ -s "$place/address" ] && break; sleep 0.1; done
 address=$(cat "$place/address")
+limit=$(python3 -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb")).get("limit", ""))' "$tasks")
 "$nerve" eval "$run" --tasks "$tasks" --json >"$place/ours.json"
 # Batches of 1 and 16, one and eight requests at a time.
 for setting in "1 1" "16 1" "1 8" "16 8"; do
     read -r batch concurrent <<<"$setting"
     LM_EVAL_ARGS="num_concurrent=$concurrent" bash contrib/lm_eval.sh "$address" --include_path "$include" --tasks "$names" \
-        --batch_size "$batch" --output_path "$place/$batch-$concurrent" --log_samples ${NERVE_LIMIT:+--limit "$NERVE_LIMIT"} \
+        --batch_size "$batch" --output_path "$place/$batch-$concurrent" --log_samples ${limit:+--limit "$limit"} \
         >"$place/$batch-$concurrent.log" 2>&1 || { tail -n 20 "$place/$batch-$concurrent.log"; exit 1; }
 done
 python3 tests/scripts/ecosystem.py "$address" "$place"

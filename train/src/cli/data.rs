@@ -205,7 +205,7 @@ pub enum SynthKind {
     Arithmetic,
     /// Questions for tasks: digits once more.
     Copying,
-    /// Questions for tasks: a story with its own end, and with another's.
+    /// Questions for tasks: which of four ends a story has.
     Cloze,
 }
 

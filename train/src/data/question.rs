@@ -13,7 +13,7 @@ pub enum Question {
     Arithmetic,
     /// Digits once more; `context`, `target`.
     Copying,
-    /// A story with its own end and with another's; `good`, `bad`.
+    /// Which of four ends a story has; `query`, `choices`, `gold`, and the whole `text`.
     Cloze,
 }
 
@@ -35,8 +35,9 @@ pub fn question(kind: Question, seed: u64, index: u64) -> Value {
         Question::Arithmetic => arithmetic(&mut draws, grade + 2),
         Question::Copying => copying(&mut draws, [3, 6, 12, 24][grade]),
         Question::Cloze => {
-            let [good, bad] = story::with_another_end(seed, index);
-            json!({ "good": good, "bad": bad })
+            let (query, ends, gold) = story::with_ends(seed, index);
+            let text = story::story(seed, index).text;
+            json!({ "query": query, "choices": ends, "gold": gold, "text": text })
         }
     };
     question["task"] = name.into();
@@ -111,12 +112,13 @@ mod tests {
             assert_eq!(digits.strip_suffix(" ->"), Some(text(&copy, "target")));
 
             let cloze = question(Question::Cloze, 3, index);
-            let [good, bad] = ["good", "bad"].map(|field| text(&cloze, field));
-            let (before, end) = good.rsplit_once(" and ").unwrap();
-            assert!(
-                bad.starts_with(before) && !bad.ends_with(end),
-                "{good} {bad}"
-            );
+            let ends = cloze["choices"].as_array().unwrap();
+            let (gold, before) = (cloze["gold"].as_u64().unwrap(), text(&cloze, "query"));
+            for (place, end) in (0..).zip(ends) {
+                let whole = format!("{before} {}.", end.as_str().unwrap());
+                assert_eq!(whole == text(&cloze, "text"), place == gold, "{whole}");
+            }
+            assert_eq!(ends.len(), 4);
         }
     }
 

@@ -45,16 +45,19 @@ pub fn story(seed: u64, index: u64) -> Story {
     }
 }
 
-/// A story, and the same with an end that does not follow from its beginning.
-pub fn with_another_end(seed: u64, index: u64) -> [String; 2] {
-    let good = story(seed, index).text;
-    let mut draws = Draws::new(random::key(seed, "another end", index));
-    let kept = |(_, kept): &(&str, &str)| good.ends_with(&format!(" {kept}."));
-    let own = PROMISES.iter().position(kept).expect("a promise is kept");
-    let other = (own + 1 + draws.below(PROMISES.len() - 1)) % PROMISES.len();
-    let before = good.strip_suffix(&format!("{}.", PROMISES[own].1));
-    let bad = format!("{}{}.", before.expect("its end"), PROMISES[other].1);
-    [good, bad]
+/// A story up to its last words, four ends of which one follows from its beginning, and the place of that one.
+pub fn with_ends(seed: u64, index: u64) -> (String, Vec<&'static str>, usize) {
+    let text = story(seed, index).text;
+    let ends = PROMISES.map(|(_, kept)| kept);
+    let is_own = |end: &&&str| text.ends_with(&format!(" {end}."));
+    let own = *ends.iter().find(is_own).expect("a promise is kept");
+    let mut draws = Draws::new(random::key(seed, "ends", index));
+    let others: Vec<&str> = ends.into_iter().filter(|end| *end != own).collect();
+    let mut ends = draws.some(&others, 3);
+    let place = draws.below(4);
+    ends.insert(place, own);
+    let before = text.strip_suffix(&format!(" {own}.")).expect("its end");
+    (before.to_string(), ends, place)
 }
 
 /// Draws that advance along one stream.
