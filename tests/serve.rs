@@ -382,7 +382,7 @@ fn what_is_wrong_with_a_request_is_said_by_its_field() {
             json!({ "prompt": "a", "logit_bias": { "3": 1 } }),
             "logit_bias",
         ),
-        (json!({ "prompt": "a", "temprature": 1 }), "temprature"),
+        (json!({ "prompt": "a", "heat": 1 }), "heat"),
         (json!({ "prompt": "a", "suffix": "b" }), "suffix"),
     ];
     for (request, field) in wrong {

@@ -51,7 +51,7 @@ GARBAGE = [
     b'{"prompt": 1e999}',
     b'{"prompt": [1, "a"]}',
     b'{"prompt": "a", "max_tokens": -5}',
-    b'{"prompt": "a", "temprature": 1}',
+    b'{"prompt": "a", "heat": 1}',
     b'{"prompt": "\xff\xfe"}',
     b'{"prompt": [99999999]}',
     b"[" * 1000,
