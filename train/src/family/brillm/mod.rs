@@ -2,11 +2,13 @@
 
 mod config;
 mod slots;
+mod state;
 pub mod tables;
 mod task;
 
 pub use config::{Edges, SignalConfig};
-pub use task::{BriLlmState, BriLlmTask};
+pub use state::BriLlmState;
+pub use task::BriLlmTask;
 
 use crate::error::{Error, Problem};
 use crate::learner::OptimizerConfig;

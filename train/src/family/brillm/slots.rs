@@ -1,7 +1,7 @@
 //! `Signals`: several texts that a graph reads, each a signal at a node. What is said is as in training: positions count on,
 //! and a token may follow itself, so that every target has a probability.
 
-use super::task::BriLlmState;
+use super::state::BriLlmState;
 use crate::model::{Numbered, Said, Slots};
 use brillm::generate::{Decoding, SignalState};
 use std::sync::RwLockReadGuard;

@@ -7,6 +7,7 @@
 //! ([`BriLlmTask::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
 use super::slots::Signals;
+use super::state::BriLlmState;
 use super::tables;
 use crate::data::HostBatch;
 use crate::error::{Error, Problem};
@@ -18,39 +19,15 @@ use brian::random;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brillm::BriLlm;
-use brillm::candidate::{Competition, LastEdge, Paths};
-use brillm::counts::PairCounts;
+use brillm::candidate::{LastEdge, Paths};
 use brillm::generate::{Candidate, Sampling, SignalState, draw};
 use brillm::ops::pass;
-use brillm::training::RowAdamW;
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// A BriLLM, its optimizer, and what competes in training.
-pub struct BriLlmState {
-    /// The model.
-    pub model: BriLlm,
-    /// What AdamW remembers.
-    pub optimizer: RowAdamW,
-    /// Who competes in training.
-    pub training: Competition,
-    /// Everybody, with the same weights.
-    pub evaluation: Competition,
-    /// What the graph was made from.
-    pub counts: Option<Arc<PairCounts>>,
-    /// Decides the draws of candidates.
-    pub seed: u64,
-    /// Whether the last edge of a path is trained.
-    pub last_edge: LastEdge,
-    /// Whether passes run in place on the host.
-    pub on_host: bool,
-}
 
 /// Shared by all clones.
 #[derive(Module, Debug)]
@@ -59,20 +36,6 @@ pub struct BriLlmTask<B: Backend> {
     place: Tensor<B, 1>,
     #[module(skip)]
     core: Arc<RwLock<BriLlmState>>,
-}
-
-// The module's display prints it: no table of numbers, please.
-impl fmt::Debug for BriLlmState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BriLlm { config, graph, .. } = &self.model;
-        write!(
-            f,
-            "{} nodes, {} edges, d = {}",
-            graph.nodes(),
-            graph.edges(),
-            config.d_node
-        )
-    }
 }
 
 impl<B: Backend> BriLlmTask<B> {
@@ -89,7 +52,7 @@ impl<B: Backend> BriLlmTask<B> {
         self.core.read().expect("no panic while it was held")
     }
 
-    /// The model, to change it: [`RowAdamW::leave_device`] comes before a change of the table.
+    /// The model, to change it: [`brillm::training::RowAdamW::leave_device`] comes before a change of the table.
     pub fn write(&self) -> RwLockWriteGuard<'_, BriLlmState> {
         self.core.write().expect("no panic while it was held")
     }
@@ -318,9 +281,9 @@ fn paths(host: &HostBatch) -> Paths<'_> {
 mod tests {
     use super::*;
     use crate::task::{AtEnd, RoutePlan, StepPlan};
-    use brillm::BriLlmConfig;
-    use brillm::candidate::Candidates;
+    use brillm::candidate::{Candidates, Competition};
     use brillm::compat;
+    use brillm::counts::PairCounts;
     use brillm::flow::{Bias, FlowConfig, Mix};
     use brillm::generate::{Decoding, strongest};
     use brillm::graph::BackOff;
@@ -329,6 +292,8 @@ mod tests {
     use brillm::prior::{Prior, Weights};
     use brillm::row_adamw::{AdamW, Mode};
     use brillm::table::Storage;
+    use brillm::training::RowAdamW;
+    use brillm::{BriLlm, BriLlmConfig};
 
     type Cpu = crate::device::tests::Learning;
     const NODES: usize = 6;
