@@ -106,6 +106,13 @@ fn subjects() -> Vec<Subject> {
         exit_objective: ExitObjective::Legacy { hard: true },
         ..Rules::sequential()
     };
+    let greedy = Rules {
+        policy: Policy::Router {
+            teacher: None,
+            select: Select::Argmax,
+        },
+        ..walks.clone()
+    };
     let mut values = parameter::collect(&narrow);
     let routed = parameter::assign(narrow.clone(), |path, shape| match path {
         "router.output.weight" => vec![0.0; shape.iter().product()],
@@ -126,12 +133,18 @@ fn subjects() -> Vec<Subject> {
             n_tokens: [24, 12],
         },
         Subject {
+            name: "a fresh router, d256",
+            model: Model::Brian(Box::new(narrow.clone()), Box::new(greedy)),
+            n_tokens: [160, 80],
+        },
+        Subject {
             name: "path of 4, d256",
             model: Model::Brian(Box::new(narrow), Box::new(fixed)),
             n_tokens: [160, 80],
         },
+        // Tokens that choose by lot share as few blocks as they can.
         Subject {
-            name: "walks of 4 on average, d256",
+            name: "walks of 4 by lot, d256",
             model: Model::Brian(Box::new(routed), Box::new(walks)),
             n_tokens: [160, 80],
         },

@@ -1,13 +1,13 @@
 //! Matrix products on the host, each by the routine that is fastest for its shape, and all with the same bits.
 
-use super::numeric::{flat_mut, has_fused, vectorised};
+use super::numeric::{has_fused, vectorised};
 use super::{packed_gemm, skinny_gemm};
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-/// Up to this many rows are few.
-const FEW: usize = 4;
+/// Up to this many rows are few: their sums over the columns of a task stay in the first cache.
+const FEW: usize = 8;
 /// Columns per task in a product with few rows.
 const COLUMNS: usize = 256;
 
@@ -27,10 +27,10 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut
     let out = &mut out;
     match (a.as_slice(), b.as_slice()) {
         (Some(a), Some(b)) if a.len() <= FEW * depth && !b.is_empty() && has_fused() => {
-            for (row, out) in a.chunks(depth).zip(flat_mut(out).chunks_mut(width)) {
-                let columns = out.par_chunks_mut(COLUMNS).enumerate();
-                columns.for_each(|(chunk, out)| add_lines(row, b, width, chunk * COLUMNS, out));
-            }
+            let columns = out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate();
+            let columns: Vec<_> = columns.collect();
+            let columns = columns.into_par_iter();
+            columns.for_each(|(chunk, out)| add_lines([a, b], [depth, width], chunk, out));
         }
         _ if skinny_gemm::add_product(a, b, out) => {}
         _ if packed_gemm::add_product(a, b, out) => {}
@@ -38,34 +38,45 @@ pub fn add_product(a: ArrayView2<f32>, b: ArrayView2<f32>, mut out: ArrayViewMut
     }
 }
 
-/// `out + row b`, of the columns of `b` from `first` on.
-fn add_lines(row: &[f32], b: &[f32], width: usize, first: usize, out: &mut [f32]) {
+/// `out + a b`, of a chunk of columns: every line of `b` is read once, for all rows.
+fn add_lines(
+    [a, b]: [&[f32]; 2],
+    [depth, width]: [usize; 2],
+    chunk: usize,
+    mut out: ArrayViewMut2<f32>,
+) {
     /// matrixmultiply adds up so many products before it adds them to what is there.
     const DEPTH: usize = 256;
     const AT_ONCE: usize = 4;
-    let n_columns = out.len();
+    let (first, n_columns) = (chunk * COLUMNS, out.ncols());
     vectorised!({
-        for (row, b) in row.chunks(DEPTH).zip(b.chunks(DEPTH * width)) {
-            let mut sums = [0.0f32; COLUMNS];
-            let sums = &mut sums[..n_columns];
-            for (factors, lines) in row.chunks(AT_ONCE).zip(b.chunks(AT_ONCE * width)) {
+        for (part, b) in b.chunks(DEPTH * width).enumerate() {
+            let mut sums = [[0.0f32; COLUMNS]; FEW];
+            for (lines, place) in b
+                .chunks(AT_ONCE * width)
+                .zip((part * DEPTH..).step_by(AT_ONCE))
+            {
                 let line = |index: usize| &lines[index * width + first..][..n_columns];
-                if let &[a, b, c, d] = factors {
-                    let [of_a, of_b, of_c, of_d] = [line(0), line(1), line(2), line(3)];
-                    for (index, sum) in sums.iter_mut().enumerate() {
-                        let two = b.mul_add(of_b[index], a.mul_add(of_a[index], *sum));
-                        *sum = d.mul_add(of_d[index], c.mul_add(of_c[index], two));
-                    }
-                } else {
-                    for (index, factor) in factors.iter().enumerate() {
-                        for (sum, value) in sums.iter_mut().zip(line(index)) {
-                            *sum = factor.mul_add(*value, *sum);
+                for (row, sums) in a.chunks(depth).zip(&mut sums) {
+                    let sums = &mut sums[..n_columns];
+                    let factors = &row[place..depth.min(place + AT_ONCE)];
+                    if let &[a, b, c, d] = factors {
+                        let [of_a, of_b, of_c, of_d] = [line(0), line(1), line(2), line(3)];
+                        for (index, sum) in sums.iter_mut().enumerate() {
+                            let two = b.mul_add(of_b[index], a.mul_add(of_a[index], *sum));
+                            *sum = d.mul_add(of_d[index], c.mul_add(of_c[index], two));
+                        }
+                    } else {
+                        for (index, factor) in factors.iter().enumerate() {
+                            for (sum, value) in sums.iter_mut().zip(line(index)) {
+                                *sum = factor.mul_add(*value, *sum);
+                            }
                         }
                     }
                 }
             }
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out += *sum;
+            for (mut out, sums) in out.rows_mut().into_iter().zip(&sums) {
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
             }
         }
     });
