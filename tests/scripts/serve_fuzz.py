@@ -90,25 +90,27 @@ class Connection:
             self.close()
         return status
 
-    def read(self):
-        data = b""
+    def more(self):
+        data = self.stream.recv(65536)
+        if not data:
+            raise OSError("closed")
+        return data
+
+    def read(self, data=b""):
         while b"\r\n\r\n" not in data:
-            more = self.stream.recv(65536)
-            if not more:
-                raise OSError("closed")
-            data += more
+            data += self.more()
         head, body = data.split(b"\r\n\r\n", 1)
         status = int(head.split()[1])
         if status == 100:
-            return self.read()
+            return self.read(body)
         lower = head.lower()
         if b"transfer-encoding: chunked" in lower:
             while not body.endswith(b"0\r\n\r\n"):
-                body += self.stream.recv(65536)
+                body += self.more()
         else:
             length = int(lower.split(b"content-length: ")[1].split(b"\r\n")[0]) if b"content-length" in lower else 0
             while len(body) < length:
-                body += self.stream.recv(65536)
+                body += self.more()
         if b"connection: close" in lower:
             self.close()
         return status
