@@ -5,12 +5,14 @@
 //! in both, less where routing costs time that it does not count. Rounds are interleaved; the table shows medians.
 #![allow(missing_docs)]
 
-use bench::{ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, in_place, out_logit};
+use bench::{
+    ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, by_lot, in_place, leaving_by_lot,
+};
 use brian::loss::language;
-use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
-use brian::route::rules::{ChoiceGradient, ExitObjective};
+use brian::route::policy::{Policy, SequenceInfo, Teacher};
+use brian::route::rules::ChoiceGradient;
 use brian::route::trace::Walks;
-use brian::{Brian, BrianConfig, Rules, parameter};
+use brian::{Brian, BrianConfig, Rules};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::time::Instant;
@@ -54,34 +56,12 @@ fn subjects<B: Backend>() -> Vec<Subject<B>> {
         .into_iter()
         .filter(|live| wanted(&format!("live{live}")))
     {
-        let mut values = parameter::collect(&fresh);
-        let model = parameter::assign(fresh.clone(), |path, shape| match path {
-            "router.output.weight" => vec![0.0; shape.iter().product()],
-            "router.output.bias" => {
-                let mut bias = vec![0.0; n_pool];
-                bias.push(out_logit(live, n_pool, MAX_STEPS));
-                bias
-            }
-            path => {
-                let values = values.remove(path).expect("the same model");
-                values.iter().collect()
-            }
-        });
         subjects.push(Subject {
             name: format!("{live} live steps"),
-            model,
+            model: leaving_by_lot(&fresh, live, MAX_STEPS),
             rules: Rules {
-                policy: Policy::Router {
-                    teacher: None,
-                    select: Select::Sample {
-                        temperature: 1.0,
-                        in_evaluation: true,
-                    },
-                },
-                ask_router: true,
-                exit_objective: ExitObjective::Legacy { hard: true },
                 choice_gradient: ChoiceGradient::StraightThrough,
-                ..Rules::sequential()
+                ..by_lot()
             },
         });
     }

@@ -5,10 +5,9 @@
 //! table shows medians. `cargo bench -p bench --bench slots -- d256` measures only subjects with that in their names.
 #![allow(missing_docs)]
 
-use bench::{BenchBackend, Shape, VOCABULARY, in_place, out_logit};
+use bench::{BenchBackend, Shape, VOCABULARY, by_lot, in_place, leaving_by_lot};
 use brian::route::policy::{Policy, Select, SequenceInfo, Teacher};
-use brian::route::rules::ExitObjective;
-use brian::{Baseline, Brian, Decoder, Rules, parameter};
+use brian::{Baseline, Brian, Decoder, Rules};
 use std::time::Instant;
 
 const ROUNDS: usize = 7;
@@ -94,18 +93,7 @@ fn subjects() -> Vec<Subject> {
         policy: Policy::Teacher(path),
         ..Rules::sequential()
     };
-    let walks = Rules {
-        policy: Policy::Router {
-            teacher: None,
-            select: Select::Sample {
-                temperature: 1.0,
-                in_evaluation: true,
-            },
-        },
-        ask_router: true,
-        exit_objective: ExitObjective::Legacy { hard: true },
-        ..Rules::sequential()
-    };
+    let walks = by_lot();
     let greedy = Rules {
         policy: Policy::Router {
             teacher: None,
@@ -113,19 +101,7 @@ fn subjects() -> Vec<Subject> {
         },
         ..walks.clone()
     };
-    let mut values = parameter::collect(&narrow);
-    let routed = parameter::assign(narrow.clone(), |path, shape| match path {
-        "router.output.weight" => vec![0.0; shape.iter().product()],
-        "router.output.bias" => {
-            let mut bias = vec![0.0; n_pool];
-            bias.push(out_logit(LIVE as f64, n_pool, MAX_STEPS));
-            bias
-        }
-        path => {
-            let values = values.remove(path).expect("the same model");
-            values.iter().collect()
-        }
-    });
+    let routed = leaving_by_lot(&narrow, LIVE as f64, MAX_STEPS);
     let all = vec![
         Subject {
             name: "baseline d768x12",

@@ -1,7 +1,11 @@
 //! What the benches share: the backend that is measured, `Shape` with its models and inputs, clocks that wait for the device,
 //! and `Work`, which prints FLOP/s or bytes/s and their share of the device's best.
 
-use brian::{BaselineConfig, BrianConfig, Initial, PositionConfig, random};
+use brian::route::policy::{Policy, Select};
+use brian::route::rules::ExitObjective;
+use brian::{
+    BaselineConfig, Brian, BrianConfig, Initial, PositionConfig, Rules, parameter, random,
+};
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -200,7 +204,7 @@ impl Shape {
 }
 
 /// The logit of OUT beside zeros for the blocks that makes walks of so many steps on average, of at most `max_steps`.
-pub fn out_logit(live: f64, n_pool: usize, max_steps: usize) -> f32 {
+fn out_logit(live: f64, n_pool: usize, max_steps: usize) -> f32 {
     let mean = |go_on: f64| (1..=max_steps as i32).map(|n| go_on.powi(n)).sum::<f64>();
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {
@@ -211,6 +215,40 @@ pub fn out_logit(live: f64, n_pool: usize, max_steps: usize) -> f32 {
         }
     }
     (n_pool as f64 * (1.0 - low) / low).ln().max(-30.0) as f32
+}
+
+/// The model with a router that lets tokens leave by lot, after so many steps on average, and chooses among the blocks alike.
+pub fn leaving_by_lot<B: Backend>(model: &Brian<B>, live: f64, max_steps: usize) -> Brian<B> {
+    let mut values = parameter::collect(model);
+    parameter::assign(model.clone(), |path, shape| match path {
+        "router.output.weight" => vec![0.0; shape.iter().product()],
+        "router.output.bias" => {
+            let n_pool = shape[0] - 1;
+            let mut bias = vec![0.0; n_pool];
+            bias.push(out_logit(live, n_pool, max_steps));
+            bias
+        }
+        path => {
+            let values = values.remove(path).expect("the same model");
+            values.iter().collect()
+        }
+    })
+}
+
+/// The rules of such walks.
+pub fn by_lot() -> Rules {
+    Rules {
+        policy: Policy::Router {
+            teacher: None,
+            select: Select::Sample {
+                temperature: 1.0,
+                in_evaluation: true,
+            },
+        },
+        ask_router: true,
+        exit_objective: ExitObjective::Legacy { hard: true },
+        ..Rules::sequential()
+    }
 }
 
 /// Does something where `nerve` does: on a thread of the pool, or, for a GPU whose queues belong to threads, on this one.

@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 
+from serve_load import resident_kb
+
 PATHS = ["/v1/completions"] * 6 + ["/tokenize", "/detokenize", "/v1/models", "/health", "/metrics", "/tokenizer_info", "/nothing"]
 BODIES = [
     {"prompt": "Once upon", "max_tokens": 3, "temperature": 0},
@@ -119,11 +121,6 @@ class Connection:
         if self.stream is not None:
             self.stream.close()
             self.stream = None
-
-
-def resident_kb(process):
-    with open(f"/proc/{process}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
 
 def huge(place):

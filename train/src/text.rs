@@ -17,6 +17,18 @@ pub fn json_complaint(error: &serde_json::Error) -> String {
     }
 }
 
+/// The line of a text where TOML went wrong, from 1, and the message of the error, in one line.
+pub fn toml_complaint(error: &toml::de::Error, text: &str) -> (usize, String) {
+    let before = error.span().map_or("", |span| &text[..span.start]);
+    let complaint = error.message().replace('\n', " ");
+    (1 + before.matches('\n').count(), complaint)
+}
+
+/// Where the first of some strings begins in a text.
+pub fn first_of(text: &str, strings: &[String]) -> Option<usize> {
+    strings.iter().filter_map(|string| text.find(string)).min()
+}
+
 /// The longest text of a file that a message repeats, in characters.
 const MOST_SHOWN: usize = 200;
 

@@ -11,6 +11,8 @@ pub use trace::Trace;
 use crate::data::TokenFormat;
 use crate::recipe::sweep::KEYS;
 use crate::render::Render;
+#[cfg(feature = "serve")]
+use crate::task::LONGEST;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -236,7 +238,7 @@ pub struct Serve {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub queue: u64,
     /// The longest text in tokens, for a model that has no context of its own
-    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = LONGEST as u64, value_parser = clap::value_parser!(u64).range(1..))]
     pub longest: u64,
     /// Seconds that an answer may take, time in the queue included
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]

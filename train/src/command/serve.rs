@@ -8,7 +8,7 @@ use crate::device::{self, Task};
 use crate::error::{Error, Problem};
 use crate::file::read_text;
 use crate::say::note;
-use crate::serve::engine::{self, Job};
+use crate::serve::engine;
 use crate::serve::http::{Limits, Server, key_hash};
 use crate::serve::metrics::Metrics;
 use crate::serve::served::Served;
@@ -24,7 +24,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes of a body: a million token ids, or a text of a few books.
@@ -40,21 +40,15 @@ pub fn run(arguments: &cli::Serve) -> Result<(), Error> {
     let stop = signal::install()?;
     let keys = keys(arguments.api_key_file.as_deref())?;
     let trained = Trained::open(&arguments.source)?;
-    let (jobs, received) = channel();
-    let listener = listen(arguments)?;
-    let metrics = Arc::new(Metrics::default());
+    let device = trained.device.clone();
     let task = Serve {
-        bounds: bounds(&trained, arguments),
-        trained: &trained,
+        trained,
         arguments,
-        listener,
-        jobs,
-        received,
-        metrics,
+        listener: listen(arguments)?,
         keys,
         stop,
     };
-    device::run(&trained.device, task)
+    device::run(&device, task)
 }
 
 fn listen(arguments: &cli::Serve) -> Result<TcpListener, Error> {
@@ -83,10 +77,7 @@ fn keys(file: Option<&Path>) -> Result<Vec<[u8; 32]>, Error> {
 
 /// What the model allows.
 fn bounds(trained: &Trained, arguments: &cli::Serve) -> Bounds {
-    let context = match trained.recipe.model.context() {
-        usize::MAX => arguments.longest as usize,
-        context => context,
-    };
+    let context = trained.longest_text(arguments.longest as usize);
     let Continuation {
         vocabulary,
         never,
@@ -103,13 +94,9 @@ fn bounds(trained: &Trained, arguments: &cli::Serve) -> Bounds {
 }
 
 struct Serve<'a> {
-    trained: &'a Trained,
+    trained: Trained,
     arguments: &'a cli::Serve,
-    bounds: Bounds,
     listener: TcpListener,
-    jobs: std::sync::mpsc::Sender<Job>,
-    received: Receiver<Job>,
-    metrics: Arc<Metrics>,
     keys: Vec<[u8; 32]>,
     stop: Stop,
 }
@@ -130,17 +117,15 @@ impl Task for Serve<'_> {
         let Self {
             trained,
             arguments,
-            bounds,
             listener,
-            jobs,
-            received,
-            metrics,
             keys,
             stop,
         } = self;
         let model = trained.model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let mut slots = model.slots(&trained.route().rules);
+        let bounds = bounds(&trained, arguments);
+        let parsing = trained.tokenizer_with(SpelledSpecials::Parse)?;
         let state = &trained.loaded.snapshot.state;
         let name = arguments.source.run.clone();
         let served = Served {
@@ -151,12 +136,16 @@ impl Task for Serve<'_> {
                 "slots": bounds.n_slots, "reads_only_new_tokens": slots.keeps(),
                 "backend": trained.device.backend,
             }),
-            tokenizer: trained.tokenizer_with(trained.tokenizer.spelled_specials())?,
-            parsing: trained.tokenizer_with(SpelledSpecials::Parse)?,
+            // What is left of the checkpoint need not stay in memory.
+            tokenizer: trained.tokenizer,
+            parsing,
             start: trained.recipe.data.start,
             context: bounds.context,
             since: seconds_since_1970(),
         };
+        drop(trained.loaded);
+        let (jobs, received) = channel();
+        let metrics = Arc::new(Metrics::default());
         let server = Arc::new(Server {
             served: Arc::new(served),
             jobs,

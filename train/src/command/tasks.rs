@@ -8,7 +8,7 @@ use crate::device::{self, Task};
 use crate::error::Error;
 use crate::run::replace_file;
 use crate::say::note;
-use crate::task::Continuation;
+use crate::task::{Continuation, LONGEST};
 use crate::tasks::definition::Tasks;
 use crate::tasks::measure::{Results, measure};
 use crate::tasks::scorer::Scorer;
@@ -18,9 +18,6 @@ use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
-
-/// The longest text of a model without a context, in tokens, as `nerve serve` has it.
-pub const LONGEST: usize = 65_536;
 
 /// Measures and prints.
 ///
@@ -127,10 +124,7 @@ impl Task for Measure<'_> {
         let model = model.with_matmul_dtype(trained.device.dtype);
         let mut slots = model.slots(&trained.route().rules);
         let tokenizer = trained.tokenizer_with(SpelledSpecials::Parse)?;
-        let context = match trained.recipe.model.context() {
-            usize::MAX => LONGEST,
-            context => context,
-        };
+        let context = trained.longest_text(LONGEST);
         let never = Continuation::new(&tokenizer, 0, context, Sampling::plain(0)).never;
         let mut scorer = Scorer {
             slots: &mut *slots,

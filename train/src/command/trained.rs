@@ -89,6 +89,14 @@ impl Trained {
         self.recipe.elsewhere().check(paths)
     }
 
+    /// The longest text in tokens: the context, or so many for a model without one.
+    pub fn longest_text(&self, without_context: usize) -> usize {
+        match self.recipe.model.context() {
+            usize::MAX => without_context,
+            context => context,
+        }
+    }
+
     /// The run's tokenizer once more, for another reading of special tokens that are spelled out.
     ///
     /// # Errors

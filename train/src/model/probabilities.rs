@@ -17,15 +17,7 @@ impl<'a> Probabilities<'a> {
     /// # Errors
     /// The first id whose logit is `NaN` or `+inf`, or 0 if no token has a probability.
     pub fn of(logits: &'a [f32]) -> Result<Self, usize> {
-        let wrong = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
-        if let Some(id) = logits.iter().position(wrong) {
-            return Err(id);
-        }
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if largest == f32::NEG_INFINITY {
-            return Err(0);
-        }
-        let largest = f64::from(largest);
+        let largest = f64::from(largest(logits)?);
         let shares = logits
             .iter()
             .map(|&logit| (f64::from(logit) - largest).exp());
@@ -49,6 +41,22 @@ impl<'a> Probabilities<'a> {
         ids.truncate(n);
         ids.sort_unstable_by(falling);
         ids.into_iter().map(|id| (id, self.ln(id))).collect()
+    }
+}
+
+/// The largest of logits that have a distribution.
+///
+/// # Errors
+/// As [`Probabilities::of`].
+pub fn largest(logits: &[f32]) -> Result<f32, usize> {
+    let wrong = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+    if let Some(id) = logits.iter().position(wrong) {
+        return Err(id);
+    }
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    match largest > f32::NEG_INFINITY {
+        true => Ok(largest),
+        false => Err(0),
     }
 }
 

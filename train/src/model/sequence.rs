@@ -1,7 +1,9 @@
 //! `Sequence`: the trait of a model in the middle of one text: tokens so far in, logits of the next one out;
 //! `Slots`: that of a model in the middle of several, which are opened, read on, cut back and closed as a server needs it.
 
+use super::probabilities::largest;
 use brian::decode::{self, Decoder, Decoding};
+use brian::generate::{Sampling, draw};
 use brian::route::policy::SequenceInfo;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -32,6 +34,24 @@ pub struct Said {
     pub energies: Vec<f32>,
 }
 
+impl Said {
+    /// Draws token number `step` of a continuation among the ids below `vocabulary`, but none of `never`; `None` if no id is left.
+    ///
+    /// # Errors
+    /// The first id whose logit is not finite.
+    pub fn draw(
+        &self,
+        vocabulary: usize,
+        sampling: Sampling,
+        never: &[u32],
+        step: usize,
+    ) -> Result<Option<u32>, usize> {
+        largest(&self.logits)?;
+        let of_tokens = &self.logits[..self.logits.len().min(vocabulary)];
+        Ok(draw(of_tokens, sampling, never, step))
+    }
+}
+
 /// Tokens of a prompt that are read at once, from its beginning on.
 pub const CHUNK: usize = 256;
 
@@ -42,6 +62,14 @@ pub const CHUNK: usize = 256;
 pub trait Slots {
     /// Whether earlier tokens need not be read again: without it a text is best read at once.
     fn keeps(&self) -> bool;
+
+    /// The most tokens of a prompt that are best read at once, from its beginning on.
+    fn chunk(&self) -> usize {
+        match self.keeps() {
+            true => CHUNK,
+            false => usize::MAX,
+        }
+    }
 
     /// A slot without a token, the lowest that is free.
     fn open(&mut self) -> usize;

@@ -9,6 +9,7 @@ use crate::file::read_text;
 use crate::recipe::measure::measures;
 use crate::recipe::nearest::nearest;
 use crate::recipe::{Checked, load};
+use crate::text::toml_complaint;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -120,10 +121,8 @@ impl Sweep {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = read_text(path, "a sweep", MAX_BYTES)?;
         let sweep: Self = toml::from_str(&text).map_err(|cause| {
-            let line = cause
-                .span()
-                .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            let found = format!("line {line}: {}", cause.message().replace('\n', " "));
+            let (line, complaint) = toml_complaint(&cause, &text);
+            let found = format!("line {line}: {complaint}");
             Error::config(Problem::new(path, "", found, "a sweep"))
         })?;
         let problems = sweep.problems(path);

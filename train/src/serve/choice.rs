@@ -5,6 +5,7 @@ use super::refusal::Refusal;
 use super::request::Completion;
 use super::served::{Prompt, Served};
 use crate::characters::Characters;
+use crate::text::first_of;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -153,7 +154,7 @@ impl Choice {
     /// Moves to the piece what no string can end any more; all of it at the end.
     fn release(&mut self, piece: &mut Piece, end: Option<Reason>) {
         let stops = &self.request.stop;
-        let hit = stops.iter().filter_map(|stop| self.held.find(stop)).min();
+        let hit = first_of(&self.held, stops);
         let n_bytes = match (hit, end) {
             (Some(place), _) => {
                 self.finish = Some("stop");

@@ -2,13 +2,13 @@
 //! others: those whose tokens are to run the same block run together, and who leaves makes room at once (after the idea of
 //! arXiv 2608.09444).
 //!
-//! A text's chunks end at multiples of [`CHUNK`] of its own tokens, and its draws are its own, so nothing that is said of it
+//! A text's chunks end at multiples of [`CHUNK`](crate::model::CHUNK) of its own tokens, and its draws are its own, so nothing that is said of it
 //! depends on others; on the host, to the bit.
 
 use super::metrics::{Metrics, Place};
 use crate::model::probabilities::Probabilities;
-use crate::model::{CHUNK, Said, Slots};
-use brian::generate::{Sampling, draw};
+use crate::model::{Said, Slots};
+use brian::generate::Sampling;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
@@ -156,8 +156,7 @@ impl Engine<'_> {
         loop {
             match jobs.try_recv() {
                 Ok(job) => self.waiting.push_back(job),
-                Err(TryRecvError::Empty) if !self.is_idle() => break,
-                Err(TryRecvError::Disconnected) if !self.is_idle() => break,
+                Err(_) if !self.is_idle() => break,
                 Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => match jobs.recv_timeout(IDLE) {
                     Ok(job) => self.waiting.push_back(job),
@@ -215,10 +214,7 @@ impl Engine<'_> {
             job, slot, n_read, ..
         } = &text;
         let (first, n_prompt) = (*n_read, job.prompt.len());
-        let end = match self.slots.keeps() {
-            true => n_prompt.min(first + CHUNK),
-            false => n_prompt,
-        };
+        let end = n_prompt.min(first.saturating_add(self.slots.chunk()));
         let scores_prompt = job.scores.prompt;
         let is_last = end == n_prompt;
         if is_last && !scores_prompt && job.n_tokens == 0 {
@@ -271,12 +267,10 @@ impl Engine<'_> {
         if text.n_drawn == text.job.n_tokens {
             return self.end(text, Reason::Length);
         }
-        if let Err(id) = Probabilities::of(&said.logits) {
-            return self.fail(text, id);
-        }
-        let of_tokens = &said.logits[..said.logits.len().min(*vocabulary)];
-        let Some(next) = draw(of_tokens, text.job.sampling, never, text.n_drawn) else {
-            return self.end(text, Reason::Stop);
+        let next = match said.draw(*vocabulary, text.job.sampling, never, text.n_drawn) {
+            Ok(Some(next)) => next,
+            Ok(None) => return self.end(text, Reason::Stop),
+            Err(id) => return self.fail(text, id),
         };
         self.metrics.drawn();
         match token(&text.job, next, said) {

@@ -5,7 +5,7 @@ use super::choice::Choice;
 use super::engine::{Job, Scores};
 use super::metrics::Metrics;
 use super::refusal::{Refusal, shown};
-use super::request::{Completion, nothing_else, object, token_ids};
+use super::request::{Completion, Fields, token_ids};
 use super::served::Served;
 use crate::task::prompt_tokens;
 use axum::Router;
@@ -261,32 +261,16 @@ async fn tokenizer_info(State(server): Shared) -> Response {
 }
 
 async fn tokenize(State(server): Shared, body: Body) -> Result<Response, Refusal> {
-    let mut fields = object(json_of(&server, body).await?)?;
+    let mut fields = Fields::of(json_of(&server, body).await?)?;
     let served = server.served.clone();
-    served.check_model(fields.remove("model").as_ref().filter(|it| !it.is_null()))?;
-    let prompt = match fields.remove("prompt") {
-        Some(Value::String(text)) => text,
-        other => {
-            let found = other.as_ref().map_or("nothing".to_string(), shown);
-            return Err(Refusal::field("prompt", found, "a text"));
-        }
+    served.check_model(fields.take("model").as_ref())?;
+    let prompt = match fields.require("prompt", "a text")? {
+        Value::String(text) => text,
+        other => return Err(Refusal::field("prompt", shown(&other), "a text")),
     };
-    let flag = |value: Option<Value>, name: &str, absent: bool| match value {
-        None | Some(Value::Null) => Ok(absent),
-        Some(Value::Bool(flag)) => Ok(flag),
-        Some(other) => Err(Refusal::field(name, shown(&other), "true or false")),
-    };
-    let adds = flag(
-        fields.remove("add_special_tokens"),
-        "add_special_tokens",
-        true,
-    )?;
-    let names = flag(
-        fields.remove("return_token_strs"),
-        "return_token_strs",
-        false,
-    )?;
-    nothing_else(&fields)?;
+    let adds = fields.flag("add_special_tokens", true)?;
+    let names = fields.flag("return_token_strs", false)?;
+    fields.nothing_else()?;
     let encoding = served.clone();
     let tokens: Vec<u32> = aside(move || {
         let text = encoding.parsing.encode(&prompt);
@@ -308,17 +292,15 @@ async fn tokenize(State(server): Shared, body: Body) -> Result<Response, Refusal
 }
 
 async fn detokenize(State(server): Shared, body: Body) -> Result<Response, Refusal> {
-    let mut fields = object(json_of(&server, body).await?)?;
+    const IDS: &str = "a list of token ids";
+    let mut fields = Fields::of(json_of(&server, body).await?)?;
     let served = server.served.clone();
-    served.check_model(fields.remove("model").as_ref().filter(|it| !it.is_null()))?;
-    let tokens = match fields.remove("tokens") {
-        Some(Value::Array(values)) => token_ids(&values, "tokens", &served)?,
-        other => {
-            let found = other.as_ref().map_or("nothing".to_string(), shown);
-            return Err(Refusal::field("tokens", found, "a list of token ids"));
-        }
+    served.check_model(fields.take("model").as_ref())?;
+    let tokens = match fields.require("tokens", IDS)? {
+        Value::Array(values) => token_ids(&values, "tokens", &served)?,
+        other => return Err(Refusal::field("tokens", shown(&other), IDS)),
     };
-    nothing_else(&fields)?;
+    fields.nothing_else()?;
     let text = aside(move || Ok(served.tokenizer.decode(&tokens))).await?;
     Ok(axum_json(&json!({ "prompt": text })))
 }

@@ -60,16 +60,58 @@ pub struct Stream {
 }
 
 /// The fields of a request, each taken once.
-struct Fields(Map<String, Value>);
+pub struct Fields(Map<String, Value>);
 
 impl Fields {
+    /// The fields of a JSON object.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn of(value: Value) -> Result<Self, Refusal> {
+        match value {
+            Value::Object(fields) => Ok(Self(fields)),
+            other => Err(Refusal::whole(
+                StatusCode::BAD_REQUEST,
+                "invalid_json",
+                format!("body: found {}, expected a JSON object", shown(&other)),
+            )),
+        }
+    }
+
+    /// That no field is left.
+    ///
+    /// # Errors
+    /// The first that is.
+    pub fn nothing_else(&self) -> Result<(), Refusal> {
+        match self.0.iter().find(|(_, value)| !value.is_null()) {
+            None => Ok(()),
+            Some((name, value)) => {
+                let name = crate::escape::terminal(&crate::text::beginning(name, 60));
+                let expected = "no such field: it is not known, and could change the answer";
+                Err(Refusal::field(name, shown(value), expected))
+            }
+        }
+    }
+
+    /// A field that has to be there.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn require(&mut self, name: &str, expected: &str) -> Result<Value, Refusal> {
+        self.take(name)
+            .ok_or_else(|| Refusal::field(name, "nothing", expected))
+    }
+
     /// A field that is there and not `null`.
-    fn take(&mut self, name: &str) -> Option<Value> {
+    pub fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
     /// A field, or what stands for it.
-    fn read<T>(
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn read<T>(
         &mut self,
         name: &str,
         absent: T,
@@ -109,38 +151,12 @@ impl Fields {
         })
     }
 
-    fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
-        self.read(name, false, "true or false", Value::as_bool)
-    }
-}
-
-/// The fields of a JSON object.
-///
-/// # Errors
-/// If it is none.
-pub fn object(value: Value) -> Result<Map<String, Value>, Refusal> {
-    match value {
-        Value::Object(fields) => Ok(fields),
-        other => Err(Refusal::whole(
-            StatusCode::BAD_REQUEST,
-            "invalid_json",
-            format!("body: found {}, expected a JSON object", shown(&other)),
-        )),
-    }
-}
-
-/// That no field is left.
-///
-/// # Errors
-/// The first that is.
-pub fn nothing_else(fields: &Map<String, Value>) -> Result<(), Refusal> {
-    match fields.iter().find(|(_, value)| !value.is_null()) {
-        None => Ok(()),
-        Some((name, value)) => {
-            let name = crate::escape::terminal(&crate::text::beginning(name, 60));
-            let expected = "no such field: it is not known, and could change the answer";
-            Err(Refusal::field(name, shown(value), expected))
-        }
+    /// A field that is true or false, and what it is if it is not there.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn flag(&mut self, name: &str, absent: bool) -> Result<bool, Refusal> {
+        self.read(name, absent, "true or false", Value::as_bool)
     }
 }
 
@@ -150,11 +166,9 @@ impl Completion {
     /// # Errors
     /// The first field that is wrong or not known.
     pub fn read(value: Value, served: &Served) -> Result<Self, Refusal> {
-        let mut fields = Fields(object(value)?);
+        let mut fields = Fields::of(value)?;
         served.check_model(fields.take("model").as_ref())?;
-        let Some(prompt) = fields.take("prompt") else {
-            return Err(Refusal::field("prompt", "nothing", PROMPT));
-        };
+        let prompt = fields.require("prompt", PROMPT)?;
         let n = fields.count("n", 1, "a number from 1 to 256", |n| {
             (1..=MOST_TEXTS as u64).contains(&n)
         })?;
@@ -184,14 +198,14 @@ impl Completion {
                 value.as_u64().or_else(|| Some(value.as_i64()? as u64))
             })?,
             stop: stops(fields.take("stop"))?,
-            echo: fields.flag("echo")?,
+            echo: fields.flag("echo", false)?,
             logprobs: logprobs(fields.take("logprobs"))?,
-            stops_at_end: !fields.flag("ignore_eos")?,
-            return_routes: fields.flag("return_routes")?,
-            stream: stream(fields.flag("stream")?, fields.take("stream_options"))?,
+            stops_at_end: !fields.flag("ignore_eos", false)?,
+            return_routes: fields.flag("return_routes", false)?,
+            stream: stream(fields.flag("stream", false)?, fields.take("stream_options"))?,
         };
         neutral(&mut fields)?;
-        nothing_else(&fields.0)?;
+        fields.nothing_else()?;
         Ok(completion)
     }
 }
@@ -324,9 +338,9 @@ fn stream(streams: bool, options: Option<Value>) -> Result<Option<Stream>, Refus
             ));
         };
         let mut options = Fields(options);
-        counts = options.flag("include_usage")?;
-        options.flag("include_obfuscation")?;
-        nothing_else(&options.0)?;
+        counts = options.flag("include_usage", false)?;
+        options.flag("include_obfuscation", false)?;
+        options.nothing_else()?;
         if !streams {
             let expected = "nothing without `stream`";
             return Err(Refusal::field("stream_options", "an object", expected));

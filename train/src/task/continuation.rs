@@ -7,6 +7,9 @@ use brian::generate::{Next, NotFinite, Sampling};
 use serde::Serialize;
 use std::path::Path;
 
+/// The longest text of a model without a context, in tokens, where a text is answered as a whole.
+pub const LONGEST: usize = 65_536;
+
 /// How a text is continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Continuation {

@@ -8,6 +8,6 @@ mod tests;
 
 pub use batch::{AddedLoss, AddedLosses, Batch, RoutePlan, StepPlan};
 pub use continuation::{
-    AtEnd, Continuation, Drawn, StopReason, begun, not_finite, opening, prompt_tokens,
+    AtEnd, Continuation, Drawn, LONGEST, StopReason, begun, not_finite, opening, prompt_tokens,
 };
 pub use measured::{Coverage, Learnt, Measured, ratio_standard_error};

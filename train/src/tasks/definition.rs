@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Problem};
 use crate::file::read_text;
+use crate::text::toml_complaint;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -140,10 +141,7 @@ impl Tasks {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = read_text(path, "a file of tasks", MAX_BYTES)?;
         let tasks: Self = toml::from_str(&text).map_err(|cause| {
-            let line = cause
-                .span()
-                .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            let found = cause.message().replace('\n', " ");
+            let (line, found) = toml_complaint(&cause, &text);
             let place = format!("line {line}");
             Error::config(Problem::new(path, place, found, "a file of tasks"))
         })?;

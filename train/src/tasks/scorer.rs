@@ -6,9 +6,10 @@
 
 use crate::characters::Characters;
 use crate::data::Tokenizer;
+use crate::model::Slots;
 use crate::model::probabilities::Probabilities;
-use crate::model::{CHUNK, Slots};
-use brian::generate::{Sampling, draw};
+use crate::text::first_of;
+use brian::generate::Sampling;
 
 /// A model that is asked.
 pub struct Scorer<'a> {
@@ -121,14 +122,10 @@ impl Scorer<'_> {
         n_before: usize,
     ) -> Result<(), Silent> {
         let read = &all[..all.len() - 1];
-        let chunk = if self.slots.keeps() {
-            CHUNK
-        } else {
-            read.len()
-        };
-        for (index, piece) in read.chunks(chunk).enumerate() {
-            let first = index * chunk;
-            let end = first + piece.len();
+        let mut end = 0;
+        for piece in read.chunks(self.slots.chunk()) {
+            let first = end;
+            end += piece.len();
             // Behind the last token of the context stands the first that counts.
             let first_wanted = (n_before - 1).clamp(first, end - 1);
             let said = self.slots.read(slot, piece, end - first_wanted);
@@ -200,13 +197,8 @@ impl Scorer<'_> {
         stop: &[String],
         max_tokens: usize,
     ) -> Result<String, Silent> {
-        let chunk = if self.slots.keeps() {
-            CHUNK
-        } else {
-            prompt.len()
-        };
         let mut said = None;
-        for piece in prompt.chunks(chunk) {
+        for piece in prompt.chunks(self.slots.chunk()) {
             said = self.slots.read(slot, piece, 1).pop();
         }
         let mut said = said.expect("a prompt has a token");
@@ -218,13 +210,12 @@ impl Scorer<'_> {
         let vocabulary = self.tokenizer.vocabulary_size();
         let most = max_tokens.min(self.context + 1 - prompt.len());
         for step in 0..most {
-            Probabilities::of(&said.logits).map_err(Silent::NotFinite)?;
-            let of_tokens = &said.logits[..said.logits.len().min(vocabulary)];
-            let Some(next) = draw(of_tokens, greedy, self.never, step) else {
+            let drawn = said.draw(vocabulary, greedy, self.never, step);
+            let Some(next) = drawn.map_err(Silent::NotFinite)? else {
                 break;
             };
             text += &characters.add(self.tokenizer.bytes(next));
-            if let Some(end) = end_of(&text, stop) {
+            if let Some(end) = first_of(&text, stop) {
                 text.truncate(end);
                 return Ok(text);
             }
@@ -238,16 +229,11 @@ impl Scorer<'_> {
                 .1;
         }
         text += &characters.rest();
-        if let Some(end) = end_of(&text, stop) {
+        if let Some(end) = first_of(&text, stop) {
             text.truncate(end);
         }
         Ok(text)
     }
-}
-
-/// Where the first string that ends a text begins.
-fn end_of(text: &str, stop: &[String]) -> Option<usize> {
-    stop.iter().filter_map(|stop| text.find(stop)).min()
 }
 
 /// White space as Python's `str.isspace` and `\s` have it.
@@ -259,7 +245,7 @@ pub fn is_space(c: char) -> bool {
 mod tests {
     use super::*;
     use crate::data::Kind;
-    use crate::model::Said;
+    use crate::model::{CHUNK, Said};
 
     /// A model of bytes that finds the byte after the last one likely, and keeps what it was asked.
     #[derive(Default)]
