@@ -1,11 +1,14 @@
-//! Tests that every compiled backend agrees with ndarray within a tolerance: logits and gradients of the baseline and BRIAN,
-//! training losses also of BriLLM, and losses in bf16. A device that is not there is printed as not run.
+//! Tests that every compiled backend agrees with ndarray within a tolerance: logits and gradients of the baseline and BRIAN, also
+//! with blocks as pretrained models have them, training losses also of BriLLM, and losses in bf16. A device that is not there is printed as not run.
 //!
 //! `cargo test --release -p tests --features flex,wgpu agreement -- --nocapture`
 
 use crate::causality::{SEQ, VOCABULARY, loud, pool_of_three, router, row, sequence, walk};
 use crate::graph::counted;
-use crate::support::{REORDERED, Workplace, gradients, lines, relative, small_baseline, values};
+use crate::support::{
+    REORDERED, Workplace, as_pretrained, gradients, lines, relative, small_baseline, values,
+};
+use brian::BaselineConfig;
 use brian::loss::language;
 use brian::route::policy::Select;
 use brian::route::rules::ExitObjective;
@@ -42,7 +45,7 @@ fn others() -> impl Iterator<Item = &'static str> {
 struct Passes;
 
 impl Task for Passes {
-    type Output = Vec<(&'static str, Vec<f32>)>;
+    type Output = Vec<(String, Vec<f32>)>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Self::Output, Error> {
         let sequences: Vec<Vec<i64>> = (0..3).map(|seed| sequence(seed, SEQ)).collect();
@@ -51,27 +54,55 @@ impl Task for Passes {
         let input: Tensor<B, 2, Int> = Tensor::from_data(input, &device);
         let nats = |logits| language::token_losses(logits, input.clone()).mean();
 
-        let baseline = small_baseline().init::<B>(VOCABULARY, 3, &device);
-        let of_baseline = baseline.forward(input.clone());
-        let backward = nats(of_baseline.clone()).backward();
-        let baseline_gradients = gradients(&baseline, &backward);
+        let mut found = Vec::new();
+        for blocks in ["plain", "pretrained"] {
+            let mut config = pool_of_three();
+            if blocks == "pretrained" {
+                as_pretrained(&mut config);
+            }
+            let of_baseline = BaselineConfig {
+                n_kv_heads: config.n_kv_heads,
+                d_head: config.d_head,
+                attention_bias: config.attention_bias,
+                query_key_norm: config.query_key_norm,
+                untied_head: config.untied_head,
+                rope_scaling: config.rope_scaling,
+                ..small_baseline()
+            };
+            let baseline = of_baseline.init::<B>(VOCABULARY, 3, &device);
+            let of_baseline = baseline.forward(input.clone());
+            let backward = nats(of_baseline.clone()).backward();
+            let baseline_gradients = gradients(&baseline, &backward);
 
-        let brian = loud(pool_of_three().init::<B>(VOCABULARY, 3, &device));
-        let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
-        let (of_brian, _) = brian.forward(input.clone(), &rules, &rows);
-        let backward = nats(of_brian.clone()).backward();
-        let brian_gradients = gradients(&brian, &backward);
-
-        Ok(vec![
-            ("logits of the baseline", values(of_baseline)),
-            ("gradients of the baseline", baseline_gradients),
-            ("logits of the routed model", values(of_brian)),
-            ("gradients of the routed model", brian_gradients),
-        ])
+            let brian = loud(config.init::<B>(VOCABULARY, 3, &device));
+            let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough);
+            let (of_brian, _) = brian.forward(input.clone(), &rules, &rows);
+            let backward = nats(of_brian.clone()).backward();
+            let brian_gradients = gradients(&brian, &backward);
+            found.extend([
+                (
+                    format!("logits of the baseline, {blocks}"),
+                    values(of_baseline),
+                ),
+                (
+                    format!("gradients of the baseline, {blocks}"),
+                    baseline_gradients,
+                ),
+                (
+                    format!("logits of the routed model, {blocks}"),
+                    values(of_brian),
+                ),
+                (
+                    format!("gradients of the routed model, {blocks}"),
+                    brian_gradients,
+                ),
+            ]);
+        }
+        Ok(found)
     }
 }
 
-fn passes(backend: &str) -> Result<Vec<(&'static str, Vec<f32>)>, Error> {
+fn passes(backend: &str) -> Result<Vec<(String, Vec<f32>)>, Error> {
     let config = DeviceConfig {
         backend: backend.to_string(),
         index: 0,

@@ -24,6 +24,7 @@ mod moved_runs;
 mod ngrams;
 mod older_runs;
 mod optimizer;
+#[cfg(feature = "programs")]
 mod own_model;
 mod parallel;
 mod parameters;

@@ -5,11 +5,11 @@
 //! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the router sees the
 //! mean of the sequence, `attends` is `selected`, or the model has a memory or a beam.
 //!
-//! A token of a slot is begun and then taken further by rounds: one pass of a baseline, or one step of a walk (after the idea of
+//! A token of a slot is begun and then taken further by rounds: one pass of a baseline, or blocks of the pool (after the idea of
 //! batching by depth of arXiv 2608.09444). On the host the bits of a slot do not depend on what other slots do.
 
 use crate::baseline::Baseline;
-use crate::block::cache::{Cache, NewTokens, execute};
+use crate::block::cache::{Cache, execute};
 use crate::block::causal::Rotary;
 use crate::block::transformer::TransformerBlock;
 use crate::model::Brian;
@@ -18,11 +18,11 @@ use crate::ops::gather::some;
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::Packed;
 use crate::ops::rotary::Angles;
-use crate::route::context::WalkContext;
+use crate::route::context::KeptMaps;
 use crate::route::policy::SequenceInfo;
 use crate::route::rounds::Rounds;
 use crate::route::rules::Rules;
-use crate::route::trace::Trace;
+use crate::route::trace::{Origin, Trace};
 use crate::route::walk_cache::WalkCache;
 use burn::nn::Embedding;
 use burn::tensor::backend::Backend;
@@ -46,8 +46,7 @@ enum Model<'a, B: Backend> {
     Brian {
         model: &'a Brian<B>,
         rules: Box<Rules>,
-        /// The router's maps.
-        packed: Packed,
+        maps: Box<KeptMaps<B>>,
     },
 }
 
@@ -83,7 +82,7 @@ impl<'a, B: Backend> Decoder<'a, B> {
         Self::new(Model::Brian {
             model,
             rules: Box::new(rules.evaluation()),
-            packed: Packed::of(&model.router),
+            maps: Box::new(model.maps(around(model))),
         })
     }
 
@@ -157,19 +156,22 @@ impl<'a, B: Backend> Decoder<'a, B> {
         match &self.model {
             Model::Baseline(model) => {
                 let (x, angles) = enter(&model.embedding, &model.rotary, slot, n_new);
-                let tokens = [NewTokens::all(n_new)];
-                let x = in_row(&model.blocks, 0, x, &angles, &tokens, &mut [slot]);
+                let x = in_row(
+                    &model.blocks,
+                    0,
+                    x,
+                    &angles,
+                    &[n_new],
+                    &mut [slot],
+                    &Packed::default(),
+                );
                 Said {
                     logits: one_by_one(last(x, n_wanted), |x| model.head(x)),
                     paths: vec![Vec::new(); n_wanted],
                 }
             }
             Model::Brian { model, rules, .. } if !keeps => read_anew(model, rules, slot, n_wanted),
-            Model::Brian {
-                model,
-                rules,
-                packed,
-            } => walk(model, rules, packed, slot, n_new, n_wanted),
+            Model::Brian { model, rules, maps } => walk(model, rules, maps, slot, n_new, n_wanted),
         }
     }
 
@@ -207,7 +209,8 @@ impl<'a, B: Backend> Decoder<'a, B> {
         };
     }
 
-    /// Takes every token that is underway further, and gives the slots of those that are through with what is said behind them.
+    /// Takes tokens that are underway further: of a baseline all to their ends, of a routed model those that wait for the blocks for
+    /// which most wait, or to leave. Gives the slots of those that are through with what is said behind them.
     pub fn round(&mut self) -> Option<(Vec<usize>, Said<B>)> {
         let begun = std::mem::take(&mut self.begun);
         match &self.model {
@@ -217,8 +220,16 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 }
                 let mut slots = several(&mut self.slots, &begun);
                 let (x, angles) = enter_each(&model.embedding, &model.rotary, &slots);
-                let tokens = vec![NewTokens::all(1); slots.len()];
-                let x = in_row(&model.blocks, 0, x, &angles, &tokens, &mut slots);
+                let n_new = vec![1; slots.len()];
+                let x = in_row(
+                    &model.blocks,
+                    0,
+                    x,
+                    &angles,
+                    &n_new,
+                    &mut slots,
+                    &Packed::default(),
+                );
                 let logits = one_by_one(x, |x| model.head(x));
                 let paths = vec![Vec::new(); begun.len()];
                 Some((begun, Said { logits, paths }))
@@ -237,38 +248,41 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 };
                 Some((begun, said))
             }
-            Model::Brian {
-                model,
-                rules,
-                packed,
-            } => {
+            Model::Brian { model, rules, maps } => {
                 let device = model.embedding.weight.device();
                 let causal = model.rotary.causal(1);
                 let nothing = Tensor::zeros([1, 1, 1], &device);
-                let context = WalkContext {
-                    packed: packed.clone(),
-                    ..model.ground(&nothing, &causal, rules, None)
-                };
+                let context = model.ground(&nothing, &causal, rules, None, Some(maps));
                 if !begun.is_empty() {
                     let mut slots = several(&mut self.slots, &begun);
                     let (x, angles) = enter_each(&model.embedding, &model.rotary, &slots);
-                    let tokens = vec![NewTokens::all(1); slots.len()];
-                    let entered = in_row(&model.pre, 0, x, &angles, &tokens, &mut slots);
+                    let n_new = vec![1; slots.len()];
+                    let entered =
+                        in_row(&model.pre, 0, x, &angles, &n_new, &mut slots, &maps.around);
                     let new = begun.iter().zip(&slots);
                     let new = new.map(|(&slot, of)| (slot, of.info, of.tokens.len() - 1));
                     let new: Vec<_> = new.collect();
-                    self.rounds.enter(&context, rules, &new, entered);
+                    let mut walks = walks(&mut self.slots);
+                    self.rounds
+                        .enter(&context, rules, &new, entered, &mut walks);
                 }
-                let slots = self.slots.iter_mut().map(Option::as_mut);
-                let mut walks: Vec<_> = slots.map(|of| Some(of?.walks.get_mut())).collect();
+                let mut walks = walks(&mut self.slots);
                 let through = self.rounds.round(&context, rules, &mut walks)?;
                 let left = leave(model, through.hidden, through.position);
                 let mut slots = several(&mut self.slots, &through.slots);
                 let places = slots.iter().map(|of| of.tokens.len() - 1).collect();
                 let angles = model.rotary.angles(places);
-                let tokens = vec![NewTokens::all(1); slots.len()];
+                let n_new = vec![1; slots.len()];
                 let n_before = model.pre.len();
-                let x = in_row(&model.post, n_before, left, &angles, &tokens, &mut slots);
+                let x = in_row(
+                    &model.post,
+                    n_before,
+                    left,
+                    &angles,
+                    &n_new,
+                    &mut slots,
+                    &maps.around,
+                );
                 let said = Said {
                     logits: one_by_one(x, |x| model.head(x)),
                     paths: through.paths,
@@ -309,33 +323,50 @@ fn read_anew<B: Backend>(
 fn walk<B: Backend>(
     model: &Brian<B>,
     rules: &Rules,
-    packed: &Packed,
+    maps: &KeptMaps<B>,
     slot: &mut Slot<B>,
     n_new: usize,
     n_wanted: usize,
 ) -> Said<B> {
-    let tokens = [NewTokens::all(n_new)];
     let causal = model.rotary.causal_after(slot.tokens.len() - n_new, n_new);
     let (x, angles) = enter(&model.embedding, &model.rotary, slot, n_new);
-    let entered = in_row(&model.pre, 0, x, &angles, &tokens, &mut [slot]);
+    let entered = in_row(
+        &model.pre,
+        0,
+        x,
+        &angles,
+        &[n_new],
+        &mut [slot],
+        &maps.around,
+    );
     let [_, d_model] = entered.dims();
     let entered = reshape(entered, [1, n_new, d_model]);
     let (state, trace) = {
-        let context = model.ground(&entered, &causal, rules, Some(&slot.walks));
-        let context = WalkContext {
-            packed: packed.clone(),
-            ..context
-        };
+        let context = model.ground(&entered, &causal, rules, Some(&slot.walks), Some(maps));
         context.walk(entered, rules, &[slot.info])
     };
     let hidden = per_row(state.hidden);
     let position = model.position.reach().tell_blocks(state.position);
-    let n_steps = trace.walks.max_steps;
+    let n_steps = |token: usize| {
+        let steps = trace.walks.steps.iter();
+        steps
+            .take_while(|step| step.origins[token] != Origin::Left)
+            .count()
+    };
+    let n_steps: Vec<usize> = (0..n_new).map(n_steps).collect();
     let walks = slot.walks.get_mut();
-    walks.end(n_steps, hidden.clone(), position.clone());
+    walks.end(&n_steps, hidden.clone(), position.clone());
     let left = leave(model, hidden, position);
     let n_before = model.pre.len();
-    let x = in_row(&model.post, n_before, left, &angles, &tokens, &mut [slot]);
+    let x = in_row(
+        &model.post,
+        n_before,
+        left,
+        &angles,
+        &[n_new],
+        &mut [slot],
+        &maps.around,
+    );
     Said {
         logits: one_by_one(last(x, n_wanted), |x| model.head(x)),
         paths: paths(&trace, n_wanted),
@@ -393,15 +424,22 @@ fn enter_each<B: Backend>(
     (per_row(x), rotary.angles(places))
 }
 
-/// Blocks in a row, each on the new tokens of slots: `[n_new, d_model]` to the same. What they keep lies behind that of
+/// The maps of the blocks before and after the pool.
+fn around<B: Backend>(model: &Brian<B>) -> Packed {
+    let blocks = model.pre.iter().chain(&model.post);
+    blocks.map(Packed::of).collect::<Vec<_>>().iter().collect()
+}
+
+/// Blocks in a row, each on so many new tokens of each slot: `[n_new, d_model]` of all to the same. What they keep lies behind that of
 /// `n_before` others.
 fn in_row<B: Backend>(
     blocks: &[TransformerBlock<B>],
     n_before: usize,
     entered: Tensor<B, 2>,
     angles: &Angles<B>,
-    tokens: &[NewTokens],
+    n_new: &[usize],
     slots: &mut [&mut Slot<B>],
+    packed: &Packed,
 ) -> Tensor<B, 2> {
     let n_blocks = n_before + blocks.len();
     for slot in slots.iter_mut() {
@@ -414,12 +452,18 @@ fn in_row<B: Backend>(
             .iter_mut()
             .map(|slot| std::mem::take(&mut slot.blocks[index]));
         let mut caches: Vec<_> = caches.collect();
-        let x = execute(block, x, angles, tokens, &mut caches);
+        let x = execute(block, x, angles, n_new, &mut caches, packed);
         for (slot, cache) in slots.iter_mut().zip(caches) {
             slot.blocks[index] = cache;
         }
         x
     })
+}
+
+/// The walks of all open slots, by their numbers.
+fn walks<B: Backend>(slots: &mut [Option<Slot<B>>]) -> Vec<Option<&mut WalkCache<B>>> {
+    let slots = slots.iter_mut().map(Option::as_mut);
+    slots.map(|of| Some(of?.walks.get_mut())).collect()
 }
 
 /// Slots by number, in this order.

@@ -15,7 +15,7 @@ use crate::memory::step::MemoryStart;
 use crate::memory::{CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
 use crate::ops::embedding::embed;
 use crate::ops::reuse::{Packed, shared_module};
-use crate::route::context::{WalkContext, WalkState};
+use crate::route::context::{KeptMaps, WalkContext, WalkState};
 use crate::route::parallel::{Parallel, Search};
 use crate::route::policy::SequenceInfo;
 use crate::route::position::{Injection, Layout, PositionConfig, Positions, Reach, StartPosition};
@@ -373,7 +373,7 @@ impl<B: Backend> Brian<B> {
         };
         let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
-        let ground = self.ground(&entered, &causal, rules, None);
+        let ground = self.ground(&entered, &causal, rules, None, None);
         let (state, mut trace) = ground.walk(entered, rules, rows);
         let position = self.told(&state);
         let left = self.exit.forward(state.hidden, position);
@@ -390,13 +390,15 @@ impl<B: Backend> Brian<B> {
         head(&self.norm, weights, hidden, products)
     }
 
-    /// The context of a walk from these entering states; `past` holds the walks of earlier tokens in decoding.
+    /// The context of a walk from these entering states; in decoding `past` holds the walks of earlier tokens, and `kept` the maps
+    /// of all walks.
     pub(crate) fn ground<'a>(
         &'a self,
         entered: &Tensor<B, 3>,
         causal: &'a Causal<B>,
         rules: &Rules,
         past: Option<&'a RefCell<WalkCache<B>>>,
+        kept: Option<&'a KeptMaps<B>>,
     ) -> WalkContext<'a, B> {
         let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
         let begin = MemoryStart {
@@ -417,11 +419,16 @@ impl<B: Backend> Brian<B> {
                 false => Cow::Borrowed(&self.router),
             },
             route: self.route,
-            packed: Packed::of(&self.router),
+            maps: kept.map_or_else(|| Cow::Owned(self.maps(Packed::default())), Cow::Borrowed),
             causal,
             rotary: &self.rotary,
             past,
         }
+    }
+
+    /// The maps that walks keep, none made yet; `around` holds those of the blocks before and after the pool, if they are kept too.
+    pub(crate) fn maps(&self, around: Packed) -> KeptMaps<B> {
+        KeptMaps::new(&self.router, around, self.pool.len())
     }
 
     /// The positions as the blocks and the exit see them, `[batch, seq, d_position]`.

@@ -71,7 +71,7 @@ impl<B: Backend> Attention<B> {
         batch: usize,
         causal: &Causal<B>,
     ) -> Tensor<B, 2> {
-        let packed = self.project_rows(x, norm, &causal.all_angles());
+        let packed = self.project_rows(x, norm, &causal.all_angles(), &Packed::default());
         self.find_all(packed, batch, causal)
     }
 
@@ -115,11 +115,12 @@ impl<B: Backend> Attention<B> {
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to `[n_tokens, (n_heads + 2 * n_kv_heads) * d_head]`
-    pub fn project_rows(
+    pub(crate) fn project_rows(
         &self,
         x: &Tensor<B, 2>,
         norm: &RmsNorm<B>,
         angles: &Angles<B>,
+        packed: &Packed,
     ) -> Tensor<B, 2> {
         let map = self.query_key_value.weight.val();
         let bias = self.query_key_value.bias.as_ref().map(|bias| bias.val());
@@ -131,7 +132,7 @@ impl<B: Backend> Attention<B> {
         };
         let groups = Group::only(projection, x);
         let parts = (Columns::All, self.heads);
-        rotary_projection(x, &groups, parts, angles, &Packed::default())
+        rotary_projection(x, &groups, parts, angles, packed)
     }
 
     /// Attention output of whole sequences, from the output of [`Self::project_rows`].

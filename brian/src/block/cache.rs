@@ -3,14 +3,16 @@
 
 use super::transformer::TransformerBlock;
 use crate::ops::attention_spans::AttentionSpans;
-use crate::ops::gather::{Parts, RowPlace, columns, some};
+use crate::ops::gather::{Parts, RowPlace, columns};
+use crate::ops::groups::Group;
+use crate::ops::reuse::Packed;
 use crate::ops::rotary::Angles;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::sync::Arc;
 
 /// Only a part with fewer rows than this is copied to grow.
-const FULL: usize = 64;
+const FULL: usize = 16;
 
 /// Rotated keys, and values, of all tokens so far of one sequence.
 #[derive(Clone, Debug, Default)]
@@ -19,85 +21,79 @@ pub(crate) struct Cache<B: Backend> {
     parts: Vec<Tensor<B, 2>>,
 }
 
-/// Tokens that a block reads of one sequence.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewTokens {
-    /// How many.
-    pub n_new: usize,
-    /// Of how many of them, the last ones, the output is wanted.
-    pub n_wanted: usize,
-}
-
-impl NewTokens {
-    /// So many, all of them wanted.
-    pub fn all(n: usize) -> Self {
-        Self {
-            n_new: n,
-            n_wanted: n,
-        }
-    }
-}
-
 impl<B: Backend> Cache<B> {
     /// How many tokens are kept.
     pub fn n_tokens(&self) -> usize {
         self.parts.iter().map(|part| part.dims()[0]).sum()
     }
 
-    fn append(&mut self, rows: Tensor<B, 2>) {
+    pub fn append(&mut self, rows: Tensor<B, 2>) {
         match self.parts.pop_if(|last| last.dims()[0] < FULL) {
             Some(last) => self.parts.push(Tensor::cat(vec![last, rows], 0)),
             None => self.parts.push(rows),
         }
     }
+
+    /// Adds the parts to `among`; returns where each token's row lies there.
+    pub fn lay(&self, among: &mut Vec<Tensor<B, 2>>) -> Vec<RowPlace> {
+        let mut places = Vec::with_capacity(self.n_tokens());
+        for kept in &self.parts {
+            let part = among.len();
+            let rows = 0..kept.dims()[0];
+            places.extend(rows.map(|row| RowPlace { part, row }));
+            among.push(kept.clone());
+        }
+        places
+    }
 }
 
-/// Runs a block on new tokens, one sequence behind the other, and adds these to the sequences' caches; returns its output for
-/// those that are wanted. The bits of a sequence on the host do not depend on the others.
+/// Runs a block on new tokens, so many of each sequence, one sequence behind the other, and adds them to the sequences' caches;
+/// `packed` may hold its maps.
+/// The bits of a sequence on the host do not depend on the others.
 ///
 /// # Shapes
-/// `[n_new, d_model]` of all sequences to `[n_wanted, d_model]`; `angles` are those of the `n_new`
+/// `[n_new, d_model]` of all sequences to the same; `angles` are those of the `n_new`
 pub(crate) fn execute<B: Backend>(
     block: &TransformerBlock<B>,
     x: Tensor<B, 2>,
     angles: &Angles<B>,
-    sequences: &[NewTokens],
+    n_new: &[usize],
     caches: &mut [Cache<B>],
+    packed: &Packed,
 ) -> Tensor<B, 2> {
     let heads = block.attention.shape();
     let (d_queries, width) = (heads.d_queries(), heads.d_queries() + 2 * heads.d_keys());
-    let packed = block
+    let made = block
         .attention
-        .project_rows(&x, &block.attention_norm, angles);
-    let keys_values = columns(&packed, d_queries..width);
-    let mut wanted = Vec::new();
-    let mut among = Parts {
-        parts: Vec::new(),
-        places: Vec::new(),
-    };
-    let mut spans = AttentionSpans {
-        n_queries: Vec::new(),
-        n_keys: Vec::new(),
-        visible: Vec::new(),
-    };
+        .project_rows(&x, &block.attention_norm, angles, packed);
+    let keys_values = columns(&made, d_queries..width);
+    let (mut among, mut spans) = (Parts::none(), AttentionSpans::none());
     let mut first = 0;
-    for (&NewTokens { n_new, n_wanted }, cache) in sequences.iter().zip(caches) {
+    for (&n_new, cache) in n_new.iter().zip(caches) {
         let end = first + n_new;
         cache.append(keys_values.clone().slice_dim(0, first..end));
-        let n_keys = cache.n_tokens();
-        wanted.extend(end - n_wanted..end);
-        spans.n_queries.push(n_wanted);
-        spans.n_keys.push(n_keys);
-        spans.visible.extend(n_keys - n_wanted + 1..=n_keys);
-        for kept in &cache.parts {
-            let part = among.parts.len();
-            let rows = 0..kept.dims()[0];
-            among.places.extend(rows.map(|row| RowPlace { part, row }));
-            among.parts.push(kept.clone());
-        }
+        spans.last(n_new, cache.n_tokens());
+        let places = cache.lay(&mut among.parts);
+        among.places.extend(places);
         first = end;
     }
-    let queries = columns(&some(packed, &wanted), 0..d_queries);
+    let queries = columns(&made, 0..d_queries);
+    attend(block, x, queries, among, spans, packed)
+}
+
+/// What a block makes of tokens behind their projection.
+///
+/// # Shapes
+/// `[n_queries, d_model]` and `[n_queries, n_heads * d_head]` to `[n_queries, d_model]`
+pub(crate) fn attend<B: Backend>(
+    block: &TransformerBlock<B>,
+    x: Tensor<B, 2>,
+    queries: Tensor<B, 2>,
+    among: Parts<B>,
+    spans: AttentionSpans,
+    packed: &Packed,
+) -> Tensor<B, 2> {
     let found = block.attention.find_rows(queries, among, &Arc::new(spans));
-    block.end(some(x, &wanted), found)
+    let blocks = Group::only(block, &x);
+    TransformerBlock::end_each(&blocks, x, found, packed)
 }

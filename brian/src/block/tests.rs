@@ -1,7 +1,7 @@
 //! Tests of blocks, cache, masks, rotary angles and row copies: outputs against the equations in double precision, gradients
 //! against central differences, with the host's fused operations and composed of tensor operations.
 
-use super::cache::{Cache, NewTokens, execute};
+use super::cache::{Cache, execute};
 use super::causal::{Causal, Rope, RopeScaling, Rotary, beside};
 use super::matrix;
 use super::routed::RoutedBlock;
@@ -444,7 +444,7 @@ fn a_block_is_its_equations_and_so_is_its_gradient_by_tensor_operations() {
     composed(|| assert_block::<Passes>("tensor operations"));
 }
 
-/// Some tokens at a time, of which only the last are asked for.
+/// Some tokens at a time.
 #[test]
 fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
     fn assert_kept<B: Backend>() {
@@ -458,15 +458,21 @@ fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
         });
         let mut caches = vec![Cache::default(); BATCH];
         assert!(caches.iter().all(|cache| cache.n_tokens() == 0));
-        for (first, n_new, n_wanted) in [(0, 1, 1), (1, 3, 2), (4, 1, 1)] {
+        for (first, n_new) in [(0, 1), (1, 3), (4, 1)] {
             let end = first + n_new;
             let new = per_row(x.clone().slice_dim(1, first..end));
             let places = (0..BATCH).flat_map(|_| first..end);
             let angles = rotary_of(sizes.heads).angles(places.collect());
-            let tokens = [NewTokens { n_new, n_wanted }; BATCH];
-            let output = execute(&block, new, &angles, &tokens, &mut caches);
+            let output = execute(
+                &block,
+                new,
+                &angles,
+                &[n_new; BATCH],
+                &mut caches,
+                &Packed::default(),
+            );
             assert!(caches.iter().all(|cache| cache.n_tokens() == end));
-            let rows = (0..BATCH).flat_map(|row| row * SEQ + end - n_wanted..row * SEQ + end);
+            let rows = (0..BATCH).flat_map(|row| row * SEQ + first..row * SEQ + end);
             let rows: Vec<usize> = rows.collect();
             let expected = expected.select(Axis(0), &rows);
             assert_near("kept", &found(&output), &expected, SINGLE);

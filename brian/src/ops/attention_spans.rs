@@ -23,6 +23,22 @@ pub(crate) struct AttentionSpans {
 }
 
 impl AttentionSpans {
+    /// No sequence.
+    pub fn none() -> Self {
+        Self {
+            n_queries: Vec::new(),
+            n_keys: Vec::new(),
+            visible: Vec::new(),
+        }
+    }
+
+    /// Adds a sequence whose last tokens are the queries; every token sees those before it and itself.
+    pub fn last(&mut self, n_queries: usize, n_keys: usize) {
+        self.n_queries.push(n_queries);
+        self.n_keys.push(n_keys);
+        self.visible.extend(n_keys - n_queries + 1..=n_keys);
+    }
+
     /// Every token sees those before it and itself.
     pub fn whole(batch: usize, seq: usize) -> Self {
         Self {

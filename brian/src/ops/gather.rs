@@ -82,6 +82,14 @@ pub(crate) struct RowPlace {
 }
 
 impl<B: Backend> Parts<B> {
+    /// No rows.
+    pub fn none() -> Self {
+        Self {
+            parts: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+
     /// All rows of one tensor.
     ///
     /// # Shapes

@@ -113,8 +113,8 @@ impl<B: Backend> WalkContext<'_, B> {
         // Branches change places, so nothing is kept by place from step to step.
         let mut resting = ExitedCache::new(branches.tokens.len());
         let asked = self.score(
-            step,
-            self.route.max_steps,
+            step.rules,
+            |_| step,
             &branches.state,
             &branches.tokens,
             table,

@@ -33,6 +33,8 @@ pub(crate) struct StepContext<'a> {
     pub rules: &'a Rules,
     /// Counted from 0.
     pub index: usize,
+    /// Of the longest walk.
+    pub n_steps: usize,
     pub is_last: bool,
     pub n_pool: usize,
     /// How many of the likeliest actions are mixed.
@@ -331,6 +333,7 @@ mod tests {
         StepContext {
             rules,
             index,
+            n_steps: 5,
             is_last: index == 4,
             n_pool: OUT,
             top_k,

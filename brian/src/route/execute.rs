@@ -22,7 +22,7 @@ use crate::ops::gather::{Parts, copies, replace, rows, some};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::groups_at_once;
 use crate::ops::reshape::reshape;
-use crate::ops::reuse::{Packed, shared};
+use crate::ops::reuse::shared;
 use crate::ops::rotary::Angles;
 use crate::ops::straight_through::straight_through;
 use burn::tensor::backend::Backend;
@@ -177,8 +177,6 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     at_once: usize,
     /// Cached keys and values, for every group of blocks that run together.
     resting: Vec<Option<ExitedCache<B>>>,
-    /// Per block.
-    maps: Vec<Option<Maps<B>>>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
@@ -198,7 +196,6 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             n_branches: 1,
             at_once,
             resting: pool.chunks(at_once).map(resting).collect(),
-            maps: pool.iter().map(|_| None).collect(),
         }
     }
 
@@ -242,12 +239,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
                 _ if let Some(past) = self.ground.past => {
                     let mut past = past.borrow_mut();
-                    let unread = vec![past.take(index, block)];
-                    let routed = &self.ground.pool[block];
-                    let (output, caches) = output(routed, self.ground.rotary, unread);
-                    for cache in caches {
-                        past.put_back(index, block, cache);
-                    }
+                    let mut unread = [past.take(index, block)];
+                    let output = output(&self.ground.blocks(), block, &mut unread);
+                    let [read] = unread;
+                    past.put_back(index, block, read);
                     some(output, tokens)
                 }
                 (Execution::Grouped, Attends::All) if self.runs_everywhere(&dispatch.of[block]) => {
@@ -363,7 +358,6 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     ) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
         let [n_tokens, _] = input.hidden.dims();
-        blocks.iter().for_each(|&block| self.cut_maps(block));
         let first = blocks[0] / self.at_once * self.at_once;
         let of_block = |&block: &usize| {
             let tokens = dispatch.of[block].iter();
@@ -424,20 +418,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         RoutedBlock::add_position_each(&operators, &tokens, hidden, position, &packed)
     }
 
-    /// Cuts the maps of a block's attention apart, once per walk.
-    fn cut_maps(&mut self, block: usize) {
-        self.maps[block].get_or_insert_with(|| {
-            let block = &self.ground.pool[block];
-            let mut maps = block.block.attention.maps();
-            maps.packed = [&maps.packed, &Packed::of(block)].into_iter().collect();
-            maps
-        });
-    }
-
     fn normed_maps(&self, groups: &[Group<usize>]) -> Vec<Group<NormedMaps<'_, B>>> {
         each(groups, |&block| {
-            let maps = self.maps[block].as_ref().expect("cut before");
-            (&self.ground.pool[block].block.attention_norm, maps)
+            let (routed, maps) = self.ground.blocks().block(block);
+            (&routed.block.attention_norm, maps)
         })
     }
 

@@ -1,38 +1,64 @@
-//! Walks of tokens of many sequences, each at a step of its own. A round takes every one of them one step further: those that
-//! run the same block run together, at whichever step they are, and who leaves makes room at once.
+//! Walks of tokens of many sequences, each at a step of its own. A round runs the block for which most tokens wait, at whichever
+//! step they are, on the host also the next on other threads; who leaves makes room at once.
 //!
 //! The rules are those of [`walk`](super::walk) in evaluation. What a token does depends on its own sequence alone; on the host
 //! so do its bits.
 
 use super::action::Action;
-use super::choose::{Chosen, Token};
-use super::context::{WalkContext, WalkState};
+use super::choose::{Chosen, Token, choose};
+use super::context::{Pool, WalkContext, WalkState};
 use super::execute::{Dispatch, GradientGates, after_blocks};
 use super::exited_cache::ExitedCache;
 use super::policy::{Policy, SequenceInfo};
 use super::rules::{ChoiceGradient, Rules};
-use super::walk::{RouterOutput, choose_all, targets_at};
+use super::walk::targets_at;
 use super::walk_cache::{WalkCache, output};
-use crate::ops::gather::{rows, some};
+use crate::ops::gather::some;
+use crate::ops::linear::groups_at_once;
 use crate::ops::reshape::reshape;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use std::ops::Range;
+use rayon::prelude::*;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-/// Tokens on their walks, at most one of each sequence; those at the lowest step come first.
+/// For how many rounds per queue others may go first because they are more.
+const PATIENCE: usize = 4;
+
+/// Tokens on their walks, at most one of each sequence.
 #[derive(Debug)]
 pub(crate) struct Rounds<B: Backend> {
-    walkers: Vec<Walker>,
-    /// Of the same tokens.
-    tokens: Vec<Token>,
-    /// Their states, `[walkers, d_model]`, and positions, `[walkers, d_position]`.
-    rows: Option<[Tensor<B, 2>; 2]>,
+    waiting: Vec<Waiting<B>>,
+    n_rounds: usize,
+}
+
+/// What a token waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Queue {
+    /// That others leave the pool with it.
+    Leaving,
+    /// A block.
+    Block(usize),
+    /// Several blocks, whose outputs are mixed.
+    Mixture,
+}
+
+/// A token that waits.
+#[derive(Debug)]
+struct Waiting<B: Backend> {
+    queue: Queue,
+    /// The round in which it came.
+    since: usize,
+    walker: Walker<B>,
+    /// What it chose; nothing where it leaves.
+    choice: Option<Choice<B>>,
 }
 
 /// A token on its walk.
 #[derive(Debug)]
-struct Walker {
+struct Walker<B: Backend> {
     slot: usize,
+    token: Token,
     /// The step it takes next.
     index: usize,
     /// The longest walk.
@@ -40,6 +66,20 @@ struct Walker {
     /// The teacher's actions, if it has one.
     targets: Option<Vec<Vec<Action>>>,
     path: Vec<usize>,
+    /// `[1, d_model]`
+    hidden: Tensor<B, 2>,
+    /// `[1, d_position]`
+    position: Tensor<B, 2>,
+}
+
+/// A token's choice at a step.
+#[derive(Debug)]
+struct Choice<B: Backend> {
+    chosen: Chosen,
+    /// Of every block, `[1, n_pool]`, where outputs are mixed.
+    weights: Option<Tensor<B, 2>>,
+    /// `[1, 1]`, where blocks are gated.
+    gate: Option<Tensor<B, 2>>,
 }
 
 /// Tokens whose walks are over.
@@ -54,27 +94,33 @@ pub(crate) struct Finished<B: Backend> {
     pub position: Tensor<B, 2>,
 }
 
-/// What is known of some tokens at one step before they move.
-struct Choice<B: Backend> {
-    chosen: Vec<Chosen>,
-    asked: Option<RouterOutput<B>>,
-    /// `[n, 1]`, where blocks are gated.
-    gates: Option<Tensor<B, 2>>,
+/// The caches of slots, by their numbers.
+pub(crate) type Walks<'w, B> = [Option<&'w mut WalkCache<B>>];
+
+const OPEN: &str = "the slot is open";
+
+fn of_slot<'w, B: Backend>(walks: &'w mut Walks<'_, B>, slot: usize) -> &'w mut WalkCache<B> {
+    walks[slot].as_mut().expect(OPEN)
 }
 
 impl<B: Backend> Rounds<B> {
     /// No token walks.
     pub fn new() -> Self {
         Self {
-            walkers: Vec::new(),
-            tokens: Vec::new(),
-            rows: None,
+            waiting: Vec::new(),
+            n_rounds: 0,
         }
     }
 
     /// Whether a token of this slot walks.
     pub fn has(&self, slot: usize) -> bool {
-        self.walkers.iter().any(|walker| walker.slot == slot)
+        let mut waiting = self.waiting.iter();
+        waiting.any(|waiting| waiting.walker.slot == slot)
+    }
+
+    /// Ends the walk of a slot without an end.
+    pub fn drop_slot(&mut self, slot: usize) {
+        self.waiting.retain(|waiting| waiting.walker.slot != slot);
     }
 
     /// Lets tokens enter their walks, each with its slot, sequence and place.
@@ -87,12 +133,15 @@ impl<B: Backend> Rounds<B> {
         rules: &Rules,
         new: &[(usize, SequenceInfo, usize)],
         entered: Tensor<B, 2>,
+        walks: &mut Walks<'_, B>,
     ) {
-        let walker = |&(slot, info, _): &(usize, SequenceInfo, usize)| {
+        let start = context.positions.table().start(1);
+        let walker = |(row, &(slot, info, place)): (usize, &(usize, SequenceInfo, usize))| {
             let taught = rules.policy.teacher();
             let targets = taught.map(|_| context.targets(rules, &[info]));
             Walker {
                 slot,
+                token: Token::new(info.sequence, place),
                 index: 0,
                 n_steps: match (&rules.policy, &targets) {
                     (Policy::Teacher(_), Some(targets)) => targets.len(),
@@ -100,194 +149,306 @@ impl<B: Backend> Rounds<B> {
                 },
                 targets,
                 path: Vec::new(),
+                hidden: row_of(&entered, row),
+                position: start.clone(),
             }
         };
-        let token =
-            |&(_, info, place): &(usize, SequenceInfo, usize)| Token::new(info.sequence, place);
-        self.walkers.splice(0..0, new.iter().map(walker));
-        self.tokens.splice(0..0, new.iter().map(token));
-        let start = context.positions.table().start(new.len());
-        self.rows = Some(match self.rows.take() {
-            None => [entered, start],
-            Some([hidden, position]) => [
-                Tensor::cat(vec![entered, hidden], 0),
-                Tensor::cat(vec![start, position], 0),
-            ],
-        });
+        let walkers = new.iter().enumerate().map(walker).collect();
+        self.come(context, rules, walkers, walks);
     }
 
-    /// Takes every token one step further; `walks` are those of the slots. Gives those that are through.
+    /// Takes those further who wait for what most wait for, on the host in as many queues as there are threads; gives those that
+    /// are through, if it is they.
     pub fn round(
         &mut self,
         context: &WalkContext<'_, B>,
         rules: &Rules,
-        walks: &mut [Option<&mut WalkCache<B>>],
+        walks: &mut Walks<'_, B>,
     ) -> Option<Finished<B>> {
-        let [hidden, position] = self.rows.take()?;
-        let (n_pool, table) = (context.pool.len(), context.positions.table());
-        let hard_exit = rules.exit_objective.hard();
-        let (mut chosen, mut gates, mut asked) = (Vec::new(), Vec::new(), Vec::new());
-        for which in self.same_steps() {
-            let [_, d_model] = hidden.dims();
-            let at_step = hidden.clone().slice_dim(0, which.clone());
-            let state = WalkState {
-                hidden: reshape(at_step, [which.len(), 1, d_model]),
-                position: position.clone().slice_dim(0, which.clone()),
-            };
-            let choice = self.choose(context, rules, which, state);
-            chosen.extend(choice.chosen);
-            gates.extend(choice.gates);
-            asked.extend(choice.asked);
+        let mut queues = self.by_urgency(context.pool.len() + 2);
+        self.n_rounds += 1;
+        if *queues.first()? == Queue::Leaving {
+            let leaving = self.leave_queue(Queue::Leaving);
+            return Some(finish(context, leaving.map(|of| of.walker).collect()));
         }
-        for (token, chosen) in self.tokens.iter_mut().zip(&chosen) {
-            token.go(chosen, hard_exit);
+        queues.retain(|&queue| queue != Queue::Leaving);
+        let first = &context.pool[0].block.attention.output;
+        queues.truncate(rayon::current_num_threads().min(groups_at_once(first)));
+        let mut together = Vec::new();
+        for queue in queues {
+            let mut runners = Runners::default();
+            for Waiting { walker, choice, .. } in self.leave_queue(queue) {
+                runners.walks.push(walks[walker.slot].take().expect(OPEN));
+                runners.walkers.push(walker);
+                runners.choices.extend(choice);
+            }
+            together.push(runners);
         }
+        let (pool, n_pool) = (context.blocks(), context.pool.len());
+        let moved = together
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|runners| runners.run(&pool, n_pool));
+        let mut come = Vec::new();
+        for Moved {
+            walkers,
+            walks: back,
+            chosen,
+            weights,
+            hidden,
+        } in moved.collect::<Vec<_>>()
+        {
+            let position = context.arrive(&chosen, weights, &context.positions.table());
+            for (row, ((mut walker, chosen), walk)) in
+                walkers.into_iter().zip(chosen).zip(back).enumerate()
+            {
+                walks[walker.slot] = Some(walk);
+                walker.path.extend(chosen.action.block());
+                come.push(Walker {
+                    index: walker.index + 1,
+                    hidden: row_of(&hidden, row),
+                    position: row_of(&position, row),
+                    ..walker
+                });
+            }
+        }
+        self.come(context, rules, come, walks);
+        None
+    }
 
-        let told = context.positions.reach().tell_blocks(position);
-        let mut of_slot = |slot: usize| walks[slot].take().expect("an open slot");
-        let mut own: Vec<_> = self.walkers.iter().map(|of| of_slot(of.slot)).collect();
-        for (row, (walker, walk)) in self.walkers.iter().zip(&mut own).enumerate() {
-            let row = |of: &Tensor<B, 2>| of.clone().slice_dim(0, row..row + 1);
-            walk.enter(walker.index, row(&hidden), row(&told));
+    fn leave_queue(&mut self, queue: Queue) -> impl Iterator<Item = Waiting<B>> {
+        self.waiting
+            .extract_if(.., move |waiting| waiting.queue == queue)
+    }
+
+    /// The queues in which tokens wait: first those in which one has waited too long, then those of most tokens, and of several the
+    /// one that came first.
+    fn by_urgency(&self, n_queues: usize) -> Vec<Queue> {
+        let mut queues: BTreeMap<Queue, (usize, usize)> = BTreeMap::new();
+        for waiting in &self.waiting {
+            let (n_tokens, since) = queues.entry(waiting.queue).or_insert((0, waiting.since));
+            *n_tokens += 1;
+            *since = waiting.since.min(*since);
         }
-        let mixes = chosen.iter().any(|chosen| chosen.fused);
-        let weights = mixes.then(|| {
-            let mut rest = &chosen[..];
-            let weights = asked.iter().map(|asked: &RouterOutput<B>| {
-                let (these, others) = rest.split_at(asked.logits.dims()[0]);
-                rest = others;
-                asked.fusion(these)
-            });
-            Tensor::cat(weights.collect(), 0)
+        let too_long = PATIENCE * n_queues;
+        let mut queues: Vec<_> = queues.into_iter().collect();
+        queues.sort_by_key(|&(_, (n_tokens, since))| {
+            let late = (self.n_rounds - since).checked_sub(too_long);
+            (Reverse((late, n_tokens)), since)
         });
+        queues.into_iter().map(|(queue, _)| queue).collect()
+    }
+
+    /// Lets tokens that have come to a step choose what to wait for; those that are through wait to leave.
+    fn come(
+        &mut self,
+        context: &WalkContext<'_, B>,
+        rules: &Rules,
+        mut walkers: Vec<Walker<B>>,
+        walks: &mut Walks<'_, B>,
+    ) {
+        let hard_exit = rules.exit_objective.hard();
+        let since = self.n_rounds;
+        loop {
+            let is_through =
+                |walker: &mut Walker<B>| walker.token.left || walker.index == walker.n_steps;
+            for walker in walkers.extract_if(.., is_through) {
+                let position = told(context, &walker.position);
+                of_slot(walks, walker.slot).end(&[walker.index], walker.hidden.clone(), position);
+                self.waiting.push(Waiting {
+                    queue: Queue::Leaving,
+                    since,
+                    walker,
+                    choice: None,
+                });
+            }
+            if walkers.is_empty() {
+                return;
+            }
+            let choices = choose_each(context, rules, &walkers);
+            let mut idle = Vec::new();
+            for (mut walker, choice) in walkers.into_iter().zip(choices) {
+                let position = told(context, &walker.position);
+                of_slot(walks, walker.slot).enter(walker.index, walker.hidden.clone(), position);
+                walker.token.go(&choice.chosen, hard_exit);
+                let queue = match choice.chosen.action {
+                    _ if choice.chosen.fused => Queue::Mixture,
+                    Action::Block(block) => Queue::Block(block),
+                    _ => {
+                        idle.push((walker, choice.chosen));
+                        continue;
+                    }
+                };
+                self.waiting.push(Waiting {
+                    queue,
+                    since,
+                    walker,
+                    choice: Some(choice),
+                });
+            }
+            let go_on = |(walker, chosen): (Walker<B>, Chosen)| {
+                let position = context.arrive(&[chosen], None, &context.positions.table());
+                Walker {
+                    index: walker.index + 1,
+                    position,
+                    ..walker
+                }
+            };
+            walkers = idle.into_iter().map(go_on).collect();
+        }
+    }
+}
+
+/// Tokens that run their blocks together, with the walks of their sequences.
+struct Runners<'w, B: Backend> {
+    walkers: Vec<Walker<B>>,
+    choices: Vec<Choice<B>>,
+    walks: Vec<&'w mut WalkCache<B>>,
+}
+
+impl<B: Backend> Default for Runners<'_, B> {
+    fn default() -> Self {
+        Self {
+            walkers: Vec::new(),
+            choices: Vec::new(),
+            walks: Vec::new(),
+        }
+    }
+}
+
+/// The same when they have run.
+struct Moved<'w, B: Backend> {
+    walkers: Vec<Walker<B>>,
+    walks: Vec<&'w mut WalkCache<B>>,
+    chosen: Vec<Chosen>,
+    /// `[walkers, n_pool]`, where outputs are mixed.
+    weights: Option<Tensor<B, 2>>,
+    /// `[walkers, d_model]`
+    hidden: Tensor<B, 2>,
+}
+
+impl<'w, B: Backend> Runners<'w, B> {
+    /// Runs the blocks that they have chosen.
+    fn run(self, pool: &Pool<'_, B>, n_pool: usize) -> Moved<'w, B> {
+        let Self {
+            walkers,
+            choices,
+            mut walks,
+        } = self;
+        let hidden = all(&walkers, |of| &of.hidden);
+        let weights = together(choices.iter().filter_map(|choice| choice.weights.clone()));
         let gates = GradientGates {
-            whole: (!gates.is_empty()).then(|| Tensor::cat(gates, 0)),
+            whole: together(choices.iter().filter_map(|choice| choice.gate.clone())),
             straight: None,
         };
+        let chosen: Vec<Chosen> = choices.into_iter().map(|choice| choice.chosen).collect();
         let dispatch = Dispatch::new(&chosen, n_pool);
-        let each: Vec<usize> = dispatch.used().collect();
+        let blocks: Vec<usize> = dispatch.used().collect();
         let moved = after_blocks(
             &hidden,
             &dispatch,
             weights.as_ref(),
             &gates,
-            each.chunks(1),
+            blocks.chunks(1),
             |blocks, tokens| {
                 let block = blocks[0];
-                let index = |token: usize| self.walkers[token].index;
-                let unread = tokens
-                    .iter()
-                    .map(|&token| own[token].take(index(token), block));
-                let (output, caches) =
-                    output(&context.pool[block], context.rotary, unread.collect());
-                for (&token, cache) in tokens.iter().zip(caches) {
-                    own[token].put_back(index(token), block, cache);
+                let unread = tokens.iter().map(|&token| {
+                    let index = walkers[token].index;
+                    walks[token].take(index, block)
+                });
+                let mut unread: Vec<_> = unread.collect();
+                let output = output(pool, block, &mut unread);
+                for (&token, read) in tokens.iter().zip(unread) {
+                    walks[token].put_back(walkers[token].index, block, read);
                 }
                 output
             },
         );
-        let hidden = moved.unwrap_or(hidden);
-        let position = context.arrive(&chosen, weights, &table);
-        for (walker, chosen) in self.walkers.iter_mut().zip(&chosen) {
-            walker.index += 1;
-            walker.path.extend(chosen.action.block());
-        }
-        self.part(context, hidden, position, own)
-    }
-
-    /// Ends the walks of those that are through and keeps the others.
-    fn part(
-        &mut self,
-        context: &WalkContext<'_, B>,
-        hidden: Tensor<B, 2>,
-        position: Tensor<B, 2>,
-        own: Vec<&mut WalkCache<B>>,
-    ) -> Option<Finished<B>> {
-        let told = context.positions.reach().tell_blocks(position.clone());
-        let is_through = |row: &usize| {
-            let Walker { index, n_steps, .. } = self.walkers[*row];
-            self.tokens[*row].left || index == n_steps
-        };
-        let (through, on): (Vec<usize>, Vec<usize>) = (0..self.walkers.len()).partition(is_through);
-        for (row, walk) in own.into_iter().enumerate() {
-            if through.contains(&row) {
-                let of = |of: &Tensor<B, 2>| of.clone().slice_dim(0, row..row + 1);
-                walk.end(self.walkers[row].n_steps, of(&hidden), of(&told));
-            }
-        }
-        let finished = (!through.is_empty()).then(|| Finished {
-            slots: through.iter().map(|&row| self.walkers[row].slot).collect(),
-            paths: through
-                .iter()
-                .map(|&row| std::mem::take(&mut self.walkers[row].path))
-                .collect(),
-            hidden: some(hidden.clone(), &through),
-            position: some(told, &through),
-        });
-        if !on.is_empty() {
-            self.rows = Some([some(hidden, &on), some(position, &on)]);
-        }
-        let mut goes = (0..).map(|row| on.binary_search(&row).is_ok());
-        self.walkers.retain(|_| goes.next() == Some(true));
-        let mut goes = (0..).map(|row| on.binary_search(&row).is_ok());
-        self.tokens.retain(|_| goes.next() == Some(true));
-        finished
-    }
-
-    /// Ends the walk of a slot without an end.
-    pub fn drop_slot(&mut self, slot: usize) {
-        let stays = |row: &usize| self.walkers[*row].slot != slot;
-        let on: Vec<usize> = (0..self.walkers.len()).filter(stays).collect();
-        if on.len() == self.walkers.len() {
-            return;
-        }
-        let kept = self.rows.take().filter(|_| !on.is_empty());
-        self.rows = kept.map(|of| of.map(|of| rows(of, &on)));
-        let gone = self.walkers.iter().position(|walker| walker.slot == slot);
-        let gone = gone.expect("one of the walkers");
-        self.walkers.remove(gone);
-        self.tokens.remove(gone);
-    }
-
-    /// Ranges of tokens that are at the same step.
-    fn same_steps(&self) -> Vec<Range<usize>> {
-        let mut end = 0;
-        let same = self.walkers.chunk_by(|a, b| a.index == b.index);
-        let range = |same: &[Walker]| {
-            end += same.len();
-            end - same.len()..end
-        };
-        same.map(range).collect()
-    }
-
-    /// What tokens at the same step choose.
-    fn choose(
-        &self,
-        context: &WalkContext<'_, B>,
-        rules: &Rules,
-        which: Range<usize>,
-        state: WalkState<B>,
-    ) -> Choice<B> {
-        let (walkers, tokens) = (&self.walkers[which.clone()], &self.tokens[which]);
-        let Walker { index, n_steps, .. } = walkers[0];
-        let table = context.positions.table();
-        let step = context.step_at(rules, index, n_steps);
-        let asked = rules.asks_router().then(|| {
-            let mut resting = ExitedCache::new(tokens.len());
-            context.score(step, n_steps, &state, tokens, &table, &mut resting)
-        });
-        let target = |of: &Walker| {
-            let targets = of.targets.as_ref()?;
-            Some(targets_at(targets, index, 1)[0])
-        };
-        let targets: Option<Vec<Action>> = walkers.iter().map(target).collect();
-        let chosen = choose_all(step, tokens, asked.as_ref(), targets.as_deref(), 1);
-        let gates = (rules.choice_gradient == ChoiceGradient::Gated)
-            .then(|| asked.as_ref().map(|asked| asked.gates(&chosen) - 1.0));
-        Choice {
-            gates: gates.flatten(),
-            asked,
+        Moved {
+            hidden: moved.expect("a block that tokens wait for"),
+            walkers,
+            walks,
             chosen,
+            weights,
         }
     }
+}
+
+/// Ends walks.
+fn finish<B: Backend>(context: &WalkContext<'_, B>, walkers: Vec<Walker<B>>) -> Finished<B> {
+    Finished {
+        slots: walkers.iter().map(|walker| walker.slot).collect(),
+        hidden: all(&walkers, |of| &of.hidden),
+        position: told(context, &all(&walkers, |of| &of.position)),
+        paths: walkers.into_iter().map(|walker| walker.path).collect(),
+    }
+}
+
+/// What tokens choose, each at its own step.
+fn choose_each<B: Backend>(
+    context: &WalkContext<'_, B>,
+    rules: &Rules,
+    walkers: &[Walker<B>],
+) -> Vec<Choice<B>> {
+    let step_of = |row: usize| {
+        let Walker { index, n_steps, .. } = walkers[row];
+        context.step_at(rules, index, n_steps)
+    };
+    let asked = rules.asks_router().then(|| {
+        let tokens: Vec<Token> = walkers.iter().map(|of| of.token.clone()).collect();
+        let hidden = all(walkers, |of| &of.hidden);
+        let [n_tokens, d_model] = hidden.dims();
+        let state = WalkState {
+            hidden: reshape(hidden, [n_tokens, 1, d_model]),
+            position: all(walkers, |of| &of.position),
+        };
+        let mut resting = ExitedCache::new(n_tokens);
+        let table = context.positions.table();
+        context.score(rules, step_of, &state, &tokens, &table, &mut resting)
+    });
+    let asked = asked.as_ref();
+    let rows = walkers.iter().enumerate();
+    let chosen = rows.map(|(row, of)| {
+        let logits = asked.map_or(&[][..], |asked| asked.of_token(row));
+        let target = of.targets.as_ref();
+        let target = target.map(|targets| targets_at(targets, of.index, 1)[0]);
+        choose(step_of(row), &of.token, logits, target)
+    });
+    let chosen: Vec<Chosen> = chosen.collect();
+    let mixes = chosen.iter().any(|chosen| chosen.fused);
+    let weights = asked.filter(|_| mixes).map(|asked| asked.fusion(&chosen));
+    let is_gated = rules.choice_gradient == ChoiceGradient::Gated;
+    let gates = asked.filter(|_| is_gated);
+    let gates = gates.map(|asked| asked.gates(&chosen) - 1.0);
+    let choice = |(row, chosen): (usize, Chosen)| Choice {
+        weights: weights
+            .as_ref()
+            .filter(|_| chosen.fused)
+            .map(|all| row_of(all, row)),
+        gate: gates.as_ref().map(|all| row_of(all, row)),
+        chosen,
+    };
+    chosen.into_iter().enumerate().map(choice).collect()
+}
+
+/// A row of each token, as one tensor.
+fn all<B: Backend>(walkers: &[Walker<B>], of: fn(&Walker<B>) -> &Tensor<B, 2>) -> Tensor<B, 2> {
+    let rows = walkers.iter().map(|walker| of(walker).clone());
+    together(rows).expect("a token")
+}
+
+/// Positions as the blocks see them.
+fn told<B: Backend>(context: &WalkContext<'_, B>, position: &Tensor<B, 2>) -> Tensor<B, 2> {
+    context.positions.reach().tell_blocks(position.clone())
+}
+
+/// Rows as one tensor; `None` if there are none.
+fn together<B: Backend>(rows: impl Iterator<Item = Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
+    let rows: Vec<_> = rows.collect();
+    (!rows.is_empty()).then(|| Tensor::cat(rows, 0))
+}
+
+/// A row, as a matrix.
+fn row_of<B: Backend>(of: &Tensor<B, 2>, row: usize) -> Tensor<B, 2> {
+    some(of.clone(), &[row])
 }

@@ -81,7 +81,7 @@ impl<B: Backend> WalkContext<'_, B> {
             state.hidden = self.memory.read(state.hidden);
             let asked = rules
                 .asks_router()
-                .then(|| self.score(step, n_steps, &state, &tokens, &table, &mut resting));
+                .then(|| self.score(rules, |_| step, &state, &tokens, &table, &mut resting));
             let teacher = rules.policy.teacher();
             let row_targets = teacher.map(|_| targets_at(&targets, index, batch));
             let chosen = choose_all(step, &tokens, asked.as_ref(), row_targets.as_deref(), seq);
@@ -132,6 +132,7 @@ impl<B: Backend> WalkContext<'_, B> {
         StepContext {
             rules,
             index,
+            n_steps,
             is_last: index + 1 == n_steps,
             n_pool: self.pool.len(),
             top_k: self.top_k(index),
@@ -146,20 +147,20 @@ impl<B: Backend> WalkContext<'_, B> {
         top_k.clamp(1, self.pool.len() + 1)
     }
 
-    /// The adjusted action logits of every token.
-    pub(super) fn score(
+    /// The adjusted action logits of every token, each at its own step.
+    pub(super) fn score<'r>(
         &self,
-        step: StepContext<'_>,
-        n_steps: usize,
+        rules: &Rules,
+        step_of: impl Fn(usize) -> StepContext<'r>,
         state: &WalkState<B>,
         tokens: &[Token],
         table: &Table<B>,
         resting: &mut ExitedCache<B>,
     ) -> RouterOutput<B> {
-        let rules = step.rules;
         let [batch, seq, d_model] = state.hidden.dims();
         let n_tokens = batch * seq;
-        let n_actions = step.n_pool + 1;
+        let n_pool = self.pool.len();
+        let n_actions = n_pool + 1;
         let device = state.hidden.device();
         let seen = match self.route.sees {
             Sees::Token => state.hidden.clone(),
@@ -177,36 +178,45 @@ impl<B: Backend> WalkContext<'_, B> {
                 let left = |token: usize| tokens[token].left;
                 let logits = resting.rows(&all, left, |fresh| {
                     let (seen, position) = (some(seen, fresh), some(position, fresh));
-                    self.router.forward_packed(seen, position, &self.packed)
+                    self.router
+                        .forward_packed(seen, position, &self.maps.router)
                 });
                 logits.gather()
             }
-            _ => self.router.forward_packed(seen, position, &self.packed),
+            _ => self
+                .router
+                .forward_packed(seen, position, &self.maps.router),
         };
         if rules.location_bias != 0.0 {
             logits = logits
                 - distances(state.position.clone(), table.of_actions()) * rules.location_bias;
         }
         if rules.noise_std > 0.0 {
-            let draw = |(token, action): (&Token, usize)| {
+            let draw = |(row, action): (usize, usize)| {
+                let (token, index) = (&tokens[row], step_of(row).index);
                 let purpose = Purpose::Noise(action);
                 let drawn = rules
                     .draws
-                    .normal(purpose, token.sequence, token.place, step.index);
+                    .normal(purpose, token.sequence, token.place, index);
                 (rules.noise_std * drawn) as f32
             };
-            let cells = tokens
-                .iter()
-                .flat_map(|token| (0..n_actions).map(move |a| (token, a)));
+            let cells = (0..n_tokens).flat_map(|row| (0..n_actions).map(move |a| (row, a)));
             let noise: Vec<f32> = cells.map(draw).collect();
             logits =
                 logits + Tensor::from_data(TensorData::new(noise, [n_tokens, n_actions]), &device);
         }
-        let exit_bias = rules.constraint.exit_bias(step.index, n_steps);
-        if exit_bias != 0.0 {
-            let mut bias = vec![0.0; n_actions];
-            bias[step.n_pool] = exit_bias as f32;
-            logits = logits + Tensor::from_data(TensorData::new(bias, [1, n_actions]), &device);
+        let exit_bias = |row| {
+            let StepContext { index, n_steps, .. } = step_of(row);
+            rules.constraint.exit_bias(index, n_steps) as f32
+        };
+        if (0..n_tokens).any(|row| exit_bias(row) != 0.0) {
+            let mut bias = vec![0.0; n_tokens * n_actions];
+            let of_out = bias.iter_mut().skip(n_pool).step_by(n_actions);
+            of_out
+                .zip(0..)
+                .for_each(|(bias, row)| *bias = exit_bias(row));
+            let bias = TensorData::new(bias, [n_tokens, n_actions]);
+            logits = logits + Tensor::from_data(bias, &device);
         }
         let cap = rules.constraint.self_recurrence_cap;
         if tokens.iter().any(|token| token.capped(cap).is_some()) {

@@ -73,7 +73,7 @@ pub struct Plan {
     tokenizer: Tokenizer,
     sources: Vec<Source>,
     place: OutputPlace,
-    stop: Option<Stop>,
+    stop: Stop,
 }
 
 /// A file whose kind is known.
@@ -151,7 +151,7 @@ impl Preparation {
             tokenizer,
             sources,
             place,
-            stop: None,
+            stop: Stop::new(),
             preparation: self,
         })
     }
@@ -230,7 +230,7 @@ impl Plan {
 
     /// Lets a signal end the process; unfinished output is then removed.
     pub fn stopped_by(mut self, stop: Stop) -> Self {
-        self.stop = Some(stop);
+        self.stop = stop;
         self
     }
 
@@ -239,10 +239,7 @@ impl Plan {
     /// # Errors
     /// `Invalid` if an input is broken or a split would be empty, `Resource` if the disk refuses.
     pub fn run(mut self) -> Result<Manifest, Error> {
-        let started = self.place.start()?;
-        if let Some(stop) = self.stop.take() {
-            started.remove_at(stop);
-        }
+        let started = self.place.start(self.stop.clone())?;
         let directory = started.directory();
         let width = Width::of(self.tokenizer.vocabulary_size());
         let unknown = self.tokenizer.specials().unknown;

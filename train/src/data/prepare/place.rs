@@ -38,7 +38,9 @@ pub(super) struct Started {
     lock: PathBuf,
     /// Held until the lock file is removed.
     _file: File,
-    /// Held while the directory changes its name, when no signal may remove anything.
+    stop: Stop,
+    /// Held while the directory changes its name, when no signal may remove anything, and from a removal at a signal until
+    /// the process ends, when nothing may be complained about.
     renaming: Arc<Mutex<()>>,
 }
 
@@ -90,8 +92,9 @@ impl OutputPlace {
         Ok(Self { wanted })
     }
 
-    /// Removes what killed processes left under this name, and makes a new temporary directory.
-    pub fn start(&self) -> Result<Started, Error> {
+    /// Removes what killed processes left under this name, and makes a new temporary directory. At a signal it is removed
+    /// and the process ends, which may be waiting for a pipe.
+    pub fn start(&self, stop: Stop) -> Result<Started, Error> {
         let parent = parent(&self.wanted);
         fs::create_dir_all(parent)
             .map_err(|e| Error::resource(parent, "create the directory", e))?;
@@ -123,13 +126,16 @@ impl OutputPlace {
                     return Err(Error::resource(&temporary, "create the directory", e));
                 }
             }
-            return Ok(Started {
+            let started = Started {
                 wanted: self.wanted.clone(),
                 temporary,
                 lock,
                 _file: file,
+                stop,
                 renaming: Arc::default(),
-            });
+            };
+            started.watch();
+            return Ok(started);
         }
     }
 
@@ -180,18 +186,15 @@ impl Started {
         &self.temporary
     }
 
-    /// At a signal, removes the temporary directory and ends the process, which may be waiting for a pipe.
-    pub fn remove_at(&self, stop: Stop) {
+    /// Waits for a signal on a thread of its own.
+    fn watch(&self) {
         let (temporary, lock) = (self.temporary.clone(), self.lock.clone());
-        let renaming = Arc::downgrade(&self.renaming);
+        let (stop, renaming) = (self.stop.clone(), Arc::downgrade(&self.renaming));
         thread::spawn(move || {
             // Without the other end the work is over.
             while let Some(renaming) = renaming.upgrade() {
                 if let Some(signal) = stop.requested() {
-                    let _held = held(&renaming);
-                    remove(&temporary, &lock);
-                    crate::say::note(&Error::Interrupted { signal }.to_string());
-                    std::process::exit(128 + signal);
+                    end(signal, held(&renaming), &temporary, &lock);
                 }
                 drop(renaming);
                 thread::sleep(PAUSE);
@@ -209,7 +212,10 @@ impl Started {
             File::open(&self.temporary)?.sync_all()
         };
         write().map_err(|e| Error::resource(&path, "write", e))?;
-        let _held = held(&self.renaming);
+        let held = held(&self.renaming);
+        if let Some(signal) = self.stop.requested() {
+            end(signal, held, &self.temporary, &self.lock);
+        }
         rename(&self.temporary, &self.wanted)
             .map_err(|e| Error::resource(&self.wanted, "put the directory in place", e))
     }
@@ -236,6 +242,7 @@ fn rename(new: &Path, old: &Path) -> io::Result<()> {
 
 impl Drop for Started {
     fn drop(&mut self) {
+        let _held = held(&self.renaming);
         remove(&self.temporary, &self.lock);
     }
 }
@@ -248,6 +255,13 @@ fn remove(temporary: &Path, lock: &Path) {
     if (0..3).any(|_| is_gone(temporary)) {
         let _ = fs::remove_file(lock);
     }
+}
+
+/// Ends the process at a signal; until then, nobody else does anything to the directory.
+fn end(signal: i32, _held: MutexGuard<()>, temporary: &Path, lock: &Path) -> ! {
+    remove(temporary, lock);
+    crate::say::note(&Error::Interrupted { signal }.to_string());
+    std::process::exit(128 + signal);
 }
 
 fn held(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
@@ -324,7 +338,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let place = OutputPlace::new(&root.join("x"), false).unwrap();
-        let writing = place.start().unwrap();
+        let writing = place.start(Stop::new()).unwrap();
         let theirs = names(root);
         // Left by a kill: its directory and a lock file that nobody holds.
         fs::create_dir(root.join("x.tmp-0123456789abcdef")).unwrap();
@@ -346,7 +360,7 @@ mod tests {
         .unwrap();
         fs::write(root.join("y.tmp-2222222222222222.lock"), SIGNATURE).unwrap();
 
-        let next = place.start().unwrap();
+        let next = place.start(Stop::new()).unwrap();
         let left = names(root);
         assert!(
             !left.iter().any(|name| name.contains("0123456789abcdef")),
@@ -390,7 +404,10 @@ mod tests {
         let output = directory.path().join("x");
         for version in ["one", "two"] {
             let text = format!(r#"{{"nerve_version":"{version}","splits":{{}},"files":{{}}}}"#);
-            let started = OutputPlace::new(&output, true).unwrap().start().unwrap();
+            let started = OutputPlace::new(&output, true)
+                .unwrap()
+                .start(Stop::new())
+                .unwrap();
             started.finish(&text).unwrap();
             assert_eq!(
                 fs::read_to_string(output.join("manifest.json")).unwrap(),
