@@ -19,7 +19,7 @@ const RESAMPLES: u64 = 1000;
 const VANISHED: f64 = 1e-9;
 
 /// Counts over tokens and their decisions.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RouteCounts {
     /// Blocks to choose from.
     pub n_pool: usize,

@@ -173,8 +173,7 @@ pub fn check(config: &DeviceConfig) -> Result<(), Error> {
 /// # Errors
 /// `Config`, naming the cargo feature that adds it.
 pub fn check_compiled(asked: &str, backend: &str) -> Result<(), Error> {
-    let compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
-    let compiled: Vec<&str> = compiled.map(|(name, _)| *name).collect();
+    let compiled = compiled();
     if compiled.contains(&backend) {
         return Ok(());
     }
@@ -183,6 +182,12 @@ pub fn check_compiled(asked: &str, backend: &str) -> Result<(), Error> {
     let known = BACKENDS.iter().any(|(name, _)| *name == backend);
     let advice = known.then(|| format!("build with --features {backend} to add it"));
     Err(Error::config(problem.advise(advice.unwrap_or_default())))
+}
+
+/// The names of the backends that are compiled in.
+pub fn compiled() -> Vec<&'static str> {
+    let compiled = BACKENDS.iter().filter(|(_, compiled)| *compiled);
+    compiled.map(|(name, _)| *name).collect()
 }
 
 /// The number of threads the CPU backends use.

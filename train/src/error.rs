@@ -1,7 +1,7 @@
 //! Errors a user can meet: each names the file and the place, what was found, what was expected and what to do.
 //!
 //! Exit codes: 1 a gate said no · 2 usage or recipe · 3 data, tokenizer or checkpoint · 4 resources · 5 run locked ·
-//! 6 numerical failure · 128 + signal after a stop that saved. A panic is a bug and exits 70.
+//! 6 numerical failure · 7 a rank of a job failed or did not come · 128 + signal after a stop that saved. A panic is a bug and exits 70.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -116,6 +116,17 @@ pub enum Error {
     /// A gate or a verification said no. Exit 1.
     #[error("{0}")]
     Refused(String),
+    /// An error that the other ranks of the job know of. Its exit code.
+    #[error("{0}")]
+    Agreed(Box<Error>),
+    /// Another rank of the job failed, and says why. Its exit code.
+    #[error("rank {rank} stopped the job")]
+    OtherRank {
+        /// Which.
+        rank: usize,
+        /// Its exit code.
+        code: u8,
+    },
     /// Several errors of different kinds. Exit code of the first.
     #[error("{}", lines(.0))]
     Several(Vec<Error>),
@@ -171,6 +182,8 @@ impl Error {
             Self::Config(problems) => problems.iter().map(Problem::to_string).collect(),
             Self::Refused(problems) => problems.lines().map(str::to_string).collect(),
             Self::Several(errors) => errors.iter().flat_map(Self::lines).collect(),
+            Self::Agreed(error) => error.lines(),
+            Self::OtherRank { .. } => Vec::new(),
             other => vec![other.to_string()],
         }
     }
@@ -181,8 +194,21 @@ impl Error {
             Self::Config(problems) => problems.clone(),
             Self::Invalid(problem) => vec![problem.clone()],
             Self::Several(errors) => errors.iter().flat_map(Self::to_problems).collect(),
+            Self::Agreed(error) => error.to_problems(),
             other => vec![Problem::new("", "", other.to_string(), "none of that")],
         }
+    }
+
+    /// Whether all ranks of a job know of the error: it comes from numbers that all have, or they agreed.
+    pub fn is_shared(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopped { .. }
+                | Self::Refused(_)
+                | Self::Numerical(_)
+                | Self::Agreed(_)
+                | Self::OtherRank { .. }
+        )
     }
 
     /// The exit code of the process.
@@ -195,6 +221,8 @@ impl Error {
             Self::Locked { .. } => 5,
             Self::Numerical(_) => 6,
             Self::Stopped { signal, .. } | Self::Interrupted { signal } => 128 + *signal as u8,
+            Self::Agreed(error) => error.exit_code(),
+            Self::OtherRank { code, .. } => *code,
             Self::Several(errors) => errors.first().map_or(1, Self::exit_code),
         }
     }

@@ -11,6 +11,7 @@
 pub mod allocator;
 mod characters;
 pub mod cli;
+pub mod collective;
 pub mod command;
 pub mod data;
 pub mod device;

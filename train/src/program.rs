@@ -5,7 +5,7 @@ use crate::cli::Cli;
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::render::is_end_by_key;
-use crate::say::say;
+use crate::say::say_own;
 use crate::{command, escape, signal};
 use clap::Parser;
 use std::panic;
@@ -20,7 +20,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     // The usual hook would panic once more where stderr is closed.
     panic::set_hook(Box::new(|panic| {
         if !is_end_by_key(panic) {
-            say(&panic.to_string());
+            say_own(&panic.to_string());
         }
     }));
     let run = || {
@@ -42,11 +42,14 @@ pub fn main_with(registry: Registry) -> ExitCode {
                 .iter()
                 .map(|line| escape::terminal(line))
                 .collect();
-            say(&format!("{kind}: {}", lines.join("\n")));
+            // One that another rank met is said there.
+            if !lines.is_empty() {
+                say_own(&format!("{kind}: {}", lines.join("\n")));
+            }
             ExitCode::from(error.exit_code())
         }
         Err(_) => {
-            say("error: this is a bug in nerve; please report it with the lines above");
+            say_own("error: this is a bug in nerve; please report it with the lines above");
             ExitCode::from(BUG)
         }
     }

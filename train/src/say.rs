@@ -3,10 +3,36 @@
 use crate::escape;
 use serde_json::Value;
 use std::io::{Write, stderr};
+use std::sync::OnceLock;
+
+/// The number of this process in a job of several.
+static RANK: OnceLock<usize> = OnceLock::new();
+
+/// Says that this process is one of several: of what all would say, only the first says it.
+pub fn as_rank(rank: usize) {
+    let _ = RANK.set(rank);
+}
+
+/// Prints lines of this process alone to stderr, whatever its rank, which it names.
+pub fn say_own(lines: &str) {
+    let rank = RANK.get().map(|rank| format!("rank {rank}: "));
+    let rank = rank.unwrap_or_default();
+    let _ = writeln!(
+        stderr(),
+        "{}",
+        escape::terminal_lines(&format!("{rank}{lines}"))
+    );
+}
+
+fn speaks() -> bool {
+    RANK.get().is_none_or(|&rank| rank == 0)
+}
 
 /// Prints lines to stderr. Unlike with `eprintln!`, a closed or full stderr does not end a training.
 pub fn say(lines: &str) {
-    let _ = writeln!(stderr(), "{}", escape::terminal_lines(lines));
+    if speaks() {
+        let _ = writeln!(stderr(), "{}", escape::terminal_lines(lines));
+    }
 }
 
 /// Prints a line with `nerve:` in front, so that it is not taken for the output of another program.
@@ -16,5 +42,7 @@ pub fn note(line: &str) {
 
 /// Prints a JSON object in one line, for programs.
 pub fn say_json(object: &Value) {
-    let _ = writeln!(stderr(), "{}", escape::json(&object.to_string()));
+    if speaks() {
+        let _ = writeln!(stderr(), "{}", escape::json(&object.to_string()));
+    }
 }

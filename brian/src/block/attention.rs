@@ -71,7 +71,7 @@ impl<B: Backend> Attention<B> {
         batch: usize,
         causal: &Causal<B>,
     ) -> Tensor<B, 2> {
-        let packed = self.project_rows(x, norm, &causal.all_angles(), &Packed::default());
+        let packed = self.project_rows(x, norm, &causal.all_angles());
         self.find_all(packed, batch, causal)
     }
 
@@ -115,7 +115,17 @@ impl<B: Backend> Attention<B> {
     ///
     /// # Shapes
     /// `[n_tokens, d_model]` to `[n_tokens, (n_heads + 2 * n_kv_heads) * d_head]`
-    pub(crate) fn project_rows(
+    pub fn project_rows(
+        &self,
+        x: &Tensor<B, 2>,
+        norm: &RmsNorm<B>,
+        angles: &Angles<B>,
+    ) -> Tensor<B, 2> {
+        self.project_packed(x, norm, angles, &Packed::default())
+    }
+
+    /// [`Self::project_rows`] where the weights may be packed.
+    pub(crate) fn project_packed(
         &self,
         x: &Tensor<B, 2>,
         norm: &RmsNorm<B>,

@@ -65,7 +65,7 @@ pub(crate) fn execute<B: Backend>(
     let (d_queries, width) = (heads.d_queries(), heads.d_queries() + 2 * heads.d_keys());
     let made = block
         .attention
-        .project_rows(&x, &block.attention_norm, angles, packed);
+        .project_packed(&x, &block.attention_norm, angles, packed);
     let keys_values = columns(&made, d_queries..width);
     let (mut among, mut spans) = (Parts::none(), AttentionSpans::none());
     let mut first = 0;

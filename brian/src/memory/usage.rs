@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 /// Sums over all reads of one or more passes; a read is one token at one step.
 ///
 /// Only tokens that were walking count; those of padding are among them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct MemoryUse {
     /// How many reads.
     pub reads: f64,

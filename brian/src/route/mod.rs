@@ -38,6 +38,7 @@ mod leave;
 pub mod parallel;
 pub mod path_rule;
 pub mod policy;
+pub(crate) mod pool;
 pub mod position;
 pub(crate) mod rounds;
 pub mod router;

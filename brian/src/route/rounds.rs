@@ -6,10 +6,11 @@
 
 use super::action::Action;
 use super::choose::{Chosen, Token, choose};
-use super::context::{Pool, WalkContext, WalkState};
+use super::context::{WalkContext, WalkState};
 use super::execute::{Dispatch, GradientGates, after_blocks};
 use super::exited_cache::ExitedCache;
 use super::policy::{Policy, SequenceInfo};
+use super::pool::Pool;
 use super::rules::{ChoiceGradient, Rules};
 use super::walk::targets_at;
 use super::walk_cache::{WalkCache, output};
@@ -451,4 +452,47 @@ fn together<B: Backend>(rows: impl Iterator<Item = Tensor<B, 2>>) -> Option<Tens
 /// A row, as a matrix.
 fn row_of<B: Backend>(of: &Tensor<B, 2>, row: usize) -> Tensor<B, 2> {
     some(of.clone(), &[row])
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::ops::tests::Host;
+
+    #[test]
+    fn the_fullest_queue_goes_first_but_one_that_has_waited_too_long_before_all() {
+        let row = || Tensor::<Host, 2>::zeros([1, 1], &Default::default());
+        let waiting = |(queue, since): (Queue, usize)| Waiting {
+            queue,
+            since,
+            walker: Walker {
+                slot: 0,
+                token: Token::new(0, 0),
+                index: 0,
+                n_steps: 1,
+                targets: None,
+                path: Vec::new(),
+                hidden: row(),
+                position: row(),
+            },
+            choice: None,
+        };
+        let order = |n_rounds, tokens: &[(Queue, usize)]| {
+            let waiting = tokens.iter().copied().map(waiting).collect();
+            Rounds { waiting, n_rounds }.by_urgency(3)
+        };
+        use Queue::{Block, Leaving, Mixture};
+        let tokens = [
+            (Block(1), 3),
+            (Leaving, 2),
+            (Block(0), 5),
+            (Block(1), 6),
+            (Mixture, 1),
+        ];
+        assert_eq!(order(6, &tokens), [Block(1), Mixture, Leaving, Block(0)]);
+        // Three queues times the patience of four.
+        assert_eq!(order(13, &tokens)[0], Mixture);
+        assert_eq!(order(12, &tokens)[0], Block(1));
+        assert!(order(6, &[]).is_empty());
+    }
 }

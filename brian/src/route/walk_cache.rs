@@ -5,7 +5,7 @@
 //! When a token runs a block at a step, keys and values are made from them for all tokens since the last time at once. A token
 //! whose walk is over keeps its last state, so its keys and values are made once per block, for all steps that it did not take.
 
-use super::context::Pool;
+use super::pool::Pool;
 use crate::block::attention::Maps;
 use crate::block::cache::{Cache, attend};
 use crate::block::matrix::add_position;
@@ -125,7 +125,7 @@ impl<B: Backend> WalkCache<B> {
     /// Takes out what a block keeps at a step, with the tokens that it has not read, those of the last pass among them.
     /// [`output`] reads them, and [`Self::put_back`] keeps it again.
     pub fn take(&mut self, step: usize, block: usize) -> Unread<B> {
-        let n_over = self.n_steps.len();
+        let n_over = self.n_tokens();
         let is_over = |token: usize| self.n_steps.get(token).is_some_and(|&n| n <= step);
         let PastStep { passes, blocks } = &mut self.steps[step];
         let mut of_step = blocks.remove(&block).unwrap_or_default();

@@ -96,6 +96,10 @@ pub struct Fit {
     /// Stop with exit code 6 when a router that leads has collapsed; else it is only said
     #[arg(long)]
     pub fail_on_collapse: bool,
+    /// In a job of several ranks, how many seconds a rank waits for another before it ends the job
+    #[cfg(feature = "mpi")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub rank_timeout: u64,
     /// Check everything and print the plan, but write nothing
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,

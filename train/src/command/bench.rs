@@ -4,6 +4,7 @@
 use super::answer::{self, maybe, readable_bytes, table};
 use super::trained::{Trained, found};
 use crate::cli;
+use crate::collective::Ranks;
 use crate::data::StartRule;
 use crate::device::{self, MatrixProduct, Task};
 use crate::error::Error;
@@ -40,6 +41,7 @@ pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
         stop: Stop::new(),
         render: Render::None,
         fail_on_collapse: false,
+        ranks: Ranks::alone(),
     };
     let bench = Bench {
         trained,

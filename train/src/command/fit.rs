@@ -5,6 +5,7 @@ use super::answer;
 use super::losses::say_convention;
 use super::plan::plan;
 use crate::cli;
+use crate::collective::{Facts, Job, Ranks};
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::ladder::{
@@ -19,6 +20,7 @@ use crate::say::note;
 use crate::signal::{self, Stop};
 use burn::tensor::backend::AutodiffBackend;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Trains, and prints the run directory to stdout.
 ///
@@ -26,30 +28,66 @@ use std::path::PathBuf;
 /// See [`Ladder::climb`]; `Config` for the recipe, `Locked` if another process trains this run.
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
+    let job = Job::join(longest_wait(arguments))?;
+    let ranks = &job.ranks;
+    let outcome = on_ranks(arguments, ranks);
+    let outcome = ranks.end_unless_shared(outcome);
+    ranks.said_once(outcome)
+}
+
+#[cfg(feature = "mpi")]
+fn longest_wait(arguments: &cli::Fit) -> Duration {
+    Duration::from_secs(arguments.rank_timeout)
+}
+
+#[cfg(not(feature = "mpi"))]
+fn longest_wait(_: &cli::Fit) -> Duration {
+    Duration::MAX
+}
+
+fn on_ranks(arguments: &cli::Fit, ranks: &Ranks) -> Result<(), Error> {
     let stop = signal::install()?;
     let longer = arguments.extend.as_deref();
-    let longer = longer.map(RequestedLength::read).transpose()?;
-    let (recipe, existing) = match &arguments.resume {
-        Some(run) => {
-            let run = find(run, &arguments.root)?;
-            (load_run(&run.recipe(), &[])?, Some(run))
-        }
-        None => (load_recipe(arguments)?, None),
+    let read = || {
+        let longer = longer.map(RequestedLength::read).transpose()?;
+        let (recipe, existing) = match &arguments.resume {
+            Some(run) => {
+                let run = find(run, &arguments.root)?;
+                (load_run(&run.recipe(), &[])?, Some(run))
+            }
+            None => (load_recipe(arguments)?, None),
+        };
+        Ok((longer, recipe, existing))
     };
+    let (longer, recipe, existing) = ranks.agree(read())?;
     if arguments.dry_run {
-        let needs = survey(&recipe)?;
+        let needs = ranks.agree(survey(&recipe))?;
         say_remarks(&recipe);
-        return answer::print(&plan(&recipe, &needs));
+        return answer(ranks, || answer::print(&plan(&recipe, &needs)));
     }
     let training = Training {
         stop,
-        render: arguments.render,
+        render: match ranks.is_first() {
+            true => arguments.render,
+            false => Render::None,
+        },
         fail_on_collapse: arguments.fail_on_collapse,
         longer,
         folders: arguments.data.clone(),
+        ranks: ranks.clone(),
     };
     let run = training.run(recipe, existing)?;
-    answer::print_text(&format!("{}\n", run.path().display()))
+    answer(ranks, || {
+        answer::print_text(&format!("{}\n", run.path().display()))
+    })
+}
+
+/// The first rank answers.
+fn answer(ranks: &Ranks, answer: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    ranks.agree(match ranks.is_first() {
+        true => answer(),
+        false => Ok(()),
+    })
 }
 
 /// How a run is trained, besides its recipe.
@@ -61,6 +99,8 @@ pub(super) struct Training {
     pub longer: Option<RequestedLength>,
     /// Where to look for files that are not where they were.
     pub folders: Vec<PathBuf>,
+    /// Who trains together.
+    pub ranks: Ranks,
 }
 
 impl Training {
@@ -73,26 +113,36 @@ impl Training {
         mut recipe: Checked,
         existing: Option<RunDirectory>,
     ) -> Result<RunDirectory, Error> {
-        if let Some(run) = &existing {
-            find_inputs(&mut recipe, run, &self.folders)?;
-        }
-        // Before anything is made: what cannot be opened shall leave no run behind.
-        let inputs = Inputs::open(&recipe)?;
-        say_convention(&recipe.data, &inputs.tokenizer);
-        let needs = Needs::of(&recipe, &inputs)?;
-        needs.check(&recipe)?;
-        device::check(&recipe.device)?;
-        let run = match existing {
-            Some(run) => run,
-            None => begin(&recipe, &inputs, &needs)?,
+        let ranks = self.ranks.clone();
+        let mut prepare = || {
+            if let Some(run) = &existing {
+                find_inputs(&mut recipe, run, &self.folders)?;
+            }
+            // Before anything is made: what cannot be opened shall leave no run behind.
+            let inputs = Inputs::open(&recipe)?;
+            say_convention(&recipe.data, &inputs.tokenizer);
+            let needs = Needs::of(&recipe, &inputs)?;
+            needs.check(&recipe)?;
+            device::check(&recipe.device)?;
+            Ok((inputs, needs))
         };
-        let lock = Lock::acquire(&run)?;
-        for stale in checkpoint::remove_stale(&run, &lock)? {
-            let stale = stale.display();
-            note(&format!(
-                "removed {stale}, left by a process that was killed"
-            ));
-        }
+        let (inputs, needs) = ranks.agree(prepare())?;
+        ranks.compare(&facts(&recipe, &inputs, self.fail_on_collapse))?;
+        let begin = || match existing {
+            Some(run) => Ok(run),
+            None => begin(&recipe, &inputs, &needs),
+        };
+        let run = of_first(&ranks, begin)?;
+        let _lock = by_first(&ranks, || {
+            let lock = Lock::acquire(&run)?;
+            for stale in checkpoint::remove_stale(&run, &lock)? {
+                let stale = stale.display();
+                note(&format!(
+                    "removed {stale}, left by a process that was killed"
+                ));
+            }
+            Ok(lock)
+        })?;
         let device = recipe.device.clone();
         let mut ladder = Ladder {
             recipe,
@@ -101,25 +151,68 @@ impl Training {
             stop: self.stop,
             render: self.render,
             fail_on_collapse: self.fail_on_collapse,
-            extensions: Extension::read(&run)?,
+            extensions: ranks.agree(Extension::read(&run))?,
+            ranks: ranks.clone(),
         };
-        let start = ladder.find_start(self.longer.as_ref())?;
-        let left = ladder.steps_left(&start);
-        let existing = checkpoint::list(&run)?.len() as u64;
-        let checkpoints = Checkpoints::of(&ladder.recipe, &left, existing);
-        needs.check_space(&System, &run.checkpoints(), checkpoints, 0)?;
-        run.change_info(|info| info.status = Status::Running)?;
+        let start = ranks.agree(ladder.find_start(self.longer.as_ref()))?;
+        ranks.compare(&ranks.agree(ladder.facts(&start))?)?;
+        by_first(&ranks, || {
+            let left = ladder.steps_left(&start);
+            let existing = checkpoint::list(&run)?.len() as u64;
+            let checkpoints = Checkpoints::of(&ladder.recipe, &left, existing);
+            needs.check_space(&System, &run.checkpoints(), checkpoints, 0)?;
+            run.change_info(|info| info.status = Status::Running)
+        })?;
         let climbed = device::run(&device, Fit { ladder, start });
+        let climbed = ranks.end_unless_shared(climbed);
         let status = match &climbed {
             Ok(()) => Status::Done,
             Err(Error::Stopped { .. }) => Status::Stopped,
             Err(_) => Status::Failed,
         };
-        let noted = run.change_info(|info| info.status = status);
+        let noted = by_first(&ranks, || run.change_info(|info| info.status = status));
         // The first error is the one to report: a full disk may refuse the note too.
         climbed.and(noted)?;
         Ok(run)
     }
+}
+
+/// What decides the bits of a training and has to be the same on all ranks.
+fn facts(recipe: &Checked, inputs: &Inputs, fail_on_collapse: bool) -> Facts {
+    let mut facts = Facts::default()
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("features", device::compiled().join(" "))
+        .with("processor", std::env::consts::ARCH)
+        .with("recipe", recipe.sha256())
+        .with("tokenizer", inputs.tokenizer.sha256())
+        .with("threads", device::threads())
+        .with("--fail-on-collapse", fail_on_collapse);
+    for (path, sha256) in &inputs.sha256 {
+        facts = facts.with(format!("data {path}"), sha256);
+    }
+    for name in ["NERVE_COMPOSED", "NERVE_PORTABLE"] {
+        facts = facts.with(name, std::env::var(name).unwrap_or_default());
+    }
+    facts
+}
+
+/// What the first rank makes or finds, opened by the others.
+fn of_first(
+    ranks: &Ranks,
+    find: impl FnOnce() -> Result<RunDirectory, Error>,
+) -> Result<RunDirectory, Error> {
+    let of_first = by_first(ranks, find)?;
+    let path = of_first.as_ref().map(|run| run.path().to_path_buf());
+    let path = ranks
+        .gather(&path)
+        .swap_remove(0)
+        .expect("the first has it");
+    ranks.agree(of_first.map_or_else(|| RunDirectory::open(&path), Ok))
+}
+
+/// What the first rank does while the others wait; nothing on these.
+fn by_first<T>(ranks: &Ranks, act: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+    ranks.agree(ranks.is_first().then(act).transpose())
 }
 
 /// Makes the run of a recipe, if there is room for what it will hold.

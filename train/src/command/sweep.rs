@@ -9,6 +9,7 @@ mod timing;
 use super::answer;
 use super::fit::Training;
 use crate::cli;
+use crate::collective::Ranks;
 use crate::error::{Error, Problem};
 use crate::recipe::load::from_text;
 use crate::recipe::load_run;
@@ -167,6 +168,7 @@ fn train(planned: &Planned, stop: &Stop, arguments: &cli::Sweep) -> Result<RunDi
         fail_on_collapse: false,
         longer: None,
         folders: Vec::new(),
+        ranks: Ranks::alone(),
     };
     training.run(recipe, existing)
 }

@@ -6,6 +6,7 @@ use super::gate;
 use super::inputs::Inputs;
 use super::route::route;
 use super::survey::{of_another_tokenizer, without_checkpoint};
+use crate::collective::{Facts, Ranks};
 use crate::error::Error;
 use crate::hook::custom::Open;
 use crate::hook::{
@@ -46,6 +47,8 @@ pub struct Ladder {
     pub fail_on_collapse: bool,
     /// How the run went on after its end.
     pub extensions: Vec<Extension>,
+    /// Who trains together.
+    pub ranks: Ranks,
 }
 
 /// Where a climb begins: on the ground, or at a checkpoint.
@@ -168,6 +171,7 @@ impl Ladder {
             clock: Clock::after(state.wall_s),
             settings: self.settings(stage),
             run: self.run.clone(),
+            ranks: self.ranks.clone(),
             stop: self.stop.clone(),
             state,
             model: None,
@@ -227,6 +231,10 @@ impl Ladder {
                 state: state.hooks.get(hook.entry.name),
             };
             hooks.push(hook.open::<B>(open)?);
+        }
+        // What is written and shown all ranks have.
+        if !self.ranks.is_first() {
+            return Ok(hooks);
         }
         hooks.push(Box::new(MetricsLog::open(
             &self.run,
@@ -312,7 +320,11 @@ impl Ladder {
             weights_sha256: checkpoint::weights_sha256(&loaded.path)?,
         };
         let note = |info: &mut RunInfo| drop(info.starts.insert(stage.name.clone(), started));
-        self.run.change_info(note)?;
+        let noted = match self.ranks.is_first() {
+            true => self.run.change_info(note),
+            false => Ok(()),
+        };
+        self.ranks.agree(noted)?;
         let plain = loaded
             .snapshot
             .model
@@ -321,6 +333,24 @@ impl Ladder {
         let policy = if plain { &Policy::None } else { policy };
         let blueprint = self.blueprint();
         blueprint.load(policy, loaded.snapshot.model, &loaded.path, device)
+    }
+
+    /// What all ranks have to begin with.
+    ///
+    /// # Errors
+    /// `Invalid` if the checkpoint has changed since it was read.
+    pub fn facts(&self, start: &Position) -> Result<Facts, Error> {
+        let CheckpointState { step, stage, .. } = &start.state;
+        let facts = Facts::default()
+            .with("checkpoint", format!("step {step} of stage {stage}"))
+            .with("extensions", format!("{:?}", self.extensions));
+        Ok(match start.resumed {
+            None => facts,
+            Some(_) => {
+                let checkpoint = self.run.checkpoints().join(format!("step-{step:08}"));
+                facts.with("weights", checkpoint::weights_sha256(&checkpoint)?)
+            }
+        })
     }
 
     fn blueprint(&self) -> Blueprint<'_> {

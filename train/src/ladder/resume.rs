@@ -148,7 +148,9 @@ impl Ladder {
             note("this extension is recorded already; the run goes on with it");
             return Ok(());
         };
-        extension.record(&self.run)?;
+        if self.ranks.is_first() {
+            extension.record(&self.run)?;
+        }
         note(&format!(
             "stage {} goes on from step {} to {} at the learning rate {} with which it ended; this is not the run that \
              a recipe of {2} steps would have been: its schedule would have had another course",

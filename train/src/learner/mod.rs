@@ -28,6 +28,7 @@ macro_rules! keeps_path {
     };
 }
 
+mod accumulate;
 pub mod custom_optimizer;
 mod events;
 mod freeze;

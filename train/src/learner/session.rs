@@ -2,8 +2,11 @@
 //! `StageSettings` are its input; `evaluate` sums the losses of batches.
 //!
 //! Per step: plan → hooks → freeze → micro-batches → norm and clip → AdamW → validation → hooks → events → checkpoint.
+//! All ranks of a job do the same with the same numbers, except that each runs its own micro-batches and batches of validation, and
+//! that only the first one saves (docs/distributed.md).
 //! Everything random is a function of the step, and the data position is one integer, so nothing else has to be saved.
 
+use super::accumulate::{Accumulated, accumulate, in_order};
 use super::events::Events;
 use super::freeze::freeze;
 use super::gradient;
@@ -12,6 +15,7 @@ use super::optimizer::ParameterOptimizer;
 use super::schedule::Schedule;
 use super::trainable::Trainable;
 use super::weights::store_model;
+use crate::collective::Ranks;
 use crate::error::Error;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Best, CheckpointState, Snapshot};
@@ -19,9 +23,8 @@ use crate::signal::Stop;
 use crate::task::{Batch, Learnt, Measured, RoutePlan, StepPlan};
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::{InferenceStep, Interrupter, TrainStep};
+use burn::train::{InferenceStep, Interrupter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -62,6 +65,8 @@ pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
     pub settings: StageSettings,
     /// The run directory that it is saved in.
     pub run: RunDirectory,
+    /// The ranks that train together.
+    pub ranks: Ranks,
     /// The requests made by signals.
     pub stop: Stop,
     /// Counters; at a resume those of the checkpoint.
@@ -118,6 +123,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         while last.is_some_and(|last| self.state.stage_step < last) {
             let micro_batches: Vec<Batch> =
                 batches.by_ref().take(self.settings.accumulate).collect();
+            let (step, stage) = (self.state.step + 1, &self.settings.name);
+            self.ranks.is_at(format!("step {step} of stage {stage}"));
             let mut plan = self.plan();
             plan.targets = micro_batches.iter().map(Batch::targets).sum();
             for hook in &mut self.hooks {
@@ -194,7 +201,11 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             self.check_finite(&measured, bad, &windows)?;
             return Ok(self.stepped(measured, rate, gradient_norm));
         }
-        let (measured, gradients) = accumulate(self.model(), plan, micro_batches);
+        let Accumulated {
+            measured,
+            gradients,
+            exchange,
+        } = accumulate(&self.ranks, self.model(), plan, micro_batches);
         let norm = gradient::norm(self.model(), &gradients);
         self.check_finite(&measured, norm.not_finite, &windows)?;
         let longest = self.settings.clip_norm;
@@ -202,6 +213,12 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.change_model(|model, optimizer| optimizer.step(rate, model, gradients));
         let mut measured = self.stepped(measured, rate, norm.length);
         measured.gradient_norms = norm.by_path;
+        if !self.ranks.is_alone() {
+            let seconds = exchange.as_secs_f64();
+            measured
+                .numbers
+                .insert("exchange_seconds".to_string(), seconds);
+        }
         Ok(measured)
     }
 
@@ -257,7 +274,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         // Never on the autodiff backend: operations without a later backward pass are kept there for ever.
         let model = self.model().valid();
         let names = self.settings.valid.iter().cloned();
-        let measured = evaluate::<B, M>(&model, valid.iter(), names.len());
+        let measured = evaluate::<B, M>(&self.ranks, &model, valid.iter(), names.len());
         for (split, measured) in self.settings.valid.iter().zip(&measured) {
             if measured.targets > 0 && !measured.loss().is_finite() {
                 return Err(Error::Numerical(format!(
@@ -326,13 +343,22 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             false => self.stop.requested(),
         };
         let hook_stops = matches!(verdict, Verdict::Stop(_));
+        let wants_checkpoint = self.stop.take_checkpoint_request();
+        // What one rank is asked for all do, at the same step.
+        let asked = self.ranks.gather(&(signal, wants_checkpoint));
+        let signal = asked.iter().find_map(|(signal, _)| *signal);
+        let wants_checkpoint = asked.iter().any(|(_, wants)| *wants);
         let is_best = self
             .state
             .best
             .is_some_and(|best| best.step == self.state.step);
         let due = is_best || self.is_due(self.settings.checkpoint_every_steps);
-        if due || signal.is_some() || hook_stops || self.stop.take_checkpoint_request() {
-            self.save()?;
+        if due || signal.is_some() || hook_stops || wants_checkpoint {
+            let saved = match self.ranks.is_first() {
+                true => self.save(),
+                false => Ok(()),
+            };
+            self.ranks.agree(saved)?;
         }
         stop_if_asked(verdict)?;
         match signal {
@@ -389,35 +415,30 @@ fn valid_numbers(valid: &BTreeMap<String, Measured>) -> BTreeMap<String, f64> {
     valid.iter().flat_map(of_split).collect()
 }
 
-/// Measures every batch; one sum per source.
+/// Measures every batch, each on one of the ranks; one sum per source, in the order of batches. All ranks call it together.
 pub fn evaluate<B: AutodiffBackend, M: Trainable<B>>(
+    ranks: &Ranks,
     model: &M::InnerModule,
     batches: impl Iterator<Item = Batch>,
     sources: usize,
 ) -> Vec<Measured> {
-    let mut measured = vec![Measured::default(); sources];
-    for batch in batches {
+    let mut sums = vec![Measured::default(); sources];
+    let (mut of_batches, mut own) = (Vec::new(), Vec::new());
+    for (index, batch) in batches.enumerate() {
         let source = batch.source;
-        measured[source] += &model.step(batch);
+        let is_own = index % ranks.size() == ranks.rank();
+        match is_own.then(|| model.step(batch)) {
+            Some(measured) if ranks.is_alone() => sums[source] += &measured,
+            measured => own.extend(measured),
+        }
+        of_batches.push(source);
     }
-    measured
-}
-
-/// Forward and backward of every micro-batch; their gradients add up to that of the whole step.
-fn accumulate<B: AutodiffBackend, M: Trainable<B>>(
-    model: &M,
-    plan: &StepPlan,
-    micro_batches: Vec<Batch>,
-) -> (Measured, GradientsParams) {
-    let mut accumulator = GradientsAccumulator::new();
-    let mut measured = Measured::default();
-    for mut batch in micro_batches {
-        batch.plan = plan.clone();
-        let output = TrainStep::step(model, batch);
-        measured += &output.item;
-        accumulator.accumulate(model, output.grads);
+    if !ranks.is_alone() {
+        for (source, measured) in of_batches.into_iter().zip(in_order(ranks, own)) {
+            sums[source] += &measured;
+        }
     }
-    (measured, accumulator.grads())
+    sums
 }
 
 fn stop_if_asked(verdict: Verdict) -> Result<(), Error> {

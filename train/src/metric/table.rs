@@ -108,6 +108,12 @@ pub fn of_all_models() -> Vec<MetricInfo> {
             .unit("tokens per second")
             .better(Better::Higher)
             .on_dashboard(),
+        training(
+            "exchange_seconds",
+            "time of the step in exchanges with other ranks, waiting included; none where there are no others",
+        )
+        .unit("seconds")
+        .better(Better::Lower),
         training("peak_memory_mb", "the most memory that the process has had")
             .unit("MB")
             .better(Better::Lower),

@@ -96,7 +96,7 @@ impl<B: Backend> Pass<B> {
         };
         for term in &self.terms {
             let sum = number(&term.value) * targets as f64;
-            measured.terms.insert(term.name, sum);
+            measured.terms.insert(term.name.into(), sum);
             measured.added += term.weight * sum;
         }
         for (name, value) in &self.means {

@@ -3,6 +3,8 @@
 
 use brian::stats::RouteCounts;
 use burn::train::ItemLazy;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 use std::ops::AddAssign;
@@ -10,7 +12,7 @@ use std::ops::AddAssign;
 /// Sums over the counted targets of one or more batches.
 ///
 /// The language-model loss and bits per byte are always there, apart from every other term.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Sum of `−ln p(target)`.
     pub nats: f64,
@@ -19,7 +21,7 @@ pub struct Measured {
     /// Bytes of the source they stand for.
     pub bytes: u64,
     /// Sums of the route terms of the loss, each times the targets of its batch.
-    pub terms: BTreeMap<&'static str, f64>,
+    pub terms: BTreeMap<Cow<'static, str>, f64>,
     /// The weighted sum that these terms add to the loss, also times the targets.
     pub added: f64,
     /// Counts of the walks.
@@ -43,7 +45,7 @@ pub struct Learnt {
 }
 
 /// Losses grouped by how often the pair of tokens was seen in training: never, up to 9 times, up to 99, more often.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
     /// Sums of `−ln p(target)`.
     pub nats: [f64; 4],
@@ -147,7 +149,7 @@ impl AddAssign<&Measured> for Measured {
         self.bytes += other.bytes;
         self.added += other.added;
         for (name, sum) in &other.terms {
-            *self.terms.entry(name).or_default() += sum;
+            *self.terms.entry(name.clone()).or_default() += sum;
         }
         for (name, (sum, over)) in &other.means {
             let (all, targets) = self.means.entry(name.clone()).or_default();
@@ -190,7 +192,7 @@ mod tests {
             nats: 6.0,
             targets: 3,
             bytes: 4,
-            terms: [("cost", 9.0)].into(),
+            terms: [("cost".into(), 9.0)].into(),
             added: 1.5,
             numbers: [("learning_rate".to_string(), 0.1)].into(),
             ..Measured::default()
@@ -209,7 +211,7 @@ mod tests {
             nats: 12.0,
             targets: 1,
             bytes: 2,
-            terms: [("cost", 1.0), ("balance", 4.0)].into(),
+            terms: [("cost".into(), 1.0), ("balance".into(), 4.0)].into(),
             added: 0.5,
             numbers: [("learning_rate".to_string(), 9.0)].into(),
             ..Measured::default()

@@ -207,7 +207,7 @@ fn terms_are_means_over_the_targets_of_their_batch() {
         let of = |rows: Lines<'_>| decoder.measure(&batch(rows, &route, 6)).0;
         let measured = of(ROWS);
         assert_eq!(
-            measured.terms.keys().copied().collect::<Vec<_>>(),
+            measured.terms.keys().cloned().collect::<Vec<_>>(),
             ["cost", "imitation"]
         );
         // The same rows twice: the same means, over twice as many targets.

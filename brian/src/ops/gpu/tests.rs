@@ -285,12 +285,7 @@ impl Case for Projected {
         let x: Tensor<B, 2> = values([2 * seq, d_model], 1, device);
         let causal = Rotary::new(seq + 3, d_head, ROPE, device).causal(seq);
         let attention = &block.attention;
-        let packed = attention.project_rows(
-            &x,
-            &block.attention_norm,
-            &causal.all_angles(),
-            &Packed::default(),
-        );
+        let packed = attention.project_rows(&x, &block.attention_norm, &causal.all_angles());
         with_gradients(
             packed,
             &mut [&mut |found| gradient(&x, found), &mut |found| {

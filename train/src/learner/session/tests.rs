@@ -2,6 +2,7 @@
 //! with a model of two numbers, whose losses and gradients are known, and with small decoders.
 
 use super::*;
+use crate::collective::Ranks;
 use crate::data::HostBatch;
 use crate::device::tests::{Host, Learning as B};
 use crate::hook::StagedUnfreezing;
@@ -20,7 +21,7 @@ use burn::data::dataloader::{DataLoaderIterator, Progress};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::train::{SupervisedTraining, TrainOutput, TrainingStrategy};
+use burn::train::{SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -279,6 +280,7 @@ fn adamw() -> OptimizerConfig {
 fn session<M: Trainable<B>>(root: &TempDir, settings: StageSettings, model: M) -> Session<B, M> {
     let run = RunDirectory::create(root.path(), "run", "", RunInfo::new("test")).unwrap();
     Session {
+        ranks: Ranks::alone(),
         settings,
         run,
         stop: Stop::new(),
@@ -687,7 +689,8 @@ fn an_evaluation_adds_up_each_split_by_its_targets() {
     let mut of_other = batch(&[5], 1);
     of_other.source = 1;
     let batches = [batch(&[1, 1, 9], 2), of_other, batch(&[4, 9], 1)];
-    let measured = evaluate::<B, Toy<B>>(&Toy::<Host>::new(), batches.into_iter(), 2);
+    let measured =
+        evaluate::<B, Toy<B>>(&Ranks::alone(), &Toy::<Host>::new(), batches.into_iter(), 2);
     // (3 + 3 + 12) / 3, not the mean of 3 and 12.
     assert_eq!(
         (measured[0].loss(), measured[0].targets, measured[0].bytes),
