@@ -8,11 +8,13 @@ program that differs in its features or version, to be told apart. Exit 0 if eve
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -194,7 +196,49 @@ def faults(place, _):
     done = place.run(on(2, [*place.begin(file, "none"), "--set", "batch.sequences=0"]), code=2)
     if done.stderr.count("batch.sequences") != 1:
         fail(f"faults: a wrong recipe: {done.stderr[-1000:]}")
-    print(f"faults: a signal to one rank 143, a rank that stands still 7 after {took:.1f} s, no number 6, a wrong recipe 2, each said once", flush=True)
+    disk = full_disk(place, file)
+    print(f"faults: {disk}, a signal to one rank 143, a rank that stands still 7 after {took:.1f} s, no number 6, a wrong recipe 2, each said once", flush=True)
+
+
+def full_disk(place, file):
+    """The disk of the first rank fills up under a run: exit 4, one line, the last checkpoint whole, and the run goes on."""
+    small = place.path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", small], capture_output=True).returncode != 0:
+        return "no disk to fill (mounting is not allowed)"
+    try:
+        launcher = start(place, 3, [*place.begin(file, "full"), "--set", f"run.root={small}"])
+        while not kill.checkpoints(small / "full"):
+            time.sleep(0.01)
+        with open(small / "filler", "wb") as filler:
+            try:
+                while True:
+                    filler.write(bytes(1 << 16))
+                    filler.flush()
+            except OSError:
+                pass
+        _, errors = launcher.communicate(timeout=60)
+        if launcher.returncode != 4 or errors.count("error:") != 1:
+            fail(f"faults: a full disk: exit {launcher.returncode}: {errors[-1000:]}")
+        (small / "filler").unlink()
+        place.run([place.nerve, "runs", "verify", str(small / "full")])
+        return "a full disk 4"
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def spoil(checkpoint):
+    """Writes a number into a norm that is finite, so that it is read, and whose products are not; its hashes follow."""
+    file, manifest = checkpoint / "model-00001-of-00001.safetensors", checkpoint / "manifest.json"
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    first = 8 + length + header["norm.gamma"]["data_offsets"][0]
+    content[first : first + 4] = bytes.fromhex("ffff7f7f")
+    file.write_bytes(content)
+    record = json.loads(manifest.read_text())
+    record["files"][file.name]["sha256"] = hashlib.sha256(content).hexdigest()
+    manifest.write_text(json.dumps(record))
 
 
 def wait_for_steps(place, name, steps):
@@ -209,25 +253,29 @@ def differences(place, arguments):
     """Each kind of difference is named with rank and field on all ranks, within 5 s."""
     file = place.recipe("baseline/tiny", 4, 4)
     same = place.begin(file, "different")
-    for name, steps in (("early", 2), ("late", 4)):
-        place.run([*place.begin(file, name), "--set", f"stage.baseline.steps={steps}", "--set", "stage.baseline.learning_rate.warmup_steps=1"])
-    other = pathlib.Path(tempfile.mkdtemp(prefix="nerve-ranks-other-"))
+    # A folder whose text is split elsewhere, one with another spelling of the tokenizer, and two with a run, of which one lacks its
+    # last checkpoint.
+    other = place.path / "other"
+    other.mkdir()
     (other / "assets").symlink_to(ROOT / "assets")
-    subprocess.run(["cp", "-r", place.path / "data", other / "data"], check=True)
-    whole = place.path / "data/stories"
-    # The same text in other splits.
+    shutil.copytree(place.path / "data", other / "data")
     place.run([place.nerve, "data", "prepare", "assets/samples/stories.jsonl", "--output", str(other / "data/stories"), "--force",
-               "--tokenizer", "assets/tokenizers/story_bpe.json", "--valid-fraction", "0.2"])
-    spaced = json.loads((ROOT / "assets/tokenizers/story_bpe.json").read_text())
-    (other / "spaced.json").write_text(json.dumps(spaced))
-    resumed = place.path / "resumed"
-    for which, steps in (("a", 4), ("b", 4)):
-        folder = resumed / which
-        folder.mkdir(parents=True)
-        subprocess.run(["cp", "-r", place.at("late"), folder / "run"], check=True)
-    newest = sorted((resumed / "b/run/ckpt").glob("step-*"))[-1]
-    subprocess.run(["rm", "-r", newest], check=True)
-    resume = lambda which: [place.nerve, "fit", "--resume", str(resumed / which / "run"), "--render", "none"]
+               "--tokenizer", "assets/tokenizers/story_bpe.json", "--valid", "0.2"])
+    spaced = place.path / "spaced"
+    (spaced / "assets/tokenizers").mkdir(parents=True)
+    for entry in (ROOT / "assets").iterdir():
+        if entry.name != "tokenizers":
+            (spaced / "assets" / entry.name).symlink_to(entry)
+    text = json.loads((ROOT / "assets/tokenizers/story_bpe.json").read_text())
+    (spaced / "assets/tokenizers/story_bpe.json").write_text(json.dumps(text))
+    prepare = "data prepare assets/samples/stories.jsonl --output data/stories --tokenizer assets/tokenizers/story_bpe.json"
+    subprocess.run([place.nerve, *prepare.split()], cwd=spaced, check=True, capture_output=True)
+    place.run(place.begin(file, "begun"))
+    folders = [place.path / "first", place.path / "second"]
+    for folder in folders:
+        shutil.copytree(place.at("begun"), folder / "run")
+    shutil.rmtree(kill.checkpoints(folders[1] / "run")[-1])
+    resume = [place.nerve, "fit", "--resume", "./run", "--data", str(place.path), "--render", "none"]
     kinds = [
         ("recipe", "recipe", same, [*same, "--set", "batch.accumulate=8"], {}),
         ("data", "data", same, same, {"wdir": other}),
@@ -235,15 +283,16 @@ def differences(place, arguments):
         ("definitions", "NERVE_COMPOSED", same, same, {"env": ("NERVE_COMPOSED", "1")}),
         ("kernels", "NERVE_PORTABLE", same, same, {"env": ("NERVE_PORTABLE", "1")}),
         ("option", "--fail-on-collapse", same, [*same, "--fail-on-collapse"], {}),
-        ("seed", "recipe", same, [*same, "--set", "seed=5"], {}),
+        ("tokenizer", "tokenizer", same, same, {"wdir": spaced}),
+        ("checkpoint", "checkpoint", resume, resume, {"wdirs": folders}),
     ]
     if arguments.other:
         kinds.append(("program", "features|version", same, [arguments.other, *same[1:]], {}))
     for kind, field, first, second, how in kinds:
-        place_of = ["-wdir", str(how["wdir"])] if "wdir" in how else []
+        first_place, place_of = how.get("wdirs", (place.path, how.get("wdir", place.path)))
         env = ["-env", *how["env"]] if "env" in how else []
         began = time.monotonic()
-        done = place.run(["mpirun", "-n", "1", *first, ":", "-n", "1", *place_of, *env, *second], code=None, timeout=30)
+        done = place.run(["mpirun", "-n", "1", "-wdir", str(first_place), *first, ":", "-n", "1", "-wdir", str(place_of), *env, *second], code=None, timeout=30)
         took = time.monotonic() - began
         said = [line for line in done.stderr.splitlines() if re.search(rf"rank 1: ({field})[^:]*: found", line)]
         if done.returncode != 2 or len(said) < 2 or took > 5 or place.at("different").exists():
@@ -290,9 +339,11 @@ def main():
     parser.add_argument("--other")
     arguments = parser.parse_args()
     place = Place(str(pathlib.Path(arguments.nerve).resolve()))
-    for name in arguments.parts or parts:
-        parts[name](place, arguments)
-    subprocess.run(["rm", "-rf", place.path], check=True)
+    try:
+        for name in arguments.parts or parts:
+            parts[name](place, arguments)
+    finally:
+        shutil.rmtree(place.path)
 
 
 if __name__ == "__main__":
