@@ -1,7 +1,7 @@
 //! Tests of ranks that are threads of one process.
 
-use super::threads::on_ranks;
 use super::Facts;
+use super::threads::on_ranks;
 use crate::error::{Error, Problem};
 
 #[test]

@@ -12,6 +12,7 @@ use crate::ladder::{Inputs, Ladder};
 use crate::learner::{ParameterOptimizer, TrainingLoader};
 use crate::model::{Model, Ran};
 use crate::render::Render;
+use crate::say::note;
 use crate::signal::Stop;
 use crate::task::{Batch, Continuation, not_finite};
 use brian::flops::TRAINING;
@@ -24,17 +25,25 @@ use serde_json::{Value, json};
 use std::io;
 use std::time::Instant;
 
-/// Measures and prints the speeds. No file is written.
+/// Measures and prints the speeds. No file is written. Of a run whose data are not there, as an imported one, those that need none.
 ///
 /// # Errors
-/// `Invalid` for the run or its data; `Resource` if the device does not start; `Numerical` if a loss is not finite.
+/// `Invalid` for the run; `Resource` if the device does not start; `Numerical` if a loss is not finite.
 pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
     let trained = Trained::open(&arguments.source)?;
     let device = trained.device.clone();
     let gflops = device::run(&device, MatrixProduct)?;
     let (run, recipe) = found(&arguments.source)?;
-    let ladder = Ladder {
-        inputs: Inputs::open(&recipe)?,
+    let inputs = match Inputs::open(&recipe) {
+        Ok(inputs) => Some(inputs),
+        Err(missing @ Error::Invalid(_)) => {
+            note(&format!("{missing}; steps and evaluation are not measured"));
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let ladder = inputs.map(|inputs| Ladder {
+        inputs,
         recipe,
         run,
         extensions: Vec::new(),
@@ -42,7 +51,7 @@ pub fn run(arguments: &cli::Bench) -> Result<(), Error> {
         render: Render::None,
         fail_on_collapse: false,
         ranks: Ranks::alone(),
-    };
+    });
     let bench = Bench {
         trained,
         ladder,
@@ -116,7 +125,8 @@ impl Speed {
 
 struct Bench<'a> {
     trained: Trained,
-    ladder: Ladder,
+    /// With the data of the run, if they are there.
+    ladder: Option<Ladder>,
     arguments: &'a cli::Bench,
 }
 
@@ -126,14 +136,19 @@ impl Task for Bench<'_> {
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Speed>, Error> {
         let learner = self.trained.model::<B>(&device)?;
         let model = learner.valid();
-        let mut speeds = vec![self.evaluate(&model, &device)?];
+        let mut speeds = Vec::new();
+        if let Some(ladder) = &self.ladder {
+            speeds.push(self.evaluate(ladder, &model, &device)?);
+        }
         // A graph reads a prompt as it reads what follows, token by token.
         if model.own_optimizer().is_none() {
             speeds.extend(self.read(&model, &device)?);
         }
         speeds.push(self.sample(&model, &device)?);
         // Last, for it changes a graph's weights, which all clones share.
-        speeds.push(self.train(learner, &device)?);
+        if let Some(ladder) = &self.ladder {
+            speeds.push(self.train(ladder, learner, &device)?);
+        }
         Ok(speeds)
     }
 }
@@ -175,8 +190,13 @@ impl Bench<'_> {
     }
 
     /// Forward passes over the first batch of the first validation split.
-    fn evaluate<B: Backend>(&self, model: &Model<B>, device: &B::Device) -> Result<Speed, Error> {
-        let batch = self.first_batch();
+    fn evaluate<B: Backend>(
+        &self,
+        ladder: &Ladder,
+        model: &Model<B>,
+        device: &B::Device,
+    ) -> Result<Speed, Error> {
+        let batch = self.first_batch(ladder);
         let tokens = (batch.host.batch * batch.host.seq) as u64;
         let seconds = self.median::<B>(device, || {
             let _ = model.step(batch.clone());
@@ -197,7 +217,11 @@ impl Bench<'_> {
         let context = self.trained.recipe.model.context();
         let n_prefill = (self.arguments.prefill as usize).min(context - 1);
         let n_decode = (self.arguments.tokens as usize).min(context - n_prefill);
-        let ids = self.first_batch().host.inputs.into_iter().cycle();
+        let ids = match &self.ladder {
+            Some(ladder) => self.first_batch(ladder).host.inputs,
+            None => (0..self.trained.tokenizer.vocabulary_size() as u32).collect(),
+        };
+        let ids = ids.into_iter().cycle();
         let text: Vec<u32> = ids.take(n_prefill + n_decode).collect();
         let rules = self.trained.route().rules;
         let model = model.with_matmul_dtype(self.trained.device.dtype);
@@ -256,22 +280,23 @@ impl Bench<'_> {
     /// Optimizer steps, as at the beginning of the stage that the checkpoint was saved in.
     fn train<B: AutodiffBackend>(
         &self,
+        ladder: &Ladder,
         learner: Model<B>,
         device: &B::Device,
     ) -> Result<Speed, Error> {
         let (recipe, stage) = (&self.trained.recipe, self.trained.stage());
-        let flops = self.flops_per_token(&learner.valid(), &self.first_batch(), device);
+        let flops = self.flops_per_token(&learner.valid(), &self.first_batch(ladder), device);
         let accumulate = recipe.batch.accumulate;
         let rounds = self.arguments.warm_up + self.arguments.rounds;
         let loader = TrainingLoader {
-            data: self.ladder.inputs.train.clone(),
+            data: ladder.inputs.train.clone(),
             positions: 0..rounds * accumulate as u64,
         };
         let mut batches = DataLoader::<B, Batch>::iter(&loader);
         let optimizer = ParameterOptimizer::new(&recipe.optimizer);
         let mut state = self.trained.loaded.snapshot.state.clone();
         state.stage_step = 0;
-        let mut session = self.ladder.session(stage, state, optimizer, Vec::new());
+        let mut session = ladder.session(stage, state, optimizer, Vec::new());
         session.model = Some(learner);
         let seconds = self.median::<B>(device, || {
             session.bare_step(batches.by_ref().take(accumulate).collect())
@@ -285,8 +310,8 @@ impl Bench<'_> {
         })
     }
 
-    fn first_batch(&self) -> Batch {
-        let valid = self.ladder.inputs.valid.on(self.trained.route());
+    fn first_batch(&self, ladder: &Ladder) -> Batch {
+        let valid = ladder.inputs.valid.on(self.trained.route());
         let first = valid.batches().next();
         first.expect("a split without a window was refused when it was opened")
     }

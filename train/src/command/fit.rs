@@ -191,7 +191,7 @@ fn facts(recipe: &Checked, inputs: &Inputs, fail_on_collapse: bool) -> Facts {
         facts = facts.with(format!("data {path}"), sha256);
     }
     for name in ["NERVE_COMPOSED", "NERVE_PORTABLE"] {
-        facts = facts.with(name, std::env::var(name).unwrap_or_default());
+        facts = facts.with(name, std::env::var(name).unwrap_or("unset".to_string()));
     }
     facts
 }
