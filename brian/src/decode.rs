@@ -569,6 +569,7 @@ mod tests {
         Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Sees,
     };
     use crate::{BaselineConfig, BrianConfig, Exit, Initial};
+    use ndarray::Array2;
     use std::collections::{BTreeMap, BTreeSet};
 
     const CONTEXT: usize = 6;
@@ -726,7 +727,7 @@ mod tests {
         logits.clone().into_data().to_vec().unwrap()
     }
 
-    /// Texts that come and go at different times say to the bit what each says alone.
+    /// Texts that come and go at different times say to the bit what each says alone, which is what it says if it is read at once.
     fn assert_apart<'a>(what: &str, of: impl Fn() -> Decoder<'a, Host>) {
         // Each with the tokens that it reads at once, and the round in which it begins.
         let texts: [(&[u32], usize, usize); 4] = [
@@ -736,6 +737,15 @@ mod tests {
             (&TEXT[4..10], 1, 5),
         ];
         let expected = texts.map(|(text, n_first, _)| alone(of(), text, n_first));
+        for ((text, n_first, _), alone) in texts.iter().zip(&expected) {
+            let mut whole = of();
+            let slot = whole.open(SequenceInfo::default());
+            let at_once = whole.read(slot, text, text.len() + 1 - n_first).logits;
+            let rows = alone.iter().flatten().map(|&logit| f64::from(logit));
+            let rows = Array2::from_shape_vec(at_once.dims(), rows.collect()).unwrap();
+            let name = format!("{what}: {text:?} in rounds, and at once");
+            assert_near(&name, &rows, &found(&at_once), SINGLE);
+        }
         let mut decoder = of();
         let mut found = vec![Vec::new(); texts.len()];
         // One that leaves in the middle of a token.

@@ -92,6 +92,22 @@ impl Figures {
     }
 }
 
+/// What the logarithm of an answer's probability is divided by.
+type Length = fn(&str) -> f64;
+
+/// Accuracies by logarithms per character and per byte, as lm-eval names them.
+const NORMALISED: [(&str, Length); 2] = [
+    ("acc_norm", |text| text.chars().count() as f64),
+    ("acc_bytes", |text| text.len() as f64),
+];
+
+/// 1 if the answer with the largest logarithm per length is the right one, else 0.
+fn right(lns: &[f64], texts: &[&str], length: Length, gold: usize) -> f64 {
+    let each = lns.iter().zip(texts);
+    let scores: Vec<f64> = each.map(|(ln, text)| ln / length(text)).collect();
+    f64::from(u8::from(largest(&scores) == gold))
+}
+
 /// A mean and its standard error; none of a single value.
 fn mean(values: &[f64]) -> (f64, Option<f64>) {
     let n = values.len() as f64;
@@ -115,19 +131,11 @@ fn ask(
     let mut choose = |context: &str, answers: &[String], lengths: &[&str], gold: usize| {
         let found = answers.iter().map(|answer| scorer.behind(context, answer));
         let found: Vec<Likelihood> = found.collect::<Result<_, _>>().map_err(silent)?;
-        let right = |length: &dyn Fn(&str) -> f64| {
-            let each = found.iter().zip(lengths);
-            let scores: Vec<f64> = each.map(|(of, text)| of.ln / length(text)).collect();
-            f64::from(u8::from(largest(&scores) == gold))
-        };
-        figures.add("acc", right(&|_| 1.0));
-        Ok::<_, Error>((
-            [
-                ("acc_norm", right(&|text| text.chars().count() as f64)),
-                ("acc_bytes", right(&|text| text.len() as f64)),
-            ],
-            found,
-        ))
+        let lns: Vec<f64> = found.iter().map(|of| of.ln).collect();
+        let right = |length: Length| right(&lns, lengths, length, gold);
+        figures.add("acc", right(|_| 1.0));
+        let normalised = NORMALISED.map(|(name, length)| (name, right(length)));
+        Ok::<_, Error>((normalised, found))
     };
     match task {
         Task::Pairs { good, bad, .. } => {
@@ -256,6 +264,15 @@ mod tests {
         assert_eq!(all[3], ("byte_perplexity", 0.5f64.exp(), None));
         assert!((all[4].1 - 0.5 / std::f64::consts::LN_2).abs() < 1e-12);
         assert_eq!(mean(&[3.0]), (3.0, None));
+    }
+
+    #[test]
+    fn an_answer_is_best_by_its_logarithm_per_character_or_per_byte() {
+        // One character of two bytes, and two of one byte: -3 and -2 per character, -1.5 and -2 per byte.
+        let (lns, texts) = ([-3.0, -4.0], ["ä", "ab"]);
+        let of_first = NORMALISED.map(|(name, length)| (name, right(&lns, &texts, length, 0)));
+        assert_eq!(of_first, [("acc_norm", 0.0), ("acc_bytes", 1.0)]);
+        assert_eq!(right(&lns, &texts, |_| 1.0, 0), 1.0);
     }
 
     #[test]

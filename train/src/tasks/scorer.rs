@@ -397,10 +397,12 @@ mod tests {
             .map(|(read, n)| (read.len(), *n))
             .collect();
         assert_eq!(reads, [(CHUNK, 1), (11, 2)]);
-        // What counts begins at the border of a chunk.
-        let context = "x".repeat(CHUNK);
-        let (found, _, _) = asked(9999, |it| it.behind(&context, "yz").unwrap());
-        near(found.ln, 2.0 * likely);
+        // What counts begins at the border of a chunk, or beside it.
+        for n in [CHUNK - 1, CHUNK, CHUNK + 1] {
+            let context = "x".repeat(n);
+            let (found, _, _) = asked(9999, |it| it.behind(&context, "yz").unwrap());
+            near(found.ln, 2.0 * likely);
+        }
     }
 
     #[test]
