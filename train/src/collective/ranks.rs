@@ -146,6 +146,14 @@ impl Ranks {
         }
     }
 
+    /// What the first rank does while the others wait; nothing on these. All ranks call it together.
+    ///
+    /// # Errors
+    /// As [`Self::agree`].
+    pub fn by_first<T>(&self, act: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+        self.agree(self.is_first().then(act).transpose())
+    }
+
     /// An error that all ranks met is said by the first alone.
     pub fn said_once<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         outcome.map_err(|error| match error {

@@ -63,7 +63,8 @@ fn on_ranks(arguments: &cli::Fit, ranks: &Ranks) -> Result<(), Error> {
     if arguments.dry_run {
         let needs = ranks.agree(survey(&recipe))?;
         say_remarks(&recipe);
-        return answer(ranks, || answer::print(&plan(&recipe, &needs)));
+        let printed = ranks.by_first(|| answer::print(&plan(&recipe, &needs)));
+        return printed.map(drop);
     }
     let training = Training {
         stop,
@@ -77,17 +78,9 @@ fn on_ranks(arguments: &cli::Fit, ranks: &Ranks) -> Result<(), Error> {
         ranks: ranks.clone(),
     };
     let run = training.run(recipe, existing)?;
-    answer(ranks, || {
-        answer::print_text(&format!("{}\n", run.path().display()))
-    })
-}
-
-/// The first rank answers.
-fn answer(ranks: &Ranks, answer: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-    ranks.agree(match ranks.is_first() {
-        true => answer(),
-        false => Ok(()),
-    })
+    let path = run.path().display();
+    let printed = ranks.by_first(|| answer::print_text(&format!("{path}\n")));
+    printed.map(drop)
 }
 
 /// How a run is trained, besides its recipe.
@@ -133,7 +126,7 @@ impl Training {
             None => begin(&recipe, &inputs, &needs),
         };
         let run = of_first(&ranks, begin)?;
-        let _lock = by_first(&ranks, || {
+        let _lock = ranks.by_first(|| {
             let lock = Lock::acquire(&run)?;
             for stale in checkpoint::remove_stale(&run, &lock)? {
                 let stale = stale.display();
@@ -156,7 +149,7 @@ impl Training {
         };
         let start = ranks.agree(ladder.find_start(self.longer.as_ref()))?;
         ranks.compare(&ranks.agree(ladder.facts(&start))?)?;
-        by_first(&ranks, || {
+        ranks.by_first(|| {
             let left = ladder.steps_left(&start);
             let existing = checkpoint::list(&run)?.len() as u64;
             let checkpoints = Checkpoints::of(&ladder.recipe, &left, existing);
@@ -170,7 +163,7 @@ impl Training {
             Err(Error::Stopped { .. }) => Status::Stopped,
             Err(_) => Status::Failed,
         };
-        let noted = by_first(&ranks, || run.change_info(|info| info.status = status));
+        let noted = ranks.by_first(|| run.change_info(|info| info.status = status));
         // The first error is the one to report: a full disk may refuse the note too.
         climbed.and(noted)?;
         Ok(run)
@@ -201,18 +194,13 @@ fn of_first(
     ranks: &Ranks,
     find: impl FnOnce() -> Result<RunDirectory, Error>,
 ) -> Result<RunDirectory, Error> {
-    let of_first = by_first(ranks, find)?;
+    let of_first = ranks.by_first(find)?;
     let path = of_first.as_ref().map(|run| run.path().to_path_buf());
     let path = ranks
         .gather(&path)
         .swap_remove(0)
         .expect("the first has it");
     ranks.agree(of_first.map_or_else(|| RunDirectory::open(&path), Ok))
-}
-
-/// What the first rank does while the others wait; nothing on these.
-fn by_first<T>(ranks: &Ranks, act: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
-    ranks.agree(ranks.is_first().then(act).transpose())
 }
 
 /// Makes the run of a recipe, if there is room for what it will hold.

@@ -320,11 +320,7 @@ impl Ladder {
             weights_sha256: checkpoint::weights_sha256(&loaded.path)?,
         };
         let note = |info: &mut RunInfo| drop(info.starts.insert(stage.name.clone(), started));
-        let noted = match self.ranks.is_first() {
-            true => self.run.change_info(note),
-            false => Ok(()),
-        };
-        self.ranks.agree(noted)?;
+        self.ranks.by_first(|| self.run.change_info(note))?;
         let plain = loaded
             .snapshot
             .model

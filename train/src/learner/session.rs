@@ -354,11 +354,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             .is_some_and(|best| best.step == self.state.step);
         let due = is_best || self.is_due(self.settings.checkpoint_every_steps);
         if due || signal.is_some() || hook_stops || wants_checkpoint {
-            let saved = match self.ranks.is_first() {
-                true => self.save(),
-                false => Ok(()),
-            };
-            self.ranks.agree(saved)?;
+            let ranks = self.ranks.clone();
+            ranks.by_first(|| self.save())?;
         }
         stop_if_asked(verdict)?;
         match signal {
