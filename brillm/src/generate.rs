@@ -89,7 +89,7 @@ impl SignalState {
     ) -> Vec<f32> {
         let mut z = self.code(model, decoding, token);
         let mut slope = vec![0.0; z.len()];
-        let row = model.parameters.edge(row, z.len());
+        let row = model.edge(self.token, row);
         vectorised!(arrive(signal, &row, &mut z, &mut slope));
         z
     }
@@ -187,8 +187,23 @@ impl SignalState {
         }
     }
 
-    /// The energies behind rows; `nodes` are those they lead to, where they add biases, and otherwise none.
+    /// The energies behind rows; `nodes` are those they lead to, where they add biases, and otherwise none. Where a table lies in shards,
+    /// the process of this node's rows computes them for all.
     fn score(&self, model: &BriLlm, code: &[f32], rows: &[usize], nodes: &[u32]) -> Vec<f32> {
+        let score = || self.score_here(model, code, rows, nodes);
+        match model.graph.shard() {
+            None => score(),
+            Some(shard) => shard.of_owner(self.token, score),
+        }
+    }
+
+    fn score_here(
+        &self,
+        model: &BriLlm,
+        code: &[f32],
+        rows: &[usize],
+        nodes: &[u32],
+    ) -> Vec<f32> {
         let d = code.len();
         let parameters = &model.parameters;
         let mut energies = vec![0.0; rows.len()];
@@ -204,6 +219,7 @@ impl SignalState {
                         Some(&node) => parameters.node_bias_of(node, d),
                         None => &[],
                     };
+                    let row = model.graph.place(self.token, row);
                     let row = parameters.load_edge(row, d, &mut scratch);
                     flow::lead(&self.mixed, row, code, bias, z);
                 }

@@ -3,8 +3,10 @@
 //! Compressed sparse rows: first the back-off rows, then the own rows in the order of (source, target), so that all
 //! edges out of one node lie side by side. With one class there is one back-off row, row 0.
 
+use crate::shard::{Peers, Shard};
 use serde::Deserialize;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a pair without an edge of its own uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -52,6 +54,8 @@ pub struct Graph {
     /// `first[s]..first[s + 1]` are the own rows of source `s`.
     first: Vec<u64>,
     targets: Vec<u32>,
+    /// The rows that lie in this process, if not all do.
+    shard: Option<Shard>,
 }
 
 impl Graph {
@@ -132,7 +136,92 @@ impl Graph {
             class_sizes,
             first,
             targets,
+            shard: None,
         }
+    }
+
+    /// The same graph, of whose rows each of several processes holds a part.
+    pub fn shared_among(mut self, peers: Arc<dyn Peers>) -> Self {
+        let own_rows: Vec<usize> = (0..self.nodes() as u32)
+            .map(|source| self.own_rows(source).len())
+            .collect();
+        self.shard = Some(Shard::new(self.back_off_rows(), &own_rows, peers));
+        self
+    }
+
+    /// The rows that lie in this process, if not all do.
+    pub fn shard(&self) -> Option<&Shard> {
+        self.shard.as_ref()
+    }
+
+    /// Whether the own rows of a source lie in this process.
+    pub fn is_here(&self, source: u32) -> bool {
+        self.shard().is_none_or(|shard| shard.is_here(source))
+    }
+
+    /// The number of rows of the edge table that lie in this process.
+    pub fn rows_here(&self) -> usize {
+        self.shard().map_or(self.rows(), Shard::rows)
+    }
+
+    /// The numbers of the rows of this process, in the order in which they lie there.
+    pub fn numbers_here(&self) -> Vec<usize> {
+        let own = (0..self.nodes() as u32).filter(|&source| self.is_here(source));
+        let own = own.flat_map(|source| self.own_rows(source));
+        (0..self.back_off_rows()).chain(own).collect()
+    }
+
+    /// Where a row lies among those of this process: a back-off row, or one of a source whose rows are here.
+    #[inline(always)]
+    pub fn place(&self, source: u32, row: usize) -> usize {
+        match &self.shard {
+            Some(shard) if self.is_own(row) => {
+                shard.first(source) + row - self.own_rows(source).start
+            }
+            _ => row,
+        }
+    }
+
+    /// The same for the own rows of a source; nothing if they lie elsewhere.
+    pub fn places(&self, source: u32) -> Range<usize> {
+        match &self.shard {
+            Some(shard) if !shard.is_here(source) => 0..0,
+            Some(shard) => {
+                shard.first(source)..shard.first(source) + self.own_rows(source).len()
+            }
+            None => self.own_rows(source),
+        }
+    }
+
+    /// The rows of a range that a process of those that share the table holds, as pieces of the range, rising. Back-off rows are
+    /// counted as the first one's.
+    pub fn pieces_of(&self, rank: usize, rows: Range<usize>) -> Vec<(Option<u32>, Range<usize>)> {
+        let back_off = (rank == 0).then_some((None, 0..self.back_off_rows()));
+        // The sources whose rows end behind the beginning of the range.
+        let ends = &self.first[1..];
+        let first = ends.partition_point(|&end| end as usize <= rows.start);
+        let own = (first as u32..self.nodes() as u32)
+            .map(|source| (Some(source), self.own_rows(source)))
+            .take_while(|(_, own)| own.start < rows.end)
+            .filter(|(source, _)| match (&self.shard, source) {
+                (Some(shard), Some(source)) => shard.owner(*source) == rank,
+                _ => rank == 0,
+            });
+        let cut = |(source, all): (Option<u32>, Range<usize>)| {
+            (source, all.start.max(rows.start)..all.end.min(rows.end))
+        };
+        back_off
+            .into_iter()
+            .chain(own)
+            .map(cut)
+            .filter(|(_, piece)| !piece.is_empty())
+            .collect()
+    }
+
+    /// Where the rows of a piece lie among those of this process; the inverse of [`Self::pieces_of`].
+    pub fn place_of_piece(&self, source: Option<u32>, piece: &Range<usize>) -> Range<usize> {
+        let first = source.map_or(piece.start, |source| self.place(source, piece.start));
+        first..first + piece.len()
     }
 
     /// The number of nodes.

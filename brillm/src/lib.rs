@@ -10,6 +10,7 @@
 //! | `flow` | the first signal, a hop, and the mix of past signals |
 //! | `candidate` | which targets compete, grouped by source |
 //! | `table` | rows of numbers, as f32 or as bf16 |
+//! | `shard` | the rows that lie in this process, where several share a table |
 //! | `model` | sizes and parameters |
 //! | `ops` | the operations of the signal flow, composed of tensor operations; in `ops/host/` fast, on the host |
 //! | `resident` | steps on a GPU, where the table stays between them |
@@ -33,6 +34,7 @@ pub mod position;
 pub mod prior;
 mod resident;
 pub mod row_adamw;
+pub mod shard;
 pub mod table;
 #[cfg(test)]
 mod tests;

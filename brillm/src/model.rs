@@ -45,6 +45,18 @@ impl BriLlm {
         )
     }
 
+    /// A row that a source uses, `[d + 1, d]`. Where a table lies in shards, all processes call it together.
+    pub fn edge(&self, source: u32, row: usize) -> Cow<'_, [f32]> {
+        let d = self.config.d_node;
+        let here = || self.parameters.edge(self.graph.place(source, row), d);
+        match self.graph.shard() {
+            Some(shard) if self.graph.is_own(row) => {
+                shard.of_owner(source, || here().into_owned()).into()
+            }
+            _ => here(),
+        }
+    }
+
     /// The number of parameters.
     pub fn n_parameters(&self) -> u64 {
         self.config
@@ -175,6 +187,17 @@ impl BriLlmConfig {
         rows: usize,
         uniform: &(dyn Fn(&str, u64) -> f64 + Sync),
     ) -> Parameters {
+        let rows: Vec<usize> = (0..rows).collect();
+        self.init_rows(nodes, &rows, uniform)
+    }
+
+    /// The same, with some rows of the table, in this order.
+    pub fn init_rows(
+        &self,
+        nodes: usize,
+        rows: &[usize],
+        uniform: &(dyn Fn(&str, u64) -> f64 + Sync),
+    ) -> Parameters {
         use rayon::prelude::*;
         let Initial::Uniform { half_range } = self.initial;
         let draw = |stream: &str, place: usize| {
@@ -195,7 +218,8 @@ impl BriLlmConfig {
             true => draw("edges", place),
             false => 0.0,
         };
-        let places = (0..rows * row_len).into_par_iter();
+        let places = (0..rows.len() * row_len).into_par_iter();
+        let value = |place: usize| value(rows[place / row_len] * row_len + place % row_len);
         let edges = match self.storage {
             Storage::F32 => Table::F32(places.map(value).collect()),
             Storage::Bf16 => {

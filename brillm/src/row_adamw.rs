@@ -287,6 +287,11 @@ impl<'a> Rows<'a> {
         parts
     }
 
+    /// The same rows, of which the first has this number.
+    pub fn numbered(self, start: usize) -> Self {
+        Self { start, ..self }
+    }
+
     /// The values of a row, widened into `scratch` where they are not f32.
     #[inline(always)]
     pub fn row<'b>(&'b self, row: usize, scratch: &'b mut Vec<f32>) -> &'b [f32] {

@@ -55,7 +55,7 @@ impl RowAdamW {
             mode,
             adamw,
             clip,
-            edges: Moments::new(storage, model.graph.rows(), model.config.row_len()),
+            edges: Moments::new(storage, model.graph.rows_here(), model.config.row_len()),
             mix: zeros(model.parameters.mix.len()),
             node_bias: zeros(model.parameters.node_bias.len()),
             codes: zeros(model.parameters.codes.len()),
@@ -188,7 +188,7 @@ impl RowAdamW {
         if resident.settle(what, model, moments, &clock) {
             return;
         }
-        let n = model.graph.rows();
+        let n = model.graph.rows_here();
         let pieces = (0..n)
             .step_by(ROWS_AT_ONCE)
             .map(|start| start..(start + ROWS_AT_ONCE).min(n));

@@ -34,6 +34,11 @@ pub(crate) mod step;
 #[cfg(test)]
 mod tests;
 
+/// Whether passes over a part of a table are to be had: the definitions read a whole one.
+pub fn know_shards() -> bool {
+    !composed::only()
+}
+
 /// A fused version; `None` where it does not apply.
 type Version<'a, S, T> = &'a dyn Fn(&mut S) -> Option<T>;
 

@@ -4,6 +4,7 @@
 //! | file | phase |
 //! |---|---|
 //! | `numeric` | arithmetic of one row |
+//! | `walked` | the rows along the true paths, brought here where they lie in other processes |
 //! | `trail` | the true path: the only part that is sequential, forward and backward |
 //! | `signals` | the signals of a batch, from which candidates are scored |
 //! | `score` | all candidates of a group: energies, softmax, gradients, update of rows that no path uses |
@@ -12,7 +13,10 @@
 pub mod numeric;
 pub mod pass;
 mod score;
+#[cfg(test)]
+mod shard_tests;
 mod signals;
 #[cfg(test)]
 pub(super) mod tests;
 mod trail;
+mod walked;

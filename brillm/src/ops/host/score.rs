@@ -7,9 +7,11 @@ use super::numeric::{LANES, add, add_lanes, exp, gelu, norm, outer, vector_matri
 use super::signals::Signals;
 use crate::candidate::Group;
 use crate::flow::{self, Bias};
-use crate::model::Parameters;
+use crate::model::BriLlm;
 use crate::row_adamw::{Clock, Replay, Rows};
+use crate::shard::{Message, Said};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows that one task works on: with their moments they fit into a core's cache.
@@ -73,8 +75,8 @@ impl<'a> Tokens<'a> {
 }
 
 /// `−ln p(truth)` of every token of a group.
-pub fn evaluate(group: &Group, signals: &Signals, parameters: &Parameters) -> Vec<f64> {
-    let d = signals.config.d_node;
+pub fn evaluate(group: &Group, signals: &Signals, model: &BriLlm) -> Vec<f64> {
+    let (d, parameters) = (model.config.d_node, &model.parameters);
     let tokens = Tokens::of(group, signals, &parameters.node_bias);
     let n = group.places.len();
     let mut energies = vec![0.0; group.rows.len() * n];
@@ -86,7 +88,8 @@ pub fn evaluate(group: &Group, signals: &Signals, parameters: &Parameters) -> Ve
             let mut z = vec![0.0; d];
             let mut scratch = Vec::new();
             for (index, energies) in energies.chunks_exact_mut(n).enumerate() {
-                let row = parameters.load_edge(rows[index], d, &mut scratch);
+                let row = model.graph.place(group.source, rows[index]);
+                let row = parameters.load_edge(row, d, &mut scratch);
                 let bias = tokens.node_bias(&group.nodes, piece * ROWS_AT_ONCE + index);
                 for (token, energy) in energies.iter_mut().enumerate() {
                     tokens.lead(token, row, bias, &mut z);
@@ -194,6 +197,51 @@ impl Scored {
             nodes: Vec::new(),
             rows: Vec::new(),
             square: 0.0,
+        }
+    }
+
+    /// Tells other processes of a group's step: of rows only the gradients of `shared` ones, for the others are the group's own.
+    pub fn tell(&self, shared: &Range<usize>, to: &mut Message) {
+        to.put(&self.nats);
+        to.put(&self.of_mixes);
+        to.put(&self.of_codes);
+        to.put(&[self.square]);
+        let nodes: Vec<u32> = self.nodes.iter().map(|(node, _)| *node).collect();
+        to.put(&nodes);
+        self.nodes.iter().for_each(|(_, part)| to.put(part));
+        let rows = self.rows.iter().filter(|(row, _)| shared.contains(row));
+        let rows: Vec<_> = rows.map(|(row, part)| (*row as u64, part)).collect();
+        to.put(&rows.iter().map(|(row, _)| *row).collect::<Vec<u64>>());
+        for (_, part) in rows {
+            match part {
+                Part::Whole(gradient) => [&gradient[..], &[]].map(|list| to.put(list)),
+                Part::Vectors(mixed, deltas) => [mixed, &deltas[..]].map(|list| to.put(list)),
+            };
+        }
+    }
+
+    /// The inverse of [`Self::tell`].
+    pub fn told(said: &mut Said) -> Self {
+        let (nats, of_mixes, of_codes) = (said.take(), said.take(), said.take());
+        let square = said.take()[0];
+        let nodes: Vec<u32> = said.take();
+        let nodes = nodes.into_iter().map(|node| (node, said.take())).collect();
+        let rows: Vec<u64> = said.take();
+        let part = |row| {
+            let (first, deltas): (Vec<f32>, Vec<f32>) = (said.take(), said.take());
+            let part = match deltas.is_empty() {
+                true => Part::Whole(first),
+                false => Part::Vectors(first.into(), deltas),
+            };
+            (row as usize, part)
+        };
+        Self {
+            rows: rows.into_iter().map(part).collect(),
+            nats,
+            of_mixes,
+            of_codes,
+            nodes,
+            square,
         }
     }
 }

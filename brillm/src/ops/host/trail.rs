@@ -2,9 +2,11 @@
 //! the gradients of the mix's parameters, of the first signal and behind every edge.
 
 use super::numeric::{LANES, add, add_lanes, vector_matrix};
+use super::walked::Walked;
 use crate::candidate::Paths;
 use crate::flow::{Coefficients, Hop, Mix, Mixer, arrive};
 use crate::model::BriLlm;
+use crate::shard::{Message, Said};
 
 /// The forward pass of one sequence; lists of signals are `[edges, d]`.
 pub struct Trail {
@@ -31,9 +33,33 @@ pub struct TrailGradients {
     pub hops: Vec<f32>,
 }
 
+impl TrailGradients {
+    /// Those of a sequence that another process walked, from what that one says of them.
+    pub fn told(said: &mut Said) -> Self {
+        Self {
+            mix: said.take(),
+            first: said.take(),
+            hops: said.take(),
+        }
+    }
+
+    /// The inverse of [`Self::told`].
+    pub fn tell(&self, to: &mut Message) {
+        to.put(&self.mix);
+        to.put(&self.first);
+        to.put(&self.hops);
+    }
+}
+
 impl Trail {
     /// Forward pass: walks the edges of one row of the paths.
-    pub fn walk(model: &BriLlm, codes: &[f32], paths: &Paths<'_>, row: usize) -> Self {
+    pub fn walk(
+        model: &BriLlm,
+        edges: &Walked,
+        codes: &[f32],
+        paths: &Paths<'_>,
+        row: usize,
+    ) -> Self {
         let BriLlm {
             config, parameters, ..
         } = model;
@@ -78,11 +104,35 @@ impl Trail {
                 (Hop::Previous, 1..) => &before[here.start - d..],
                 _ => &trail.mixed[here.clone()],
             };
-            let row = parameters.load_edge(table_row, d, &mut scratch);
+            let row = edges.load(parameters, table_row, d, &mut scratch);
             arrive(signal, row, z, &mut trail.slope[here]);
             trail.coefficients.push(mixer.add(&parameters.mix, z));
         }
         trail
+    }
+
+    /// The trail of a sequence that another process walked, from what that one says of it.
+    pub fn told(rows: Vec<usize>, hop: Hop, said: &mut Said) -> Self {
+        Self {
+            rows,
+            mixed: said.take(),
+            arrived: match hop {
+                Hop::Previous => said.take(),
+                Hop::Mixed => Vec::new(),
+            },
+            slope: Vec::new(),
+            first_slope: Vec::new(),
+            totals: Vec::new(),
+            coefficients: Vec::new(),
+        }
+    }
+
+    /// The inverse of [`Self::told`].
+    pub fn tell(&self, hop: Hop, to: &mut Message) {
+        to.put(&self.mixed);
+        if hop == Hop::Previous {
+            to.put(&self.arrived);
+        }
     }
 
     /// The signal that went along an edge.
@@ -96,7 +146,12 @@ impl Trail {
     /// Backward pass: from the gradient of the mix at every position to the gradients of everything before it.
     ///
     /// `G` and `Q` are the gradients of `S` and `Z` behind the current edge (`docs/brillm.md`, section 2, gradients).
-    pub fn backward(&self, model: &BriLlm, of_mixes: &[f32]) -> TrailGradients {
+    pub fn backward(
+        &self,
+        model: &BriLlm,
+        edges: &Walked,
+        of_mixes: &[f32],
+    ) -> TrailGradients {
         let BriLlm {
             config, parameters, ..
         } = model;
@@ -125,7 +180,7 @@ impl Trail {
                 delta[k] = of_arrived as f32 * self.slope[here.start + k];
             }
             lanes.fill(0.0);
-            let row = parameters.load_edge(self.rows[edge], d, &mut scratch);
+            let row = edges.load(parameters, self.rows[edge], d, &mut scratch);
             vector_matrix(delta, row, &mut lanes);
             let mut of_mix = of_mixes[here.clone()].to_vec();
             next_hop.fill(0.0);
