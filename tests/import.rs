@@ -86,6 +86,7 @@ fn model_of(run: &Path) -> BriLlm {
         recipe: &recipe,
         vocabulary: tokenizer.vocabulary_size(),
         counts: counts.as_ref(),
+        ranks: None,
     };
     let device = Device::<TestAutodiff>::default();
     let skeleton = blueprint.skeleton::<TestAutodiff>(&recipe.stage[0].policy, &device);

@@ -64,6 +64,7 @@ impl Imported {
             recipe: &recipe,
             vocabulary: tokenizer.vocabulary_size(),
             counts: None,
+            ranks: None,
         };
         let device = Device::<TestAutodiff>::default();
         let skeleton = blueprint.skeleton::<TestAutodiff>(&recipe.stage[0].policy, &device);

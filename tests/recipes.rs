@@ -37,6 +37,7 @@ fn every_bundled_recipe_describes_models_that_can_be_built() {
                 recipe: &recipe,
                 vocabulary: 300,
                 counts: None,
+                ranks: None,
             };
             let device = Default::default();
             assert!(
@@ -94,6 +95,7 @@ fn the_recipes_of_published_sizes_have_their_parameters() {
             recipe: &recipe,
             vocabulary: 32_000,
             counts: None,
+            ranks: None,
         };
         let found = blueprint.n_parameters::<TestAutodiff>(&last.policy, &Default::default());
         assert_eq!(found, expected, "{name}");

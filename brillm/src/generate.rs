@@ -197,13 +197,7 @@ impl SignalState {
         }
     }
 
-    fn score_here(
-        &self,
-        model: &BriLlm,
-        code: &[f32],
-        rows: &[usize],
-        nodes: &[u32],
-    ) -> Vec<f32> {
+    fn score_here(&self, model: &BriLlm, code: &[f32], rows: &[usize], nodes: &[u32]) -> Vec<f32> {
         let d = code.len();
         let parameters = &model.parameters;
         let mut energies = vec![0.0; rows.len()];

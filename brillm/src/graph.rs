@@ -186,9 +186,7 @@ impl Graph {
     pub fn places(&self, source: u32) -> Range<usize> {
         match &self.shard {
             Some(shard) if !shard.is_here(source) => 0..0,
-            Some(shard) => {
-                shard.first(source)..shard.first(source) + self.own_rows(source).len()
-            }
+            Some(shard) => shard.first(source)..shard.first(source) + self.own_rows(source).len(),
             None => self.own_rows(source),
         }
     }

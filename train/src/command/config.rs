@@ -84,7 +84,7 @@ fn check(files: &[PathBuf], sets: &[String], as_json: bool) -> Result<(), Error>
     let mut errors = Vec::new();
     let mut rows = Vec::new();
     for file in files {
-        let checked = load(file, sets).and_then(|recipe| survey(&recipe).map(|_| recipe));
+        let checked = load(file, sets).and_then(|recipe| survey(&recipe, 1).map(|_| recipe));
         match checked {
             Ok(recipe) => {
                 rows.push(row(file, &[]));

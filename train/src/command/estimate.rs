@@ -104,6 +104,7 @@ impl Task for Sizes<'_> {
             recipe: self.recipe,
             vocabulary: self.vocabulary,
             counts: None,
+            ranks: None,
         };
         let size = |stage: &Stage| {
             let shapes = blueprint.skeleton::<B>(&stage.policy, &device).shapes();

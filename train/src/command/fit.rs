@@ -61,7 +61,7 @@ fn on_ranks(arguments: &cli::Fit, ranks: &Ranks) -> Result<(), Error> {
     };
     let (longer, recipe, existing) = ranks.agree(read())?;
     if arguments.dry_run {
-        let needs = ranks.agree(survey(&recipe))?;
+        let needs = ranks.agree(survey(&recipe, ranks.size()))?;
         say_remarks(&recipe);
         let printed = ranks.by_first(|| answer::print(&plan(&recipe, &needs)));
         return printed.map(drop);
@@ -115,7 +115,7 @@ impl Training {
             let inputs = Inputs::open(&recipe)?;
             say_convention(&recipe.data, &inputs.tokenizer);
             let needs = Needs::of(&recipe, &inputs)?;
-            needs.check(&recipe)?;
+            needs.check(&recipe, ranks.size())?;
             device::check(&recipe.device)?;
             Ok((inputs, needs))
         };

@@ -143,6 +143,7 @@ mod tests {
             recipe: &recipe,
             vocabulary: tokenizer.vocabulary_size(),
             counts: None,
+            ranks: None,
         };
         let model: Model<Learning> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
         let snapshot = Snapshot {

@@ -165,6 +165,7 @@ impl Trained {
             recipe: &self.recipe,
             vocabulary: self.tokenizer.vocabulary_size(),
             counts: self.counts.as_ref(),
+            ranks: None,
         };
         let tensors = self.loaded.snapshot.model.clone();
         blueprint.load(&self.stage().policy, tensors, &self.loaded.path, device)

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 /// Samples from the model; wrap it in `Every`.
 pub struct Sample {
-    log: AppendLog,
+    /// Only the first rank writes.
+    log: Option<AppendLog>,
     tokenizer: Arc<Tokenizer>,
     prompts: Vec<String>,
     start: StartRule,
@@ -31,18 +32,19 @@ impl Sample {
     /// The name under which its state is saved.
     pub const NAME: &'static str = "sample";
 
-    /// Opens the log where the checkpoint left it; lines beyond are cut off and will be written again.
+    /// Opens the log of a run where the checkpoint left it; lines beyond are cut off and will be written again. Without a run the
+    /// samples are drawn and not written.
     ///
     /// # Errors
     /// `Resource` if it cannot be opened.
     pub fn open(
-        run: &RunDirectory,
+        run: Option<&RunDirectory>,
         tokenizer: Arc<Tokenizer>,
         recipe: &Recipe,
         state: Option<&Value>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            log: open_log(&run.samples(), state)?,
+            log: run.map(|run| open_log(&run.samples(), state)).transpose()?,
             tokenizer,
             prompts: recipe.watch.sample_prompts.clone(),
             start: recipe.data.start,
@@ -72,6 +74,9 @@ impl<B: AutodiffBackend> Hook<B, Model<B>> for Sample {
                 let model = Path::new("the model");
                 Error::Numerical(format!("step {}: {}", step.step, not_finite(model, found)))
             })?;
+            let Some(log) = &mut self.log else {
+                continue;
+            };
             let text = self.tokenizer.continued(&drawn.tokens);
             let mut line = Map::new();
             line.insert("schema".to_string(), json!(1));
@@ -81,12 +86,12 @@ impl<B: AutodiffBackend> Hook<B, Model<B>> for Sample {
             line.insert("text".to_string(), json!(text));
             line.insert("tokens".to_string(), json!(drawn.tokens.len()));
             line.insert("stop_reason".to_string(), json!(drawn.stop));
-            self.log.append(&line)?;
+            log.append(&line)?;
         }
         Ok(Verdict::Continue)
     }
 
     fn state(&mut self) -> Result<Option<Value>, Error> {
-        log_state(&self.log)
+        self.log.as_ref().map_or(Ok(None), log_state)
     }
 }

@@ -495,12 +495,13 @@ fn a_sample_is_another_at_another_step_and_for_another_prompt_and_the_same_again
         recipe: &recipe,
         vocabulary: tokenizer.vocabulary_size(),
         counts: None,
+        ranks: None,
     };
     let model: Model<B> = blueprint.fresh(&recipe.stage[0].policy, &Default::default());
     let plan = StepPlan::idle(RoutePlan::sequential());
     let root = tempfile::tempdir().unwrap();
     let run = RunDirectory::create(root.path(), "run", "", RunInfo::new("x")).unwrap();
-    let mut sample = Sample::open(&run, tokenizer, &recipe, None).unwrap();
+    let mut sample = Sample::open(Some(&run), tokenizer, &recipe, None).unwrap();
     for at in [3, 4, 3] {
         let made_up = step(&plan, at);
         let mut info = StepInfo {

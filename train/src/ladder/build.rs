@@ -1,5 +1,6 @@
 //! `Blueprint`: builds the model of a recipe: fresh, empty to load into, from a checkpoint, or from the stage before.
 
+use crate::collective::Ranks;
 use crate::device::ON_THE_CPU;
 use crate::error::{Error, Problem};
 use crate::learner::load_model;
@@ -20,6 +21,8 @@ pub struct Blueprint<'a> {
     pub vocabulary: usize,
     /// How often each pair of tokens was seen, where the recipe names a file of it.
     pub counts: Option<&'a Arc<PairCounts>>,
+    /// The ranks that train together, where there may be several.
+    pub ranks: Option<&'a Ranks>,
 }
 
 impl Blueprint<'_> {
@@ -31,6 +34,7 @@ impl Blueprint<'_> {
             vocabulary: recipe.rows(self.vocabulary),
             seed: recipe.run.seed,
             counts: self.counts,
+            ranks: self.ranks,
             on_cpu: ON_THE_CPU.contains(&recipe.device.backend.as_str()),
         }
     }
@@ -104,6 +108,6 @@ pub fn load_into<B: Backend>(
             problem.advise("recipe, counts and checkpoint do not belong together"),
         ));
     }
-    own.set_parameters(tensors);
+    own.set_parameters(tensors).map_err(Error::Invalid)?;
     Ok(model)
 }

@@ -232,23 +232,23 @@ impl Ladder {
             };
             hooks.push(hook.open::<B>(open)?);
         }
-        // What is written and shown all ranks have.
-        if !self.ranks.is_first() {
-            return Ok(hooks);
-        }
-        hooks.push(Box::new(MetricsLog::open(
-            &self.run,
-            watch.log_every_steps,
-            &measure::metrics(&self.recipe, stage),
-            state.hooks.get(MetricsLog::NAME),
-        )?));
-        hooks.extend(
-            self.render
-                .hook(StagePlace::new(&self.recipe, state.stage_index)),
-        );
-        if watch.sample_every_steps > 0 {
-            let sample = Sample::open(
+        // What is written and shown all ranks have. Of a table that they share out all draw samples, and the first writes them.
+        if self.ranks.is_first() {
+            hooks.push(Box::new(MetricsLog::open(
                 &self.run,
+                watch.log_every_steps,
+                &measure::metrics(&self.recipe, stage),
+                state.hooks.get(MetricsLog::NAME),
+            )?));
+            hooks.extend(
+                self.render
+                    .hook(StagePlace::new(&self.recipe, state.stage_index)),
+            );
+        }
+        if watch.sample_every_steps > 0 {
+            let log = self.ranks.is_first().then_some(&self.run);
+            let sample = Sample::open(
+                log,
                 self.inputs.tokenizer.clone(),
                 &self.recipe,
                 state.hooks.get(Sample::NAME),
@@ -306,7 +306,7 @@ impl Ladder {
     ) -> Result<Model<B>, Error> {
         let policy = &stage.policy;
         let run = RunDirectory::open(path)?;
-        let Some(loaded) = checkpoint::latest(&run)? else {
+        let Some(loaded) = checkpoint::latest_without(&run, self.left_on_disk())? else {
             return Err(without_checkpoint(&run));
         };
         let tokenizer = &self.inputs.tokenizer;
@@ -349,11 +349,20 @@ impl Ladder {
         })
     }
 
+    /// The tensors whose values are read when it is known which of them this rank holds.
+    pub(super) fn left_on_disk(&self) -> &'static [&'static str] {
+        match self.ranks.is_alone() {
+            true => &[],
+            false => self.recipe.model.family().tables,
+        }
+    }
+
     fn blueprint(&self) -> Blueprint<'_> {
         Blueprint {
             recipe: &self.recipe,
             vocabulary: self.inputs.tokenizer.vocabulary_size(),
             counts: self.inputs.counts.as_ref(),
+            ranks: Some(&self.ranks),
         }
     }
 }

@@ -36,6 +36,7 @@ impl Needs {
             recipe,
             vocabulary,
             counts: inputs.counts.as_ref(),
+            ranks: None,
         };
         let parameters = device::run(&recipe.device, Count { blueprint })?;
         Ok(Self::of_sizes(recipe, vocabulary, parameters))
@@ -72,19 +73,25 @@ impl Needs {
         bytes.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// Compares with the memory of this machine; a device with a memory of its own is not asked.
+    /// Compares what one of so many ranks needs with the memory of this machine; a device with a memory of its own is not asked.
     ///
     /// # Errors
     /// `Resource` with both numbers and what to lower.
-    pub fn check(&self, recipe: &Recipe) -> Result<(), Error> {
+    pub fn check(&self, recipe: &Recipe, n_ranks: usize) -> Result<(), Error> {
+        let shared_out = match recipe.model.family().tables.is_empty() {
+            true => 0,
+            false => self.weights.saturating_add(self.moments),
+        };
+        let elsewhere = shared_out - shared_out / n_ranks as u64;
+        let needed = self.bytes().saturating_sub(elsewhere);
         let free = device::free_memory_bytes(&recipe.device);
-        let Some(free) = free.filter(|free| *free < self.bytes()) else {
+        let Some(free) = free.filter(|free| *free < needed) else {
             return Ok(());
         };
         let cause = format!(
             "it needs at least {} MB and {} MB are free; lower batch.sequences (and raise batch.accumulate) or the \
              sizes in [model]",
-            self.bytes() / 1_000_000,
+            needed / 1_000_000,
             free / 1_000_000
         );
         Err(Error::resource(

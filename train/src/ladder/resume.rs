@@ -5,7 +5,7 @@ use super::extend::{self, RequestedLength};
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::recipe::{Recipe, Stage};
-use crate::run::checkpoint::{CheckpointState, STATE_FORMAT};
+use crate::run::checkpoint::{self, CheckpointState, STATE_FORMAT};
 use crate::run::{Extension, resume};
 use crate::say::note;
 use crate::text::shortened;
@@ -84,7 +84,8 @@ impl Ladder {
     /// run cannot go on so.
     pub fn find_start(&mut self, longer: Option<&RequestedLength>) -> Result<Position, Error> {
         let now = self.first_state();
-        let Some(loaded) = resume(&self.run, &now, &self.recipe.tokenizer.file)? else {
+        let newest = checkpoint::latest_without(&self.run, self.left_on_disk())?;
+        let Some(loaded) = resume(&self.run, newest, &now, &self.recipe.tokenizer.file)? else {
             if longer.is_some() {
                 let problem = Problem::new(self.run.path(), "", "no checkpoint", "at least one");
                 let advice = "let `nerve fit --resume RUN` reach the end of a stage first";

@@ -11,12 +11,12 @@ use crate::run::{RunDirectory, System, checkpoint};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What a training of the recipe needs.
+/// What a training of the recipe on so many ranks needs.
 ///
 /// # Errors
 /// Everything that is missing or does not fit: backend, tokenizer, data and their labels, counts, runs to start from,
 /// memory, room for checkpoints.
-pub fn survey(recipe: &Checked) -> Result<Needs, Error> {
+pub fn survey(recipe: &Checked, n_ranks: usize) -> Result<Needs, Error> {
     let mut problems = Vec::new();
     let backend = device::check_compiled(&recipe.source().file, &recipe.device.backend);
     let can_count = backend.is_ok();
@@ -35,7 +35,7 @@ pub fn survey(recipe: &Checked) -> Result<Needs, Error> {
         None => None,
     };
     if let Some(needs) = &needs {
-        problems.extend(needs.check(recipe).err());
+        problems.extend(needs.check(recipe, n_ranks).err());
         let steps: Vec<u64> = recipe.stage.iter().map(|stage| stage.steps).collect();
         let checkpoints = Checkpoints::of(recipe, &steps, 0);
         let space = needs.check_space(&System, &recipe.run.root, checkpoints, 0);

@@ -189,15 +189,19 @@ pub fn check_moments(tensors: &TensorMap, file: &std::path::Path) -> Result<(), 
         .iter()
         .filter(|(name, _)| name.ends_with(".moment_2"));
     for (name, tensor) in squares {
-        let negative = match &*tensor.values {
-            Values::F32(values) => values.iter().position(|value| *value < 0.0),
-            Values::Bf16(values) => values.iter().position(|value| value.to_f32() < 0.0),
-        };
-        if let Some(index) = negative {
-            let found = format!("a negative number at index {index}");
+        tensor.in_pieces(&mut |start, values| {
+            let negative = match values {
+                Values::F32(values) => values.iter().position(|value| *value < 0.0),
+                Values::Bf16(values) => values.iter().position(|value| value.to_f32() < 0.0),
+                Values::Elsewhere(_) => unreachable!("pieces lie in memory"),
+            };
+            let Some(index) = negative else {
+                return Ok(());
+            };
+            let found = format!("a negative number at index {}", start + index);
             let place = format!("tensor {name}");
-            return Err(Problem::new(file, place, found, "means of squares"));
-        }
+            Err(Problem::new(file, place, found, "means of squares"))
+        })?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use super::trainable::Trainable;
 use super::weights::store_model;
 use crate::collective::Ranks;
 use crate::error::Error;
+use crate::model::OwnOptimizer;
 use crate::run::RunDirectory;
 use crate::run::checkpoint::{self, Best, CheckpointState, Snapshot};
 use crate::signal::Stop;
@@ -274,7 +275,13 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         // Never on the autodiff backend: operations without a later backward pass are kept there for ever.
         let model = self.model().valid();
         let names = self.settings.valid.iter().cloned();
-        let measured = evaluate::<B, M>(&self.ranks, &model, valid.iter(), names.len());
+        let own = self.model().own_optimizer();
+        let ranks = match own.is_some_and(OwnOptimizer::is_shared_out) {
+            // All measure every batch together.
+            true => Ranks::alone(),
+            false => self.ranks.clone(),
+        };
+        let measured = evaluate::<B, M>(&ranks, &model, valid.iter(), names.len());
         for (split, measured) in self.settings.valid.iter().zip(&measured) {
             if measured.targets > 0 && !measured.loss().is_finite() {
                 return Err(Error::Numerical(format!(
@@ -354,8 +361,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             .is_some_and(|best| best.step == self.state.step);
         let due = is_best || self.is_due(self.settings.checkpoint_every_steps);
         if due || signal.is_some() || hook_stops || wants_checkpoint {
-            let ranks = self.ranks.clone();
-            ranks.by_first(|| self.save())?;
+            self.save_together()?;
         }
         stop_if_asked(verdict)?;
         match signal {
@@ -366,6 +372,18 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             }),
             None => Ok(()),
         }
+    }
+
+    /// The first rank saves; the others give it what it does not hold.
+    fn save_together(&mut self) -> Result<(), Error> {
+        let saved = self.ranks.is_first().then(|| self.save());
+        if let Some(own) = self.model().own_optimizer() {
+            match saved.is_some() {
+                true => own.dismiss(),
+                false => own.assist(),
+            }
+        }
+        self.ranks.agree(saved.transpose()).map(drop)
     }
 
     fn save(&mut self) -> Result<(), Error> {

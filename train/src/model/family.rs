@@ -2,6 +2,7 @@
 //! entry; `ModelConfig`: the table `[model]` that a family has read, from which models are made.
 
 use super::boxed::Model;
+use crate::collective::Ranks;
 use crate::device::{self, Dtype, ForBackend};
 use crate::error::Error;
 use crate::learner::optimizer::OptimizerConfig;
@@ -50,6 +51,8 @@ pub struct Given<'a> {
     pub counts: Option<&'a Arc<PairCounts>>,
     /// Whether the recipe's backend computes on the CPU.
     pub on_cpu: bool,
+    /// The ranks that train together, where there may be several.
+    pub ranks: Option<&'a Ranks>,
 }
 
 /// What a training of a model takes.
@@ -93,6 +96,10 @@ pub trait ModelFamily: Send + Sync + 'static {
 
     /// Whether its tokens walk: stages may have a policy other than `none`.
     const ROUTES: bool = false;
+
+    /// Tensors whose rows the ranks of a job share out, and whose values stay on the disk until a rank has read its own; each name
+    /// stands for what follows it and a dot too.
+    const TABLES: &'static [&'static str] = &[];
 
     /// The key `memory` of the table, if it takes memories of programs too.
     const MEMORY: Option<fn(&mut Self::Config) -> &mut MemoryConfig> = None;
@@ -229,6 +236,7 @@ pub struct Family {
     pub dtypes: &'static [Dtype],
     pub routes: bool,
     pub has_memory: bool,
+    pub tables: &'static [&'static str],
     pub recipes: fn() -> Vec<Bundled>,
     pub read: fn(Option<Reader<'_>>) -> Option<Box<dyn AnyConfig>>,
     memory: fn(&mut dyn AnyConfig) -> Option<&mut MemoryConfig>,
@@ -247,6 +255,7 @@ impl Family {
             dtypes: F::DTYPES,
             routes: F::ROUTES,
             has_memory: F::MEMORY.is_some(),
+            tables: F::TABLES,
             recipes: F::recipes,
             read: |reader| Some(Box::new(read_tagged::<F::Config>(reader)?)),
             memory: |config| F::MEMORY.map(|memory| memory(table_mut(config))),

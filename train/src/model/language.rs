@@ -91,7 +91,10 @@ pub trait OwnOptimizer<B: Backend> {
     /// Shapes of the parameters, by name.
     fn shapes(&self) -> BTreeMap<String, Vec<usize>>;
     /// Takes over parameters; the caller has checked their shapes.
-    fn set_parameters(&self, tensors: TensorMap);
+    ///
+    /// # Errors
+    /// Where values lie that are not in memory, if they cannot be read.
+    fn set_parameters(&self, tensors: TensorMap) -> Result<(), Problem>;
     /// Takes over what the optimizer remembers.
     ///
     /// # Errors
@@ -105,6 +108,14 @@ pub trait OwnOptimizer<B: Backend> {
         &self,
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Result<(), Error>;
+    /// Whether the ranks of a job hold its numbers together: then all ranks do everything with it at the same time.
+    fn is_shared_out(&self) -> bool {
+        false
+    }
+    /// On all ranks but the first, while that one writes what it was lent: gives it the numbers that lie here.
+    fn assist(&self) {}
+    /// On the first rank: ends what the others do in [`Self::assist`].
+    fn dismiss(&self) {}
 }
 
 /// A model that keeps nothing: every token reads its whole text again.

@@ -131,7 +131,7 @@ pub fn write_file(disk: &dyn Disk, path: PathBuf, content: &[u8]) -> Result<(u64
 }
 
 /// SHA-256 of a file in hexadecimal, without keeping it in memory.
-pub fn sha256(mut file: File) -> io::Result<String> {
+pub fn sha256(mut file: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut piece = vec![0; 1 << 20];
     loop {

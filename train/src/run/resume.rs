@@ -2,23 +2,24 @@
 //! not those that it was saved with.
 
 use super::RunDirectory;
-use super::checkpoint::{self, CheckpointState, Loaded};
+use super::checkpoint::{CheckpointState, Loaded};
 use crate::error::{Error, Problem};
 use crate::say::note;
 use std::path::Path;
 
-/// The newest checkpoint of a run that verifies, compared with `now`: what a program would train with. Its state counts
+/// The newest checkpoint of a run, as it was loaded, compared with `now`: what a program would train with. Its state counts
 /// `now`'s threads. `None` if the run has no checkpoint yet.
 ///
 /// # Errors
-/// `Invalid` if no checkpoint verifies, or tokenizer or data differ from the checkpoint's; `Config` if the recipe does. A program
+/// `Invalid` if tokenizer or data differ from the checkpoint's; `Config` if the recipe does. A program
 /// with a recipe of its own hashes everything that decides its training.
 pub fn resume(
     run: &RunDirectory,
+    newest: Option<Loaded>,
     now: &CheckpointState,
     tokenizer: &Path,
 ) -> Result<Option<Loaded>, Error> {
-    let Some(mut loaded) = checkpoint::latest(run)? else {
+    let Some(mut loaded) = newest else {
         return Ok(None);
     };
     for problem in &loaded.skipped {

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::checkpoint::{FileRecord, TensorRecord};
 use super::disk::{Disk, HashedFile};
+use super::elsewhere::{self, Elsewhere, Joined, OnDisk};
 use crate::error::{Error, Problem};
 use crate::file::read_regular;
 use crate::keys::require_distinct_tensors;
@@ -33,19 +36,53 @@ pub struct HostTensor {
 }
 
 /// Values in their stored type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Values {
     /// 4 bytes each.
     F32(Vec<f32>),
     /// 2 bytes each.
     Bf16(Vec<bf16>),
+    /// Numbers that are read when they are needed: of a table whose rows the ranks of a job share out.
+    Elsewhere(Arc<dyn Elsewhere>),
+}
+
+impl PartialEq for Values {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::F32(a), Self::F32(b)) => a == b,
+            (Self::Bf16(a), Self::Bf16(b)) => a == b,
+            (Self::Elsewhere(a), Self::Elsewhere(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
 }
 
 impl Values {
+    /// No numbers yet, with room for so many of f32 or bf16.
+    pub fn with_room(dtype: Dtype, n: usize) -> Self {
+        match dtype {
+            Dtype::BF16 => Self::Bf16(Vec::with_capacity(n)),
+            _ => Self::F32(Vec::with_capacity(n)),
+        }
+    }
+
+    /// Adds numbers in memory of the same type.
+    ///
+    /// # Panics
+    /// If they are of another type.
+    pub fn extend(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::F32(all), Self::F32(more)) => all.extend_from_slice(more),
+            (Self::Bf16(all), Self::Bf16(more)) => all.extend_from_slice(more),
+            _ => panic!("numbers of another type"),
+        }
+    }
+
     fn all(&self) -> Numbers<'_> {
         match self {
             Self::F32(values) => Numbers::F32(values),
             Self::Bf16(values) => Numbers::Bf16(values),
+            Self::Elsewhere(values) => Numbers::Elsewhere(values.as_ref(), 0, values.len()),
         }
     }
 }
@@ -77,19 +114,46 @@ impl HostTensor {
     }
 
     /// The values as f32.
+    ///
+    /// # Panics
+    /// If they lie elsewhere: of these only the rows that a rank holds are read.
     pub fn floats(&self) -> Cow<'_, [f32]> {
         match &*self.values {
             Values::F32(values) => Cow::Borrowed(values),
             Values::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+            Values::Elsewhere(_) => panic!("{READ_IN_PIECES}"),
         }
     }
 
     /// The values as f32, copied only if they are shared or stored as another type.
+    ///
+    /// # Panics
+    /// If they lie elsewhere.
     pub fn into_values(self) -> Vec<f32> {
         match Arc::unwrap_or_clone(self.values) {
             Values::F32(values) => values,
             Values::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+            Values::Elsewhere(_) => panic!("{READ_IN_PIECES}"),
         }
+    }
+
+    /// Shows all values, as they lie in memory or in pieces, each with the place of its first one.
+    ///
+    /// # Errors
+    /// The first of `each`, or where values lie that cannot be read.
+    pub fn in_pieces(
+        &self,
+        each: &mut dyn FnMut(usize, &Values) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let Values::Elsewhere(elsewhere) = &*self.values else {
+            return each(0, &self.values);
+        };
+        let n = elsewhere.len();
+        let mut starts = (0..n).step_by(PIECE_VALUES);
+        starts.try_for_each(|start| {
+            let piece = elsewhere.read(start..(start + PIECE_VALUES).min(n))?;
+            each(start, &piece)
+        })
     }
 
     /// The number of values.
@@ -112,11 +176,15 @@ impl HostTensor {
     }
 }
 
+const READ_IN_PIECES: &str = "a table in shards is read in pieces";
+
 /// Some numbers of a tensor.
 #[derive(Clone, Copy)]
 enum Numbers<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    /// From a place, so many.
+    Elsewhere(&'a dyn Elsewhere, usize, usize),
 }
 
 impl<'a> Numbers<'a> {
@@ -124,6 +192,7 @@ impl<'a> Numbers<'a> {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
+            Self::Elsewhere(_, _, n) => n,
         }
     }
 
@@ -135,6 +204,7 @@ impl<'a> Numbers<'a> {
         match self {
             Self::F32(_) => Dtype::F32,
             Self::Bf16(_) => Dtype::BF16,
+            Self::Elsewhere(values, ..) => values.dtype(),
         }
     }
 
@@ -142,14 +212,23 @@ impl<'a> Numbers<'a> {
         match self {
             Self::F32(values) => values.chunks(n).map(Self::F32).collect(),
             Self::Bf16(values) => values.chunks(n).map(Self::Bf16).collect(),
+            Self::Elsewhere(values, first, all) => (first..first + all)
+                .step_by(n)
+                .map(|start| Self::Elsewhere(values, start, n.min(first + all - start)))
+                .collect(),
         }
     }
 
-    fn write_to(self, bytes: &mut Vec<u8>) {
+    fn write_to(self, bytes: &mut Vec<u8>) -> Result<(), Problem> {
         match self {
             Self::F32(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
             Self::Bf16(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Elsewhere(values, first, n) => {
+                let read = values.read(first..first + n)?;
+                read.all().write_to(bytes)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -174,22 +253,69 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
     require_distinct_tensors(file, bytes)?;
     let mut tensors = TensorMap::new();
     for (name, view) in content.iter() {
-        let values = match view.dtype() {
-            Dtype::F32 => {
-                let (values, _) = view.data().as_chunks::<4>();
-                Values::F32(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
-            }
-            Dtype::BF16 => {
-                let (values, _) = view.data().as_chunks::<2>();
-                Values::Bf16(values.iter().map(|b| bf16::from_le_bytes(*b)).collect())
-            }
-            other => {
-                let (place, found) = (format!("tensor {name}"), format!("dtype {other:?}"));
-                return Err(Problem::new(file, place, found, "dtype F32 or BF16"));
-            }
-        };
+        require_float(file, name, view.dtype())?;
+        let values = elsewhere::of_bytes(view.dtype(), view.data());
         let tensor = HostTensor::of(view.shape().to_vec(), values);
         tensors.insert(name.to_string(), tensor);
+    }
+    Ok(tensors)
+}
+
+fn require_float(file: &Path, name: &str, dtype: Dtype) -> Result<(), Problem> {
+    match dtype {
+        Dtype::F32 | Dtype::BF16 => Ok(()),
+        other => {
+            let (place, found) = (format!("tensor {name}"), format!("dtype {other:?}"));
+            Err(Problem::new(file, place, found, "dtype F32 or BF16"))
+        }
+    }
+}
+
+/// The tensors of a safetensors file, those named by `stays` left on the disk.
+///
+/// # Errors
+/// If it is not a safetensors file of f32 or bf16 values.
+pub fn parse_left(
+    path: &Path,
+    file: &File,
+    stays: &dyn Fn(&str) -> bool,
+) -> Result<TensorMap, Problem> {
+    let wrong = |found: String| Problem::new(path, "", found, "a safetensors file");
+    let unreadable = |error: std::io::Error| wrong(error.to_string());
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0).map_err(unreadable)?;
+    let begin = u64::from_le_bytes(length).saturating_add(8);
+    if begin > bytes {
+        return Err(wrong(format!("a header that ends at byte {begin}")));
+    }
+    let mut header = vec![0; begin as usize];
+    file.read_exact_at(&mut header, 0).map_err(unreadable)?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(&header).map_err(|error| wrong(error.to_string()))?;
+    require_distinct_tensors(path, &header)?;
+    if begin + metadata.data_len() as u64 != bytes {
+        let found = format!("{} bytes of values", bytes - begin);
+        return Err(wrong(format!(
+            "{found} where {} are named",
+            metadata.data_len()
+        )));
+    }
+    let mut tensors = TensorMap::new();
+    for (name, info) in metadata.tensors() {
+        require_float(path, &name, info.dtype)?;
+        let on_disk = OnDisk {
+            path: path.to_path_buf(),
+            offset: begin + info.data_offsets.0 as u64,
+            n: info.shape.iter().product(),
+            dtype: info.dtype,
+        };
+        let values = match stays(&name) {
+            true => Values::Elsewhere(Arc::new(on_disk)),
+            false => on_disk.read(0..on_disk.n)?,
+        };
+        let shape = info.shape.clone();
+        tensors.insert(name, HostTensor::of(shape, values));
     }
     Ok(tensors)
 }
@@ -200,13 +326,21 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
 /// The first tensor with an infinity or a NaN, how many, and the place of the first one.
 pub fn require_finite(tensors: &TensorMap, file: &Path) -> Result<(), Problem> {
     for (name, tensor) in tensors {
-        // Counted first, without a branch: almost always there is nothing to look for.
-        let (count, first) = match &*tensor.values {
-            Values::F32(values) => not_finite(values, |value| value.is_finite()),
-            Values::Bf16(values) => not_finite(values, |value| value.is_finite()),
-        };
-        if let Some(index) = first {
-            let (n, value) = (tensor.len(), tensor.floats()[index]);
+        let mut count = 0;
+        let mut first: Option<(usize, f32)> = None;
+        tensor.in_pieces(&mut |start, values| {
+            // Counted first, without a branch: almost always there is nothing to look for.
+            let (more, index, value) = match values {
+                Values::F32(values) => not_finite(values, |value| value),
+                Values::Bf16(values) => not_finite(values, bf16::to_f32),
+                Values::Elsewhere(_) => unreachable!("pieces lie in memory"),
+            };
+            count += more;
+            first = first.or((more > 0).then_some((start + index, value)));
+            Ok(())
+        })?;
+        if let Some((index, value)) = first {
+            let n = tensor.len();
             let found = format!(
                 "{count} of {n} values that are not finite, the first, {value}, at index {index}"
             );
@@ -217,11 +351,16 @@ pub fn require_finite(tensors: &TensorMap, file: &Path) -> Result<(), Problem> {
     Ok(())
 }
 
-fn not_finite<T: Copy>(values: &[T], is_finite: impl Fn(T) -> bool) -> (usize, Option<usize>) {
-    let count = values.iter().map(|&value| usize::from(!is_finite(value)));
-    match count.sum() {
-        0 => (0, None),
-        count => (count, values.iter().position(|&value| !is_finite(value))),
+/// How many numbers are not finite; the place of the first one, and itself.
+fn not_finite<T: Copy>(values: &[T], widened: impl Fn(T) -> f32) -> (usize, usize, f32) {
+    let is_not = |value: &T| !widened(*value).is_finite();
+    let count = values.iter().map(|value| usize::from(is_not(value))).sum();
+    match count {
+        0 => (0, 0, 0.0),
+        count => {
+            let first = values.iter().position(is_not).expect("it was counted");
+            (count, first, widened(values[first]))
+        }
     }
 }
 
@@ -314,7 +453,9 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
         let mut values = match &*parts[0].1.values {
             Values::F32(_) => Values::F32(Vec::with_capacity(n)),
             Values::Bf16(_) => Values::Bf16(Vec::with_capacity(n)),
+            Values::Elsewhere(_) => Values::with_room(parts[0].1.dtype(), 0),
         };
+        let mut elsewhere: Vec<Arc<dyn Elsewhere>> = Vec::new();
         for (index, (which, part)) in parts.into_iter().enumerate() {
             if which != format!("{:05}-of-{count:05}", index + 1) || part.shape[1..] != shape[1..] {
                 return Err(wrong(format!("part {which} of shape {:?}", part.shape)));
@@ -322,6 +463,9 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
             match (&mut values, &*part.values) {
                 (Values::F32(all), Values::F32(part)) => all.extend_from_slice(part),
                 (Values::Bf16(all), Values::Bf16(part)) => all.extend_from_slice(part),
+                (all, Values::Elsewhere(part)) if all.all().dtype() == part.dtype() => {
+                    elsewhere.push(part.clone());
+                }
                 _ => return Err(wrong(format!("part {which} of another dtype"))),
             }
         }
@@ -330,6 +474,9 @@ pub fn join(directory: &Path, tensors: TensorMap) -> Result<TensorMap, Problem> 
             .try_fold(1usize, |n, &size| n.checked_mul(size));
         if expected != Some(n) {
             return Err(wrong(format!("{n} values for {shape:?}")));
+        }
+        if !elsewhere.is_empty() {
+            values = Values::Elsewhere(Arc::new(Joined(elsewhere)));
         }
         whole.insert(name, HostTensor::of(shape, values));
     }
@@ -360,7 +507,7 @@ fn write_shard(disk: &dyn Disk, path: &Path, shard: &Shard<'_>) -> Result<FileRe
     for part in shard {
         for values in part.values.chunks(PIECE_VALUES) {
             piece.clear();
-            values.write_to(&mut piece);
+            values.write_to(&mut piece).map_err(Error::Invalid)?;
             file.write(&piece)?;
         }
     }
@@ -486,6 +633,7 @@ mod tests {
                 let values = match part.values {
                     Numbers::F32(values) => Values::F32(values.to_vec()),
                     Numbers::Bf16(values) => Values::Bf16(values.to_vec()),
+                    Numbers::Elsewhere(..) => panic!("all lie in memory"),
                 };
                 (part.name, HostTensor::of(part.shape, values))
             };

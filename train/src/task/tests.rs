@@ -427,6 +427,7 @@ fn core(candidates: Candidates, last_edge: LastEdge) -> BriLlmState {
         seed: 11,
         last_edge,
         on_host: true,
+        shared_out: None,
     }
 }
 

@@ -117,7 +117,9 @@ fn backward(
         return own.into_iter().flatten().collect();
     };
     let mut message = Message::default();
-    own.iter().flatten().for_each(|of_trail| of_trail.tell(&mut message));
+    own.iter()
+        .flatten()
+        .for_each(|of_trail| of_trail.tell(&mut message));
     let mut said = shard.gather(message);
     let told = |(row, of_trail): (usize, Option<TrailGradients>)| {
         of_trail.unwrap_or_else(|| TrailGradients::told(&mut said[shard.walker(row)]))
@@ -162,7 +164,9 @@ fn score_all(
     };
     let mut message = Message::default();
     let trained = clock.frozen..graph.back_off_rows();
-    scored.iter().for_each(|scored| scored.tell(&trained, &mut message));
+    scored
+        .iter()
+        .for_each(|scored| scored.tell(&trained, &mut message));
     let mut said = shard.gather(message);
     let mut scored = scored.into_iter();
     let of_group = |group: &Group| match shard.is_here(group.source) {

@@ -50,7 +50,9 @@ fn threads(size: usize) -> Vec<Arc<Thread>> {
         }
     }
     let threads = of.into_iter().enumerate();
-    threads.map(|(rank, (to, from))| Arc::new(Thread { rank, to, from })).collect()
+    threads
+        .map(|(rank, (to, from))| Arc::new(Thread { rank, to, from }))
+        .collect()
 }
 
 /// What a table is trained as.
@@ -91,7 +93,14 @@ fn trained(mut model: BriLlm, how: How) -> Left {
     let mut candidates = Vec::new();
     for token in [0, 1, 5, 0] {
         let all = state.candidates(&model, &everybody, Decoding::NATIVE);
-        let bits = |one: Candidate| (one.target, one.row, one.energy.to_bits(), one.score.to_bits());
+        let bits = |one: Candidate| {
+            (
+                one.target,
+                one.row,
+                one.energy.to_bits(),
+                one.score.to_bits(),
+            )
+        };
         candidates.extend(all.into_iter().map(bits));
         state.advance(&model, Decoding::NATIVE, token);
     }
@@ -104,12 +113,24 @@ fn trained(mut model: BriLlm, how: How) -> Left {
         bits.extend([edges.touched[place], edges.current[place]]);
         (row, bits)
     };
-    let rest = [&model.parameters.mix, &model.parameters.node_bias, &model.parameters.codes];
-    let moments = [&optimizer.mix, &optimizer.node_bias, &optimizer.codes].into_iter().flatten();
+    let rest = [
+        &model.parameters.mix,
+        &model.parameters.node_bias,
+        &model.parameters.codes,
+    ];
+    let moments = [&optimizer.mix, &optimizer.node_bias, &optimizer.codes]
+        .into_iter()
+        .flatten();
     let rest = rest.into_iter().chain(moments).flatten();
     Left {
         rest: rest.map(|value| value.to_bits()).collect(),
-        rows: model.graph.numbers_here().into_iter().enumerate().map(row).collect(),
+        rows: model
+            .graph
+            .numbers_here()
+            .into_iter()
+            .enumerate()
+            .map(row)
+            .collect(),
         losses: losses.into_iter().map(f64::to_bits).collect(),
         candidates,
     }
@@ -119,7 +140,10 @@ fn trained(mut model: BriLlm, how: How) -> Left {
 fn part(model: &BriLlm, thread: &Arc<Thread>) -> BriLlm {
     let d = model.config.d_node;
     let graph = model.graph.as_ref().clone().shared_among(thread.clone());
-    let mut edges = Table::zeros(model.config.storage, graph.rows_here() * model.config.row_len());
+    let mut edges = Table::zeros(
+        model.config.storage,
+        graph.rows_here() * model.config.row_len(),
+    );
     for (place, row) in graph.numbers_here().into_iter().enumerate() {
         edges.set(row_places(place, d).start, &model.parameters.edge(row, d));
     }
@@ -178,7 +202,14 @@ fn a_table_in_shards_is_trained_read_and_continued_with_the_bits_of_a_whole_one(
     for model in models() {
         require_equal_bits(&model, exact, 1..=5);
         for candidates in [Candidates::Frequent { n: 2 }, Candidates::Sampled { n: 3 }] {
-            require_equal_bits(&model, How { candidates, ..touched }, 2..=3);
+            require_equal_bits(
+                &model,
+                How {
+                    candidates,
+                    ..touched
+                },
+                2..=3,
+            );
         }
         let dense = How {
             mode: Mode::Dense,
@@ -206,7 +237,9 @@ fn shards_are_of_equal_size_and_every_row_is_found_where_it_lies() {
             let own = |part: &Graph| part.rows_here() - graph.back_off_rows();
             let sizes: Vec<usize> = parts.iter().map(own).collect();
             assert_eq!(sizes.iter().sum::<usize>(), graph.edges());
-            let longest = (0..NODES as u32).map(|source| graph.targets(source).len()).max();
+            let longest = (0..NODES as u32)
+                .map(|source| graph.targets(source).len())
+                .max();
             let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
             assert!(most - least <= longest.unwrap(), "{sizes:?}");
             for part in &parts {
@@ -215,7 +248,14 @@ fn shards_are_of_equal_size_and_every_row_is_found_where_it_lies() {
                     assert_eq!(part.place(source, row), place);
                 }
             }
-            for range in [0..rows, 0..1, 1..rows - 1, rows / 2..rows, 3..3, rows - 1..rows] {
+            for range in [
+                0..rows,
+                0..1,
+                1..rows - 1,
+                rows / 2..rows,
+                3..3,
+                rows - 1..rows,
+            ] {
                 let mut found = Vec::new();
                 for (rank, part) in parts.iter().enumerate() {
                     for (source, piece) in part.pieces_of(rank, range.clone()) {

@@ -37,7 +37,10 @@ impl Signals {
                     .collect();
                 let hop = model.config.flow.hop;
                 let mut own = Message::default();
-                trails.iter().flatten().for_each(|trail| trail.tell(hop, &mut own));
+                trails
+                    .iter()
+                    .flatten()
+                    .for_each(|trail| trail.tell(hop, &mut own));
                 let mut said = shard.gather(own);
                 let told = |(row, trail): (usize, Option<Trail>)| {
                     trail.unwrap_or_else(|| {

@@ -146,12 +146,7 @@ impl Trail {
     /// Backward pass: from the gradient of the mix at every position to the gradients of everything before it.
     ///
     /// `G` and `Q` are the gradients of `S` and `Z` behind the current edge (`docs/brillm.md`, section 2, gradients).
-    pub fn backward(
-        &self,
-        model: &BriLlm,
-        edges: &Walked,
-        of_mixes: &[f32],
-    ) -> TrailGradients {
+    pub fn backward(&self, model: &BriLlm, edges: &Walked, of_mixes: &[f32]) -> TrailGradients {
         let BriLlm {
             config, parameters, ..
         } = model;

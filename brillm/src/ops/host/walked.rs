@@ -34,7 +34,9 @@ impl Walked {
         });
         let wanted = &wanted[shard.rank()];
         let of_rank = |rank: usize| {
-            let from = wanted.iter().filter(|(_, source)| shard.owner(*source) == rank);
+            let from = wanted
+                .iter()
+                .filter(|(_, source)| shard.owner(*source) == rank);
             from.count() * row_len * size_of::<f32>()
         };
         let lengths: Vec<usize> = (0..shard.size()).map(of_rank).collect();
@@ -46,7 +48,9 @@ impl Walked {
         let mut values = Vec::with_capacity(wanted.len() * row_len);
         for &(_, source) in wanted {
             let row = brought[shard.owner(source)].next();
-            let row = row.expect("a row of its source").chunks_exact(size_of::<f32>());
+            let row = row
+                .expect("a row of its source")
+                .chunks_exact(size_of::<f32>());
             values.extend(row.map(bytemuck::pod_read_unaligned::<f32>));
         }
         Self::Brought {

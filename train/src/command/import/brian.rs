@@ -90,6 +90,7 @@ impl Task for Wanted<'_> {
             recipe: self.recipe,
             vocabulary: self.vocabulary,
             counts: self.counts.as_ref(),
+            ranks: None,
         };
         Ok(blueprint.skeleton::<B>(policy, &device).shapes())
     }

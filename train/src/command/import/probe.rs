@@ -157,6 +157,7 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
             recipe: &recipe,
             vocabulary: probe.tokenizer.vocabulary_size(),
             counts: probe.counts.as_ref(),
+            ranks: None,
         };
         let policy = &probe.recipe.stage[probe.recipe.stage.len() - 1].policy;
         let skeleton = blueprint.skeleton::<B>(policy, &device);
@@ -175,7 +176,7 @@ impl<T, F: FnOnce(TensorMap) -> Result<T, Error>> Task for Measuring<'_, F> {
         // The weights go back without a copy.
         let core = &mut *signal.write();
         let then = |weights, _| (self.then)(weights);
-        let result = tables::lend(&mut core.model, &mut core.optimizer, then)?;
+        let result = tables::lend(&mut core.model, &mut core.optimizer, None, then)?;
         Ok((measured, result))
     }
 }

@@ -166,7 +166,7 @@ pub fn check(planned: &[Planned]) -> Result<(), Error> {
         if one.steps_left() > 0 && seen.insert(&one.variant.row) {
             device::check_compiled("device.backend", &recipe.device.backend)?;
             let inputs = Inputs::open(recipe)?;
-            Needs::of(recipe, &inputs)?.check(recipe)?;
+            Needs::of(recipe, &inputs)?.check(recipe, 1)?;
         }
     }
     Ok(())

@@ -46,6 +46,7 @@ impl Timing<'_> {
             recipe: self.recipe,
             vocabulary: self.inputs.tokenizer.vocabulary_size(),
             counts: self.inputs.counts.as_ref(),
+            ranks: None,
         };
         let model: Model<B> = blueprint.fresh(&stage.policy, device);
         let plan = StepPlan {

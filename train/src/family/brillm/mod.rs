@@ -1,12 +1,14 @@
 //! `model.kind = "brillm"`: builds a graph of tokens and its optimizer from a recipe and pair counts; checks the recipe.
 
 mod config;
+mod shards;
 mod slots;
 mod state;
 pub mod tables;
 mod task;
 
 pub use config::{Edges, SignalConfig};
+use shards::SharedOut;
 pub use state::BriLlmState;
 pub use task::BriLlmTask;
 
@@ -36,6 +38,7 @@ pub struct BriLlmFamily;
 impl ModelFamily for BriLlmFamily {
     const KIND: &'static str = "brillm";
     const OPTIMIZERS: &'static [&'static str] = &["row_adamw"];
+    const TABLES: &'static [&'static str] = &["edges"];
 
     type Config = SignalConfig;
 
@@ -120,18 +123,28 @@ fn make<B: AutodiffBackend>(
     start: Start,
     device: &B::Device,
 ) -> Model<B> {
-    let graph = graph(config, given);
+    let mut graph = graph(config, given);
+    let ranks = given.ranks.filter(|ranks| !ranks.is_alone());
+    let ranks = ranks.filter(|_| given.on_cpu && brillm::ops::know_shards());
+    let shared_out = ranks.map(|ranks| Arc::new(SharedOut::new(ranks)));
+    if let Some(shared_out) = &shared_out {
+        graph = graph.shared_among(shared_out.clone());
+    }
     let parameters = match start {
         Start::Fresh => {
             let uniform = |stream: &str, place: u64| {
                 random::uniform(random::key(given.seed, stream, 0), place)
             };
-            config.model().init(graph.nodes(), graph.rows(), &uniform)
+            let rows = graph.numbers_here();
+            config.model().init_rows(graph.nodes(), &rows, &uniform)
         }
-        Start::Skeleton => config.model().skeleton(graph.nodes(), graph.rows()),
+        Start::Skeleton => config.model().skeleton(graph.nodes(), graph.rows_here()),
     };
-    let task = BriLlmTask::new(state(config, given, graph, parameters), device);
-    Model::trainable(task)
+    let state = BriLlmState {
+        shared_out,
+        ..state(config, given, graph, parameters)
+    };
+    Model::trainable(BriLlmTask::new(state, device))
 }
 
 /// Rows of the edge table, counted without a graph.
@@ -193,6 +206,7 @@ fn state(
         seed: given.seed,
         last_edge: config.last_edge,
         on_host: given.on_cpu,
+        shared_out: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `BriLlmState`: a graph, its optimizer and who competes, which the clones of a [`BriLlmTask`](super::BriLlmTask) share.
 
+use super::shards::SharedOut;
 use brillm::BriLlm;
 use brillm::candidate::{Competition, LastEdge};
 use brillm::counts::PairCounts;
@@ -25,6 +26,8 @@ pub struct BriLlmState {
     pub last_edge: LastEdge,
     /// Whether passes run in place on the host.
     pub on_host: bool,
+    /// The ranks that hold the table together, if not all of it lies here.
+    pub shared_out: Option<Arc<SharedOut>>,
 }
 
 // The module's display prints it: no table of numbers, please.

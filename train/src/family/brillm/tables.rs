@@ -1,9 +1,11 @@
 //! Lends a BriLLM's parameters and AdamW moments to a checkpoint writer without a copy; checks and restores loaded moments.
 //! It also sets loaded parameters, whose shapes the caller has checked.
 
+use super::shards::{RowsOfRanks, SharedOut, TABLES, rows_here};
 use crate::error::Problem;
 use crate::learner::check_moments as check_finite_moments;
-use crate::run::{HostTensor, TensorMap, Values};
+use crate::run::{Elsewhere, HostTensor, TensorMap, Values};
+use brillm::shard::Peers;
 use brillm::table::Table;
 use brillm::training::RowAdamW;
 use brillm::{BriLlm, Parameters};
@@ -13,14 +15,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Numbers that are lent to a writer and come back.
-#[derive(Default)]
-struct Lent(Vec<Arc<Values>>);
+struct Lent<'a> {
+    lent: Vec<Arc<Values>>,
+    /// Makes of the rows of the first rank, by the place in [`TABLES`], what a writer reads of all ranks.
+    of_ranks: Option<&'a dyn Fn(usize, Arc<Values>) -> Arc<dyn Elsewhere>>,
+}
 
-impl Lent {
+impl Lent<'_> {
     fn lend(&mut self, name: &str, shape: Vec<usize>, values: Values) -> (String, HostTensor) {
-        let tensor = HostTensor::of(shape, values);
-        self.0.push(tensor.values.clone());
-        (name.to_string(), tensor)
+        let values = Arc::new(values);
+        self.lent.push(values.clone());
+        let table = TABLES.iter().position(|table| *table == name);
+        let values = match (table, self.of_ranks) {
+            (Some(table), Some(of_ranks)) => Arc::new(Values::Elsewhere(of_ranks(table, values))),
+            _ => values,
+        };
+        (name.to_string(), HostTensor { shape, values })
     }
 
     fn list(&mut self, name: &str, shape: Vec<usize>, list: &mut Vec<f32>) -> (String, HostTensor) {
@@ -32,14 +42,35 @@ impl Lent {
     }
 }
 
-/// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory.
+/// Lends the parameters and the optimizer's moments to a writer, as tensors that share the memory. Of a table that ranks share out,
+/// the first lends all of it, whose other rows it asks for when they are read, and the others what they hold.
 pub fn lend<T>(
     model: &mut BriLlm,
     optimizer: &mut RowAdamW,
+    shared_out: Option<&Arc<SharedOut>>,
     to: impl FnOnce(TensorMap, TensorMap) -> T,
 ) -> T {
     optimizer.catch_up(model);
-    let shapes = shapes_of(model);
+    let mut shapes = shapes_of(model);
+    let (graph, row_len) = (model.graph.clone(), model.config.row_len());
+    let rows_of_ranks = |table: usize, own: Arc<Values>| -> Arc<dyn Elsewhere> {
+        Arc::new(RowsOfRanks {
+            shared_out: shared_out.expect("asked only then").clone(),
+            graph: graph.clone(),
+            table,
+            own,
+            row_len: if TABLES[table] == "edges.touched" {
+                1
+            } else {
+                row_len
+            },
+        })
+    };
+    let is_first = shared_out.is_some_and(|shared_out| shared_out.rank() == 0);
+    if shared_out.is_some() && !is_first {
+        shapes.get_mut("edges").expect("the table")[0] = graph.rows_here();
+    }
+    let n_rows = shapes["edges"][0];
     let shape = |name: &str| shapes[name].clone();
     let parameters = &mut model.parameters;
     let mut touched: Vec<f32> = optimizer
@@ -49,7 +80,10 @@ pub fn lend<T>(
         .map(|&step| step as f32)
         .collect();
     let learnt_codes = !parameters.codes.is_empty();
-    let mut lent = Lent::default();
+    let mut lent = Lent {
+        lent: Vec::new(),
+        of_ranks: is_first.then_some(&rows_of_ranks),
+    };
     let mut weights = TensorMap::from([
         lent.table("edges", shape("edges"), &mut parameters.edges),
         lent.list("mix", shape("mix"), &mut parameters.mix),
@@ -70,7 +104,7 @@ pub fn lend<T>(
         lent.list("mix.moment_2", shape("mix"), mix_2),
         lent.list("node_bias.moment_1", shape("node_bias"), node_1),
         lent.list("node_bias.moment_2", shape("node_bias"), node_2),
-        lent.list("edges.touched", vec![touched.len()], &mut touched),
+        lent.list("edges.touched", vec![n_rows], &mut touched),
         lent.list("rates", vec![rates], &mut optimizer.rates),
     ]);
     if learnt_codes {
@@ -81,7 +115,11 @@ pub fn lend<T>(
         ]);
     }
     let result = to(weights, moments);
-    let mut back = lent.0.into_iter().map(Arc::unwrap_or_clone).map(table_of);
+    let mut back = lent
+        .lent
+        .into_iter()
+        .map(Arc::unwrap_or_clone)
+        .map(table_of);
     let mut table = || back.next().expect("as many as were lent");
     parameters.edges = table();
     let mut list = || list_of(table());
@@ -105,8 +143,11 @@ fn table_of(values: Values) -> Table {
     match values {
         Values::F32(values) => Table::F32(values),
         Values::Bf16(values) => Table::Bf16(values),
+        Values::Elsewhere(_) => unreachable!("{IN_MEMORY}"),
     }
 }
+
+const IN_MEMORY: &str = "what is lent and taken over lies in memory";
 
 fn values_of(table: Table) -> Values {
     match table {
@@ -137,15 +178,25 @@ pub fn shapes_of(model: &BriLlm) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
-/// Takes over parameters; the caller has checked their shapes.
-pub fn set_parameters(model: &mut BriLlm, optimizer: &mut RowAdamW, mut tensors: TensorMap) {
+/// Takes over parameters, of a table in shards the rows of this process; the caller has checked their shapes.
+///
+/// # Errors
+/// Where the table lies, if it cannot be read.
+pub fn set_parameters(
+    model: &mut BriLlm,
+    optimizer: &mut RowAdamW,
+    mut tensors: TensorMap,
+) -> Result<(), Problem> {
+    let edges = match tensors.remove("edges") {
+        Some(edges) => table_of(rows_here(&model.graph, edges)?),
+        None => Table::default(),
+    };
     let mut take = |name: &str| {
         let tensor = tensors.remove(name);
         tensor.map_or_else(Table::default, |tensor| {
             table_of(Arc::unwrap_or_clone(tensor.values))
         })
     };
-    let edges = take("edges");
     let mut list = |name: &str| list_of(take(name));
     optimizer.leave_device(model);
     model.parameters = Parameters {
@@ -154,6 +205,7 @@ pub fn set_parameters(model: &mut BriLlm, optimizer: &mut RowAdamW, mut tensors:
         node_bias: list("node_bias"),
         codes: list("codes"),
     };
+    Ok(())
 }
 
 /// Takes over what AdamW remembers.
@@ -168,13 +220,19 @@ pub fn set_moments(
 ) -> Result<(), Problem> {
     check_moments(model, &tensors, file)?;
     optimizer.leave_device(model);
+    let graph = model.graph.clone();
+    let mut rows = |name: &str| {
+        let tensor = tensors.remove(name).expect("every name was checked");
+        rows_here(&graph, tensor).map(table_of)
+    };
+    let storage = model.config.storage;
+    optimizer.edges.first = rows("edges.moment_1")?.stored_as(storage);
+    optimizer.edges.second = rows("edges.moment_2")?.stored_as(storage);
+    let touched = list_of(rows("edges.touched")?);
     let mut take = |name: &str| {
         let tensor = tensors.remove(name).expect("every name was checked");
         table_of(Arc::unwrap_or_clone(tensor.values))
     };
-    let storage = model.config.storage;
-    optimizer.edges.first = take("edges.moment_1").stored_as(storage);
-    optimizer.edges.second = take("edges.moment_2").stored_as(storage);
     let mut list = |name: &str| list_of(take(name));
     let mut pair = |name: &str| ["1", "2"].map(|which| list(&format!("{name}.moment_{which}")));
     optimizer.mix = pair("mix");
@@ -184,9 +242,8 @@ pub fn set_moments(
     }
     optimizer.rates = list("rates");
     let time = optimizer.rates.len() as u32;
-    let touched = list("edges.touched");
     optimizer.edges.touched = touched.into_iter().map(|step| step as u32).collect();
-    optimizer.edges.current = vec![time; model.graph.rows()];
+    optimizer.edges.current = vec![time; graph.rows_here()];
     Ok(())
 }
 
@@ -217,12 +274,15 @@ fn check_moments(model: &BriLlm, tensors: &TensorMap, file: &Path) -> Result<(),
         return wrong(name, "a tensor".to_string(), expected.to_string());
     }
     check_finite_moments(tensors, file)?;
-    let touched = tensors["edges.touched"].floats();
     let is_step = |value: f32| value >= 0.0 && value <= steps as f32 && value.fract() == 0.0;
-    if let Some(row) = touched.iter().position(|&value| !is_step(value)) {
-        let found = format!("{} at row {row}", touched[row]);
-        return wrong("edges.touched", found, format!("a step from 0 to {steps}"));
-    }
+    tensors["edges.touched"].in_pieces(&mut |start, values| {
+        let touched = list_of(table_of(values.clone()));
+        let Some(row) = touched.iter().position(|&value| !is_step(value)) else {
+            return Ok(());
+        };
+        let found = format!("{} at row {}", touched[row], start + row);
+        wrong("edges.touched", found, format!("a step from 0 to {steps}"))
+    })?;
     let rates = tensors["rates"].floats();
     if let Some(step) = rates.iter().position(|rate| *rate < 0.0) {
         let found = format!("{} at index {step}", rates[step]);
@@ -234,6 +294,8 @@ fn check_moments(model: &BriLlm, tensors: &TensorMap, file: &Path) -> Result<(),
 #[cfg(all(test, feature = "ndarray"))]
 mod tests {
     use super::*;
+    use crate::collective::Ranks;
+    use crate::collective::threads::on_ranks;
     use crate::data::HostBatch;
     use crate::device::tests::Learning as B;
     use crate::family::brillm::BriLlmTask;
@@ -263,10 +325,15 @@ mod tests {
     }
 
     fn signal(recipe: &Checked, fresh: bool) -> BriLlmTask<B> {
+        signal_on(None, recipe, fresh)
+    }
+
+    fn signal_on(ranks: Option<&Ranks>, recipe: &Checked, fresh: bool) -> BriLlmTask<B> {
         let blueprint = Blueprint {
             recipe,
             vocabulary: 4,
             counts: None,
+            ranks,
         };
         let device = Default::default();
         let model = match fresh {
@@ -299,7 +366,11 @@ mod tests {
     }
 
     fn learnt(recipe: &Checked) -> BriLlmTask<B> {
-        let signal = signal(recipe, true);
+        learnt_on(None, recipe)
+    }
+
+    fn learnt_on(ranks: Option<&Ranks>, recipe: &Checked) -> BriLlmTask<B> {
+        let signal = signal_on(ranks, recipe, true);
         for tokens in [[0, 1, 2, 1], [1, 1, 0, 3], [0, 1, 2, 2]] {
             signal.learn(&path(tokens), 0.1);
         }
@@ -310,14 +381,71 @@ mod tests {
     fn lent(signal: &BriLlmTask<B>) -> [TensorMap; 2] {
         let copy = |tensors: TensorMap| -> TensorMap {
             let copied = tensors.iter().map(|(name, tensor)| {
-                let of = Values::clone(&tensor.values);
+                let of = match &*tensor.values {
+                    // In odd pieces, as a writer reads them.
+                    Values::Elsewhere(values) => {
+                        let mut all = Values::with_room(values.dtype(), values.len());
+                        let starts = (0..values.len()).step_by(5);
+                        let piece = |start: usize| start..(start + 5).min(values.len());
+                        starts.for_each(|start| all.extend(&values.read(piece(start)).unwrap()));
+                        all
+                    }
+                    values => values.clone(),
+                };
                 (name.clone(), HostTensor::of(tensor.shape.clone(), of))
             });
             copied.collect()
         };
         let core = &mut *signal.write();
         let both = |weights, moments| [copy(weights), copy(moments)];
-        lend(&mut core.model, &mut core.optimizer, both)
+        let shared_out = core.shared_out.as_ref();
+        lend(&mut core.model, &mut core.optimizer, shared_out, both)
+    }
+
+    /// The same of a table that ranks share out; on the first of them.
+    fn lent_by_all(signal: &BriLlmTask<B>) -> Option<[TensorMap; 2]> {
+        let is_first = signal.read().shared_out.as_ref()?.rank() == 0;
+        match is_first {
+            true => {
+                let lent = lent(signal);
+                signal.dismiss();
+                Some(lent)
+            }
+            false => {
+                signal.assist();
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_that_ranks_share_out_is_lent_whole_and_goes_on_from_what_was_lent_on_any_number() {
+        let recipe = recipe();
+        let alone = learnt(&recipe);
+        let [weights, moments] = lent(&alone);
+        alone.learn(&path([2, 1, 1, 0]), 0.05);
+        let after = lent(&alone);
+        for size in 2..=4 {
+            let found = on_ranks(size, |ranks| {
+                let shown = learnt_on(Some(&ranks), &recipe);
+                assert!(shown.is_shared_out());
+                let begun = lent_by_all(&shown);
+                let read = signal_on(Some(&ranks), &recipe, false);
+                read.set_parameters(weights.clone()).unwrap();
+                read.set_moments(moments.clone(), Path::new("optim"))
+                    .unwrap();
+                let goes_on = [shown, read].map(|signal| {
+                    signal.learn(&path([2, 1, 1, 0]), 0.05);
+                    lent_by_all(&signal)
+                });
+                (begun, goes_on)
+            });
+            let (begun, goes_on) = &found[0];
+            assert_eq!(begun.as_ref(), Some(&[weights.clone(), moments.clone()]));
+            for goes_on in goes_on {
+                assert_eq!(goes_on.as_ref(), Some(&after), "{size}");
+            }
+        }
     }
 
     #[test]
@@ -340,7 +468,7 @@ mod tests {
                 .iter()
                 .all(|(name, tensor)| shapes[name] == tensor.shape)
         );
-        read.set_parameters(weights);
+        read.set_parameters(weights).unwrap();
         read.set_moments(moments, Path::new("optim")).unwrap();
         for tokens in [[2, 1, 1, 0], [0, 1, 2, 3]] {
             for signal in [&alone, &shown, &read] {

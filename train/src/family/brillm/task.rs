@@ -6,6 +6,7 @@
 //! in place. On a GPU it is done on a copy that stays there, and the host's is old until somebody reads it
 //! ([`BriLlmTask::settled`]); what has no kernels sends the rows that it uses to the device and back.
 
+use super::shards::give_rows;
 use super::slots::Signals;
 use super::state::BriLlmState;
 use super::tables;
@@ -108,6 +109,7 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
             seed,
             last_edge,
             on_host,
+            shared_out,
             ..
         } = &mut *core;
         if *last_edge == LastEdge::Left {
@@ -119,7 +121,12 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
         let groups = training.groups(&model.graph, &paths, &|place| random::uniform(key, place));
         let device = self.device();
         let learnt = optimizer.learn::<B>(model, &paths, &groups, rate, *on_host, &device);
+        let spent = shared_out
+            .as_ref()
+            .map(|shared_out| shared_out.take_spent());
+        let seconds = spent.map(|spent| ("exchange_seconds".to_string(), spent.as_secs_f64()));
         let measured = Measured {
+            numbers: seconds.into_iter().collect(),
             nats: learnt.nats.iter().sum(),
             targets: paths.edges() as u64,
             bytes: batches.iter().map(|batch| batch.host.bytes).sum(),
@@ -178,9 +185,9 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
         tables::shapes_of(&self.read().model)
     }
 
-    fn set_parameters(&self, tensors: TensorMap) {
+    fn set_parameters(&self, tensors: TensorMap) -> Result<(), Problem> {
         let core = &mut *self.write();
-        tables::set_parameters(&mut core.model, &mut core.optimizer, tensors);
+        tables::set_parameters(&mut core.model, &mut core.optimizer, tensors)
     }
 
     fn set_moments(&self, tensors: TensorMap, file: &Path) -> Result<(), Problem> {
@@ -193,7 +200,32 @@ impl<B: Backend> OwnOptimizer<B> for BriLlmTask<B> {
         to: &mut dyn FnMut(TensorMap, TensorMap) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let core = &mut *self.write();
-        tables::lend(&mut core.model, &mut core.optimizer, to)
+        let shared_out = core.shared_out.as_ref();
+        tables::lend(&mut core.model, &mut core.optimizer, shared_out, to)
+    }
+
+    fn is_shared_out(&self) -> bool {
+        self.read().shared_out.is_some()
+    }
+
+    fn assist(&self) {
+        let core = &mut *self.write();
+        let Some(shared_out) = &core.shared_out else {
+            return;
+        };
+        let graph = core.model.graph.clone();
+        let give = |mut weights: TensorMap, mut moments: TensorMap| {
+            weights.append(&mut moments);
+            give_rows(shared_out, &graph, &weights);
+        };
+        let (model, optimizer) = (&mut core.model, &mut core.optimizer);
+        tables::lend(model, optimizer, Some(shared_out), give);
+    }
+
+    fn dismiss(&self) {
+        if let Some(shared_out) = &self.read().shared_out {
+            shared_out.dismiss();
+        }
     }
 }
 
@@ -341,6 +373,7 @@ mod tests {
             seed: 5,
             last_edge: LastEdge::Trained,
             on_host,
+            shared_out: None,
         }
     }
 

@@ -27,6 +27,7 @@ fn graph(sets: &[&str]) -> BriLlmTask<B> {
         recipe: &recipe,
         vocabulary: 6,
         counts: None,
+        ranks: None,
     };
     let device = Default::default();
     // Six nodes of 2; 36 edges and a shared row of 2 by 2 and a bias; one number of the mix.
@@ -68,7 +69,7 @@ const TWO: [[u32; 4]; 2] = [[0, 1, 2, 5], [3, 4, 4, 0]];
 /// All numbers of a model.
 fn weights(signal: &BriLlmTask<B>) -> Vec<f32> {
     let core = &mut *signal.write();
-    tables::lend(&mut core.model, &mut core.optimizer, |weights, _| {
+    tables::lend(&mut core.model, &mut core.optimizer, None, |weights, _| {
         let each = weights.values().map(HostTensor::floats);
         each.flat_map(|values| values.to_vec()).collect()
     })
@@ -126,6 +127,7 @@ fn candidates_are_drawn_anew_at_every_step_and_by_the_seed() {
             recipe: &recipe,
             vocabulary: 6,
             counts: Some(&counts),
+            ranks: None,
         };
         let model = blueprint.fresh::<B>(&Policy::None, &Default::default());
         model.downcast::<BriLlmTask<B>>().ok().unwrap()

@@ -858,6 +858,7 @@ fn terms_of_the_route_weigh_by_the_targets_of_their_micro_batch() {
         recipe: &recipe,
         vocabulary: 5,
         counts: None,
+        ranks: None,
     };
     let model: Model<B> = blueprint.fresh(&stage.policy, &Default::default());
     let plan = route(stage, &recipe);

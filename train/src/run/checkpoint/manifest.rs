@@ -148,6 +148,33 @@ impl Manifest {
         let path = checkpoint.join(name);
         let bytes = self.bytes(checkpoint, name)?;
         let found = tensors::parse(&path, &bytes).map_err(Flaw::Content)?;
+        self.as_listed(checkpoint, name, found)
+    }
+
+    /// The same, with the values of those named by `stays` left on the disk.
+    pub fn tensors_left(
+        &self,
+        checkpoint: &Path,
+        name: &str,
+        stays: &dyn Fn(&str) -> bool,
+    ) -> Result<TensorMap, Flaw> {
+        let record = self.record(checkpoint, name)?;
+        let path = checkpoint.join(name);
+        let file = open(&path, record.bytes)?;
+        let found = disk::sha256(&file).map_err(|error| unreadable(&path, &error))?;
+        same_hash(&path, &found, &record.sha256)?;
+        let found = tensors::parse_left(&path, &file, stays).map_err(Flaw::Content)?;
+        self.as_listed(checkpoint, name, found)
+    }
+
+    /// Tensors of a file, if they are those that are listed.
+    fn as_listed(
+        &self,
+        checkpoint: &Path,
+        name: &str,
+        found: TensorMap,
+    ) -> Result<TensorMap, Flaw> {
+        let path = checkpoint.join(name);
         let expected = &self.record(checkpoint, name)?.tensors;
         for (tensor, record) in expected {
             let found = found

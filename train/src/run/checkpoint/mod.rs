@@ -16,7 +16,7 @@ pub use glance::{Glance, glance, weights_sha256};
 pub(crate) use list::{entries, file_name};
 pub use list::{list, remove_stale};
 pub(super) use manifest::{FileRecord, TensorRecord};
-pub use restore::{Loaded, latest, load, verify};
+pub use restore::{Loaded, latest, latest_without, load, verify};
 pub use save::save;
 pub use state::{Best, CheckpointState, STATE_FORMAT, Snapshot};
 

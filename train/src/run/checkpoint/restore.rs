@@ -28,9 +28,17 @@ pub struct Loaded {
 /// `Invalid` if there are checkpoints but none verifies, naming the newest and what is wrong with it; or if one is intact
 /// but is no checkpoint of ours.
 pub fn latest(run: &RunDirectory) -> Result<Option<Loaded>, Error> {
+    latest_without(run, &[])
+}
+
+/// The same, with the values of some tensors left on the disk: each name stands for what follows it and a dot too.
+///
+/// # Errors
+/// As [`latest`].
+pub fn latest_without(run: &RunDirectory, tables: &[&str]) -> Result<Option<Loaded>, Error> {
     let mut skipped = Vec::new();
     for (_, path) in list(run)?.into_iter().rev() {
-        match read(&path) {
+        match read(&path, tables) {
             Ok(snapshot) => {
                 return Ok(Some(Loaded {
                     path,
@@ -54,7 +62,7 @@ pub fn latest(run: &RunDirectory) -> Result<Option<Loaded>, Error> {
 /// # Errors
 /// `Invalid` naming the first file that is not what the manifest says.
 pub fn load(checkpoint: &Path) -> Result<Snapshot, Error> {
-    read(checkpoint).map_err(|flaw| Error::Invalid(flaw.problem()))
+    read(checkpoint, &[]).map_err(|flaw| Error::Invalid(flaw.problem()))
 }
 
 /// Reads every file of a checkpoint again and returns all problems.
@@ -74,12 +82,21 @@ pub fn verify(checkpoint: &Path) -> Vec<Problem> {
     tensors.chain(state).collect()
 }
 
-fn read(checkpoint: &Path) -> Result<Snapshot, Flaw> {
+fn read(checkpoint: &Path, tables: &[&str]) -> Result<Snapshot, Flaw> {
     let manifest = Manifest::read(checkpoint)?;
+    let stays = |name: &str| {
+        let begins = |rest: &str| rest.is_empty() || rest.starts_with(['.', '@']);
+        tables
+            .iter()
+            .any(|table| name.strip_prefix(table).is_some_and(begins))
+    };
     let tensors = |stem: &str| {
         let mut all = TensorMap::new();
         for name in manifest.shards(stem) {
-            let mut shard = manifest.tensors(checkpoint, name)?;
+            let mut shard = match tables.is_empty() {
+                true => manifest.tensors(checkpoint, name)?,
+                false => manifest.tensors_left(checkpoint, name, &stays)?,
+            };
             if let Some(twice) = shard.keys().find(|tensor| all.contains_key(*tensor)) {
                 let (file, place) = (checkpoint.join(name), format!("tensor {twice}"));
                 let expected = "each tensor in one shard";

@@ -173,6 +173,7 @@ impl Task for Forward<'_> {
             recipe: self.recipe,
             vocabulary: self.vocabulary,
             counts: None,
+            ranks: None,
         };
         let policy = &self.recipe.stage[self.recipe.stage.len() - 1].policy;
         let skeleton = blueprint.skeleton::<B>(policy, &device);
