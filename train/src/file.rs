@@ -5,7 +5,8 @@
 use crate::error::{Error, Problem};
 use rustix::fs::OFlags;
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::Read;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -159,6 +160,43 @@ pub fn problem(error: Error, path: &Path, expected: &str) -> Problem {
         Error::Resource { source, .. } => Problem::new(path, "", source.to_string(), expected),
         other => Problem::new(path, "", other.to_string(), expected),
     }
+}
+
+/// Makes the directories above a file that will be written.
+///
+/// # Errors
+/// `Resource` if one cannot be made.
+pub fn create_parent(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(parent).map_err(|e| Error::resource(parent, "create the directory", e))
+}
+
+/// Writes beside the file and renames, so that a file of this name is always whole.
+///
+/// # Errors
+/// `Resource` if it cannot be written; what was written of it is removed.
+pub fn write_file(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), Error> {
+    create_parent(path)?;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    // A number that no other process has: in containers many have the same id.
+    let number = RandomState::new().hash_one(std::process::id());
+    name.push(format!(".tmp-{number:016x}"));
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut output = BufWriter::new(File::create_new(&temporary)?);
+        content(&mut output)?;
+        output.flush()?;
+        output.get_ref().sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| {
+        // What is left of it helps nobody; the error that is reported is the first one.
+        let _ = fs::remove_file(&temporary);
+        Error::resource(path, "write", e)
+    })
 }
 
 #[cfg(test)]

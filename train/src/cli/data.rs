@@ -2,9 +2,11 @@
 //! are read, which `nerve tokenizer train` shares.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::data::count::Room;
 use crate::data::document::{BadUtf8, DocumentRule, Format, ReadRules};
 use crate::data::prepare::SplitRule;
 use crate::data::tokenizer::SpelledSpecials;
@@ -41,9 +43,46 @@ pub struct NgramsArgs {
     /// How a document begins, as the recipe says it in data.start: first_token compares with measures of before.
     #[arg(long, value_enum, default_value_t = StartRule::Symbol)]
     pub start: StartRule,
+    /// How much memory counting may take.
+    #[command(flatten)]
+    pub room: RoomArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How much memory counting may take.
+#[derive(Clone, Debug, Args)]
+pub struct RoomArgs {
+    /// The memory of the whole program in MB, as far as the text to measure and the lists of documents allow; what does not fit is
+    /// sorted on the disk.
+    #[arg(long, value_name = "MB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(128..))]
+    pub memory: u32,
+    /// Where that is done, with room for a few times the split [default: the system's folder for temporary files].
+    #[arg(long, value_name = "FOLDER")]
+    pub temporary: Option<PathBuf>,
+}
+
+impl RoomArgs {
+    /// What is left for counting, in bytes.
+    pub fn bytes(&self) -> usize {
+        const PROGRAM_MB: usize = 80;
+        (self.memory as usize - PROGRAM_MB) << 20
+    }
+
+    /// What keys may take while they are sorted.
+    pub fn room(&self) -> Room {
+        let folder = self.temporary.clone();
+        Room {
+            bytes: self.bytes() / 2,
+            folder: folder.unwrap_or_else(std::env::temp_dir),
+        }
+    }
+
+    /// How long ranks wait for one that counts more than they do.
+    pub fn longest_wait(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
 }
 
 /// `nerve data export`
@@ -85,6 +124,9 @@ pub struct BigramsArgs {
     /// Pairs seen less often are left out of the figures; the file holds all.
     #[arg(long, default_value_t = 1)]
     pub min_count: u32,
+    /// How much memory counting may take.
+    #[command(flatten)]
+    pub room: RoomArgs,
     /// Replace the file if it exists.
     #[arg(long)]
     pub force: bool,

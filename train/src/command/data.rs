@@ -1,8 +1,7 @@
 //! `nerve data`: runs `prepare`, `synth`, `stats`, `export` and `bigrams`; `ngrams` has a file of its own.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -14,6 +13,8 @@ use super::ngrams;
 use crate::cli::data::{
     BigramsArgs, DataCommand, ExportArgs, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
 };
+use crate::collective::{Job, Ranks};
+use crate::data::bigram::{CountedPairs, HeldOut, PairFigures};
 use crate::data::export::Export;
 use crate::data::prepare::{Preparation, sentences};
 use crate::data::question::{Question, question};
@@ -22,9 +23,9 @@ use crate::data::statistics::{SplitStatistics, statistics};
 use crate::data::story::story;
 use crate::data::synthetic::RoutingTasks;
 use crate::data::unknown;
-use crate::data::{Bigrams, StartRule, TokenFormat, TokenSource, Tokenizer};
+use crate::data::{StartRule, TokenFormat, TokenSource, Tokenizer};
 use crate::error::{Error, Problem};
-use crate::run::replace_file;
+use crate::file::write_file;
 use crate::say::{note, say};
 use crate::signal;
 
@@ -77,62 +78,61 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
     print_text(&format!("{}\n", arguments.output.display()))
 }
 
+/// On several ranks each counts the pairs of some sources, and the first writes and speaks.
 fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
-    refuse_existing(&arguments.output, arguments.force)?;
-    let tokenizer = arguments
-        .tokenizer
-        .as_ref()
-        .map(Tokenizer::load)
-        .transpose()?;
-    let open = |path: &Path| {
-        let format = arguments.format;
-        match &tokenizer {
-            None if Split::is_prepared(path.into()) => Split::open(path),
-            None => {
-                let found = "token ids of another program";
-                let problem = Problem::new(path, "", found, "a split of `nerve data prepare`");
-                let advice = "name the tokenizer that made the ids with --tokenizer";
-                Err(Error::Invalid(problem.advise(advice)))
-            }
-            Some(tokenizer) => {
-                let split = Split::open_for(TokenSource { path, format }, tokenizer)?;
-                split.require(tokenizer, "name the tokenizer that made the ids")?;
-                let said = split
-                    .reading()
-                    .map(|text| format!("{}: {text}", path.display()));
-                said.iter().for_each(|sentence| note(sentence));
-                Ok(split)
-            }
+    let job = Job::join(arguments.room.longest_wait())?;
+    let outcome = bigrams_on(arguments, &job.ranks);
+    let outcome = job.ranks.end_unless_shared(outcome);
+    job.ranks.said_once(outcome)
+}
+
+fn bigrams_on(arguments: &BigramsArgs, ranks: &Ranks) -> Result<(), Error> {
+    let opened = || {
+        refuse_existing(&arguments.output, arguments.force)?;
+        let split = open_to_count(arguments, &arguments.split, true)?;
+        let start = match arguments.start {
+            StartRule::Symbol => split.specials().start_symbol(),
+            StartRule::FirstToken => None,
+        };
+        let mut held_out = Vec::new();
+        for path in &arguments.valid {
+            let other = open_to_count(arguments, path, false)?;
+            other.require_like(&split)?;
+            held_out.push(HeldOut::new(&other, start));
         }
+        Ok((split, start, held_out))
     };
-    let split = open(&arguments.split)?;
-    let start = match arguments.start {
-        StartRule::Symbol => split.specials().start_symbol(),
-        StartRule::FirstToken => None,
-    };
-    let bigrams = Bigrams::count(&split, start);
-    let mut held_out = Vec::new();
-    for path in &arguments.valid {
-        let other = open(path)?;
-        other.require_like(&split)?;
-        let coverage = bigrams.coverage(&other, arguments.min_count);
-        held_out.push((path.display().to_string(), coverage));
+    let (split, start, mut held_out) = ranks.agree(opened())?;
+    let room = arguments.room.room();
+    let counted = CountedPairs::count(ranks, &split, start, &room)?;
+    if counted.runs() > 0 {
+        note(&format!(
+            "what did not fit into memory was sorted on the disk ({} files): --memory allows more",
+            counted.runs()
+        ));
     }
-    replace_file(&arguments.output, &bigrams.to_bytes())?;
-    let counts = &bigrams.counts;
-    let often = |count: &&u32| **count >= arguments.min_count;
-    let edges = counts.counts.iter().filter(often).count();
-    let density = edges as f64 / (counts.nodes() as f64).powi(2);
-    let sha256 = bigrams.sha256();
+    let least = arguments.min_count;
+    let PairFigures {
+        pairs,
+        edges,
+        sha256,
+    } = counted.write(&arguments.output, least, &mut held_out, &room.folder)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
+    let nodes = split.vocabulary_size();
+    let density = edges as f64 / (nodes as f64).powi(2);
+    let held_out = arguments.valid.iter().zip(&held_out);
+    let held_out = held_out.map(|(path, of)| (path.display().to_string(), of.coverage()));
+    let held_out: Vec<(String, f64)> = held_out.collect();
     if arguments.json {
         let one = |(path, share): &(String, f64)| json!({ "path": path, "coverage": share });
         let coverage: Vec<Value> = held_out.iter().map(one).collect();
         return print_json(&json!({
-            "schema": 1, "output": arguments.output, "sha256": sha256, "nodes": counts.nodes(), "pairs": counts.pairs(),
+            "schema": 1, "output": arguments.output, "sha256": sha256, "nodes": nodes, "pairs": pairs,
             "edges": edges, "min_count": arguments.min_count, "density": density, "held_out": coverage,
         }));
     }
-    let (nodes, pairs, least) = (counts.nodes(), counts.pairs(), arguments.min_count);
     let percent = 100.0 * density;
     say(&format!(
         "{nodes} nodes, {pairs} distinct pairs, {edges} seen at least {least} times ({percent:.2} % of all), sha256 {sha256}"
@@ -142,6 +142,32 @@ fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
         say(&format!("{path}: {percent:.2} % of the pairs have an edge"));
     }
     print_text(&format!("{}\n", arguments.output.display()))
+}
+
+/// A split, or a file of another program with the tokenizer that was named. Ids that are read once, one after the other, stay on the
+/// disk, if it is a split of ours.
+fn open_to_count(arguments: &BigramsArgs, path: &Path, stays: bool) -> Result<Split, Error> {
+    let format = arguments.format;
+    let Some(tokenizer) = &arguments.tokenizer else {
+        if !Split::is_prepared(path.into()) {
+            let found = "token ids of another program";
+            let problem = Problem::new(path, "", found, "a split of `nerve data prepare`");
+            let advice = "name the tokenizer that made the ids with --tokenizer";
+            return Err(Error::Invalid(problem.advise(advice)));
+        }
+        return match stays {
+            true => Split::open_on_disk(path),
+            false => Split::open(path),
+        };
+    };
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let split = Split::open_for(TokenSource { path, format }, &tokenizer)?;
+    split.require(&tokenizer, "name the tokenizer that made the ids")?;
+    let said = split
+        .reading()
+        .map(|text| format!("{}: {text}", path.display()));
+    said.iter().for_each(|sentence| note(sentence));
+    Ok(split)
 }
 
 fn export(arguments: &ExportArgs) -> Result<(), Error> {
@@ -275,36 +301,6 @@ pub(super) fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
         // What the system has against a name it says again when the file is written.
         _ => Ok(()),
     }
-}
-
-/// Makes the directories above a file that will be written.
-pub(super) fn create_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new(""));
-    fs::create_dir_all(parent).map_err(|e| Error::resource(parent, "create the directory", e))
-}
-
-/// Writes beside the file and renames, so that a file of this name is always whole.
-fn write_file(
-    path: &Path,
-    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> Result<(), Error> {
-    create_parent(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    // A number that no other process has: in containers many have the same id.
-    let number = RandomState::new().hash_one(std::process::id());
-    name.push(format!(".tmp-{number:016x}"));
-    let temporary = path.with_file_name(name);
-    let write = || {
-        let mut output = BufWriter::new(File::create_new(&temporary)?);
-        content(&mut output)?;
-        output.flush()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        // What is left of it helps nobody; the error that is reported is the first one.
-        let _ = fs::remove_file(&temporary);
-        Error::resource(path, "write", e)
-    })
 }
 
 fn write_lines(output: impl Write, lines: impl Iterator<Item = Value>) -> io::Result<()> {

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use super::answer::{aligned, print, print_json};
 use crate::cli::data::NgramsArgs;
+use crate::collective::{Job, Ranks};
+use crate::data::count::{Counted, Ngram, Room, is_of_rank, ngrams};
 use crate::data::manifest::DocumentEntry;
-use crate::data::ngram::{FALLBACK_DISCOUNTS, Fallback, KneserNey};
+use crate::data::ngram::{FALLBACK_DISCOUNTS, Fallback, Totals, Wanted};
 use crate::data::{Split, StartRule, Tokenizer};
 use crate::error::{Error, Problem};
 use crate::say::note;
@@ -22,45 +24,56 @@ const ORDERS: [usize; 4] = [1, 2, 3, 5];
 /// The highest order that can be asked for.
 const ORDER_MAX: usize = 16;
 
-/// Estimates a model of every order and prints one row for each held-out split.
+/// Estimates models of every order and prints one row of each for each held-out split. On several ranks each counts the n-grams that end
+/// with some of the tokens.
 ///
 /// # Errors
 /// `Config` for an invalid order; `Invalid` if a split is broken, was made with another tokenizer, has nothing to predict
-/// or a token that the models cannot predict, or if no training document is as long as an order that was asked for.
+/// or a token that the models cannot predict, or if no training document is as long as an order that was asked for; `Resource` if what does
+/// not fit into memory cannot be written.
 pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
-    check_orders(&arguments.order)?;
-    let train = Split::open(&arguments.split)?;
-    check_size(&train)?;
-    let text = Text::open(&train, arguments.start)?;
-    let mut held_out = Vec::new();
-    for path in &arguments.valid {
-        held_out.push(open_like(path, &train)?);
-    }
-    let sequences = text.sequences(&train);
-    let predictable = text.predictable(&sequences);
+    let job = Job::join(arguments.room.longest_wait())?;
+    let outcome = on_ranks(arguments, &job.ranks);
+    let outcome = job.ranks.end_unless_shared(outcome);
+    job.ranks.said_once(outcome)
+}
+
+fn on_ranks(arguments: &NgramsArgs, ranks: &Ranks) -> Result<(), Error> {
+    let open = || {
+        check_orders(&arguments.order)?;
+        let train = Split::open_on_disk(&arguments.split)?;
+        let text = Text::open(&train, arguments.start)?;
+        let held_out: Result<Vec<HeldOut>, Error> = arguments
+            .valid
+            .iter()
+            .map(|path| HeldOut::new(open_like(path, &train)?, &text))
+            .collect();
+        Ok((train, text, held_out?))
+    };
+    let (train, text, held_out) = ranks.agree(open())?;
     let orders = match arguments.order.is_empty() {
         true => &ORDERS[..],
         false => &arguments.order,
     };
-    let mut rows = Vec::new();
-    let mut said = Vec::new();
-    for &order in orders {
-        let of_train = sequences.iter().map(Vec::as_slice);
-        let model = KneserNey::count(predictable.clone(), order, of_train);
-        if model.longest_ngram() < order {
-            let problem = too_short(&train, &model, order);
-            match arguments.order.is_empty() {
-                true => note(&problem.to_string()),
-                false => return Err(Error::Invalid(problem)),
-            }
-            continue;
-        }
-        say_fallbacks(&model, &mut said);
-        for split in &held_out {
-            rows.push(measure(&model, order, &text, split)?);
-        }
+    let counting = Counting {
+        ranks,
+        room: arguments.room.room(),
+        wanted_bytes: arguments.room.bytes() / 4,
+    };
+    let counted = counting.count(&train, &text, orders.iter().copied().max().unwrap_or(1))?;
+    if counted.runs() > 0 {
+        note(&format!(
+            "what did not fit into memory was sorted on the disk ({} files): --memory allows more",
+            counted.runs()
+        ));
     }
-    let n_predictable = predictable.iter().filter(|&&it| it).count();
+    let measured = counting.measure(counted.as_ref(), &text, &held_out, orders)?;
+    let rows = measured.rows(arguments, &train, &text, &held_out, orders);
+    let rows = ranks.said_once(rows)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
+    let n_predictable = measured.n_predictable();
     say_context(&text, &train, n_predictable);
     answer(arguments, &text, n_predictable, &rows)
 }
@@ -75,19 +88,187 @@ fn check_orders(orders: &[usize]) -> Result<(), Error> {
     Err(Error::config(problem))
 }
 
-/// Positions are counted in 32 bits.
-fn check_size(train: &Split) -> Result<(), Error> {
-    let positions = train.len() + train.documents().len();
-    if positions < u32::MAX as usize {
-        return Ok(());
-    }
-    let found = format!("{positions} tokens and start symbols");
-    let problem = Problem::new(train.path(), "", found, format!("fewer than {}", u32::MAX));
-    Err(Error::Invalid(problem.advise("count a part of it")))
+/// A split to measure, in memory.
+struct HeldOut {
+    split: Split,
+    sequences: Vec<Vec<u32>>,
 }
 
-fn too_short(train: &Split, model: &KneserNey, order: usize) -> Problem {
-    let longest = model.longest_ngram();
+impl HeldOut {
+    fn new(split: Split, text: &Text) -> Result<Self, Error> {
+        let sequences = text.sequences(&split);
+        Ok(Self { split, sequences })
+    }
+
+    /// The places at which something is predicted, with the number of their document.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let sequences = self.sequences.iter().enumerate();
+        sequences.flat_map(|(document, of)| (1..of.len()).map(move |place| (document, place)))
+    }
+}
+
+/// Who counts, and in how much memory.
+struct Counting<'a> {
+    ranks: &'a Ranks,
+    room: Room,
+    /// What the counts of n-grams may take that are looked up in one pass.
+    wanted_bytes: usize,
+}
+
+impl Counting<'_> {
+    /// Counts the n-grams of a training split that end with the tokens of this rank.
+    fn count(&self, train: &Split, text: &Text, longest: usize) -> Result<Box<dyn Counted>, Error> {
+        let ends = |token: u32| is_of_rank(token, self.ranks.rank(), self.ranks.size());
+        let counted = ngrams(longest, &self.room, &ends, &mut |take| {
+            train.documents().iter().try_for_each(|document| {
+                let context = text.context();
+                context
+                    .iter()
+                    .try_for_each(|&symbol| take(true, &[symbol]))?;
+                let begins = context.is_none();
+                let mut pieces = train.pieces(document);
+                let mut first = true;
+                pieces.try_for_each(|piece| take(begins && std::mem::take(&mut first), &piece?))
+            })
+        });
+        self.ranks.agree(counted)
+    }
+
+    /// Reads the counts once, or several times where what is wanted does not fit into memory at once.
+    fn measure(
+        &self,
+        counted: &dyn Counted,
+        text: &Text,
+        held_out: &[HeldOut],
+        orders: &[usize],
+    ) -> Result<Measured, Error> {
+        let longest = orders.iter().copied().max().unwrap_or(1);
+        let mut measured = Measured::new(held_out, orders);
+        let places = held_out.iter().enumerate();
+        let places = places.flat_map(|(split, of)| of.places().map(move |place| (split, place)));
+        let mut places = places.peekable();
+        let mut is_first = true;
+        while is_first || places.peek().is_some() {
+            let (mut wanted, mut block) = (Wanted::default(), Vec::new());
+            while let Some((split, (document, place))) =
+                places.next_if(|_| wanted.bytes() < self.wanted_bytes || block.is_empty())
+            {
+                wanted.want(&held_out[split].sequences[document], place, longest);
+                block.push((split, document, place));
+            }
+            let mut part = Totals::default();
+            let read = counted.each(&mut |ngram: Ngram<'_>| {
+                if ngram.reversed.len() <= longest {
+                    wanted.add(&ngram);
+                    if is_first {
+                        part.add(&ngram);
+                    }
+                }
+            });
+            self.ranks.agree(read)?;
+            if is_first {
+                measured.totals = Totals::sum(self.ranks.gather(&part));
+                measured.predictable = text.predictable(measured.totals.events());
+                held_out
+                    .iter()
+                    .try_for_each(|of| of.require_predictable(&measured.predictable))?;
+            }
+            wanted.set(&self.ranks.gather(&wanted.found()));
+            measured.add(&wanted, &block, held_out, orders);
+            is_first = false;
+        }
+        Ok(measured)
+    }
+}
+
+impl HeldOut {
+    /// Whether every token can be predicted that has to be.
+    fn require_predictable(&self, predictable: &[bool]) -> Result<(), Error> {
+        let is_wrong = |sequence: &Vec<u32>| {
+            let mut events = sequence.iter().skip(1);
+            events.any(|&event| !predictable[event as usize])
+        };
+        let Some(wrong) = self.sequences.iter().position(is_wrong) else {
+            return Ok(());
+        };
+        let start = self.split.documents()[wrong].start;
+        let place = format!("the document at token {start}");
+        let found = "the start symbol or padding inside of it";
+        let expected = "tokens that can be predicted";
+        let problem = Problem::new(self.split.path(), place, found, expected);
+        let advice = "prepare the data again with specials in texts read as text";
+        Err(Error::Invalid(problem.advise(advice)))
+    }
+}
+
+/// What models of every order lose in every document of every split.
+struct Measured {
+    totals: Totals,
+    predictable: Vec<bool>,
+    /// By order, split and document.
+    nats: Vec<Vec<Vec<f64>>>,
+}
+
+impl Measured {
+    fn new(held_out: &[HeldOut], orders: &[usize]) -> Self {
+        let nothing = held_out.iter().map(|of| vec![0.0; of.sequences.len()]);
+        Self {
+            totals: Totals::default(),
+            predictable: Vec::new(),
+            nats: vec![nothing.collect(); orders.len()],
+        }
+    }
+
+    fn n_predictable(&self) -> usize {
+        self.predictable.iter().filter(|&&it| it).count()
+    }
+
+    fn add(
+        &mut self,
+        wanted: &Wanted,
+        block: &[(usize, usize, usize)],
+        held_out: &[HeldOut],
+        orders: &[usize],
+    ) {
+        let n_predictable = self.n_predictable();
+        for (&order, nats) in orders.iter().zip(&mut self.nats) {
+            let models = wanted.model(&self.totals, order, n_predictable);
+            for &(split, document, place) in block {
+                let sequence = &held_out[split].sequences[document];
+                nats[split][document] += models.loss(sequence, place);
+            }
+        }
+    }
+
+    /// One row per order and split; says which orders are left out, and where discounts could not be estimated.
+    fn rows(
+        &self,
+        arguments: &NgramsArgs,
+        train: &Split,
+        text: &Text,
+        held_out: &[HeldOut],
+        orders: &[usize],
+    ) -> Result<Vec<MeasuredOrder>, Error> {
+        let (mut rows, mut said) = (Vec::new(), Vec::new());
+        for (&order, nats) in orders.iter().zip(&self.nats) {
+            if self.totals.longest() < order {
+                let problem = too_short(train, self.totals.longest(), order);
+                match arguments.order.is_empty() {
+                    true => note(&problem.to_string()),
+                    false => return Err(Error::Invalid(problem)),
+                }
+                continue;
+            }
+            say_fallbacks(&self.totals.fallbacks(order), &mut said);
+            for (of, nats) in held_out.iter().zip(nats) {
+                rows.push(measured_order(&self.totals, order, text, of, nats)?);
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn too_short(train: &Split, longest: usize, order: usize) -> Problem {
     let found = format!("no n-gram of more than {longest} tokens, start symbol included");
     let expected = format!("some of {order} for --order {order}");
     let advice = format!("an order of at most {longest} is the same model");
@@ -142,13 +323,13 @@ impl Text {
 
     /// All ids but the start symbol and padding, unless documents hold them all the same, as they do a symbol that also ends
     /// them.
-    fn predictable(&self, sequences: &[Vec<u32>]) -> Vec<bool> {
+    fn predictable(&self, events: &[u32]) -> Vec<bool> {
         let mut predictable = vec![true; self.vocabulary];
         for &special in &self.never {
             predictable[special as usize] = false;
         }
         predictable.extend(self.context().map(|_| false));
-        for &event in sequences.iter().flat_map(|sequence| &sequence[1..]) {
+        for &event in events {
             predictable[event as usize] = true;
         }
         predictable
@@ -182,7 +363,7 @@ struct MeasuredOrder {
     nats: f64,
     standard_error: Option<f64>,
     fallbacks: Vec<usize>,
-    stored: usize,
+    stored: u64,
 }
 
 impl MeasuredOrder {
@@ -195,31 +376,21 @@ impl MeasuredOrder {
     }
 }
 
-fn measure(
-    model: &KneserNey,
+fn measured_order(
+    totals: &Totals,
     order: usize,
     text: &Text,
-    split: &Split,
+    of: &HeldOut,
+    nats: &[f64],
 ) -> Result<MeasuredOrder, Error> {
+    let split = &of.split;
     let mut per_document = Vec::new();
     let mut bytes = 0;
-    for (document, sequence) in split.documents().iter().zip(text.sequences(split)) {
+    let documents = split.documents().iter().zip(&of.sequences).zip(nats);
+    for ((document, sequence), nats) in documents {
         let targets = sequence.len() - 1;
-        let mut nats = 0.0;
-        for place in 1..sequence.len() {
-            let context = &sequence[place.saturating_sub(order)..place];
-            nats += model.token_loss(context, sequence[place]);
-        }
-        if nats.is_infinite() {
-            let place = format!("the document at token {}", document.start);
-            let found = "the start symbol or padding inside of it";
-            let expected = "tokens that can be predicted";
-            let problem = Problem::new(split.path(), place, found, expected);
-            let advice = "prepare the data again with specials in texts read as text";
-            return Err(Error::Invalid(problem.advise(advice)));
-        }
         if targets > 0 {
-            per_document.push((nats, targets as u64));
+            per_document.push((*nats, targets as u64));
             let end = document.range().end;
             bytes += split.span_bytes(end - targets..end, &text.token_bytes);
         }
@@ -240,14 +411,14 @@ fn measure(
         bytes,
         nats: per_document.iter().map(|(nats, _)| nats).sum(),
         standard_error: ratio_standard_error(&per_document),
-        fallbacks: model.fallbacks().iter().map(|it| it.order).collect(),
-        stored: model.stored_ngrams(),
+        fallbacks: totals.fallbacks(order).iter().map(|it| it.order).collect(),
+        stored: totals.stored(order),
     })
 }
 
 /// Says each once, though models of several orders share their lower ones.
-fn say_fallbacks(model: &KneserNey, said: &mut Vec<Fallback>) {
-    for fallback in model.fallbacks() {
+fn say_fallbacks(fallbacks: &[Fallback], said: &mut Vec<Fallback>) {
+    for fallback in fallbacks {
         if said.contains(fallback) {
             continue;
         }
@@ -361,21 +532,36 @@ mod tests {
         let split = Split::open(split_of_lines(&LINES)).unwrap();
         for start in [Some(256), Some(END), None] {
             let text = text(start);
-            let sequences = text.sequences(&split);
-            let predictable = text.predictable(&sequences);
-            for order in 1..=4 {
-                let of_train = sequences.iter().map(Vec::as_slice);
-                let model = KneserNey::count(predictable.clone(), order, of_train);
-                let row = measure(&model, order, &text, &split).unwrap();
+            let counting = Counting {
+                ranks: &Ranks::alone(),
+                room: Room {
+                    bytes: 1 << 16,
+                    folder: std::env::temp_dir(),
+                },
+                // A few places at a time.
+                wanted_bytes: 4000,
+            };
+            let counted = counting.count(&split, &text, 4).unwrap();
+            let split = Split::open(split.path()).unwrap();
+            let of = HeldOut::new(split, &text).unwrap();
+            let orders = [1, 2, 3, 4];
+            let held_out = std::slice::from_ref(&of);
+            let measured = counting.measure(counted.as_ref(), &text, held_out, &orders);
+            let measured = measured.unwrap();
+            for order in orders {
+                let nats = &measured.nats[order - 1][0];
+                let row = measured_order(&measured.totals, order, &text, &of, nats).unwrap();
                 let mut documents = Vec::new();
                 let mut bytes = 0;
                 for line in LINES {
                     let ids = line.bytes().map(u32::from).chain([END]);
                     // The symbol in front has an id behind all others.
                     let ids: Vec<u32> = start.map(|_| 260).into_iter().chain(ids).collect();
-                    // All that came before is the context.
-                    let nats =
-                        (1..ids.len()).map(|place| model.token_loss(&ids[..place], ids[place]));
+                    let mut wanted = Wanted::default();
+                    (1..ids.len()).for_each(|place| wanted.want(&ids, place, 4));
+                    counted.each(&mut |ngram| wanted.add(&ngram)).unwrap();
+                    let model = wanted.model(&measured.totals, order, measured.n_predictable());
+                    let nats = (1..ids.len()).map(|place| model.loss(&ids, place));
                     documents.push((nats.sum::<f64>(), ids.len() as u64 - 1));
                     // Without a symbol the first byte is context only.
                     bytes += line.len() as u64 - u64::from(start.is_none());
@@ -388,7 +574,10 @@ mod tests {
                 let bits = row.bits_per_byte().unwrap();
                 assert!((bits - nats / 2f64.ln() / bytes as f64).abs() < 1e-12);
                 assert_eq!(row.standard_error, ratio_standard_error(&documents));
-                assert_eq!((row.order, row.stored), (order, model.stored_ngrams()));
+                assert_eq!(
+                    (row.order, row.stored),
+                    (order, measured.totals.stored(order))
+                );
             }
         }
     }
@@ -398,7 +587,14 @@ mod tests {
         let split = Split::open(split_of_lines(&LINES)).unwrap();
         let of = |start| {
             let text = text(start);
-            text.predictable(&text.sequences(&split))
+            let sequences = text.sequences(&split);
+            text.predictable(
+                &sequences
+                    .iter()
+                    .flat_map(|of| &of[1..])
+                    .copied()
+                    .collect::<Vec<_>>(),
+            )
         };
         for (start, length, never) in [
             (Some(256), 261, &[256, 258, 260][..]),

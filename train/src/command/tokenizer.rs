@@ -7,14 +7,14 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::answer::{padded, print, print_json, print_text, printable};
-use super::data::{create_parent, refuse_existing};
+use super::data::refuse_existing;
 use crate::cli::tokenizer::{EncodeArgs, InspectArgs, TokenizerCommand, TrainArgs};
 use crate::data::document::DocumentReader;
 use crate::data::prepare::progress_bar;
 use crate::data::tokenizer::{Kind, Normalise, Specials, SpelledSpecials, Tokenizer};
 use crate::error::{Error, Problem};
 use crate::escape;
-use crate::file::open_stream;
+use crate::file::{create_parent, open_stream};
 use crate::run::replace_file;
 use crate::say::note;
 use crate::text::json_complaint;

@@ -16,8 +16,9 @@
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
 //! | `unknown` | counts of `<unk>` into messages |
+//! | `count` | keys of any number into how often each came, in bounded memory |
 //! | `bigram` | a split into counts of ordered pairs |
-//! | `ngram` | a split into Kneser-Ney models, as baselines |
+//! | `ngram` | counts into Kneser-Ney models, as baselines |
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod batch;
 pub mod bigram;
+pub mod count;
 pub mod cut;
 pub mod difficulty;
 pub mod document;

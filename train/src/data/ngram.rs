@@ -1,57 +1,47 @@
-//! N-gram baselines: `KneserNey` counts token sequences up to an order and gives the loss of a token after a context.
-//! All orders, unigram included, are interpolated modified Kneser-Ney models.
+//! N-gram baselines: interpolated modified Kneser-Ney models of several orders at once, estimated from counts that may be larger
+//! than memory, and what they lose at the places of other texts.
 //!
 //! Source of every formula: Stanley F. Chen and Joshua Goodman, "An empirical study of smoothing
 //! techniques for language modeling", Computer Speech and Language 13 (1999), 359-394, the
 //! sections on Kneser-Ney smoothing and on modified Kneser-Ney smoothing. What they leave open is
 //! decided as in KenLM (Kenneth Heafield and others, "Scalable modified Kneser-Ney language model
 //! estimation", ACL 2013): what begins a sequence, the uniform distribution, unusable discounts.
+//!
+//! With `c` the count of an n-gram, `h` its context and `h'` the context without its first token,
+//!
+//! ```text
+//! p(w | h) = (c(h w) - D(c(h w))) / sum_v c(h v)  +  weight(h) p(w | h')
+//! weight(h) = (D1 N1(h) + D2 N2(h) + D3 N3(h)) / sum_v c(h v)
+//! ```
+//!
+//! where the first term is 0 for an unseen `h w`, and `N1(h)`, `N2(h)`, `N3(h)` are the numbers of
+//! distinct tokens seen once, twice, and three or more times after `h`. The highest order uses raw
+//! counts. Every lower order uses continuation counts: the number of distinct left neighbours, and
+//! one more for each time the n-gram begins a sequence, where nothing can stand left of it.
+//! The first token of a sequence is context only: it is no event of order 1.
+//! Below order 1 stands the uniform distribution over the tokens that can be predicted. A context
+//! that nothing ever followed has weight 1. With order 1 this is the unigram model, with order 2
+//! the bigram model.
+//!
+//! The three discounts are estimated for each order from the numbers `n1` to `n4` of n-grams with
+//! count 1 to 4:
+//!
+//! ```text
+//! Y = n1 / (n1 + 2 n2)    D1 = 1 - 2 Y n2 / n1    D2 = 2 - 3 Y n3 / n2    D3 = 3 - 4 Y n4 / n3
+//! ```
+//!
+//! If `n1`, `n2` or `n3` is 0 or a `Dk` lies outside of 0 to `k`, the order uses all three
+//! [`FALLBACK_DISCOUNTS`]; [`Totals::fallbacks`] lists these orders.
+//!
+//! No model is ever held in memory: [`Totals`] are a few numbers of all n-grams, and [`Wanted`] are the counts of those n-grams that stand in
+//! the text that is measured, both taken from one pass over sorted counts.
 
-use std::mem::replace;
-use std::ops::Range;
+use super::count::Ngram;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// The discounts for counts of 1, of 2, and of 3 or more, if they cannot be estimated (KenLM's values).
 pub const FALLBACK_DISCOUNTS: [f64; 3] = [0.5, 1.0, 1.5];
-
-/// An interpolated modified Kneser-Ney model of a fixed order.
-///
-/// With `c` the count of an n-gram, `h` its context and `h'` the context without its first token,
-///
-/// ```text
-/// p(w | h) = (c(h w) - D(c(h w))) / sum_v c(h v)  +  weight(h) p(w | h')
-/// weight(h) = (D1 N1(h) + D2 N2(h) + D3 N3(h)) / sum_v c(h v)
-/// ```
-///
-/// where the first term is 0 for an unseen `h w`, and `N1(h)`, `N2(h)`, `N3(h)` are the numbers of
-/// distinct tokens seen once, twice, and three or more times after `h`. The highest order uses raw
-/// counts. Every lower order uses continuation counts: the number of distinct left neighbours, and
-/// one more for each time the n-gram begins a sequence, where nothing can stand left of it.
-/// The first token of a sequence is context only: it is no event of order 1.
-/// Below order 1 stands the uniform distribution over the tokens that can be predicted. A context
-/// that nothing ever followed has weight 1. With order 1 this is the unigram model, with order 2
-/// the bigram model.
-///
-/// The three discounts are estimated for each order from the numbers `n1` to `n4` of n-grams with
-/// count 1 to 4:
-///
-/// ```text
-/// Y = n1 / (n1 + 2 n2)    D1 = 1 - 2 Y n2 / n1    D2 = 2 - 3 Y n3 / n2    D3 = 3 - 4 Y n4 / n3
-/// ```
-///
-/// If `n1`, `n2` or `n3` is 0 or a `Dk` lies outside of 0 to `k`, the order uses all three
-/// [`FALLBACK_DISCOUNTS`]; [`KneserNey::fallbacks`] lists these orders.
-///
-/// The model is a trie kept as sorted arrays, one level for each order; it contains no hashing, and
-/// equal inputs give bitwise equal models.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KneserNey {
-    /// For each token whether it can be predicted.
-    predictable: Vec<bool>,
-    n_predictable: usize,
-    order: usize,
-    levels: Vec<Level>,
-    fallbacks: Vec<Fallback>,
-}
 
 /// An order whose discounts could not be estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,155 +52,239 @@ pub struct Fallback {
     pub counts_of_counts: [u64; 4],
 }
 
-impl KneserNey {
-    /// Counts every n-gram of length 1 to `order` inside each of the `sequences` and estimates the
-    /// discounts (Chen and Goodman 1999; see the formulas at [`KneserNey`]).
-    ///
-    /// `predictable` says for each token whether it can be predicted. Each sequence is a slice of
-    /// any length, also 0, and its first token, a start symbol or the first of a text, is context
-    /// only. Nothing crosses the border of a sequence. Without any event the model is the uniform
-    /// distribution.
-    ///
-    /// Takes time of `order * tokens * log(tokens)` and memory of `order * tokens`.
-    ///
-    /// # Panics
-    ///
-    /// If `order` is 0 or no token can be predicted, if a token is not below the length of
-    /// `predictable`, or one after the first of a sequence cannot be predicted, or if the
-    /// sequences together have `u32::MAX` tokens or more.
-    pub fn count<'a>(
-        predictable: Vec<bool>,
-        order: usize,
-        sequences: impl IntoIterator<Item = &'a [u32]>,
-    ) -> Self {
-        let n_predictable = predictable.iter().filter(|&&it| it).count();
-        assert!(n_predictable > 0, "some token must be predictable");
-        assert!(order > 0, "the order must be at least 1");
-        let corpus = Corpus::gather(&predictable, sequences);
-        let (levels, fallbacks) = count_levels(&corpus, order);
-        Self {
-            predictable,
-            n_predictable,
-            order,
-            levels,
-            fallbacks,
+/// The two counts of an n-gram: as one of the highest order of a model, and as one of a lower order.
+fn counts(ngram: &Ngram<'_>) -> [u64; 2] {
+    match ngram.reversed.len() {
+        1 => [ngram.occurrences - ngram.begins, ngram.neighbours],
+        _ => [ngram.occurrences, ngram.neighbours + ngram.begins],
+    }
+}
+
+/// Which of the two counts a model of this order uses for n-grams of a length.
+fn which(order: usize, length: usize) -> usize {
+    usize::from(length < order)
+}
+
+/// What models need to know of all n-grams together. What parts of them have, adds up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// By length, from 1.
+    lengths: Vec<OfLength>,
+    /// The tokens that are events: all but those that only begin sequences, rising.
+    events: Vec<u32>,
+}
+
+/// All n-grams of a length; what comes twice is for the two kinds of counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct OfLength {
+    /// How many different ones there are.
+    distinct: u64,
+    /// How many have count 1, 2, 3 and 4.
+    counts_of_counts: [[u64; 4]; 2],
+    /// How many have a count.
+    counted: [u64; 2],
+}
+
+impl Totals {
+    /// Adds an n-gram, each of which comes once.
+    pub fn add(&mut self, ngram: &Ngram<'_>) {
+        let length = ngram.reversed.len();
+        if self.lengths.len() < length {
+            self.lengths.resize(length, OfLength::default());
+        }
+        let of_length = &mut self.lengths[length - 1];
+        of_length.distinct += 1;
+        for (kind, count) in counts(ngram).into_iter().enumerate() {
+            of_length.counted[kind] += u64::from(count > 0);
+            if let 1..=4 = count {
+                of_length.counts_of_counts[kind][count as usize - 1] += 1;
+            }
+        }
+        if length == 1 && counts(ngram)[0] > 0 {
+            self.events.push(ngram.reversed[0]);
         }
     }
 
-    /// The negative natural logarithm of `p(target | context)`: not negative, and infinite only for
-    /// a target that cannot be predicted.
-    ///
-    /// Only the last `order - 1` tokens of `context` matter; a shorter context, also an empty one,
-    /// uses the lower orders alone. For any context, the probabilities of all targets sum to 1. The
-    /// formula stands at the type (Chen and Goodman 1999).
+    /// Those of parts that have no n-gram in common.
+    pub fn sum(parts: Vec<Self>) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            let n = all.lengths.len().max(part.lengths.len());
+            all.lengths.resize(n, OfLength::default());
+            for (all, part) in all.lengths.iter_mut().zip(&part.lengths) {
+                all.distinct += part.distinct;
+                for kind in 0..2 {
+                    all.counted[kind] += part.counted[kind];
+                    let sums = &mut all.counts_of_counts[kind];
+                    let sums = sums.iter_mut().zip(part.counts_of_counts[kind]);
+                    sums.for_each(|(sum, part)| *sum += part);
+                }
+            }
+            all.events.extend(part.events);
+        }
+        all.events.sort_unstable();
+        all
+    }
+
+    /// The tokens that are events.
+    pub fn events(&self) -> &[u32] {
+        &self.events
+    }
+
+    /// The number of distinct n-grams of all lengths from 1 to an order together.
+    pub fn stored(&self, order: usize) -> u64 {
+        let lengths = self.lengths.iter().take(order);
+        lengths.map(|of_length| of_length.distinct).sum()
+    }
+
+    /// The length of the longest n-gram that was seen.
+    pub fn longest(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The orders whose discounts could not be estimated, rising, in the model of an order.
+    pub fn fallbacks(&self, order: usize) -> Vec<Fallback> {
+        let lengths = (1..).zip(&self.lengths).take(order);
+        let without = lengths.filter(|(length, of_length)| {
+            let kind = which(order, *length);
+            let none = Discounts::estimate(of_length.counts_of_counts[kind]).is_none();
+            none && of_length.counted[kind] > 0
+        });
+        let fallback = |(length, of_length): (usize, &OfLength)| Fallback {
+            order: length,
+            counts_of_counts: of_length.counts_of_counts[which(order, length)],
+        };
+        without.map(fallback).collect()
+    }
+
+    fn discounts(&self, order: usize, length: usize) -> Discounts {
+        let of_length = self.lengths.get(length - 1);
+        let counts = of_length.map(|of| of.counts_of_counts[which(order, length)]);
+        let estimated = counts.and_then(Discounts::estimate);
+        estimated.unwrap_or(Discounts(FALLBACK_DISCOUNTS))
+    }
+}
+
+/// What followed a context: the sum of its counts, and how many different tokens have a count of 1, of 2, and of 3 or more.
+type Followed = [u64; 4];
+
+/// The counts of the n-grams that stand in a text that is measured, and of their contexts.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Where the counts of an n-gram are, by its tokens, the last one first.
+    ngrams: HashMap<Box<[u32]>, usize>,
+    counts: Vec<[u64; 2]>,
+    /// The same for contexts.
+    contexts: HashMap<Box<[u32]>, usize>,
+    followed: Vec<[Followed; 2]>,
+}
+
+impl Wanted {
+    /// Asks for what models of up to an order need to predict the token at a place of a sequence.
+    pub fn want(&mut self, sequence: &[u32], place: usize, order: usize) {
+        let mut key: Vec<u32> = Vec::with_capacity(order);
+        for &token in sequence[..=place].iter().rev().take(order) {
+            key.push(token);
+            let n = self.counts.len();
+            if *self.ngrams.entry(key.clone().into()).or_insert(n) == n {
+                self.counts.push([0; 2]);
+            }
+            let n = self.followed.len();
+            if *self.contexts.entry(key[1..].into()).or_insert(n) == n {
+                self.followed.push([[0; 4]; 2]);
+            }
+        }
+    }
+
+    /// Takes what is wanted from an n-gram, each of which comes once.
+    pub fn add(&mut self, ngram: &Ngram<'_>) {
+        let Some(&context) = self.contexts.get(&ngram.reversed[1..]) else {
+            return;
+        };
+        let counts = counts(ngram);
+        for (followed, count) in self.followed[context].iter_mut().zip(counts) {
+            followed[0] += count;
+            if count > 0 {
+                followed[count.min(3) as usize] += 1;
+            }
+        }
+        if let Some(&place) = self.ngrams.get(ngram.reversed) {
+            self.counts[place] = counts;
+        }
+    }
+
+    /// All numbers that were found, in the order in which they were wanted.
+    pub fn found(&self) -> Vec<u64> {
+        let of_contexts = self.followed.as_flattened().as_flattened();
+        [of_contexts, self.counts.as_flattened()].concat()
+    }
+
+    /// Sets the numbers to the sums of what several have [found](Self::found), who wanted the same of different n-grams.
+    pub fn set(&mut self, found: &[Vec<u64>]) {
+        let of_contexts = self.followed.as_flattened_mut().as_flattened_mut();
+        let numbers = of_contexts.iter_mut().chain(self.counts.as_flattened_mut());
+        for (place, number) in numbers.enumerate() {
+            *number = found.iter().map(|found| found[place]).sum();
+        }
+    }
+
+    /// About the memory that all of it takes.
+    pub fn bytes(&self) -> usize {
+        // An entry of a map with its key, which has a few numbers, and the counts.
+        (self.counts.len() + self.followed.len()) * 128
+    }
+
+    /// The model of an order, of so many tokens that can be predicted.
+    pub fn model<'a>(
+        &'a self,
+        totals: &Totals,
+        order: usize,
+        n_predictable: usize,
+    ) -> KneserNey<'a> {
+        let discounts = (1..=order).map(|length| totals.discounts(order, length));
+        KneserNey {
+            wanted: self,
+            discounts: discounts.collect(),
+            n_predictable,
+        }
+    }
+}
+
+/// A model of an order, which knows what was wanted.
+pub struct KneserNey<'a> {
+    wanted: &'a Wanted,
+    /// By length.
+    discounts: Vec<Discounts>,
+    n_predictable: usize,
+}
+
+impl KneserNey<'_> {
+    /// The negative natural logarithm of the probability of the token at a place of a sequence; not negative.
     ///
     /// # Panics
-    ///
-    /// If `target` or one of the last `order - 1` tokens of `context` is no token of the model.
-    pub fn token_loss(&self, context: &[u32], target: u32) -> f64 {
-        let used = &context[context.len().saturating_sub(self.order - 1)..];
-        require_tokens_below(self.predictable.len(), used);
-        require_tokens_below(self.predictable.len(), &[target]);
-        if !self.predictable[target as usize] {
-            return f64::INFINITY;
+    /// If the place was not wanted.
+    pub fn loss(&self, sequence: &[u32], place: usize) -> f64 {
+        let order = self.discounts.len();
+        let mut probability = 1.0 / self.n_predictable as f64;
+        let mut key: Vec<u32> = Vec::with_capacity(order);
+        for (discounts, &token) in self.discounts.iter().zip(sequence[..=place].iter().rev()) {
+            key.push(token);
+            let kind = which(order, key.len());
+            let context = self.wanted.contexts[&key[1..]];
+            let [total, numbers @ ..] = self.wanted.followed[context][kind];
+            // A context that was never seen is one that nothing followed, and so are all longer ones.
+            if total == 0 {
+                continue;
+            }
+            let total = total as f64;
+            let count = self.wanted.counts[self.wanted.ngrams[&key[..]]][kind];
+            let kept = (count as f64 - discounts.of(count)) / total;
+            let freed = discounts.0.iter().zip(numbers);
+            let freed: f64 = freed.map(|(discount, n)| discount * n as f64).sum();
+            probability = kept + freed / total * probability;
         }
         // Rounding may carry a certain outcome just above 1, and 0 minus 0 avoids a negative zero.
-        0.0 - self.probability(used, target).min(1.0).ln()
-    }
-
-    /// The number of distinct n-grams stored, all lengths from 1 to the order together.
-    pub fn stored_ngrams(&self) -> usize {
-        self.levels.iter().map(|level| level.tokens.len()).sum()
-    }
-
-    /// The length of the longest n-gram that was seen: below the order if every sequence is shorter.
-    pub fn longest_ngram(&self) -> usize {
-        let seen = |level: &&Level| !level.tokens.is_empty();
-        self.levels.iter().take_while(seen).count()
-    }
-
-    /// The orders whose discounts could not be estimated, rising.
-    pub fn fallbacks(&self) -> &[Fallback] {
-        &self.fallbacks
-    }
-
-    fn probability(&self, context: &[u32], target: u32) -> f64 {
-        let mut probability = 1.0 / self.n_predictable as f64;
-        for (length, level) in self.levels.iter().enumerate().take(context.len() + 1) {
-            // A context contains all of its suffixes, so none longer than an unseen one was seen.
-            let Some(parent) = self.find(&context[context.len() - length..]) else {
-                break;
-            };
-            probability = level.interpolate(parent, target, probability);
-        }
-        probability
-    }
-
-    /// The index of an n-gram among those of its length; the empty one is the only one of length 0.
-    fn find(&self, ngram: &[u32]) -> Option<usize> {
-        let mut levels = self.levels.iter();
-        ngram
-            .iter()
-            .try_fold(0, |parent, &token| levels.next()?.child(parent, token))
-    }
-}
-
-/// All n-grams of one length, sorted by prefix and then by last token.
-#[derive(Clone, Debug, PartialEq)]
-struct Level {
-    /// For each prefix, the index of its first n-gram; one further entry ends the last prefix.
-    first_child: Vec<u32>,
-    /// For each prefix, the weight of the next shorter context.
-    weight: Vec<f64>,
-    /// For each n-gram, its last token.
-    tokens: Vec<u32>,
-    /// For each n-gram, its discounted count divided by the sum of the counts under its prefix.
-    discounted: Vec<f64>,
-}
-
-impl Level {
-    fn new(parents: usize, keys: &[u64], counts: &[u32], discounts: Discounts) -> Self {
-        let mut level = Self {
-            first_child: child_borders(parents, keys),
-            weight: Vec::with_capacity(parents),
-            tokens: keys.iter().map(|&key| token_of(key)).collect(),
-            discounted: Vec::with_capacity(keys.len()),
-        };
-        for parent in 0..parents {
-            let children = level.children(parent);
-            level.add_parent(&counts[children], discounts);
-        }
-        level
-    }
-
-    fn add_parent(&mut self, counts: &[u32], discounts: Discounts) {
-        let total: f64 = counts.iter().map(|&count| f64::from(count)).sum();
-        if total == 0.0 {
-            // Nothing ever followed, or only what is context and no event.
-            self.weight.push(1.0);
-            self.discounted.extend(vec![0.0; counts.len()]);
-            return;
-        }
-        let freed: f64 = counts.iter().map(|&count| discounts.of(count)).sum();
-        self.weight.push(freed / total);
-        let share = |&count: &u32| (f64::from(count) - discounts.of(count)) / total;
-        self.discounted.extend(counts.iter().map(share));
-    }
-
-    fn children(&self, parent: usize) -> Range<usize> {
-        self.first_child[parent] as usize..self.first_child[parent + 1] as usize
-    }
-
-    fn child(&self, parent: usize, token: u32) -> Option<usize> {
-        let children = self.children(parent);
-        let offset = self.tokens[children.clone()].binary_search(&token).ok()?;
-        Some(children.start + offset)
-    }
-
-    fn interpolate(&self, parent: usize, target: u32, shorter: f64) -> f64 {
-        let seen = self.child(parent, target);
-        let seen = seen.map_or(0.0, |child| self.discounted[child]);
-        seen + self.weight[parent] * shorter
+        0.0 - probability.min(1.0).ln()
     }
 }
 
@@ -236,7 +310,7 @@ impl Discounts {
         are_within.then_some(Self(discounts))
     }
 
-    fn of(self, count: u32) -> f64 {
+    fn of(self, count: u64) -> f64 {
         match count {
             0 => 0.0,
             count => self.0[count.min(3) as usize - 1],
@@ -244,205 +318,11 @@ impl Discounts {
     }
 }
 
-/// How many counts are 1, 2, 3 and 4.
-fn counts_of_counts(counts: &[u32]) -> [u64; 4] {
-    [1, 2, 3, 4].map(|wanted| counts.iter().filter(|&&count| count == wanted).count() as u64)
-}
-
-/// All sequences end to end, with the range of positions of each one that is not empty.
-struct Corpus {
-    tokens: Vec<u32>,
-    sequences: Vec<Range<usize>>,
-}
-
-impl Corpus {
-    fn gather<'a>(predictable: &[bool], sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        let mut tokens = Vec::new();
-        let mut ranges = Vec::new();
-        let sequences = sequences.into_iter();
-        for sequence in sequences.filter(|sequence| !sequence.is_empty()) {
-            require_tokens_below(predictable.len(), sequence);
-            let mut events = sequence[1..].iter();
-            let can_be_predicted = events.all(|&event| predictable[event as usize]);
-            assert!(can_be_predicted, "an event that cannot be predicted");
-            let start = tokens.len();
-            tokens.extend_from_slice(sequence);
-            ranges.push(start..tokens.len());
-        }
-        let fits = tokens.len() < u32::MAX as usize;
-        assert!(fits, "more tokens than 32-bit counts can hold");
-        Self {
-            tokens,
-            sequences: ranges,
-        }
-    }
-
-    fn longest_sequence(&self) -> usize {
-        self.sequences.iter().map(Range::len).max().unwrap_or(0)
-    }
-
-    /// The positions at which an n-gram of this length starts and stays inside its sequence.
-    fn starts(&self, length: usize) -> impl Iterator<Item = usize> {
-        let of = move |sequence: &Range<usize>| {
-            sequence.start..(sequence.end + 1).saturating_sub(length)
-        };
-        self.sequences.iter().flat_map(of)
-    }
-
-    /// The first position of each sequence that is long enough for an n-gram of this length.
-    fn first_starts(&self, length: usize) -> impl Iterator<Item = usize> {
-        let sequences = self.sequences.iter();
-        let long = sequences.filter(move |sequence| sequence.len() >= length);
-        long.map(|sequence| sequence.start)
-    }
-}
-
-fn require_tokens_below(vocabulary: usize, tokens: &[u32]) {
-    for &token in tokens {
-        assert!(
-            (token as usize) < vocabulary,
-            "token {token} is outside of {vocabulary}"
-        );
-    }
-}
-
-/// The distinct n-grams of one length, numbered in the order of their keys.
-struct Numbered {
-    /// The index of the prefix in the upper half, the last token in the lower half.
-    keys: Vec<u64>,
-    /// For each n-gram, how often it occurs.
-    occurrences: Vec<u32>,
-    /// For each position of the corpus, the index of the n-gram that starts there. A position at
-    /// which none starts holds 0 and must not be read.
-    indices: Vec<u32>,
-}
-
-impl Numbered {
-    /// The single empty n-gram, which starts at every position.
-    fn empty_ngram(corpus: &Corpus) -> Self {
-        let positions = corpus.tokens.len();
-        Self {
-            keys: vec![0],
-            occurrences: vec![positions as u32],
-            indices: vec![0; positions],
-        }
-    }
-
-    /// Numbers the n-grams of `length` from those that are one token shorter.
-    fn extend(corpus: &Corpus, length: usize, prefixes: &Self) -> Self {
-        let key_at = |position: usize| {
-            let token = corpus.tokens[position + length - 1];
-            let key = u64::from(prefixes.indices[position]) << 32 | u64::from(token);
-            (key, position as u32)
-        };
-        let mut all: Vec<(u64, u32)> = corpus.starts(length).map(key_at).collect();
-        all.sort_unstable();
-        let mut numbered = Self {
-            keys: Vec::new(),
-            occurrences: Vec::new(),
-            indices: vec![0; corpus.tokens.len()],
-        };
-        for (index, same) in all.chunk_by(|one, next| one.0 == next.0).enumerate() {
-            numbered.keys.push(same[0].0);
-            numbered.occurrences.push(same.len() as u32);
-            for (_, position) in same {
-                numbered.indices[*position as usize] = index as u32;
-            }
-        }
-        numbered
-    }
-
-    fn at(&self, position: usize) -> usize {
-        self.indices[position] as usize
-    }
-}
-
-fn token_of(key: u64) -> u32 {
-    (key & u64::from(u32::MAX)) as u32
-}
-
-fn parent_of(key: u64) -> usize {
-    (key >> 32) as usize
-}
-
-/// For each parent, how many keys belong to smaller parents, and at the end the number of keys.
-fn child_borders(parents: usize, keys: &[u64]) -> Vec<u32> {
-    let mut borders = vec![0; parents + 1];
-    for &key in keys {
-        borders[parent_of(key) + 1] += 1;
-    }
-    for parent in 0..parents {
-        borders[parent + 1] += borders[parent];
-    }
-    borders
-}
-
-fn count_levels(corpus: &Corpus, order: usize) -> (Vec<Level>, Vec<Fallback>) {
-    // One level beyond the longest sequence is empty, and so are all that would follow it.
-    let depth = order.min(corpus.longest_sequence() + 1);
-    let mut levels = Vec::with_capacity(depth);
-    let mut fallbacks = Vec::new();
-    let mut add = |prefixes: &Numbered, current: &Numbered, counts: &[u32]| {
-        let order = levels.len() + 1;
-        let counts_of_counts = counts_of_counts(counts);
-        let discounts = Discounts::estimate(counts_of_counts).unwrap_or_else(|| {
-            if counts.iter().any(|&count| count > 0) {
-                fallbacks.push(Fallback {
-                    order,
-                    counts_of_counts,
-                });
-            }
-            Discounts(FALLBACK_DISCOUNTS)
-        });
-        let parents = prefixes.keys.len();
-        levels.push(Level::new(parents, &current.keys, counts, discounts));
-    };
-    let mut prefixes = Numbered::empty_ngram(corpus);
-    let mut current = Numbered::extend(corpus, 1, &prefixes);
-    for length in 1..depth {
-        let longer = Numbered::extend(corpus, length + 1, &current);
-        let counts = continuation_counts(corpus, length, &current, &longer);
-        add(&prefixes, &current, &counts);
-        prefixes = replace(&mut current, longer);
-    }
-    if depth == 1 {
-        // The first token of a sequence is no event.
-        for position in corpus.first_starts(1) {
-            let ngram = current.at(position);
-            current.occurrences[ngram] -= 1;
-        }
-    }
-    add(&prefixes, &current, &current.occurrences);
-    (levels, fallbacks)
-}
-
-/// For each n-gram of `length`, the number of its distinct left neighbours, and one more for each
-/// time that it begins a sequence; a single token that begins one is no event.
-fn continuation_counts(
-    corpus: &Corpus,
-    length: usize,
-    current: &Numbered,
-    longer: &Numbered,
-) -> Vec<u32> {
-    let mut counts = vec![0; current.keys.len()];
-    if length > 1 {
-        for position in corpus.first_starts(length) {
-            counts[current.at(position)] += 1;
-        }
-    }
-    let mut counted = vec![false; longer.keys.len()];
-    for position in corpus.starts(length + 1) {
-        let unseen = !replace(&mut counted[longer.at(position)], true);
-        counts[current.at(position + 1)] += u32::from(unseen);
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::count::{Counted, Room, ngrams};
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
-    use std::panic::catch_unwind;
 
     /// A small linear congruential generator (Knuth's multiplier), so that data are reproducible.
     struct Generator(u64);
@@ -480,24 +360,89 @@ mod tests {
             .collect()
     }
 
-    fn count(vocabulary: usize, order: usize, sequences: &[Vec<u32>]) -> KneserNey {
-        let predictable = (0..=vocabulary).map(|id| id < vocabulary).collect();
-        let sequences = started(vocabulary, sequences);
-        KneserNey::count(predictable, order, sequences.iter().map(Vec::as_slice))
+    /// A model of an order, in memory, that is asked for single tokens.
+    struct Model {
+        order: usize,
+        predictable: Vec<bool>,
+        counted: Box<dyn Counted>,
+        totals: Totals,
     }
 
-    fn assert_sums_to_one(model: &KneserNey, context: &[u32]) {
-        let targets = 0..model.predictable.len() as u32;
-        let sum: f64 = targets
-            .map(|target| (-model.token_loss(context, target)).exp())
-            .sum();
+    impl Model {
+        fn of(predictable: Vec<bool>, order: usize, sequences: &[&[u32]]) -> Self {
+            let room = Room {
+                bytes: 1 << 20,
+                folder: std::env::temp_dir(),
+            };
+            let read = &mut |take: crate::data::count::Take<'_>| {
+                sequences
+                    .iter()
+                    .try_for_each(|sequence| take(true, sequence))
+            };
+            let counted = ngrams(order, &room, &|_| true, read).unwrap();
+            let mut totals = Totals::default();
+            let each = &mut |ngram: Ngram<'_>| {
+                if ngram.reversed.len() <= order {
+                    totals.add(&ngram);
+                }
+            };
+            counted.each(each).unwrap();
+            Self {
+                order,
+                predictable,
+                counted,
+                totals,
+            }
+        }
+
+        /// The losses at places of sequences.
+        fn losses(&self, places: &[(Vec<u32>, usize)]) -> Vec<f64> {
+            let mut wanted = Wanted::default();
+            places
+                .iter()
+                .for_each(|(of, place)| wanted.want(of, *place, self.order));
+            self.counted.each(&mut |ngram| wanted.add(&ngram)).unwrap();
+            let n_predictable = self.predictable.iter().filter(|&&it| it).count();
+            let model = wanted.model(&self.totals, self.order, n_predictable);
+            places
+                .iter()
+                .map(|(of, place)| model.loss(of, *place))
+                .collect()
+        }
+
+        fn token_loss(&self, context: &[u32], target: u32) -> f64 {
+            self.losses(&[([context, &[target]].concat(), context.len())])[0]
+        }
+
+        fn stored_ngrams(&self) -> u64 {
+            self.totals.stored(self.order)
+        }
+
+        fn fallbacks(&self) -> Vec<Fallback> {
+            self.totals.fallbacks(self.order)
+        }
+    }
+
+    fn count(vocabulary: usize, order: usize, sequences: &[Vec<u32>]) -> Model {
+        let predictable = (0..=vocabulary).map(|id| id < vocabulary).collect();
+        let sequences = started(vocabulary, sequences);
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        Model::of(predictable, order, &sequences)
+    }
+
+    fn assert_sums_to_one(model: &Model, context: &[u32]) {
+        let targets = (0..model.predictable.len()).filter(|&id| model.predictable[id]);
+        let place = |target: usize| ([context, &[target as u32]].concat(), context.len());
+        let losses = model.losses(&targets.map(place).collect::<Vec<_>>());
+        assert!(losses.iter().all(|nats| nats.is_finite() && *nats >= 0.0));
+        let sum: f64 = losses.iter().map(|nats| (-nats).exp()).sum();
         assert!(
             (sum - 1.0).abs() < 1e-9,
             "the sum is {sum} after {context:?}"
         );
     }
 
-    fn assert_probability(model: &KneserNey, context: &[u32], target: u32, expected: f64) {
+    fn assert_probability(model: &Model, context: &[u32], target: u32, expected: f64) {
         let probability = (-model.token_loss(context, target)).exp();
         let close = (probability - expected).abs() < 1e-12;
         assert!(
@@ -506,10 +451,15 @@ mod tests {
         );
     }
 
-    fn average_nats(model: &KneserNey, tokens: &[u32]) -> f64 {
-        let total: f64 = (0..tokens.len())
-            .map(|position| model.token_loss(&tokens[..position], tokens[position]))
-            .sum();
+    fn average_nats(model: &Model, tokens: &[u32]) -> f64 {
+        let mut wanted = Wanted::default();
+        let places = 0..tokens.len();
+        places
+            .clone()
+            .for_each(|place| wanted.want(tokens, place, model.order));
+        model.counted.each(&mut |ngram| wanted.add(&ngram)).unwrap();
+        let model = wanted.model(&model.totals, model.order, 10);
+        let total: f64 = places.map(|place| model.loss(tokens, place)).sum();
         total / tokens.len() as f64
     }
 
@@ -563,6 +513,10 @@ mod tests {
         repeated.into_iter().flat_map(copies).collect()
     }
 
+    fn counts_of_counts(counts: &[u32]) -> [u64; 4] {
+        [1, 2, 3, 4].map(|wanted| counts.iter().filter(|&&count| count == wanted).count() as u64)
+    }
+
     /// The counts of all n-grams of one length, straight from their definition.
     fn defined_counts(sequences: &[Vec<u32>], length: usize, raw: bool) -> BTreeMap<&[u32], u32> {
         let mut counts: BTreeMap<&[u32], u32> = BTreeMap::new();
@@ -599,10 +553,10 @@ mod tests {
                 continue;
             }
             let after = counts.iter().filter(follows);
-            let freed: f64 = after.map(|(_, &count)| discounts.of(count)).sum();
+            let freed: f64 = after.map(|(_, &count)| discounts.of(count.into())).sum();
             let ngram = [suffix, &[target]].concat();
             let seen = counts.get(ngram.as_slice());
-            let kept = seen.map_or(0.0, |&count| f64::from(count) - discounts.of(count));
+            let kept = seen.map_or(0.0, |&count| f64::from(count) - discounts.of(count.into()));
             probability = (kept + freed * probability) / f64::from(total);
         }
         probability
@@ -650,7 +604,6 @@ mod tests {
             assert_probability(&model, &[4], target, unigram);
             assert_probability(&model, &[6], target, unigram);
         }
-        assert_eq!(model.token_loss(&[0], 7), f64::INFINITY);
         assert_eq!(model.stored_ngrams(), 6 + 11);
         assert_eq!(model.fallbacks(), []);
     }
@@ -675,13 +628,13 @@ mod tests {
             fallback(3, [0; 4]),
         ];
         assert_eq!(model.fallbacks(), expected);
-        assert_eq!(model.longest_ngram(), 3);
+        assert_eq!(model.totals.longest(), 3);
     }
 
     #[test]
     fn without_a_start_symbol_the_first_token_is_context_only() {
         let sequences: [&[u32]; 3] = [&[0, 1], &[0, 1], &[2, 1]];
-        let model = KneserNey::count(vec![true; 3], 2, sequences);
+        let model = Model::of(vec![true; 3], 2, &sequences);
         // Token 1 has two left neighbours, the others are no events; the discount of a count of two is 1.
         let unigrams = [1.0 / 6.0, 4.0 / 6.0, 1.0 / 6.0];
         for target in 0..3 {
@@ -695,9 +648,9 @@ mod tests {
             assert_probability(&model, &[2], target, two + 0.5 * unigram);
         }
         let alone: [&[u32]; 2] = [&[0], &[2]];
-        let nothing = KneserNey::count(vec![true; 3], 2, alone);
+        let nothing = Model::of(vec![true; 3], 2, &alone);
         assert_probability(&nothing, &[0], 1, 1.0 / 3.0);
-        assert_eq!(nothing.longest_ngram(), 1);
+        assert_eq!(nothing.totals.longest(), 1);
     }
 
     #[test]
@@ -706,8 +659,8 @@ mod tests {
         let sequences: Vec<Vec<u32>> = tokens.chunks(8).map(<[u32]>::to_vec).collect();
         let twice = [sequences.clone(), sequences.clone()].concat();
         let [once, twice] = [sequences, twice].map(|sequences| count(60, 2, &sequences));
-        let of_pairs = |model: &KneserNey| -> Option<[u64; 4]> {
-            let mut said = model.fallbacks().iter();
+        let of_pairs = |model: &Model| -> Option<[u64; 4]> {
+            let mut said = model.fallbacks().into_iter();
             Some(said.find(|fallback| fallback.order == 2)?.counts_of_counts)
         };
         assert_eq!(of_pairs(&once), None);
@@ -745,10 +698,8 @@ mod tests {
 
     #[test]
     fn discounts_follow_the_counts_of_counts() {
-        let counts = counts_of_counts(&[1, 1, 1, 1, 2, 2, 3, 4, 9, 0]);
-        assert_eq!(counts, [4, 2, 1, 1]);
         assert_eq!(
-            Discounts::estimate(counts),
+            Discounts::estimate(counts_of_counts(&[1, 1, 1, 1, 2, 2, 3, 4, 9, 0])),
             Some(Discounts([0.5, 1.25, 1.0]))
         );
         // No count of four takes three off a count of three: that is within bounds.
@@ -795,8 +746,8 @@ mod tests {
         let sequences = Generator(4).sequences(20, 200);
         let first = count(20, 5, &sequences);
         let second = count(20, 5, &sequences);
-        assert_eq!(first, second);
-        let bits = |model: &KneserNey| model.token_loss(&[3, 1, 4, 1], 5).to_bits();
+        assert_eq!(first.totals, second.totals);
+        let bits = |model: &Model| model.token_loss(&[3, 1, 4, 1], 5).to_bits();
         assert_eq!(bits(&first), bits(&second));
     }
 
@@ -816,7 +767,10 @@ mod tests {
         let mut sequences = Generator(5).sequences(6, 80);
         let forward = count(6, 5, &sequences);
         sequences.reverse();
-        assert_eq!(forward, count(6, 5, &sequences));
+        let backward = count(6, 5, &sequences);
+        assert_eq!(forward.totals, backward.totals);
+        let bits = |model: &Model| model.token_loss(&[3, 1, 4, 1], 5).to_bits();
+        assert_eq!(bits(&forward), bits(&backward));
     }
 
     #[test]
@@ -846,17 +800,8 @@ mod tests {
 
     #[test]
     fn an_order_beyond_every_sequence_costs_nothing() {
-        let model = count(4, usize::MAX, &[vec![0, 1, 2], vec![3, 1]]);
+        let model = count(4, 16, &[vec![0, 1, 2], vec![3, 1]]);
         assert_eq!(model.stored_ngrams(), 5 + 5 + 3 + 1);
         assert_sums_to_one(&model, &[0, 1, 2, 3, 0, 1, 2]);
-    }
-
-    #[test]
-    fn identifiers_outside_the_vocabulary_are_refused() {
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 4]])).is_err());
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).token_loss(&[0], 5)).is_err());
-        assert!(catch_unwind(|| count(4, 2, &[vec![0, 3]]).token_loss(&[5], 0)).is_err());
-        assert!(catch_unwind(|| count(0, 2, &[])).is_err());
-        assert!(catch_unwind(|| count(4, 0, &[])).is_err());
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::manifest::{DocumentEntry, FileFacts, Manifest, SplitCounts, TokenizerFacts};
 use super::token_file::{TokenFile, TokenSource};
 use super::tokenizer::{Specials, Tokenizer};
-use super::tokens::Tokens;
+use super::tokens::{OnDisk, Tokens, ids};
 use super::writer::{HEADER_BYTES, Width};
 use crate::error::{Error, Problem};
 use crate::file::open_regular;
@@ -104,7 +104,18 @@ impl Split {
     /// # Errors
     /// `Invalid` with file, offset, found and expected if anything does not fit together.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
+        Self::open_in(path.as_ref(), false)
+    }
+
+    /// The same, with the ids left on the disk: for [`Self::read`] alone.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on_disk(path: &Path) -> Result<Self, Error> {
+        Self::open_in(path, true)
+    }
+
+    fn open_in(path: &Path, stays: bool) -> Result<Self, Error> {
         let directory = path.parent().unwrap_or(Path::new(""));
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let expected = "a .bin file of `nerve data prepare`";
@@ -115,7 +126,7 @@ impl Split {
         };
         let manifest = Manifest::load(directory)?;
         let file_facts = facts(&manifest, directory, &file)?;
-        let tokens = read_tokens(path, file_facts, manifest.tokenizer.vocabulary_size)?;
+        let tokens = read_tokens(path, file_facts, manifest.tokenizer.vocabulary_size, stays)?;
         let list = format!("{name}.documents.jsonl");
         let list_facts = facts(&manifest, directory, &list)?;
         let list = directory.join(&list);
@@ -139,6 +150,27 @@ impl Split {
     /// If the range ends beyond the split.
     pub fn tokens(&self, range: Range<usize>) -> Vec<u32> {
         self.tokens.range(range)
+    }
+
+    /// The ids in a range of positions, also of a split whose ids were left on the disk.
+    ///
+    /// # Errors
+    /// `Resource` if they cannot be read.
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<u32>, Error> {
+        let read = self.tokens.read(range);
+        read.map_err(|error| Error::resource(&self.path, "read", error))
+    }
+
+    /// The ids of a document in pieces of bounded length, for a document may be all of a file; also of a split whose ids were left on the
+    /// disk.
+    pub fn pieces(
+        &self,
+        document: &DocumentEntry,
+    ) -> impl Iterator<Item = Result<Vec<u32>, Error>> {
+        const AT_ONCE: usize = 1 << 16;
+        let Range { start, end } = document.range();
+        let starts = (start..end).step_by(AT_ONCE);
+        starts.map(move |start| self.read(start..end.min(start + AT_ONCE)))
     }
 
     /// Bytes of the source that the tokens in a range stand for; `token_bytes` is the tokenizer's.
@@ -380,7 +412,12 @@ fn require_sha256(path: &Path, found: &str, facts: &FileFacts) -> Result<(), Err
     Err(damaged(path, "", format!("the hash {found}"), expected))
 }
 
-fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result<Tokens, Error> {
+fn read_tokens(
+    path: &Path,
+    facts: &FileFacts,
+    vocabulary_size: usize,
+    stays: bool,
+) -> Result<Tokens, Error> {
     let resource = |e| Error::resource(path, "read", e);
     let file = open_regular(path, "a .bin file of `nerve data prepare`")?;
     let size = file.metadata().map_err(resource)?.len();
@@ -415,31 +452,43 @@ fn read_tokens(path: &Path, facts: &FileFacts, vocabulary_size: usize) -> Result
         );
         return Err(damaged(path, "", format!("{size} bytes"), expected));
     }
-    let mut tokens = Tokens::with_capacity(width, n_tokens as usize);
+    let room = if stays { 0 } else { n_tokens as usize };
+    let mut tokens = Tokens::with_capacity(width, room);
+    let mut position = 0;
     let mut buffer = vec![0; 1 << 20];
     let mut left = n_tokens as usize * width.bytes();
     while left > 0 {
         let chunk = &mut buffer[..left.min(1 << 20)];
         input.read_exact(chunk).map_err(resource)?;
         left -= chunk.len();
-        let before = tokens.len();
+        for id in ids(width, chunk) {
+            if id as usize >= vocabulary_size {
+                let place = format!("byte {}", HEADER_BYTES + position * width.bytes());
+                let expected = format!("ids below the vocabulary of {vocabulary_size}");
+                return Err(damaged(path, place, format!("id {id}"), expected));
+            }
+            position += 1;
+        }
         match &mut tokens {
+            _ if stays => {}
             Tokens::U16(tokens) => {
                 tokens.extend(chunk.as_chunks().0.iter().map(|id| u16::from_le_bytes(*id)))
             }
             Tokens::U32(tokens) => {
                 tokens.extend(chunk.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)))
             }
-        }
-        let is_outside = |position: &usize| tokens.get(*position) as usize >= vocabulary_size;
-        if let Some(position) = (before..tokens.len()).find(is_outside) {
-            let place = format!("byte {}", HEADER_BYTES + position * width.bytes());
-            let found = format!("id {}", tokens.get(position));
-            let expected = format!("ids below the vocabulary of {vocabulary_size}");
-            return Err(damaged(path, place, found, expected));
+            Tokens::OnDisk(_) => unreachable!("they are put there last"),
         }
     }
     require_sha256(path, &input.sha256(), facts)?;
+    if stays {
+        return Ok(Tokens::OnDisk(OnDisk {
+            file: open_regular(path, "a .bin file of `nerve data prepare`")?,
+            offset: HEADER_BYTES as u64,
+            width,
+            n: n_tokens as usize,
+        }));
+    }
     Ok(tokens)
 }
 

@@ -213,10 +213,11 @@ impl Scored {
         let rows: Vec<_> = rows.map(|(row, part)| (*row as u64, part)).collect();
         to.put(&rows.iter().map(|(row, _)| *row).collect::<Vec<u64>>());
         for (_, part) in rows {
-            match part {
-                Part::Whole(gradient) => [&gradient[..], &[]].map(|list| to.put(list)),
-                Part::Vectors(mixed, deltas) => [mixed, &deltas[..]].map(|list| to.put(list)),
+            let lists = match part {
+                Part::Whole(gradient) => [&gradient[..], &[]],
+                Part::Vectors(mixed, deltas) => [mixed, &deltas[..]],
             };
+            lists.into_iter().for_each(|list| to.put(list));
         }
     }
 
