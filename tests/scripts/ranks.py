@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Runs of several ranks against runs of one: equal bits, kills, faults, differences at the start, speed.
+"""Runs of several ranks against runs of one: equal bits, kills, faults, differences at the start, memory of a shared table, counting, speed.
 
-usage: ranks.py NERVE [same] [kills] [faults] [differences] [speed] [--kills N] [--pairs N] [--seed N] [--other NERVE]
+usage: ranks.py NERVE [same] [kills] [faults] [differences] [memory] [counting] [speed] [--kills N] [--pairs N] [--seed N] [--bytes N]
+       [--other NERVE]
 
 NERVE is built with `--features mpi`; `mpirun` is that of the MPI it was built with. Without a part named, all run. `--other` is a
-program that differs in its features or version, to be told apart. Exit 0 if everything holds.
+program that differs in its features or version, to be told apart. `--bytes` of random text are counted: 120000000 have more than 10^8
+distinct 5-grams. Exit 0 if everything holds.
 """
 
 import argparse
@@ -300,6 +302,77 @@ def differences(place, arguments):
         print(f"differences: {kind}: {took:.1f} s: {said[0]}", flush=True)
 
 
+def peaks(command, place, code=0):
+    """Runs a command; the peak memory in MB (VmHWM) of every process of the program."""
+    errors = tempfile.TemporaryFile("w+")
+    running = subprocess.Popen(command, cwd=place.path, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=errors, text=True)
+    found = {}
+    while running.poll() is None:
+        for pid in ranks_of(running.pid) or [running.pid]:
+            try:
+                peak = re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())
+                found[pid] = max(found.get(pid, 0), int(peak.group(1)) / 1024 if peak else 0)
+            except OSError:
+                pass
+        time.sleep(0.005)
+    errors.seek(0)
+    if running.returncode != code:
+        fail(f"{' '.join(map(str, command))}: exit {running.returncode}: {errors.read()[-2000:]}")
+    # What has hardly begun is a launcher's copy of itself.
+    return sorted(peak for peak in found.values() if peak > 10), running.stdout.read()
+
+
+def memory(place, _):
+    """A table that four ranks share out: each holds a fourth, while it trains and when it is resumed; other verbs read its checkpoints."""
+    file = place.recipe("brillm/tiny", 4, 4, 8)
+    text = re.sub(r"(?ms)^\[model\.edges\]$.*?(?=^\[)", '[model.edges]\nkind = "full"\n\n', file.read_text())
+    file.write_text(text)
+    sets = [word for one in ("model.prior='none'", "model.d_node=24", "watch.sample_every_steps=2") for word in ("--set", one)]
+    begun, _ = peaks(on(4, [*place.begin(file, "shared"), *sets]), place)
+    newest = kill.checkpoints(place.at("shared"))[-1]
+    table = sum(entry.stat().st_size for entry in newest.glob("*.safetensors")) / 2**20
+    whole, _ = peaks([*place.begin(file, "alone"), *sets], place)
+    kill.compare(place.at("shared"), place.at("alone"))
+    shutil.rmtree(newest)
+    resumed, _ = peaks(on(4, place.resume("shared")), place)
+    kill.compare(place.at("shared"), place.at("alone"))
+    for verb in (["eval"], ["sample", "--tokens", "5"], ["runs", "verify"]):
+        place.run([place.nerve, *verb, str(place.at("shared"))])
+    most = 1.3 * table / 4 + 200
+    print(f"memory: a table of {table:.0f} MB with its moments: four ranks {begun[0]:.0f} to {begun[-1]:.0f} MB, resumed {resumed[0]:.0f} to "
+          f"{resumed[-1]:.0f} MB, {most:.0f} allowed; one process {whole[-1]:.0f} MB; equal to the bit", flush=True)
+    if max(begun[-1], resumed[-1]) > most or len(begun) != 4:
+        fail("memory: a rank took more than 1.3 times its part and 200 MB")
+
+
+def counting(place, arguments):
+    """Counts in little memory, and those of several ranks, are the counts of one process in memory."""
+    draw = random.Random(arguments.seed)
+    letters = [chr(code) for code in range(33, 127)]
+    text = place.path / "random.txt"
+    with open(text, "w") as to:
+        for _ in range(0, arguments.bytes, 1 << 20):
+            to.write("".join(draw.choices(letters, k=min(1 << 20, arguments.bytes))))
+    prepare = f"data prepare {text} --output data/random --tokenizer assets/tokenizers/byte.json --valid 0.0002"
+    place.run([place.nerve, *prepare.split()], timeout=3000)
+    ngrams = [place.nerve, *"data ngrams data/random/train.bin --valid data/random/valid.bin --json".split()]
+    bigrams = [place.nerve, *"data bigrams data/random/train.bin --valid data/random/valid.bin --json --force --output data/random/b".split()]
+    little = ["--memory", "256", "--temporary", str(place.path)]
+    found = {}
+    for name, command in (("n-grams", ngrams), ("pairs", bigrams)):
+        for ranks, how in ((1, ["--memory", "20000"]), (1, little), (2, little), (3, little)):
+            began = time.monotonic()
+            peak, said = peaks(on(ranks, [*command, *how]) if ranks > 1 else [*command, *how], place)
+            said += hashlib.sha256((place.path / "data/random/b").read_bytes()).hexdigest() if name == "pairs" else ""
+            if found.setdefault(name, said) != said:
+                fail(f"counting: {name} {how} on {ranks} ranks: {said}, expected {found[name]}")
+            print(f"counting: {name}, {ranks} ranks, {how[1]} MB allowed: {peak[-1]:.0f} MB, {time.monotonic() - began:.1f} s, equal", flush=True)
+            if how is little and peak[-1] > 256:
+                fail(f"counting: {peak[-1]:.0f} MB where 256 were allowed")
+    stored = {row["order"]: row["stored_ngrams"] for row in json.loads(found["n-grams"])["rows"]}
+    print(f"counting: {stored[5]} distinct n-grams of up to five tokens", flush=True)
+
+
 def speed(place, arguments):
     """Two ranks of one thread against one process of two threads, in turns."""
     file = place.recipe("baseline/tiny", 30, 4, 8)
@@ -329,13 +402,14 @@ def speed(place, arguments):
 
 
 def main():
-    parts = {"same": same, "kills": kills, "faults": faults, "differences": differences, "speed": speed}
+    parts = {"same": same, "kills": kills, "faults": faults, "differences": differences, "memory": memory, "counting": counting, "speed": speed}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nerve")
     parser.add_argument("parts", nargs="*", choices=[*parts, []])
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bytes", type=int, default=1000000)
     parser.add_argument("--other")
     arguments = parser.parse_args()
     place = Place(str(pathlib.Path(arguments.nerve).resolve()))

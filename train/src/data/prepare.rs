@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::document::{Document, DocumentReader, DocumentRule, ReadCounts, ReadRules};
+use super::document::{Document, DocumentReader, DocumentRule, ReadRules};
 use super::manifest::{FORMAT, Manifest, SourceFacts, SplitFacts, TokenizerFacts};
 use super::tokenizer::{SpelledSpecials, Tokenizer};
 use super::writer::{SplitWriter, Width, file_facts};
@@ -25,7 +25,7 @@ use place::OutputPlace;
 pub use report::sentences;
 use share::Share;
 
-/// Documents are encoded together up to this many bytes.
+/// Documents are encoded together up to this many bytes, also those of several files: the cores share them.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// How documents are assigned to training or validation.
@@ -87,18 +87,26 @@ struct Source {
     stream: Option<DocumentReader>,
 }
 
+/// Documents that were read and are to be written, and what became of those before, by source.
+#[derive(Default)]
+struct Batch {
+    documents: Vec<Waiting>,
+    bytes: usize,
+    written: Vec<Written>,
+}
+
+/// A document with the number of its split and of its source.
+struct Waiting {
+    document: Document,
+    split: usize,
+    source: usize,
+}
+
 /// What became of documents.
 #[derive(Clone, Copy, Default)]
 struct Written {
     tokens: u64,
     without_tokens: u64,
-}
-
-impl std::ops::AddAssign for Written {
-    fn add_assign(&mut self, other: Self) {
-        self.tokens += other.tokens;
-        self.without_tokens += other.without_tokens;
-    }
 }
 
 impl Preparation {
@@ -251,6 +259,7 @@ impl Plan {
         let bar = progress_bar(self.sources.iter().filter_map(|source| source.bytes).sum());
         let mut n_documents = 0;
         let mut sources = Vec::new();
+        let mut batch = Batch::default();
         let by_bytes = self.split == SplitRule::Tail && self.preparation.valid_fraction != 0.0;
         for source in 0..self.preparation.files.len() {
             // A pipe is read to its end first if its text is to be divided by its length.
@@ -259,9 +268,17 @@ impl Plan {
                 self.sources[source].cut_at = Some(self.preparation.cut_of(bytes));
                 self.sources[source].stream = Some(stream);
             }
-            sources.push(self.read(source, &mut n_documents, &mut writers, &bar)?);
+            batch.written.push(Written::default());
+            sources.push(self.read(source, &mut n_documents, &mut batch, &mut writers, &bar)?);
         }
+        self.write(&mut batch, &mut writers)?;
         bar.finish_and_clear();
+        for (source, written) in sources.iter_mut().zip(&batch.written) {
+            source.tokens = written.tokens;
+            source.counts.without_tokens = written.without_tokens;
+            source.documents -= written.without_tokens;
+            require_some(source)?;
+        }
         self.require_documents(&writers, n_documents)?;
         let (train, others) = writers.split_at_mut(1);
         train[0].count_duplicates(None);
@@ -286,6 +303,7 @@ impl Plan {
         &mut self,
         source: usize,
         n_documents: &mut u64,
+        batch: &mut Batch,
         writers: &mut [SplitWriter],
         bar: &ProgressBar,
     ) -> Result<SourceFacts, Error> {
@@ -297,59 +315,55 @@ impl Plan {
         let mut reader = reader.cut_at(self.sources[source].cut_at);
         let before = self.sources[..source].iter();
         let done: u64 = before.filter_map(|source| source.bytes).sum();
-        let (first, mut written, mut specials_in_text) = (*n_documents, Written::default(), 0);
-        let mut batch: Vec<(Document, usize)> = Vec::new();
-        let mut batch_bytes = 0;
+        let (first, mut specials_in_text) = (*n_documents, 0);
         while let Some(document) = reader.next() {
             let document = document?;
             let split = self.split_of(&document, *n_documents);
             *n_documents += u64::from(document.ends);
-            batch_bytes += document.text.len();
+            batch.bytes += document.text.len();
             specials_in_text += self.tokenizer.count_spelled(&document.text);
-            batch.push((document, split.min(writers.len() - 1)));
-            if batch_bytes >= BATCH_BYTES {
-                written += self.write(mem::take(&mut batch), source, writers)?;
-                batch_bytes = 0;
+            batch.documents.push(Waiting {
+                document,
+                split: split.min(writers.len() - 1),
+                source,
+            });
+            if batch.bytes >= BATCH_BYTES {
+                self.write(batch, writers)?;
                 bar.set_position(done + reader.bytes_read());
             }
         }
-        written += self.write(batch, source, writers)?;
-        let counts = ReadCounts {
-            without_tokens: written.without_tokens,
-            ..reader.counts()
-        };
-        if *n_documents - first == written.without_tokens {
-            // What was left out says why there is none.
-            let mut found = vec!["no document in it".to_string()];
-            found.extend(counts.sentences());
-            let problem = Problem::new(path, "", found.join(", "), "at least one");
-            return Err(Error::Invalid(problem.advise("leave the file out")));
-        }
-        Ok(SourceFacts {
+        let facts = SourceFacts {
             path: path.display().to_string(),
             sha256: reader.sha256(),
             bytes: reader.bytes_read(),
-            documents: *n_documents - first - written.without_tokens,
-            tokens: written.tokens,
+            documents: *n_documents - first,
+            // Known when the last of them has been written.
+            tokens: 0,
             specials_in_text,
             notes: reader.notes().to_vec(),
-            counts,
-        })
+            counts: reader.counts(),
+        };
+        require_some(&facts)?;
+        Ok(facts)
     }
 
     /// Encodes and writes documents. One without a token is left out: only tokenizers of others that keep no white space or
     /// drop characters make such, and they encode documents whole.
-    fn write(
-        &self,
-        batch: Vec<(Document, usize)>,
-        source: usize,
-        writers: &mut [SplitWriter],
-    ) -> Result<Written, Error> {
-        let texts = batch.iter().map(|(document, _)| document.text.as_str());
+    fn write(&self, batch: &mut Batch, writers: &mut [SplitWriter]) -> Result<(), Error> {
+        let documents = mem::take(&mut batch.documents);
+        batch.bytes = 0;
+        let texts = documents
+            .iter()
+            .map(|waiting| waiting.document.text.as_str());
         let texts: Vec<&str> = texts.collect();
         let all = self.tokenizer.encode_spans(&texts);
-        let mut written = Written::default();
-        for ((document, split), mut encoded) in batch.iter().zip(all) {
+        for (waiting, mut encoded) in documents.iter().zip(all) {
+            let Waiting {
+                document,
+                split,
+                source,
+            } = waiting;
+            let written = &mut batch.written[*source];
             if encoded.ids.is_empty() && document.begins && document.ends {
                 written.without_tokens += 1;
                 continue;
@@ -358,9 +372,9 @@ impl Plan {
                 encoded.ids.extend(self.tokenizer.specials().end);
             }
             written.tokens += encoded.ids.len() as u64;
-            writers[*split].push(document, &encoded, source)?;
+            writers[*split].push(document, &encoded, *source)?;
         }
-        Ok(written)
+        Ok(())
     }
 
     /// 0 for training, 1 for validation.
@@ -420,6 +434,18 @@ impl Plan {
             files: Default::default(),
         }
     }
+}
+
+/// Whether a source has a document.
+fn require_some(source: &SourceFacts) -> Result<(), Error> {
+    if source.documents > 0 {
+        return Ok(());
+    }
+    // What was left out says why there is none.
+    let mut found = vec!["no document in it".to_string()];
+    found.extend(source.counts.sentences());
+    let problem = Problem::new(&source.path, "", found.join(", "), "at least one");
+    Err(Error::Invalid(problem.advise("leave the file out")))
 }
 
 /// A progress bar over bytes on stderr; hidden if stderr is not a terminal.
@@ -508,6 +534,32 @@ mod tests {
         let share = valid.matches("line").count() as f64 / 500.0;
         // Four standard deviations of a binomial with p = 0.1 and n = 500.
         assert!((share - 0.1).abs() < 0.054, "{share}");
+    }
+
+    #[test]
+    fn documents_of_many_files_are_written_in_their_order_and_counted_by_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..30).map(|file| format!("{file:02}.txt")).collect();
+        let text = |file: usize| format!("file {file}\n").repeat(1 + file % 3);
+        let texts: Vec<String> = (0..30).map(text).collect();
+        let files = names.iter().map(String::as_str);
+        let files: Vec<(&str, &str)> = files.zip(texts.iter().map(String::as_str)).collect();
+        let mut preparation = preparation(directory.path(), &files);
+        preparation.reading.document = DocumentRule::Line;
+        preparation.split = Some(SplitRule::Every);
+        preparation.valid_fraction = 0.0;
+        let manifest = preparation.plan().unwrap().run().unwrap();
+        let lines = texts.concat().replace('\n', "");
+        assert_eq!(text_of(directory.path(), "train"), lines);
+        for (file, source) in manifest.sources.iter().enumerate() {
+            let n = 1 + file as u64 % 3;
+            // A line ends with a symbol instead of its break.
+            assert_eq!(
+                (source.documents, source.tokens),
+                (n, texts[file].len() as u64)
+            );
+            assert!(source.path.ends_with(&names[file]));
+        }
     }
 
     #[test]
