@@ -127,12 +127,16 @@ def start(place, ranks, command):
 def kills(place, arguments):
     """A random rank dies at a random moment; the run is resumed with a random number of ranks."""
     draw = random.Random(arguments.seed)
-    file = place.recipe("brian/ladder", 6, 6)
-    began = time.monotonic()
-    place.run(on(2, place.begin(file, "whole")))
-    expected_s = time.monotonic() - began
+    # Every other run is one whose table the ranks share out.
+    files = [place.recipe("brian/ladder", 6, 6), place.recipe("brillm/tiny", 60, 6)]
+    expected_s = []
+    for file in files:
+        began = time.monotonic()
+        place.run(on(2, place.begin(file, f"whole-{file.stem}")))
+        expected_s.append(time.monotonic() - began)
     killed = lost = runs = 0
     while killed < arguments.kills:
+        file, longest_s = files[runs % 2], expected_s[runs % 2]
         runs += 1
         name, alive = f"killed-{runs}", True
         while alive and killed < arguments.kills:
@@ -140,7 +144,7 @@ def kills(place, arguments):
             before = kill.newest_step(run)
             ranks = draw.randint(2, 4)
             launcher = start(place, ranks, place.resume(name) if (run / "run.json").exists() else place.begin(file, name))
-            time.sleep(draw.uniform(0.05, expected_s))
+            time.sleep(draw.uniform(0.05, longest_s))
             victims = ranks_of(launcher.pid)
             alive = launcher.poll() is None and bool(victims)
             if alive:
@@ -158,11 +162,11 @@ def kills(place, arguments):
         ranks = draw.randint(1, 4)
         run = place.at(name)
         place.run(on(ranks, place.resume(name) if (run / "run.json").exists() else place.begin(file, name)))
-        kill.compare(run, place.at("whole"))
+        kill.compare(run, place.at(f"whole-{file.stem}"))
     if lost:
         fail(f"kills: {lost} times a complete checkpoint was gone")
-    print(f"kills: {killed} kills of a rank in {runs} runs of 2 to 4 ranks, resumed with 1 to 4, none lost, all equal to the bit "
-          f"(seed {arguments.seed})", flush=True)
+    print(f"kills: {killed} kills of a rank in {runs} runs of 2 to 4 ranks, every other one of a shared table, resumed with 1 to 4, none lost, "
+          f"all equal to the bit (seed {arguments.seed})", flush=True)
 
 
 def faults(place, _):
@@ -336,7 +340,7 @@ def memory(place, _):
     shutil.rmtree(newest)
     resumed, _ = peaks(on(4, place.resume("shared")), place)
     kill.compare(place.at("shared"), place.at("alone"))
-    for verb in (["eval"], ["sample", "--tokens", "5"], ["runs", "verify"]):
+    for verb in (["eval"], ["sample", "--tokens", "5"], ["trace", "--text", "Mia"], ["runs", "verify"]):
         place.run([place.nerve, *verb, str(place.at("shared"))])
     most = 1.3 * table / 4 + 200
     print(f"memory: a table of {table:.0f} MB with its moments: four ranks {begun[0]:.0f} to {begun[-1]:.0f} MB, resumed {resumed[0]:.0f} to "
@@ -352,7 +356,7 @@ def counting(place, arguments):
     text = place.path / "random.txt"
     with open(text, "w") as to:
         for _ in range(0, arguments.bytes, 1 << 20):
-            to.write("".join(draw.choices(letters, k=min(1 << 20, arguments.bytes))))
+            to.write("".join(draw.choices(letters, k=min(1 << 20, arguments.bytes))) + "\n")
     prepare = f"data prepare {text} --output data/random --tokenizer assets/tokenizers/byte.json --valid 0.0002"
     place.run([place.nerve, *prepare.split()], timeout=3000)
     ngrams = [place.nerve, *"data ngrams data/random/train.bin --valid data/random/valid.bin --json".split()]

@@ -101,6 +101,9 @@ impl<const N: usize> Sorter<N> {
     }
 }
 
+/// Receives a key and how often it came.
+pub type Each<'a, const N: usize> = &'a mut dyn FnMut(&[u32; N], u64) -> Result<(), Error>;
+
 /// Sorted keys, in memory or in runs.
 pub struct Sorted<const N: usize> {
     fresh: Vec<[u32; N]>,
@@ -118,10 +121,7 @@ impl<const N: usize> Sorted<N> {
     ///
     /// # Errors
     /// The first of `each`; `Resource` if a run cannot be read.
-    pub fn each(
-        &self,
-        each: &mut dyn FnMut(&[u32; N], u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub fn each(&self, each: Each<'_, N>) -> Result<(), Error> {
         let mut same = self.fresh.chunk_by(|a, b| a == b);
         same.try_for_each(|same| each(&same[0], same.len() as u64))?;
         let unreadable = |error| Error::resource(&self.folder, "read what was sorted", error);

@@ -14,11 +14,13 @@ use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
+type OfRanks<'a> = dyn Fn(usize, Arc<Values>) -> Arc<dyn Elsewhere> + 'a;
+
 /// Numbers that are lent to a writer and come back.
 struct Lent<'a> {
     lent: Vec<Arc<Values>>,
     /// Makes of the rows of the first rank, by the place in [`TABLES`], what a writer reads of all ranks.
-    of_ranks: Option<&'a dyn Fn(usize, Arc<Values>) -> Arc<dyn Elsewhere>>,
+    of_ranks: Option<&'a OfRanks<'a>>,
 }
 
 impl Lent<'_> {
