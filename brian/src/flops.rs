@@ -6,7 +6,9 @@ use crate::baseline::BaselineConfig;
 use crate::block::Heads;
 use crate::memory::custom::CodeFlops;
 use crate::memory::window::Window;
-use crate::memory::{Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig};
+use crate::memory::{
+    Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig, SharedCodes,
+};
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
 use crate::route::position::Injection;
@@ -70,7 +72,7 @@ impl BrianConfig {
         let mut total = fixed * n_tokens as f64;
         let mut rests = Rests::new(n_tokens, self.n_pool);
         for (index, step) in walks.steps.iter().enumerate() {
-            total += self.asking(step, &mut rests);
+            total += self.asking(step, &mut rests) + self.current_codes(step);
             for block in 0..self.n_pool {
                 total += self.block(index, step, block, walks.seq, &mut rests);
             }
@@ -111,7 +113,7 @@ impl BrianConfig {
         let rests = match self.memory {
             MemoryConfig::None | MemoryConfig::Custom(_) => true,
             MemoryConfig::HiddenCode(memory) => memory.lifecycle == Lifecycle::Frozen,
-            MemoryConfig::KeyValuePrefix(_) => false,
+            MemoryConfig::KeyValuePrefix(_) | MemoryConfig::SharedCode(_) => false,
         };
         match rests {
             true => self.route.execution,
@@ -157,6 +159,20 @@ impl BrianConfig {
         let position = self.position();
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
+            (Execution::Dense, _) if let MemoryConfig::SharedCode(memory) = self.memory => {
+                let heads = self.baseline().heads();
+                // A head's query to a code, a code to a head's output; a score and a sum for each code.
+                let readers = (4 * heads.d_queries() * memory.d_code) as f64;
+                let (n_codes, writers) = match memory.codes {
+                    SharedCodes::Current => (seq, 0),
+                    SharedCodes::CurrentAndLast { .. } if index == 0 => (seq, 1),
+                    SharedCodes::CurrentAndLast { .. } => (2 * seq, 1),
+                };
+                let per_code = (4 * heads.n_heads * memory.d_code) as f64;
+                let writers = (4 * writers * self.d_model * memory.d_code) as f64;
+                let whole = cost.rest + readers + writers + n_codes as f64 * per_code;
+                n_tokens as f64 * (whole + position)
+            }
             (Execution::Dense, _) => {
                 let (n_keys, decoding) = self.prefix_keys(index, seq);
                 let whole = cost.whole(seq + n_keys) + decoding;
@@ -186,6 +202,19 @@ impl BrianConfig {
                     + n_scores as f64 * cost.per_key
                     + n_made as f64 * (cost.keys_values + position)
             }
+        }
+    }
+
+    /// FLOPs of the codes of all states at a step, which its blocks share.
+    fn current_codes(&self, step: &Decisions) -> f64 {
+        let some_run = step.actions.iter().any(|&action| action < self.n_pool);
+        match self.memory {
+            MemoryConfig::SharedCode(memory)
+                if memory.codes == SharedCodes::Current && some_run =>
+            {
+                (4 * self.d_model * memory.d_code * step.actions.len()) as f64
+            }
+            _ => 0.0,
         }
     }
 
@@ -260,7 +289,9 @@ impl BrianConfig {
 
     fn kept_codes(&self) -> Option<KeptCodes> {
         match self.memory {
-            MemoryConfig::None | MemoryConfig::KeyValuePrefix(_) => None,
+            MemoryConfig::None | MemoryConfig::KeyValuePrefix(_) | MemoryConfig::SharedCode(_) => {
+                None
+            }
             MemoryConfig::HiddenCode(memory) => {
                 let (d_model, d_code) = (self.d_model, memory.d_code);
                 let map = 2 * d_model * d_code;

@@ -12,7 +12,9 @@ use crate::error::ConfigError;
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
 use crate::memory::step::MemoryStart;
-use crate::memory::{CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig};
+use crate::memory::{
+    CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig, SharedCode,
+};
 use crate::ops::embedding::embed;
 use crate::ops::reuse::{Packed, shared_module};
 use crate::route::context::{WalkContext, WalkState};
@@ -183,6 +185,7 @@ impl BrianConfig {
             (_, MemoryConfig::KeyValuePrefix(_)) => {
                 (false, "none with a memory of keys and values")
             }
+            (_, MemoryConfig::SharedCode(_)) => (false, "none with codes that blocks share"),
             (Parallel::Beam { .. }, MemoryConfig::HiddenCode(memory)) => (
                 memory.lifecycle == Lifecycle::Frozen,
                 "none, or a memory whose lifecycle is frozen",
@@ -193,9 +196,12 @@ impl BrianConfig {
             ),
         };
         problems.require(fits, "route.parallel", "a beam", expected);
-        let has_prefix = matches!(self.memory, MemoryConfig::KeyValuePrefix(_));
-        let fits = attends == Attends::All || !has_prefix;
-        let expected = "all with a memory of keys and values";
+        let expected = match self.memory {
+            MemoryConfig::KeyValuePrefix(_) => "all with a memory of keys and values",
+            MemoryConfig::SharedCode(_) => "all with codes that blocks share",
+            _ => "",
+        };
+        let fits = attends == Attends::All || expected.is_empty();
         problems.require(fits, "route.attends", "selected", expected);
         problems.0
     }
@@ -314,6 +320,10 @@ impl BrianConfig {
             MemoryConfig::KeyValuePrefix(config) => {
                 let memory = KeyValuePrefix::new(config, &sizes, self.n_pool, device);
                 Some(Memory::KeyValuePrefix(memory))
+            }
+            MemoryConfig::SharedCode(config) => {
+                let memory = SharedCode::new(config, &sizes, self.n_pool, device);
+                Some(Memory::SharedCode(memory))
             }
             MemoryConfig::Custom(memory) => {
                 let memory = CustomCodes::new(memory, self.d_model, device);

@@ -13,7 +13,7 @@ use crate::ops::attention::{attention, attention_over_spans, causal_attention, h
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::gather::{Parts, columns};
 use crate::ops::groups::{Group, each};
-use crate::ops::linear::linear;
+use crate::ops::linear::{linear, multiply};
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::{Packed, shared};
 use crate::ops::rotary_projection::{Columns, Projection, biased_and_normed, rotary_projection};
@@ -99,6 +99,27 @@ impl<B: Backend> Attention<B> {
         };
         let queries = causal.rotate(part(0..queries, n_heads));
         (queries * (d_head as f64).powf(-0.5), own)
+    }
+
+    /// Queries of tokens, neither scaled nor rotated, from their states behind the norm.
+    ///
+    /// # Shapes
+    /// `[batch, seq, d_model]` to `[batch, n_heads, seq, d_head]`
+    pub(crate) fn plain_queries(&self, normed: Tensor<B, 3>) -> Tensor<B, 4> {
+        let [batch, seq, _] = normed.dims();
+        let all = self.query_key_value.weight.val();
+        let [width, ..] = Columns::All.widths(self.heads);
+        let rows = multiply(per_row(normed), columns(&all, 0..width));
+        let bias = self.query_key_value.bias.as_ref();
+        let bias = bias.map(|bias| bias.val().slice_dim(0, 0..width));
+        let parts = Columns::Queries.rotated(self.heads);
+        let rows = biased_and_normed(
+            rows,
+            bias.as_ref(),
+            &parts,
+            &self.head_norms(Columns::Queries),
+        );
+        heads(reshape(rows, [batch, seq, width]), self.heads.n_heads)
     }
 
     /// The norms of heads in some columns; none if heads have none.

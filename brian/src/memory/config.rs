@@ -16,6 +16,8 @@ pub enum MemoryConfig {
     HiddenCode(HiddenCodeConfig),
     /// Keys and values of executed blocks.
     KeyValuePrefix(KeyValuePrefixConfig),
+    /// Codes to which all blocks of the pool attend.
+    SharedCode(SharedCodeConfig),
     /// Codes of a program. As with [`Lifecycle::Frozen`], nothing exists of a token that has left.
     #[serde(skip)]
     Custom(CustomMemory),
@@ -51,6 +53,38 @@ pub struct KeyValuePrefixConfig {
     pub compression: Compression,
     /// What exists of a token that has left.
     pub lifecycle: Lifecycle,
+}
+
+/// Codes that all blocks share.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct SharedCodeConfig {
+    /// Width of a code.
+    pub d_code: usize,
+    /// Which codes blocks attend to.
+    pub codes: SharedCodes,
+}
+
+/// Which codes blocks attend to.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedCodes {
+    /// Those of the states at this step.
+    Current,
+    /// Those that the block makes of its own input for all tokens, and what every token's last block made of its input.
+    CurrentAndLast {
+        /// What each block adds to the scores of the latter in the beginning; far below 0 they start silent.
+        bias: f64,
+    },
+}
+
+impl SharedCodes {
+    /// What blocks add to the scores of earlier steps in the beginning, if they see any.
+    pub fn bias(self) -> Option<f64> {
+        match self {
+            Self::Current => None,
+            Self::CurrentAndLast { bias } => Some(bias),
+        }
+    }
 }
 
 /// Whose maps write and read codes.
@@ -89,11 +123,16 @@ pub enum Lifecycle {
 
 impl MemoryConfig {
     /// The kinds that come with this crate.
-    pub const BUILT_IN: [&str; 3] = ["none", "hidden_code", "key_value_prefix"];
+    pub const BUILT_IN: [&str; 4] = ["none", "hidden_code", "key_value_prefix", "shared_code"];
 
     /// All fields with values that no memory can be built from.
     pub(crate) fn check(&self) -> Vec<ConfigError> {
         let mut problems = Problems::default();
+        if let Self::SharedCode(config) = self {
+            problems.at_least_1("memory.d_code", config.d_code);
+            let bias = config.codes.bias().unwrap_or(0.0);
+            problems.require(bias.is_finite(), "memory.codes.bias", bias, "a number");
+        }
         let Some(window) = self.retention() else {
             return problems.0;
         };
@@ -106,7 +145,7 @@ impl MemoryConfig {
                 let bias = config.bias;
                 problems.require(bias.is_finite(), "memory.bias", bias, "a number");
             }
-            Self::None | Self::Custom(_) => {}
+            Self::None | Self::SharedCode(_) | Self::Custom(_) => {}
         }
         let keeps = window.sink > 0 || window.window > 0;
         let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
@@ -114,10 +153,10 @@ impl MemoryConfig {
         problems.0
     }
 
-    /// Which slots are kept, if there is a memory.
+    /// Which slots are kept, if there is a memory that has slots.
     pub fn retention(&self) -> Option<Window> {
         match self {
-            Self::None => None,
+            Self::None | Self::SharedCode(_) => None,
             Self::HiddenCode(config) => Some(config.retention()),
             Self::KeyValuePrefix(config) => Some(config.retention()),
             Self::Custom(memory) => Some(memory.rule().retention()),

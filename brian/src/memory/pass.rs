@@ -6,6 +6,8 @@ use super::custom::CustomCodes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
 use super::prefix::Prefix;
+use super::shared::Shared;
+use super::shared_code::SharedCode;
 use super::step::{MemoryStart, Written};
 use super::usage::{MemoryUse, Reads};
 use crate::block::causal::Causal;
@@ -23,6 +25,8 @@ pub enum Memory<B: Backend> {
     HiddenCode(HiddenCode<B>),
     /// A memory of keys and values.
     KeyValuePrefix(KeyValuePrefix<B>),
+    /// Codes that all blocks share.
+    SharedCode(SharedCode<B>),
     /// A memory of codes of a program.
     Custom(CustomCodes<B>),
 }
@@ -32,6 +36,7 @@ impl<B: Backend> Described<B> for Memory<B> {
         match self {
             Self::HiddenCode(memory) => memory.describe(to),
             Self::KeyValuePrefix(memory) => memory.describe(to),
+            Self::SharedCode(memory) => memory.describe(to),
             Self::Custom(memory) => memory.describe(to),
         }
     }
@@ -44,6 +49,7 @@ enum Kind<'a, B: Backend> {
     Nothing,
     Codes(Codes<'a, B>),
     Prefix(Prefix<'a, B>),
+    Shared(Shared<'a, B>),
 }
 
 impl<'a, B: Backend> MemoryPass<'a, B> {
@@ -53,6 +59,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             Some(Memory::HiddenCode(memory)) => Kind::Codes(Codes::new(memory, start)),
             Some(Memory::Custom(memory)) => Kind::Codes(Codes::new(memory, start)),
             Some(Memory::KeyValuePrefix(memory)) => Kind::Prefix(Prefix::new(memory, start)),
+            Some(Memory::SharedCode(memory)) => Kind::Shared(Shared::new(memory, start)),
         }))
     }
 
@@ -61,7 +68,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         match &*self.0.borrow() {
             Kind::Nothing => true,
             Kind::Codes(codes) => codes.rests(),
-            Kind::Prefix(_) => false,
+            Kind::Prefix(_) | Kind::Shared(_) => false,
         }
     }
 
@@ -92,6 +99,10 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             Kind::Prefix(prefix) => {
                 prefix.execute(block, routed, routed.add_position(hidden, position), causal)
             }
+            Kind::Shared(shared) => {
+                let told = routed.add_position(hidden.clone(), position);
+                shared.execute(block, routed, hidden, told, causal)
+            }
             _ => routed.forward(hidden, position, causal),
         }
     }
@@ -102,6 +113,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             Kind::Nothing => {}
             Kind::Codes(codes) => codes.write(step),
             Kind::Prefix(prefix) => prefix.write(step),
+            Kind::Shared(shared) => shared.write(step),
         }
     }
 
@@ -147,6 +159,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             Kind::Nothing => None,
             Kind::Codes(codes) => codes.usage(),
             Kind::Prefix(prefix) => prefix.usage(),
+            Kind::Shared(shared) => shared.usage(),
         };
         reads.and_then(Reads::finish)
     }

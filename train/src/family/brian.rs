@@ -205,6 +205,14 @@ impl ModelFamily for BrianFamily {
                 format!("-{MOST_BIAS} to {MOST_BIAS}"),
             );
         }
+        if let MemoryConfig::SharedCode(memory) = config.memory {
+            let bias = memory.codes.bias().unwrap_or(0.0);
+            section.key("memory").key("codes").require(
+                "bias",
+                bias.abs() <= MOST_BIAS,
+                format!("-{MOST_BIAS} to {MOST_BIAS}"),
+            );
+        }
         check_initial(section, config.initial);
     }
 
@@ -372,6 +380,9 @@ impl ModelFamily for BrianFamily {
 
 /// Slots are steps: no walk has more.
 fn memory_bounds(memory: &MemoryConfig) -> Vec<(&'static str, usize, u64)> {
+    if let MemoryConfig::SharedCode(memory) = memory {
+        return vec![("memory.d_code", memory.d_code, MOST)];
+    }
     let Some(kept) = memory.retention() else {
         return Vec::new();
     };

@@ -4,6 +4,7 @@
 
 use super::fit::Target;
 use crate::run::{HostTensor, TensorMap};
+use std::collections::BTreeSet;
 
 /// The name of the head in the reference, whose value is that of the embedding.
 pub const HEAD: &str = "lm_head.weight";
@@ -17,19 +18,54 @@ pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
     let floats = |name| tensors.get(name).map(HostTensor::floats);
     let pair = floats(HEAD).zip(floats(EMBEDDING));
     let tied = pair.is_some_and(|(head, other)| first_difference(&head, &other).is_none());
+    let shares = tensors.keys().any(|name| name.ends_with(HEAD_READ));
+    // The reference lists the maps that blocks share once more under each of them.
+    let copied: BTreeSet<String> = tensors
+        .iter()
+        .filter(|_| shares)
+        .filter_map(|(name, tensor)| {
+            let (first, _) = shared_map(name)?;
+            let is_copy = name != first && tensors.get(first) == Some(tensor);
+            is_copy.then(|| name.clone())
+        })
+        .collect();
     let mut known = TensorMap::new();
     let mut unknown = Vec::new();
     for (name, tensor) in tensors {
-        match target(&name) {
+        let shared = shared_map(&name).filter(|_| shares);
+        let target = match shared {
+            Some((first, path)) => (name == first).then(|| Target::new(path, true)),
+            None => target(&name),
+        };
+        match target {
             Some(target) => {
                 let tensor = target.layout(tensor);
                 known.insert(target.path, tensor);
             }
-            None if name == HEAD && tied => {}
+            None if name == HEAD && tied || copied.contains(&name) => {}
             None => unknown.push(name),
         }
     }
     (known, unknown)
+}
+
+/// What a state dict has only if the blocks of the pool share codes.
+const HEAD_READ: &str = ".attn.global_key_head_read";
+
+/// Of a map that all blocks of the pool share: its name under the first of them, and our path.
+fn shared_map(name: &str) -> Option<(&'static str, &'static str)> {
+    let (_, map) = name.strip_prefix("route_blocks.")?.split_once('.')?;
+    match map {
+        "block.attn.global_key_write.weight" => Some((
+            "route_blocks.0.block.attn.global_key_write.weight",
+            "memory.key_write.weight",
+        )),
+        "block.attn.global_value_write.weight" => Some((
+            "route_blocks.0.block.attn.global_value_write.weight",
+            "memory.value_write.weight",
+        )),
+        _ => None,
+    }
 }
 
 /// The first position at which two lists of numbers differ, compared bit by bit.
@@ -91,10 +127,12 @@ fn in_block(name: &str) -> Option<Target> {
     Some(Target::new(format!("{block}.{member}"), transposed))
 }
 
-/// What a pool block has for a memory of keys and values.
+/// What a pool block has for a memory of keys and values, or for codes that blocks share.
 fn in_prefix(index: &str, name: &str) -> Option<Target> {
     let (member, transposed) = match name {
         "logit_bias" => ("bias", false),
+        "key_head_read" => ("key_head_read", false),
+        "value_head_read" => ("value_head_read", false),
         "key_write.weight" => ("maps.key_write.weight", true),
         "value_write.weight" => ("maps.value_write.weight", true),
         "key_read.weight" => ("maps.key_read.weight", true),

@@ -810,7 +810,7 @@ fn a_memory_is_a_choice_with_rules_of_its_own() {
     assert_eq!(
         after(none, "memory = \"hidden_cod\""),
         [
-            "model.memory: found string \"hidden_cod\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\"; did you mean \"hidden_code\"?",
+            "model.memory: found string \"hidden_cod\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\"; did you mean \"hidden_code\"?",
             "model.memory: found string \"hidden_cod\", expected a table { kind = \"hidden_code\", … }",
         ]
     );
