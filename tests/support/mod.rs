@@ -9,7 +9,10 @@ pub use precision::in_float64;
 pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
-use brian::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle};
+use brian::memory::{
+    Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, SharedCodeConfig,
+    SharedCodes,
+};
 use brian::{
     AttentionBias, BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig,
     PositionConfig, RopeScaling,
@@ -120,12 +123,15 @@ pub fn small_memories() -> Vec<MemoryConfig> {
             lifecycle: Lifecycle::Frozen,
         })
     };
+    let shared = |codes| MemoryConfig::SharedCode(SharedCodeConfig { d_code: 5, codes });
     vec![
         codes(1, 2, Adapters::Shared, 0),
         codes(0, 2, Adapters::PerBlock, 2),
         codes(1, 0, Adapters::Shared, 2),
         prefix(1, 1, Compression::None),
         prefix(0, 2, Compression::Code { d_code: 3 }),
+        shared(SharedCodes::Current),
+        shared(SharedCodes::CurrentAndLast { bias: -0.5 }),
     ]
 }
 

@@ -17,11 +17,12 @@ pub fn as_rank(rank: usize) {
 pub fn say_own(lines: &str) {
     let rank = RANK.get().map(|rank| format!("rank {rank}: "));
     let rank = rank.unwrap_or_default();
-    let _ = writeln!(
-        stderr(),
-        "{}",
-        escape::terminal_lines(&format!("{rank}{lines}"))
-    );
+    print(&escape::terminal_lines(&format!("{rank}{lines}")));
+}
+
+/// In one piece: other processes write to the same terminal.
+fn print(lines: &str) {
+    let _ = stderr().write_all(format!("{lines}\n").as_bytes());
 }
 
 fn speaks() -> bool {
@@ -31,7 +32,7 @@ fn speaks() -> bool {
 /// Prints lines to stderr. Unlike with `eprintln!`, a closed or full stderr does not end a training.
 pub fn say(lines: &str) {
     if speaks() {
-        let _ = writeln!(stderr(), "{}", escape::terminal_lines(lines));
+        print(&escape::terminal_lines(lines));
     }
 }
 
@@ -43,6 +44,6 @@ pub fn note(line: &str) {
 /// Prints a JSON object in one line, for programs.
 pub fn say_json(object: &Value) {
     if speaks() {
-        let _ = writeln!(stderr(), "{}", escape::json(&object.to_string()));
+        print(&escape::json(&object.to_string()));
     }
 }

@@ -34,6 +34,8 @@ pub mod pass;
 mod prefix;
 mod shared;
 pub mod shared_code;
+#[cfg(all(test, feature = "ndarray"))]
+mod shared_tests;
 pub(crate) mod step;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;
