@@ -350,7 +350,10 @@ fn the_walks_of_the_cases_differ() {
 #[test]
 fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
     let cases = cases();
-    let with_memory = cases.iter().filter(|case| case.name.contains("lifecycle"));
+    let with_memory = cases.iter().filter(|case| {
+        let marks = ["lifecycle", "SharedCode"];
+        marks.iter().any(|mark| case.name.contains(mark))
+    });
     let mut n = 0;
     for case in with_memory {
         let input = [sequence(1, SEQ)];
@@ -364,7 +367,10 @@ fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
         assert!(change > 100.0 * REORDERED, "{}: {change:e}", case.name);
         let walks = trace.unwrap().walks;
         let usage = walks.memory.is_some();
-        assert_eq!(usage, !case.rules.with_gradients, "{}", case.name);
+        // Codes of this step alone are not of an earlier one: there is nothing to count.
+        let counts = !case.name.contains("codes: Current }");
+        let expected = counts && !case.rules.with_gradients;
+        assert_eq!(usage, expected, "{}", case.name);
         let lengths: BTreeSet<usize> = (0..SEQ).map(|token| walks.n_executed(token)).collect();
         let mixes =
             case.rules.with_gradients && case.rules.exit_objective == ExitObjective::SoftMixture;

@@ -201,7 +201,7 @@ fn an_optimizer_and_a_loss_of_a_programs_own_train_and_resume_to_the_bit() {
     without.write("baseline.toml", text);
     let refused = without.nerve("fit baseline.toml").expect(2).stderr;
     for expected in [
-        "optimizer.kind: found string \"lion\", expected one of \"adamw\", \"row_adamw\"",
+        "optimizer.kind: found string \"lion\", expected one of \"adamw\", \"muon\", \"row_adamw\"",
         "loss.normaliser: found an unknown loss",
     ] {
         assert!(refused.contains(expected), "{refused}");

@@ -19,6 +19,8 @@ use burn::tensor::backend::Backend;
 use std::cell::RefCell;
 
 /// The parameters of a memory.
+// A model has one, and Burn knows no module behind a pointer.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Memory<B: Backend> {
     /// A memory of codes.

@@ -12,7 +12,7 @@ use crate::block::tests::{
     weighed, weighed_rows,
 };
 use crate::initial::{Initial, draw};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Axis, concatenate};
 
@@ -99,12 +99,26 @@ impl Plain<'_> {
                 false => (key - SEQ <= query && has[key - SEQ]).then(|| bias.unwrap()[[0, 0]]),
             };
             let found = attended([&asked, &keys, &of_values], SIZES.heads.n_heads, sees);
-            ended(self.values, &path, x, &self.through(block, "value_head_read", &found))
+            ended(
+                self.values,
+                &path,
+                x,
+                &self.through(block, "value_head_read", &found),
+            )
         })
     }
 
-    fn write(&mut self, states: &Array2<f64>, actions: &[usize], share: impl Fn(usize, usize) -> f64) {
-        for (token, _) in actions.iter().enumerate().filter(|(_, action)| **action < N_POOL) {
+    fn write(
+        &mut self,
+        states: &Array2<f64>,
+        actions: &[usize],
+        share: impl Fn(usize, usize) -> f64,
+    ) {
+        for (token, _) in actions
+            .iter()
+            .enumerate()
+            .filter(|(_, action)| **action < N_POOL)
+        {
             let mut mixed = [(); 2].map(|()| Array2::zeros([1, D_CODE]));
             for block in 0..N_POOL {
                 let state = cut(states, 0, token..token + 1);
@@ -189,17 +203,31 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
     for (index, block) in pool.iter().enumerate() {
         at.extend(values_of(&format!("pool.{index}."), block));
     }
-    at.extend((0..).zip(&states).map(|(index, state): (usize, _)| (format!("state {index}"), found(state))));
+    at.extend(
+        (0..)
+            .zip(&states)
+            .map(|(index, state): (usize, _)| (format!("state {index}"), found(state))),
+    );
     let expected = plain(&at);
     assert_eq!(outputs.len(), expected.len());
     for (index, (output, expected)) in outputs.iter().zip(&expected).enumerate() {
-        assert_near(&format!("{what}: output {index}"), &found(output), expected, SINGLE);
+        assert_near(
+            &format!("{what}: output {index}"),
+            &found(output),
+            expected,
+            SINGLE,
+        );
     }
     if !with_gradients {
         return;
     }
-    let names: Vec<String> = (0..outputs.len()).map(|index| format!("output {index}")).collect();
-    let sums = names.iter().zip(outputs).map(|(name, output)| weighed(name, output));
+    let names: Vec<String> = (0..outputs.len())
+        .map(|index| format!("output {index}"))
+        .collect();
+    let sums = names
+        .iter()
+        .zip(outputs)
+        .map(|(name, output)| weighed(name, output));
     let gradients = sums.reduce(|a, b| a + b).expect("outputs").backward();
     let mut of = gradients_of("memory.", &memory, &gradients);
     of.extend(gradients_of("pool.1.", &pool[1], &gradients));
@@ -215,7 +243,11 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
     });
     let sum = |values: &Values| {
         let outputs = plain(values);
-        names.iter().zip(&outputs).map(|(name, output)| weighed_rows(name, output)).sum()
+        names
+            .iter()
+            .zip(&outputs)
+            .map(|(name, output)| weighed_rows(name, output))
+            .sum()
     };
     assert_gradients(&what, &of, &at, 5.0 * SINGLE, sum);
 }
@@ -246,18 +278,29 @@ fn every_head_of_a_shared_code_starts_as_a_map_of_its_own_and_the_bias_as_the_re
     let [one, same, other] = [3, 3, 4].map(fresh);
     let values = |memory: &SharedCode<Host>, block: usize| {
         let block = &memory.blocks[block];
-        [found(&block.key_head_read.val()), found(&block.value_head_read.val())]
+        [
+            found(&block.key_head_read.val()),
+            found(&block.value_head_read.val()),
+        ]
     };
     assert_eq!(values(&one, 0), values(&same, 0));
     assert!(values(&one, 0) != values(&other, 0) && values(&one, 0) != values(&one, 1));
     let bound = (6.0 / (SIZES.heads.d_head + D_CODE) as f64).sqrt();
     for map in values(&one, 0) {
         let largest = map.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
-        assert!(largest <= bound && largest > 0.8 * bound, "{largest} {bound}");
+        assert!(
+            largest <= bound && largest > 0.8 * bound,
+            "{largest} {bound}"
+        );
     }
     let bias = one.blocks[1].bias.as_ref().expect("one per block").val();
     assert_eq!(found(&bias)[[0, 0]], -1.0);
-    let current = SharedCode::<Host>::new(config(SharedCodes::Current), &SIZES, N_POOL, &Default::default());
+    let current = SharedCode::<Host>::new(
+        config(SharedCodes::Current),
+        &SIZES,
+        N_POOL,
+        &Default::default(),
+    );
     assert!(current.blocks.iter().all(|block| block.bias.is_none()));
 }
 

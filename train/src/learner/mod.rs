@@ -40,6 +40,7 @@ mod gpu;
 pub mod gradient;
 mod hook;
 mod loader;
+pub mod muon;
 mod one_pass;
 pub mod optimizer;
 pub mod schedule;

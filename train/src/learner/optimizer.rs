@@ -1,10 +1,12 @@
 //! `OptimizerConfig`, the `[optimizer]` table of a recipe; `ParameterOptimizer`: AdamW (Loshchilov, Hutter 2019)
-//! that decays matrices only (all, if the recipe says so); exports and imports its moments by parameter path.
+//! that decays matrices only (all, if the recipe says so), or Muon for the maps of blocks and AdamW for the rest; exports and imports its
+//! moments by parameter path.
 //!
 //! Norm gains and biases are not decayed: it would only pull them off the scale they have to keep.
 
 use super::custom_optimizer::{OptimizerTable, Tensors, UpdateInfo};
 use super::gpu;
+use super::muon::{self, Muon, StepLength};
 use super::one_pass::OnePassAdamW;
 use super::step::Update;
 use crate::error::{Error, Problem};
@@ -18,6 +20,7 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// What the optimizer keeps of a parameter.
 #[derive(Clone)]
@@ -47,6 +50,27 @@ pub enum OptimizerConfig {
         /// The longest global gradient; longer ones are scaled to it.
         clip_norm: f64,
     },
+    /// Muon (Jordan 2024) for the maps of attention and feed-forward, AdamW for everything else.
+    Muon {
+        /// How much of Muon's momentum stays.
+        momentum: f64,
+        /// Whether Muon's step looks ahead.
+        nesterov: bool,
+        /// How long Muon's steps are.
+        step_length: StepLength,
+        /// The learning rate of what AdamW updates, as a share of the stage's.
+        adamw_rate: f64,
+        /// Decay of AdamW's two moments.
+        betas: [f64; 2],
+        /// Keeps AdamW's division finite.
+        epsilon: f64,
+        /// Share of a weight that is taken away per unit of learning rate.
+        weight_decay: f64,
+        /// Which weights that holds for.
+        decay: Decay,
+        /// The longest global gradient; longer ones are scaled to it.
+        clip_norm: f64,
+    },
     /// AdamW of a BriLLM, row by row of its edge table.
     RowAdamw {
         /// What happens to rows that a step did not use.
@@ -67,12 +91,13 @@ pub enum OptimizerConfig {
 
 impl OptimizerConfig {
     /// The kinds that come with the program.
-    pub const BUILT_IN: [&str; 2] = ["adamw", "row_adamw"];
+    pub const BUILT_IN: [&str; 3] = ["adamw", "muon", "row_adamw"];
 
     /// The word in `optimizer.kind`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Adamw { .. } => "adamw",
+            Self::Muon { .. } => "muon",
             Self::RowAdamw { .. } => "row_adamw",
             Self::Custom(table) => table.kind(),
         }
@@ -81,27 +106,33 @@ impl OptimizerConfig {
     /// The longest global gradient.
     pub fn clip_norm(&self) -> f64 {
         match self {
-            Self::Adamw { clip_norm, .. } => *clip_norm,
+            Self::Adamw { clip_norm, .. } | Self::Muon { clip_norm, .. } => *clip_norm,
             Self::RowAdamw { .. } => f64::INFINITY,
             Self::Custom(table) => table.clip_norm(),
         }
     }
 
-    /// What is kept of every parameter: the words behind its path in checkpoints.
+    /// What is kept of every parameter: the words behind its path in checkpoints. Of a map that Muon updates only the first is.
     pub fn moments(&self) -> &'static [&'static str] {
         match self {
-            Self::Adamw { .. } | Self::RowAdamw { .. } => &MOMENTS,
+            Self::Adamw { .. } | Self::Muon { .. } | Self::RowAdamw { .. } => &MOMENTS,
             Self::Custom(table) => table.moments(),
         }
     }
 
-    /// The settings that both kinds of AdamW have: betas, epsilon and weight decay.
+    /// The settings of AdamW that all kinds of it have: betas, epsilon and weight decay.
     ///
     /// # Panics
     /// If it is one of the program.
     pub fn adamw(&self) -> RowSettings {
         match self {
             Self::Adamw {
+                betas,
+                epsilon,
+                weight_decay,
+                ..
+            }
+            | Self::Muon {
                 betas,
                 epsilon,
                 weight_decay,
@@ -146,7 +177,7 @@ fn check(
     shapes: &BTreeMap<String, Vec<usize>>,
     tensors: &TensorMap,
     times: &BTreeMap<String, u64>,
-    words: &[&str],
+    words: impl Fn(&str) -> &'static [&'static str],
     file: &std::path::Path,
 ) -> Result<(), Problem> {
     let wrong = |place: String, found: String, expected: String| {
@@ -159,7 +190,8 @@ fn check(
             let place = format!("optimizer_times.{path}");
             return wrong(place, "updates".into(), "those of a parameter".into());
         };
-        expected.extend(words.iter().map(|word| (format!("{path}.{word}"), shape)));
+        let words = words(path).iter();
+        expected.extend(words.map(|word| (format!("{path}.{word}"), shape)));
     }
     for (name, shape) in &expected {
         let found = tensors.get(name).map(|tensor| &tensor.shape);
@@ -215,6 +247,14 @@ enum Rule {
         plain: OnePassAdamW,
         decay: Decay,
     },
+    /// Muon for the maps of blocks, AdamW for the others.
+    Muon {
+        muon: Muon,
+        adamw_rate: f64,
+        decayed: OnePassAdamW,
+        plain: OnePassAdamW,
+        decay: Decay,
+    },
     /// That of a program.
     Custom(OptimizerTable),
 }
@@ -230,22 +270,48 @@ pub struct ParameterOptimizer<B: AutodiffBackend> {
 impl<B: AutodiffBackend> ParameterOptimizer<B> {
     /// A fresh optimizer.
     pub fn new(config: &OptimizerConfig) -> Self {
-        let adamw = |decay| {
+        let pair = || {
             let RowSettings {
                 betas,
                 epsilon,
                 weight_decay,
             } = config.adamw();
-            let adamw = |weight_decay: f64| OnePassAdamW::new(betas, epsilon, weight_decay);
+            [weight_decay, 0.0].map(|decay| OnePassAdamW::new(betas, epsilon, decay))
+        };
+        let adamw = |decay| {
+            let [decayed, plain] = pair();
             Rule::Adamw {
-                decayed: adamw(weight_decay),
-                plain: adamw(0.0),
+                decayed,
+                plain,
                 decay,
             }
         };
         Self {
             rule: match config {
                 OptimizerConfig::Adamw { decay, .. } => adamw(*decay),
+                OptimizerConfig::Muon {
+                    momentum,
+                    nesterov,
+                    step_length,
+                    adamw_rate,
+                    weight_decay,
+                    decay,
+                    ..
+                } => {
+                    let [decayed, plain] = pair();
+                    Rule::Muon {
+                        muon: Muon {
+                            momentum: *momentum,
+                            nesterov: *nesterov,
+                            step_length: *step_length,
+                            weight_decay: *weight_decay,
+                        },
+                        adamw_rate: *adamw_rate,
+                        decayed,
+                        plain,
+                        decay: *decay,
+                    }
+                }
                 // Its model has no parameters that this optimizer knows.
                 OptimizerConfig::RowAdamw { .. } => adamw(Decay::All),
                 OptimizerConfig::Custom(table) => Rule::Custom(table.clone()),
@@ -280,9 +346,13 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
         file: &std::path::Path,
     ) -> Result<Self, Error> {
         let shapes = parameter::shapes(model);
-        check(&shapes, &tensors, times, self.moments, file).map_err(Error::Invalid)?;
+        let words = |path: &str| match self.rule {
+            Rule::Muon { .. } if muon::is_of_a_block(path) => &self.moments[..1],
+            _ => self.moments,
+        };
+        check(&shapes, &tensors, times, words, file).map_err(Error::Invalid)?;
         match self.rule {
-            Rule::Adamw { .. } => check_moments(&tensors, file),
+            Rule::Adamw { .. } | Rule::Muon { .. } => check_moments(&tensors, file),
             Rule::Custom(_) => require_finite(&tensors, file),
         }
         .map_err(Error::Invalid)?;
@@ -298,8 +368,13 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
 
     /// The model after a step with these gradients.
     pub fn step<M: Module<B>>(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
+        let maps = match self.rule {
+            Rule::Muon { .. } => muon::maps_of(&module),
+            _ => HashMap::new(),
+        };
         let mut step = OptimizerStep {
             optimizer: self,
+            maps,
             rate,
             gradients,
             waiting: Vec::new(),
@@ -313,6 +388,8 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
 /// Updates the parameters that have a gradient.
 struct OptimizerStep<'a, B: AutodiffBackend> {
     optimizer: &'a mut ParameterOptimizer<B>,
+    /// Those that Muon updates, with the columns of each that are a map of their own.
+    maps: HashMap<ParamId, Vec<Range<usize>>>,
     rate: f64,
     gradients: GradientsParams,
     /// Updates that are launched together at the end of the step.
@@ -335,9 +412,22 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
         let time = 1 + record.as_ref().map_or(0, |record| record.time);
         let moments: Vec<_> = match record {
             Some(record) => record.moments.into_iter().map(of_primitive).collect(),
-            None => words.iter().map(|_| gradient.zeros_like()).collect(),
+            None => {
+                let words = match self.maps.contains_key(&id) {
+                    true => &words[..1],
+                    false => &words[..],
+                };
+                words.iter().map(|_| gradient.zeros_like()).collect()
+            }
         };
         let weights = weights.inner();
+        let waiting = &mut self.waiting;
+        let mut by_adamw = |adamw: &OnePassAdamW, rate, weights, moments: Vec<_>| {
+            let [first, second] = moments.try_into().expect("two moments");
+            let given = [weights, gradient.clone(), first, second];
+            let [weights, first, second] = adamw.step(rate, time, given, waiting);
+            (weights, vec![first, second])
+        };
         let (weights, moments) = match rule {
             Rule::Adamw {
                 decayed,
@@ -345,11 +435,23 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
                 decay,
             } => {
                 let adamw = if decay.applies_to(D) { decayed } else { plain };
-                let [first, second] = moments.try_into().expect("two moments");
-                let given = [weights, gradient, first, second];
-                let [weights, first, second] =
-                    adamw.step(self.rate, time, given, &mut self.waiting);
-                (weights, vec![first, second])
+                by_adamw(adamw, self.rate, weights, moments)
+            }
+            Rule::Muon { muon, .. } if let Some(columns) = self.maps.get(&id) => {
+                let [momentum] = moments.try_into().expect("one moment");
+                let [weights, momentum] =
+                    muon.update_maps(self.rate, [weights, gradient, momentum], columns);
+                (weights, vec![momentum])
+            }
+            Rule::Muon {
+                adamw_rate,
+                decayed,
+                plain,
+                decay,
+                ..
+            } => {
+                let adamw = if decay.applies_to(D) { decayed } else { plain };
+                by_adamw(adamw, self.rate * *adamw_rate, weights, moments)
             }
             Rule::Custom(table) => {
                 let at = UpdateInfo {
@@ -425,7 +527,11 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Import<'_, B> {
             let moment = Tensor::<B::InnerBackend, D>::from_data(data, &device);
             moment.into_primitive().tensor()
         };
-        let moments = self.optimizer.moments.iter().map(&mut moment).collect();
+        let words = match self.optimizer.rule {
+            Rule::Muon { .. } if muon::is_of_a_block(&path) => &self.optimizer.moments[..1],
+            _ => self.optimizer.moments,
+        };
+        let moments = words.iter().map(&mut moment).collect();
         self.optimizer
             .records
             .insert(param.id, Record { time, moments });

@@ -89,7 +89,7 @@ pub trait ModelFamily: Send + Sync + 'static {
     type Config: DeserializeOwned + Clone + PartialEq + Debug + Send + Sync;
 
     /// Kinds of optimizers that can train it.
-    const OPTIMIZERS: &'static [&'static str] = &["adamw"];
+    const OPTIMIZERS: &'static [&'static str] = &["adamw", "muon"];
 
     /// Types in which it can multiply.
     const DTYPES: &'static [Dtype] = &[Dtype::F32];

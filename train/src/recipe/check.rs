@@ -190,6 +190,18 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
     let (clip, clip_value) = match &recipe.optimizer {
         OptimizerConfig::Custom(table) => return table.check(section),
         OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
+        OptimizerConfig::Muon {
+            momentum,
+            adamw_rate,
+            clip_norm,
+            ..
+        } => {
+            let keeps = (0.0..1.0).contains(momentum);
+            section.require("momentum", keeps, "at least 0 and less than 1");
+            let moves = *adamw_rate > 0.0 && adamw_rate.is_finite();
+            section.require("adamw_rate", moves, "more than 0");
+            ("clip_norm", clip_norm)
+        }
         OptimizerConfig::RowAdamw { clip_row, .. } => ("clip_row", clip_row),
     };
     let adamw = recipe.optimizer.adamw();

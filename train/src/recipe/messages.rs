@@ -570,7 +570,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file_and_wrong_values_break_no_
         [
             "data.window: found integer 100, expected at most model.context, 64",
             "model.n_heads: found string \"four\", expected a whole number",
-            "optimizer.kind: found string \"sgd\", expected one of \"adamw\", \"row_adamw\"",
+            "optimizer.kind: found string \"sgd\", expected one of \"adamw\", \"muon\", \"row_adamw\"",
             "stage.1.nam: found an unknown key, expected a known one; did you mean name?",
             "checkpoint.every_steps: found integer 0, expected a whole number from 1 to 1125899906842624",
         ]
@@ -896,6 +896,55 @@ fn a_schedule_fits_its_stage_or_says_how_it_would() {
         ladder(&[&format!("stage.exit.learning_rate={share}")]),
         [
             "stage.exit.learning_rate.warmup_share, from --set: found float 1.0, expected at least 0 and less than 1"
+        ]
+    );
+    let stable = |rest: &str| {
+        let start = "{kind='warmup_stable_decay',peak=1e-3,warmup_steps=10,decay='linear'";
+        ladder(&[&format!("stage.exit.learning_rate={start},{rest}}}")])
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(stable("floor=0,decay_share=0.2"), nothing);
+    assert_eq!(
+        stable("floor=0.1,decay_share=1.0"),
+        [
+            "stage.exit.learning_rate.decay_share, from --set: found float 1.0, expected with the 10 steps of the warm-up no \
+             more than the 150 steps of the stage",
+            "stage.exit.learning_rate.floor, from --set: found float 0.1, expected at least 0 and at most the peak"
+        ]
+    );
+    assert_eq!(
+        stable("floor=0"),
+        [
+            "stage.exit.learning_rate, from --set: found neither decay_steps nor decay_share, expected exactly one of the two"
+        ]
+    );
+}
+
+#[test]
+fn muon_has_a_momentum_and_a_rate_for_what_adamw_updates() {
+    let optimizer = |rest: &str| {
+        format!(
+            "[optimizer]\nkind = \"muon\"\nnesterov = true\nstep_length = \"like_adamw\"\nbetas = [0.9, 0.95]\nepsilon = 1e-8\n\
+             weight_decay = 0.1\ndecay = \"matrices\"\nclip_norm = 1.0\n{rest}\n"
+        )
+    };
+    let text = good();
+    let (before, rest) = text.split_once("[optimizer]").unwrap();
+    let (_, behind) = rest.split_once("\n\n").unwrap();
+    let with = |rest: &str| {
+        let found = messages(format!("{before}{}\n{behind}", optimizer(rest)), &[]);
+        found
+            .iter()
+            .map(|text| without_line(text))
+            .collect::<Vec<_>>()
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(with("momentum = 0.95\nadamw_rate = 0.3"), nothing);
+    assert_eq!(
+        with("momentum = 1.0\nadamw_rate = 0"),
+        [
+            "optimizer.momentum: found float 1.0, expected at least 0 and less than 1",
+            "optimizer.adamw_rate: found integer 0, expected more than 0",
         ]
     );
 }

@@ -195,7 +195,9 @@ fn state(
     };
     let (mode, clip) = match given.optimizer {
         OptimizerConfig::RowAdamw { mode, clip_row, .. } => (*mode, Some(*clip_row as f32)),
-        OptimizerConfig::Adamw { .. } | OptimizerConfig::Custom(_) => (Mode::Exact, None),
+        OptimizerConfig::Adamw { .. }
+        | OptimizerConfig::Muon { .. }
+        | OptimizerConfig::Custom(_) => (Mode::Exact, None),
     };
     BriLlmState {
         optimizer: RowAdamW::new(&model, mode, given.optimizer.adamw(), clip),

@@ -195,7 +195,30 @@ fn learning_rate(stage: &Stage, section: &Section<'_>) {
         warmup_share.is_none_or(|share| (0.0..1.0).contains(&share)),
         "at least 0 and less than 1",
     );
-    if let Schedule::WarmupCosine { floor, .. } = &stage.learning_rate {
+    if let Schedule::WarmupStableDecay { .. } = &stage.learning_rate {
+        let (decay_steps, decay_share) = stage.learning_rate.decay();
+        rate.either("decay_steps", decay_steps, "decay_share", decay_share);
+        rate.require(
+            "decay_share",
+            decay_share.is_none_or(|share| (0.0..=1.0).contains(&share)),
+            "0 to 1",
+        );
+        let warmup = stage.learning_rate.warmup_steps(stage.steps);
+        let decay = stage.learning_rate.decay_steps(stage.steps);
+        let name = decay_steps.map_or("decay_share", |_| "decay_steps");
+        rate.relate(
+            name,
+            &[section.path.key("steps")],
+            warmup.saturating_add(decay) <= stage.steps,
+            format!(
+                "with the {warmup} steps of the warm-up no more than the {} steps of the stage",
+                stage.steps
+            ),
+        );
+    }
+    if let Schedule::WarmupCosine { floor, .. } | Schedule::WarmupStableDecay { floor, .. } =
+        &stage.learning_rate
+    {
         let holds = (0.0..=peak).contains(floor);
         rate.relate(
             "floor",
