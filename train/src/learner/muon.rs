@@ -402,9 +402,16 @@ mod tests {
                 let double = trained::<Double>(&config).values();
                 let single = trained::<Single>(&config).values();
                 for (found, tolerance) in [(double, 1e-9), (single, 1e-4)] {
-                    let numbers = found.concat().into_iter().zip(expected.concat());
-                    let far = numbers.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-                    assert!(far < tolerance, "{nesterov} {step_length:?}: {far:e}");
+                    for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        // Burn's AdamW has its settings and their powers in single precision whatever the numbers are in.
+                        let tolerance = if index == 3 { 1e-5 } else { tolerance };
+                        let numbers = found.iter().zip(expected);
+                        let far = numbers.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                        assert!(
+                            far < tolerance,
+                            "{nesterov} {step_length:?} {index}: {far:e}"
+                        );
+                    }
                 }
             }
         }

@@ -908,7 +908,7 @@ fn a_schedule_fits_its_stage_or_says_how_it_would() {
         stable("floor=0.1,decay_share=1.0"),
         [
             "stage.exit.learning_rate.decay_share, from --set: found float 1.0, expected with the 10 steps of the warm-up no \
-             more than the 150 steps of the stage",
+             more than the 200 steps of the stage",
             "stage.exit.learning_rate.floor, from --set: found float 0.1, expected at least 0 and at most the peak"
         ]
     );

@@ -100,7 +100,7 @@ mod tests {
         );
         assert!(keys.contains(&"stage.NAME.learning_rate.floor"), "{keys:?}");
         let peaks = keys.iter().filter(|key| key.ends_with(".peak"));
-        assert_eq!(peaks.count(), 2, "each kind has its own: {keys:?}");
+        assert_eq!(peaks.count(), 3, "each kind has its own: {keys:?}");
         assert_eq!(found(Some("model.d_model")).unwrap().len(), 1);
         assert_eq!(found(Some("data.train.0.path")).unwrap().len(), 1);
         assert!(found(None).unwrap().len() > 8);
