@@ -635,7 +635,7 @@ mod tests {
             .counts
             .counts
             .iter()
-            .filter(|&&count| count >= min_count);
+            .filter(|&&count| min_count <= count);
         assert_eq!(figures.edges, often.count() as u64);
         (fs::read(&path).unwrap(), held_out[0].coverage())
     }
