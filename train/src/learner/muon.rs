@@ -176,8 +176,8 @@ mod tests {
     use crate::learner::{Decay, OptimizerConfig, ParameterOptimizer};
     use brian::random;
     use burn::optim::GradientsParams;
-    use burn::tensor::TensorData;
     use burn::tensor::backend::AutodiffBackend;
+    use burn::tensor::{Element, TensorData};
     use std::path::Path as File;
 
     #[derive(Module, Debug)]
@@ -215,7 +215,12 @@ mod tests {
     }
 
     fn tensor<B: Backend>(values: Vec<f64>, shape: [usize; 2]) -> Tensor<B, 2> {
-        Tensor::from_data(TensorData::new(values, shape), &Default::default())
+        let device = B::Device::default();
+        // Both precisions share a device, whose own would be that of whoever came first.
+        Tensor::from_data(
+            TensorData::new(values, shape),
+            (&device, B::FloatElem::dtype()),
+        )
     }
 
     impl<B: Backend> Toy<B> {
