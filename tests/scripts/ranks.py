@@ -331,7 +331,7 @@ def memory(place, _):
     file = place.recipe("brillm/tiny", 4, 4, 8)
     text = re.sub(r"(?ms)^\[model\.edges\]$.*?(?=^\[)", '[model.edges]\nkind = "full"\n\n', file.read_text())
     file.write_text(text)
-    sets = [word for one in ("model.prior='none'", "model.d_node=24", "watch.sample_every_steps=2") for word in ("--set", one)]
+    sets = [word for one in ("model.prior='none'", "model.d_node=16", "watch.sample_every_steps=2") for word in ("--set", one)]
     begun, _ = peaks(on(4, [*place.begin(file, "shared"), *sets]), place)
     newest = kill.checkpoints(place.at("shared"))[-1]
     table = sum(entry.stat().st_size for entry in newest.glob("*.safetensors")) / 2**20

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What lies in rows: names of tensors, and whether of the moments.
+/// The tensors whose rows are shared out.
 pub const TABLES: [&str; 4] = ["edges", "edges.moment_1", "edges.moment_2", "edges.touched"];
 
 /// The ranks among which a table is shared out, and the time they spent with exchanges.
