@@ -274,3 +274,33 @@ fn shards_are_of_equal_size_and_every_row_is_found_where_it_lies() {
         }
     }
 }
+
+#[test]
+fn a_source_with_many_rows_is_alone_where_the_others_have_as_many_together() {
+    let many: Vec<u32> = (0..50).collect();
+    let lists = std::iter::once(many).chain((1..51).map(|node| vec![node]));
+    let graph = Graph::new(51, lists);
+    for thread in threads(2) {
+        let part = graph.clone().shared_among(thread);
+        assert_eq!(part.rows_here(), graph.back_off_rows() + 50);
+    }
+}
+
+#[test]
+fn rows_begin_with_the_values_that_they_have_in_the_whole_table() {
+    for model in models() {
+        let config = model.config;
+        let uniform = |_: &str, place: u64| (place % 1009) as f64 / 1009.0;
+        let whole = config.init(NODES, model.graph.rows(), &uniform);
+        for thread in threads(3) {
+            let part = model.graph.as_ref().clone().shared_among(thread);
+            let rows = part.numbers_here();
+            let found = config.init_rows(NODES, &rows, &uniform);
+            for (place, row) in rows.into_iter().enumerate() {
+                let d = config.d_node;
+                assert_eq!(found.edge(place, d), whole.edge(row, d));
+            }
+            assert_eq!(found.node_bias, whole.node_bias);
+        }
+    }
+}
