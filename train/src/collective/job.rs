@@ -46,6 +46,18 @@ impl Job {
     }
 }
 
+/// What a verb does as one of the ranks of a job, which it joins and leaves; an error is said once.
+///
+/// # Errors
+/// As [`Job::join`], and those of `act`.
+pub fn on_ranks(
+    longest_wait: Duration,
+    act: impl FnOnce(&Ranks) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Job { ranks, .. } = &Job::join(longest_wait)?;
+    ranks.said_once(ranks.end_unless_shared(act(ranks)))
+}
+
 impl Drop for Job {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.ranks.is_alone() {

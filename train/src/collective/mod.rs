@@ -15,5 +15,5 @@ mod tests;
 pub mod threads;
 
 pub use handshake::Facts;
-pub use job::Job;
+pub use job::on_ranks;
 pub use ranks::{Alone, Collective, OF_RANK, Ranks};

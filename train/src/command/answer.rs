@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::escape;
+use crate::say::note;
 
 /// A size as `12.3 MB`, in powers of 1000.
 pub fn readable_bytes(bytes: u64) -> String {
@@ -153,6 +154,15 @@ pub fn print_text(text: &str) -> Result<(), Error> {
     match io::stdout().is_terminal() {
         true => print(text),
         false => write(text),
+    }
+}
+
+/// Notes that what was counted did not fit into memory, if it lies in files.
+pub fn note_sorted_on_disk(n_files: usize) {
+    if n_files > 0 {
+        note(&format!(
+            "what did not fit into memory was sorted on the disk ({n_files} files): --memory allows more"
+        ));
     }
 }
 

@@ -8,12 +8,12 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::answer::{print, print_json, print_text, printable};
+use super::answer::{note_sorted_on_disk, print, print_json, print_text, printable};
 use super::ngrams;
 use crate::cli::data::{
     BigramsArgs, DataCommand, ExportArgs, PrepareArgs, StatsArgs, SynthArgs, SynthKind,
 };
-use crate::collective::{Job, Ranks};
+use crate::collective::{Ranks, on_ranks};
 use crate::data::bigram::{CountedPairs, HeldOut, PairFigures};
 use crate::data::export::Export;
 use crate::data::prepare::{Preparation, sentences};
@@ -80,23 +80,28 @@ fn prepare(arguments: &PrepareArgs) -> Result<(), Error> {
 
 /// On several ranks each counts the pairs of some sources, and the first writes and speaks.
 fn bigrams(arguments: &BigramsArgs) -> Result<(), Error> {
-    let job = Job::join(arguments.room.longest_wait())?;
-    let outcome = bigrams_on(arguments, &job.ranks);
-    let outcome = job.ranks.end_unless_shared(outcome);
-    job.ranks.said_once(outcome)
+    on_ranks(arguments.room.longest_wait(), |ranks| {
+        bigrams_on(arguments, ranks)
+    })
 }
 
 fn bigrams_on(arguments: &BigramsArgs, ranks: &Ranks) -> Result<(), Error> {
     let opened = || {
         refuse_existing(&arguments.output, arguments.force)?;
-        let split = open_to_count(arguments, &arguments.split, true)?;
+        let tokenizer = arguments.tokenizer.as_ref().map(Tokenizer::load);
+        let tokenizer = tokenizer.transpose()?;
+        let open = |path: &Path, stays: bool| {
+            let format = arguments.format;
+            open_to_count(TokenSource { path, format }, tokenizer.as_ref(), stays)
+        };
+        let split = open(&arguments.split, true)?;
         let start = match arguments.start {
             StartRule::Symbol => split.specials().start_symbol(),
             StartRule::FirstToken => None,
         };
         let mut held_out = Vec::new();
         for path in &arguments.valid {
-            let other = open_to_count(arguments, path, false)?;
+            let other = open(path, false)?;
             other.require_like(&split)?;
             held_out.push(HeldOut::new(&other, start));
         }
@@ -105,12 +110,7 @@ fn bigrams_on(arguments: &BigramsArgs, ranks: &Ranks) -> Result<(), Error> {
     let (split, start, mut held_out) = ranks.agree(opened())?;
     let room = arguments.room.room();
     let counted = CountedPairs::count(ranks, &split, start, &room)?;
-    if counted.runs() > 0 {
-        note(&format!(
-            "what did not fit into memory was sorted on the disk ({} files): --memory allows more",
-            counted.runs()
-        ));
-    }
+    note_sorted_on_disk(counted.runs());
     let least = arguments.min_count;
     let PairFigures {
         pairs,
@@ -146,9 +146,13 @@ fn bigrams_on(arguments: &BigramsArgs, ranks: &Ranks) -> Result<(), Error> {
 
 /// A split, or a file of another program with the tokenizer that was named. Ids that are read once, one after the other, stay on the
 /// disk, if it is a split of ours.
-fn open_to_count(arguments: &BigramsArgs, path: &Path, stays: bool) -> Result<Split, Error> {
-    let format = arguments.format;
-    let Some(tokenizer) = &arguments.tokenizer else {
+fn open_to_count(
+    source: TokenSource<'_>,
+    tokenizer: Option<&Tokenizer>,
+    stays: bool,
+) -> Result<Split, Error> {
+    let path = source.path;
+    let Some(tokenizer) = tokenizer else {
         if !Split::is_prepared(path.into()) {
             let found = "token ids of another program";
             let problem = Problem::new(path, "", found, "a split of `nerve data prepare`");
@@ -160,9 +164,8 @@ fn open_to_count(arguments: &BigramsArgs, path: &Path, stays: bool) -> Result<Sp
             false => Split::open(path),
         };
     };
-    let tokenizer = Tokenizer::load(tokenizer)?;
-    let split = Split::open_for(TokenSource { path, format }, &tokenizer)?;
-    split.require(&tokenizer, "name the tokenizer that made the ids")?;
+    let split = Split::open_for(source, tokenizer)?;
+    split.require(tokenizer, "name the tokenizer that made the ids")?;
     let said = split
         .reading()
         .map(|text| format!("{}: {text}", path.display()));

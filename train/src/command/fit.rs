@@ -5,7 +5,7 @@ use super::answer;
 use super::losses::say_convention;
 use super::plan::plan;
 use crate::cli;
-use crate::collective::{Facts, Job, Ranks};
+use crate::collective::{Facts, Ranks, on_ranks};
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::ladder::{
@@ -28,11 +28,7 @@ use std::time::Duration;
 /// See [`Ladder::climb`]; `Config` for the recipe, `Locked` if another process trains this run.
 pub fn run(arguments: &cli::Fit) -> Result<(), Error> {
     arguments.render.check()?;
-    let job = Job::join(longest_wait(arguments))?;
-    let ranks = &job.ranks;
-    let outcome = on_ranks(arguments, ranks);
-    let outcome = ranks.end_unless_shared(outcome);
-    ranks.said_once(outcome)
+    on_ranks(longest_wait(arguments), |ranks| fit(arguments, ranks))
 }
 
 #[cfg(feature = "mpi")]
@@ -45,7 +41,7 @@ fn longest_wait(_: &cli::Fit) -> Duration {
     Duration::MAX
 }
 
-fn on_ranks(arguments: &cli::Fit, ranks: &Ranks) -> Result<(), Error> {
+fn fit(arguments: &cli::Fit, ranks: &Ranks) -> Result<(), Error> {
     let stop = signal::install()?;
     let longer = arguments.extend.as_deref();
     let read = || {

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::answer::{aligned, print, print_json};
+use super::answer::{aligned, note_sorted_on_disk, print, print_json};
 use crate::cli::data::NgramsArgs;
-use crate::collective::{Job, Ranks};
+use crate::collective::{Ranks, on_ranks};
 use crate::data::count::{Counted, Ngram, Room, is_of_rank, ngrams};
 use crate::data::manifest::DocumentEntry;
 use crate::data::ngram::{FALLBACK_DISCOUNTS, Fallback, Totals, Wanted};
@@ -32,23 +32,21 @@ const ORDER_MAX: usize = 16;
 /// or a token that the models cannot predict, or if no training document is as long as an order that was asked for; `Resource` if what does
 /// not fit into memory cannot be written.
 pub fn run(arguments: &NgramsArgs) -> Result<(), Error> {
-    let job = Job::join(arguments.room.longest_wait())?;
-    let outcome = on_ranks(arguments, &job.ranks);
-    let outcome = job.ranks.end_unless_shared(outcome);
-    job.ranks.said_once(outcome)
+    on_ranks(arguments.room.longest_wait(), |ranks| {
+        count_and_measure(arguments, ranks)
+    })
 }
 
-fn on_ranks(arguments: &NgramsArgs, ranks: &Ranks) -> Result<(), Error> {
+fn count_and_measure(arguments: &NgramsArgs, ranks: &Ranks) -> Result<(), Error> {
     let open = || {
         check_orders(&arguments.order)?;
         let train = Split::open_on_disk(&arguments.split)?;
         let text = Text::open(&train, arguments.start)?;
-        let held_out: Result<Vec<HeldOut>, Error> = arguments
-            .valid
-            .iter()
-            .map(|path| HeldOut::new(open_like(path, &train)?, &text))
-            .collect();
-        Ok((train, text, held_out?))
+        let mut held_out = Vec::new();
+        for path in &arguments.valid {
+            held_out.push(HeldOut::new(open_like(path, &train)?, &text));
+        }
+        Ok((train, text, held_out))
     };
     let (train, text, held_out) = ranks.agree(open())?;
     let orders = match arguments.order.is_empty() {
@@ -60,13 +58,9 @@ fn on_ranks(arguments: &NgramsArgs, ranks: &Ranks) -> Result<(), Error> {
         room: arguments.room.room(),
         wanted_bytes: arguments.room.bytes() / 4,
     };
-    let counted = counting.count(&train, &text, orders.iter().copied().max().unwrap_or(1))?;
-    if counted.runs() > 0 {
-        note(&format!(
-            "what did not fit into memory was sorted on the disk ({} files): --memory allows more",
-            counted.runs()
-        ));
-    }
+    let longest = orders.iter().copied().max().unwrap_or(1);
+    let counted = counting.count(&train, &text, longest)?;
+    note_sorted_on_disk(counted.runs());
     let measured = counting.measure(counted.as_ref(), &text, &held_out, orders)?;
     let rows = measured.rows(arguments, &train, &text, &held_out, orders);
     let rows = ranks.said_once(rows)?;
@@ -95,9 +89,9 @@ struct HeldOut {
 }
 
 impl HeldOut {
-    fn new(split: Split, text: &Text) -> Result<Self, Error> {
+    fn new(split: Split, text: &Text) -> Self {
         let sequences = text.sequences(&split);
-        Ok(Self { split, sequences })
+        Self { split, sequences }
     }
 
     /// The places at which something is predicted, with the number of their document.
@@ -543,7 +537,7 @@ mod tests {
             };
             let counted = counting.count(&split, &text, 4).unwrap();
             let split = Split::open(split.path()).unwrap();
-            let of = HeldOut::new(split, &text).unwrap();
+            let of = HeldOut::new(split, &text);
             let orders = [1, 2, 3, 4];
             let held_out = std::slice::from_ref(&of);
             let measured = counting.measure(counted.as_ref(), &text, held_out, &orders);

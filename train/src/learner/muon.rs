@@ -102,10 +102,10 @@ impl Muon {
     }
 }
 
-/// Whether a parameter is a map of attention or feed-forward, by its path.
-pub(super) fn is_of_a_block(path: &str) -> bool {
+/// Whether a parameter is a map of attention or feed-forward, by its path and its number of dimensions.
+pub(super) fn is_of_a_block(path: &str, dimensions: usize) -> bool {
     let is_in = |part: &str| path.split('.').any(|name| name == part);
-    (is_in("attention") || is_in("feed_forward")) && path.ends_with(".weight")
+    dimensions == 2 && (is_in("attention") || is_in("feed_forward")) && path.ends_with(".weight")
 }
 
 /// The maps of a model that Muon updates, each with the columns of those that lie side by side in it: queries, keys and values do.
@@ -120,7 +120,7 @@ pub(super) fn maps_of<B: Backend, M: Module<B>>(model: &M) -> HashMap<ParamId, V
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
             let path = self.path.join();
-            if D == 2 && is_of_a_block(&path) {
+            if is_of_a_block(&path, D) {
                 let dims = param.lazy_shape().to_vec();
                 self.found.push((path, param.id, dims));
             }
@@ -196,6 +196,17 @@ mod tests {
         attention: Attention<B>,
         feed_forward: Map<B>,
         embedding: Map<B>,
+    }
+
+    /// A gain by the name of a map, as models of a program may have it.
+    #[derive(Module, Debug)]
+    struct Gain<B: Backend> {
+        weight: Param<Tensor<B, 1>>,
+    }
+
+    #[derive(Module, Debug)]
+    struct Gains<B: Backend> {
+        attention: Gain<B>,
     }
 
     /// Queries of 6 columns, keys and values of 3 each.
@@ -476,5 +487,31 @@ mod tests {
         let [on, other] = [(on, &mut optimizer), (other, &mut resumed)]
             .map(|(toy, optimizer)| (3..6).fold(toy, |toy, at| step(optimizer, toy, at)));
         assert_eq!(on.values(), other.values());
+    }
+
+    #[test]
+    fn a_gain_by_the_name_of_a_map_is_a_matter_of_adamw_also_after_a_resume() {
+        let config = config(true, StepLength::Original);
+        let mut optimizer = ParameterOptimizer::<Single>::new(&config);
+        let row = |step: u64| tensor::<Single>(drawn("gain", step, [1, 3]), [1, 3]).reshape([3]);
+        let step = |optimizer: &mut ParameterOptimizer<Single>, gains: Gains<Single>, at| {
+            let loss = (gains.attention.weight.val() * row(at)).sum();
+            let gradients = GradientsParams::from_grads(loss.backward(), &gains);
+            optimizer.step(RATE, gains, gradients)
+        };
+        let weight = Param::from_tensor(row(0));
+        let attention = Gain { weight };
+        let gains = step(&mut optimizer, Gains { attention }, 1);
+        let (tensors, times) = optimizer.export(&gains);
+        let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+        let expected = ["attention.weight.moment_1", "attention.weight.moment_2"];
+        assert_eq!(names, expected);
+        let fresh = ParameterOptimizer::<Single>::new(&config);
+        let mut resumed = fresh
+            .import(&gains, tensors, &times, File::new("optim"))
+            .unwrap();
+        let values = |gains: Gains<Single>| gains.attention.weight.val().into_data();
+        let on = values(step(&mut optimizer, gains.clone(), 2));
+        assert_eq!(on, values(step(&mut resumed, gains, 2)));
     }
 }

@@ -321,6 +321,14 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
         }
     }
 
+    /// What is kept of a parameter: the words behind its path.
+    fn words(&self, path: &str, dimensions: usize) -> &'static [&'static str] {
+        match self.rule {
+            Rule::Muon { .. } if muon::is_of_a_block(path, dimensions) => &self.moments[..1],
+            _ => self.moments,
+        }
+    }
+
     /// Moments as `PATH.moment_1` and so on, and how often each path was updated.
     pub fn export<M: Module<B>>(&self, model: &M) -> (TensorMap, BTreeMap<String, u64>) {
         let mut visitor = Export {
@@ -346,10 +354,7 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
         file: &std::path::Path,
     ) -> Result<Self, Error> {
         let shapes = parameter::shapes(model);
-        let words = |path: &str| match self.rule {
-            Rule::Muon { .. } if muon::is_of_a_block(path) => &self.moments[..1],
-            _ => self.moments,
-        };
+        let words = |path: &str| self.words(path, shapes[path].len());
         check(&shapes, &tensors, times, words, file).map_err(Error::Invalid)?;
         match self.rule {
             Rule::Adamw { .. } | Rule::Muon { .. } => check_moments(&tensors, file),
@@ -527,10 +532,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Import<'_, B> {
             let moment = Tensor::<B::InnerBackend, D>::from_data(data, &device);
             moment.into_primitive().tensor()
         };
-        let words = match self.optimizer.rule {
-            Rule::Muon { .. } if muon::is_of_a_block(&path) => &self.optimizer.moments[..1],
-            _ => self.optimizer.moments,
-        };
+        let words = self.optimizer.words(&path, D);
         let moments = words.iter().map(&mut moment).collect();
         self.optimizer
             .records

@@ -4,7 +4,6 @@
 //! They are for tables that are larger than the memory of one machine.
 
 use crate::error::Problem;
-use half::bf16;
 use safetensors::tensor::Dtype;
 use std::fmt::Debug;
 use std::fs::File;
@@ -69,21 +68,7 @@ impl Elsewhere for OnDisk {
                     expected,
                 )
             })?;
-        Ok(of_bytes(self.dtype, &bytes))
-    }
-}
-
-/// Little-endian numbers of a type, f32 or bf16.
-pub fn of_bytes(dtype: Dtype, bytes: &[u8]) -> Values {
-    match dtype {
-        Dtype::BF16 => {
-            let (values, _) = bytes.as_chunks::<2>();
-            Values::Bf16(values.iter().map(|b| bf16::from_le_bytes(*b)).collect())
-        }
-        _ => {
-            let (values, _) = bytes.as_chunks::<4>();
-            Values::F32(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        }
+        Ok(Values::of_bytes(self.dtype, &bytes))
     }
 }
 

@@ -16,7 +16,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::checkpoint::{FileRecord, TensorRecord};
 use super::disk::{Disk, HashedFile};
-use super::elsewhere::{self, Elsewhere, Joined, OnDisk};
+use super::elsewhere::{Elsewhere, Joined, OnDisk};
 use crate::error::{Error, Problem};
 use crate::file::read_regular;
 use crate::keys::require_distinct_tensors;
@@ -63,6 +63,20 @@ impl Values {
         match dtype {
             Dtype::BF16 => Self::Bf16(Vec::with_capacity(n)),
             _ => Self::F32(Vec::with_capacity(n)),
+        }
+    }
+
+    /// Little-endian numbers of a type, f32 or bf16.
+    pub fn of_bytes(dtype: Dtype, bytes: &[u8]) -> Self {
+        match dtype {
+            Dtype::BF16 => {
+                let (values, _) = bytes.as_chunks::<2>();
+                Self::Bf16(values.iter().map(|b| bf16::from_le_bytes(*b)).collect())
+            }
+            _ => {
+                let (values, _) = bytes.as_chunks::<4>();
+                Self::F32(values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            }
         }
     }
 
@@ -254,7 +268,7 @@ pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
     let mut tensors = TensorMap::new();
     for (name, view) in content.iter() {
         require_float(file, name, view.dtype())?;
-        let values = elsewhere::of_bytes(view.dtype(), view.data());
+        let values = Values::of_bytes(view.dtype(), view.data());
         let tensor = HostTensor::of(view.shape().to_vec(), values);
         tensors.insert(name.to_string(), tensor);
     }

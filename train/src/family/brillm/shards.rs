@@ -149,10 +149,7 @@ impl Elsewhere for RowsOfRanks {
         let size = self.dtype().bitsize() / 8;
         let first = (places.start - rows.start * self.row_len) * size;
         let bytes = &bytes[first..][..places.len() * size];
-        Ok(match self.dtype() {
-            Dtype::BF16 => Values::Bf16(numbers(bytes)),
-            _ => Values::F32(numbers(bytes)),
-        })
+        Ok(Values::of_bytes(self.dtype(), bytes))
     }
 }
 
@@ -190,11 +187,6 @@ fn bytes_of(
         });
     }
     bytes
-}
-
-fn numbers<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
-    let numbers = bytes.chunks_exact(size_of::<T>());
-    numbers.map(bytemuck::pod_read_unaligned).collect()
 }
 
 /// The rows of a whole tensor that lie in this process, of a tensor that may lie elsewhere.
