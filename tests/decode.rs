@@ -4,14 +4,14 @@
 use crate::causality::{beam, bounded, exits, loud, memories_of_codes, policies, router, walk};
 use crate::support::{
     EXACT, REORDERED, TestBackend, as_pretrained, difference, in_float64, relative, small_baseline,
-    small_brian, tokens, values,
+    small_brian, small_memories, tokens, values,
 };
 use brian::generate::{Next, Sampling, generate};
 use brian::random;
 use brian::route::constraint::Constraint;
 use brian::route::policy::{Select, SequenceInfo, Teacher};
 use brian::route::position::{Injection, Reach};
-use brian::route::rules::{ChoiceGradient, ExitObjective, Sees};
+use brian::route::rules::{Attends, ChoiceGradient, ExitObjective, Sees};
 use brian::{Baseline, BrianConfig, Exit, Initial, Layout, Rules};
 use burn::tensor::Tensor;
 use train::model::{Model, Recomputed, Slots};
@@ -174,6 +174,34 @@ fn what_bounds_a_walk_or_tells_it_where_it_is_decodes_too() {
     });
 }
 
+#[test]
+fn what_blocks_attend_to_beside_all_tokens_decodes_too() {
+    in_float64(|| {
+        let mut configs: Vec<BrianConfig> = Vec::new();
+        for memory in small_memories() {
+            configs.push(BrianConfig {
+                memory,
+                ..pool_of_three()
+            });
+        }
+        let mut selected = pool_of_three();
+        selected.route.attends = Attends::Selected;
+        configs.push(selected);
+        for (seed, config) in (0..).zip(configs) {
+            for exit_objective in exits() {
+                for top_k in [1, 2] {
+                    let mut config = config;
+                    config.route.top_k = top_k;
+                    let rules = walk(router(Select::Argmax), exit_objective);
+                    let (memory, attends) = (config.memory, config.route.attends);
+                    let name = format!("{memory:?} {attends:?} {exit_objective:?} top {top_k}");
+                    assert_decodes(&name, &routed(&config), &rules, seed);
+                }
+            }
+        }
+    });
+}
+
 /// What a stage leaves out, decoding need not keep; what it walks with is computed anew.
 #[test]
 fn a_model_with_a_memory_and_several_paths_decodes_with_and_without_them() {
@@ -264,15 +292,21 @@ fn slots_read_side_by_side_are_cut_back_and_freed_as_if_each_were_alone() {
     let mut mean = config;
     mean.route.sees = Sees::SequenceMean;
     let rules = walk(router(Select::Argmax), ExitObjective::StraightThrough).evaluation();
+    let attending = small_memories().into_iter().map(|memory| {
+        let config = BrianConfig { memory, ..config };
+        routed(&config)
+    });
+    let attending: Vec<Model<TestBackend>> = attending.collect();
     let (routed, mean) = (routed(&config), routed(&mean));
     let plain = baseline(CONTEXT);
     let own = plain.get::<Baseline<TestBackend>>().unwrap();
-    let models: [(&Model<TestBackend>, Box<dyn Slots>); 4] = [
+    let mut models: Vec<(&Model<TestBackend>, Box<dyn Slots>)> = vec![
         (&plain, plain.slots(&rules)),
         (&plain, Box::new(Recomputed::new(own, &rules))),
         (&routed, routed.slots(&rules)),
         (&mean, mean.slots(&rules)),
     ];
+    models.extend(attending.iter().map(|model| (model, model.slots(&rules))));
     for (model, mut slots) in models {
         let slots = &mut *slots;
         let assert_near = |found: &[f32], text: &[u32]| {

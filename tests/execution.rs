@@ -9,6 +9,7 @@ use crate::support::{
     small_memories, tokens, values,
 };
 use brian::loss::language;
+use brian::memory::MemoryConfig;
 use brian::route::policy::Select;
 use brian::route::rules::{Attends, ChoiceGradient, Execution};
 use brian::route::trace::Walks;
@@ -100,10 +101,17 @@ fn grouped_execution_is_dense_execution() {
         }
         for memory in small_memories() {
             for exit_objective in exits() {
-                let mut config = pool_of_three();
-                config.memory = memory;
-                let rules = walk(router(Select::Argmax), exit_objective);
-                check(format!("{memory:?} {exit_objective:?}"), &config, &rules);
+                for top_k in [1, 2] {
+                    let mut config = pool_of_three();
+                    config.memory = memory;
+                    config.route.top_k = top_k;
+                    let rules = Rules {
+                        choice_gradient: ChoiceGradient::StraightThrough,
+                        ..walk(router(Select::Argmax), exit_objective)
+                    };
+                    let name = format!("{memory:?} {exit_objective:?} top {top_k}");
+                    check(name, &config, &rules);
+                }
             }
         }
         assert!(lengths.len() >= 4, "walks of {lengths:?} blocks");
@@ -115,13 +123,17 @@ fn grouped_execution_is_dense_execution() {
 fn in_float32_grouped_execution_is_dense_execution_too() {
     let mut config = pool_of_three();
     config.initial = Initial::Scaled { std: 0.02 };
-    for (n_pool, attends, top_k) in [
-        (3, Attends::All, 1),
-        (3, Attends::All, 2),
-        (3, Attends::Selected, 1),
-        (10, Attends::All, 1),
-        (10, Attends::Selected, 2),
-    ] {
+    let mut settings = vec![
+        (MemoryConfig::None, 3, Attends::All, 1),
+        (MemoryConfig::None, 3, Attends::All, 2),
+        (MemoryConfig::None, 3, Attends::Selected, 1),
+        (MemoryConfig::None, 10, Attends::All, 1),
+        (MemoryConfig::None, 10, Attends::Selected, 2),
+    ];
+    let memories = small_memories().into_iter();
+    settings.extend(memories.map(|memory| (memory, 10, Attends::All, 2)));
+    for (memory, n_pool, attends, top_k) in settings {
+        config.memory = memory;
         config.n_pool = n_pool;
         config.route.attends = attends;
         config.route.top_k = top_k;
@@ -130,8 +142,9 @@ fn in_float32_grouped_execution_is_dense_execution_too() {
                 let rules = walk(policy, exit_objective);
                 let quietly = |execution| pass(&model(&config, execution), &rules);
                 let [dense, grouped] = [Execution::Dense, Execution::Grouped].map(quietly);
-                let name =
-                    format!("{n_pool} {attends:?} top {top_k} {policy_name} {exit_objective:?}");
+                let name = format!(
+                    "{memory:?} {n_pool} {attends:?} top {top_k} {policy_name} {exit_objective:?}"
+                );
                 assert_eq!(actions(&grouped.walks), actions(&dense.walks), "{name}");
                 let logits = difference(&grouped.logits, &dense.logits);
                 let gradients = relative(&grouped.gradients, &dense.gradients);

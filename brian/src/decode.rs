@@ -560,7 +560,10 @@ impl<'a, B: Backend> Decoding<'a, B> {
 mod tests {
     use super::*;
     use crate::block::tests::{Host, SINGLE, assert_near, found, loud};
-    use crate::memory::{Adapters, HiddenCodeConfig, Lifecycle, MemoryConfig};
+    use crate::memory::{
+        Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
+        SharedCodeConfig, SharedCodes,
+    };
     use crate::route::constraint::Constraint;
     use crate::route::parallel::Parallel;
     use crate::route::policy::{Policy, Select};
@@ -636,6 +639,38 @@ mod tests {
         })
     }
 
+    /// Memories to which blocks attend: with a window, with codes, and codes that blocks share.
+    fn attended() -> [MemoryConfig; 4] {
+        let prefix = |sink, compression| {
+            MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+                sink,
+                window: 1,
+                bias: -0.7,
+                compression,
+                lifecycle: Lifecycle::Frozen,
+            })
+        };
+        let shared = |codes| MemoryConfig::SharedCode(SharedCodeConfig { d_code: 3, codes });
+        [
+            prefix(1, Compression::None),
+            prefix(0, Compression::Code { d_code: 2 }),
+            shared(SharedCodes::Current),
+            shared(SharedCodes::CurrentAndLast { bias: -0.7 }),
+        ]
+    }
+
+    /// Every way of keeping something: a memory, whom the router sees, and to whom blocks attend.
+    fn settings() -> Vec<(MemoryConfig, Sees, Attends)> {
+        let mut settings = vec![
+            (MemoryConfig::None, Sees::Token, Attends::All),
+            (MemoryConfig::None, Sees::SequenceMean, Attends::All),
+            (MemoryConfig::None, Sees::Token, Attends::Selected),
+            (codes(), Sees::Token, Attends::All),
+        ];
+        settings.extend(attended().map(|memory| (memory, Sees::Token, Attends::All)));
+        settings
+    }
+
     /// One text to its end and beyond what is seen, the same again, and another that begins as it does.
     fn assert_decodes(
         what: &str,
@@ -687,22 +722,26 @@ mod tests {
             exit_objective: ExitObjective::Legacy { hard: true },
             ..Rules::sequential()
         };
-        for (memory, sees) in [
-            (MemoryConfig::None, Sees::Token),
-            (MemoryConfig::None, Sees::SequenceMean),
-            (codes(), Sees::Token),
-        ] {
-            let model = brian(memory, sees).init::<Host>(7, 1, &device);
-            let model = loud(
-                model,
-                |path| if path.starts_with("router") { 1.0 } else { 0.4 },
-            );
-            let decoding = Decoding::brian(&model, &rules, SequenceInfo::default());
-            assert_decodes(&format!("{memory:?} {sees:?}"), decoding, |tokens| {
-                model
-                    .forward(tokens, &rules.evaluation(), &[SequenceInfo::default()])
-                    .0
-            });
+        for (memory, sees, attends) in settings() {
+            for top_k in [1, 2] {
+                let mut config = brian(memory, sees);
+                (config.route.attends, config.route.top_k) = (attends, top_k);
+                let [model, dense] = [Execution::Grouped, Execution::Dense].map(|execution| {
+                    config.route.execution = execution;
+                    let model = config.init::<Host>(7, 1, &device);
+                    loud(
+                        model,
+                        |path| if path.starts_with("router") { 1.0 } else { 0.4 },
+                    )
+                });
+                let decoding = Decoding::brian(&model, &rules, SequenceInfo::default());
+                let name = format!("{memory:?} {sees:?} {attends:?} top {top_k}");
+                assert_decodes(&name, decoding, |tokens| {
+                    dense
+                        .forward(tokens, &rules.evaluation(), &[SequenceInfo::default()])
+                        .0
+                });
+            }
         }
     }
 
@@ -831,20 +870,19 @@ mod tests {
             taught,
         ];
         let mut lengths = BTreeSet::new();
-        for (memory, top_k) in [
-            (MemoryConfig::None, 1),
-            (MemoryConfig::None, 2),
-            (codes(), 1),
-        ] {
-            let mut config = brian(memory, Sees::Token);
-            config.route.top_k = top_k;
+        let settings = settings().into_iter();
+        let of_tokens = settings.filter(|(_, sees, _)| *sees == Sees::Token);
+        for (memory, sees, attends) in of_tokens {
+            let mut config = brian(memory, sees);
+            config.route.attends = attends;
+            config.route.top_k = if memory == codes() { 1 } else { 2 };
             let model = config.init::<Host>(7, 1, &device);
             let model = loud(
                 model,
                 |path| if path.starts_with("router") { 1.0 } else { 0.4 },
             );
             for rules in &rules {
-                assert_apart(&format!("{memory:?} {top_k} {rules:?}"), || {
+                assert_apart(&format!("{memory:?} {attends:?} {rules:?}"), || {
                     Decoder::brian(&model, rules)
                 });
                 let mut decoder = Decoder::brian(&model, rules);

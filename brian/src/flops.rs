@@ -5,6 +5,7 @@
 use crate::baseline::BaselineConfig;
 use crate::block::Heads;
 use crate::memory::custom::CodeFlops;
+use crate::memory::slots::Seen;
 use crate::memory::window::Window;
 use crate::memory::{
     Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig, SharedCodes,
@@ -72,10 +73,12 @@ impl BrianConfig {
         let mut total = fixed * n_tokens as f64;
         let mut rests = Rests::new(n_tokens, self.n_pool);
         for (index, step) in walks.steps.iter().enumerate() {
-            total += self.asking(step, &mut rests) + self.current_codes(step);
+            total += self.asking(step, &mut rests) + self.current_codes(step, &mut rests);
             for block in 0..self.n_pool {
                 total += self.block(index, step, block, walks.seq, &mut rests);
             }
+            let wrote = step.actions.iter().map(|&action| action < self.n_pool);
+            rests.wrote.push(wrote.collect());
         }
         Some(total + self.codes(walks))
     }
@@ -113,7 +116,8 @@ impl BrianConfig {
         let rests = match self.memory {
             MemoryConfig::None | MemoryConfig::Custom(_) => true,
             MemoryConfig::HiddenCode(memory) => memory.lifecycle == Lifecycle::Frozen,
-            MemoryConfig::KeyValuePrefix(_) | MemoryConfig::SharedCode(_) => false,
+            MemoryConfig::KeyValuePrefix(memory) => memory.lifecycle == Lifecycle::Frozen,
+            MemoryConfig::SharedCode(_) => true,
         };
         match rests {
             true => self.route.execution,
@@ -155,30 +159,23 @@ impl BrianConfig {
         if runners.is_empty() {
             return 0.0;
         }
-        let cost = BlockFlops::new(self.d_model, self.d_ff_pool, self.baseline().heads());
+        let cost = self.block_flops();
         let position = self.position();
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
             (Execution::Dense, _) if let MemoryConfig::SharedCode(memory) = self.memory => {
-                let heads = self.baseline().heads();
-                // A head's query to a code, a code to a head's output; a score and a sum for each code.
-                let readers = (4 * heads.d_queries() * memory.d_code) as f64;
-                let (n_codes, writers) = match memory.codes {
-                    SharedCodes::Current => (seq, 0),
-                    SharedCodes::CurrentAndLast { .. } if index == 0 => (seq, 1),
-                    SharedCodes::CurrentAndLast { .. } => (2 * seq, 1),
+                let n_codes = match memory.codes {
+                    SharedCodes::CurrentAndLast { .. } if index > 0 => 2 * seq,
+                    _ => seq,
                 };
-                let per_code = (4 * heads.n_heads * memory.d_code) as f64;
-                let writers = (4 * writers * self.d_model * memory.d_code) as f64;
-                let whole = cost.rest + readers + writers + n_codes as f64 * per_code;
-                n_tokens as f64 * (whole + position)
+                n_tokens as f64 * (cost.whole(n_codes) + position)
             }
             (Execution::Dense, _) => {
                 let (n_keys, decoding) = self.prefix_keys(index, seq);
                 let whole = cost.whole(seq + n_keys) + decoding;
                 n_tokens as f64 * (whole + position + self.prefix_write())
             }
-            (Execution::Grouped, Attends::All) if everywhere => {
+            (Execution::Grouped, Attends::All) if everywhere && !self.attends_to_memory() => {
                 n_tokens as f64 * (cost.whole(seq) + position)
             }
             (Execution::Grouped, Attends::Selected) => {
@@ -187,35 +184,89 @@ impl BrianConfig {
                 runners.len() as f64 * position + of_sequences.map(of).sum::<f64>()
             }
             (Execution::Grouped, Attends::All) => {
-                let resting = &mut rests.blocks[block];
                 let (mut n_made, mut n_scores) = (0, 0);
                 for of_sequence in runners.chunk_by(|a, b| a / seq == b / seq) {
                     let last = of_sequence[of_sequence.len() - 1];
                     let attended = last - last % seq..last + 1;
-                    n_scores += of_sequence.len() * attended.len();
+                    let earlier = |token| self.earlier(index, token, &rests.wrote);
+                    let n_earlier: usize = attended.clone().map(earlier).sum();
+                    n_scores += of_sequence.len() * (attended.len() + n_earlier);
+                    let resting = &mut rests.blocks[block];
                     for token in attended {
                         n_made += usize::from(!resting[token]);
                         resting[token] = step.origins[token] == Origin::Left;
                     }
                 }
-                runners.len() as f64 * (cost.rest + position)
+                // Who runs is among those whose columns are made, unless these are those of states: then it alone is told its place.
+                let n_told = match cost.keys_values > 0.0 {
+                    true => n_made,
+                    false => runners.len(),
+                };
+                let (_, decoding) = self.prefix_keys(index, seq);
+                runners.len() as f64 * (cost.rest + self.prefix_write())
                     + n_scores as f64 * cost.per_key
-                    + n_made as f64 * (cost.keys_values + position)
+                    + n_made as f64 * cost.keys_values
+                    + n_told as f64 * position
+                    + n_tokens as f64 * decoding
             }
         }
     }
 
-    /// FLOPs of the codes of all states at a step, which its blocks share.
-    fn current_codes(&self, step: &Decisions) -> f64 {
-        let some_run = step.actions.iter().any(|&action| action < self.n_pool);
-        match self.memory {
-            MemoryConfig::SharedCode(memory)
-                if memory.codes == SharedCodes::Current && some_run =>
-            {
-                (4 * self.d_model * memory.d_code * step.actions.len()) as f64
-            }
-            _ => 0.0,
+    /// A block of the pool on one token, with the columns that it makes.
+    fn block_flops(&self) -> BlockFlops {
+        let heads = self.baseline().heads();
+        let block = BlockFlops::new(self.d_model, self.d_ff_pool, heads);
+        let MemoryConfig::SharedCode(memory) = self.memory else {
+            return block;
+        };
+        let own = match memory.codes {
+            SharedCodes::Current => 0,
+            SharedCodes::CurrentAndLast { .. } => 4 * self.d_model * memory.d_code,
+        };
+        BlockFlops {
+            keys_values: own as f64,
+            // A head's query to a code, a code to a head's output; a score and a sum for each code.
+            rest: block.rest + (4 * heads.d_queries() * memory.d_code) as f64,
+            per_key: (4 * heads.n_heads * memory.d_code) as f64,
         }
+    }
+
+    /// Whether blocks attend to more than states, or to something else.
+    fn attends_to_memory(&self) -> bool {
+        let memory = self.memory;
+        matches!(
+            memory,
+            MemoryConfig::KeyValuePrefix(_) | MemoryConfig::SharedCode(_)
+        )
+    }
+
+    /// How many columns of the memory blocks see of a token at a step, where tokens `wrote` at earlier ones.
+    fn earlier(&self, index: usize, token: usize, wrote: &[Vec<bool>]) -> usize {
+        let seen = match self.memory {
+            MemoryConfig::KeyValuePrefix(memory) => Seen::Window(memory.retention()),
+            MemoryConfig::SharedCode(memory) if memory.codes.bias().is_some() => Seen::Last,
+            _ => return 0,
+        };
+        let slots = seen.slots(index);
+        seen.of_token(&slots, |slot| wrote[slot][token]).count()
+    }
+
+    /// FLOPs of the codes of states at a step, which its blocks share; those of tokens that have left are cached.
+    fn current_codes(&self, step: &Decisions, rests: &mut Rests) -> f64 {
+        let MemoryConfig::SharedCode(memory) = self.memory else {
+            return 0.0;
+        };
+        let some_run = step.actions.iter().any(|&action| action < self.n_pool);
+        if memory.codes != SharedCodes::Current || !some_run {
+            return 0.0;
+        }
+        let grouped = self.execution() == Execution::Grouped;
+        let mut n_made = 0;
+        for (token, rests) in rests.states.iter_mut().enumerate() {
+            n_made += usize::from(!(grouped && *rests));
+            *rests = step.origins[token] == Origin::Left;
+        }
+        (4 * self.d_model * memory.d_code * n_made) as f64
     }
 
     /// How many keys of the memory a block attends to beside its own, and FLOPs of decoding their codes, per query.
@@ -330,6 +381,10 @@ struct Rests {
     asked: Vec<bool>,
     /// Per block, their keys and values.
     blocks: Vec<Vec<bool>>,
+    /// Their codes, where all blocks share them.
+    states: Vec<bool>,
+    /// Which tokens wrote into a memory, step by step.
+    wrote: Vec<Vec<bool>>,
 }
 
 impl Rests {
@@ -337,6 +392,8 @@ impl Rests {
         Self {
             asked: vec![false; n_tokens],
             blocks: vec![vec![false; n_tokens]; n_pool],
+            states: vec![false; n_tokens],
+            wrote: Vec::new(),
         }
     }
 }
@@ -395,11 +452,10 @@ mod tests {
         let apart = counted(&config, &walks);
         let (d_model, place) = (16.0, 128.0);
         let (keys_values, per_key) = (4.0 * d_model * d_model, 4.0 * d_model);
-        // At each of three steps each block makes keys up to its last token, 12, 11 and 10 of them, not 12 once; who runs a block is
-        // placed there twice, and of twelve tokens four see each of these.
+        // At each of three steps each block makes keys up to its last token, 12, 11 and 10 of them, not 12 once, and of twelve
+        // tokens four see each of these.
         let seen = 12.0 + 11.0 + 10.0;
-        let more =
-            3.0 * ((seen - 12.0) * keys_values + seen * place + (4.0 * seen - 144.0) * per_key);
+        let more = 3.0 * ((seen - 12.0) * (keys_values + place) + (4.0 * seen - 144.0) * per_key);
         assert!((apart - together - more).abs() < 1e-6, "{apart} {together}");
         config.route.execution = Execution::Dense;
         let whole =
@@ -556,8 +612,8 @@ mod tests {
     fn tokens_apart_count_what_each_block_makes_of_those_before_them() {
         let mut config = on_paper();
         let around = 2.0 * (AROUND + 2.0 * ASKED);
-        // The first token sees one key and the second two; keys are placed and made anew at every step.
-        let step = 2.0 * (REST + PLACE) + (1.0 + 2.0) * (KEY + KEYS_VALUES + PLACE);
+        // The first token sees one key and the second two; keys are placed and made anew at every step, those of who runs too.
+        let step = 2.0 * REST + (1.0 + 2.0) * (KEY + KEYS_VALUES + PLACE);
         paper(&config, &decided(&APART), around + 2.0 * step);
         config.route.attends = Attends::Selected;
         paper(&config, &decided(&APART), around + 4.0 * (BLOCK - KEY));
@@ -577,7 +633,7 @@ mod tests {
         paper(&config, &walks, around + 2.0 * BLOCK);
         // Fused, block 0 runs on the first and block 1 on both; OUT is none.
         walks.steps[0].fused = vec![true; 2];
-        let first = REST + PLACE + KEY + KEYS_VALUES + PLACE;
+        let first = REST + KEY + KEYS_VALUES + PLACE;
         paper(&config, &walks, around + first + 2.0 * BLOCK);
     }
 
@@ -586,7 +642,7 @@ mod tests {
         let mut config = on_paper();
         let walks = decided(&[[Some(2), Some(0)], [None, Some(0)], [None, Some(0)]]);
         // Asked: both, both, one. Keys of block 0: both, both, one; scores with both at each step.
-        let block = 3.0 * (REST + PLACE + 2.0 * KEY) + 5.0 * (KEYS_VALUES + PLACE);
+        let block = 3.0 * (REST + 2.0 * KEY) + 5.0 * (KEYS_VALUES + PLACE);
         paper(&config, &walks, 2.0 * AROUND + 5.0 * ASKED + block);
         // What looks at the mean of a sequence is asked about all.
         config.route.sees = Sees::SequenceMean;
@@ -634,7 +690,7 @@ mod tests {
             blocks + memory(6.0) + 2.0 * 3.0 * 2.0 * 10.0,
         );
         // Two blocks that were taken last are two adapters, each run on all tokens; before the first step there is one.
-        let apart = 2.0 * 2.0 * (REST + PLACE) + 2.0 * 3.0 * (KEY + KEYS_VALUES + PLACE);
+        let apart = 2.0 * 2.0 * REST + 2.0 * 3.0 * (KEY + KEYS_VALUES + PLACE);
         holds(codes, &APART, apart + memory(6.0));
         let each = HiddenCodeConfig {
             adapters: Adapters::PerBlock,
@@ -717,10 +773,59 @@ mod tests {
             &decided(&walk),
             around + 2.0 * (2.0 + 4.0) * KEY + undone + made,
         );
-        // Blocks run everywhere.
-        let apart = config.flops(7, &decided(&APART)).expect("one path");
+        // Apart, the first token sees one key and, at the second step, one that it wrote; the second sees two and two. The codes of
+        // both are undone for each block, and each token makes one of its own per step.
+        let step = 2.0 * REST + (1.0 + 2.0) * (KEY + KEYS_VALUES + PLACE);
+        let codes = (2.0 * 2.0 + 2.0 * 2.0) * 2.0 * 12.0;
+        paper(
+            &config,
+            &decided(&APART),
+            2.0 * (AROUND + 2.0 * ASKED) + 2.0 * step + (1.0 + 2.0) * KEY + codes,
+        );
+        // Dense, all blocks run on both, with two slots of two keys each at most.
         config.route.execution = Execution::Dense;
-        paper(&config, &decided(&APART), apart);
+        let dense = 2.0 * 4.0 * BLOCK + 2.0 * 2.0 * 2.0 * KEY;
+        let codes = (2.0 * 2.0 + 4.0 * 2.0) * 2.0 * 12.0;
+        paper(
+            &config,
+            &decided(&APART),
+            2.0 * (AROUND + 2.0 * ASKED) + dense + codes,
+        );
+    }
+
+    #[test]
+    fn shared_codes_count_what_blocks_share_once_and_what_they_make_for_each() {
+        let mut config = on_paper();
+        let d_code = 3;
+        // A score and a sum of three; queries and heads of two numbers to three and back; two maps from states to codes.
+        let (per_code, readers, codes) = (
+            2.0 * 2.0 * 3.0,
+            2.0 * 2.0 * 2.0 * 3.0,
+            2.0 * 2.0 * 2.0 * 3.0,
+        );
+        let around = 2.0 * (AROUND + 2.0 * ASKED);
+        let shared =
+            |codes| MemoryConfig::SharedCode(crate::memory::SharedCodeConfig { d_code, codes });
+        config.memory = shared(SharedCodes::Current);
+        let runs = 2.0 * (REST + PLACE + readers) + (1.0 + 2.0) * per_code;
+        paper(
+            &config,
+            &decided(&APART),
+            around + 2.0 * (2.0 * codes + runs),
+        );
+        config.memory = shared(SharedCodes::CurrentAndLast { bias: 0.0 });
+        let runs = 2.0 * (REST + readers) + (1.0 + 2.0) * (per_code + codes + PLACE);
+        // At the second step each token shows what it wrote at the first.
+        let last = (1.0 + 2.0) * per_code;
+        paper(&config, &decided(&APART), around + 2.0 * runs + last);
+        // The second token leaves at once: it writes nothing, and its codes at the second step are those of the first.
+        let leaving = [[Some(0), None], [Some(0), None]];
+        let asked = 2.0 * AROUND + 3.0 * ASKED;
+        let run = REST + readers + per_code + codes + PLACE;
+        paper(&config, &decided(&leaving), asked + 2.0 * run + per_code);
+        config.memory = shared(SharedCodes::Current);
+        let run = REST + PLACE + readers + per_code;
+        paper(&config, &decided(&leaving), asked + 3.0 * codes + 2.0 * run);
     }
 
     #[test]

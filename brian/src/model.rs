@@ -416,10 +416,12 @@ impl<B: Backend> Brian<B> {
             entered,
             causal,
             out: self.pool.len(),
-            measures: !rules.with_gradients,
+            measures: !rules.with_gradients && past.is_none(),
+            by_rows: past.is_some() || self.route.execution == Execution::Grouped,
         };
         WalkContext {
             memory: MemoryPass::start(memory, begin),
+            remembers: memory,
             pool: match rules.with_gradients {
                 true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
                 false => Cow::Borrowed(&self.pool),
@@ -453,9 +455,9 @@ impl<B: Backend> Brian<B> {
     /// Whether decoding can use caches: whether a token's logits follow from what is cached of earlier tokens.
     pub(crate) fn goes_on(&self, rules: &Rules) -> bool {
         let Self { route, memory, .. } = self;
-        (memory.is_none() || rules.without_memory)
+        let memory = memory.as_ref().filter(|_| !rules.without_memory);
+        memory.is_none_or(Memory::is_kept_by_rows)
             && route.sees == Sees::Token
-            && route.attends == Attends::All
             && (route.parallel == Parallel::None || rules.without_beam)
     }
 }
@@ -877,7 +879,7 @@ mod tests {
         #[test]
         fn only_what_sees_nothing_but_earlier_tokens_can_be_decoded_on() {
             type Setting = fn(&mut BrianConfig);
-            let settings: [(Setting, [bool; 3]); 5] = [
+            let settings: [(Setting, [bool; 3]); 7] = [
                 (|_| (), [true; 3]),
                 (
                     |c| c.memory = MemoryConfig::HiddenCode(CODES),
@@ -885,7 +887,20 @@ mod tests {
                 ),
                 (|c| c.route.parallel = beam(2, 2), [false, false, true]),
                 (|c| c.route.sees = Sees::SequenceMean, [false; 3]),
-                (|c| c.route.attends = Attends::Selected, [false; 3]),
+                (|c| c.route.attends = Attends::Selected, [true; 3]),
+                (
+                    |c| c.memory = MemoryConfig::KeyValuePrefix(PREFIX),
+                    [true; 3],
+                ),
+                (
+                    |c| {
+                        c.memory = MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+                            lifecycle: Lifecycle::Reference,
+                            ..PREFIX
+                        });
+                    },
+                    [false, true, false],
+                ),
             ];
             for (set, expected) in settings {
                 let mut config = small();

@@ -9,9 +9,8 @@ use super::matrix::biased_matrix;
 use super::{AttentionBias, BlockSizes, Heads};
 use crate::described::{Described, Description, Start};
 pub use crate::ops::attention::KeysValues;
-use crate::ops::attention::{attention, attention_over_spans, causal_attention, heads};
-use crate::ops::attention_spans::AttentionSpans;
-use crate::ops::gather::{Parts, columns};
+use crate::ops::attention::{Among, attention, attention_over_spans, causal_attention, heads};
+use crate::ops::gather::columns;
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::{linear, multiply};
 use crate::ops::reshape::{per_row, reshape};
@@ -22,7 +21,6 @@ use burn::nn::{Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Attention over the earlier tokens of the same sequence.
 #[derive(Module, Debug)]
@@ -178,14 +176,9 @@ impl<B: Backend> Attention<B> {
     /// Attention output of queries over keys and values of other tokens.
     ///
     /// # Shapes
-    /// `[n_queries, n_heads * d_head]` and `[n_keys, 2 * n_kv_heads * d_head]` to `[n_queries, n_heads * d_head]`
-    pub(crate) fn find_rows(
-        &self,
-        queries: Tensor<B, 2>,
-        keys_values: Parts<B>,
-        spans: &Arc<AttentionSpans>,
-    ) -> Tensor<B, 2> {
-        attention_over_spans(queries, keys_values, self.heads, spans, self.products())
+    /// `[n_queries, n_heads * d_head]` to the same
+    pub(crate) fn find_rows(&self, queries: Tensor<B, 2>, among: &Among<B>) -> Tensor<B, 2> {
+        attention_over_spans(queries, among, self.heads, self.products())
     }
 
     /// The weights of queries and those of keys and values, apart.

@@ -2,6 +2,7 @@
 //! several sequences at once, which attend to all earlier tokens of their own.
 
 use super::transformer::TransformerBlock;
+use crate::ops::attention::Among;
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::gather::{Parts, RowPlace, columns};
 use crate::ops::groups::Group;
@@ -9,7 +10,6 @@ use crate::ops::reuse::Packed;
 use crate::ops::rotary::Angles;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use std::sync::Arc;
 
 /// Only a part with fewer rows than this is copied to grow.
 const FULL: usize = 16;
@@ -32,6 +32,20 @@ impl<B: Backend> Cache<B> {
             Some(last) => self.parts.push(Tensor::cat(vec![last, rows], 0)),
             None => self.parts.push(rows),
         }
+    }
+
+    /// The rows behind the first `n`, if there are any.
+    pub fn after(&self, n: usize) -> Option<Tensor<B, 2>> {
+        let (mut first, mut rows) = (0, Vec::new());
+        for part in &self.parts {
+            let end = first + part.dims()[0];
+            if end > n {
+                let own = n.saturating_sub(first)..end - first;
+                rows.push(part.clone().slice_dim(0, own));
+            }
+            first = end;
+        }
+        (!rows.is_empty()).then(|| Tensor::cat(rows, 0))
     }
 
     /// Adds the parts to `among`; returns where each token's row lies there.
@@ -78,22 +92,8 @@ pub(crate) fn execute<B: Backend>(
         first = end;
     }
     let queries = columns(&made, 0..d_queries);
-    attend(block, x, queries, among, spans, packed)
-}
-
-/// What a block makes of tokens behind their projection.
-///
-/// # Shapes
-/// `[n_queries, d_model]` and `[n_queries, n_heads * d_head]` to `[n_queries, d_model]`
-pub(crate) fn attend<B: Backend>(
-    block: &TransformerBlock<B>,
-    x: Tensor<B, 2>,
-    queries: Tensor<B, 2>,
-    among: Parts<B>,
-    spans: AttentionSpans,
-    packed: &Packed,
-) -> Tensor<B, 2> {
-    let found = block.attention.find_rows(queries, among, &Arc::new(spans));
-    let blocks = Group::only(block, &x);
-    TransformerBlock::end_each(&blocks, x, found, packed)
+    let found = block
+        .attention
+        .find_rows(queries, &Among::plain(among, spans));
+    TransformerBlock::end_each(&Group::only(block, &x), x, found, packed)
 }

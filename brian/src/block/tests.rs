@@ -7,8 +7,8 @@ use super::matrix;
 use super::routed::RoutedBlock;
 use super::transformer::TransformerBlock;
 use super::{AttentionBias, BlockSizes, Heads};
-use crate::ops::attention_spans::AttentionSpans;
-use crate::ops::attention_spans::MASKED;
+use crate::ops::attention::Among;
+use crate::ops::attention_spans::{AttentionSpans, MASKED};
 pub(crate) use crate::ops::composed::here::composed;
 use crate::ops::gather::{self, Parts, RowPlace};
 use crate::ops::groups::Group;
@@ -26,7 +26,6 @@ use burn::tensor::{DType, Tensor, TensorData};
 use ndarray::{Array, Array2, ArrayBase, Axis, Data, Dimension, concatenate};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Parameters and inputs by name; what has more than two dimensions as rows of the last one.
 pub(crate) type Values = BTreeMap<String, Array2<f64>>;
@@ -527,7 +526,9 @@ fn tokens_apart_find_what_they_find_in_their_sequence() {
             n_keys: vec![5, 3],
             visible: vec![2, 5, 3],
         };
-        let output = block.attention.find_rows(queries, parts, &Arc::new(spans));
+        let output = block
+            .attention
+            .find_rows(queries, &Among::plain(parts, spans));
         let all = each_sequence(&found(&x), SEQ, |_, x| {
             let [queries, keys, of_values] = projected_by(&values, "", x, 0, sizes.heads);
             let causal = |query: usize, key: usize| (key <= query).then_some(0.0);

@@ -5,11 +5,14 @@
 //! memory get the block's bias, one number, and one softmax goes over both. With a compression, all heads of a block
 //! share four maps: keys and values to codes where it writes, codes to keys and values where it reads.
 
-use super::config::{Compression, KeyValuePrefixConfig};
+use super::config::{Compression, KeyValuePrefixConfig, Lifecycle};
+use super::window::Window;
 use crate::block::BlockSizes;
 use crate::block::attention::KeysValues;
 use crate::block::matrix::matrix;
 use crate::described::{Described, Description, Start};
+use crate::ops::linear::linear;
+use crate::ops::reshape::reshape;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::Tensor;
@@ -82,6 +85,23 @@ impl<B: Backend> KeyValuePrefix<B> {
     }
 }
 
+impl<B: Backend> KeyValuePrefix<B> {
+    /// Which slots blocks see.
+    pub(crate) fn retention(&self) -> Window {
+        self.config.retention()
+    }
+
+    /// What exists of a token that has left.
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        self.config.lifecycle
+    }
+
+    /// Whether codes are kept in the place of keys and values.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.config.compression != Compression::None
+    }
+}
+
 impl<B: Backend> Described<B> for KeyValuePrefix<B> {
     fn describe(&self, to: &mut Description) {
         for block in &self.blocks {
@@ -115,6 +135,42 @@ impl<B: Backend> PrefixOfBlock<B> {
             },
         }
     }
+}
+
+impl<B: Backend> PrefixOfBlock<B> {
+    /// [`Self::written`] for keys and values side by side.
+    ///
+    /// # Shapes
+    /// `[n, 2 * n_kv_heads * d_head]` to `[n, 2 * n_kv_heads * d_code]`, or the same without a compression
+    pub(crate) fn written_rows(&self, own: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.maps {
+            None => own,
+            Some(maps) => side_by_side([&maps.key_write, &maps.value_write], own),
+        }
+    }
+
+    /// [`Self::read`] for keys and values side by side; the inverse shapes of [`Self::written_rows`].
+    pub(crate) fn read_rows(&self, kept: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.maps {
+            None => kept,
+            Some(maps) => side_by_side([&maps.key_read, &maps.value_read], kept),
+        }
+    }
+}
+
+/// Applies one map to every head of keys, and another to those of values.
+///
+/// # Shapes
+/// `[n, 2 * n_heads * d_in]` to `[n, 2 * n_heads * d_out]`
+fn side_by_side<B: Backend>(maps: [&Linear<B>; 2], rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [n, width] = rows.dims();
+    let [d_in, d_out] = maps[0].weight.dims();
+    let n_heads = width / 2 / d_in;
+    let parts = rows.chunk(2, 1).into_iter().zip(maps).map(|(part, map)| {
+        let of_heads = linear(reshape(part, [n * n_heads, d_in]), map);
+        reshape(of_heads, [n, n_heads * d_out])
+    });
+    Tensor::cat(parts.collect(), 1)
 }
 
 /// # Shapes

@@ -21,6 +21,7 @@
 //! | `custom`, `code_maps` | codes of a program; what `codes` asks of both kinds |
 //! | `key_value_prefix`, `prefix` | keys and values: the same |
 //! | `shared_code`, `shared` | codes that all blocks share: the same |
+//! | `slots` | what tokens wrote, as rows, and which of it blocks see: grouped execution and decoding |
 //! | `pass` | the walk's interface to whichever memory there is |
 //! | `usage` | statistics of reads |
 
@@ -36,6 +37,7 @@ mod shared;
 pub mod shared_code;
 #[cfg(all(test, feature = "ndarray"))]
 mod shared_tests;
+pub(crate) mod slots;
 pub(crate) mod step;
 #[cfg(all(test, feature = "ndarray"))]
 mod tests;

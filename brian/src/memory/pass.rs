@@ -2,6 +2,7 @@
 //! `Memory`, the parameters of either kind.
 
 use super::codes::Codes;
+use super::config::Lifecycle;
 use super::custom::CustomCodes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
@@ -9,7 +10,7 @@ use super::prefix::Prefix;
 use super::shared::Shared;
 use super::shared_code::SharedCode;
 use super::step::{MemoryStart, Written};
-use super::usage::{MemoryUse, Reads};
+use super::usage::{MemoryUse, Read, Reads};
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::described::{Described, Description};
@@ -33,6 +34,18 @@ pub enum Memory<B: Backend> {
     Custom(CustomCodes<B>),
 }
 
+impl<B: Backend> Memory<B> {
+    /// Whether blocks that attend to it can run on some of their tokens alone: whether what a token sees of it follows from its own
+    /// walk and those of earlier tokens.
+    pub(crate) fn is_kept_by_rows(&self) -> bool {
+        match self {
+            Self::KeyValuePrefix(memory) => memory.lifecycle() == Lifecycle::Frozen,
+            Self::SharedCode(_) => true,
+            Self::HiddenCode(_) | Self::Custom(_) => false,
+        }
+    }
+}
+
 impl<B: Backend> Described<B> for Memory<B> {
     fn describe(&self, to: &mut Description) {
         match self {
@@ -52,6 +65,8 @@ enum Kind<'a, B: Backend> {
     Codes(Codes<'a, B>),
     Prefix(Prefix<'a, B>),
     Shared(Shared<'a, B>),
+    /// Who runs blocks keeps what they attend to; here are the statistics, if they are asked for.
+    Elsewhere(Option<Reads<B>>),
 }
 
 impl<'a, B: Backend> MemoryPass<'a, B> {
@@ -60,17 +75,48 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             None => Kind::Nothing,
             Some(Memory::HiddenCode(memory)) => Kind::Codes(Codes::new(memory, start)),
             Some(Memory::Custom(memory)) => Kind::Codes(Codes::new(memory, start)),
+            Some(memory) if start.by_rows && memory.is_kept_by_rows() => {
+                Kind::Elsewhere(start.measures.then(Reads::default))
+            }
             Some(Memory::KeyValuePrefix(memory)) => Kind::Prefix(Prefix::new(memory, start)),
             Some(Memory::SharedCode(memory)) => Kind::Shared(Shared::new(memory, start)),
         }))
     }
 
-    /// Whether the state of a token that has left no longer changes, and blocks attend to nothing but tokens' states.
+    /// Whether the state of a token that has left no longer changes, and blocks can run on some tokens alone.
     pub fn rests(&self) -> bool {
         match &*self.0.borrow() {
-            Kind::Nothing => true,
+            Kind::Nothing | Kind::Elsewhere(_) => true,
             Kind::Codes(codes) => codes.rests(),
             Kind::Prefix(_) | Kind::Shared(_) => false,
+        }
+    }
+
+    /// Whether reads are counted that whoever runs blocks makes.
+    pub fn counts(&self) -> bool {
+        matches!(&*self.0.borrow(), Kind::Elsewhere(Some(_)))
+    }
+
+    /// Counts a read by tokens that run a block: the attention of each to slots of some ages, its share of the block's output,
+    /// and the block's bias.
+    ///
+    /// # Shapes
+    /// `mass`: `[tokens, ages]`, `readers`: `[tokens, 1]`, `bias`: `[1, 1]`
+    pub fn count(
+        &self,
+        mass: Tensor<B, 2>,
+        ages: &[usize],
+        readers: Tensor<B, 2>,
+        bias: Tensor<B, 2>,
+    ) {
+        if let Kind::Elsewhere(Some(reads)) = &mut *self.0.borrow_mut() {
+            reads.add(Read {
+                mass: mass.unsqueeze(),
+                ages: ages.to_vec(),
+                share: None,
+                open: bias.exp().reshape([1]),
+                readers: readers.unsqueeze(),
+            });
         }
     }
 
@@ -112,7 +158,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     /// Writes the slot of a step.
     pub fn write(&self, step: &Written<'_, B>) {
         match &mut *self.0.borrow_mut() {
-            Kind::Nothing => {}
+            Kind::Nothing | Kind::Elsewhere(_) => {}
             Kind::Codes(codes) => codes.write(step),
             Kind::Prefix(prefix) => prefix.write(step),
             Kind::Shared(shared) => shared.write(step),
@@ -162,6 +208,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             Kind::Codes(codes) => codes.usage(),
             Kind::Prefix(prefix) => prefix.usage(),
             Kind::Shared(shared) => shared.usage(),
+            Kind::Elsewhere(reads) => reads.take(),
         };
         reads.and_then(Reads::finish)
     }

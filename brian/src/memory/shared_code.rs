@@ -13,14 +13,15 @@
 //! `current` is the reference's `cache_only`, whose codes are at every step those of the states at that step, and `current_and_last` its
 //! `pure_factorized` (`docs/brian.md`). Codes have no positions: a block of the pool knows the order of tokens only by their states.
 
-use super::config::SharedCodeConfig;
+use super::config::{SharedCodeConfig, SharedCodes};
 use crate::block::BlockSizes;
 use crate::block::attention::KeysValues;
 use crate::block::matrix::{matrix, per_token};
 use crate::block::routed::RoutedBlock;
 use crate::described::{Described, Description, Start};
 use crate::ops::attention::attention;
-use crate::ops::reshape::per_row;
+use crate::ops::linear::linear;
+use crate::ops::reshape::{per_row, reshape};
 use crate::random;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear};
@@ -127,6 +128,58 @@ impl<B: Backend> SharedCode<B> {
         let queries = routed.block.attention.plain_queries(normed);
         queries.matmul(read.unsqueeze()) * (self.config.d_code as f64).powf(-0.5)
     }
+}
+
+/// The same for tokens as rows.
+impl<B: Backend> SharedCode<B> {
+    /// Which codes blocks attend to.
+    pub(crate) fn codes(&self) -> SharedCodes {
+        self.config.codes
+    }
+
+    /// Width of a code.
+    pub(crate) fn d_code(&self) -> usize {
+        self.config.d_code
+    }
+
+    /// Codes of keys and values side by side.
+    ///
+    /// # Shapes
+    /// `[n, d_model]` to `[n, 2 * d_code]`
+    pub(crate) fn codes_of(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
+        let maps = [&self.key_write, &self.value_write];
+        Tensor::cat(maps.map(|map| linear(states.clone(), map)).into(), 1)
+    }
+
+    /// What the heads of a block ask codes, from queries that are scaled by the width of a head.
+    ///
+    /// # Shapes
+    /// `[n, n_heads * d_head]` to `[n, n_heads * d_code]`
+    pub(crate) fn asked_rows(&self, block: usize, queries: Tensor<B, 2>) -> Tensor<B, 2> {
+        let read = self.blocks[block].key_head_read.val();
+        let [_, d_head, d_code] = read.dims();
+        of_heads(queries, read) * (d_head as f64 / d_code as f64).sqrt()
+    }
+
+    /// The outputs of a block's heads, from the codes that they found.
+    ///
+    /// # Shapes
+    /// `[n, n_heads * d_code]` to `[n, n_heads * d_head]`
+    pub(crate) fn found_rows(&self, block: usize, found: Tensor<B, 2>) -> Tensor<B, 2> {
+        of_heads(found, self.blocks[block].value_head_read.val())
+    }
+}
+
+/// Applies a map of its own to each head.
+///
+/// # Shapes
+/// `[n, n_heads * d_in]` and `[n_heads, d_in, d_out]` to `[n, n_heads * d_out]`
+fn of_heads<B: Backend>(rows: Tensor<B, 2>, maps: Tensor<B, 3>) -> Tensor<B, 2> {
+    let [n, _] = rows.dims();
+    let [n_heads, d_in, d_out] = maps.dims();
+    let heads = reshape::<_, 2, 3>(rows, [n, n_heads, d_in]).swap_dims(0, 1);
+    let mapped = heads.matmul(maps).swap_dims(0, 1);
+    mapped.reshape([n, n_heads * d_out])
 }
 
 impl<B: Backend> Described<B> for SharedCode<B> {

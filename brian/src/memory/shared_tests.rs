@@ -161,6 +161,7 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
         causal: &causal,
         out: OUT,
         measures: true,
+        by_rows: false,
     };
     let pass = MemoryPass::start(Some(&memory), start);
     let mut outputs = Vec::new();

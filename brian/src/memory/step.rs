@@ -14,6 +14,8 @@ pub(crate) struct MemoryStart<'a, B: Backend> {
     pub out: usize,
     /// Whether to count what is read.
     pub measures: bool,
+    /// Whether blocks run on some of their tokens, as rows: who runs them keeps what these write.
+    pub by_rows: bool,
 }
 
 /// The result of a step; tokens in the order `[batch * seq]`.

@@ -336,6 +336,7 @@ fn start<'a, B: Backend>(
         causal,
         out: OUT,
         measures,
+        by_rows: false,
     }
 }
 

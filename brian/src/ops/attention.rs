@@ -7,7 +7,7 @@ use super::linear::{exact, multiply};
 use super::{fused, gpu, host};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -153,20 +153,41 @@ pub(crate) fn causal_attention<B: Backend>(
     })
 }
 
-/// Attention output of queries over keys and values of other tokens; `spans` say which keys each query sees.
+/// What queries attend to over spans.
+#[derive(Clone, Debug)]
+pub(crate) struct Among<B: Backend> {
+    /// Keys and values, `[n_keys, 2 * n_kv_heads * d_head]`.
+    pub keys_values: Parts<B>,
+    /// Added to the scores of every key, `[n_keys, 1]`.
+    pub bias: Option<Tensor<B, 2>>,
+    /// Which keys each query sees.
+    pub spans: Arc<AttentionSpans>,
+}
+
+impl<B: Backend> Among<B> {
+    /// Keys and values to whose scores nothing is added.
+    pub fn plain(keys_values: Parts<B>, spans: AttentionSpans) -> Self {
+        Self {
+            keys_values,
+            bias: None,
+            spans: Arc::new(spans),
+        }
+    }
+}
+
+/// Attention output of queries over keys and values of other tokens.
 ///
 /// # Shapes
-/// `[n_queries, n_heads * d_head]` and `[n_keys, 2 * n_kv_heads * d_head]` to `[n_queries, n_heads * d_head]`
+/// `[n_queries, n_heads * d_head]` to the same
 pub(crate) fn attention_over_spans<B: Backend>(
     queries: Tensor<B, 2>,
-    keys_values: Parts<B>,
+    among: &Among<B>,
     of: Heads,
-    spans: &Arc<AttentionSpans>,
     dtype: DType,
 ) -> Tensor<B, 2> {
-    let on_host = || host::attention::attention_over_spans(&queries, &keys_values, of, spans);
+    let on_host = || host::attention::attention_over_spans(&queries, among, of);
     fused(&[&on_host]).unwrap_or_else(|| {
-        let keys_values = keys_values.clone().gather();
+        let keys_values = among.keys_values.clone().gather();
         let find = |queries: Tensor<B, 3>, keys_values: Tensor<B, 3>, mask| {
             let d_keys = of.d_keys();
             let part =
@@ -177,6 +198,44 @@ pub(crate) fn attention_over_spans<B: Backend>(
             };
             attention(heads(queries, of.n_heads), among, mask, dtype)
         };
-        spans.on_rectangles(queries.clone(), keys_values, find)
+        let bias = among.bias.clone();
+        among
+            .spans
+            .on_rectangles(queries.clone(), keys_values, bias, find)
     })
+}
+
+/// The attention of every query to groups of keys, the mean over heads; `groups` says to which of `n_groups` each key belongs.
+///
+/// # Shapes
+/// `[n_queries, n_heads * d_head]` to `[n_queries, n_groups]`
+pub(crate) fn mass<B: Backend>(
+    queries: Tensor<B, 2>,
+    among: &Among<B>,
+    of: Heads,
+    groups: &[Option<usize>],
+    n_groups: usize,
+) -> Tensor<B, 2> {
+    let keys_values = among.keys_values.clone().gather();
+    let [n_keys, width] = keys_values.dims();
+    let mut belongs = vec![0.0; n_keys * n_groups];
+    for (key, group) in groups.iter().enumerate() {
+        if let Some(group) = group {
+            belongs[key * n_groups + group] = 1.0;
+        }
+    }
+    let belongs = TensorData::new::<f32, _>(belongs, [n_keys, n_groups]);
+    let belongs = Tensor::from_data(belongs, &keys_values.device());
+    let find = |queries: Tensor<B, 3>, keys: Tensor<B, 3>, mask| {
+        let belongs = keys.clone().slice_dim(2, width..width + n_groups);
+        let keys = heads(keys.slice_dim(2, 0..of.d_keys()), of.n_kv_heads);
+        let keys = for_each_head(keys, of.n_heads).swap_dims(2, 3);
+        let shares = softmax(heads(queries, of.n_heads).matmul(keys) + mask, 3);
+        let [batch, _, n_queries, n_keys] = shares.dims();
+        let shares = shares.mean_dim(1).reshape([batch, n_queries, n_keys]);
+        shares.matmul(belongs)
+    };
+    let keys = Tensor::cat(vec![keys_values, belongs], 1);
+    let bias = among.bias.clone();
+    among.spans.on_rectangles(queries, keys, bias, find)
 }

@@ -49,16 +49,17 @@ impl AttentionSpans {
     }
 
     /// Runs attention on queries and keys that are padded to rectangles; `find` also gets the mask to be added to the scores,
-    /// `[sequences, 1, n_queries, n_keys]`.
+    /// `[sequences, 1, n_queries, n_keys]`, `bias` among it.
     ///
     /// # Shapes
-    /// - `queries`: `[n_queries, width]`, `keys_values`: `[n_keys, 2 * width]`
+    /// - `queries`: `[n_queries, width]`, `keys_values`: `[n_keys, 2 * width]`, `bias`: `[n_keys, 1]`
     /// - `find`: of `[sequences, longest, …]` each
     /// - returns `[n_queries, width]`
     pub fn on_rectangles<B: Backend>(
         &self,
         queries: Tensor<B, 2>,
         keys_values: Tensor<B, 2>,
+        bias: Option<Tensor<B, 2>>,
         find: impl FnOnce(Tensor<B, 3>, Tensor<B, 3>, Tensor<B, 4>) -> Tensor<B, 3>,
     ) -> Tensor<B, 2> {
         let (cells, key_cells) = (Cells::new(&self.n_queries), Cells::new(&self.n_keys));
@@ -69,7 +70,14 @@ impl AttentionSpans {
         let visible = Tensor::<B, 4, Int>::from_data(visible, &device).expand(dims);
         let keys = Tensor::<B, 1, Int>::arange(0..dims[3] as i64, &device);
         let hidden: Tensor<B, 4, Bool> = keys.unsqueeze::<4>().expand(dims).greater_equal(visible);
-        let mask = Tensor::zeros(dims, &device).mask_fill(hidden, MASKED);
+        let scores = match bias {
+            Some(bias) => {
+                let bias = key_cells.pack(bias).reshape([dims[0], 1, 1, dims[3]]);
+                bias.expand(dims)
+            }
+            None => Tensor::zeros(dims, &device),
+        };
+        let mask = scores.mask_fill(hidden, MASKED);
         let found = find(cells.pack(queries), key_cells.pack(keys_values), mask);
         cells.unpack(found)
     }

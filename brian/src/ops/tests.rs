@@ -17,7 +17,7 @@ pub(crate) use on_host::{Host, Learning};
 
 #[cfg(feature = "ndarray")]
 mod on_host {
-    use super::super::attention::{Heads, attention_over_spans, causal_attention};
+    use super::super::attention::{Among, Heads, attention_over_spans, causal_attention};
     use super::super::attention_spans::AttentionSpans;
     use super::super::composed::here::composed;
     use super::super::cross_entropy::cross_entropy;
@@ -42,7 +42,6 @@ mod on_host {
     use burn::tensor::backend::Backend;
     use burn::tensor::{DType, Tensor, TensorData};
     use burn_ndarray::NdArray;
-    use std::sync::Arc;
 
     /// The host.
     pub(crate) type Host = NdArray;
@@ -336,11 +335,11 @@ mod on_host {
     /// Rows in an order of their own, in few parts and in more than one pass takes.
     #[test]
     fn attention_of_tokens_apart() {
-        let spans = Arc::new(AttentionSpans {
+        let spans = AttentionSpans {
             n_queries: vec![3, 1, 2],
             n_keys: vec![9, 5, 2],
             visible: vec![1, 4, 9, 5, 1, 2],
-        });
+        };
         for n_parts in [1, 2, 3, 5, 8, 12, 40] {
             let rows_of_part = 18usize.div_ceil(n_parts);
             let place = |key: usize| {
@@ -353,13 +352,25 @@ mod on_host {
             let d_head = D_MODEL / N_HEADS;
             for heads in [of(N_HEADS, N_HEADS, d_head), of(6, 2, d_head)] {
                 let n_rows = n_parts * rows_of_part;
-                let dims = [[6, heads.d_queries()], [n_rows, 2 * heads.d_keys()]];
-                agrees("attention_over_spans", dims, |[queries, parts]| {
+                let of_keys = [n_rows, 2 * heads.d_keys()];
+                let among = |parts: Matrix| {
                     let keys_values = Parts {
                         parts: parts.chunk(n_parts, 0).into_iter().map(shared).collect(),
                         places: (0..16).map(place).collect(),
                     };
-                    attention_over_spans(queries, keys_values, heads, &spans, DType::F32)
+                    Among::plain(keys_values, spans.clone())
+                };
+                let dims = [[6, heads.d_queries()], of_keys];
+                agrees("attention_over_spans", dims, |[queries, parts]| {
+                    attention_over_spans(queries, &among(parts), heads, DType::F32)
+                });
+                let dims = [[6, heads.d_queries()], of_keys, [16, 1]];
+                agrees("attention_over_spans", dims, |[queries, parts, bias]| {
+                    let among = Among {
+                        bias: Some(bias),
+                        ..among(parts)
+                    };
+                    attention_over_spans(queries, &among, heads, DType::F32)
                 });
             }
         }

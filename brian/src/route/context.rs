@@ -1,5 +1,6 @@
 //! The state of a walk, and its context: pool, router, positions, memory and caches.
 
+use super::attending::Attending;
 use super::pool::{KeptMaps, Pool};
 use super::position::Positions;
 use super::router::Router;
@@ -7,6 +8,7 @@ use super::rules::RouteConfig;
 use super::walk_cache::WalkCache;
 use crate::block::causal::{Causal, Rotary};
 use crate::block::routed::RoutedBlock;
+use crate::memory::Memory;
 use crate::memory::pass::MemoryPass;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -32,13 +34,16 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub causal: &'a Causal<B>,
     pub rotary: &'a Rotary<B>,
     pub memory: MemoryPass<'a, B>,
+    /// The parameters of the memory, if there is one.
+    pub remembers: Option<&'a Memory<B>>,
     /// The walks of earlier tokens, in decoding.
     pub past: Option<&'a RefCell<WalkCache<B>>>,
 }
 
 impl<B: Backend> WalkContext<'_, B> {
-    /// The blocks of the pool.
-    pub fn blocks(&self) -> Pool<'_, B> {
-        Pool::new(&self.pool, &self.maps, self.rotary)
+    /// The blocks of the pool, and the memory to which they attend.
+    pub fn attending(&self) -> Attending<'_, B> {
+        let pool = Pool::new(&self.pool, &self.maps, self.rotary);
+        Attending::new(pool, self.route.attends, self.remembers)
     }
 }

@@ -5,20 +5,22 @@
 //! The rest of the block runs on the tokens that chose it. On the host all blocks of a step go through each operation together,
 //! see [`groups`](crate::ops::groups): one gather and one scatter per step; elsewhere one per block.
 //!
+//! A memory to which blocks attend adds columns: see [`attending`](super::attending). What its tokens write is kept here.
+//!
 //! The branches of a beam count as further sequences. Each attends to the best branch of every earlier token, and to itself.
 
+use super::attending::{Attending, Layout};
 use super::choose::Chosen;
 use super::context::WalkContext;
 use super::exited_cache::ExitedCache;
 use super::rules::{Attends, Execution};
 use super::trace::Origin;
 use super::walk_cache::output;
-use crate::block::attention::{Maps, NormedMaps, packed};
 use crate::block::routed::RoutedBlock;
-use crate::block::transformer::TransformerBlock;
-use crate::ops::attention::KeysValues;
+use crate::memory::slots::{Kept, Seen, Slots};
+use crate::ops::attention::{Among, KeysValues, mass};
 use crate::ops::attention_spans::{AttentionSpans, MASKED};
-use crate::ops::gather::{Parts, copies, replace, rows, some};
+use crate::ops::gather::{Parts, RowPlace, copies, replace, rows, some};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::groups_at_once;
 use crate::ops::reshape::reshape;
@@ -27,7 +29,6 @@ use crate::ops::rotary::Angles;
 use crate::ops::straight_through::straight_through;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use std::sync::Arc;
 
 /// Which tokens run which block; tokens count `[batch * seq]`.
 pub(crate) struct Dispatch {
@@ -124,23 +125,17 @@ pub(super) fn after_blocks<'u, B: Backend>(
     mut run: impl FnMut(&[usize], &[usize]) -> Tensor<B, 2>,
 ) -> Option<Tensor<B, 2>> {
     let (mut order, mut outputs) = (Vec::new(), Vec::new());
-    let [n_tokens, _] = hidden.dims();
     for blocks in together {
         let of_block = |&block: &usize| {
             let tokens = dispatch.of[block].iter();
             tokens.map(move |&token| (block, token))
         };
-        let runs: Vec<(usize, usize)> = blocks.iter().flat_map(of_block).collect();
+        let runs: Vec<Run> = blocks.iter().flat_map(of_block).collect();
         let tokens: Vec<usize> = runs.iter().map(|&(_, token)| token).collect();
         let output = run(blocks, &tokens);
         let output = gains.states(hidden, output, &tokens, &dispatch.leaves);
         outputs.push(match weights {
-            Some(weights) => {
-                let [_, n_pool] = weights.dims();
-                let cell = |&(block, token): &(usize, usize)| token * n_pool + block;
-                let cells: Vec<usize> = runs.iter().map(cell).collect();
-                output * rows(reshape(weights.clone(), [n_tokens * n_pool, 1]), &cells)
-            }
+            Some(weights) => output * shares(weights, &runs),
             None => output,
         });
         order.extend(tokens);
@@ -148,6 +143,14 @@ pub(super) fn after_blocks<'u, B: Backend>(
     // Not the change: a state plus a change is not to the bit the state that it leads to. A token that is fused has several
     // outputs; one that runs no block is not touched: not in memory, not by a gradient.
     (!outputs.is_empty()).then(|| replace(hidden.clone(), &order, outputs))
+}
+
+/// The shares of some blocks and tokens, `[n_tokens, n_pool]` to `[runs, 1]`.
+pub(super) fn shares<B: Backend>(weights: &Tensor<B, 2>, runs: &[(usize, usize)]) -> Tensor<B, 2> {
+    let [n_tokens, n_pool] = weights.dims();
+    let cell = |&(block, token): &Run| token * n_pool + block;
+    let cells: Vec<usize> = runs.iter().map(cell).collect();
+    rows(reshape(weights.clone(), [n_tokens * n_pool, 1]), &cells)
 }
 
 /// The input of blocks, `[batch * seq, …]`.
@@ -175,8 +178,28 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     n_branches: usize,
     /// How many consecutive blocks of the pool run together.
     at_once: usize,
-    /// Cached keys and values, for every group of blocks that run together.
+    /// Cached columns, for every group of blocks that run together.
     resting: Vec<Option<ExitedCache<B>>>,
+    /// Columns of states, of all tokens at this step, where all blocks attend to the same ones.
+    of_states: OfStates<B>,
+    memory: OfMemory<B>,
+}
+
+struct OfStates<B: Backend> {
+    resting: ExitedCache<B>,
+    now: Option<Parts<B>>,
+}
+
+/// A block, and a token that runs it.
+type Run = (usize, usize);
+
+/// What tokens write, if blocks attend to it.
+struct OfMemory<B: Backend> {
+    slots: Slots<B>,
+    /// What blocks see of it at this step.
+    kept: Option<Kept<B>>,
+    /// What was written at this step: the block and the token of each row.
+    now: Vec<(Vec<Run>, Tensor<B, 2>)>,
 }
 
 impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
@@ -196,6 +219,15 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             n_branches: 1,
             at_once,
             resting: pool.chunks(at_once).map(resting).collect(),
+            of_states: OfStates {
+                resting: ExitedCache::new(dims[0] * dims[1]),
+                now: None,
+            },
+            memory: OfMemory {
+                slots: Slots::new(dims[0] * dims[1]),
+                kept: None,
+                now: Vec::new(),
+            },
         }
     }
 
@@ -231,6 +263,11 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             past.borrow_mut()
                 .enter(index, input.hidden.clone(), input.position.clone());
         }
+        self.of_states.now = None;
+        self.memory.kept = match self.seen() {
+            Some(seen) => self.memory.slots.kept(seen),
+            None => None,
+        };
         let used: Vec<usize> = dispatch.used().collect();
         let together = self.together(&used, dispatch);
         let run = |blocks: &[usize], tokens: &[usize]| {
@@ -239,16 +276,17 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 _ if self.n_branches > 1 => self.beside_best(block, &input, tokens),
                 _ if let Some(past) = self.ground.past => {
                     let mut past = past.borrow_mut();
-                    let mut unread = [past.take(index, block)];
-                    let output = output(&self.ground.blocks(), block, &mut unread);
+                    let attending = self.ground.attending();
+                    let mut unread = [past.take(&attending, index, block, tokens)];
+                    let output = output(&attending, block, &mut unread);
                     let [read] = unread;
-                    past.put_back(index, block, read);
-                    some(output, tokens)
+                    past.put_back(&attending, index, block, read);
+                    output
                 }
-                (Execution::Grouped, Attends::All) if self.runs_everywhere(&dispatch.of[block]) => {
+                (Execution::Grouped, Attends::All) if self.runs_plainly(&dispatch.of[block]) => {
                     self.everywhere(block, &input, dispatch)
                 }
-                (Execution::Grouped, _) => self.gathered(blocks, &input, dispatch),
+                (Execution::Grouped, _) => self.gathered(blocks, &input, dispatch, weights),
                 (Execution::Dense, _) => some(self.everywhere(block, &input, dispatch), tokens),
             }
         };
@@ -260,7 +298,38 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             together.into_iter(),
             run,
         );
+        match self.ground.past {
+            Some(past) => past.borrow_mut().write(index, weights),
+            None if self.seen().is_some() => self.write(dispatch, weights),
+            None => {}
+        }
         moved.map_or_else(|| hidden.clone(), |moved| reshape(moved, dims))
+    }
+
+    /// Which slots blocks see, where they run on some of their tokens.
+    fn seen(&self) -> Option<Seen> {
+        let grouped = self.execution == Execution::Grouped && self.ground.past.is_none();
+        self.ground.attending().seen().filter(|_| grouped)
+    }
+
+    /// Keeps what tokens that go on have written at a step.
+    fn write(&mut self, dispatch: &Dispatch, weights: Option<&Tensor<B, 2>>) {
+        let (mut written, mut parts) = (Vec::new(), Vec::new());
+        for (runs, rows) in std::mem::take(&mut self.memory.now) {
+            let goes_on = |&row: &usize| !dispatch.leaves[runs[row].1];
+            let which: Vec<usize> = (0..runs.len()).filter(goes_on).collect();
+            if which.is_empty() {
+                continue;
+            }
+            let runs: Vec<Run> = which.iter().map(|&row| runs[row]).collect();
+            let rows = some(rows, &which);
+            parts.push(match weights {
+                Some(weights) => rows * shares(weights, &runs),
+                None => rows,
+            });
+            written.extend(runs.into_iter().map(|(_, token)| token));
+        }
+        self.memory.slots.write(&written, parts);
     }
 
     /// Chunks of blocks that run together; a block that runs on every token is a chunk of its own.
@@ -269,7 +338,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             1 => self.at_once,
             _ => 1,
         };
-        let is_gathered = |&block: &usize| !self.runs_everywhere(&dispatch.of[block]);
+        let is_gathered = |&block: &usize| !self.runs_plainly(&dispatch.of[block]);
         let together =
             |a: &usize, b: &usize| a / at_once == b / at_once && is_gathered(a) && is_gathered(b);
         used.chunk_by(together).collect()
@@ -277,6 +346,11 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
 
     fn runs_everywhere(&self, tokens: &[usize]) -> bool {
         tokens.len() == self.dims[0] * self.dims[1]
+    }
+
+    /// Whether a block runs on every token, as a block outside the pool does.
+    fn runs_plainly(&self, tokens: &[usize]) -> bool {
+        self.runs_everywhere(tokens) && self.ground.attending().is_plain()
     }
 
     /// A block's output for every token.
@@ -355,9 +429,11 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         blocks: &[usize],
         input: &Input<B>,
         dispatch: &Dispatch,
+        weights: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 2> {
         let [_, seq] = self.dims;
         let [n_tokens, _] = input.hidden.dims();
+        let attending = self.ground.attending();
         let first = blocks[0] / self.at_once * self.at_once;
         let of_block = |&block: &usize| {
             let tokens = dispatch.of[block].iter();
@@ -366,27 +442,25 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let tokens: Vec<usize> = blocks.iter().flat_map(of_block).collect();
         let groups = self.groups(first, &tokens);
         let angles = self.angles(&tokens);
-        let (told, keys_values, spans) = match self.ground.route.attends {
+        let (told, among) = match self.ground.route.attends {
             Attends::Selected => {
                 let leaves = |token: usize| dispatch.leaves[token % n_tokens];
                 let (keys, spans) = among_runners(&tokens, seq, leaves);
                 let told = self.told(&groups, input, &tokens);
-                let made = Maps::keys_values(&self.normed_maps(&groups), &told, &angles);
-                (told, Parts::one(some(made, &keys)), spans)
+                let made = attending.columns(&groups, &told, &angles);
+                (told, Among::plain(Parts::one(some(made, &keys)), spans))
             }
             Attends::All => {
                 let (keys, spans) = among_all(&tokens, seq);
-                let (told, keys_values) =
-                    self.keys_values(first, input, &keys, &tokens, &dispatch.left);
-                (told, keys_values, spans)
+                let (told, own) = self.columns(first, input, &keys, &tokens, &dispatch.left);
+                (told, self.beside_memory(first, own, &keys, spans))
             }
         };
-        let queries = Maps::queries(&self.normed_maps(&groups), &told, &angles);
-        let attention = &self.ground.pool[first].block.attention;
-        let found = attention.find_rows(queries, keys_values, &Arc::new(spans));
-        let blocks = each(&groups, |&block| &self.ground.pool[block].block);
-        let packed = packed(&self.normed_maps(&groups));
-        TransformerBlock::end_each(&blocks, told, found, &packed)
+        let queries = attending.queries(&groups, &told, &angles);
+        if self.ground.memory.counts() && attending.seen().is_some() {
+            self.count(&attending, (first, &tokens), &queries, &among, weights);
+        }
+        attending.attend(&groups, told, queries, &among)
     }
 
     /// The blocks of some tokens.
@@ -413,21 +487,13 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_tokens, _] = input.hidden.dims();
         let tokens: Vec<usize> = tokens.iter().map(|token| token % n_tokens).collect();
         let operators = each(groups, |&block| &self.ground.pool[block]);
-        let packed = packed(&self.normed_maps(groups));
+        let packed = self.ground.attending().packed(groups);
         let Input { hidden, position } = input;
         RoutedBlock::add_position_each(&operators, &tokens, hidden, position, &packed)
     }
 
-    fn normed_maps(&self, groups: &[Group<usize>]) -> Vec<Group<NormedMaps<'_, B>>> {
-        each(groups, |&block| {
-            let (routed, maps) = self.ground.blocks().block(block);
-            (&routed.block.attention_norm, maps)
-        })
-    }
-
-    /// The keys and values of some tokens, `[keys, 2 * n_kv_heads * d_head]`, behind the norm's input for those of them that run their
-    /// block.
-    fn keys_values(
+    /// The columns of some tokens, behind the norm's input for those of them that run their block.
+    fn columns(
         &mut self,
         first: usize,
         input: &Input<B>,
@@ -435,22 +501,152 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         tokens: &[usize],
         left: &[bool],
     ) -> (Tensor<B, 2>, Parts<B>) {
+        let n_tokens = left.len();
+        let attending = self.ground.attending();
+        if attending.has_columns_of_states() {
+            let told = self.told(&self.groups(first, tokens), input, tokens);
+            return (told, self.columns_of_states(input, keys, left));
+        }
         let chunk = first / self.at_once;
         let mut resting = self.resting[chunk].take().expect("it is put back below");
-        let mut of_tokens = None;
-        let left = |key: usize| left[key % left.len()];
+        let (mut of_tokens, mut written) = (None, None);
+        let left = |key: usize| left[key % n_tokens];
         let rows = resting.rows(keys, left, |fresh| {
             let groups = self.groups(first, fresh);
             let told = shared(self.told(&groups, input, fresh));
-            let maps = self.normed_maps(&groups);
-            let made = Maps::keys_values(&maps, &told, &self.angles(fresh));
+            let made = attending.columns(&groups, &told, &self.angles(fresh));
             let at = |token| fresh.binary_search(token).expect("what runs is fresh");
             let rows: Vec<usize> = tokens.iter().map(at).collect();
             of_tokens = Some(some(told, &rows));
+            if attending.seen().is_none() {
+                return made;
+            }
+            let made = shared(made);
+            written = Some(some(made.clone(), &rows));
             made
         });
         self.resting[chunk] = Some(resting);
+        if let Some(written) = written {
+            let written = attending.written(&self.groups(first, tokens), written);
+            let runs = tokens.iter();
+            let runs = runs.map(|token| (first + token / n_tokens, token % n_tokens));
+            self.memory.now.push((runs.collect(), written));
+        }
         (of_tokens.expect("what runs is fresh"), rows)
+    }
+
+    /// The columns of the states of some tokens, which all blocks share; no two lie in one place.
+    fn columns_of_states(&mut self, input: &Input<B>, keys: &[usize], left: &[bool]) -> Parts<B> {
+        let n_tokens = left.len();
+        let attending = self.ground.attending();
+        let OfStates { resting, now } = &mut self.of_states;
+        let all = now.get_or_insert_with(|| {
+            let all: Vec<usize> = (0..n_tokens).collect();
+            let made =
+                |fresh: &[usize]| attending.columns_of_states(some(input.hidden.clone(), fresh));
+            resting.rows(&all, |token| left[token], made)
+        });
+        let mut parts = Parts::none();
+        for of_block in keys.chunk_by(|a, b| a / n_tokens == b / n_tokens) {
+            let n_before = parts.parts.len();
+            parts.parts.extend(all.parts.iter().cloned());
+            parts.places.extend(of_block.iter().map(|key| {
+                let RowPlace { part, row } = all.places[key % n_tokens];
+                let part = n_before + part;
+                RowPlace { part, row }
+            }));
+        }
+        parts
+    }
+
+    /// The tokens' own columns `own` of `keys`, with those of the memory that blocks see of each in front of its own.
+    fn beside_memory(
+        &self,
+        first: usize,
+        own: Parts<B>,
+        keys: &[usize],
+        spans: AttentionSpans,
+    ) -> Among<B> {
+        let Some(kept) = &self.memory.kept else {
+            return Among::plain(own, spans);
+        };
+        let attending = self.ground.attending();
+        let n_tokens = self.dims[0] * self.dims[1];
+        let Parts { mut parts, places } = own;
+        let mut layout = Layout::default();
+        let mut biases: Vec<usize> = Vec::new();
+        let mut visible = spans.visible.iter();
+        let (mut next, pairs) = (0, spans.n_queries.iter().zip(&spans.n_keys));
+        for (&n_queries, &n_keys) in pairs {
+            let block = first + keys[next] / n_tokens;
+            if biases.last() != Some(&block) {
+                biases.push(block);
+                parts.push(attending.read(block, kept.rows.clone()));
+            }
+            let part = parts.len() - 1;
+            let before = layout.places.len();
+            let own = next..next + n_keys;
+            next = own.end;
+            let ends: Vec<usize> = own
+                .map(|key| {
+                    let rows = kept.of_token[keys[key] % n_tokens].iter();
+                    let earlier = rows.map(|&row| RowPlace { part, row });
+                    layout.token(earlier, biases.len(), places[key]) - before
+                })
+                .collect();
+            let visible = visible.by_ref().take(n_queries);
+            layout.sequence(visible.map(|&n| ends[n - 1]).collect::<Vec<_>>());
+        }
+        layout.among(parts, biases.iter().map(|&block| attending.bias(block)))
+    }
+
+    /// Counts the attention of tokens that run blocks to what the memory adds.
+    fn count(
+        &self,
+        attending: &Attending<'_, B>,
+        (first, tokens): (usize, &[usize]),
+        queries: &Tensor<B, 2>,
+        among: &Among<B>,
+        weights: Option<&Tensor<B, 2>>,
+    ) {
+        let n_tokens = self.dims[0] * self.dims[1];
+        let [n_queries, _] = queries.dims();
+        let (device, groups) = (queries.device(), self.groups(first, tokens));
+        let (mass, ages) = match &self.memory.kept {
+            None => (Tensor::zeros([n_queries, 1], &device), &[0][..]),
+            Some(Kept { ages, .. }) => {
+                // The columns of the memory are the last parts, one for each block.
+                let n_own = among.keys_values.parts.len() - groups.len();
+                let slot = |place: &RowPlace| {
+                    let slot = (place.row / n_tokens).min(ages.len() - 1);
+                    (place.part >= n_own).then_some(slot)
+                };
+                let slots = among.keys_values.places.iter().map(slot);
+                let slots: Vec<Option<usize>> = slots.collect();
+                let heads = attending.heads();
+                (
+                    mass(queries.clone(), among, heads, &slots, ages.len()),
+                    &ages[..],
+                )
+            }
+        };
+        let mut begin = 0;
+        for group in groups {
+            let own = begin..begin + group.n_rows;
+            begin = own.end;
+            let readers = match weights {
+                Some(weights) => {
+                    let runs = tokens[own.clone()].iter();
+                    let runs: Vec<_> = runs.map(|token| (group.of, token % n_tokens)).collect();
+                    shares(weights, &runs)
+                }
+                None => Tensor::ones([group.n_rows, 1], &device),
+            };
+            let bias = attending.bias(group.of);
+            self.ground
+                .memory
+                .count(mass.clone().slice_dim(0, own), ages, readers, bias);
+        }
     }
 }
 

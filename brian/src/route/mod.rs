@@ -12,6 +12,7 @@
 //! | `draws` | random draws that depend on neither batch nor future |
 //! | `choose` | logits → action, one token, on the host |
 //! | `execute` | runs the chosen blocks |
+//! | `attending` | how blocks attend for some of their tokens, whatever memory there is |
 //! | `exited_cache` | rows of tokens that have left, each made once |
 //! | `leave` | gradients of the exit |
 //! | `walk`, `context` | the loop over steps, and everything it uses |
@@ -25,6 +26,7 @@
 //! | `trace` | the record of a walk |
 
 pub mod action;
+pub(crate) mod attending;
 mod beam;
 mod branch;
 mod choose;

@@ -5,12 +5,12 @@
 //! so do its bits.
 
 use super::action::Action;
+use super::attending::Attending;
 use super::choose::{Chosen, Token, choose};
 use super::context::{WalkContext, WalkState};
 use super::execute::{Dispatch, GradientGates, after_blocks};
 use super::exited_cache::ExitedCache;
 use super::policy::{Policy, SequenceInfo};
-use super::pool::Pool;
 use super::rules::{ChoiceGradient, Rules};
 use super::walk::targets_at;
 use super::walk_cache::{WalkCache, output};
@@ -185,11 +185,11 @@ impl<B: Backend> Rounds<B> {
             }
             together.push(runners);
         }
-        let (pool, n_pool) = (context.blocks(), context.pool.len());
+        let (attending, n_pool) = (context.attending(), context.pool.len());
         let moved = together
             .into_par_iter()
             .with_max_len(1)
-            .map(|runners| runners.run(&pool, n_pool));
+            .map(|runners| runners.run(&attending, n_pool));
         let mut come = Vec::new();
         for Moved {
             walkers,
@@ -330,7 +330,7 @@ struct Moved<'w, B: Backend> {
 
 impl<'w, B: Backend> Runners<'w, B> {
     /// Runs the blocks that they have chosen.
-    fn run(self, pool: &Pool<'_, B>, n_pool: usize) -> Moved<'w, B> {
+    fn run(self, attending: &Attending<'_, B>, n_pool: usize) -> Moved<'w, B> {
         let Self {
             walkers,
             choices,
@@ -355,16 +355,20 @@ impl<'w, B: Backend> Runners<'w, B> {
                 let block = blocks[0];
                 let unread = tokens.iter().map(|&token| {
                     let index = walkers[token].index;
-                    walks[token].take(index, block)
+                    walks[token].take(attending, index, block, &[0])
                 });
                 let mut unread: Vec<_> = unread.collect();
-                let output = output(pool, block, &mut unread);
+                let output = output(attending, block, &mut unread);
                 for (&token, read) in tokens.iter().zip(unread) {
-                    walks[token].put_back(walkers[token].index, block, read);
+                    walks[token].put_back(attending, walkers[token].index, block, read);
                 }
                 output
             },
         );
+        for (row, (walk, walker)) in walks.iter_mut().zip(&walkers).enumerate() {
+            let weights = weights.as_ref().map(|weights| row_of(weights, row));
+            walk.write(walker.index, weights.as_ref());
+        }
         Moved {
             hidden: moved.expect("a block that tokens wait for"),
             walkers,

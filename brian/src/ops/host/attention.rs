@@ -1,7 +1,7 @@
 //! Fused attention on the host: `softmax(q kᵀ) v` in blocks of queries, over the keys that each query sees. The whole matrix of
 //! scores is never in memory, forward or backward (after FlashAttention, Dao et al. 2022, without its blocks of keys).
 
-use super::super::attention::Heads;
+use super::super::attention::{Among, Heads};
 use super::super::attention_spans::AttentionSpans;
 use super::super::gather::{Parts, RowPlace};
 use super::custom_op::{Flow, input, most_inputs, run, run_many};
@@ -28,7 +28,7 @@ pub(crate) fn causal_attention<B: Backend>(
     let attend = Attend::new(of, spans);
     run([input(packed)], move |[packed]| {
         let (queries, keys_values) = packed.view().split_at(Axis(1), of.d_queries());
-        let (found, sums) = attend.forward(queries, KeysValues::Whole(keys_values));
+        let (found, sums) = attend.forward(queries, KeysValues::Whole(keys_values), &[]);
         let back = move |flow: Flow<'_>| {
             let (queries, keys_values) = packed.view().split_at(Axis(1), of.d_queries());
             let mut found = Array2::zeros(packed.dim());
@@ -38,6 +38,7 @@ pub(crate) fn causal_attention<B: Backend>(
             attend.backward(
                 queries,
                 KeysValues::Whole(keys_values),
+                &[],
                 &sums,
                 flow.gradient.view(),
                 of_queries,
@@ -52,52 +53,72 @@ pub(crate) fn causal_attention<B: Backend>(
 /// See [`attention_over_spans`](super::super::attention::attention_over_spans).
 pub(crate) fn attention_over_spans<B: Backend>(
     queries: &Tensor<B, 2>,
-    keys_values: &Parts<B>,
+    among: &Among<B>,
     of: Heads,
-    spans: &Arc<AttentionSpans>,
 ) -> Option<Tensor<B, 2>> {
-    if keys_values.parts.len() >= most_inputs::<B>() {
-        let one = Parts::one(keys_values.clone().gather());
-        return attention_over_spans(queries, &one, of, spans);
+    let Among {
+        keys_values,
+        bias,
+        spans,
+    } = among;
+    if keys_values.parts.len() + 2 > most_inputs::<B>() {
+        let one = Among {
+            keys_values: Parts::one(keys_values.clone().gather()),
+            ..among.clone()
+        };
+        return attention_over_spans(queries, &one, of);
     }
     let attend = Attend::new(of, spans);
     let places = keys_values.places.clone();
-    let parts = keys_values.parts.iter().map(input);
-    let inputs = [input(queries)].into_iter().chain(parts).collect();
-    run_many(inputs, move |inputs| {
-        let (queries, lines) = apart(&inputs, &places, of);
-        let (found, sums) = attend.forward(queries.view(), KeysValues::Apart(&lines));
+    let n_apart = 1 + usize::from(bias.is_some());
+    let parts = keys_values.parts.iter();
+    let inputs = [queries].into_iter().chain(bias).chain(parts);
+    run_many(inputs.map(input).collect(), move |inputs| {
+        let (queries, bias, lines) = apart(&inputs, n_apart, &places, of);
+        let (found, sums) = attend.forward(queries.view(), KeysValues::Apart(&lines), bias);
         let back = move |Flow {
                              gradient, so_far, ..
                          }: Flow<'_>| {
-            let (queries, lines) = apart(&inputs, &places, of);
+            let (queries, bias, lines) = apart(&inputs, n_apart, &places, of);
             let mut of_queries = Array2::zeros(queries.dim());
             // Many keys and values get something from few queries, so it is added to the sums of their gradients in place.
             let of_part =
                 |index: usize| so_far(index).unwrap_or_else(|| Array2::zeros(inputs[index].dim()));
-            let mut of_parts: Vec<Array2<f32>> = (1..inputs.len()).map(of_part).collect();
-            attend.backward(
+            let mut of_parts: Vec<Array2<f32>> = (n_apart..inputs.len()).map(of_part).collect();
+            let of_bias = attend.backward(
                 queries.view(),
                 KeysValues::Apart(&lines),
+                bias,
                 &sums,
                 gradient.view(),
                 of_queries.view_mut(),
                 apart_mut(&mut of_parts, &places),
             );
-            let found = [of_queries].into_iter().chain(of_parts);
+            let of_bias = (n_apart > 1).then(|| column(of_bias));
+            let found = [of_queries].into_iter().chain(of_bias).chain(of_parts);
             found.map(|found| Some(found.into())).collect()
         };
         (found, Box::new(back))
     })
 }
 
-/// The queries, and keys and values where they lie.
-fn apart<'a>(inputs: &'a [Rows], places: &[RowPlace], of: Heads) -> (&'a Rows, Vec<&'a [f32]>) {
-    let (queries, parts) = inputs.split_first().expect("queries");
+fn column(numbers: Vec<f32>) -> Array2<f32> {
+    Array2::from_shape_vec([numbers.len(), 1], numbers).expect("as many numbers")
+}
+
+/// The queries, what is added to the scores of keys, if `n_apart` says that there is such, and keys and values where they lie.
+fn apart<'a>(
+    inputs: &'a [Rows],
+    n_apart: usize,
+    places: &[RowPlace],
+    of: Heads,
+) -> (&'a Rows, &'a [f32], Vec<&'a [f32]>) {
+    let (apart, parts) = inputs.split_at(n_apart);
     let width = 2 * of.d_keys();
     let parts: Vec<&[f32]> = parts.iter().map(flat).collect();
     let row = |at: &RowPlace| &parts[at.part][at.row * width..][..width];
-    (queries, places.iter().map(row).collect())
+    let bias = apart.get(1).map_or(&[][..], flat);
+    (&apart[0], bias, places.iter().map(row).collect())
 }
 
 /// Where the gradients of keys and values lie, in those of the parts.
@@ -126,15 +147,17 @@ impl Attend {
         }
     }
 
-    /// The attention output, and per query and head the logarithm of the sum of its exponentials.
+    /// The attention output, and per query and head the logarithm of the sum of its exponentials. `bias` is added to the scores of
+    /// keys, or is empty.
     fn forward<'a>(
         &'a self,
         queries: ArrayView2<'a, f32>,
         keys_values: KeysValues<'a>,
+        bias: &'a [f32],
     ) -> (Array2<f32>, Array2<f32>) {
         let mut found = Array2::zeros(queries.dim());
         let mut sums = Array2::zeros([queries.nrows(), self.of.n_heads]);
-        let heads = self.heads(queries, keys_values);
+        let heads = self.heads(queries, keys_values, bias);
         let out = self.cut(found.view_mut(), &self.spans.n_queries);
         let out_sums = self.cut(sums.view_mut(), &self.spans.n_queries);
         heads
@@ -144,25 +167,32 @@ impl Attend {
         (found, sums)
     }
 
+    /// Adds the gradients of keys and values to what is there; returns that of the bias.
+    #[allow(clippy::too_many_arguments)]
     fn backward<'a>(
         &'a self,
         queries: ArrayView2<'a, f32>,
         keys_values: KeysValues<'a>,
+        bias: &'a [f32],
         sums: &Array2<f32>,
         gradient: ArrayView2<f32>,
         of_queries: ArrayViewMut2<f32>,
         of_keys_values: Vec<&mut [f32]>,
-    ) {
-        let heads = self.heads(queries, keys_values);
+    ) -> Vec<f32> {
+        let heads = self.heads(queries, keys_values, bias);
         let mut of_queries = self.cut(of_queries, &self.spans.n_queries);
         let of_keys_values = self.cut_lines(of_keys_values);
+        let n_biases = |n_keys: &usize| if bias.is_empty() { 0 } else { *n_keys };
+        let n_biases = self.spans.n_keys.iter().map(n_biases);
+        let of_every_head = n_biases.clone().flat_map(|n| vec![n; self.of.n_kv_heads]);
+        let mut of_biases: Vec<Vec<f32>> = of_every_head.map(|n| vec![0.0; n]).collect();
         // Heads that share keys and values add to the same gradients, so one thread runs them, one behind the other.
         let n_sharing = self.of.n_sharing();
         let of_queries = of_queries.par_chunks_mut(n_sharing);
         heads
             .par_chunks(n_sharing)
-            .zip(of_queries.zip(of_keys_values))
-            .for_each(|(heads, (of_queries, mut of_keys_values))| {
+            .zip(of_queries.zip(of_keys_values).zip(&mut of_biases))
+            .for_each(|(heads, ((of_queries, mut of_keys_values), of_bias))| {
                 for (head, of_queries) in heads.iter().zip(of_queries) {
                     let [first, column] = head.place;
                     let rows = first..first + head.queries.nrows();
@@ -170,9 +200,20 @@ impl Attend {
                     let gradient = part(gradient, 0, rows.clone());
                     let gradient = part(gradient, 1, column * width..(column + 1) * width);
                     let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
-                    head.backward(&sums, gradient, of_queries.view_mut(), &mut of_keys_values);
+                    let to = Gradients {
+                        of_queries: of_queries.view_mut(),
+                        of_keys_values: &mut of_keys_values,
+                        of_bias,
+                    };
+                    head.backward(&sums, gradient, to);
                 }
             });
+        let mut sums = Vec::with_capacity(bias.len());
+        for (of_heads, n) in of_biases.chunks(self.of.n_kv_heads).zip(n_biases) {
+            let sum = |key: usize| of_heads.iter().map(|of_head| of_head[key]).sum::<f32>();
+            sums.extend((0..n).map(sum));
+        }
+        sums
     }
 
     /// Sequence by sequence, head by head.
@@ -180,6 +221,7 @@ impl Attend {
         &'a self,
         queries: ArrayView2<'a, f32>,
         keys_values: KeysValues<'a>,
+        bias: &'a [f32],
     ) -> Vec<Head<'a>> {
         let Heads {
             n_heads, d_head, ..
@@ -197,6 +239,7 @@ impl Attend {
                     queries: part(part(queries, 0, rows.clone()), 1, of_head(head)),
                     keys: keys_values.part(keys.clone(), columns),
                     values: keys_values.part(keys.clone(), behind),
+                    bias: bias.get(keys.clone()).unwrap_or_default(),
                     visible: &self.spans.visible[rows.clone()],
                     place: [first_query, head],
                 });
@@ -313,10 +356,19 @@ struct Head<'a> {
     queries: ArrayView2<'a, f32>,
     keys: Columns<'a>,
     values: Columns<'a>,
+    /// Added to the scores of keys, or empty.
+    bias: &'a [f32],
     /// How many keys each query sees: the first ones.
     visible: &'a [usize],
     /// First row of the queries, and which head.
     place: [usize; 2],
+}
+
+/// Where the gradients of a head go.
+struct Gradients<'a, 'l> {
+    of_queries: ArrayViewMut2<'a, f32>,
+    of_keys_values: &'a mut [Lines<'l>; 2],
+    of_bias: &'a mut [f32],
 }
 
 impl Head<'_> {
@@ -355,27 +407,20 @@ impl Head<'_> {
         done.unwrap_or_else(|| self.forward_packed(out, sums));
     }
 
-    fn backward(
-        &self,
-        sums: &[f32],
-        gradient: ArrayView2<f32>,
-        mut of_queries: ArrayViewMut2<f32>,
-        of: &mut [Lines<'_>; 2],
-    ) {
-        let to = &mut of_queries;
+    fn backward(&self, sums: &[f32], gradient: ArrayView2<f32>, mut to: Gradients<'_, '_>) {
         let done = match self.queries.ncols() {
-            8 => self.backward_lines::<1>(sums, gradient, to, of),
-            16 => self.backward_lines::<2>(sums, gradient, to, of),
-            24 => self.backward_lines::<3>(sums, gradient, to, of),
-            32 => self.backward_lines::<4>(sums, gradient, to, of),
-            48 => self.backward_lines::<6>(sums, gradient, to, of),
-            64 => self.backward_lines::<8>(sums, gradient, to, of),
-            80 => self.backward_lines::<10>(sums, gradient, to, of),
-            96 => self.backward_lines::<12>(sums, gradient, to, of),
-            128 => self.backward_lines::<16>(sums, gradient, to, of),
+            8 => self.backward_lines::<1>(sums, gradient, &mut to),
+            16 => self.backward_lines::<2>(sums, gradient, &mut to),
+            24 => self.backward_lines::<3>(sums, gradient, &mut to),
+            32 => self.backward_lines::<4>(sums, gradient, &mut to),
+            48 => self.backward_lines::<6>(sums, gradient, &mut to),
+            64 => self.backward_lines::<8>(sums, gradient, &mut to),
+            80 => self.backward_lines::<10>(sums, gradient, &mut to),
+            96 => self.backward_lines::<12>(sums, gradient, &mut to),
+            128 => self.backward_lines::<16>(sums, gradient, &mut to),
             _ => None,
         };
-        done.unwrap_or_else(|| self.backward_packed(sums, gradient, of_queries, of));
+        done.unwrap_or_else(|| self.backward_packed(sums, gradient, to));
     }
 
     /// With keys and values in place; `None` if this machine lacks the instructions.
@@ -397,6 +442,7 @@ impl Head<'_> {
                 products.compare(queries, &keys[..n_keys], visible, stride, &mut scores);
                 let rows = scores.chunks_exact_mut(stride);
                 for ((row, &visible), end) in rows.zip(visible).zip(&mut ends) {
+                    add_to(row, self.bias);
                     *end = softmax(row, visible);
                 }
                 let found = &mut found[..queries.len()];
@@ -414,13 +460,12 @@ impl Head<'_> {
         &self,
         sums: &[f32],
         gradient: ArrayView2<f32>,
-        of_queries: &mut ArrayViewMut2<f32>,
-        of_keys_values: &mut [Lines<'_>; 2],
+        to: &mut Gradients<'_, '_>,
     ) -> Option<()> {
         let products = Products::new()?;
         let (keys, values) = (self.keys.rows::<N>(), self.values.rows());
         let (queries, gradient) = (rows_of(&self.queries), rows_of(&gradient));
-        let [mut of_keys, mut of_values] = of_keys_values.each_mut().map(rows_to);
+        let [mut of_keys, mut of_values] = to.of_keys_values.each_mut().map(rows_to);
         for (block, n_keys) in self.blocks() {
             let [keys, values] = [&keys, &values].map(|rows| &rows[..n_keys]);
             let [queries, gradient] = [&queries, &gradient].map(|rows| &rows[block.clone()]);
@@ -437,7 +482,9 @@ impl Head<'_> {
                 let rows = rows.zip(of_scores.chunks_exact_mut(stride));
                 let sums = &sums[block.clone()];
                 for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
+                    add_to(shares, self.bias);
                     softmax_back(shares, of_scores, visible, sum);
+                    add_to(to.of_bias, of_scores);
                 }
                 let found = &mut found[..queries.len()];
                 products.gather(&of_scores, keys, visible, stride, found);
@@ -447,7 +494,7 @@ impl Head<'_> {
                 products.scatter(&shares, gradient, visible, stride, of_values);
             });
             for (row, found) in block.zip(&found) {
-                whole_row(of_queries.row_mut(row)).copy_from_slice(found.as_flattened());
+                whole_row(to.of_queries.row_mut(row)).copy_from_slice(found.as_flattened());
             }
         }
         Some(())
@@ -462,6 +509,7 @@ impl Head<'_> {
             vectorised!({
                 let rows = flat_mut(&mut scores).chunks_exact_mut(n_keys);
                 for ((row, &visible), found) in rows.zip(visible).zip(&mut found) {
+                    add_to(row, self.bias);
                     *found = softmax(row, visible);
                 }
             });
@@ -474,13 +522,12 @@ impl Head<'_> {
         }
     }
 
-    fn backward_packed(
-        &self,
-        sums: &[f32],
-        gradient: ArrayView2<f32>,
-        mut of_queries: ArrayViewMut2<f32>,
-        of_keys_values: &mut [Lines<'_>; 2],
-    ) {
+    fn backward_packed(&self, sums: &[f32], gradient: ArrayView2<f32>, to: Gradients<'_, '_>) {
+        let Gradients {
+            mut of_queries,
+            of_keys_values,
+            of_bias,
+        } = to;
         let (keys, values) = (self.keys.load(), self.values.load());
         let [mut of_keys, mut of_values] = [&keys, &values].map(|all| Array2::zeros(all.dim()));
         for (block, n_keys) in self.blocks() {
@@ -498,7 +545,9 @@ impl Head<'_> {
                 let rows = flat_mut(&mut shares).chunks_exact_mut(n_keys);
                 let rows = rows.zip(flat_mut(&mut of_scores).chunks_exact_mut(n_keys));
                 for (((shares, of_scores), &visible), &sum) in rows.zip(visible).zip(sums) {
+                    add_to(shares, self.bias);
                     softmax_back(shares, of_scores, visible, sum);
+                    add_to(of_bias, of_scores);
                 }
             });
             let mut of_queries = part(of_queries.view_mut(), 0, block);
@@ -514,6 +563,14 @@ impl Head<'_> {
                 pairs.for_each(|(to, found)| *to += found);
             }
         }
+    }
+}
+
+/// Adds the first numbers of `more`, or none if it is empty.
+#[inline(always)]
+fn add_to(sums: &mut [f32], more: &[f32]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum += more;
     }
 }
 

@@ -42,19 +42,19 @@ fn seen(spans: &AttentionSpans) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// What a query finds in one head, key by key, and the logarithm of its sum.
+/// What a query finds in one head, key by key, and the logarithm of its sum; the bias of keys is added to their scores.
 fn found(
     query: ArrayView1<f64>,
     lines: &Array2<f64>,
+    bias: &[f64],
     head: usize,
     keys: Range<usize>,
 ) -> (Vec<f64>, f64) {
     let (width, d_model) = (query.len(), lines.ncols() / 2);
     let score = |key: usize| {
-        let key = lines.row(key);
-        (0..width)
-            .map(|place| query[place] * key[head * width + place])
-            .sum::<f64>()
+        let line = lines.row(key);
+        let product = |place: usize| query[place] * line[head * width + place];
+        bias[key] + (0..width).map(product).sum::<f64>()
     };
     let scores: Vec<f64> = keys.clone().map(score).collect();
     let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -83,13 +83,14 @@ fn weighed(
     spans: &AttentionSpans,
     queries: &Array2<f64>,
     lines: &Array2<f64>,
+    bias: &[f64],
     weights: &Array2<f64>,
 ) -> f64 {
     let mut sum = 0.0;
     for (row, keys) in seen(spans).into_iter().enumerate() {
         for head in 0..HEADS {
             let query = of_head(queries, row, head);
-            let (values, _) = found(ArrayView1::from(&query), lines, head, keys.clone());
+            let (values, _) = found(ArrayView1::from(&query), lines, bias, head, keys.clone());
             let weights = of_head(weights, row, head);
             sum += values
                 .iter()
@@ -122,9 +123,10 @@ fn forward<'a>(
     attend: &'a Attend,
     queries: &'a Array2<f32>,
     lines: KeysValues<'a>,
+    bias: &'a [f32],
 ) -> (Array2<f32>, Array2<f32>) {
     if way == Way::Here {
-        return attend.forward(queries.view(), lines);
+        return attend.forward(queries.view(), lines, bias);
     }
     let mut out = Array2::zeros(queries.dim());
     let mut sums = Array2::zeros([queries.nrows(), attend.of.n_heads]);
@@ -133,51 +135,61 @@ fn forward<'a>(
         .cut(out.view_mut(), sizes)
         .into_iter()
         .zip(attend.cut(sums.view_mut(), sizes));
-    let heads = attend.heads(queries.view(), lines).into_iter();
+    let heads = attend.heads(queries.view(), lines, bias).into_iter();
     heads
         .zip(outputs)
         .for_each(|(head, (out, sums))| head.forward_packed(out, sums));
     (out, sums)
 }
 
-/// The gradients of queries, and of keys and values added to ones.
+/// The gradients of queries, of keys and values added to ones, and of the bias.
 fn backward<'a>(
     way: Way,
     attend: &'a Attend,
     queries: &'a Array2<f32>,
-    lines: KeysValues<'a>,
+    (lines, bias): (KeysValues<'a>, &'a [f32]),
     n_keys: usize,
     sums: &Array2<f32>,
     weights: &Array2<f32>,
-) -> [Array2<f32>; 2] {
+) -> [Array2<f32>; 3] {
     let mut of_queries = Array2::zeros(queries.dim());
     let mut of_lines = Array2::ones([n_keys, 2 * queries.ncols()]);
     let to: Vec<&mut [f32]> = of_lines.rows_mut().into_iter().map(whole_row).collect();
     if way == Way::Here {
-        attend.backward(
+        let of_bias = attend.backward(
             queries.view(),
             lines,
+            bias,
             sums,
             weights.view(),
             of_queries.view_mut(),
             to,
         );
-        return [of_queries, of_lines];
+        return [of_queries, of_lines, column(of_bias)];
     }
     let width = queries.ncols() / attend.of.n_heads;
     let of = attend.cut(of_queries.view_mut(), &attend.spans.n_queries);
     let outputs = of.into_iter().zip(attend.cut_lines(to));
-    for (head, (of_queries, mut of_lines)) in
-        attend.heads(queries.view(), lines).into_iter().zip(outputs)
-    {
+    let mut of_bias = vec![0.0; bias.len()];
+    let heads = attend.heads(queries.view(), lines, bias).into_iter();
+    for (index, (head, (of_queries, mut of_keys_values))) in heads.zip(outputs).enumerate() {
         let [first, column] = head.place;
         let rows = first..first + head.queries.nrows();
         let weights = part(weights.view(), 0, rows.clone());
         let weights = part(weights, 1, column * width..(column + 1) * width);
         let sums: Vec<f32> = rows.map(|row| sums[[row, column]]).collect();
-        head.backward_packed(&sums, weights, of_queries, &mut of_lines);
+        let before = &attend.spans.n_keys[..index / attend.of.n_heads];
+        let first_key: usize = before.iter().sum();
+        let to = Gradients {
+            of_queries,
+            of_keys_values: &mut of_keys_values,
+            of_bias: of_bias
+                .get_mut(first_key..first_key + head.bias.len())
+                .unwrap_or_default(),
+        };
+        head.backward_packed(&sums, weights, to);
     }
-    [of_queries, of_lines]
+    [of_queries, of_lines, column(of_bias)]
 }
 
 /// For widths of a head with lanes of their own and without, scores around 1, and some far above all others.
@@ -198,6 +210,9 @@ fn attention_finds_what_it_finds_key_by_key_and_so_does_its_gradient() {
         let queries = numbers("queries", [n_queries, d_model], size);
         let lines = numbers("lines", [n_keys, 2 * d_model], size);
         let weights = numbers("weights", [n_queries, d_model], 1.0);
+        let of_keys = numbers("bias", [n_keys, 1], size)
+            .into_raw_vec_and_offset()
+            .0;
         let [in_double, lines_in_double, weights_in_double] =
             [&queries, &lines, &weights].map(|numbers| numbers.mapv(f64::from));
         let attend = Attend::new(heads(HEADS, width), &spans);
@@ -217,13 +232,19 @@ fn attention_finds_what_it_finds_key_by_key_and_so_does_its_gradient() {
                 true => KeysValues::Whole(lines.view()),
                 false => KeysValues::Apart(&apart),
             };
-            let (out, sums) = forward(way, &attend, &queries, lies());
+            // Only keys that lie apart can have one.
+            let bias = if lie { &[][..] } else { &of_keys };
+            let mut bias_in_double = vec![0.0; n_keys];
+            let pairs = bias_in_double.iter_mut().zip(bias);
+            pairs.for_each(|(to, &bias)| *to = f64::from(bias));
+            let (out, sums) = forward(way, &attend, &queries, lies(), bias);
             for (row, keys) in seen(&spans).into_iter().enumerate() {
                 for head in 0..HEADS {
                     let query = of_head(&in_double, row, head);
                     let (values, sum) = found(
                         ArrayView1::from(&query),
                         &lines_in_double,
+                        &bias_in_double,
                         head,
                         keys.clone(),
                     );
@@ -238,27 +259,35 @@ fn attention_finds_what_it_finds_key_by_key_and_so_does_its_gradient() {
                     }
                 }
             }
-            let [of_queries, of_lines] =
-                backward(way, &attend, &queries, lies(), n_keys, &sums, &weights);
+            let among = (lies(), bias);
+            let [of_queries, of_lines, of_bias] =
+                backward(way, &attend, &queries, among, n_keys, &sums, &weights);
             let of_lines = of_lines - 1.0;
             let largest = |x: &Array2<f32>| x.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
             let key = random::key(2, &what, 0);
-            for draw in 0..6 {
+            for draw in 0..9 {
                 let index = random::bits(key, draw) as usize;
-                let of_query = draw % 2 == 0;
-                let of = if of_query { &of_queries } else { &of_lines };
+                let of = [&of_queries, &of_lines, &of_bias][draw as usize % 3];
+                if of.is_empty() {
+                    continue;
+                }
                 let place = [index / 7 % of.nrows(), index % of.ncols()];
                 let moved = |by: f64| {
                     let [mut queries, mut lines] = [in_double.clone(), lines_in_double.clone()];
-                    let to = if of_query { &mut queries } else { &mut lines };
-                    to[place] += by;
-                    weighed(&spans, &queries, &lines, &weights_in_double)
+                    let mut bias = bias_in_double.clone();
+                    match draw % 3 {
+                        0 => queries[place] += by,
+                        1 => lines[place] += by,
+                        _ => bias[place[0]] += by,
+                    }
+                    weighed(&spans, &queries, &lines, &bias, &weights_in_double)
                 };
                 let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
                 let off = (f64::from(of[place]) - slope).abs() / f64::from(largest(of));
                 assert!(
                     off < 4.0 * tolerance,
-                    "{what}: {place:?} of queries {of_query}: {off:e}"
+                    "{what}: {place:?} of input {}: {off:e}",
+                    draw % 3
                 );
             }
         }
@@ -288,12 +317,12 @@ fn a_key_far_above_the_others_gets_all() {
             }
         });
         for way in [Way::Here, Way::Anywhere] {
-            let (out, sums) = forward(way, &attend, &queries, KeysValues::Whole(lines.view()));
+            let (out, sums) = forward(way, &attend, &queries, KeysValues::Whole(lines.view()), &[]);
             assert_eq!(out.row(0), values.row(1), "{way:?}, {width}, {sign}");
             assert_eq!(sums[[0, 0]], 1000.0 * sign);
             let weights = Array2::ones([1, width]);
-            let whole = KeysValues::Whole(lines.view());
-            let [of_queries, of_lines] =
+            let whole = (KeysValues::Whole(lines.view()), &[][..]);
+            let [of_queries, of_lines, _] =
                 backward(way, &attend, &queries, whole, 3, &sums, &weights);
             assert!(
                 of_queries.iter().all(|gradient| gradient.abs() < 1e-30),
