@@ -1,13 +1,14 @@
-//! Benchmark of decoding: the time to continue a text by 256 greedy tokens, for a baseline and a routed model, each with caches
-//! and with a whole pass per token.
+//! Benchmark of decoding: the time to continue a text by 256 greedy tokens, for a baseline and routed models, with memories and
+//! without, each with caches and with a whole pass per token.
 #![allow(missing_docs)]
 
-use bench::{BenchBackend, Shape, VOCABULARY, in_place};
+use bench::{BenchBackend, MEMORIES, Shape, VOCABULARY, in_place};
 use brian::generate::{Next, Sampling, generate};
+use brian::memory::MemoryConfig;
 use brian::random;
 use brian::route::draws::Draws;
 use brian::route::policy::{Policy, Select, SequenceInfo};
-use brian::route::rules::ExitObjective;
+use brian::route::rules::{Attends, ExitObjective};
 use brian::{Brian, Rules};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -24,10 +25,12 @@ const GREEDY: Sampling = Sampling {
 };
 
 /// A block before the pool, four in it, one after it, and eight steps.
-fn brian() -> Brian<BenchBackend> {
+fn brian(memory: MemoryConfig, attends: Attends) -> Brian<BenchBackend> {
     let shape = Shape::small(256, 6, 1, N_TOKENS);
     let mut config = shape.brian();
     config.route.max_steps = 8;
+    config.memory = memory;
+    config.route.attends = attends;
     scattered(config.init(VOCABULARY, 1, &Default::default()))
 }
 
@@ -52,7 +55,6 @@ fn scattered<B: Backend>(model: Brian<B>) -> Brian<B> {
 }
 
 fn decode(criterion: &mut Criterion) {
-    let model = brian();
     let baseline = model_of_the_same_depth();
     let free = Rules {
         policy: Policy::Router {
@@ -69,11 +71,14 @@ fn decode(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(N_TOKENS as u64));
-    let models = [
-        ("baseline", Model::new(baseline), Rules::sequential()),
-        ("routed", Model::new(model), free),
+    let routed = |memory, attends| (Model::new(brian(memory, attends)), free.clone());
+    let mut models = vec![
+        ("baseline", (Model::new(baseline), Rules::sequential())),
+        ("routed", routed(MemoryConfig::None, Attends::All)),
+        ("selected", routed(MemoryConfig::None, Attends::Selected)),
     ];
-    for (name, model, rules) in &models {
+    models.extend(MEMORIES.map(|(name, memory)| (name, routed(memory, Attends::All))));
+    for (name, (model, rules)) in &models {
         group.bench_function(format!("{name}/kept"), |bencher| {
             bencher.iter(|| {
                 in_place(|| {

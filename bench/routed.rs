@@ -3,12 +3,16 @@
 //!
 //! `eta = (time of the path / time of the walks) / (FLOPs of the path / FLOPs of the walks)`: 1 where every FLOP costs the same
 //! in both, less where routing costs time that it does not count. Rounds are interleaved; the table shows medians.
+//!
+//! `cargo bench -p bench --bench routed -- key_value_prefix` measures a model with a memory instead: one of `bench::MEMORIES`.
 #![allow(missing_docs)]
 
 use bench::{
-    ADAMW, BenchAutodiff, BenchBackend, Shape, VOCABULARY, by_lot, in_place, leaving_by_lot,
+    ADAMW, BenchAutodiff, BenchBackend, MEMORIES, Shape, VOCABULARY, by_lot, in_place,
+    leaving_by_lot,
 };
 use brian::loss::language;
+use brian::memory::MemoryConfig;
 use brian::route::policy::{Policy, SequenceInfo, Teacher};
 use brian::route::rules::ChoiceGradient;
 use brian::route::trace::Walks;
@@ -34,6 +38,9 @@ struct Subject<B: Backend> {
 fn config() -> BrianConfig {
     let mut config = SHAPE.brian();
     config.route.max_steps = MAX_STEPS;
+    let named = |name: &str| std::env::args().any(|argument| argument == name);
+    let memory = MEMORIES.into_iter().find(|(name, _)| named(name));
+    config.memory = memory.map_or(MemoryConfig::None, |(_, memory)| memory);
     config
 }
 
@@ -71,9 +78,11 @@ fn subjects<B: Backend>() -> Vec<Subject<B>> {
 /// Whether the command line, if it names any, names this: `cargo bench -p bench --bench routed -- prefill live1`.
 fn wanted(name: &str) -> bool {
     let kind = |name: &str| name.starts_with("live");
+    let is_memory = |argument: &str| MEMORIES.iter().any(|(name, _)| *name == argument);
     let mut named = std::env::args()
         .skip(1)
-        .filter(|argument| !argument.starts_with('-') && kind(argument) == kind(name))
+        .filter(|argument| !argument.starts_with('-') && !is_memory(argument))
+        .filter(|argument| kind(argument) == kind(name))
         .peekable();
     named.peek().is_none() || named.any(|argument| argument == name)
 }

@@ -1,6 +1,9 @@
 //! What the benches share: the backend that is measured, `Shape` with its models and inputs, clocks that wait for the device,
 //! and `Work`, which prints FLOP/s or bytes/s and their share of the device's best.
 
+use brian::memory::{
+    Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig, SharedCodeConfig, SharedCodes,
+};
 use brian::route::policy::{Policy, Select};
 use brian::route::rules::ExitObjective;
 use brian::{
@@ -66,6 +69,29 @@ pub const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
     decay: Decay::Matrices,
     clip_norm: 1.0,
 };
+
+/// Memories to which blocks attend, by name: keys and values, and both forms of codes that blocks share.
+pub const MEMORIES: [(&str, MemoryConfig); 3] = [
+    (
+        "key_value_prefix",
+        MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
+            sink: 1,
+            window: 2,
+            bias: -4.0,
+            compression: Compression::None,
+            lifecycle: Lifecycle::Frozen,
+        }),
+    ),
+    ("current_code", shared_code(SharedCodes::Current)),
+    (
+        "last_code",
+        shared_code(SharedCodes::CurrentAndLast { bias: -4.0 }),
+    ),
+];
+
+const fn shared_code(codes: SharedCodes) -> MemoryConfig {
+    MemoryConfig::SharedCode(SharedCodeConfig { d_code: 32, codes })
+}
 
 /// One shape to measure.
 #[derive(Clone, Copy)]

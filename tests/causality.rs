@@ -367,6 +367,13 @@ fn every_memory_changes_the_logits_and_the_walks_around_it_differ() {
         assert!(change > 100.0 * REORDERED, "{}: {change:e}", case.name);
         let walks = trace.unwrap().walks;
         let usage = walks.memory.is_some();
+        let of_blocks = case.name.contains("Both");
+        assert_eq!(
+            walks.attended.is_some(),
+            usage && of_blocks,
+            "{}",
+            case.name
+        );
         // Codes of this step alone are not of an earlier one: there is nothing to count.
         let counts = !case.name.contains("codes: Current }");
         let expected = counts && !case.rules.with_gradients;

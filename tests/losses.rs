@@ -61,6 +61,7 @@ fn trace(probabilities: &[&[[f32; 3]]], actions: &[&[usize]], target: usize) -> 
         hard_exit: true,
         steps: decisions,
         memory: None,
+        attended: None,
     };
     Trace { walks, steps }
 }

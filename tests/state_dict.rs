@@ -4,6 +4,7 @@
 use crate::support::{Torch, Workplace};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use train::import;
 
 /// Letters and special tokens of the tokenizer, width, inner width.
@@ -164,6 +165,51 @@ fn equal_weights_are_equal_runs_from_every_format_wrapping_and_kind_of_numbers()
         .iter()
         .find(|row| row["theirs"]["name"] == "lm_head.weight");
     assert_eq!(head.unwrap()["what"], "tied head, stored twice");
+}
+
+/// A decoder whose blocks share codes, as the reference stores it: with copies of the shared maps under every block, and with biases
+/// that change nothing.
+#[test]
+fn maps_that_blocks_share_are_taken_over_once_and_copies_of_them_compared() {
+    let workplace = workplace();
+    let fixture = "fixtures/brian/cache_only_top1/weights.safetensors";
+    let weights = import::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(fixture)).unwrap();
+    let write = |file: &str, more: f32| {
+        let mut torch = Torch::default();
+        for (name, tensor) in &weights {
+            torch.tensor(name, &tensor.shape, &tensor.floats());
+        }
+        for side in ["key", "value"] {
+            let name =
+                |block| format!("route_blocks.{block}.block.attn.global_{side}_write.weight");
+            let first = &weights[&name(0)];
+            torch.tensor(&name(1), &first.shape, &first.floats());
+            let mut last = first.floats().to_vec();
+            last[5] += more;
+            torch.tensor(&name(2), &first.shape, &last);
+        }
+        torch.write(&workplace.path(file));
+    };
+    write("copies.pt", 0.0);
+    write("others.pt", 1.0);
+    let line = |file: &str| {
+        format!(
+            "import {file} --recipe assets/recipes/brian/tiny.toml --set tokenizer.file=letters.json --set run.root=runs \
+             --set model.d_model=16 --set model.n_heads=2 --set model.d_ff=64 --set model.d_ff_pool=64 --set model.n_pool=3 \
+             --set model.exit=projection --set model.position.d_position=6 --set model.position.start=first_block \
+             --set model.memory={{kind='shared_code',d_code=4,codes='current'}}"
+        )
+    };
+    let imported = workplace.nerve(&line("copies.pt")).expect(0);
+    let said = &imported.stderr;
+    assert!(said.contains("3 ignored, 4 stored once more"), "{said}");
+    let run = imported.answer().to_string();
+    workplace
+        .nerve(&format!("sample {run} --prompt ab --tokens 3"))
+        .expect(0);
+    let refused = workplace.nerve(&line("others.pt")).expect(3).stderr;
+    let expected = "tensor \"route_blocks.2.block.attn.global_key_write.weight\": found 1 of 64 numbers that differ";
+    assert!(refused.contains(expected), "{refused}");
 }
 
 #[test]

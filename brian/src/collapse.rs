@@ -180,6 +180,7 @@ fn followed(targets: Vec<Vec<Action>>, rows: usize, n_pool: usize, max_steps: us
         hard_exit: true,
         steps,
         memory: None,
+        attended: None,
     }
 }
 
@@ -228,6 +229,7 @@ mod tests {
             hard_exit: true,
             steps,
             memory: None,
+            attended: None,
         };
         let mut counts = RouteCounts::default();
         counts.add(&walks, &[true; TOKENS], &[None]);

@@ -3,7 +3,7 @@
 //!
 //! Blocks before and after the pool cache keys and values; the pool caches the walks of earlier tokens (`route/walk_cache.rs`).
 //! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the router sees the
-//! mean of the sequence, `attends` is `selected`, or the model has a memory or a beam.
+//! mean of the sequence, or the model has a memory of hidden states or a beam.
 //!
 //! A token of a slot is begun and then taken further by rounds: one pass of a baseline, or blocks of the pool (after the idea of
 //! batching by depth of arXiv 2608.09444). On the host the bits of a slot do not depend on what other slots do.

@@ -6,7 +6,7 @@
 #[error("{field}: found {found}, expected {expected}")]
 pub struct ConfigError {
     /// The field's path inside the model's configuration: `n_heads`, `position.d_position`.
-    pub field: &'static str,
+    pub field: String,
     /// The value it has.
     pub found: String,
     /// The values it may have.
@@ -22,13 +22,13 @@ impl Problems {
     pub fn require(
         &mut self,
         holds: bool,
-        field: &'static str,
+        field: &str,
         found: impl ToString,
         expected: impl ToString,
     ) {
         if !holds {
             self.0.push(ConfigError {
-                field,
+                field: field.to_string(),
                 found: found.to_string(),
                 expected: expected.to_string(),
             });
@@ -36,7 +36,7 @@ impl Problems {
     }
 
     /// Adds a field that counts nothing.
-    pub fn at_least_1(&mut self, field: &'static str, value: usize) {
+    pub fn at_least_1(&mut self, field: &str, value: usize) {
         self.require(value > 0, field, value, "at least 1");
     }
 }

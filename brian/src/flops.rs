@@ -8,7 +8,8 @@ use crate::memory::custom::CodeFlops;
 use crate::memory::slots::Seen;
 use crate::memory::window::Window;
 use crate::memory::{
-    Adapters, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig, SharedCodes,
+    Adapters, AttendedConfig, Compression, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
+    SharedCodeConfig, SharedCodes,
 };
 use crate::model::BrianConfig;
 use crate::route::parallel::Parallel;
@@ -113,12 +114,9 @@ impl BrianConfig {
     }
 
     fn execution(&self) -> Execution {
-        let rests = match self.memory {
-            MemoryConfig::None | MemoryConfig::Custom(_) => true,
-            MemoryConfig::HiddenCode(memory) => memory.lifecycle == Lifecycle::Frozen,
-            MemoryConfig::KeyValuePrefix(memory) => memory.lifecycle == Lifecycle::Frozen,
-            MemoryConfig::SharedCode(_) => true,
-        };
+        let codes = self.memory.codes();
+        let rests = codes.is_none_or(|codes| codes.lifecycle == Lifecycle::Frozen)
+            && self.memory.attended().is_none_or(|of| of.is_frozen());
         match rests {
             true => self.route.execution,
             false => Execution::Dense,
@@ -163,7 +161,7 @@ impl BrianConfig {
         let position = self.position();
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
-            (Execution::Dense, _) if let MemoryConfig::SharedCode(memory) = self.memory => {
+            (Execution::Dense, _) if let Some(memory) = self.shared_code() => {
                 let n_codes = match memory.codes {
                     SharedCodes::CurrentAndLast { .. } if index > 0 => 2 * seq,
                     _ => seq,
@@ -175,7 +173,9 @@ impl BrianConfig {
                 let whole = cost.whole(seq + n_keys) + decoding;
                 n_tokens as f64 * (whole + position + self.prefix_write())
             }
-            (Execution::Grouped, Attends::All) if everywhere && !self.attends_to_memory() => {
+            (Execution::Grouped, Attends::All)
+                if everywhere && self.memory.attended().is_none() =>
+            {
                 n_tokens as f64 * (cost.whole(seq) + position)
             }
             (Execution::Grouped, Attends::Selected) => {
@@ -216,7 +216,7 @@ impl BrianConfig {
     fn block_flops(&self) -> BlockFlops {
         let heads = self.baseline().heads();
         let block = BlockFlops::new(self.d_model, self.d_ff_pool, heads);
-        let MemoryConfig::SharedCode(memory) = self.memory else {
+        let Some(memory) = self.shared_code() else {
             return block;
         };
         let own = match memory.codes {
@@ -231,20 +231,25 @@ impl BrianConfig {
         }
     }
 
-    /// Whether blocks attend to more than states, or to something else.
-    fn attends_to_memory(&self) -> bool {
-        let memory = self.memory;
-        matches!(
-            memory,
-            MemoryConfig::KeyValuePrefix(_) | MemoryConfig::SharedCode(_)
-        )
+    fn shared_code(&self) -> Option<SharedCodeConfig> {
+        match self.memory.attended()? {
+            AttendedConfig::SharedCode(memory) => Some(memory),
+            AttendedConfig::KeyValuePrefix(_) => None,
+        }
+    }
+
+    fn key_value_prefix(&self) -> Option<KeyValuePrefixConfig> {
+        match self.memory.attended()? {
+            AttendedConfig::KeyValuePrefix(memory) => Some(memory),
+            AttendedConfig::SharedCode(_) => None,
+        }
     }
 
     /// How many columns of the memory blocks see of a token at a step, where tokens `wrote` at earlier ones.
     fn earlier(&self, index: usize, token: usize, wrote: &[Vec<bool>]) -> usize {
-        let seen = match self.memory {
-            MemoryConfig::KeyValuePrefix(memory) => Seen::Window(memory.retention()),
-            MemoryConfig::SharedCode(memory) if memory.codes.bias().is_some() => Seen::Last,
+        let seen = match self.memory.attended() {
+            Some(AttendedConfig::KeyValuePrefix(memory)) => Seen::Window(memory.retention()),
+            Some(AttendedConfig::SharedCode(memory)) if memory.codes.bias().is_some() => Seen::Last,
             _ => return 0,
         };
         let slots = seen.slots(index);
@@ -253,7 +258,7 @@ impl BrianConfig {
 
     /// FLOPs of the codes of states at a step, which its blocks share; those of tokens that have left are cached.
     fn current_codes(&self, step: &Decisions, rests: &mut Rests) -> f64 {
-        let MemoryConfig::SharedCode(memory) = self.memory else {
+        let Some(memory) = self.shared_code() else {
             return 0.0;
         };
         let some_run = step.actions.iter().any(|&action| action < self.n_pool);
@@ -271,7 +276,7 @@ impl BrianConfig {
 
     /// How many keys of the memory a block attends to beside its own, and FLOPs of decoding their codes, per query.
     fn prefix_keys(&self, index: usize, seq: usize) -> (usize, f64) {
-        let MemoryConfig::KeyValuePrefix(memory) = self.memory else {
+        let Some(memory) = self.key_value_prefix() else {
             return (0, 0.0);
         };
         let n_slots = memory.retention().kept(index).count();
@@ -285,12 +290,11 @@ impl BrianConfig {
 
     /// FLOPs of encoding the key and the value of one token.
     fn prefix_write(&self) -> f64 {
-        match self.memory {
-            MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
-                compression: Compression::Code { d_code },
-                ..
-            }) => (4 * self.baseline().heads().d_keys() * d_code) as f64,
-            _ => 0.0,
+        match self.key_value_prefix().map(|memory| memory.compression) {
+            Some(Compression::Code { d_code }) => {
+                (4 * self.baseline().heads().d_keys() * d_code) as f64
+            }
+            Some(Compression::None) | None => 0.0,
         }
     }
 
@@ -339,32 +343,28 @@ impl BrianConfig {
     }
 
     fn kept_codes(&self) -> Option<KeptCodes> {
-        match self.memory {
-            MemoryConfig::None | MemoryConfig::KeyValuePrefix(_) | MemoryConfig::SharedCode(_) => {
-                None
-            }
-            MemoryConfig::HiddenCode(memory) => {
-                let (d_model, d_code) = (self.d_model, memory.d_code);
-                let map = 2 * d_model * d_code;
-                let heads = 2 * memory.head_rank * (d_model + self.n_heads * d_code);
-                Some(KeptCodes {
-                    retention: memory.retention(),
-                    adapters: memory.adapters,
-                    lifecycle: memory.lifecycle,
-                    flops: CodeFlops {
-                        write: map + heads,
-                        read: 2 * map + heads,
-                        per_code: 4 * d_code,
-                    },
-                })
-            }
-            MemoryConfig::Custom(memory) => Some(KeptCodes {
+        if let MemoryConfig::Custom(memory) = self.memory {
+            return Some(KeptCodes {
                 retention: memory.rule().retention(),
                 adapters: Adapters::Shared,
                 lifecycle: Lifecycle::Frozen,
                 flops: memory.rule().flops(self.d_model),
-            }),
+            });
         }
+        let memory = self.memory.codes()?;
+        let (d_model, d_code) = (self.d_model, memory.d_code);
+        let map = 2 * d_model * d_code;
+        let heads = 2 * memory.head_rank * (d_model + self.n_heads * d_code);
+        Some(KeptCodes {
+            retention: memory.retention(),
+            adapters: memory.adapters,
+            lifecycle: memory.lifecycle,
+            flops: CodeFlops {
+                write: map + heads,
+                read: 2 * map + heads,
+                per_code: 4 * d_code,
+            },
+        })
     }
 }
 

@@ -13,7 +13,8 @@ use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
 use crate::memory::step::MemoryStart;
 use crate::memory::{
-    CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig, SharedCode,
+    AttendedConfig, Both, CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig,
+    SharedCode,
 };
 use crate::ops::embedding::embed;
 use crate::ops::reuse::{Packed, shared_module};
@@ -170,36 +171,38 @@ impl BrianConfig {
             problems.require(top_k <= most, field, top_k, expected);
         }
         problems.0.extend(self.memory.check());
-        let by_heads =
-            matches!(self.memory, MemoryConfig::HiddenCode(memory) if memory.head_rank > 0);
+        let [of_codes, _] = self.memory.tables();
+        let by_heads = self.memory.codes().is_some_and(|codes| codes.head_rank > 0);
         let fits = self.n_heads == 0 || self.d_model.is_multiple_of(self.n_heads);
         let expected = "0, as d_model is no multiple of n_heads";
-        problems.require(fits || !by_heads, "memory.head_rank", "more", expected);
-        let (fits, expected) = match (parallel, self.memory) {
-            (Parallel::None, _)
-            | (_, MemoryConfig::None)
-            | (Parallel::Beam { .. }, MemoryConfig::Custom(_)) => (true, ""),
-            (Parallel::SequenceBeam { .. }, MemoryConfig::Custom(_)) => {
-                (false, "none, or a beam of every token")
-            }
-            (_, MemoryConfig::KeyValuePrefix(_)) => {
+        let field = format!("{of_codes}.head_rank");
+        problems.require(fits || !by_heads, &field, "more", expected);
+        let lifecycle = self.memory.codes().map(|codes| codes.lifecycle);
+        let (fits, expected) = match (parallel, self.memory.attended()) {
+            (Parallel::None, _) => (true, ""),
+            (_, Some(AttendedConfig::KeyValuePrefix(_))) => {
                 (false, "none with a memory of keys and values")
             }
-            (_, MemoryConfig::SharedCode(_)) => (false, "none with codes that blocks share"),
-            (Parallel::Beam { .. }, MemoryConfig::HiddenCode(memory)) => (
-                memory.lifecycle == Lifecycle::Frozen,
+            (_, Some(AttendedConfig::SharedCode(_))) => {
+                (false, "none with codes that blocks share")
+            }
+            (Parallel::Beam { .. }, None) => (
+                lifecycle != Some(Lifecycle::Reference),
                 "none, or a memory whose lifecycle is frozen",
             ),
-            (Parallel::SequenceBeam { .. }, MemoryConfig::HiddenCode(memory)) => (
-                memory.lifecycle == Lifecycle::Reference,
-                "none, or a memory whose lifecycle is reference",
-            ),
+            (Parallel::SequenceBeam { .. }, None) => match self.memory {
+                MemoryConfig::Custom(_) => (false, "none, or a beam of every token"),
+                _ => (
+                    lifecycle != Some(Lifecycle::Frozen),
+                    "none, or a memory whose lifecycle is reference",
+                ),
+            },
         };
         problems.require(fits, "route.parallel", "a beam", expected);
-        let expected = match self.memory {
-            MemoryConfig::KeyValuePrefix(_) => "all with a memory of keys and values",
-            MemoryConfig::SharedCode(_) => "all with codes that blocks share",
-            _ => "",
+        let expected = match self.memory.attended() {
+            Some(AttendedConfig::KeyValuePrefix(_)) => "all with a memory of keys and values",
+            Some(AttendedConfig::SharedCode(_)) => "all with codes that blocks share",
+            None => "",
         };
         let fits = attends == Attends::All || expected.is_empty();
         problems.require(fits, "route.attends", "selected", expected);
@@ -311,25 +314,29 @@ impl BrianConfig {
 
     fn memory<B: Backend>(&self, n_actions: usize, device: &B::Device) -> Option<Memory<B>> {
         let sizes = self.sizes();
-        match self.memory {
-            MemoryConfig::None => None,
-            MemoryConfig::HiddenCode(config) => {
-                let memory = HiddenCode::new(config, &sizes, n_actions, device);
-                Some(Memory::HiddenCode(memory))
-            }
-            MemoryConfig::KeyValuePrefix(config) => {
-                let memory = KeyValuePrefix::new(config, &sizes, self.n_pool, device);
-                Some(Memory::KeyValuePrefix(memory))
-            }
-            MemoryConfig::SharedCode(config) => {
-                let memory = SharedCode::new(config, &sizes, self.n_pool, device);
-                Some(Memory::SharedCode(memory))
-            }
+        let codes = |config| HiddenCode::new(config, &sizes, n_actions, device);
+        let prefix = |config| KeyValuePrefix::new(config, &sizes, self.n_pool, device);
+        let shared = |config| SharedCode::new(config, &sizes, self.n_pool, device);
+        Some(match self.memory {
+            MemoryConfig::None => return None,
+            MemoryConfig::HiddenCode(config) => Memory::HiddenCode(codes(config)),
+            MemoryConfig::KeyValuePrefix(config) => Memory::KeyValuePrefix(prefix(config)),
+            MemoryConfig::SharedCode(config) => Memory::SharedCode(shared(config)),
+            MemoryConfig::Both(both) => Memory::Both(Both {
+                codes: codes(both.codes),
+                prefix: match both.attended {
+                    AttendedConfig::KeyValuePrefix(config) => Some(prefix(config)),
+                    AttendedConfig::SharedCode(_) => None,
+                },
+                shared: match both.attended {
+                    AttendedConfig::SharedCode(config) => Some(shared(config)),
+                    AttendedConfig::KeyValuePrefix(_) => None,
+                },
+            }),
             MemoryConfig::Custom(memory) => {
-                let memory = CustomCodes::new(memory, self.d_model, device);
-                Some(Memory::Custom(memory))
+                Memory::Custom(CustomCodes::new(memory, self.d_model, device))
             }
-        }
+        })
     }
 }
 
@@ -389,7 +396,8 @@ impl<B: Backend> Brian<B> {
         let position = self.told(&state);
         let left = self.exit.forward(state.hidden, position);
         let left = ground.memory.read_last(left);
-        trace.walks.memory = ground.memory.usage();
+        let walks = &mut trace.walks;
+        (walks.memory, walks.attended) = ground.memory.usage();
         let hidden = self.post.iter().fold(left, execute);
         (self.head(hidden), trace)
     }
@@ -456,7 +464,7 @@ impl<B: Backend> Brian<B> {
     pub(crate) fn goes_on(&self, rules: &Rules) -> bool {
         let Self { route, memory, .. } = self;
         let memory = memory.as_ref().filter(|_| !rules.without_memory);
-        memory.is_none_or(Memory::is_kept_by_rows)
+        memory.is_none_or(Memory::is_kept)
             && route.sees == Sees::Token
             && (route.parallel == Parallel::None || rules.without_beam)
     }
@@ -569,7 +577,8 @@ mod tests {
         for (set, fields) in wrong {
             let mut config = small();
             set(&mut config);
-            let found: Vec<&str> = config.check().iter().map(|error| error.field).collect();
+            let found = config.check().into_iter().map(|error| error.field);
+            let found: Vec<String> = found.collect();
             assert_eq!(found, fields);
         }
         let right: [Setting; 7] = [

@@ -43,6 +43,9 @@ pub struct RouteCounts {
     pub samples: Vec<(u8, f64)>,
     /// What was read from the memory, if there is one.
     pub memory: MemoryUse,
+    /// The same of what blocks attend to, where the model has codes of hidden states beside it.
+    #[serde(default)]
+    pub attended: MemoryUse,
     forced: u64,
     asked: u64,
     entropy: f64,
@@ -78,6 +81,9 @@ impl RouteCounts {
         self.samples.truncate(MOST_SAMPLES);
         if let Some(memory) = &walks.memory {
             self.memory.add(memory);
+        }
+        if let Some(attended) = &walks.attended {
+            self.attended.add(attended);
         }
     }
 
@@ -217,7 +223,8 @@ impl RouteCounts {
             rate(&format!("steps_{name}"), steps.iter().sum(), n);
         }
         named.extend(self.by_difficulty(intervals));
-        named.extend(self.memory.named());
+        named.extend(self.memory.named("memory"));
+        named.extend(self.attended.named("attended"));
         named
     }
 
@@ -280,6 +287,7 @@ impl AddAssign<&Self> for RouteCounts {
         self.samples.extend(&other.samples);
         self.samples.truncate(MOST_SAMPLES);
         self.memory.add(&other.memory);
+        self.attended.add(&other.attended);
         self.tokens += other.tokens;
         self.decisions += other.decisions;
         self.forced += other.forced;
@@ -386,6 +394,7 @@ mod tests {
             hard_exit: true,
             steps: (0..max_steps).map(step).collect(),
             memory: None,
+            attended: None,
         }
     }
 
@@ -502,6 +511,7 @@ mod tests {
             hard_exit,
             steps: (0..n_steps).map(step).collect(),
             memory: None,
+            attended: None,
         }
     }
 

@@ -10,8 +10,8 @@ pub use program::{Finished, Workplace, lines};
 pub use torch::Torch;
 
 use brian::memory::{
-    Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, SharedCodeConfig,
-    SharedCodes,
+    Adapters, AttendedConfig, BothConfig, Compression, HiddenCodeConfig, KeyValuePrefixConfig,
+    Lifecycle, SharedCodeConfig, SharedCodes,
 };
 use brian::{
     AttentionBias, BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig,
@@ -104,24 +104,30 @@ pub fn as_pretrained(config: &mut BrianConfig) {
 
 /// Every kind of memory, with slots that a walk of four steps evicts.
 pub fn small_memories() -> Vec<MemoryConfig> {
+    let codes_of = |sink, window, adapters, head_rank| HiddenCodeConfig {
+        d_code: 5,
+        sink,
+        window,
+        adapters,
+        head_rank,
+        lifecycle: Lifecycle::Frozen,
+    };
     let codes = |sink, window, adapters, head_rank| {
-        MemoryConfig::HiddenCode(HiddenCodeConfig {
-            d_code: 5,
-            sink,
-            window,
-            adapters,
-            head_rank,
-            lifecycle: Lifecycle::Frozen,
-        })
+        MemoryConfig::HiddenCode(codes_of(sink, window, adapters, head_rank))
+    };
+    let prefix_of = |sink, window, compression| KeyValuePrefixConfig {
+        sink,
+        window,
+        bias: -4.0,
+        compression,
+        lifecycle: Lifecycle::Frozen,
     };
     let prefix = |sink, window, compression| {
-        MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
-            sink,
-            window,
-            bias: -4.0,
-            compression,
-            lifecycle: Lifecycle::Frozen,
-        })
+        MemoryConfig::KeyValuePrefix(prefix_of(sink, window, compression))
+    };
+    let both = |attended| {
+        let codes = codes_of(1, 1, Adapters::Shared, 0);
+        MemoryConfig::Both(BothConfig { codes, attended })
     };
     let shared = |codes| MemoryConfig::SharedCode(SharedCodeConfig { d_code: 5, codes });
     vec![
@@ -132,6 +138,15 @@ pub fn small_memories() -> Vec<MemoryConfig> {
         prefix(0, 2, Compression::Code { d_code: 3 }),
         shared(SharedCodes::Current),
         shared(SharedCodes::CurrentAndLast { bias: -0.5 }),
+        both(AttendedConfig::KeyValuePrefix(prefix_of(
+            1,
+            1,
+            Compression::None,
+        ))),
+        both(AttendedConfig::SharedCode(SharedCodeConfig {
+            d_code: 5,
+            codes: SharedCodes::CurrentAndLast { bias: -0.5 },
+        })),
     ]
 }
 

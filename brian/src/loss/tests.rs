@@ -192,6 +192,7 @@ impl Case {
             hard_exit: self.rules.exit_objective.hard(),
             steps: (0..n_steps).map(decisions).collect(),
             memory: None,
+            attended: None,
         };
         let steps = (0..n_steps).map(step).collect();
         (Trace { walks, steps }, leaves)

@@ -18,9 +18,30 @@ pub enum MemoryConfig {
     KeyValuePrefix(KeyValuePrefixConfig),
     /// Codes to which all blocks of the pool attend.
     SharedCode(SharedCodeConfig),
+    /// Codes of hidden states, and a memory to which blocks attend.
+    Both(BothConfig),
     /// Codes of a program. As with [`Lifecycle::Frozen`], nothing exists of a token that has left.
     #[serde(skip)]
     Custom(CustomMemory),
+}
+
+/// Two memories at once.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct BothConfig {
+    /// What is read before every decision.
+    pub codes: HiddenCodeConfig,
+    /// What blocks attend to.
+    pub attended: AttendedConfig,
+}
+
+/// A memory to which blocks attend.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttendedConfig {
+    /// Keys and values of executed blocks.
+    KeyValuePrefix(KeyValuePrefixConfig),
+    /// Codes to which all blocks of the pool attend.
+    SharedCode(SharedCodeConfig),
 }
 
 /// A memory of codes.
@@ -123,44 +144,105 @@ pub enum Lifecycle {
 
 impl MemoryConfig {
     /// The kinds that come with this crate.
-    pub const BUILT_IN: [&str; 4] = ["none", "hidden_code", "key_value_prefix", "shared_code"];
+    pub const BUILT_IN: [&str; 5] = [
+        "none",
+        "hidden_code",
+        "key_value_prefix",
+        "shared_code",
+        "both",
+    ];
+
+    /// The codes of hidden states, if there are any that come with this crate.
+    pub fn codes(&self) -> Option<HiddenCodeConfig> {
+        match self {
+            Self::HiddenCode(codes) | Self::Both(BothConfig { codes, .. }) => Some(*codes),
+            _ => None,
+        }
+    }
+
+    /// What blocks attend to, if there is such a memory.
+    pub fn attended(&self) -> Option<AttendedConfig> {
+        match self {
+            Self::KeyValuePrefix(config) => Some(AttendedConfig::KeyValuePrefix(*config)),
+            Self::SharedCode(config) => Some(AttendedConfig::SharedCode(*config)),
+            Self::Both(BothConfig { attended, .. }) => Some(*attended),
+            Self::None | Self::HiddenCode(_) | Self::Custom(_) => None,
+        }
+    }
+
+    /// The tables in which the codes and what blocks attend to stand.
+    pub fn tables(&self) -> [&'static str; 2] {
+        match self {
+            Self::Both(_) => ["memory.codes", "memory.attended"],
+            _ => ["memory"; 2],
+        }
+    }
 
     /// All fields with values that no memory can be built from.
     pub(crate) fn check(&self) -> Vec<ConfigError> {
         let mut problems = Problems::default();
-        if let Self::SharedCode(config) = self {
-            problems.at_least_1("memory.d_code", config.d_code);
-            let bias = config.codes.bias().unwrap_or(0.0);
-            problems.require(bias.is_finite(), "memory.codes.bias", bias, "a number");
+        let [codes, attended] = self.tables();
+        if let Some(config) = self.codes() {
+            problems.at_least_1(&format!("{codes}.d_code"), config.d_code);
+            config.retention().check(codes, &mut problems);
         }
-        let Some(window) = self.retention() else {
-            return problems.0;
-        };
+        match self.attended() {
+            Some(AttendedConfig::KeyValuePrefix(config)) => config.check(attended, &mut problems),
+            Some(AttendedConfig::SharedCode(config)) => config.check(attended, &mut problems),
+            None => {}
+        }
         match self {
-            Self::HiddenCode(config) => problems.at_least_1("memory.d_code", config.d_code),
-            Self::KeyValuePrefix(config) => {
-                if let Compression::Code { d_code } = config.compression {
-                    problems.at_least_1("memory.compression.d_code", d_code);
-                }
-                let bias = config.bias;
-                problems.require(bias.is_finite(), "memory.bias", bias, "a number");
-            }
-            Self::None | Self::SharedCode(_) | Self::Custom(_) => {}
+            Self::Custom(memory) => memory.rule().retention().check("memory", &mut problems),
+            Self::Both(both) => both.check(&mut problems),
+            _ => {}
         }
-        let keeps = window.sink > 0 || window.window > 0;
-        let expected = "at least 1 where memory.sink is 0: a memory that keeps nothing is none";
-        problems.require(keeps, "memory.window", 0, expected);
         problems.0
     }
+}
 
-    /// Which slots are kept, if there is a memory that has slots.
-    pub fn retention(&self) -> Option<Window> {
+impl BothConfig {
+    fn check(&self, problems: &mut Problems) {
+        let (expected, fits) = match self.attended {
+            AttendedConfig::KeyValuePrefix(config) => (
+                "that of memory.codes",
+                config.lifecycle == self.codes.lifecycle,
+            ),
+            AttendedConfig::SharedCode(_) => (
+                "frozen with codes that blocks share",
+                self.codes.lifecycle == Lifecycle::Frozen,
+            ),
+        };
+        let field = match self.attended {
+            AttendedConfig::KeyValuePrefix(_) => "memory.attended.lifecycle",
+            AttendedConfig::SharedCode(_) => "memory.codes.lifecycle",
+        };
+        problems.require(fits, field, "another", expected);
+        // Codes of states would have to be made before the read or after it, and the reference does neither at every step.
+        let of_states = matches!(
+            self.attended,
+            AttendedConfig::SharedCode(config) if config.codes == SharedCodes::Current
+        );
+        let expected = "current_and_last beside codes that change states between steps";
+        problems.require(!of_states, "memory.attended.codes", "current", expected);
+    }
+}
+
+impl AttendedConfig {
+    /// Whether what a token sees of it follows from its own walk and those of earlier tokens.
+    pub(crate) fn is_frozen(&self) -> bool {
         match self {
-            Self::None | Self::SharedCode(_) => None,
-            Self::HiddenCode(config) => Some(config.retention()),
-            Self::KeyValuePrefix(config) => Some(config.retention()),
-            Self::Custom(memory) => Some(memory.rule().retention()),
+            Self::KeyValuePrefix(config) => config.lifecycle == Lifecycle::Frozen,
+            Self::SharedCode(_) => true,
         }
+    }
+}
+
+impl SharedCodeConfig {
+    fn check(&self, table: &str, problems: &mut Problems) {
+        problems.at_least_1(&format!("{table}.d_code"), self.d_code);
+        let bias = self.codes.bias().unwrap_or(0.0);
+        let field = format!("{table}.codes.bias");
+        problems.require(bias.is_finite(), &field, bias, "a number");
     }
 }
 
@@ -175,6 +257,15 @@ impl HiddenCodeConfig {
 }
 
 impl KeyValuePrefixConfig {
+    fn check(&self, table: &str, problems: &mut Problems) {
+        if let Compression::Code { d_code } = self.compression {
+            problems.at_least_1(&format!("{table}.compression.d_code"), d_code);
+        }
+        let field = format!("{table}.bias");
+        problems.require(self.bias.is_finite(), &field, self.bias, "a number");
+        self.retention().check(table, problems);
+    }
+
     /// Which slots are kept.
     pub fn retention(&self) -> Window {
         Window {

@@ -45,12 +45,12 @@ pub mod usage;
 pub mod window;
 
 pub use config::{
-    Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
-    SharedCodeConfig, SharedCodes,
+    Adapters, AttendedConfig, BothConfig, Compression, HiddenCodeConfig, KeyValuePrefixConfig,
+    Lifecycle, MemoryConfig, SharedCodeConfig, SharedCodes,
 };
 pub use custom::{CustomCodes, CustomMemory};
 pub use hidden_code::HiddenCode;
 pub use key_value_prefix::KeyValuePrefix;
-pub use pass::Memory;
+pub use pass::{Both, Memory};
 pub use shared_code::SharedCode;
 pub use usage::MemoryUse;

@@ -1,6 +1,7 @@
-//! `MemoryPass`, by which a walk reads and writes a memory of either kind, or none, during one pass, and runs blocks beside it;
-//! `Memory`, the parameters of either kind.
+//! `MemoryPass`, by which a walk reads and writes a memory of any kind, or two, or none, during one pass, and runs blocks beside it;
+//! `Memory`, the parameters of any kind.
 
+use super::code_maps::CodeMaps;
 use super::codes::Codes;
 use super::config::Lifecycle;
 use super::custom::CustomCodes;
@@ -30,18 +31,68 @@ pub enum Memory<B: Backend> {
     KeyValuePrefix(KeyValuePrefix<B>),
     /// Codes that all blocks share.
     SharedCode(SharedCode<B>),
+    /// A memory of codes and one to which blocks attend.
+    Both(Both<B>),
     /// A memory of codes of a program.
     Custom(CustomCodes<B>),
 }
 
+/// The parameters of two memories; blocks attend to one of the last two.
+#[derive(Module, Debug)]
+pub struct Both<B: Backend> {
+    /// A memory of codes.
+    pub codes: HiddenCode<B>,
+    /// A memory of keys and values.
+    pub prefix: Option<KeyValuePrefix<B>>,
+    /// Codes that all blocks share.
+    pub shared: Option<SharedCode<B>>,
+}
+
+/// The parameters of a memory to which blocks attend.
+#[derive(Debug)]
+pub(crate) enum Attended<'a, B: Backend> {
+    /// Keys and values.
+    Prefix(&'a KeyValuePrefix<B>),
+    /// Codes that all blocks share.
+    Shared(&'a SharedCode<B>),
+}
+
 impl<B: Backend> Memory<B> {
-    /// Whether blocks that attend to it can run on some of their tokens alone: whether what a token sees of it follows from its own
-    /// walk and those of earlier tokens.
-    pub(crate) fn is_kept_by_rows(&self) -> bool {
+    /// What is read before every decision.
+    fn codes(&self) -> Option<&dyn CodeMaps<B>> {
         match self {
-            Self::KeyValuePrefix(memory) => memory.lifecycle() == Lifecycle::Frozen,
-            Self::SharedCode(_) => true,
-            Self::HiddenCode(_) | Self::Custom(_) => false,
+            Self::HiddenCode(codes) | Self::Both(Both { codes, .. }) => Some(codes),
+            Self::Custom(codes) => Some(codes),
+            Self::KeyValuePrefix(_) | Self::SharedCode(_) => None,
+        }
+    }
+
+    /// What blocks attend to.
+    pub(crate) fn attended(&self) -> Option<Attended<'_, B>> {
+        match self {
+            Self::KeyValuePrefix(memory) => Some(Attended::Prefix(memory)),
+            Self::SharedCode(memory) => Some(Attended::Shared(memory)),
+            Self::Both(Both { prefix, shared, .. }) => {
+                let prefix = prefix.as_ref().map(Attended::Prefix);
+                prefix.or(shared.as_ref().map(Attended::Shared))
+            }
+            Self::HiddenCode(_) | Self::Custom(_) => None,
+        }
+    }
+
+    /// Whether decoding can keep it: whether it is read by blocks alone, and what a token sees follows from its own walk and those of
+    /// earlier tokens.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.codes().is_none() && self.attended().is_some_and(|attended| attended.is_frozen())
+    }
+}
+
+impl<B: Backend> Attended<'_, B> {
+    /// Whether what a token sees follows from its own walk and those of earlier tokens, so that blocks can run on some tokens alone.
+    fn is_frozen(&self) -> bool {
+        match self {
+            Self::Prefix(memory) => memory.lifecycle() == Lifecycle::Frozen,
+            Self::Shared(_) => true,
         }
     }
 }
@@ -52,17 +103,25 @@ impl<B: Backend> Described<B> for Memory<B> {
             Self::HiddenCode(memory) => memory.describe(to),
             Self::KeyValuePrefix(memory) => memory.describe(to),
             Self::SharedCode(memory) => memory.describe(to),
+            Self::Both(both) => {
+                both.codes.describe(to);
+                both.prefix.iter().for_each(|memory| memory.describe(to));
+                both.shared.iter().for_each(|memory| memory.describe(to));
+            }
             Self::Custom(memory) => memory.describe(to),
         }
     }
 }
 
 /// A memory during one pass. The walk holds it by reference while it grows.
-pub(crate) struct MemoryPass<'a, B: Backend>(RefCell<Kind<'a, B>>);
+pub(crate) struct MemoryPass<'a, B: Backend> {
+    codes: RefCell<Option<Codes<'a, B>>>,
+    columns: RefCell<Columns<'a, B>>,
+}
 
-enum Kind<'a, B: Backend> {
+/// What blocks attend to beside states.
+enum Columns<'a, B: Backend> {
     Nothing,
-    Codes(Codes<'a, B>),
     Prefix(Prefix<'a, B>),
     Shared(Shared<'a, B>),
     /// Who runs blocks keeps what they attend to; here are the statistics, if they are asked for.
@@ -71,30 +130,33 @@ enum Kind<'a, B: Backend> {
 
 impl<'a, B: Backend> MemoryPass<'a, B> {
     pub fn start(memory: Option<&'a Memory<B>>, start: MemoryStart<'_, B>) -> Self {
-        Self(RefCell::new(match memory {
-            None => Kind::Nothing,
-            Some(Memory::HiddenCode(memory)) => Kind::Codes(Codes::new(memory, start)),
-            Some(Memory::Custom(memory)) => Kind::Codes(Codes::new(memory, start)),
-            Some(memory) if start.by_rows && memory.is_kept_by_rows() => {
-                Kind::Elsewhere(start.measures.then(Reads::default))
+        let columns = match memory.and_then(Memory::attended) {
+            None => Columns::Nothing,
+            Some(attended) if start.by_rows && attended.is_frozen() => {
+                Columns::Elsewhere(start.measures.then(Reads::default))
             }
-            Some(Memory::KeyValuePrefix(memory)) => Kind::Prefix(Prefix::new(memory, start)),
-            Some(Memory::SharedCode(memory)) => Kind::Shared(Shared::new(memory, start)),
-        }))
+            Some(Attended::Prefix(memory)) => Columns::Prefix(Prefix::new(memory, start)),
+            Some(Attended::Shared(memory)) => Columns::Shared(Shared::new(memory, start)),
+        };
+        let codes = memory.and_then(Memory::codes);
+        Self {
+            codes: RefCell::new(codes.map(|codes| Codes::new(codes, start))),
+            columns: RefCell::new(columns),
+        }
     }
 
     /// Whether the state of a token that has left no longer changes, and blocks can run on some tokens alone.
     pub fn rests(&self) -> bool {
-        match &*self.0.borrow() {
-            Kind::Nothing | Kind::Elsewhere(_) => true,
-            Kind::Codes(codes) => codes.rests(),
-            Kind::Prefix(_) | Kind::Shared(_) => false,
-        }
+        let by_rows = match &*self.columns.borrow() {
+            Columns::Nothing | Columns::Elsewhere(_) => true,
+            Columns::Prefix(_) | Columns::Shared(_) => false,
+        };
+        by_rows && self.codes.borrow().as_ref().is_none_or(Codes::rests)
     }
 
     /// Whether reads are counted that whoever runs blocks makes.
     pub fn counts(&self) -> bool {
-        matches!(&*self.0.borrow(), Kind::Elsewhere(Some(_)))
+        matches!(&*self.columns.borrow(), Columns::Elsewhere(Some(_)))
     }
 
     /// Counts a read by tokens that run a block: the attention of each to slots of some ages, its share of the block's output,
@@ -109,7 +171,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         readers: Tensor<B, 2>,
         bias: Tensor<B, 2>,
     ) {
-        if let Kind::Elsewhere(Some(reads)) = &mut *self.0.borrow_mut() {
+        if let Columns::Elsewhere(Some(reads)) = &mut *self.columns.borrow_mut() {
             reads.add(Read {
                 mass: mass.unsqueeze(),
                 ages: ages.to_vec(),
@@ -125,9 +187,9 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn read(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        match &mut *self.0.borrow_mut() {
-            Kind::Codes(codes) => codes.read(hidden),
-            _ => hidden,
+        match &mut *self.codes.borrow_mut() {
+            Some(codes) => codes.read(hidden),
+            None => hidden,
         }
     }
 
@@ -143,38 +205,40 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         position: Tensor<B, 3>,
         causal: &Causal<B>,
     ) -> Tensor<B, 3> {
-        match &mut *self.0.borrow_mut() {
-            Kind::Prefix(prefix) => {
+        match &mut *self.columns.borrow_mut() {
+            Columns::Prefix(prefix) => {
                 prefix.execute(block, routed, routed.add_position(hidden, position), causal)
             }
-            Kind::Shared(shared) => {
+            Columns::Shared(shared) => {
                 let told = routed.add_position(hidden.clone(), position);
                 shared.execute(block, routed, hidden, told, causal)
             }
-            _ => routed.forward(hidden, position, causal),
+            Columns::Nothing | Columns::Elsewhere(_) => routed.forward(hidden, position, causal),
         }
     }
 
     /// Writes the slot of a step.
     pub fn write(&self, step: &Written<'_, B>) {
-        match &mut *self.0.borrow_mut() {
-            Kind::Nothing | Kind::Elsewhere(_) => {}
-            Kind::Codes(codes) => codes.write(step),
-            Kind::Prefix(prefix) => prefix.write(step),
-            Kind::Shared(shared) => shared.write(step),
+        if let Some(codes) = &mut *self.codes.borrow_mut() {
+            codes.write(step);
+        }
+        match &mut *self.columns.borrow_mut() {
+            Columns::Nothing | Columns::Elsewhere(_) => {}
+            Columns::Prefix(prefix) => prefix.write(step),
+            Columns::Shared(shared) => shared.write(step),
         }
     }
 
     /// Continues with other branches of a beam: `parents` are their rows before.
     pub fn follow(&self, parents: &[usize]) {
-        if let Kind::Codes(codes) = &mut *self.0.borrow_mut() {
+        if let Some(codes) = &mut *self.codes.borrow_mut() {
             codes.follow(parents);
         }
     }
 
     /// Ends a beam: keeps the best branch of every token.
     pub fn settle(&self) {
-        if let Kind::Codes(codes) = &mut *self.0.borrow_mut() {
+        if let Some(codes) = &mut *self.codes.borrow_mut() {
             codes.settle();
         }
     }
@@ -184,10 +248,8 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     /// # Shapes
     /// `entered`: `[batch, d_model]`
     pub fn of_sequences(&self, entered: Tensor<B, 2>, out: usize) -> Option<Codes<'a, B>> {
-        match self.0.replace(Kind::Nothing) {
-            Kind::Codes(codes) => Some(codes.instead_of_tokens(entered, out)),
-            _ => None,
-        }
+        let codes = self.codes.take();
+        codes.map(|codes| codes.instead_of_tokens(entered, out))
     }
 
     /// Reads the memory once more behind the exit; `left` are the states there.
@@ -195,21 +257,24 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     /// # Shapes
     /// `[batch, seq, d_model]` to the same
     pub fn read_last(&self, left: Tensor<B, 3>) -> Tensor<B, 3> {
-        match &mut *self.0.borrow_mut() {
-            Kind::Codes(codes) => codes.read_last(left),
-            _ => left,
+        match &mut *self.codes.borrow_mut() {
+            Some(codes) => codes.read_last(left),
+            None => left,
         }
     }
 
-    /// Statistics of all reads, if they were measured.
-    pub fn usage(&self) -> Option<MemoryUse> {
-        let reads = match &mut *self.0.borrow_mut() {
-            Kind::Nothing => None,
-            Kind::Codes(codes) => codes.usage(),
-            Kind::Prefix(prefix) => prefix.usage(),
-            Kind::Shared(shared) => shared.usage(),
-            Kind::Elsewhere(reads) => reads.take(),
+    /// Statistics of all reads of the memory, if they were measured; of two memories those of codes, and those of blocks.
+    pub fn usage(&self) -> (Option<MemoryUse>, Option<MemoryUse>) {
+        let codes = self.codes.borrow_mut().as_mut().and_then(Codes::usage);
+        let reads = match &mut *self.columns.borrow_mut() {
+            Columns::Nothing => None,
+            Columns::Prefix(prefix) => prefix.usage(),
+            Columns::Shared(shared) => shared.usage(),
+            Columns::Elsewhere(reads) => reads.take(),
         };
-        reads.and_then(Reads::finish)
+        match [codes, reads].map(|reads| reads.and_then(Reads::finish)) {
+            [None, of_blocks] => (of_blocks, None),
+            [codes, of_blocks] => (codes, of_blocks),
+        }
     }
 }

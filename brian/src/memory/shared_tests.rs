@@ -180,7 +180,7 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
         });
     }
     let usage = pass.usage();
-    assert_eq!(usage.is_some(), codes != SharedCodes::Current);
+    assert_eq!(usage.0.is_some(), codes != SharedCodes::Current);
     let plain = |values: &Values| {
         let mut plain = Plain {
             values,

@@ -18,6 +18,14 @@ pub(crate) struct MemoryStart<'a, B: Backend> {
     pub by_rows: bool,
 }
 
+impl<B: Backend> Clone for MemoryStart<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for MemoryStart<'_, B> {}
+
 /// The result of a step; tokens in the order `[batch * seq]`.
 pub(crate) struct Written<'a, B: Backend> {
     /// After the step, `[batch, seq, d_model]`.

@@ -9,7 +9,8 @@ use super::step::{MemoryStart, Written};
 use super::usage::MemoryUse;
 use super::window::Window;
 use super::{
-    Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
+    Adapters, AttendedConfig, BothConfig, Compression, HiddenCodeConfig, KeyValuePrefixConfig,
+    Lifecycle, MemoryConfig, SharedCodeConfig, SharedCodes,
 };
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
@@ -864,7 +865,7 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
     }
     let at = with_states(values, &states);
     let (outputs, uncounted) = run(false);
-    assert!(uncounted.is_none());
+    assert!(uncounted.0.is_none());
     let (expected, usage) = plain(&at);
     assert_eq!(outputs.len(), expected.len());
     for (index, (output, expected)) in outputs.iter().zip(&expected).enumerate() {
@@ -875,7 +876,7 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
             SINGLE,
         );
     }
-    assert_usage(&run(true).1.expect("reads"), &usage);
+    assert_usage(&run(true).1.0.expect("reads"), &usage);
     if !with_gradients {
         return;
     }
@@ -1000,7 +1001,7 @@ fn without_a_memory_nothing_is_read_and_blocks_run_as_they_are() {
         pass.read_last(states[1].clone()).into_data(),
         states[1].to_data()
     );
-    assert!(pass.usage().is_none());
+    assert!(pass.usage().0.is_none());
 }
 
 /// A gate far to the left lets nothing through, and a code that is zero stays zero: nothing is divided by its length.
@@ -1130,4 +1131,34 @@ fn a_memory_that_can_hold_nothing_is_refused_by_the_name_of_its_field() {
             ["memory.bias"]
         );
     }
+    let shared = |codes| AttendedConfig::SharedCode(SharedCodeConfig { d_code: 1, codes });
+    let both = |codes, attended| refused(MemoryConfig::Both(BothConfig { codes, attended }));
+    let last = shared(SharedCodes::CurrentAndLast { bias: 0.0 });
+    assert_eq!(both(codes, last), [""; 0]);
+    assert_eq!(both(codes, AttendedConfig::KeyValuePrefix(prefix)), [""; 0]);
+    assert_eq!(
+        both(codes, shared(SharedCodes::Current)),
+        ["memory.attended.codes"]
+    );
+    let reference = HiddenCodeConfig {
+        lifecycle: Lifecycle::Reference,
+        d_code: 0,
+        ..codes
+    };
+    assert_eq!(
+        both(reference, last),
+        ["memory.codes.d_code", "memory.codes.lifecycle"]
+    );
+    let nothing = KeyValuePrefixConfig {
+        window: 0,
+        ..prefix
+    };
+    assert_eq!(
+        both(reference, AttendedConfig::KeyValuePrefix(nothing)),
+        [
+            "memory.codes.d_code",
+            "memory.attended.window",
+            "memory.attended.lifecycle"
+        ]
+    );
 }

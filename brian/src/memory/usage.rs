@@ -34,12 +34,12 @@ impl MemoryUse {
         }
     }
 
-    /// The means, by metric name; empty if nothing was read.
-    pub fn named(&self) -> Vec<(String, f64)> {
+    /// The means, by metric name: `memory/mass/0` if `memory` is what the memory is called. Empty if nothing was read.
+    pub fn named(&self, memory: &str) -> Vec<(String, f64)> {
         if self.reads == 0.0 {
             return Vec::new();
         }
-        let mean = |name: &str, sum: f64| (format!("memory/{name}"), sum / self.reads);
+        let mean = |name: &str, sum: f64| (format!("{memory}/{name}"), sum / self.reads);
         let by_age = self.mass.iter().enumerate();
         by_age
             .map(|(age, &sum)| mean(&format!("mass/{age}"), sum))
@@ -133,7 +133,7 @@ mod tests {
             share: Some(0.1),
             open: 0.02,
         });
-        let named = usage.named();
+        let named = usage.named("memory");
         let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
         let expected = [
             "memory/mass/0",
@@ -145,6 +145,6 @@ mod tests {
         for ((_, found), expected) in named.iter().zip([0.75, 0.25, 0.1, 0.02]) {
             assert!((found - expected).abs() < 1e-12, "{named:?}");
         }
-        assert!(MemoryUse::default().named().is_empty());
+        assert!(MemoryUse::default().named("memory").is_empty());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A slot is a step of the walk, the same for all tokens, so the choice depends on no token's path.
 
+use crate::error::Problems;
+
 /// How many slots are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -15,6 +17,14 @@ impl Window {
     /// Whether a slot, counted from 0, is still kept after `n_written` were written.
     pub fn keeps(self, slot: usize, n_written: usize) -> bool {
         slot < self.sink || slot + self.window >= n_written
+    }
+
+    /// That something is kept.
+    pub(crate) fn check(self, table: &str, problems: &mut Problems) {
+        let keeps = self.sink > 0 || self.window > 0;
+        let expected =
+            format!("at least 1 where {table}.sink is 0: a memory that keeps nothing is none");
+        problems.require(keeps, &format!("{table}.window"), 0, expected);
     }
 
     /// The slots that are kept after `n_written` were written, oldest first.

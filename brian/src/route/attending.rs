@@ -9,8 +9,9 @@ use super::rules::Attends;
 use crate::block::attention::{Maps, NormedMaps, packed};
 use crate::block::transformer::TransformerBlock;
 use crate::memory::config::SharedCodes;
+use crate::memory::pass::Attended;
 use crate::memory::slots::Seen;
-use crate::memory::{KeyValuePrefix, Memory, SharedCode};
+use crate::memory::{Memory, SharedCode};
 use crate::ops::attention::{Among, Heads, attention_over_spans};
 use crate::ops::attention_spans::AttentionSpans;
 use crate::ops::gather::{Parts, RowPlace, rows};
@@ -27,41 +28,30 @@ pub(crate) struct Attending<'a, B: Backend> {
     pub pool: Pool<'a, B>,
     /// To which tokens.
     pub attends: Attends,
-    memory: Attended<'a, B>,
-}
-
-enum Attended<'a, B: Backend> {
-    /// States of tokens, nothing else.
-    Nothing,
-    Prefix(&'a KeyValuePrefix<B>),
-    Shared(&'a SharedCode<B>),
+    /// What they attend to beside states, or in their place.
+    memory: Option<Attended<'a, B>>,
 }
 
 impl<'a, B: Backend> Attending<'a, B> {
     pub fn new(pool: Pool<'a, B>, attends: Attends, memory: Option<&'a Memory<B>>) -> Self {
-        let memory = match memory {
-            Some(Memory::KeyValuePrefix(memory)) => Attended::Prefix(memory),
-            Some(Memory::SharedCode(memory)) => Attended::Shared(memory),
-            Some(Memory::HiddenCode(_) | Memory::Custom(_)) | None => Attended::Nothing,
-        };
         Self {
             pool,
             attends,
-            memory,
+            memory: memory.and_then(Memory::attended),
         }
     }
 
     /// Whether blocks attend to the states of tokens alone, with keys and values of their own.
     pub fn is_plain(&self) -> bool {
-        matches!(self.memory, Attended::Nothing)
+        self.memory.is_none()
     }
 
     /// Which of what tokens wrote blocks see; `None` if tokens write nothing.
     pub fn seen(&self) -> Option<Seen> {
         match self.memory {
-            Attended::Nothing => None,
-            Attended::Prefix(memory) => Some(Seen::Window(memory.retention())),
-            Attended::Shared(memory) => match memory.codes() {
+            None => None,
+            Some(Attended::Prefix(memory)) => Some(Seen::Window(memory.retention())),
+            Some(Attended::Shared(memory)) => match memory.codes() {
                 SharedCodes::Current => None,
                 SharedCodes::CurrentAndLast { .. } => Some(Seen::Last),
             },
@@ -75,7 +65,9 @@ impl<'a, B: Backend> Attending<'a, B> {
 
     fn of_states(&self) -> Option<&'a SharedCode<B>> {
         match self.memory {
-            Attended::Shared(memory) if memory.codes() == SharedCodes::Current => Some(memory),
+            Some(Attended::Shared(memory)) if memory.codes() == SharedCodes::Current => {
+                Some(memory)
+            }
             _ => None,
         }
     }
@@ -109,8 +101,8 @@ impl<'a, B: Backend> Attending<'a, B> {
     ) -> Tensor<B, 2> {
         let maps = self.normed_maps(groups);
         match self.memory {
-            Attended::Nothing | Attended::Prefix(_) => Maps::keys_values(&maps, told, angles),
-            Attended::Shared(memory) => {
+            None | Some(Attended::Prefix(_)) => Maps::keys_values(&maps, told, angles),
+            Some(Attended::Shared(memory)) => {
                 memory.codes_of(by_group([told.clone()], groups, |[told], &block, _| {
                     let (routed, _) = self.pool.block(block);
                     rms_norm(&told, &routed.block.attention_norm, told.dtype())
@@ -130,7 +122,7 @@ impl<'a, B: Backend> Attending<'a, B> {
         angles: &Angles<B>,
     ) -> Tensor<B, 2> {
         let maps = self.normed_maps(groups);
-        let Attended::Shared(memory) = self.memory else {
+        let Some(Attended::Shared(memory)) = self.memory else {
             return Maps::queries(&maps, told, angles);
         };
         // At the first place nothing is rotated.
@@ -153,8 +145,8 @@ impl<'a, B: Backend> Attending<'a, B> {
         found: Tensor<B, 2>,
     ) -> Tensor<B, 2> {
         let found = match self.memory {
-            Attended::Nothing | Attended::Prefix(_) => found,
-            Attended::Shared(memory) => by_group([found], groups, |[found], &block, _| {
+            None | Some(Attended::Prefix(_)) => found,
+            Some(Attended::Shared(memory)) => by_group([found], groups, |[found], &block, _| {
                 memory.found_rows(block, found)
             }),
         };
@@ -187,8 +179,8 @@ impl<'a, B: Backend> Attending<'a, B> {
     pub fn heads(&self) -> Heads {
         let heads = self.pool.block(0).0.block.attention.shape();
         match self.memory {
-            Attended::Nothing | Attended::Prefix(_) => heads,
-            Attended::Shared(memory) => Heads {
+            None | Some(Attended::Prefix(_)) => heads,
+            Some(Attended::Shared(memory)) => Heads {
                 n_kv_heads: 1,
                 d_head: memory.d_code(),
                 ..heads
@@ -202,7 +194,7 @@ impl<'a, B: Backend> Attending<'a, B> {
     /// `[n, width]` to `[n, width of what is kept]`
     pub fn written(&self, groups: &[Group<usize>], columns: Tensor<B, 2>) -> Tensor<B, 2> {
         match self.memory {
-            Attended::Prefix(memory) if memory.is_compressed() => {
+            Some(Attended::Prefix(memory)) if memory.is_compressed() => {
                 by_group([columns], groups, |[columns], &block, _| {
                     memory.blocks[block].written_rows(columns)
                 })
@@ -213,13 +205,13 @@ impl<'a, B: Backend> Attending<'a, B> {
 
     /// Whether every block makes columns of its own of what was written.
     pub fn is_compressed(&self) -> bool {
-        matches!(self.memory, Attended::Prefix(memory) if memory.is_compressed())
+        matches!(self.memory, Some(Attended::Prefix(memory)) if memory.is_compressed())
     }
 
     /// The columns that a block makes of what was written; the inverse shapes of [`Self::written`].
     pub fn read(&self, block: usize, written: Tensor<B, 2>) -> Tensor<B, 2> {
         match self.memory {
-            Attended::Prefix(memory) => memory.blocks[block].read_rows(written),
+            Some(Attended::Prefix(memory)) => memory.blocks[block].read_rows(written),
             _ => written,
         }
     }
@@ -230,9 +222,9 @@ impl<'a, B: Backend> Attending<'a, B> {
     /// If it sees none.
     pub fn bias(&self, block: usize) -> Tensor<B, 2> {
         let bias = match self.memory {
-            Attended::Prefix(memory) => Some(&memory.blocks[block].bias),
-            Attended::Shared(memory) => memory.blocks[block].bias.as_ref(),
-            Attended::Nothing => None,
+            Some(Attended::Prefix(memory)) => Some(&memory.blocks[block].bias),
+            Some(Attended::Shared(memory)) => memory.blocks[block].bias.as_ref(),
+            None => None,
         };
         let bias = bias.expect("blocks that see earlier steps have one");
         bias.val().reshape([1, 1])

@@ -61,6 +61,8 @@ pub struct Walks {
     pub steps: Vec<Decisions>,
     /// What was read from the memory, if there is one; not measured while learning.
     pub memory: Option<MemoryUse>,
+    /// The same of what blocks attend to, where the model has codes of hidden states beside it.
+    pub attended: Option<MemoryUse>,
 }
 
 impl Walks {
@@ -171,6 +173,7 @@ mod tests {
             hard_exit,
             steps: [[1, 2], [2, 0], [0, 1]].map(step).to_vec(),
             memory: None,
+            attended: None,
         };
         assert_eq!(
             (walks(true).path(0), walks(true).path(1)),

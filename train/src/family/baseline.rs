@@ -163,7 +163,7 @@ pub(super) fn check_sizes(
     }
     if bounds.iter().all(|(_, size, most)| *size as u64 <= *most) {
         for error in own_rules() {
-            section.field(error.field, false, error.expected);
+            section.field(&error.field, false, error.expected);
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::model::{
 use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::{Policy, Stage, Walk};
 use crate::task::{Batch, RoutePlan};
-use brian::memory::{Compression, KeyValuePrefixConfig, MemoryConfig};
+use brian::memory::window::Window;
+use brian::memory::{AttendedConfig, Compression, MemoryConfig};
 use brian::route::parallel::Parallel;
 use brian::route::path_rule::PoolSize;
 use brian::route::policy::{SequenceInfo, Teacher};
@@ -192,27 +193,27 @@ impl ModelFamily for BrianFamily {
                 MOST_BRANCHES,
             ),
         ];
-        bounds.extend(memory_bounds(&config.memory));
+        let memory = memory_bounds(&config.memory);
+        let memory = memory.iter();
+        bounds.extend(memory.map(|(field, size, most)| (field.as_str(), *size, *most)));
         check_sizes(section, &bounds, || config.check());
         if let Some(own) = MemoryTable::of(&config.memory) {
             own.check(config.d_model, &section.key("memory"));
         }
         check_parallel(route.parallel, &section.key("route").key("parallel"));
-        if let MemoryConfig::KeyValuePrefix(memory) = config.memory {
-            section.key("memory").require(
-                "bias",
-                memory.bias.abs() <= MOST_BIAS,
-                format!("-{MOST_BIAS} to {MOST_BIAS}"),
-            );
-        }
-        if let MemoryConfig::SharedCode(memory) = config.memory {
-            let bias = memory.codes.bias().unwrap_or(0.0);
-            section.key("memory").key("codes").require(
-                "bias",
-                bias.abs() <= MOST_BIAS,
-                format!("-{MOST_BIAS} to {MOST_BIAS}"),
-            );
-        }
+        let [_, attended] = config.memory.tables();
+        let (field, bias) = match config.memory.attended() {
+            Some(AttendedConfig::KeyValuePrefix(memory)) => ("bias", memory.bias),
+            Some(AttendedConfig::SharedCode(memory)) => {
+                ("codes.bias", memory.codes.bias().unwrap_or(0.0))
+            }
+            None => ("bias", 0.0),
+        };
+        section.field(
+            &format!("{attended}.{field}"),
+            bias.abs() <= MOST_BIAS,
+            format!("-{MOST_BIAS} to {MOST_BIAS}"),
+        );
         check_initial(section, config.initial);
     }
 
@@ -313,6 +314,13 @@ impl ModelFamily for BrianFamily {
             // The exit reads too, one step behind the last.
             let ages = (0..=steps).map(|age| format!("memory/mass/{age}"));
             metrics.extend(ages.map(|name| MetricInfo::new(name, mass)));
+            if matches!(config.memory, MemoryConfig::Both(_)) {
+                let open = "exp of the bias of what blocks attend to beside their own";
+                let mass = "share of the attention of blocks for slots of this age";
+                metrics.push(MetricInfo::new("attended/open", open));
+                let ages = (0..steps).map(|age| format!("attended/mass/{age}"));
+                metrics.extend(ages.map(|name| MetricInfo::new(name, mass)));
+            }
         }
         metrics
     }
@@ -379,27 +387,32 @@ impl ModelFamily for BrianFamily {
 }
 
 /// Slots are steps: no walk has more.
-fn memory_bounds(memory: &MemoryConfig) -> Vec<(&'static str, usize, u64)> {
-    if let MemoryConfig::SharedCode(memory) = memory {
-        return vec![("memory.d_code", memory.d_code, MOST)];
-    }
-    let Some(kept) = memory.retention() else {
-        return Vec::new();
+fn memory_bounds(memory: &MemoryConfig) -> Vec<(String, usize, u64)> {
+    let [codes, attended] = memory.tables();
+    let slots = |table: &str, kept: Window| {
+        [("sink", kept.sink), ("window", kept.window)]
+            .map(|(field, n)| (format!("{table}.{field}"), n, MOST_BLOCKS))
     };
-    let mut bounds = vec![
-        ("memory.sink", kept.sink, MOST_BLOCKS),
-        ("memory.window", kept.window, MOST_BLOCKS),
-    ];
-    match memory {
-        MemoryConfig::HiddenCode(config) => bounds.extend([
-            ("memory.d_code", config.d_code, MOST),
-            ("memory.head_rank", config.head_rank, MOST_RANK),
-        ]),
-        MemoryConfig::KeyValuePrefix(KeyValuePrefixConfig {
-            compression: Compression::Code { d_code },
-            ..
-        }) => bounds.push(("memory.compression.d_code", *d_code, MOST)),
-        _ => {}
+    let mut bounds = Vec::new();
+    if let MemoryConfig::Custom(own) = memory {
+        bounds.extend(slots("memory", own.rule().retention()));
+    }
+    if let Some(config) = memory.codes() {
+        bounds.extend(slots(codes, config.retention()));
+        bounds.push((format!("{codes}.d_code"), config.d_code, MOST));
+        bounds.push((format!("{codes}.head_rank"), config.head_rank, MOST_RANK));
+    }
+    match memory.attended() {
+        Some(AttendedConfig::KeyValuePrefix(config)) => {
+            bounds.extend(slots(attended, config.retention()));
+            if let Compression::Code { d_code } = config.compression {
+                bounds.push((format!("{attended}.compression.d_code"), d_code, MOST));
+            }
+        }
+        Some(AttendedConfig::SharedCode(config)) => {
+            bounds.push((format!("{attended}.d_code"), config.d_code, MOST));
+        }
+        None => {}
     }
     bounds
 }

@@ -53,7 +53,7 @@ pub fn translate(tensors: TensorMap) -> (TensorMap, Vec<String>) {
 const HEAD_READ: &str = ".attn.global_key_head_read";
 
 /// Of a map that all blocks of the pool share: its name under the first of them, and our path.
-fn shared_map(name: &str) -> Option<(&'static str, &'static str)> {
+pub fn shared_map(name: &str) -> Option<(&'static str, &'static str)> {
     let (_, map) = name.strip_prefix("route_blocks.")?.split_once('.')?;
     match map {
         "block.attn.global_key_write.weight" => Some((

@@ -88,7 +88,7 @@ impl Checkpoint {
     pub fn compare(&self, release: Release, sizes: Sizes) -> Vec<Fit> {
         let wanted = wanted(release, sizes);
         let target = |name: &str| wanted.contains_key(name).then(|| Target::new(name, false));
-        let mut all = fit::compare(self, &wanted, None, target);
+        let mut all = fit::compare(self, &wanted, &BTreeMap::new(), target);
         for fit in &mut all {
             fit.kept = kept(&fit.ours, sizes.storage);
         }

@@ -75,21 +75,21 @@ pub struct Wanted {
 
 /// Matches every tensor of a checkpoint with those that are wanted, by the paths of their targets.
 ///
-/// The one named first in `tied` is stored a second time; the other one counts.
+/// `again` names tensors that are stored a second time, each with the one that counts.
 pub fn compare(
     checkpoint: &Checkpoint,
     wanted: &BTreeMap<String, Wanted>,
-    tied: Option<(&str, &str)>,
+    again: &BTreeMap<String, Again>,
     target: impl Fn(&str) -> Option<Target>,
 ) -> Vec<Fit> {
     let (mut fits, mut taken) = (Vec::new(), BTreeSet::new());
     for (name, entry) in checkpoint.tensors() {
         let shape = &entry.stored.shape;
         let mut fit = Fit::placeless(entry);
-        if let Some((_, first)) = tied.filter(|(again, _)| name == again) {
+        if let Some(Again { first, what }) = again.get(name) {
             let wanted = &checkpoint.tensors()[first].stored.shape;
             fit.what = match shape == wanted {
-                true => What::Tied,
+                true => what.clone(),
                 false => What::OtherShape(wanted.clone()),
             };
         } else if let Some(target) = target(name) {
@@ -124,13 +124,31 @@ pub fn compare(
     fits
 }
 
+/// A tensor that is stored a second time.
+pub struct Again {
+    /// The name of the one that counts.
+    pub first: String,
+    /// What to say of it.
+    pub what: What,
+}
+
+impl Again {
+    /// The head, beside the embedding.
+    pub fn tied(embedding: &str) -> Self {
+        let (first, what) = (embedding.to_string(), What::Tied);
+        Self { first, what }
+    }
+}
+
 /// Whether a tensor can be imported, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// It fits.
     Fits,
-    /// It is stored a second time; it is compared with the first and left out.
+    /// It is the head, stored beside the embedding; it is compared with that and left out.
     Tied,
+    /// It is stored a second time; it is compared with the first and left out.
+    Copy,
     /// It is left out, and why.
     Ignored(String),
     /// It has a place, but its numbers are no weights.
@@ -150,6 +168,7 @@ impl fmt::Display for What {
         match self {
             Self::Fits => f.write_str("fits"),
             Self::Tied => f.write_str("tied head, stored twice"),
+            Self::Copy => f.write_str("stored once more"),
             Self::Ignored(why) => write!(f, "ignored, {why}"),
             Self::NoWeights => f.write_str("has no floating-point numbers"),
             Self::NoPlace => f.write_str("has no place"),
@@ -233,7 +252,10 @@ impl Fit {
 
     /// Whether the checkpoint can be imported in spite of it.
     pub fn is_fine(&self) -> bool {
-        matches!(self.what, What::Fits | What::Tied | What::Ignored(_))
+        matches!(
+            self.what,
+            What::Fits | What::Tied | What::Copy | What::Ignored(_)
+        )
     }
 
     /// Whether the checkpoint and our model name it differently.

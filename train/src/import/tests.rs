@@ -630,6 +630,7 @@ fn a_row_of_the_table_says_what_becomes_of_a_tensor() {
     assert_eq!(missing.cells(), cells.map(str::to_string));
     for (what, fine) in [
         (What::Tied, true),
+        (What::Copy, true),
         (What::Ignored("why".to_string()), true),
         (What::NoWeights, false),
         (What::NoPlace, false),

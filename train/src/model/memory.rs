@@ -289,7 +289,8 @@ mod tests {
         let again = read("{ kind = \"silent\", window = 2 }").1.unwrap();
         let other = read("{ kind = \"silent\", window = 3 }").1.unwrap();
         assert!(silent == again && silent != other && silent != MemoryConfig::None);
-        assert_eq!(silent.retention().unwrap().window, 2);
+        let table = MemoryTable::of(&silent).unwrap();
+        assert_eq!(table.retention().window, 2);
         let shown = "Custom(CustomMemory(silent(SilentConfig { window: 2 })))";
         assert_eq!(format!("{silent:?}"), shown);
         assert!(MemoryTable::of(&silent).is_some() && MemoryTable::of(&first).is_none());

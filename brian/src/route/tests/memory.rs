@@ -222,6 +222,10 @@ fn a_memory_of_a_program_starts_as_its_rule_says_and_goes_with_beams_of_tokens()
         parent_exit: ParentExit::Branch,
     };
     config.memory = same(0, 0);
-    let fields: Vec<_> = config.check().iter().map(|error| error.field).collect();
+    let fields: Vec<_> = config
+        .check()
+        .into_iter()
+        .map(|error| error.field)
+        .collect();
     assert_eq!(fields, ["memory.window", "route.parallel"]);
 }

@@ -50,8 +50,12 @@ pub(super) fn say_notes(checkpoint: &Checkpoint, fits: &[Fit]) {
         ));
     }
     let count = |wanted: &dyn Fn(&Fit) -> bool| fits.iter().filter(|fit| wanted(fit)).count();
+    let copies = match count(&|fit| fit.what == What::Copy) {
+        0 => String::new(),
+        n => format!(", {n} stored once more"),
+    };
     note(&format!(
-        "{} tensors taken over ({} renamed, {} transposed, {} cast), {} tied, {} ignored",
+        "{} tensors taken over ({} renamed, {} transposed, {} cast), {} tied, {} ignored{copies}",
         count(&|fit| fit.what == What::Fits),
         count(&|fit| fit.what == What::Fits && fit.renamed()),
         count(&|fit| fit.what == What::Fits && fit.transposed),

@@ -185,7 +185,9 @@ impl RouteReport {
 
     /// Numbers about reads of the memory, if there is one.
     pub(super) fn memory(&self) -> Vec<[String; 2]> {
-        rows(self.counts.memory.named())
+        let mut named = self.counts.memory.named("memory");
+        named.extend(self.counts.attended.named("attended"));
+        rows(named)
     }
 
     /// How often each block followed each block, one row per block, in percent of all moves.
@@ -277,6 +279,7 @@ pub(super) mod tests {
             hard_exit: true,
             steps: (0..3).map(step).collect(),
             memory: None,
+            attended: None,
         };
         let mut report = RouteReport {
             title: "run <1>".to_string(),

@@ -394,7 +394,7 @@ fn check(path: &Path, config: &BaselineConfig) -> Result<(), Error> {
     let Some(problem) = config.check().into_iter().next() else {
         return Ok(());
     };
-    let theirs = match problem.field {
+    let theirs = match problem.field.as_str() {
         "d_model" => "hidden_size",
         "n_heads" => "num_attention_heads",
         "n_kv_heads" => "num_key_value_heads",

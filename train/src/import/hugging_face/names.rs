@@ -5,7 +5,7 @@
 //! three matrices there and lie side by side here, so three tensors become one parameter. Rotary pairs lie in halves in both.
 
 use super::super::checkpoint::Checkpoint;
-use super::super::fit::{self, Fit, Target, Wanted, What};
+use super::super::fit::{self, Again, Fit, Target, Wanted, What};
 use super::super::source::in_tensor;
 use super::config::Described;
 use crate::error::{Error, Problem};
@@ -213,8 +213,9 @@ pub fn compare(checkpoint: &Checkpoint, described: &Described) -> Vec<Fit> {
         let transposed = transposed.get(plain(name))?;
         Some(Target::new(plain(name), *transposed))
     };
-    let tied = tied(checkpoint, described);
-    let mut fits = fit::compare(checkpoint, &wanted.collect(), tied, target);
+    let again = tied(checkpoint, described).into_iter();
+    let again = again.map(|(head, first)| (head.to_string(), Again::tied(first)));
+    let mut fits = fit::compare(checkpoint, &wanted.collect(), &again.collect(), target);
     let angles = vec![described.config.heads().d_head / 2];
     for (name, fit) in checkpoint.tensors().keys().zip(&mut fits) {
         if fit.what == What::NoPlace && name.ends_with(ANGLES) {
