@@ -216,6 +216,18 @@ pub(crate) fn mass<B: Backend>(
     groups: &[Option<usize>],
     n_groups: usize,
 ) -> Tensor<B, 2> {
+    let on_host = || host::attention::mass(&queries, among, of, groups, n_groups);
+    fused(&[&on_host])
+        .unwrap_or_else(|| composed_mass(queries.clone(), among, of, groups, n_groups))
+}
+
+fn composed_mass<B: Backend>(
+    queries: Tensor<B, 2>,
+    among: &Among<B>,
+    of: Heads,
+    groups: &[Option<usize>],
+    n_groups: usize,
+) -> Tensor<B, 2> {
     let keys_values = among.keys_values.clone().gather();
     let [n_keys, width] = keys_values.dims();
     let mut belongs = vec![0.0; n_keys * n_groups];

@@ -17,7 +17,7 @@ pub(crate) use on_host::{Host, Learning};
 
 #[cfg(feature = "ndarray")]
 mod on_host {
-    use super::super::attention::{Among, Heads, attention_over_spans, causal_attention};
+    use super::super::attention::{Among, Heads, attention_over_spans, causal_attention, mass};
     use super::super::attention_spans::AttentionSpans;
     use super::super::composed::here::composed;
     use super::super::cross_entropy::cross_entropy;
@@ -373,6 +373,44 @@ mod on_host {
                     attention_over_spans(queries, &among, heads, DType::F32)
                 });
             }
+        }
+    }
+
+    /// Some keys belong to no group, and one group has none.
+    #[test]
+    fn attention_to_groups_of_keys() {
+        let spans = AttentionSpans {
+            n_queries: vec![3, 1, 2],
+            n_keys: vec![9, 5, 2],
+            visible: vec![1, 4, 9, 5, 1, 2],
+        };
+        let groups: Vec<Option<usize>> = (0..16)
+            .map(|key| [None, Some(0), Some(2)][key % 3])
+            .collect();
+        for heads in [of(2, 2, 8), of(6, 2, 5)] {
+            let dims = [[6, heads.d_queries()], [16, 2 * heads.d_keys()], [16, 1]];
+            let [queries, keys_values, bias] =
+                std::array::from_fn(|index| random(&format!("{index}"), dims[index]));
+            let among = Among {
+                bias: Some(bias),
+                ..Among::plain(Parts::one(keys_values), spans.clone())
+            };
+            let found = || -> Vec<f32> {
+                let found = mass(queries.clone(), &among, heads, &groups, 3);
+                found.into_data().iter().collect()
+            };
+            let before = FUSED.get();
+            let fused = found();
+            assert!(FUSED.get() > before, "nothing is fused");
+            let mut defined = Vec::new();
+            composed(|| defined = found());
+            for (index, (fused, defined)) in fused.iter().zip(&defined).enumerate() {
+                assert!((fused - defined).abs() < 1e-6, "{index}: {fused} {defined}");
+                assert!(index % 3 != 1 || *fused == 0.0, "{index}: {fused}");
+            }
+            // The first query sees one key, which belongs to nobody; others see more than none.
+            assert_eq!(fused[..3], [0.0; 3]);
+            assert!(fused[3..].iter().any(|&mass| mass > 0.1 && mass < 1.0));
         }
     }
 

@@ -102,6 +102,36 @@ pub(crate) fn attention_over_spans<B: Backend>(
     })
 }
 
+/// See [`mass`](super::super::attention::mass). Nothing flows back.
+pub(crate) fn mass<B: Backend>(
+    queries: &Tensor<B, 2>,
+    among: &Among<B>,
+    of: Heads,
+    groups: &[Option<usize>],
+    n_groups: usize,
+) -> Option<Tensor<B, 2>> {
+    let Parts { parts, places } = &among.keys_values;
+    let n_inputs = 1 + usize::from(among.bias.is_some()) + parts.len();
+    if n_inputs > most_inputs::<B>() {
+        return None;
+    }
+    let attend = Attend::new(of, &among.spans);
+    let n_apart = n_inputs - parts.len();
+    let inputs = [queries].into_iter().chain(&among.bias).chain(parts);
+    run_many(inputs.map(input).collect(), move |inputs| {
+        let (queries, bias, lines) = apart(&inputs, n_apart, places, of);
+        let found = attend.mass(
+            queries.view(),
+            KeysValues::Apart(&lines),
+            bias,
+            groups,
+            n_groups,
+        );
+        let back = move |_: Flow<'_>| (0..n_inputs).map(|_| None).collect();
+        (found, Box::new(back))
+    })
+}
+
 fn column(numbers: Vec<f32>) -> Array2<f32> {
     Array2::from_shape_vec([numbers.len(), 1], numbers).expect("as many numbers")
 }
@@ -165,6 +195,34 @@ impl Attend {
             .zip(out.into_par_iter().zip(out_sums))
             .for_each(|(head, (out, sums))| head.forward(out, sums));
         (found, sums)
+    }
+
+    /// The attention of every query to groups of keys, the mean over heads.
+    fn mass<'a>(
+        &'a self,
+        queries: ArrayView2<'a, f32>,
+        keys_values: KeysValues<'a>,
+        bias: &'a [f32],
+        groups: &[Option<usize>],
+        n_groups: usize,
+    ) -> Array2<f32> {
+        let n_queries = queries.nrows();
+        let first = |first: &mut usize, n: &usize| Some(std::mem::replace(first, *first + n));
+        let first_keys: Vec<usize> = self.spans.n_keys.iter().scan(0, first).collect();
+        let heads = self.heads(queries, keys_values, bias);
+        let of_heads = heads.par_iter().enumerate().map(|(index, head)| {
+            let groups = &groups[first_keys[index / self.of.n_heads]..];
+            head.mass(groups, n_groups)
+        });
+        let of_heads: Vec<Array2<f32>> = of_heads.collect();
+        let mut mass = Array2::zeros([n_queries, n_groups]);
+        for (head, found) in heads.iter().zip(of_heads) {
+            let [first, _] = head.place;
+            let rows = first..first + found.nrows();
+            let mut sum = mass.slice_axis_mut(Axis(0), rows.into());
+            sum.scaled_add(1.0 / self.of.n_heads as f32, &found);
+        }
+        mass
     }
 
     /// Adds the gradients of keys and values to what is there; returns that of the bias.
@@ -405,6 +463,28 @@ impl Head<'_> {
             _ => None,
         };
         done.unwrap_or_else(|| self.forward_packed(out, sums));
+    }
+
+    /// The attention of every query to groups of keys.
+    fn mass(&self, groups: &[Option<usize>], n_groups: usize) -> Array2<f32> {
+        let keys = self.keys.load();
+        let mut mass = Array2::zeros([self.visible.len(), n_groups]);
+        for (block, n_keys) in self.blocks() {
+            let mut scores = self.scores(&block, part(keys.view(), 0, 0..n_keys));
+            let rows = flat_mut(&mut scores).chunks_exact_mut(n_keys);
+            for (row, shares) in block.zip(rows) {
+                vectorised!({
+                    add_to(shares, self.bias);
+                    softmax(shares, self.visible[row]);
+                });
+                for (share, group) in shares.iter().zip(groups) {
+                    if let Some(group) = group {
+                        mass[[row, *group]] += share;
+                    }
+                }
+            }
+        }
+        mass
     }
 
     fn backward(&self, sums: &[f32], gradient: ArrayView2<f32>, mut to: Gradients<'_, '_>) {
