@@ -66,6 +66,7 @@ impl Task for Passes {
                 attention_bias: config.attention_bias,
                 query_key_norm: config.query_key_norm,
                 untied_head: config.untied_head,
+                logit_cap: config.logit_cap,
                 rope_scaling: config.rope_scaling,
                 ..small_baseline()
             };

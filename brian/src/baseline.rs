@@ -1,7 +1,8 @@
 //! `Baseline` and its configuration: a decoder-only Transformer of fixed depth with the blocks of the routed model and no
 //! router, the control for every claim about routing; also the head of both models.
 //!
-//! `logits = norm(block_n(… block_1(E[tokens]))) E_outᵀ`, where `E_out` is `E` if the head is tied.
+//! `logits = norm(block_n(… block_1(E[tokens]))) E_outᵀ`, where `E_out` is `E` if the head is tied, behind a soft cap where there
+//! is one.
 
 use crate::block::causal::{Rope, RopeScaling, Rotary};
 use crate::block::transformer::{TransformerBlock, norm};
@@ -14,11 +15,16 @@ use crate::ops::linear::linear_transposed;
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::shared_module;
 use crate::ops::rms_norm::rms_norm;
+use crate::ops::soft_cap::soft_cap;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor};
 use serde::Deserialize;
+use std::ops::RangeInclusive;
+
+/// What a soft cap may be: below, no text could be predicted with any certainty; beyond, single precision has no cap at all.
+const CAPS: RangeInclusive<f64> = 1.0..=10_000.0;
 
 /// Sizes of a baseline; the vocabulary comes from the tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -37,6 +43,8 @@ pub struct BaselineConfig {
     pub query_key_norm: Option<bool>,
     /// Whether the head has an embedding of its own; no if it is left out.
     pub untied_head: Option<bool>,
+    /// Soft cap of the logits, which become `cap * tanh(logits / cap)` (Gemma 2, Riviere et al. 2024); none if it is left out.
+    pub logit_cap: Option<f64>,
     /// Hidden width of the feed-forward.
     pub d_ff: usize,
     /// Blocks.
@@ -64,6 +72,7 @@ impl BaselineConfig {
             attention_bias: None,
             query_key_norm: None,
             untied_head: None,
+            logit_cap: None,
             d_ff: 24,
             n_layers: 5,
             context: 32,
@@ -102,6 +111,7 @@ impl BaselineConfig {
             norm: norm(&sizes, device),
             unembedding: self.unembedding(vocabulary, device),
             rotary: self.rotary(device),
+            logit_cap: self.logit_cap,
         }
     }
 
@@ -162,6 +172,8 @@ pub struct Baseline<B: Backend> {
     /// The head's own values, `[vocabulary, d_model]`, if it is not tied.
     pub unembedding: Option<Embedding<B>>,
     pub(crate) rotary: Rotary<B>,
+    #[module(skip)]
+    pub(crate) logit_cap: Option<f64>,
 }
 
 impl<B: Backend> Baseline<B> {
@@ -187,7 +199,7 @@ impl<B: Backend> Baseline<B> {
         let first = self.blocks.first();
         let products = first.map_or(DType::F32, TransformerBlock::products);
         let weights = self.unembedding.as_ref().unwrap_or(&self.embedding);
-        head(&self.norm, weights, hidden, products)
+        head(&self.norm, weights, hidden, products, self.logit_cap)
     }
 }
 
@@ -242,6 +254,10 @@ pub(crate) fn check_sizes(config: &BaselineConfig) -> Problems {
     let epsilon = config.norm_epsilon;
     let above_0 = epsilon.is_finite() && epsilon > 0.0;
     problems.require(above_0, "norm_epsilon", epsilon, "a number above 0");
+    if let Some(cap) = config.logit_cap {
+        let expected = format!("a number from {} to {}", CAPS.start(), CAPS.end());
+        problems.require(CAPS.contains(&cap), "logit_cap", cap, expected);
+    }
     problems
 }
 
@@ -256,7 +272,8 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
-/// The head: `norm(hidden) Eᵀ`, with the product in the given type.
+/// The head: `norm(hidden) Eᵀ`, with the product in the given type, behind the soft cap, if there is one. The cap is computed in the
+/// type of the stream: half precision would tell few logits near the cap apart.
 ///
 /// # Shapes
 /// `[batch, seq, d_model]` to `[batch, seq, vocabulary]`
@@ -265,11 +282,91 @@ pub(crate) fn head<B: Backend>(
     embedding: &Embedding<B>,
     hidden: Tensor<B, 3>,
     products: DType,
+    cap: Option<f64>,
 ) -> Tensor<B, 3> {
     let ([batch, seq, _], dtype) = (hidden.dims(), hidden.dtype());
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
     let normed = rms_norm(&per_row(hidden), norm, products);
     let logits = linear_transposed(normed, weight).cast(dtype);
+    let logits = match cap {
+        Some(cap) => soft_cap(logits, cap),
+        None => logits,
+    };
     reshape(logits, [batch, seq, vocabulary])
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use super::*;
+    use crate::block::tests::{
+        Passes, SINGLE, Values, assert_gradients, assert_near, composed, found, gradients_of, loud,
+        normed, rows_of, tensor, values_of, weighed, weighed_rows,
+    };
+    use crate::precision::with_matmul_dtype;
+    use ndarray::Array2;
+
+    /// So small that some logits lie far beyond it.
+    const CAP: f64 = 2.0;
+
+    fn small(logit_cap: Option<f64>) -> Baseline<Passes> {
+        let config = BaselineConfig {
+            d_model: 8,
+            logit_cap,
+            norm_epsilon: 0.3,
+            ..BaselineConfig::small()
+        };
+        loud(config.skeleton(7, &Default::default()), |_| 0.8)
+    }
+
+    fn capped(at: &Values) -> Array2<f64> {
+        let logits = normed(&at["hidden"], &at["norm.gamma"], 0.3).dot(&at["embedding.weight"].t());
+        logits.mapv(|logit| CAP * (logit / CAP).tanh())
+    }
+
+    #[test]
+    fn capped_logits_are_their_equation_and_so_is_their_gradient() {
+        let check = || {
+            let model = small(Some(CAP));
+            let hidden: Tensor<Passes, 3> = tensor("hidden", [2, 5, 8]);
+            let mut at = values_of("", &model);
+            at.insert("hidden".to_string(), found(&hidden));
+            let logits = model.head(hidden.clone());
+            assert_near("logits", &found(&logits), &capped(&at), SINGLE);
+            let gradients = weighed("logits", logits).backward();
+            let mut of = gradients_of("", &model, &gradients);
+            let of_hidden = hidden.grad(&gradients).expect("one").into_data();
+            of.insert("hidden".to_string(), rows_of(&of_hidden));
+            assert_eq!(of.len(), 3, "hidden states, gain and embedding");
+            assert_gradients("capped", &of, &at, SINGLE, |at| {
+                weighed_rows("logits", &capped(at))
+            });
+        };
+        check();
+        composed(check);
+    }
+
+    #[test]
+    fn a_cap_bounds_the_logits_and_none_leaves_their_bits() {
+        let hidden = || tensor::<Passes, 3>("hidden", [2, 5, 8]);
+        let [plain, capped] = [None, Some(CAP)].map(|cap| found(&small(cap).head(hidden())));
+        let most = |logits: &Array2<f64>| logits.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+        assert!(most(&plain) > 1.5 * CAP && most(&capped) < CAP);
+        let rows = per_row(hidden());
+        let model = small(None);
+        let normed = rms_norm(&rows, &model.norm, DType::F32);
+        let product = linear_transposed(normed, model.embedding.weight.val());
+        assert_eq!(found(&product), plain);
+    }
+
+    /// In float64, as this backend has no half precision: what counts is where the type changes.
+    #[test]
+    fn a_cap_is_computed_in_the_type_of_the_stream() {
+        let hidden = || tensor::<Passes, 3>("hidden", [2, 5, 8]);
+        let model = small(Some(CAP));
+        let expected = found(&model.head(hidden()));
+        let logits = with_matmul_dtype(model, DType::F64).head(hidden());
+        assert_eq!(logits.dtype(), DType::F32);
+        assert_near("capped", &found(&logits), &expected, 1e-5);
+    }
 }

@@ -709,10 +709,17 @@ mod tests {
     #[test]
     fn what_decoding_keeps_gives_the_logits_of_a_whole_pass() {
         let device = Default::default();
-        let model = loud(baseline().init::<Host>(7, 1, &device), |_| 0.4);
-        assert_decodes("baseline", Decoding::baseline(&model), |tokens| {
-            model.forward(tokens)
-        });
+        for logit_cap in [None, Some(2.0)] {
+            let config = BaselineConfig {
+                logit_cap,
+                ..baseline()
+            };
+            let model = loud(config.init::<Host>(7, 1, &device), |_| 0.4);
+            let name = format!("baseline, cap {logit_cap:?}");
+            assert_decodes(&name, Decoding::baseline(&model), |tokens| {
+                model.forward(tokens)
+            });
+        }
         let rules = Rules {
             policy: Policy::Router {
                 teacher: None,
@@ -723,8 +730,9 @@ mod tests {
             ..Rules::sequential()
         };
         for (memory, sees, attends) in settings() {
-            for top_k in [1, 2] {
+            for (top_k, logit_cap) in [(1, None), (2, Some(2.0))] {
                 let mut config = brian(memory, sees);
+                config.logit_cap = logit_cap;
                 (config.route.attends, config.route.top_k) = (attends, top_k);
                 let [model, dense] = [Execution::Grouped, Execution::Dense].map(|execution| {
                     config.route.execution = execution;

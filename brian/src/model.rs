@@ -52,6 +52,8 @@ pub struct BrianConfig {
     pub query_key_norm: Option<bool>,
     /// Whether the head has an embedding of its own; no if it is left out.
     pub untied_head: Option<bool>,
+    /// Soft cap of the logits, which become `cap * tanh(logits / cap)` (Gemma 2, Riviere et al. 2024); none if it is left out.
+    pub logit_cap: Option<f64>,
     /// Hidden width of the feed-forward.
     pub d_ff: usize,
     /// Blocks before the pool, executed once.
@@ -94,6 +96,7 @@ impl BrianConfig {
             attention_bias: None,
             query_key_norm: None,
             untied_head: None,
+            logit_cap: None,
             d_ff: baseline.d_ff,
             n_pre: 1,
             n_pool: 3,
@@ -231,6 +234,7 @@ impl BrianConfig {
             attention_bias: self.attention_bias,
             query_key_norm: self.query_key_norm,
             untied_head: self.untied_head,
+            logit_cap: self.logit_cap,
             d_ff: self.d_ff,
             n_layers: self.n_pre + self.n_pool + self.n_post,
             context: self.context,
@@ -276,6 +280,7 @@ impl BrianConfig {
             unembedding: self.baseline().unembedding(vocabulary, device),
             memory: self.memory(n_actions, device),
             rotary: self.baseline().rotary(device),
+            logit_cap: self.logit_cap,
             route: self.route,
         }
     }
@@ -285,7 +290,8 @@ impl BrianConfig {
     /// closed gate lets through.
     ///
     /// # Panics
-    /// If the baseline has another number of blocks, `d_ff_pool` is not `d_ff`, or only one of both has a tied head.
+    /// If the baseline has another number of blocks or another soft cap, `d_ff_pool` is not `d_ff`, or only one of both has a
+    /// tied head.
     pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
         let [vocabulary, _] = baseline.embedding.weight.dims();
         let device = baseline.embedding.weight.device();
@@ -293,6 +299,7 @@ impl BrianConfig {
         let n_layers = self.baseline().n_layers;
         assert_eq!(baseline.blocks.len(), n_layers, "blocks of the baseline");
         assert_eq!(self.d_ff_pool, self.d_ff, "width of the pool");
+        assert_eq!(baseline.logit_cap, self.logit_cap, "soft cap of the logits");
         let mut blocks = baseline.blocks.into_iter();
         model.embedding = baseline.embedding;
         model.pre = blocks.by_ref().take(self.n_pre).collect();
@@ -365,6 +372,8 @@ pub struct Brian<B: Backend> {
     pub memory: Option<Memory<B>>,
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
+    logit_cap: Option<f64>,
+    #[module(skip)]
     route: RouteConfig,
 }
 
@@ -406,7 +415,7 @@ impl<B: Backend> Brian<B> {
     pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let products = self.pool[0].block.products();
         let weights = self.unembedding.as_ref().unwrap_or(&self.embedding);
-        head(&self.norm, weights, hidden, products)
+        head(&self.norm, weights, hidden, products, self.logit_cap)
     }
 
     /// The context of a walk from these entering states; in decoding `past` holds the walks of earlier tokens, and `kept` the maps
@@ -546,7 +555,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named_and_what_just_fits_is_not() {
         type Setting = fn(&mut BrianConfig);
-        let wrong: [(Setting, &[&str]); 17] = [
+        let wrong: [(Setting, &[&str]); 20] = [
             (|c| c.n_pool = 0, &["n_pool", "route.top_k"]),
             (|c| c.position.d_position = 0, &["position.d_position"]),
             (
@@ -573,6 +582,9 @@ mod tests {
             (|c| c.context = 0, &["context"]),
             (|c| c.rope_base = 1.0, &["rope_base"]),
             (|c| c.norm_epsilon = 0.0, &["norm_epsilon"]),
+            (|c| c.logit_cap = Some(0.9), &["logit_cap"]),
+            (|c| c.logit_cap = Some(1e5), &["logit_cap"]),
+            (|c| c.logit_cap = Some(f64::NAN), &["logit_cap"]),
         ];
         for (set, fields) in wrong {
             let mut config = small();
@@ -581,7 +593,7 @@ mod tests {
             let found: Vec<String> = found.collect();
             assert_eq!(found, fields);
         }
-        let right: [Setting; 7] = [
+        let right: [Setting; 9] = [
             |_| (),
             |c| (c.position.injection, c.position.d_position) = (Injection::Direct, 8),
             |c| (c.route.top_k_first, c.route.top_k) = (4, 4),
@@ -589,6 +601,8 @@ mod tests {
             |c| c.route.parallel = beam(1, 1),
             |c| c.route.parallel = sequence_beam(2),
             |c| c.n_pool = 1,
+            |c| c.logit_cap = Some(1.0),
+            |c| c.logit_cap = Some(10_000.0),
         ];
         for set in right {
             let mut config = small();

@@ -87,13 +87,14 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
 }
 
 /// The same with all that attention of pretrained models has: shared keys and values, heads of a width of their own, biases,
-/// norms of heads, slower angles; and a head of its own.
+/// norms of heads, slower angles; and a head of its own behind a soft cap.
 pub fn as_pretrained(config: &mut BrianConfig) {
     config.n_kv_heads = Some(1);
     config.d_head = Some(6);
     config.attention_bias = Some(AttentionBias::All);
     config.query_key_norm = Some(true);
     config.untied_head = Some(true);
+    config.logit_cap = Some(30.0);
     config.rope_scaling = Some(RopeScaling::Llama3 {
         factor: 4.0,
         low_freq_factor: 1.0,

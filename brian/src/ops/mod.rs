@@ -16,6 +16,7 @@
 //! | `swiglu` | `silu(gate) ⊙ up`, and with its norm and maps `x + down(silu(gate n) ⊙ up n)`, `n = norm(x)` |
 //! | `router_scores` | `silu([h, P] W1 + b1) W2 + b2` |
 //! | `softmax` | `softmax` of rows, and the probability of one chosen entry |
+//! | `soft_cap` | `cap tanh(x / cap)` |
 //! | `cross_entropy` | `−ln softmax(logits)[target]` |
 //! | `straight_through` | a gain of value zero, with its gradient |
 //! | `gather` | selected rows of one tensor or of several, replaced rows, selected columns |
@@ -48,6 +49,7 @@ pub mod rms_norm;
 pub mod rotary;
 pub(crate) mod rotary_projection;
 pub(crate) mod router_scores;
+pub(crate) mod soft_cap;
 pub(crate) mod softmax;
 pub(crate) mod straight_through;
 pub mod swiglu;

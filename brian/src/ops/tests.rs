@@ -30,6 +30,7 @@ mod on_host {
     use super::super::rotary::Angles;
     use super::super::rotary_projection::{Columns, Projection, rotary_projection};
     use super::super::router_scores::router_scores;
+    use super::super::soft_cap::soft_cap;
     use super::super::softmax::{chosen_probability, softmax};
     use super::super::straight_through::straight_through;
     use super::super::swiglu::swiglu_residual;
@@ -426,6 +427,8 @@ mod on_host {
             });
             let targets: Vec<i64> = (0..7).map(|row| row * 5 % width as i64).collect();
             let targets = Tensor::from_data(TensorData::new(targets, [7]), &Default::default());
+            // Some numbers far beyond the cap.
+            agrees("soft_cap", [[70, width]], |[x]| soft_cap(x * 4.0, 5.0));
             agrees("cross_entropy", [[7, width]], |[scores]| {
                 cross_entropy(scores * 4.0, targets.clone())
             });

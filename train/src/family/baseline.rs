@@ -87,11 +87,12 @@ impl ModelFamily for BaselineFamily {
     }
 
     fn account(config: &BaselineConfig, vocabulary: usize, window: usize) -> Account {
-        // Logits and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
+        // Logits, before their cap too if they have one, and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
         let heads = config.heads();
         let attention = 2 * (heads.d_queries() + heads.d_keys() + heads.n_heads * window);
         let per_block = 4 * config.d_model + attention + 3 * config.d_ff;
-        let numbers = 3 * vocabulary + config.n_layers * per_block;
+        let per_entry = 3 + usize::from(config.logit_cap.is_some());
+        let numbers = per_entry * vocabulary + config.n_layers * per_block;
         Account {
             bytes_per_parameter: 4,
             has_gradients: true,

@@ -47,6 +47,7 @@ pub(super) mod rms_norm;
 pub(super) mod rotary_projection;
 pub(super) mod router_scores;
 mod skinny_gemm;
+pub(super) mod soft_cap;
 pub(super) mod softmax;
 pub(super) mod straight_through;
 pub(super) mod swiglu;

@@ -1,4 +1,4 @@
-//! Arithmetic of rows in f32: sums, dot product, maximum, exponential, sigmoid, parallel fill, copy and addition, written so
+//! Arithmetic of rows in f32: sums, dot product, maximum, exponential, sigmoid, tangent, parallel fill, copy and addition, written so
 //! that compilers vectorise it; `vectorised!` compiles code for this machine's vector instructions.
 //!
 //! Every sum has a fixed order and chunks of a fixed size: the bits are the same for every number of threads.
@@ -198,6 +198,24 @@ pub fn sigmoid(x: f32) -> f32 {
     let tail = exp(-x.abs());
     let share = 1.0 / (1.0 + tail);
     if x < 0.0 { tail * share } else { share }
+}
+
+/// Hyperbolic tangent, to 4 units in the last place.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let size = x.abs();
+    let tail = exp(-2.0 * size);
+    let far = (1.0 - tail) / (1.0 + tail);
+    // Where 1 less the tail would lose digits: Cephes' polynomial.
+    let square = size * size;
+    let polynomial = -5.704_988_7e-3 * square + 2.063_908_8e-2;
+    let polynomial = polynomial * square - 5.373_971_6e-2;
+    let polynomial = polynomial * square + 1.333_144_2e-1;
+    let polynomial = polynomial * square - 3.333_328_2e-1;
+    let near = polynomial * square * size + size;
+    // What is no number stays so.
+    let found = if size >= 0.625 { far } else { near };
+    found.copysign(x)
 }
 
 #[cfg(test)]

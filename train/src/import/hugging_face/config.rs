@@ -253,6 +253,7 @@ fn sizes(fields: &mut Fields, family: &Family) -> Result<BaselineConfig, Error> 
         attention_bias,
         query_key_norm: family.normed.then_some(true),
         untied_head: untied.then_some(true),
+        logit_cap: None,
         d_ff,
         n_layers,
         context,

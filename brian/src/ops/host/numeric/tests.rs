@@ -1,4 +1,4 @@
-//! Tests of exponential, sigmoid, and sum, dot product and maximum of rows of every length against double precision, and of
+//! Tests of exponential, sigmoid, tangent, and sum, dot product and maximum of rows of every length against double precision, and of
 //! fill, copy, addition and sum of rows that several tasks share.
 
 use super::*;
@@ -35,6 +35,20 @@ fn a_sigmoid_is_right_on_both_sides() {
     }
     assert_eq!([sigmoid(1e30), sigmoid(0.0)], [1.0, 0.5]);
     assert!(sigmoid(-1e30) < 1e-37);
+}
+
+/// Where the polynomial ends too, and of what is no number.
+#[test]
+fn a_tangent_is_right_near_nothing_and_far_away() {
+    let numbers = (-400..=400).map(|index| (index as f32 / 400.0).powi(3) * 12.0);
+    for x in numbers.chain([0.624_999, 0.625, -0.625, 1e-20, -1e-7]) {
+        let (found, expected) = (f64::from(tanh(x)), f64::from(x).tanh());
+        let off = (found - expected).abs() / expected.abs().max(1e-30);
+        assert!(off < 4.0 * f64::from(f32::EPSILON), "{x}: {off:e}");
+    }
+    let ends = [0.0, 1e30, -1e30, f32::INFINITY].map(tanh);
+    assert_eq!(ends, [0.0, 1.0, -1.0, 1.0]);
+    assert!(tanh(f32::NAN).is_nan());
 }
 
 /// In whole lanes and beside them; the largest in every place.

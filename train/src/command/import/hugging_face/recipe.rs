@@ -129,6 +129,7 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
                 "untied_head",
                 (config.untied_head == Some(true)).to_string(),
             ),
+            ("logit_cap", format!("{:?}", config.logit_cap)),
             ("d_ff", config.d_ff.to_string()),
             ("n_layers", config.n_layers.to_string()),
             ("rope_base", format!("{:?}", config.rope_base)),
