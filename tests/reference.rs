@@ -43,6 +43,14 @@ const FAMILIES: [[&str; 4]; 3] = [
     ],
 ];
 
+/// The losses that come with the program: name, what it is, the type of its table, and the file of that.
+const LOSSES: [[&str; 4]; 1] = [[
+    "z",
+    "Adds the mean over targets of the squared logarithm of the softmax's normaliser (Chowdhery et al. 2022, section 5).",
+    "ZConfig",
+    "train/src/model/loss/z.rs",
+]];
+
 /// A type that is read from a file.
 struct Item {
     file: String,
@@ -259,6 +267,9 @@ impl Reference {
     fn add_field(&mut self, path: &str, text: &str, kind: &str, file: &str) {
         let (value, inner, is_list) = self.value(kind, file);
         self.rows.push([path.to_string(), value, text.to_string()]);
+        if path == "loss" {
+            self.add_losses();
+        }
         if let Some(inner) = inner {
             let path = match (is_list, path) {
                 (true, "stage") => "stage.NAME".to_string(),
@@ -266,6 +277,15 @@ impl Reference {
                 (false, path) => path.to_string(),
             };
             self.add_struct(&path, &inner, file);
+        }
+    }
+
+    fn add_losses(&mut self) {
+        for [name, text, config, file] in LOSSES {
+            let path = join("loss", name);
+            let value = "table; may be left out".to_string();
+            self.rows.push([path.clone(), value, text.into()]);
+            self.add_struct(&path, config, file);
         }
     }
 

@@ -1,4 +1,4 @@
-//! `Registry`: the families of models, built in or a program's, and the optimizers, hooks, losses, teachers and
+//! `Registry`: the families of models and the added losses, built in or a program's, and the optimizers, hooks, teachers and
 //! memories that a program adds.
 //!
 //! It is written once, before anything is read, and never changes.
@@ -11,6 +11,7 @@ use crate::hook::custom::{CustomHook, HookEntry};
 use crate::learner::custom_optimizer::{CustomOptimizer, OptimizerEntry};
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::{Family, ModelFamily};
+use crate::model::loss::z::ZLoss;
 use crate::model::loss::{CustomLoss, LossEntry};
 use crate::model::memory::{CustomMemory, MemoryEntry};
 use crate::model::teacher::{CustomTeacher, TeacherEntry};
@@ -46,6 +47,7 @@ impl Registry {
             .family::<BaselineFamily>()
             .family::<BrianFamily>()
             .family::<BriLlmFamily>()
+            .loss::<ZLoss>()
     }
 
     /// With another family of models.
@@ -158,7 +160,7 @@ impl Registry {
         &self.hooks
     }
 
-    /// All losses of programs.
+    /// All losses that recipes can add, those of the program last.
     pub fn losses(&self) -> &[LossEntry] {
         &self.losses
     }

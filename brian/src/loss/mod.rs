@@ -6,6 +6,7 @@
 //! | term | formula | zero when |
 //! |---|---|---|
 //! | [`language`] | mean over valid targets of `−ln p(target)` | every target is certain |
+//! | [`z_loss`] | mean over valid targets of `(ln Σ exp(logit))²` | the softmax needs no normaliser |
 //! | [`imitation`] | mean of `−ln p(teacher's action)` | the router is certain of it; there is no teacher |
 //! | [`balance`] | `mean_a (mean p_a − 1/n_pool)²` | the blocks are equally likely and OUT is not |
 //! | [`load::selected_balance`] | `mean_a (load_a − Σ load / n_pool)²` | the blocks are executed equally often |
@@ -31,3 +32,4 @@ pub mod route;
 mod tests;
 pub mod transition;
 pub mod view;
+pub mod z_loss;

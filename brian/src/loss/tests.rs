@@ -5,6 +5,8 @@ use super::input_anchor::input_anchor;
 use super::language;
 use super::route::{RouteLosses, Term};
 use super::view::{Scope, View};
+use super::z_loss::z_loss;
+use crate::ops::composed::here::composed;
 use crate::ops::tests::Learning;
 use crate::random;
 use crate::route::constraint::Constraint;
@@ -834,4 +836,70 @@ fn the_nats_of_a_target_are_those_of_its_own_position() {
             }
         }
     }
+}
+
+/// Rows whose exponentials sum to 1, e and e³: squares of 0, 1 and 9; the last one does not count.
+#[test]
+fn the_z_loss_is_the_mean_square_of_the_normaliser_over_what_counts() {
+    let half = 0.5f32.ln();
+    let rows = [[half, half], [1.0 + half, 1.0 + half], [3.0 + half; 2]];
+    let of = |counted: [f32; 3]| {
+        let device = Default::default();
+        let logits = Tensor::<Learning, 3>::from_floats([rows], &device).require_grad();
+        let loss = z_loss(logits.clone(), Tensor::from_floats([counted], &device));
+        let gradient = logits.grad(&loss.backward()).expect("a gradient");
+        let gradient: Vec<f64> = gradient.into_data().iter().collect();
+        (number(&loss), gradient)
+    };
+    let check = || {
+        let (loss, gradient) = of([1.0, 1.0, 0.0]);
+        close(loss, 0.5, "of two");
+        // Of a square half the mean's share times twice the root, times a probability of one half.
+        for (place, expected) in [0.0, 0.0, 0.5, 0.5, 0.0, 0.0].into_iter().enumerate() {
+            close(gradient[place], expected, "gradient");
+        }
+        close(of([1.0; 3]).0, 10.0 / 3.0, "of three");
+        assert_eq!(of([0.0; 3]), (0.0, vec![0.0; 6]), "of none");
+    };
+    check();
+    composed(check);
+}
+
+/// Against central differences in double precision, by the pass of single precision and by tensor operations of both.
+#[test]
+fn the_gradient_of_the_z_loss_is_its_slope() {
+    const COUNTED: [[f64; 3]; 2] = [[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]];
+    let key = random::key(2, "logits", 0);
+    let logits: Vec<f64> = (0..30)
+        .map(|place| f64::from(3.0 * random::normal(key, place) as f32))
+        .collect();
+    let expected = |logits: &[f64]| -> f64 {
+        let rows = logits.chunks(5).zip(COUNTED.iter().flatten());
+        let squares = rows.map(|(row, counts)| {
+            let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
+            counts * sum.ln().powi(2)
+        });
+        squares.sum::<f64>() / 4.0
+    };
+    let check = |dtype| {
+        let device = Default::default();
+        let data = TensorData::new(logits.clone(), [2, 3, 5]);
+        let input = Tensor::<Learning, 3>::from_data(data, (&device, dtype)).require_grad();
+        let counted = Tensor::from_data(COUNTED, (&device, dtype));
+        let loss = z_loss(input.clone(), counted);
+        let value = loss.clone().into_data().iter::<f64>().sum();
+        close(value, expected(&logits), "value");
+        let gradient = input.grad(&loss.backward()).expect("a gradient");
+        for (place, found) in gradient.into_data().iter::<f64>().enumerate() {
+            let moved = |by: f64| {
+                let mut logits = logits.clone();
+                logits[place] += by;
+                expected(&logits)
+            };
+            close(found, (moved(1e-5) - moved(-1e-5)) / 2e-5, "gradient");
+        }
+    };
+    check(DType::F32);
+    check(DType::F64);
+    composed(|| check(DType::F32));
 }

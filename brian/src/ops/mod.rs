@@ -17,6 +17,7 @@
 //! | `router_scores` | `silu([h, P] W1 + b1) W2 + b2` |
 //! | `softmax` | `softmax` of rows, and the probability of one chosen entry |
 //! | `soft_cap` | `cap tanh(x / cap)` |
+//! | `log_sum_exp` | `ln Σ exp(x)` of rows |
 //! | `cross_entropy` | `−ln softmax(logits)[target]` |
 //! | `straight_through` | a gain of value zero, with its gradient |
 //! | `gather` | selected rows of one tensor or of several, replaced rows, selected columns |
@@ -42,6 +43,7 @@ mod gpu;
 pub(crate) mod groups;
 pub(crate) mod host;
 pub(crate) mod linear;
+pub(crate) mod log_sum_exp;
 pub(crate) mod reshape;
 pub mod residual_add;
 pub(crate) mod reuse;

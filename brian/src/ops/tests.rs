@@ -24,6 +24,7 @@ mod on_host {
     use super::super::gather::{Parts, RowPlace, columns, replace, rows};
     use super::super::groups::{Group, each};
     use super::super::linear::{add_linear, add_linear_each, linear, linear_transposed};
+    use super::super::log_sum_exp::log_sum_exp;
     use super::super::reshape::reshape;
     use super::super::reuse::{Packed, shared};
     use super::super::rms_norm::rms_norm;
@@ -429,6 +430,7 @@ mod on_host {
             let targets = Tensor::from_data(TensorData::new(targets, [7]), &Default::default());
             // Some numbers far beyond the cap.
             agrees("soft_cap", [[70, width]], |[x]| soft_cap(x * 4.0, 5.0));
+            agrees("log_sum_exp", [[7, width]], |[x]| log_sum_exp(x * 4.0));
             agrees("cross_entropy", [[7, width]], |[scores]| {
                 cross_entropy(scores * 4.0, targets.clone())
             });

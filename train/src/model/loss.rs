@@ -1,5 +1,7 @@
-//! `CustomLoss`: the trait of a loss term that a program using this crate adds, by a table `[loss.NAME]` of a recipe;
-//! `LossEntry`: its registry entry, without its type. No loss is defined here.
+//! `CustomLoss`: the trait of a loss term that recipes add to any model by a table `[loss.NAME]`, one of ours or of a program using
+//! this crate; `LossEntry`: its registry entry, without its type. Ours are below `loss/`.
+
+pub mod z;
 
 use super::pass::Pass;
 use crate::device::{self, ForBackend};

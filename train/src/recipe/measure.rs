@@ -58,6 +58,9 @@ mod tests {
         let plain = ["valid/loss/lm", "valid/loss/total", "valid/bits_per_byte"];
         assert_eq!(names("baseline", &[]), plain);
         assert_eq!(names("baseline", &["watch.valid_every_steps=0"]), [""; 0]);
+        let z = |weight: &str| names("baseline", &[&format!("loss={{z={{weight={weight}}}}}")]);
+        assert_eq!(z("0.1")[3..], ["valid/loss/z"]);
+        assert_eq!(z("0.0"), plain);
         let two = "data.valid=[{name='a',path='a.bin'},{name='b',path='b.bin'}]";
         assert_eq!(
             names("baseline", &[two])[3..],

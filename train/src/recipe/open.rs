@@ -153,8 +153,8 @@ fn named(
             continue;
         }
         let expected = match known.is_empty() {
-            true if key == "hook" => "none: this program has no hooks of its own".to_string(),
-            true => "none: this program has no losses of its own".to_string(),
+            // There is a loss in every program.
+            true => "none: this program has no hooks of its own".to_string(),
             false => one_of(&known),
         };
         let meant = nearest(&entry.key, known.iter().copied());

@@ -40,7 +40,7 @@ pub struct Recipe {
     pub checkpoint: CheckpointConfig,
     /// Hooks of the program, by their names.
     pub hook: Tables,
-    /// Losses of the program, by their names.
+    /// Losses that are added, by their names: `z` and those of the program.
     pub loss: Tables,
 }
 

@@ -6,6 +6,8 @@ use crate::data::HostBatch;
 use crate::device::{self, DeviceConfig, Task};
 use crate::error::Error;
 use crate::family::brillm::{BriLlmState, BriLlmTask};
+use crate::model::loss::LossEntry;
+use crate::model::loss::z::{ZConfig, ZLoss};
 use crate::model::{Model, OwnOptimizer};
 use brian::baseline::BaselineConfig;
 use brian::generate::Sampling;
@@ -238,12 +240,74 @@ fn gradient<B: AutodiffBackend>(decoder: &Model<B>, batches: &[Batch]) -> Vec<f6
     sum
 }
 
+/// The plan with the z-loss of a weight; `None` for a recipe without its table.
+fn with_z(route: RoutePlan, weight: Option<f64>) -> RoutePlan {
+    let loss = |weight| (LossEntry::of::<ZLoss>().with)(&ZConfig { weight });
+    RoutePlan {
+        added: AddedLosses(weight.map(loss).into_iter().collect()),
+        ..route
+    }
+}
+
+#[test]
+fn the_z_loss_is_a_mean_over_what_counts_for_every_decoder() {
+    fn check<B: AutodiffBackend>(device: &B::Device) {
+        for (decoder, route) in [
+            (baseline::<B>(device), RoutePlan::sequential()),
+            (brian::<B>(device), costly()),
+        ] {
+            let without = decoder.measure(&batch(ROWS, &route, 6)).0;
+            let route = with_z(route, Some(0.5));
+            let all = batch(ROWS, &route, 6);
+            let (logits, _) = decoder.forward(all.inputs(device), &route.rules, &all.rows());
+            let logits: Vec<f32> = logits.into_data().iter().collect();
+            let rows = logits.chunks(VOCABULARY).zip(&all.host.valid);
+            let counted = rows.filter(|(_, counts)| **counts);
+            // The nats of a token and its logit are the normaliser.
+            let normalisers = counted.map(|(row, _)| nats_of(row, 0) + f64::from(row[0]));
+            let expected: f64 = normalisers.map(|normaliser| normaliser.powi(2)).sum();
+            let measured = decoder.measure(&all).0;
+            close(measured.terms["z"], expected, "the sum of squares");
+            close(measured.added - without.added, 0.5 * expected, "its part");
+            assert_eq!(measured.nats, without.nats, "the language model alone");
+            let learnt = TrainStep::step(&decoder, all).item;
+            close(learnt.terms["z"], expected, "in training");
+            // Three, two and one target: the parts of a step are those of the whole.
+            let parts = ROWS.chunks(1).map(|rows| batch(rows, &route, 6));
+            let parts = parts.map(|part| decoder.measure(&part).0.terms["z"]);
+            close(parts.sum(), expected, "in micro-batches");
+        }
+    }
+    on_a_backend!(check);
+}
+
+#[test]
+fn a_z_loss_of_weight_0_leaves_every_bit_of_a_step() {
+    fn check<B: AutodiffBackend>(device: &B::Device) {
+        let decoder = baseline::<B>(device);
+        let of = |weight| {
+            let route = with_z(RoutePlan::sequential(), weight);
+            let all = batch(ROWS, &route, 6);
+            let measured = decoder.measure(&all).0;
+            (measured, gradient(&decoder, &[all]))
+        };
+        assert_eq!(of(Some(0.0)), of(None));
+        assert_ne!(of(Some(0.5)), of(None));
+    }
+    on_a_backend!(check);
+}
+
 #[test]
 fn micro_batches_of_any_size_add_up_to_the_gradient_of_the_mean_loss() {
     fn check<B: AutodiffBackend>(device: &B::Device) {
         for (decoder, route) in [
             (baseline::<B>(device), RoutePlan::sequential()),
+            (
+                baseline::<B>(device),
+                with_z(RoutePlan::sequential(), Some(3.0)),
+            ),
             (brian::<B>(device), costly()),
+            (brian::<B>(device), with_z(costly(), Some(3.0))),
         ] {
             // Three, one and two targets; two and then one row.
             for cut in [1, 2] {

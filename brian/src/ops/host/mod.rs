@@ -29,6 +29,7 @@ pub(super) mod groups;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_head_products.rs")]
 mod head_products;
 pub(super) mod linear;
+pub(super) mod log_sum_exp;
 mod numeric;
 pub(super) mod packed;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_packed_gemm.rs")]

@@ -32,6 +32,30 @@ fn holds(recipe: (&str, &str), key: &str, allowed: &[&str], refused: &[&str]) {
 const LADDER: (&str, &str) = ("brian", "ladder");
 const GRAPH: (&str, &str) = ("brillm", "tiny");
 
+/// What may be left out of a decoder's recipe, and was.
+#[test]
+fn a_cap_and_a_z_loss_have_their_bounds() {
+    for decoder in [("baseline", "tiny"), LADDER] {
+        let key = "model.logit_cap";
+        holds(
+            decoder,
+            key,
+            &["1", "30.0", "1e4"],
+            &["0.9", "-30.0", "1e5"],
+        );
+        let z = |weight: &str| format!("{{z={{weight={weight}}}}}");
+        let [none, some, wrong] = ["0.0", "1e-4", "-1e-9"].map(z);
+        holds(
+            decoder,
+            "loss",
+            &[&none, &some],
+            &[&wrong, "{z={}}", "{y={weight=0.1}}"],
+        );
+    }
+    // The loss of a graph is part of its optimizer.
+    holds(GRAPH, "loss", &[], &["{z={weight=1e-4}}"]);
+}
+
 #[test]
 fn optimizer_batches_and_watches_have_their_bounds() {
     let ladder =
