@@ -68,6 +68,7 @@ impl Task for Passes {
                 untied_head: config.untied_head,
                 logit_cap: config.logit_cap,
                 rope_scaling: config.rope_scaling,
+                residual_scale: config.residual_scale,
                 ..small_baseline()
             };
             let baseline = of_baseline.init::<B>(VOCABULARY, 3, &device);

@@ -5,6 +5,7 @@
 //! is one.
 
 use crate::block::causal::{Rope, RopeScaling, Rotary};
+use crate::block::residual::ResidualScale;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::block::{AttentionBias, BlockSizes, Heads};
 use crate::described::{Described, Description, Start};
@@ -57,6 +58,8 @@ pub struct BaselineConfig {
     pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in every norm.
     pub norm_epsilon: f64,
+    /// Multiplies what blocks add to the residual stream; nothing if it is left out. It comes beside what `initial` does.
+    pub residual_scale: Option<ResidualScale>,
     /// Initial values.
     pub initial: Initial,
 }
@@ -79,6 +82,7 @@ impl BaselineConfig {
             rope_base: 10_000.0,
             rope_scaling: None,
             norm_epsilon: 1e-6,
+            residual_scale: None,
             initial: Initial::Scaled { std: 0.1 },
         }
     }
@@ -87,6 +91,9 @@ impl BaselineConfig {
     pub fn check(&self) -> Vec<ConfigError> {
         let mut problems = check_sizes(self);
         problems.at_least_1("n_layers", self.n_layers);
+        if let Some(scale) = self.residual_scale {
+            scale.check(&mut problems);
+        }
         problems.0
     }
 
@@ -156,6 +163,7 @@ impl BaselineConfig {
             query_key_norm: self.query_key_norm == Some(true),
             d_ff: self.d_ff,
             norm_epsilon: self.norm_epsilon,
+            residual_factor: self.residual_scale.map(|scale| scale.factor(self.n_layers)),
         }
     }
 }

@@ -37,6 +37,7 @@ pub fn baseline(d_model: usize, n_heads: usize, n_layers: usize, context: usize)
         rope_base: 10_000.0,
         rope_scaling: None,
         norm_epsilon: 1e-6,
+        residual_scale: None,
         initial: Initial::TorchDefault,
     }
 }
@@ -72,6 +73,7 @@ pub fn brian(
         rope_base: baseline.rope_base,
         rope_scaling: baseline.rope_scaling,
         norm_epsilon: baseline.norm_epsilon,
+        residual_scale: baseline.residual_scale,
         initial: baseline.initial,
         position: PositionConfig {
             d_position,

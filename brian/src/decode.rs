@@ -559,6 +559,7 @@ impl<'a, B: Backend> Decoding<'a, B> {
 #[cfg(all(test, feature = "ndarray"))]
 mod tests {
     use super::*;
+    use crate::block::residual::ResidualScale;
     use crate::block::tests::{Host, SINGLE, assert_near, found, loud};
     use crate::memory::{
         Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
@@ -712,10 +713,11 @@ mod tests {
         for logit_cap in [None, Some(2.0)] {
             let config = BaselineConfig {
                 logit_cap,
+                residual_scale: logit_cap.map(|_| ResidualScale::Depth),
                 ..baseline()
             };
             let model = loud(config.init::<Host>(7, 1, &device), |_| 0.4);
-            let name = format!("baseline, cap {logit_cap:?}");
+            let name = format!("baseline, cap {logit_cap:?}, scaled too");
             assert_decodes(&name, Decoding::baseline(&model), |tokens| {
                 model.forward(tokens)
             });
@@ -733,6 +735,7 @@ mod tests {
             for (top_k, logit_cap) in [(1, None), (2, Some(2.0))] {
                 let mut config = brian(memory, sees);
                 config.logit_cap = logit_cap;
+                config.residual_scale = logit_cap.map(|_| ResidualScale::Depth);
                 (config.route.attends, config.route.top_k) = (attends, top_k);
                 let [model, dense] = [Execution::Grouped, Execution::Dense].map(|execution| {
                     config.route.execution = execution;

@@ -56,6 +56,7 @@ pub use baseline::{Baseline, BaselineConfig};
 pub use block::AttentionBias;
 pub use block::causal::RopeScaling;
 pub use block::exit::Exit;
+pub use block::residual::ResidualScale;
 pub use decode::{Decoder, Decoding};
 pub use error::ConfigError;
 pub use initial::Initial;

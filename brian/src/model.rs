@@ -4,6 +4,7 @@
 use crate::baseline::{Baseline, BaselineConfig, check_sizes, embedding, head};
 use crate::block::causal::{Causal, RopeScaling, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
+use crate::block::residual::ResidualScale;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
 use crate::block::{AttentionBias, BlockSizes};
@@ -72,6 +73,8 @@ pub struct BrianConfig {
     pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square in every norm.
     pub norm_epsilon: f64,
+    /// Multiplies what blocks add to the residual stream; nothing if it is left out. It comes beside what `initial` does.
+    pub residual_scale: Option<ResidualScale>,
     /// Initial values.
     pub initial: Initial,
     /// The space of operators.
@@ -106,6 +109,7 @@ impl BrianConfig {
             rope_base: baseline.rope_base,
             rope_scaling: None,
             norm_epsilon: baseline.norm_epsilon,
+            residual_scale: None,
             initial: baseline.initial,
             position: PositionConfig {
                 d_position: 4,
@@ -173,6 +177,9 @@ impl BrianConfig {
             let expected = format!("at most n_pool + 1, {most}");
             problems.require(top_k <= most, field, top_k, expected);
         }
+        if let Some(scale) = self.residual_scale {
+            scale.check(&mut problems);
+        }
         problems.0.extend(self.memory.check());
         let [of_codes, _] = self.memory.tables();
         let by_heads = self.memory.codes().is_some_and(|codes| codes.head_rank > 0);
@@ -224,8 +231,13 @@ impl BrianConfig {
         config
     }
 
-    /// The baseline with the same blocks in a row; the blocks of the pool have the same width only if `d_ff_pool` is `d_ff`.
+    /// The baseline with the same blocks in a row; the blocks of the pool have the same width only if `d_ff_pool` is `d_ff`. They
+    /// scale what they add as on the route, however many they are in the row.
     pub fn baseline(&self) -> BaselineConfig {
+        let n_passed = self.n_pre + self.route.max_steps + self.n_post;
+        let constant = |scale: ResidualScale| ResidualScale::Constant {
+            factor: scale.factor(n_passed),
+        };
         BaselineConfig {
             d_model: self.d_model,
             n_heads: self.n_heads,
@@ -241,6 +253,7 @@ impl BrianConfig {
             rope_base: self.rope_base,
             rope_scaling: self.rope_scaling,
             norm_epsilon: self.norm_epsilon,
+            residual_scale: self.residual_scale.map(constant),
             initial: self.initial,
         }
     }
@@ -555,7 +568,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named_and_what_just_fits_is_not() {
         type Setting = fn(&mut BrianConfig);
-        let wrong: [(Setting, &[&str]); 20] = [
+        let wrong: [(Setting, &[&str]); 22] = [
             (|c| c.n_pool = 0, &["n_pool", "route.top_k"]),
             (|c| c.position.d_position = 0, &["position.d_position"]),
             (
@@ -585,6 +598,14 @@ mod tests {
             (|c| c.logit_cap = Some(0.9), &["logit_cap"]),
             (|c| c.logit_cap = Some(1e5), &["logit_cap"]),
             (|c| c.logit_cap = Some(f64::NAN), &["logit_cap"]),
+            (
+                |c| c.residual_scale = Some(ResidualScale::Constant { factor: 0.0 }),
+                &["residual_scale.factor"],
+            ),
+            (
+                |c| c.residual_scale = Some(ResidualScale::Constant { factor: 10.1 }),
+                &["residual_scale.factor"],
+            ),
         ];
         for (set, fields) in wrong {
             let mut config = small();
@@ -593,7 +614,7 @@ mod tests {
             let found: Vec<String> = found.collect();
             assert_eq!(found, fields);
         }
-        let right: [Setting; 9] = [
+        let right: [Setting; 11] = [
             |_| (),
             |c| (c.position.injection, c.position.d_position) = (Injection::Direct, 8),
             |c| (c.route.top_k_first, c.route.top_k) = (4, 4),
@@ -603,6 +624,8 @@ mod tests {
             |c| c.n_pool = 1,
             |c| c.logit_cap = Some(1.0),
             |c| c.logit_cap = Some(10_000.0),
+            |c| c.residual_scale = Some(ResidualScale::Depth),
+            |c| c.residual_scale = Some(ResidualScale::Constant { factor: 10.0 }),
         ];
         for set in right {
             let mut config = small();
@@ -621,6 +644,27 @@ mod tests {
             ..small().baseline()
         };
         assert_eq!(none.check()[0].field, "n_layers");
+    }
+
+    /// Eight blocks in a row; or one before, four steps and one behind, which is twelve halves, also where five lie in a row.
+    #[test]
+    fn residuals_are_scaled_by_the_blocks_that_a_token_passes() {
+        let factor = |sizes: BlockSizes| sizes.residual_factor;
+        let mut config = small();
+        assert_eq!(factor(config.sizes()), None);
+        let eight = BaselineConfig {
+            n_layers: 8,
+            residual_scale: Some(ResidualScale::Depth),
+            ..small().baseline()
+        };
+        assert_eq!(factor(eight.sizes()), Some(0.25));
+        config.residual_scale = Some(ResidualScale::Depth);
+        let expected = 12.0f64.sqrt().recip();
+        assert_eq!(factor(config.sizes()), Some(expected));
+        assert_eq!(config.baseline().n_layers, 5);
+        assert_eq!(factor(config.baseline().sizes()), Some(expected));
+        config.residual_scale = Some(ResidualScale::Constant { factor: 0.7 });
+        assert_eq!(factor(config.sizes()), Some(0.7));
     }
 
     #[test]
@@ -877,14 +921,22 @@ mod tests {
 
         #[test]
         fn a_wrapped_baseline_gives_each_block_to_its_place() {
-            let baseline = any(small()
-                .baseline()
-                .skeleton::<Learning>(VOCABULARY, &Default::default()));
+            for scale in [None, Some(ResidualScale::Depth)] {
+                assert_wrapped(&BrianConfig {
+                    residual_scale: scale,
+                    ..small()
+                });
+            }
+        }
+
+        fn assert_wrapped(config: &BrianConfig) {
+            let baseline = config.baseline();
+            let baseline = any(baseline.skeleton::<Learning>(VOCABULARY, &Default::default()));
             let map =
                 |block: &TransformerBlock<Learning>| values(block.attention.output.weight.val());
             let expected: Vec<Vec<f32>> = baseline.blocks.iter().map(map).collect();
             let logits = values(baseline.forward(tokens()));
-            let wrapped = small().wrap(baseline, 5);
+            let wrapped = config.wrap(baseline, 5);
             let plain = wrapped
                 .pre
                 .iter()

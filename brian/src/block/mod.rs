@@ -7,6 +7,7 @@ pub mod causal;
 pub mod exit;
 pub mod feed_forward;
 pub mod matrix;
+pub mod residual;
 pub mod routed;
 #[cfg(all(test, feature = "ndarray"))]
 pub(crate) mod tests;
@@ -41,4 +42,6 @@ pub struct BlockSizes {
     pub d_ff: usize,
     /// Added to the mean square before the root in every norm.
     pub norm_epsilon: f64,
+    /// What multiplies the outputs of attention and of feed-forward; `None` for nothing.
+    pub residual_factor: Option<f64>,
 }

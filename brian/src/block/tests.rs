@@ -42,9 +42,11 @@ pub(crate) const SIZES: BlockSizes = BlockSizes {
     query_key_norm: false,
     d_ff: 6,
     norm_epsilon: 0.3,
+    residual_factor: None,
 };
-/// Those of other blocks: shared keys and values, heads of a width of their own, biases, norms of heads.
-fn variants() -> [BlockSizes; 4] {
+
+/// Those of other blocks: shared keys and values, heads of a width of their own, biases, norms of heads, scaled residuals.
+fn variants() -> [BlockSizes; 6] {
     let heads = |n_heads, n_kv_heads, d_head| Heads {
         n_heads,
         n_kv_heads,
@@ -61,6 +63,14 @@ fn variants() -> [BlockSizes; 4] {
         with(heads(4, 2, 4), None, true),
         with(heads(3, 1, 8), Some(AttentionBias::QueryKeyValue), false),
         with(heads(2, 1, 2), Some(AttentionBias::All), true),
+        BlockSizes {
+            residual_factor: Some(0.3),
+            ..SIZES
+        },
+        BlockSizes {
+            residual_factor: Some(1.7),
+            ..with(heads(2, 1, 2), Some(AttentionBias::All), true)
+        },
     ]
 }
 
@@ -346,23 +356,37 @@ pub(crate) fn ended(
     x: &Array2<f64>,
     found: &Array2<f64>,
 ) -> Array2<f64> {
+    ended_by(values, block, x, found, 1.0)
+}
+
+/// The same with what it adds to the stream times a factor.
+fn ended_by(
+    values: &Values,
+    block: &str,
+    x: &Array2<f64>,
+    found: &Array2<f64>,
+    factor: f64,
+) -> Array2<f64> {
     let map = |name: &str| &values[&format!("{block}{name}")];
-    let mut x = x + &found.dot(map("attention.output.weight"));
+    let mut of_attention = found.dot(map("attention.output.weight"));
     if let Some(bias) = values.get(&format!("{block}attention.output.bias")) {
-        x += bias;
+        of_attention += bias;
     }
+    let x = x + of_attention * factor;
     let n = normed(&x, map("feed_forward_norm.gamma"), SIZES.norm_epsilon);
     let gate = n.dot(map("feed_forward.gate.weight"));
     let hidden = gate.mapv(|x| x * sigmoid(x)) * n.dot(map("feed_forward.up.weight"));
-    x + hidden.dot(map("feed_forward.down.weight"))
+    x + hidden.dot(map("feed_forward.down.weight")) * factor
 }
 
 /// A block on one sequence.
-fn executed(values: &Values, block: &str, x: &Array2<f64>, heads: Heads) -> Array2<f64> {
+fn executed(values: &Values, block: &str, x: &Array2<f64>, sizes: &BlockSizes) -> Array2<f64> {
+    let heads = sizes.heads;
     let [queries, keys, of_values] = projected_by(values, block, x, 0, heads);
     let causal = |query: usize, key: usize| (key <= query).then_some(0.0);
     let found = attended([&queries, &keys, &of_values], heads.n_heads, causal);
-    ended(values, block, x, &found)
+    let factor = sizes.residual_factor.unwrap_or(1.0);
+    ended_by(values, block, x, &found, factor)
 }
 
 /// One sequence after another.
@@ -411,13 +435,14 @@ fn assert_block<B: AutodiffBackend>(backend: &str) {
         let mut at = values_of("", &block);
         at.insert("x".to_string(), found(&x));
         let expected =
-            |at: &Values| each_sequence(&at["x"], SEQ, |_, x| executed(at, "", x, heads));
+            |at: &Values| each_sequence(&at["x"], SEQ, |_, x| executed(at, "", x, &sizes));
         let causal = rotary_of(heads).causal(SEQ);
         let whole = block.forward(x.clone(), &causal);
         let (queries, own) = block.project(x.clone(), &causal);
         let among = block.finish(x.clone(), queries, own, causal.mask());
         for (way, output) in [("whole", whole), ("among", among)] {
-            let what = format!("{backend}, {way}, {of_attention}, {heads:?}");
+            let factor = sizes.residual_factor;
+            let what = format!("{backend}, {way}, {of_attention}, {heads:?}, {factor:?}");
             assert_near(&what, &found(&output), &expected(&at), tolerance);
             let gradients = weighed("output", output).backward();
             let mut of = gradients_of("", &block, &gradients);
@@ -453,7 +478,7 @@ fn what_a_cache_keeps_is_what_a_whole_sequence_has() {
         let block: TransformerBlock<B> = block_of(sizes, 0.6);
         let x: Tensor<B, 3> = tensor("x", [BATCH, SEQ, SIZES.d_model]);
         let expected = each_sequence(&found(&x), SEQ, |_, x| {
-            executed(&values_of("", &block), "", x, sizes.heads)
+            executed(&values_of("", &block), "", x, sizes)
         });
         let mut caches = vec![Cache::default(); BATCH];
         assert!(caches.iter().all(|cache| cache.n_tokens() == 0));

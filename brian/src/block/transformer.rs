@@ -1,4 +1,5 @@
-//! The pre-norm block: `x ← x + attention(norm(x))`, then `x ← x + feed_forward(norm(x))`, with RMS norms.
+//! The pre-norm block: `x ← x + attention(norm(x))`, then `x ← x + feed_forward(norm(x))`, with RMS norms. Where residuals are
+//! scaled, by a factor `s`, it is `x ← x + s attention(norm(x))`, and the same of the feed-forward.
 
 use super::BlockSizes;
 use super::attention::{Attention, KeysValues};
@@ -26,6 +27,8 @@ pub struct TransformerBlock<B: Backend> {
     pub feed_forward_norm: RmsNorm<B>,
     /// Feed-forward.
     pub feed_forward: FeedForward<B>,
+    #[module(skip)]
+    residual_factor: Option<f64>,
 }
 
 impl<B: Backend> TransformerBlock<B> {
@@ -35,6 +38,7 @@ impl<B: Backend> TransformerBlock<B> {
             attention: Attention::new(sizes, device),
             feed_forward_norm: norm(sizes, device),
             feed_forward: FeedForward::new(sizes, device),
+            residual_factor: sizes.residual_factor,
         }
     }
 
@@ -99,19 +103,39 @@ impl<B: Backend> TransformerBlock<B> {
         found: Tensor<B, 2>,
         packed: &Packed,
     ) -> Tensor<B, 2> {
+        let factor = blocks[0].of.residual_factor;
         let outputs = each(blocks, |block| &block.attention.output);
-        let mut x = add_linear_each(x, None, found, &outputs, packed);
-        if blocks[0].of.attention.output.bias.is_some() {
-            x = by_group([x], blocks, |[x], block, _| {
-                let bias = block.attention.output.bias.as_ref();
-                x + bias.expect("all or none have one").val().unsqueeze()
-            });
-        }
+        let x = changed(x, factor, |x| {
+            let x = add_linear_each(x, None, found, &outputs, packed);
+            match blocks[0].of.attention.output.bias {
+                None => x,
+                Some(_) => by_group([x], blocks, |[x], block, _| {
+                    let bias = block.attention.output.bias.as_ref();
+                    x + bias.expect("all or none have one").val().unsqueeze()
+                }),
+            }
+        });
         let halves = each(blocks, |block| {
             let FeedForward { gate, up, down } = &block.feed_forward;
             (&block.feed_forward_norm, [gate, up, down])
         });
-        swiglu_residual(x, &halves, packed)
+        changed(x, factor, |x| swiglu_residual(x, &halves, packed))
+    }
+}
+
+/// The stream after a change of which a part is made. The change is what was added, found again by subtraction: fused operations
+/// add to the stream themselves, and its rounding is that of the stream.
+///
+/// # Shapes
+/// `[n_tokens, d_model]` to the same
+fn changed<B: Backend>(
+    x: Tensor<B, 2>,
+    part: Option<f64>,
+    change: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    match part {
+        None => change(x),
+        Some(part) => (change(x.clone()) - x.clone()) * part + x,
     }
 }
 

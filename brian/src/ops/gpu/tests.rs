@@ -213,6 +213,7 @@ fn sizes(d_model: usize, n_heads: usize) -> BlockSizes {
         query_key_norm: false,
         d_ff: d_model,
         norm_epsilon: 1e-6,
+        residual_factor: None,
     }
 }
 

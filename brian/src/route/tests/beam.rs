@@ -356,6 +356,8 @@ fn a_sequence_beam_has_more_children_where_the_first_step_is_to_have_more() {
         attention_bias: None,
         query_key_norm: None,
         untied_head: None,
+        logit_cap: None,
+        residual_scale: None,
         rope_scaling: None,
         ..config(0)
     };

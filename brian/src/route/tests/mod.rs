@@ -14,6 +14,7 @@ use super::position::{Injection, Layout, PositionConfig, Reach, StartPosition};
 use super::rules::{Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Rules, Sees};
 use crate::block::AttentionBias;
 use crate::block::causal::RopeScaling;
+use crate::block::residual::ResidualScale;
 use crate::ops::tests::Learning;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
 use burn::module::{ModuleVisitor, Param};
@@ -49,6 +50,11 @@ fn config(seed: u64) -> BrianConfig {
         Some(AttentionBias::QueryKeyValue),
         Some(AttentionBias::All),
     ];
+    let scales = [
+        None,
+        Some(ResidualScale::Depth),
+        Some(ResidualScale::Constant { factor: 0.8 }),
+    ];
     BrianConfig {
         d_model: 8,
         n_heads: 2,
@@ -57,6 +63,7 @@ fn config(seed: u64) -> BrianConfig {
         attention_bias: pick(seed, "attention_bias", &biases),
         query_key_norm: pick(seed, "query_key_norm", &[None, Some(true)]),
         untied_head: pick(seed, "untied_head", &[None, Some(true)]),
+        logit_cap: pick(seed, "logit_cap", &[None, Some(30.0)]),
         d_ff: 6,
         n_pre: 1,
         n_pool,
@@ -65,6 +72,7 @@ fn config(seed: u64) -> BrianConfig {
         context: SEQ,
         rope_base: 100.0,
         norm_epsilon: 1e-6,
+        residual_scale: pick(seed, "residual_scale", &scales),
         initial: Initial::Scaled { std: 0.4 },
         position: PositionConfig {
             d_position: if injection == Injection::Direct { 8 } else { 5 },

@@ -34,7 +34,7 @@ const GRAPH: (&str, &str) = ("brillm", "tiny");
 
 /// What may be left out of a decoder's recipe, and was.
 #[test]
-fn a_cap_and_a_z_loss_have_their_bounds() {
+fn a_cap_a_scale_and_a_z_loss_have_their_bounds() {
     for decoder in [("baseline", "tiny"), LADDER] {
         let key = "model.logit_cap";
         holds(
@@ -43,6 +43,10 @@ fn a_cap_and_a_z_loss_have_their_bounds() {
             &["1", "30.0", "1e4"],
             &["0.9", "-30.0", "1e5"],
         );
+        let key = "model.residual_scale";
+        let constant = |factor: &str| format!("{{kind='constant',factor={factor}}}");
+        let [least, half, zero] = ["1e-6", "0.5", "0.0"].map(constant);
+        holds(decoder, key, &["depth", &least, &half], &["deep", &zero]);
         let z = |weight: &str| format!("{{z={{weight={weight}}}}}");
         let [none, some, wrong] = ["0.0", "1e-4", "-1e-9"].map(z);
         holds(

@@ -135,6 +135,7 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
             ("rope_base", format!("{:?}", config.rope_base)),
             ("rope_scaling", format!("{:?}", config.rope_scaling)),
             ("norm_epsilon", format!("{:?}", config.norm_epsilon)),
+            ("residual_scale", format!("{:?}", config.residual_scale)),
         ]
     };
     for ((field, found), (_, wanted)) in fields(found).into_iter().zip(fields(wanted)) {
