@@ -758,6 +758,14 @@ fn options_that_do_not_go_with_a_directory_are_refused() {
             "import model --tokenizer none --set model.d_model=64",
             "model.d_model: found 64, expected 32, as config.json says",
         ),
+        (
+            "import model --tokenizer none --set model.logit_cap=30",
+            "model.logit_cap: found 30.0, expected none, as config.json says",
+        ),
+        (
+            "import model --tokenizer none --set model.residual_scale=depth",
+            "model.residual_scale: found Depth, expected none, as config.json says",
+        ),
         ("import model/model.safetensors", "--recipe: found none"),
         (
             "import model/model.safetensors --expected x",

@@ -211,7 +211,7 @@ pub fn tanh(x: f32) -> f32 {
     let polynomial = -5.704_988_7e-3 * square + 2.063_908_8e-2;
     let polynomial = polynomial * square - 5.373_971_6e-2;
     let polynomial = polynomial * square + 1.333_144_2e-1;
-    let polynomial = polynomial * square - 3.333_328_2e-1;
+    let polynomial = polynomial * square - 3.333_328e-1;
     let near = polynomial * square * size + size;
     // What is no number stays so.
     let found = if size >= 0.625 { far } else { near };

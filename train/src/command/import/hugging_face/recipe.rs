@@ -13,6 +13,7 @@ use brian::BaselineConfig;
 use brian::block::AttentionBias;
 use brian::block::causal::RopeScaling;
 use serde_json::Value;
+use std::fmt::Debug;
 use std::path::Path;
 
 /// The name of the only stage.
@@ -113,6 +114,9 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
         let expected = format!("at most {}", wanted.context);
         return wrong("context", found.context.to_string(), expected);
     }
+    fn said(value: Option<impl Debug>) -> String {
+        value.map_or("none".to_string(), |value| format!("{value:?}"))
+    }
     let fields = |config: &BaselineConfig| {
         let heads = config.heads();
         [
@@ -129,13 +133,13 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
                 "untied_head",
                 (config.untied_head == Some(true)).to_string(),
             ),
-            ("logit_cap", format!("{:?}", config.logit_cap)),
+            ("logit_cap", said(config.logit_cap)),
             ("d_ff", config.d_ff.to_string()),
             ("n_layers", config.n_layers.to_string()),
             ("rope_base", format!("{:?}", config.rope_base)),
             ("rope_scaling", format!("{:?}", config.rope_scaling)),
             ("norm_epsilon", format!("{:?}", config.norm_epsilon)),
-            ("residual_scale", format!("{:?}", config.residual_scale)),
+            ("residual_scale", said(config.residual_scale)),
         ]
     };
     for ((field, found), (_, wanted)) in fields(found).into_iter().zip(fields(wanted)) {
