@@ -74,6 +74,7 @@ pub fn brian(
         rope_scaling: baseline.rope_scaling,
         norm_epsilon: baseline.norm_epsilon,
         residual_scale: baseline.residual_scale,
+        visits: None,
         initial: baseline.initial,
         position: PositionConfig {
             d_position,

@@ -7,6 +7,7 @@ use crate::block::exit::{Exit, ExitBlock};
 use crate::block::residual::ResidualScale;
 use crate::block::routed::RoutedBlock;
 use crate::block::transformer::{TransformerBlock, norm};
+use crate::block::visits::{Visits, VisitsConfig};
 use crate::block::{AttentionBias, BlockSizes};
 use crate::described::{Described, Description, Start};
 use crate::error::ConfigError;
@@ -75,6 +76,8 @@ pub struct BrianConfig {
     pub norm_epsilon: f64,
     /// Multiplies what blocks add to the residual stream; nothing if it is left out. It comes beside what `initial` does.
     pub residual_scale: Option<ResidualScale>,
+    /// What blocks of the pool do otherwise when a token executes them again; nothing if it is left out.
+    pub visits: Option<VisitsConfig>,
     /// Initial values.
     pub initial: Initial,
     /// The space of operators.
@@ -110,6 +113,7 @@ impl BrianConfig {
             rope_scaling: None,
             norm_epsilon: baseline.norm_epsilon,
             residual_scale: None,
+            visits: None,
             initial: baseline.initial,
             position: PositionConfig {
                 d_position: 4,
@@ -209,6 +213,9 @@ impl BrianConfig {
             },
         };
         problems.require(fits, "route.parallel", "a beam", expected);
+        let holds = self.visits.is_none() || parallel == Parallel::None;
+        let expected = "no such table with several paths at once";
+        problems.require(holds, "visits", "a table", expected);
         let expected = match self.memory.attended() {
             Some(AttendedConfig::KeyValuePrefix(_)) => "all with a memory of keys and values",
             Some(AttendedConfig::SharedCode(_)) => "all with codes that blocks share",
@@ -280,7 +287,11 @@ impl BrianConfig {
                 .map(|_| TransformerBlock::new(&sizes, device))
                 .collect()
         };
-        let routed = |_| RoutedBlock::new(&pool_sizes, adapted, device);
+        let gains = [self.route.max_steps, self.d_model];
+        let routed = |_| {
+            let visits = Visits::new(self.visits, gains, device);
+            RoutedBlock::new(&pool_sizes, adapted, visits, device)
+        };
         Brian {
             embedding: embedding(vocabulary, self.d_model, device),
             pre: plain(self.n_pre),
@@ -845,7 +856,7 @@ mod tests {
                         0 => table.start(8),
                         _ => table.after(index - 1, 8),
                     };
-                    hidden = block.forward(hidden, place(position), &causal);
+                    hidden = block.forward(hidden, place(position), &causal, None);
                 }
                 hidden = model.exit.forward(hidden, place(table.after(3, 8)));
                 hidden = model.post[0].forward(hidden, &causal);

@@ -95,5 +95,5 @@ pub(crate) fn execute<B: Backend>(
     let found = block
         .attention
         .find_rows(queries, &Among::plain(among, spans));
-    TransformerBlock::end_each(&Group::only(block, &x), x, found, packed)
+    TransformerBlock::end_each(&Group::only(block, &x), x, found, None, packed)
 }

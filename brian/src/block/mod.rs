@@ -12,6 +12,7 @@ pub mod routed;
 #[cfg(all(test, feature = "ndarray"))]
 pub(crate) mod tests;
 pub mod transformer;
+pub mod visits;
 
 pub use crate::ops::attention::Heads;
 

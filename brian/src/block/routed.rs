@@ -7,6 +7,7 @@ use super::BlockSizes;
 use super::causal::Causal;
 use super::matrix::{add_position, matrix};
 use super::transformer::TransformerBlock;
+use super::visits::Visits;
 use crate::described::{Described, Description, Start};
 use crate::ops::gather::some;
 use crate::ops::groups::Group;
@@ -25,14 +26,22 @@ pub struct RoutedBlock<B: Backend> {
     pub adapter: Option<Linear<B>>,
     /// The Transformer block.
     pub block: TransformerBlock<B>,
+    /// What it does otherwise when a token executes it again.
+    pub visits: Visits<B>,
 }
 
 impl<B: Backend> RoutedBlock<B> {
     /// `d_position` of the adapter, if there is one.
-    pub(crate) fn new(sizes: &BlockSizes, d_position: Option<usize>, device: &B::Device) -> Self {
+    pub(crate) fn new(
+        sizes: &BlockSizes,
+        d_position: Option<usize>,
+        visits: Visits<B>,
+        device: &B::Device,
+    ) -> Self {
         Self {
             adapter: d_position.map(|d_position| matrix(d_position, sizes.d_model, device)),
             block: TransformerBlock::new(sizes, device),
+            visits,
         }
     }
 
@@ -41,15 +50,20 @@ impl<B: Backend> RoutedBlock<B> {
     /// # Shapes
     /// - `hidden`: `[batch, seq, d_model]`
     /// - `position`: `[batch, seq, d_position]`
+    /// - `factors`, of what it adds to the stream: `[batch * seq, d_model or 1]`
     /// - returns `[batch, seq, d_model]`
     pub fn forward(
         &self,
         hidden: Tensor<B, 3>,
         position: Tensor<B, 3>,
         causal: &Causal<B>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 3> {
-        self.block
-            .forward(self.add_position(hidden, position), causal)
+        let dims @ [batch, _, _] = hidden.dims();
+        let told = add_position(per_row(hidden), self.adapter.as_ref(), per_row(position));
+        let (attention, norm) = (&self.block.attention, &self.block.attention_norm);
+        let found = attention.forward(&told, norm, batch, causal);
+        reshape(self.block.end(told, found, factors), dims)
     }
 
     /// The block's input: the residual stream plus the position.
@@ -92,5 +106,6 @@ impl<B: Backend> Described<B> for RoutedBlock<B> {
             to.starts(&adapter.weight, Start::Constant(0.0));
         }
         self.block.describe(to);
+        self.visits.describe(to);
     }
 }

@@ -6,6 +6,7 @@ use super::causal::{Causal, Rope, RopeScaling, Rotary, beside};
 use super::matrix;
 use super::routed::RoutedBlock;
 use super::transformer::TransformerBlock;
+use super::visits::{VisitScale, Visits, VisitsConfig};
 use super::{AttentionBias, BlockSizes, Heads};
 use crate::ops::attention::Among;
 use crate::ops::attention_spans::{AttentionSpans, MASKED};
@@ -87,6 +88,11 @@ pub(crate) fn rope(base: f64) -> Rope {
 
 /// Single precision behind some products, against the largest number of the same tensor.
 pub(crate) const SINGLE: f64 = 2e-4;
+
+/// Blocks all of whose visits are alike.
+pub(crate) fn alike<B: Backend>(device: &B::Device) -> Visits<B> {
+    Visits::new(None, [1, 1], device)
+}
 
 /// Standard normal numbers of a name, that single precision holds.
 pub(crate) fn numbers(name: &str, n: usize) -> Vec<f32> {
@@ -367,6 +373,18 @@ fn ended_by(
     found: &Array2<f64>,
     factor: f64,
 ) -> Array2<f64> {
+    let factors = Array2::from_elem([1, SIZES.d_model], factor);
+    ended_by_each(values, block, x, found, &factors)
+}
+
+/// The same with a factor of every number, `[1, d_model]`.
+fn ended_by_each(
+    values: &Values,
+    block: &str,
+    x: &Array2<f64>,
+    found: &Array2<f64>,
+    factor: &Array2<f64>,
+) -> Array2<f64> {
     let map = |name: &str| &values[&format!("{block}{name}")];
     let mut of_attention = found.dot(map("attention.output.weight"));
     if let Some(bias) = values.get(&format!("{block}attention.output.bias")) {
@@ -439,7 +457,7 @@ fn assert_block<B: AutodiffBackend>(backend: &str) {
         let causal = rotary_of(heads).causal(SEQ);
         let whole = block.forward(x.clone(), &causal);
         let (queries, own) = block.project(x.clone(), &causal);
-        let among = block.finish(x.clone(), queries, own, causal.mask());
+        let among = block.finish(x.clone(), queries, own, causal.mask(), None);
         for (way, output) in [("whole", whole), ("among", among)] {
             let factor = sizes.residual_factor;
             let what = format!("{backend}, {way}, {of_attention}, {heads:?}, {factor:?}");
@@ -763,7 +781,7 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
             let width = d_position.unwrap_or(SIZES.d_model);
             let position: Tensor<B, 2> = tensor("position", [4, width]);
             let routed = [0.4, 0.9].map(|std| {
-                let fresh = RoutedBlock::<B>::new(&SIZES, d_position, &device);
+                let fresh = RoutedBlock::<B>::new(&SIZES, d_position, alike(&device), &device);
                 loud(fresh, |_| std)
             });
             let placed = |block: usize, token: usize| {
@@ -808,6 +826,7 @@ fn a_routed_block_starts_from_the_stream_with_a_position_in_it() {
                 hidden.clone().reshape([2, 2, SIZES.d_model]),
                 position,
                 &causal,
+                None,
             );
             let body = routed[1].block.forward(whole, &causal);
             assert_near("output", &found(&output), &found(&body), 1e-6);
@@ -886,7 +905,8 @@ fn rows_and_columns_are_those_meant() {
 /// else stay, the output is in the type of the stream, and gradients reach the numbers that were cast.
 #[test]
 fn products_in_another_type_are_cast_from_parameters_that_learn() {
-    let routed = RoutedBlock::<Passes>::new(&SIZES, Some(3), &Default::default());
+    let device = Default::default();
+    let routed = RoutedBlock::<Passes>::new(&SIZES, Some(3), alike(&device), &device);
     let routed = loud(routed, |_| 0.4);
     let double = with_matmul_dtype(routed.clone(), DType::F64);
     assert_eq!(double.block.products(), DType::F64);
@@ -910,7 +930,7 @@ fn products_in_another_type_are_cast_from_parameters_that_learn() {
     let position: Tensor<Passes, 3> = tensor("position", [BATCH, SEQ, 3]);
     let causal = rotary().causal(SEQ);
     let outputs =
-        [&routed, &double].map(|routed| routed.forward(x.clone(), position.clone(), &causal));
+        [&routed, &double].map(|routed| routed.forward(x.clone(), position.clone(), &causal, None));
     assert_eq!(outputs[1].dtype(), DType::F32);
     assert_near(
         "in double",
@@ -924,4 +944,58 @@ fn products_in_another_type_are_cast_from_parameters_that_learn() {
     for (path, expected) in plain {
         assert_near(&path, &cast[&path], &expected, SINGLE);
     }
+}
+
+/// What a block adds is multiplied by the number of the visit, and by gains that it learns for each; later visits have the last gain.
+#[test]
+fn a_visit_scales_what_a_block_adds_by_its_number_and_its_own_gains() {
+    let (scale, gains) = (Some(VisitScale::InverseSqrt), Some(true));
+    for (scale, gains) in [(scale, None), (None, gains), (scale, gains)] {
+        let device = Default::default();
+        let visits = Visits::new(
+            Some(VisitsConfig { scale, gains }),
+            [2, SIZES.d_model],
+            &device,
+        );
+        let block = RoutedBlock::<Passes>::new(&SIZES, None, visits, &device);
+        let block = loud(block, |_| 0.4);
+        let x: Tensor<Passes, 2> = tensor("x", [4, SIZES.d_model]);
+        let of_heads: Tensor<Passes, 2> = tensor("found", [4, SIZES.heads.d_queries()]);
+        let numbers = [1, 4, 2, 9];
+        let factors = block
+            .visits
+            .factors(&numbers, &device)
+            .expect("visits differ");
+        let output = block.block.end(x.clone(), of_heads.clone(), Some(&factors));
+        let mut at = values_of("", &block);
+        at.insert("x".to_string(), found(&x));
+        at.insert("found".to_string(), found(&of_heads));
+        let expected = |at: &Values| {
+            let of_row = |(row, number): (usize, usize)| {
+                let part = |name: &str| at[name].row(row).to_owned().insert_axis(Axis(0));
+                let by_number = scale.map_or(1.0, |_| 1.0 / (number as f64).sqrt());
+                let mut factor = Array2::from_elem([1, SIZES.d_model], by_number);
+                if gains.is_some() {
+                    let gain = at["visits.gains"].row((number - 1).min(1)).to_owned();
+                    factor = factor * (gain + 1.0);
+                }
+                ended_by_each(at, "block.", &part("x"), &part("found"), &factor)
+            };
+            let rows: Vec<Array2<f64>> = numbers.into_iter().enumerate().map(of_row).collect();
+            let rows: Vec<_> = rows.iter().map(|row| row.view()).collect();
+            concatenate(Axis(0), &rows).expect("rows of one width")
+        };
+        assert_near("visits", &found(&output), &expected(&at), SINGLE);
+        let gradients = weighed("output", output).backward();
+        let of = gradients_of("", &block, &gradients);
+        assert_eq!(of.contains_key("visits.gains"), gains.is_some());
+        assert_gradients("visits", &of, &at, SINGLE, |at| {
+            weighed_rows("output", &expected(at))
+        });
+    }
+    let factor = |scale: VisitScale| [1, 4].map(|number| scale.factor(number));
+    assert_eq!(factor(VisitScale::Inverse), [1.0, 0.25]);
+    assert_eq!(factor(VisitScale::InverseSqrt), [1.0, 0.5]);
+    let none = Visits::<Host>::new(None, [2, 8], &Default::default());
+    assert!(none.factors(&[1, 2], &Default::default()).is_none());
 }

@@ -57,7 +57,7 @@ impl<B: Backend> TransformerBlock<B> {
         let found = self
             .attention
             .forward(&x, &self.attention_norm, batch, causal);
-        reshape(self.end(x, found), dims)
+        reshape(self.end(x, found, None), dims)
     }
 
     /// Queries, keys and values from the norm of `x`; see [`Attention::project`].
@@ -81,19 +81,27 @@ impl<B: Backend> TransformerBlock<B> {
         queries: Tensor<B, 4>,
         among: KeysValues<B>,
         mask: Tensor<B, 4>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 3> {
         let dims = x.dims();
         let found = self.attention.find(queries, among, mask);
-        reshape(self.end(per_row(x), per_row(found)), dims)
+        reshape(self.end(per_row(x), per_row(found), factors), dims)
     }
 
-    /// The block's output from its input and the attention output of these tokens.
+    /// The block's output from its input and the attention output of these tokens; `factors` multiply what the block adds to each.
     ///
     /// # Shapes
-    /// `[n_tokens, d_model]` and `[n_tokens, n_heads * d_head]` to `[n_tokens, d_model]`
-    pub fn end(&self, x: Tensor<B, 2>, found: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// - `x`: `[n_tokens, d_model]`, `found`: `[n_tokens, n_heads * d_head]`
+    /// - `factors`: `[n_tokens, d_model or 1]`
+    /// - returns `[n_tokens, d_model]`
+    pub fn end(
+        &self,
+        x: Tensor<B, 2>,
+        found: Tensor<B, 2>,
+        factors: Option<&Tensor<B, 2>>,
+    ) -> Tensor<B, 2> {
         let blocks = Group::only(self, &x);
-        Self::end_each(&blocks, x, found, &Packed::default())
+        Self::end_each(&blocks, x, found, factors, &Packed::default())
     }
 
     /// [`Self::end`] for several blocks, each on its own tokens.
@@ -101,11 +109,15 @@ impl<B: Backend> TransformerBlock<B> {
         blocks: &[Group<&Self>],
         x: Tensor<B, 2>,
         found: Tensor<B, 2>,
+        factors: Option<&Tensor<B, 2>>,
         packed: &Packed,
     ) -> Tensor<B, 2> {
-        let factor = blocks[0].of.residual_factor;
+        let part = Part {
+            of_all: blocks[0].of.residual_factor,
+            of_each: factors,
+        };
         let outputs = each(blocks, |block| &block.attention.output);
-        let x = changed(x, factor, |x| {
+        let x = part.of(x, |x| {
             let x = add_linear_each(x, None, found, &outputs, packed);
             match blocks[0].of.attention.output.bias {
                 None => x,
@@ -119,23 +131,39 @@ impl<B: Backend> TransformerBlock<B> {
             let FeedForward { gate, up, down } = &block.feed_forward;
             (&block.feed_forward_norm, [gate, up, down])
         });
-        changed(x, factor, |x| swiglu_residual(x, &halves, packed))
+        part.of(x, |x| swiglu_residual(x, &halves, packed))
     }
 }
 
-/// The stream after a change of which a part is made. The change is what was added, found again by subtraction: fused operations
-/// add to the stream themselves, and its rounding is that of the stream.
-///
-/// # Shapes
-/// `[n_tokens, d_model]` to the same
-fn changed<B: Backend>(
-    x: Tensor<B, 2>,
-    part: Option<f64>,
-    change: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
-) -> Tensor<B, 2> {
-    match part {
-        None => change(x),
-        Some(part) => (change(x.clone()) - x.clone()) * part + x,
+/// The part of a change of the stream that is made.
+struct Part<'a, B: Backend> {
+    of_all: Option<f64>,
+    /// `[n_tokens, d_model or 1]`
+    of_each: Option<&'a Tensor<B, 2>>,
+}
+
+impl<B: Backend> Part<'_, B> {
+    /// The stream after this part of a change. The change is what was added, found again by subtraction: fused operations add to the
+    /// stream themselves, and its rounding is that of the stream.
+    ///
+    /// # Shapes
+    /// `[n_tokens, d_model]` to the same
+    fn of(
+        &self,
+        x: Tensor<B, 2>,
+        change: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        if self.of_all.is_none() && self.of_each.is_none() {
+            return change(x);
+        }
+        let mut added = change(x.clone()) - x.clone();
+        if let Some(part) = self.of_all {
+            added = added * part;
+        }
+        if let Some(parts) = self.of_each {
+            added = added * parts.clone();
+        }
+        added + x
     }
 }
 

@@ -204,16 +204,20 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         hidden: Tensor<B, 3>,
         position: Tensor<B, 3>,
         causal: &Causal<B>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 3> {
         match &mut *self.columns.borrow_mut() {
             Columns::Prefix(prefix) => {
-                prefix.execute(block, routed, routed.add_position(hidden, position), causal)
+                let told = routed.add_position(hidden, position);
+                prefix.execute(block, routed, told, causal, factors)
             }
             Columns::Shared(shared) => {
                 let told = routed.add_position(hidden.clone(), position);
-                shared.execute(block, routed, hidden, told, causal)
+                shared.execute(block, routed, [hidden, told], causal, factors)
             }
-            Columns::Nothing | Columns::Elsewhere(_) => routed.forward(hidden, position, causal),
+            Columns::Nothing | Columns::Elsewhere(_) => {
+                routed.forward(hidden, position, causal, factors)
+            }
         }
     }
 

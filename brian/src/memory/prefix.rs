@@ -69,6 +69,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
         routed: &RoutedBlock<B>,
         told: Tensor<B, 3>,
         causal: &Causal<B>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 3> {
         let (queries, own) = routed.block.project(told.clone(), causal);
         let (among, mask) = self.among(block, own.clone(), causal.mask());
@@ -77,7 +78,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
             .is_some()
             .then(|| self.mass(&queries, &among.keys, &mask));
         self.projected.push(Projected { block, own, mass });
-        routed.block.finish(told, queries, among, mask)
+        routed.block.finish(told, queries, among, mask, factors)
     }
 
     /// The keys and values that a block attends to, those of the memory first, and the mask of their scores.

@@ -11,6 +11,7 @@ use crate::block::attention::KeysValues;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::ops::attention_spans::MASKED;
+use crate::ops::reshape::{per_row, reshape};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -25,6 +26,17 @@ pub(super) struct Shared<'a, B: Backend> {
     /// What the blocks of this step made of all tokens.
     made: Vec<Made<B>>,
     reads: Option<Reads<B>>,
+}
+
+/// A block's output from its input and what its heads found, `[batch * seq, n_heads * d_head]`.
+fn end<B: Backend>(
+    routed: &RoutedBlock<B>,
+    told: Tensor<B, 3>,
+    found: Tensor<B, 2>,
+    factors: Option<&Tensor<B, 2>>,
+) -> Tensor<B, 3> {
+    let dims = told.dims();
+    reshape(routed.block.end(per_row(told), found, factors), dims)
 }
 
 struct Last<B: Backend> {
@@ -52,7 +64,7 @@ impl<'a, B: Backend> Shared<'a, B> {
         }
     }
 
-    /// Executes a block of the pool on every token; `told` is `hidden` with the position.
+    /// Executes a block of the pool on every token: their states, and the same with their positions.
     ///
     /// # Shapes
     /// As [`RoutedBlock::forward`]
@@ -60,16 +72,17 @@ impl<'a, B: Backend> Shared<'a, B> {
         &mut self,
         block: usize,
         routed: &RoutedBlock<B>,
-        hidden: Tensor<B, 3>,
-        told: Tensor<B, 3>,
+        [hidden, told]: [Tensor<B, 3>; 2],
         causal: &Causal<B>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 3> {
         let memory = self.memory;
         let normed = routed.block.attention_norm.forward(told.clone());
         let queries = memory.asked(block, routed, normed.clone());
         if memory.config.codes == SharedCodes::Current {
             let codes = self.current.get_or_insert_with(|| memory.written(hidden));
-            return memory.run(block, routed, told, queries, codes.clone(), causal.mask());
+            let found = memory.find(block, routed, queries, codes.clone(), causal.mask());
+            return end(routed, told, found, factors);
         }
         let own = memory.written(normed);
         let (among, mask) = self.among(block, own.clone(), causal.mask());
@@ -82,7 +95,8 @@ impl<'a, B: Backend> Shared<'a, B> {
             codes: own,
             mass,
         });
-        memory.run(block, routed, told, queries, among, mask)
+        let found = memory.find(block, routed, queries, among, mask);
+        end(routed, told, found, factors)
     }
 
     /// The codes that a block attends to, those of earlier steps first, and the mask of their scores.

@@ -21,7 +21,7 @@ use crate::block::routed::RoutedBlock;
 use crate::described::{Described, Description, Start};
 use crate::ops::attention::attention;
 use crate::ops::linear::linear;
-use crate::ops::reshape::{per_row, reshape};
+use crate::ops::reshape::reshape;
 use crate::random;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear};
@@ -90,31 +90,29 @@ impl<B: Backend> SharedCode<B> {
         }
     }
 
-    /// The output of a block that attends to codes.
+    /// What the heads of a block find in codes.
     ///
     /// # Shapes
-    /// - `told`, the block's input: `[batch, seq, d_model]`; `normed`, the same behind its first norm
+    /// - `queries`: `[batch, n_heads, seq, d_code]`
     /// - `among`: `[batch, 1, n_codes, d_code]`, `mask`: `[batch or 1, 1, seq, n_codes]`
-    /// - returns `[batch, seq, d_model]`
-    pub(super) fn run(
+    /// - returns `[batch * seq, n_heads * d_head]`
+    pub(super) fn find(
         &self,
         block: usize,
         routed: &RoutedBlock<B>,
-        told: Tensor<B, 3>,
         queries: Tensor<B, 4>,
         among: KeysValues<B>,
         mask: Tensor<B, 4>,
-    ) -> Tensor<B, 3> {
-        let dims @ [batch, seq, _] = told.dims();
+    ) -> Tensor<B, 2> {
+        let [batch, _, seq, _] = queries.dims();
         let readers = &self.blocks[block];
         let [n_heads, d_code, d_head] = readers.value_head_read.dims();
         let found = attention(queries, among, mask, routed.block.products());
         let found = found.reshape([batch, seq, n_heads, d_code]).swap_dims(1, 2);
         let found = found.matmul(readers.value_head_read.val().unsqueeze());
-        let found = found
+        found
             .swap_dims(1, 2)
-            .reshape([batch * seq, n_heads * d_head]);
-        routed.block.end(per_row(told), found).reshape(dims)
+            .reshape([batch * seq, n_heads * d_head])
     }
 
     /// What the heads of a block ask codes, `[batch, n_heads, seq, d_code]`, from its input behind the norm, `[batch, seq, d_model]`.

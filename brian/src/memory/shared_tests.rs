@@ -7,9 +7,9 @@ use super::step::{MemoryStart, Written};
 use super::{MemoryConfig, SharedCodeConfig, SharedCodes};
 use crate::block::routed::RoutedBlock;
 use crate::block::tests::{
-    BATCH, Host, Passes, SEQ, SINGLE, SIZES, Values, assert_gradients, assert_near, attended, cut,
-    each_sequence, ended, found, gradients_of, loud, normed, rotary, rows_of, tensor, values_of,
-    weighed, weighed_rows,
+    BATCH, Host, Passes, SEQ, SINGLE, SIZES, Values, alike, assert_gradients, assert_near,
+    attended, cut, each_sequence, ended, found, gradients_of, loud, normed, rotary, rows_of,
+    tensor, values_of, weighed, weighed_rows,
 };
 use crate::initial::{Initial, draw};
 use burn::tensor::backend::AutodiffBackend;
@@ -139,7 +139,12 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
     let memory = SharedCode::<B>::new(config(codes), &SIZES, N_POOL, &device);
     let memory = Memory::SharedCode(loud(memory, |_| 0.6));
     let pool: Vec<RoutedBlock<B>> = (0..N_POOL)
-        .map(|_| loud(RoutedBlock::new(&SIZES, None, &device), |_| 0.4))
+        .map(|_| {
+            loud(
+                RoutedBlock::new(&SIZES, None, alike(&device), &device),
+                |_| 0.4,
+            )
+        })
         .collect();
     let dims = [BATCH, SEQ, SIZES.d_model];
     let states = (0..ACTIONS.len()).map(|index| tensor(&format!("state {index}"), dims));
@@ -169,7 +174,7 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
         assert_eq!(found(&pass.read(state.clone())), found(state));
         for block in (0..N_POOL).filter(|&block| runs(actions, block)) {
             let nowhere = state.zeros_like();
-            outputs.push(pass.execute(block, &pool[block], state.clone(), nowhere, &causal));
+            outputs.push(pass.execute(block, &pool[block], state.clone(), nowhere, &causal, None));
         }
         pass.write(&Written {
             hidden: state,

@@ -15,9 +15,9 @@ use super::{
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::tests::{
-    BATCH, Host, Passes, SEQ, SINGLE, SIZES, Values, assert_gradients, assert_near, attended,
-    composed, cut, each_sequence, ended, found, gradients_of, loud, projected, rotary, rows_of,
-    shares, sigmoid, tensor, values_of, weighed, weighed_rows,
+    BATCH, Host, Passes, SEQ, SINGLE, SIZES, Values, alike, assert_gradients, assert_near,
+    attended, composed, cut, each_sequence, ended, found, gradients_of, loud, projected, rotary,
+    rows_of, shares, sigmoid, tensor, values_of, weighed, weighed_rows,
 };
 use crate::block::{BlockSizes, Heads};
 use crate::initial::{Initial, draw};
@@ -785,9 +785,10 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
     let memory = Memory::KeyValuePrefix(loud(memory, |_| 0.7));
     let pool: Vec<RoutedBlock<B>> = (0..N_POOL)
         .map(|index| {
-            loud(RoutedBlock::new(&SIZES, None, &device), |_| {
-                0.4 + 0.2 * index as f32
-            })
+            loud(
+                RoutedBlock::new(&SIZES, None, alike(&device), &device),
+                |_| 0.4 + 0.2 * index as f32,
+            )
         })
         .collect();
     let states: Vec<Tensor<B, 3>> = states(steps.len(), BATCH);
@@ -808,7 +809,14 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
         for (state, step) in states.iter().zip(steps) {
             for block in (0..N_POOL).filter(|&block| runs(step, block)) {
                 let nowhere = state.zeros_like();
-                outputs.push(pass.execute(block, &pool[block], state.clone(), nowhere, &causal));
+                outputs.push(pass.execute(
+                    block,
+                    &pool[block],
+                    state.clone(),
+                    nowhere,
+                    &causal,
+                    None,
+                ));
             }
             pass.write(&Written {
                 hidden: state,
@@ -978,7 +986,12 @@ fn without_a_memory_nothing_is_read_and_blocks_run_as_they_are() {
     let states: Vec<Tensor<Host, 3>> = states(2, BATCH);
     let causal = rotary().causal(SEQ);
     let routed = loud(
-        RoutedBlock::<Host>::new(&SIZES, Some(3), &Default::default()),
+        RoutedBlock::<Host>::new(
+            &SIZES,
+            Some(3),
+            alike(&Default::default()),
+            &Default::default(),
+        ),
         |_| 0.4,
     );
     let position: Tensor<Host, 3> = tensor("position", [BATCH, SEQ, 3]);
@@ -986,8 +999,8 @@ fn without_a_memory_nothing_is_read_and_blocks_run_as_they_are() {
     assert!(pass.rests());
     for state in &states {
         assert_eq!(pass.read(state.clone()).into_data(), state.to_data());
-        let output = pass.execute(0, &routed, state.clone(), position.clone(), &causal);
-        let alone = routed.forward(state.clone(), position.clone(), &causal);
+        let output = pass.execute(0, &routed, state.clone(), position.clone(), &causal, None);
+        let alone = routed.forward(state.clone(), position.clone(), &causal, None);
         assert_eq!(output.into_data(), alone.into_data());
         pass.write(&Written {
             hidden: state,

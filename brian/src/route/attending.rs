@@ -143,6 +143,7 @@ impl<'a, B: Backend> Attending<'a, B> {
         groups: &[Group<usize>],
         told: Tensor<B, 2>,
         found: Tensor<B, 2>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 2> {
         let found = match self.memory {
             None | Some(Attended::Prefix(_)) => found,
@@ -151,7 +152,23 @@ impl<'a, B: Backend> Attending<'a, B> {
             }),
         };
         let blocks = each(groups, |&block| &self.pool.block(block).0.block);
-        TransformerBlock::end_each(&blocks, told, found, &self.packed(groups))
+        TransformerBlock::end_each(&blocks, told, found, factors, &self.packed(groups))
+    }
+
+    /// The factors of what blocks add to tokens, from the numbers of their visits; `None` where all visits are alike.
+    ///
+    /// # Shapes
+    /// Returns `[visits, d_model or 1]`
+    pub fn factors(&self, groups: &[Group<usize>], visits: &[usize]) -> Option<Tensor<B, 2>> {
+        let (mut first, mut factors) = (0, Vec::new());
+        for &Group { of, n_rows } in groups {
+            let own = &visits[first..first + n_rows];
+            first += n_rows;
+            let (routed, _) = self.pool.block(of);
+            let device = routed.block.attention_norm.gamma.device();
+            factors.push(routed.visits.factors(own, &device)?);
+        }
+        Some(Tensor::cat(factors, 0))
     }
 
     /// The packed maps of all blocks.
@@ -169,10 +186,11 @@ impl<'a, B: Backend> Attending<'a, B> {
         told: Tensor<B, 2>,
         queries: Tensor<B, 2>,
         among: &Among<B>,
+        factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 2> {
         let products = self.pool.block(groups[0].of).0.block.products();
         let found = attention_over_spans(queries, among, self.heads(), products);
-        self.end(groups, told, found)
+        self.end(groups, told, found, factors)
     }
 
     /// The heads of queries and columns.

@@ -66,6 +66,11 @@ impl Dispatch {
         dispatch
     }
 
+    /// The tokens that run a block.
+    pub(super) fn of(&self, block: usize) -> &[usize] {
+        &self.of[block]
+    }
+
     /// The blocks that at least one token runs.
     pub(super) fn used(&self) -> impl Iterator<Item = usize> {
         let blocks = self.of.iter().enumerate();
@@ -183,6 +188,8 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
     /// Columns of states, of all tokens at this step, where all blocks attend to the same ones.
     of_states: OfStates<B>,
     memory: OfMemory<B>,
+    /// How often each token has executed each block, `[n_pool * n_tokens]`.
+    visits: Vec<usize>,
 }
 
 struct OfStates<B: Backend> {
@@ -228,6 +235,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 kept: None,
                 now: Vec::new(),
             },
+            visits: vec![0; pool.len() * dims[0] * dims[1]],
         }
     }
 
@@ -278,7 +286,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                     let mut past = past.borrow_mut();
                     let attending = self.ground.attending();
                     let mut unread = [past.take(&attending, index, block, tokens)];
-                    let output = output(&attending, block, &mut unread);
+                    let visits = self.visits(block, tokens);
+                    let output = output(&attending, block, &mut unread, &visits);
                     let [read] = unread;
                     past.put_back(&attending, index, block, read);
                     output
@@ -303,7 +312,20 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             None if self.seen().is_some() => self.write(dispatch, weights),
             None => {}
         }
+        for block in dispatch.used() {
+            let staying = dispatch.of[block]
+                .iter()
+                .filter(|&&token| !dispatch.leaves[token]);
+            staying.for_each(|token| self.visits[block * batch * seq + token] += 1);
+        }
         moved.map_or_else(|| hidden.clone(), |moved| reshape(moved, dims))
+    }
+
+    /// The numbers of the visits that tokens make now to a block.
+    fn visits(&self, block: usize, tokens: &[usize]) -> Vec<usize> {
+        let n_tokens = self.dims[0] * self.dims[1];
+        let number = |token: &usize| self.visits[block * n_tokens + token] + 1;
+        tokens.iter().map(number).collect()
     }
 
     /// Which slots blocks see, where they run on some of their tokens.
@@ -359,6 +381,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_tokens, d_model] = input.hidden.dims();
         let (block, tokens) = (&self.ground.pool[index], &dispatch.of[index]);
         let [hidden, position] = input.of_sequences(self.dims);
+        let all: Vec<usize> = (0..n_tokens).collect();
+        let visits = self.visits(index, &all);
+        let factors = block.visits.factors(&visits, &hidden.device());
+        let factors = factors.as_ref();
         let output = match self.ground.route.attends {
             Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, dispatch)) => {
                 let device = input.hidden.device();
@@ -372,12 +398,18 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 let (queries, keys_values) = block.block.project(told.clone(), self.ground.causal);
                 let mask = self.ground.causal.mask() + absent;
                 let mask = mask.mask_fill(own.unsqueeze(), 0.0);
-                block.block.finish(told, queries, keys_values, mask)
+                block
+                    .block
+                    .finish(told, queries, keys_values, mask, factors)
             }
-            _ => self
-                .ground
-                .memory
-                .execute(index, block, hidden, position, self.ground.causal),
+            _ => self.ground.memory.execute(
+                index,
+                block,
+                hidden,
+                position,
+                self.ground.causal,
+                factors,
+            ),
         };
         reshape(output, [n_tokens, d_model])
     }
@@ -417,7 +449,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             let [_, _, width] = x.dims();
             some(x.reshape([n_tokens, width]), tokens)
         });
-        block.block.end(told, found)
+        block.block.end(told, found, None)
     }
 
     /// The outputs of blocks for the tokens that run them, `[tokens, d_model]`, block by block.
@@ -460,7 +492,12 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         if self.ground.memory.counts() && attending.seen().is_some() {
             self.count(&attending, (first, &tokens), &queries, &among, weights);
         }
-        attending.attend(&groups, told, queries, &among)
+        let visits: Vec<usize> = blocks
+            .iter()
+            .flat_map(|&block| self.visits(block, &dispatch.of[block]))
+            .collect();
+        let factors = attending.factors(&groups, &visits);
+        attending.attend(&groups, told, queries, &among, factors.as_ref())
     }
 
     /// The blocks of some tokens.

@@ -67,6 +67,8 @@ struct Walker<B: Backend> {
     /// The teacher's actions, if it has one.
     targets: Option<Vec<Vec<Action>>>,
     path: Vec<usize>,
+    /// How often it has executed each block.
+    visits: Vec<usize>,
     /// `[1, d_model]`
     hidden: Tensor<B, 2>,
     /// `[1, d_position]`
@@ -150,6 +152,7 @@ impl<B: Backend> Rounds<B> {
                 },
                 targets,
                 path: Vec::new(),
+                visits: vec![0; context.pool.len()],
                 hidden: row_of(&entered, row),
                 position: start.clone(),
             }
@@ -332,7 +335,7 @@ impl<'w, B: Backend> Runners<'w, B> {
     /// Runs the blocks that they have chosen.
     fn run(self, attending: &Attending<'_, B>, n_pool: usize) -> Moved<'w, B> {
         let Self {
-            walkers,
+            mut walkers,
             choices,
             mut walks,
         } = self;
@@ -358,13 +361,19 @@ impl<'w, B: Backend> Runners<'w, B> {
                     walks[token].take(attending, index, block, &[0])
                 });
                 let mut unread: Vec<_> = unread.collect();
-                let output = output(attending, block, &mut unread);
+                let visits = tokens.iter().map(|&token| walkers[token].visits[block] + 1);
+                let visits: Vec<usize> = visits.collect();
+                let output = output(attending, block, &mut unread, &visits);
                 for (&token, read) in tokens.iter().zip(unread) {
                     walks[token].put_back(attending, walkers[token].index, block, read);
                 }
                 output
             },
         );
+        for block in dispatch.used() {
+            let runners = dispatch.of(block).iter();
+            runners.for_each(|&token| walkers[token].visits[block] += 1);
+        }
         for (row, (walk, walker)) in walks.iter_mut().zip(&walkers).enumerate() {
             let weights = weights.as_ref().map(|weights| row_of(weights, row));
             walk.write(walker.index, weights.as_ref());
@@ -476,6 +485,7 @@ mod tests {
                 n_steps: 1,
                 targets: None,
                 path: Vec::new(),
+                visits: Vec::new(),
                 hidden: row(),
                 position: row(),
             },

@@ -368,6 +368,7 @@ fn slices<B: Backend>(
 
 /// The output of a block for those that run it in the last pass of some sequences, one sequence behind the other; what it has read is
 /// added to what it keeps.
+/// `visits` are the numbers of their visits to it.
 /// The bits of a sequence on the host do not depend on the others.
 ///
 /// # Shapes
@@ -376,6 +377,7 @@ pub(crate) fn output<B: Backend>(
     attending: &Attending<'_, B>,
     block: usize,
     unread: &mut [Unread<B>],
+    visits: &[usize],
 ) -> Tensor<B, 2> {
     let ((routed, _), rotary) = (attending.pool.block(block), attending.pool.rotary);
     let only = |rows: &Tensor<B, 2>| Group::only(block, rows);
@@ -463,7 +465,9 @@ pub(crate) fn output<B: Backend>(
     let queries = attending.queries(&only(&told), &told, &rotary.angles(asked));
     let bias = writes.then(|| attending.bias(block));
     let among = layout.among(parts, bias.into_iter());
-    attending.attend(&only(&told), told, queries, &among)
+    let groups = only(&told);
+    let factors = attending.factors(&groups, visits);
+    attending.attend(&groups, told, queries, &among, factors.as_ref())
 }
 
 #[cfg(all(test, feature = "ndarray"))]

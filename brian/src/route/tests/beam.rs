@@ -146,8 +146,14 @@ fn beam<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
                 .collect();
             let only = (config.route.attends == Attends::Selected).then_some(&runs[..]);
             let block = &model.pool[candidate.action];
-            let rows =
-                super::walk::attended(block, &hidden, &positions, &model.rotary.causal(n), only);
+            let rows = super::walk::attended(
+                block,
+                &hidden,
+                &positions,
+                &model.rotary.causal(n),
+                only,
+                None,
+            );
             rows.narrow(0, n - 1, 1)
         };
         let moved: Vec<Vec<Branch<B>>> = kept
@@ -240,6 +246,8 @@ fn all_kinds(seeds: std::ops::Range<u64>) {
     let mut seen = std::collections::BTreeSet::new();
     for seed in seeds {
         let mut config = config(seed);
+        // Several paths know no number of visits.
+        config.visits = None;
         let children = 1 + drawn(seed, "children", config.n_pool + 1);
         config.route.sees = Sees::Token;
         // Without a position there is no direction to make a length of.
@@ -288,6 +296,8 @@ fn it_is_so_in_float64_without_passes_of_our_own_too() {
 fn a_sequence_beam_of_one_branch_is_the_walk_whose_router_sees_the_mean() {
     for seed in 500..510 {
         let mut config = config(seed);
+        // Several paths know no number of visits.
+        config.visits = None;
         (config.route.sees, config.route.attends) = (Sees::SequenceMean, Attends::All);
         (config.route.top_k_first, config.route.top_k) = (1, 1);
         if config.position.layout == Layout::None {
@@ -358,6 +368,7 @@ fn a_sequence_beam_has_more_children_where_the_first_step_is_to_have_more() {
         untied_head: None,
         logit_cap: None,
         residual_scale: None,
+        visits: None,
         rope_scaling: None,
         ..config(0)
     };

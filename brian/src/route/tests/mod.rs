@@ -15,6 +15,7 @@ use super::rules::{Attends, ChoiceGradient, Execution, ExitObjective, RouteConfi
 use crate::block::AttentionBias;
 use crate::block::causal::RopeScaling;
 use crate::block::residual::ResidualScale;
+use crate::block::visits::{VisitScale, VisitsConfig};
 use crate::ops::tests::Learning;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
 use burn::module::{ModuleVisitor, Param};
@@ -55,6 +56,13 @@ fn config(seed: u64) -> BrianConfig {
         Some(ResidualScale::Depth),
         Some(ResidualScale::Constant { factor: 0.8 }),
     ];
+    let again = |scale, gains| Some(VisitsConfig { scale, gains });
+    let visits = [
+        None,
+        again(Some(VisitScale::Inverse), None),
+        again(Some(VisitScale::InverseSqrt), Some(true)),
+        again(None, Some(true)),
+    ];
     BrianConfig {
         d_model: 8,
         n_heads: 2,
@@ -73,6 +81,7 @@ fn config(seed: u64) -> BrianConfig {
         rope_base: 100.0,
         norm_epsilon: 1e-6,
         residual_scale: pick(seed, "residual_scale", &scales),
+        visits: pick(seed, "visits", &visits),
         initial: Initial::Scaled { std: 0.4 },
         position: PositionConfig {
             d_position: if injection == Injection::Direct { 8 } else { 5 },

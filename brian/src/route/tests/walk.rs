@@ -4,6 +4,7 @@
 use super::*;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
+use crate::block::visits::VisitScale;
 use crate::ops::attention_spans::MASKED;
 use crate::route::draws::Purpose;
 use crate::route::trace::{Origin, TraceStep};
@@ -352,6 +353,7 @@ pub(super) fn attended<B: Backend>(
     position: &Tensor<B, 3>,
     causal: &Causal<B>,
     runs: Option<&[bool]>,
+    factors: Option<&Tensor<B, 2>>,
 ) -> Tensor<B, 2> {
     let [batch, seq, d_model] = hidden.dims();
     let placed = block.add_position(hidden.clone(), position.clone());
@@ -369,8 +371,32 @@ pub(super) fn attended<B: Backend>(
     );
     block
         .block
-        .finish(placed, queries, own, mask)
+        .finish(placed, queries, own, mask, factors)
         .reshape([batch * seq, d_model])
+}
+
+/// By what a block multiplies what it adds to tokens that have run it so often before.
+fn factors<B: Backend>(
+    config: &BrianConfig,
+    block: &RoutedBlock<B>,
+    before: &[usize],
+) -> Option<Tensor<B, 2>> {
+    let visits = config.visits?;
+    let of_token = |&before: &usize| {
+        let number = before as f64 + 1.0;
+        let scale = match visits.scale {
+            None => 1.0,
+            Some(VisitScale::Inverse) => 1.0 / number,
+            Some(VisitScale::InverseSqrt) => number.powf(-0.5),
+        };
+        let row = before.min(config.route.max_steps - 1);
+        let gain = match &block.visits.gains {
+            Some(gains) => gains.val().narrow(0, row, 1),
+            None => Tensor::zeros([1, config.d_model], &Default::default()),
+        };
+        (gain + 1.0) * scale
+    };
+    Some(Tensor::cat(before.iter().map(of_token).collect(), 0))
 }
 
 /// The whole model with a slow walk.
@@ -421,6 +447,8 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
         })
         .collect();
     let mut steps = Vec::new();
+    // Of every block and token, how often the one has run the other.
+    let mut visits = vec![vec![0; batch * SEQ]; n_pool];
     for step in 0..n_steps {
         let of_rows = |of: &dyn Fn(&Walker<B>) -> Tensor<B, 2>| {
             Tensor::cat(walkers.iter().map(of).collect(), 0)
@@ -479,9 +507,17 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
             .map(|block| {
                 let runs = runs(block);
                 let only = (config.route.attends == Attends::Selected).then_some(&runs[..]);
-                attended(&model.pool[block], &hidden, &position, &causal, only)
+                let block_of = &model.pool[block];
+                let factors = factors(config, block_of, &visits[block]);
+                let factors = factors.as_ref();
+                attended(block_of, &hidden, &position, &causal, only, factors)
             })
             .collect();
+        for (block, visits) in visits.iter_mut().enumerate() {
+            for (visits, runs) in visits.iter_mut().zip(runs(block)) {
+                *visits += usize::from(runs);
+            }
+        }
         let mut words = Vec::new();
         for (token, (decision, logits, shares, told, capped, target)) in
             decided.into_iter().enumerate()
