@@ -13,6 +13,7 @@ use crate::described::{Described, Description, Start};
 use crate::error::ConfigError;
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
+use crate::memory::record::{Measures, MemoryRead};
 use crate::memory::step::MemoryStart;
 use crate::memory::{
     AttendedConfig, Both, CustomCodes, HiddenCode, KeyValuePrefix, Lifecycle, Memory, MemoryConfig,
@@ -416,6 +417,41 @@ impl<B: Backend> Brian<B> {
         rules: &Rules,
         rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Trace<B>) {
+        let (logits, trace, _) = self.pass(tokens, rules, rows, measured::<B>(rules, None));
+        (logits, trace)
+    }
+
+    /// The same, with every read of the memory in the order of the walk; none if there is no memory, or no reads as with
+    /// [`SharedCodes::Current`](crate::memory::SharedCodes). Blocks that attend to a memory run on all tokens, whatever
+    /// `route.execution` says: up to the order of sums, the numbers are those of [`Self::forward`].
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]
+    ///
+    /// # Panics
+    /// As [`Self::forward`], and if several paths are walked at once.
+    pub fn forward_with_reads(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Trace<B>, Vec<MemoryRead>) {
+        let paths = rules.paths(self.route.parallel);
+        assert_eq!(
+            paths,
+            Parallel::None,
+            "paths of a walk whose reads are kept"
+        );
+        self.pass(tokens, rules, rows, Measures::Reads)
+    }
+
+    fn pass(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+        measures: Measures,
+    ) -> (Tensor<B, 3>, Trace<B>, Vec<MemoryRead>) {
         let [_, seq] = tokens.dims();
         let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| match rules.with_gradients {
@@ -424,15 +460,16 @@ impl<B: Backend> Brian<B> {
         };
         let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
-        let ground = self.ground(&entered, &causal, rules, None, None);
+        let ground = self.ground_measuring(measures, &entered, &causal, rules, None, None);
         let (state, mut trace) = ground.walk(entered, rules, rows);
         let position = self.told(&state);
         let left = self.exit.forward(state.hidden, position);
         let left = ground.memory.read_last(left);
+        let reads = ground.memory.recorded();
         let walks = &mut trace.walks;
         (walks.memory, walks.attended) = ground.memory.usage();
         let hidden = self.post.iter().fold(left, execute);
-        (self.head(hidden), trace)
+        (self.head(hidden), trace, reads)
     }
 
     /// Logits from the output of the last block; see [`head`].
@@ -452,13 +489,26 @@ impl<B: Backend> Brian<B> {
         past: Option<&'a RefCell<WalkCache<B>>>,
         kept: Option<&'a KeptMaps<B>>,
     ) -> WalkContext<'a, B> {
+        self.ground_measuring(measured(rules, past), entered, causal, rules, past, kept)
+    }
+
+    fn ground_measuring<'a>(
+        &'a self,
+        measures: Measures,
+        entered: &Tensor<B, 3>,
+        causal: &'a Causal<B>,
+        rules: &Rules,
+        past: Option<&'a RefCell<WalkCache<B>>>,
+        kept: Option<&'a KeptMaps<B>>,
+    ) -> WalkContext<'a, B> {
+        let grouped = self.route.execution == Execution::Grouped && measures != Measures::Reads;
         let memory = self.memory.as_ref().filter(|_| !rules.without_memory);
         let begin = MemoryStart {
             entered,
             causal,
             out: self.pool.len(),
-            measures: !rules.with_gradients && past.is_none(),
-            by_rows: past.is_some() || self.route.execution == Execution::Grouped,
+            measures,
+            by_rows: past.is_some() || grouped,
         };
         WalkContext {
             memory: MemoryPass::start(memory, begin),
@@ -503,6 +553,14 @@ impl<B: Backend> Brian<B> {
     }
 }
 
+/// What is kept of reads where nobody asks for more: sums, in whole passes that are not training.
+fn measured<B: Backend>(rules: &Rules, past: Option<&RefCell<WalkCache<B>>>) -> Measures {
+    match rules.with_gradients || past.is_some() {
+        true => Measures::Nothing,
+        false => Measures::Sums,
+    }
+}
+
 impl<B: Backend> Described<B> for Brian<B> {
     fn describe(&self, to: &mut Description) {
         to.starts(&self.embedding.weight, Start::Embedding);
@@ -526,7 +584,10 @@ impl<B: Backend> Described<B> for Brian<B> {
 mod tests {
     use super::*;
     use crate::compat;
-    use crate::memory::{Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig};
+    use crate::memory::{
+        Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, SharedCodeConfig,
+        SharedCodes,
+    };
     use crate::route::parallel::ParentExit;
 
     /// A small model in which nothing is left out: positions of their own, an exit that adds, three blocks to choose from.
@@ -1008,6 +1069,93 @@ mod tests {
                     expected
                 );
             }
+        }
+
+        /// However blocks are run where nobody asks for reads.
+        #[test]
+        fn reads_that_are_kept_are_those_that_are_counted_and_change_no_walk() {
+            let shared = |codes| MemoryConfig::SharedCode(SharedCodeConfig { d_code: 3, codes });
+            let last = SharedCodes::CurrentAndLast { bias: -1.0 };
+            let memories = [
+                MemoryConfig::None,
+                shared(SharedCodes::Current),
+                MemoryConfig::HiddenCode(CODES),
+                MemoryConfig::KeyValuePrefix(PREFIX),
+                shared(last),
+            ];
+            let executions = [Execution::Dense, Execution::Grouped];
+            let cases = memories.map(|memory| executions.map(|execution| (memory, execution)));
+            let router = Policy::Router {
+                teacher: None,
+                select: Select::Argmax,
+            };
+            for ((memory, execution), top_k) in cases
+                .into_iter()
+                .flatten()
+                .flat_map(|case| [(case, 1), (case, 2)])
+            {
+                let what = format!("{memory:?} {execution:?} top {top_k}");
+                let mut config = BrianConfig { memory, ..small() };
+                (config.route.execution, config.route.top_k) = (execution, top_k);
+                let model = any(config.skeleton::<Learning>(VOCABULARY, &Default::default()));
+                let rules = Rules {
+                    policy: router.clone(),
+                    ..Rules::sequential()
+                };
+                let rows = [SequenceInfo::default(); 2];
+                let (logits, trace) = model.forward(tokens(), &rules, &rows);
+                let (same, again, reads) = model.forward_with_reads(tokens(), &rules, &rows);
+                close(&values(same), &values(logits));
+                let actions = |trace: &Trace<Learning>| -> Vec<Vec<usize>> {
+                    let steps = trace.walks.steps.iter();
+                    steps.map(|step| step.actions.clone()).collect()
+                };
+                assert_eq!(actions(&again), actions(&trace), "{what}");
+                let Some(counted) = trace.walks.memory else {
+                    assert!(reads.is_empty(), "{what}");
+                    continue;
+                };
+                let near = |a: f64, b: f64| (a - b).abs() < 1e-3 * b.max(1.0);
+                let weights = reads.iter().map(|read| f64::from(read.weight));
+                assert!(near(weights.sum(), counted.reads), "{what}");
+                let mass = reads
+                    .iter()
+                    .map(|read| f64::from(read.weight * read.mass()));
+                assert!(near(mass.sum(), counted.mass.iter().sum()), "{what}");
+                for read in &reads {
+                    let whole = read.mass() + read.own;
+                    assert!((whole - 1.0).abs() < 1e-5, "{what}: {read:?}");
+                    let earlier =
+                        |writer: usize| writer / 4 == read.reader / 4 && writer <= read.reader;
+                    assert!(
+                        read.shares.iter().all(|share| earlier(share.writer)),
+                        "{what}"
+                    );
+                }
+                let of_others = |read: &MemoryRead| {
+                    let mut writers = read.shares.iter().map(|share| share.writer);
+                    writers.any(|writer| writer != read.reader)
+                };
+                assert!(reads.iter().any(of_others), "{what}");
+            }
+        }
+
+        #[test]
+        #[should_panic(expected = "paths of a walk whose reads are kept")]
+        fn reads_of_several_paths_are_not_kept() {
+            let mut config = small();
+            config.memory = MemoryConfig::HiddenCode(CODES);
+            config.route.parallel = beam(2, 2);
+            let model = config.skeleton::<Learning>(VOCABULARY, &Default::default());
+            let policy = Policy::Router {
+                teacher: None,
+                select: Select::Argmax,
+            };
+            let rules = Rules {
+                policy,
+                ..Rules::sequential()
+            };
+            model.forward_with_reads(tokens(), &rules, &[SequenceInfo::default(); 2]);
         }
 
         #[test]

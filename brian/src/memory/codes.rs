@@ -10,6 +10,7 @@
 use super::code_maps::CodeMaps;
 use super::config::{Adapters, Lifecycle};
 use super::custom::Found;
+use super::record::{MemoryColumns, MemoryRead, ReadAt};
 use super::step::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use super::window::Window;
@@ -61,7 +62,7 @@ impl<'a, B: Backend> Codes<'a, B> {
         let [_, seq, _] = start.entered.dims();
         let causal = start.causal.mask().reshape([1, seq, seq]);
         let mut codes = Self::empty(memory, start.entered, start.out, causal);
-        codes.reads = start.measures.then(Reads::default);
+        codes.reads = Reads::asked(start.measures);
         codes.append(start.entered);
         codes
     }
@@ -116,7 +117,14 @@ impl<'a, B: Backend> Codes<'a, B> {
     /// `[n_branches * batch, seq, d_model]` to the same
     pub fn read(&mut self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let readers = self.walking.clone();
-        self.look(hidden, self.slots.len(), &readers)
+        // There is a slot from before the walk, and one for each step that is over.
+        let n_slots = self.slots.len();
+        self.look(
+            ReadAt::Decision { step: n_slots },
+            hidden,
+            n_slots,
+            &readers,
+        )
     }
 
     /// Writes the slot of a step.
@@ -159,8 +167,13 @@ impl<'a, B: Backend> Codes<'a, B> {
         let numbers: BTreeSet<usize> = self.seen.iter().copied().collect();
         numbers.into_iter().fold(left, |left, number| {
             let readers: Vec<bool> = self.seen.iter().map(|&seen| seen == number).collect();
-            self.look(left, number, &readers)
+            self.look(ReadAt::Exit, left, number, &readers)
         })
+    }
+
+    /// The reads, if they are kept.
+    pub(super) fn recorded(&mut self) -> Vec<MemoryRead> {
+        self.reads.as_mut().map_or_else(Vec::new, Reads::recorded)
     }
 
     /// Statistics of all reads.
@@ -195,7 +208,13 @@ impl<'a, B: Backend> Codes<'a, B> {
     }
 
     /// Lets some tokens read what was kept when `n_slots` were written.
-    fn look(&mut self, hidden: Tensor<B, 3>, n_slots: usize, readers: &[bool]) -> Tensor<B, 3> {
+    fn look(
+        &mut self,
+        at: ReadAt,
+        hidden: Tensor<B, 3>,
+        n_slots: usize,
+        readers: &[bool],
+    ) -> Tensor<B, 3> {
         let (codes, mask) = self.columns(n_slots);
         let mut after = hidden.clone();
         for (adapter, here) in self.by_adapter(readers) {
@@ -206,6 +225,13 @@ impl<'a, B: Backend> Codes<'a, B> {
                 .is_some()
                 .then(|| self.measured(&hidden, &found, n_slots, &here));
             if let (Some(reads), Some(read)) = (&mut self.reads, measured) {
+                let slots: Vec<usize> = self.window.kept(n_slots).collect();
+                reads.record(
+                    at,
+                    &found.attention,
+                    &read.readers,
+                    MemoryColumns::Slots(&slots),
+                );
                 reads.add(read);
             }
             after = keep(after, hidden.clone() + found.change, &here);

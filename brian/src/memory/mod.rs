@@ -23,7 +23,7 @@
 //! | `shared_code`, `shared` | codes that all blocks share: the same |
 //! | `slots` | what tokens wrote, as rows, and which of it blocks see: grouped execution and decoding |
 //! | `pass` | the walk's interface to whichever memory there is |
-//! | `usage` | statistics of reads |
+//! | `usage`, `record` | statistics of reads; the reads themselves, if they are asked for |
 
 mod code_maps;
 pub(crate) mod codes;
@@ -33,6 +33,9 @@ pub mod hidden_code;
 pub mod key_value_prefix;
 pub mod pass;
 mod prefix;
+pub mod record;
+#[cfg(all(test, feature = "ndarray"))]
+mod record_tests;
 mod shared;
 pub mod shared_code;
 #[cfg(all(test, feature = "ndarray"))]
@@ -52,5 +55,6 @@ pub use custom::{CustomCodes, CustomMemory};
 pub use hidden_code::HiddenCode;
 pub use key_value_prefix::KeyValuePrefix;
 pub use pass::{Both, Memory};
+pub use record::{MemoryRead, ReadAt, ReadShare};
 pub use shared_code::SharedCode;
 pub use usage::MemoryUse;

@@ -8,6 +8,7 @@ use super::custom::CustomCodes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
 use super::prefix::Prefix;
+use super::record::MemoryRead;
 use super::shared::Shared;
 use super::shared_code::SharedCode;
 use super::step::{MemoryStart, Written};
@@ -133,7 +134,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         let columns = match memory.and_then(Memory::attended) {
             None => Columns::Nothing,
             Some(attended) if start.by_rows && attended.is_frozen() => {
-                Columns::Elsewhere(start.measures.then(Reads::default))
+                Columns::Elsewhere(Reads::asked(start.measures))
             }
             Some(Attended::Prefix(memory)) => Columns::Prefix(Prefix::new(memory, start)),
             Some(Attended::Shared(memory)) => Columns::Shared(Shared::new(memory, start)),
@@ -265,6 +266,19 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
             Some(codes) => codes.read_last(left),
             None => left,
         }
+    }
+
+    /// All reads in the order of the walk, if they were asked for: those of codes, then those of blocks. Whoever runs blocks on some of
+    /// their tokens keeps none.
+    pub fn recorded(&self) -> Vec<MemoryRead> {
+        let codes = self.codes.borrow_mut().as_mut().map(Codes::recorded);
+        let mut reads = codes.unwrap_or_default();
+        reads.extend(match &mut *self.columns.borrow_mut() {
+            Columns::Nothing | Columns::Elsewhere(_) => Vec::new(),
+            Columns::Prefix(prefix) => prefix.recorded(),
+            Columns::Shared(shared) => shared.recorded(),
+        });
+        reads
     }
 
     /// Statistics of all reads of the memory, if they were measured; of two memories those of codes, and those of blocks.

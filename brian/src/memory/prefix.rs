@@ -2,6 +2,7 @@
 
 use super::config::Lifecycle;
 use super::key_value_prefix::KeyValuePrefix;
+use super::record::{MemoryColumns, MemoryRead, ReadAt};
 use super::step::{MemoryStart, Written};
 use super::usage::{Read, Reads};
 use crate::block::attention::KeysValues;
@@ -19,6 +20,8 @@ pub(super) struct Prefix<'a, B: Backend> {
     /// Those that are kept, oldest first.
     slots: Vec<Slot<B>>,
     n_written: usize,
+    /// Steps that are over; under the reference's rule more than slots.
+    n_steps: usize,
     /// The slots as one, until the next is written.
     columns: Option<Columns<B>>,
     /// What the blocks of this step made.
@@ -29,6 +32,8 @@ pub(super) struct Prefix<'a, B: Backend> {
 struct Slot<B: Backend> {
     /// Counted over all that were written.
     index: usize,
+    /// The step at which it was written, from 1.
+    step: usize,
     kept: KeysValues<B>,
     /// Added to scores, `[batch, 1, seq, seq]`.
     mask: Tensor<B, 4>,
@@ -43,8 +48,16 @@ struct Columns<B: Backend> {
 struct Projected<B: Backend> {
     block: usize,
     own: KeysValues<B>,
-    /// Attention to each slot, `[batch, seq, n_slots]`, where it is measured.
-    mass: Option<Tensor<B, 3>>,
+    /// The attention, where it is measured.
+    found: Option<Attention<B>>,
+}
+
+/// The attention of every token, the mean over heads.
+struct Attention<B: Backend> {
+    /// To each slot, `[batch, seq, n_slots]`; of none there is one.
+    mass: Tensor<B, 3>,
+    /// To each token of each slot and then to those of this step, `[batch, seq, (n_slots + 1) * seq]`, where reads are kept.
+    of_columns: Option<Tensor<B, 3>>,
 }
 
 impl<'a, B: Backend> Prefix<'a, B> {
@@ -53,9 +66,10 @@ impl<'a, B: Backend> Prefix<'a, B> {
             memory,
             slots: Vec::new(),
             n_written: 0,
+            n_steps: 0,
             columns: None,
             projected: Vec::new(),
-            reads: start.measures.then(Reads::default),
+            reads: Reads::asked(start.measures),
         }
     }
 
@@ -73,11 +87,9 @@ impl<'a, B: Backend> Prefix<'a, B> {
     ) -> Tensor<B, 3> {
         let (queries, own) = routed.block.project(told.clone(), causal);
         let (among, mask) = self.among(block, own.clone(), causal.mask());
-        let mass = self
-            .reads
-            .is_some()
-            .then(|| self.mass(&queries, &among.keys, &mask));
-        self.projected.push(Projected { block, own, mass });
+        let found = self.reads.as_ref();
+        let found = found.map(|reads| self.attention(reads, &queries, &among.keys, &mask));
+        self.projected.push(Projected { block, own, found });
         routed.block.finish(told, queries, among, mask, factors)
     }
 
@@ -121,6 +133,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
             None => column(&|action| f32::from(action == block)),
         };
         self.measure(&projected, |block| share(block).reshape([batch, seq, 1]));
+        self.n_steps += 1;
         let nobody = step.actions.iter().all(|&action| action >= n_pool);
         if nobody && self.memory.config.lifecycle == Lifecycle::Reference {
             return;
@@ -147,7 +160,12 @@ impl<'a, B: Backend> Prefix<'a, B> {
     fn append(&mut self, kept: KeysValues<B>, mask: Tensor<B, 4>) {
         let index = self.n_written;
         self.n_written += 1;
-        self.slots.push(Slot { index, kept, mask });
+        self.slots.push(Slot {
+            index,
+            step: self.n_steps,
+            kept,
+            mask,
+        });
         let window = self.memory.config.retention();
         self.slots
             .retain(|slot| window.keeps(slot.index, self.n_written));
@@ -163,28 +181,47 @@ impl<'a, B: Backend> Prefix<'a, B> {
         });
     }
 
+    /// The reads, if they are kept.
+    pub fn recorded(&mut self) -> Vec<MemoryRead> {
+        self.reads.as_mut().map_or_else(Vec::new, Reads::recorded)
+    }
+
     /// Statistics of all reads.
     pub fn usage(&mut self) -> Option<Reads<B>> {
         self.reads.take()
     }
 
-    /// The attention of every token to every slot, the mean over heads, `[batch, seq, n_slots]`.
-    fn mass(
+    /// What a block attends to, as it is measured: to slots, and to single columns where `reads` keeps them.
+    fn attention(
         &self,
+        reads: &Reads<B>,
         queries: &Tensor<B, 4>,
         keys: &Tensor<B, 4>,
         mask: &Tensor<B, 4>,
-    ) -> Tensor<B, 3> {
+    ) -> Attention<B> {
         let [batch, n_heads, seq, _] = queries.dims();
         let n_slots = self.slots.len();
-        if n_slots == 0 {
-            return Tensor::zeros([batch, seq, 1], &queries.device());
+        let nothing = || Tensor::zeros([batch, seq, 1], &queries.device());
+        if n_slots == 0 && !reads.records() {
+            let (mass, of_columns) = (nothing(), None);
+            return Attention { mass, of_columns };
         }
         let keys = for_each_head(keys.clone(), n_heads);
         let scores = queries.clone().matmul(keys.swap_dims(2, 3)) + mask.clone();
-        let of_memory = softmax(scores, 3).slice_dim(3, 0..n_slots * seq);
-        let by_slot = of_memory.mean_dim(1).reshape([batch, seq, n_slots, seq]);
-        by_slot.sum_dim(3).reshape([batch, seq, n_slots])
+        let attention = softmax(scores, 3);
+        let of_columns = reads.records().then(|| {
+            let of_heads = attention.clone().mean_dim(1);
+            of_heads.reshape([batch, seq, (n_slots + 1) * seq])
+        });
+        let mass = match n_slots {
+            0 => nothing(),
+            _ => {
+                let of_memory = attention.slice_dim(3, 0..n_slots * seq);
+                let by_slot = of_memory.mean_dim(1).reshape([batch, seq, n_slots, seq]);
+                by_slot.sum_dim(3).reshape([batch, seq, n_slots])
+            }
+        };
+        Attention { mass, of_columns }
     }
 
     fn measure(&mut self, projected: &[Projected<B>], readers: impl Fn(usize) -> Tensor<B, 3>) {
@@ -196,14 +233,26 @@ impl<'a, B: Backend> Prefix<'a, B> {
         if ages.is_empty() {
             ages.push(0);
         }
-        for Projected { block, mass, .. } in projected {
-            let Some(mass) = mass else { continue };
+        let steps: Vec<usize> = self.slots.iter().map(|slot| slot.step).collect();
+        let step = self.n_steps + 1;
+        for Projected { block, found, .. } in projected {
+            let Some(Attention { mass, of_columns }) = found else {
+                continue;
+            };
+            let readers = readers(*block);
+            if let Some(of_columns) = of_columns {
+                let at = ReadAt::Block {
+                    step,
+                    block: *block,
+                };
+                reads.record(at, of_columns, &readers, MemoryColumns::Slots(&steps));
+            }
             reads.add(Read {
                 mass: mass.clone(),
                 ages: ages.clone(),
                 share: None,
                 open: self.memory.blocks[*block].bias.val().exp(),
-                readers: readers(*block),
+                readers,
             });
         }
     }

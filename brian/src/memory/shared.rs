@@ -4,6 +4,7 @@
 //! token sees depends on its own walk and on those of earlier tokens, never on how long others walk.
 
 use super::config::SharedCodes;
+use super::record::{MemoryColumns, MemoryRead, ReadAt};
 use super::shared_code::SharedCode;
 use super::step::{MemoryStart, Written};
 use super::usage::{Read, Reads};
@@ -25,6 +26,8 @@ pub(super) struct Shared<'a, B: Backend> {
     last: Option<Last<B>>,
     /// What the blocks of this step made of all tokens.
     made: Vec<Made<B>>,
+    /// Steps that are over.
+    n_steps: usize,
     reads: Option<Reads<B>>,
 }
 
@@ -42,15 +45,23 @@ fn end<B: Backend>(
 struct Last<B: Backend> {
     /// `[batch, 1, seq, d_code]` each; zeros where a token has run no block.
     codes: KeysValues<B>,
-    /// Which tokens have run one.
-    has: Vec<bool>,
+    /// The last step at which each token has run one, from 1.
+    steps: Vec<Option<usize>>,
 }
 
 struct Made<B: Backend> {
     block: usize,
     codes: KeysValues<B>,
-    /// Attention of every token to codes of earlier steps, `[batch, seq, 1]`, where it is measured.
-    mass: Option<Tensor<B, 3>>,
+    /// The attention, where it is measured.
+    found: Option<Attention<B>>,
+}
+
+/// The attention of every token, the mean over heads.
+struct Attention<B: Backend> {
+    /// To codes of earlier steps, `[batch, seq, 1]`.
+    mass: Tensor<B, 3>,
+    /// To every code, those of earlier steps first if there are any, `[batch, seq, n_codes]`, where reads are kept.
+    of_columns: Option<Tensor<B, 3>>,
 }
 
 impl<'a, B: Backend> Shared<'a, B> {
@@ -60,7 +71,8 @@ impl<'a, B: Backend> Shared<'a, B> {
             current: None,
             last: None,
             made: Vec::new(),
-            reads: start.measures.then(Reads::default),
+            n_steps: 0,
+            reads: Reads::asked(start.measures),
         }
     }
 
@@ -86,14 +98,12 @@ impl<'a, B: Backend> Shared<'a, B> {
         }
         let own = memory.written(normed);
         let (among, mask) = self.among(block, own.clone(), causal.mask());
-        let mass = self
-            .reads
-            .is_some()
-            .then(|| self.mass(&queries, &among.keys, &mask));
+        let found = self.reads.as_ref();
+        let found = found.map(|reads| self.attention(reads, &queries, &among.keys, &mask));
         self.made.push(Made {
             block,
             codes: own,
-            mass,
+            found,
         });
         let found = memory.find(block, routed, queries, among, mask);
         end(routed, told, found, factors)
@@ -106,13 +116,13 @@ impl<'a, B: Backend> Shared<'a, B> {
         own: KeysValues<B>,
         causal: Tensor<B, 4>,
     ) -> (KeysValues<B>, Tensor<B, 4>) {
-        let Some(Last { codes, has }) = &self.last else {
+        let Some(Last { codes, steps }) = &self.last else {
             return (own, causal);
         };
         let [batch, _, seq, _] = own.keys.dims();
-        let absent: Vec<f32> = has
+        let absent: Vec<f32> = steps
             .iter()
-            .map(|&has| if has { 0.0 } else { MASKED })
+            .map(|step| if step.is_some() { 0.0 } else { MASKED })
             .collect();
         let absent = TensorData::new(absent, [batch, 1, 1, seq]);
         let absent = Tensor::<B, 4>::from_data(absent, &own.keys.device());
@@ -146,6 +156,7 @@ impl<'a, B: Backend> Shared<'a, B> {
             }
         };
         self.measure(&made, |block| share(block).reshape([batch, seq, 1]));
+        self.n_steps += 1;
         let wrote: Vec<bool> = step.actions.iter().map(|&action| action < n_pool).collect();
         if made.is_empty() || !wrote.contains(&true) {
             return;
@@ -161,13 +172,13 @@ impl<'a, B: Backend> Shared<'a, B> {
         let here = TensorData::new(wrote.clone(), [batch, 1, seq, 1]);
         let here = Tensor::<B, 4, Bool>::from_data(here, &device).expand(shape);
         let (before, had) = match self.last.take() {
-            Some(Last { codes, has }) => (codes, has),
+            Some(Last { codes, steps }) => (codes, steps),
             None => {
                 let codes = KeysValues {
                     keys: nothing(),
                     values: nothing(),
                 };
-                (codes, vec![false; batch * seq])
+                (codes, vec![None; batch * seq])
             }
         };
         self.last = Some(Last {
@@ -175,12 +186,17 @@ impl<'a, B: Backend> Shared<'a, B> {
                 keys: before.keys.mask_where(here.clone(), keys),
                 values: before.values.mask_where(here, values),
             },
-            has: had
+            steps: had
                 .iter()
                 .zip(wrote)
-                .map(|(had, wrote)| *had || wrote)
+                .map(|(had, wrote)| if wrote { Some(self.n_steps) } else { *had })
                 .collect(),
         });
+    }
+
+    /// The reads, if they are kept.
+    pub fn recorded(&mut self) -> Vec<MemoryRead> {
+        self.reads.as_mut().map_or_else(Vec::new, Reads::recorded)
     }
 
     /// Statistics of all reads.
@@ -188,30 +204,60 @@ impl<'a, B: Backend> Shared<'a, B> {
         self.reads.take()
     }
 
-    /// The attention of every token to codes of earlier steps, the mean over heads, `[batch, seq, 1]`.
-    fn mass(
+    /// What a block attends to, as it is measured: to codes of earlier steps, and to single codes where `reads` keeps them.
+    fn attention(
         &self,
+        reads: &Reads<B>,
         queries: &Tensor<B, 4>,
         keys: &Tensor<B, 4>,
         mask: &Tensor<B, 4>,
-    ) -> Tensor<B, 3> {
+    ) -> Attention<B> {
         let [batch, _, seq, _] = queries.dims();
         let [_, _, n_codes, _] = keys.dims();
-        if n_codes == seq {
-            return Tensor::zeros([batch, seq, 1], &queries.device());
+        let sees_earlier = n_codes > seq;
+        let nothing = || Tensor::zeros([batch, seq, 1], &queries.device());
+        if !sees_earlier && !reads.records() {
+            let (mass, of_columns) = (nothing(), None);
+            return Attention { mass, of_columns };
         }
         let scores = queries.clone().matmul(keys.clone().swap_dims(2, 3)) + mask.clone();
-        let earlier = softmax(scores, 3).slice_dim(3, 0..seq).sum_dim(3);
-        earlier.mean_dim(1).reshape([batch, seq, 1])
+        let attention = softmax(scores, 3);
+        let of_columns = reads.records().then(|| {
+            let of_heads = attention.clone().mean_dim(1);
+            of_heads.reshape([batch, seq, n_codes])
+        });
+        let mass = match sees_earlier {
+            false => nothing(),
+            true => {
+                let earlier = attention.slice_dim(3, 0..seq).sum_dim(3);
+                earlier.mean_dim(1).reshape([batch, seq, 1])
+            }
+        };
+        Attention { mass, of_columns }
     }
 
     fn measure(&mut self, made: &[Made<B>], readers: impl Fn(usize) -> Tensor<B, 3>) {
         let Some(reads) = &mut self.reads else {
             return;
         };
-        for Made { block, mass, .. } in made {
-            let Some(mass) = mass else { continue };
+        let step = self.n_steps + 1;
+        let kept = match &self.last {
+            Some(last) => MemoryColumns::Last(&last.steps),
+            None => MemoryColumns::Slots(&[]),
+        };
+        for Made { block, found, .. } in made {
+            let Some(Attention { mass, of_columns }) = found else {
+                continue;
+            };
             let bias = self.memory.blocks[*block].bias.as_ref();
+            let readers = readers(*block);
+            if let Some(of_columns) = of_columns {
+                let at = ReadAt::Block {
+                    step,
+                    block: *block,
+                };
+                reads.record(at, of_columns, &readers, kept);
+            }
             reads.add(Read {
                 mass: mass.clone(),
                 ages: vec![0],
@@ -220,7 +266,7 @@ impl<'a, B: Backend> Shared<'a, B> {
                     .expect("blocks that see earlier steps have one")
                     .val()
                     .exp(),
-                readers: readers(*block),
+                readers,
             });
         }
     }

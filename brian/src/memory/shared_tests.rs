@@ -2,6 +2,7 @@
 //! central differences.
 
 use super::pass::{Memory, MemoryPass};
+use super::record::{Measures, MemoryRead};
 use super::shared_code::SharedCode;
 use super::step::{MemoryStart, Written};
 use super::{MemoryConfig, SharedCodeConfig, SharedCodes};
@@ -165,7 +166,7 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
         entered: &states[0],
         causal: &causal,
         out: OUT,
-        measures: true,
+        measures: Measures::Reads,
         by_rows: false,
     };
     let pass = MemoryPass::start(Some(&memory), start);
@@ -184,7 +185,20 @@ fn assert_shared<B: AutodiffBackend>(codes: SharedCodes, fused: bool, with_gradi
             weights: fused.then_some(&weights),
         });
     }
+    let reads = pass.recorded();
+    let whole = |read: &MemoryRead| read.mass() + read.own;
+    assert!(
+        reads.iter().all(|read| (whole(read) - 1.0).abs() < 1e-5),
+        "{what}: {reads:?}"
+    );
     let usage = pass.usage();
+    if let Some(counted) = &usage.0 {
+        let mass = reads
+            .iter()
+            .map(|read| f64::from(read.weight * read.mass()));
+        let mass: f64 = mass.sum();
+        assert!((mass - counted.mass[0]).abs() < 1e-3 * mass, "{what}");
+    }
     assert_eq!(usage.0.is_some(), codes != SharedCodes::Current);
     let plain = |values: &Values| {
         let mut plain = Plain {

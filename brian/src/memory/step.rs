@@ -1,6 +1,7 @@
 //! What a walk passes to its memory: `MemoryStart` at the start (entering states, causal mask), and `Written` after each step
 //! (states, actions, which tokens go on, weights of mixed blocks).
 
+use super::record::Measures;
 use crate::block::causal::Causal;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -12,8 +13,8 @@ pub(crate) struct MemoryStart<'a, B: Backend> {
     pub causal: &'a Causal<B>,
     /// The action that leaves.
     pub out: usize,
-    /// Whether to count what is read.
-    pub measures: bool,
+    /// What to keep of reads.
+    pub measures: Measures,
     /// Whether blocks run on some of their tokens, as rows: who runs them keeps what these write.
     pub by_rows: bool,
 }

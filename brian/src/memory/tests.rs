@@ -5,6 +5,7 @@ use super::codes::Codes;
 use super::hidden_code::HiddenCode;
 use super::key_value_prefix::KeyValuePrefix;
 use super::pass::{Memory, MemoryPass};
+use super::record::{Measures, MemoryRead, ReadAt};
 use super::step::{MemoryStart, Written};
 use super::usage::MemoryUse;
 use super::window::Window;
@@ -26,6 +27,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 use std::collections::BTreeMap;
+
+/// A token, and the step at which it wrote.
+type TokenAtStep = (usize, usize);
 
 const N_TOKENS: usize = BATCH * SEQ;
 const D_MODEL: usize = SIZES.d_model;
@@ -128,6 +132,8 @@ struct PlainSlot {
 /// What one token read.
 struct PlainRead {
     after: Array1<f64>,
+    /// Of every code that it sees the slot, who wrote it, and its share.
+    of_columns: Vec<(usize, usize, f64)>,
     /// Of every slot that is there.
     mass: Vec<f64>,
     share: f64,
@@ -223,18 +229,21 @@ impl<'a> PlainCodes<'a> {
         let mut codes = Vec::new();
         for (place, &slot) in kept.iter().enumerate() {
             let slot = &self.slots[slot];
-            let earlier = (first..token).filter_map(|token| slot.found[token].as_ref());
-            codes.extend(earlier.map(|code| (place, code)));
-            codes.push((place, &slot.own[row].0));
+            let earlier =
+                (first..token).filter_map(|token| Some((token, slot.found[token].as_ref()?)));
+            codes.extend(earlier.map(|(token, code)| ((place, token), code)));
+            codes.push(((place, token), &slot.own[row].0));
         }
         let scores: Vec<_> = codes
             .iter()
-            .map(|&(place, code)| ((place, code), query.dot(code)))
+            .map(|&(column, code)| ((column, code), query.dot(code)))
             .collect();
         let mut mass = vec![0.0; kept.len()];
         let mut read = Array1::zeros(self.config.d_code);
-        for ((place, code), share) in shares(&scores) {
+        let mut of_columns = Vec::new();
+        for (((place, writer), code), share) in shares(&scores) {
             mass[place] += share;
+            of_columns.push((kept[place], writer, share));
             read.scaled_add(share, code);
         }
         let mut out = read.dot(&self.values[&format!("{path}.output.weight")]);
@@ -255,9 +264,29 @@ impl<'a> PlainCodes<'a> {
         PlainRead {
             share: length(change.view()) / length(hidden),
             after: &hidden + &change,
+            of_columns,
             mass,
             open,
         }
+    }
+
+    /// The shares of what some rows read.
+    fn shares(
+        &self,
+        at: ReadAt,
+        hidden: &Array2<f64>,
+        n_slots: impl Fn(usize) -> Option<usize>,
+    ) -> Shares {
+        let mut shares = Shares::new();
+        for (row, state) in hidden.rows().into_iter().enumerate() {
+            let Some(n_slots) = n_slots(row) else {
+                continue;
+            };
+            for (slot, writer, share) in self.look(row, state, n_slots).of_columns {
+                shares.insert((row, at, Some((slot, writer))), share);
+            }
+        }
+        shares
     }
 
     /// What all rows of a kind read; others stay as they are.
@@ -330,7 +359,7 @@ fn codes_memory<B: Backend>(config: HiddenCodeConfig) -> HiddenCode<B> {
 fn start<'a, B: Backend>(
     entered: &'a Tensor<B, 3>,
     causal: &'a Causal<B>,
-    measures: bool,
+    measures: Measures,
 ) -> MemoryStart<'a, B> {
     MemoryStart {
         entered,
@@ -360,7 +389,7 @@ fn assert_codes<B: AutodiffBackend>(config: HiddenCodeConfig, with_gradients: bo
     let states: Vec<Tensor<B, 3>> = states(N_STEPS + 1, BATCH);
     let steps = steps("codes", N_TOKENS, N_STEPS);
     let causal = rotary().causal(SEQ);
-    let pass = |measures: bool| {
+    let pass = |measures: Measures| {
         let mut codes = Codes::new(&memory, start(&states[0], &causal, measures));
         assert_eq!(codes.rests(), config.lifecycle == Lifecycle::Frozen);
         let mut outputs = Vec::new();
@@ -376,24 +405,30 @@ fn assert_codes<B: AutodiffBackend>(config: HiddenCodeConfig, with_gradients: bo
             });
         }
         outputs.push(codes.read_last(states[N_STEPS].clone()));
-        (outputs, codes.usage())
+        (outputs, codes.recorded(), codes.usage())
     };
     let plain = |values: &Values| {
         let state = |index: usize| &values[&format!("state {index}")];
         let mut usage = MemoryUse::default();
         let mut codes = PlainCodes::new(values, config, state(0));
-        let mut outputs = Vec::new();
+        let (mut outputs, mut shares) = (Vec::new(), Shares::new());
         for (index, step) in steps.iter().enumerate() {
+            let n_slots = codes.slots.len();
+            let walks = |row: usize| codes.walking[row].then_some(n_slots);
+            let at = ReadAt::Decision { step: index + 1 };
+            shares.extend(codes.shares(at, state(index), walks));
             outputs.push(codes.read(state(index), &mut usage));
             codes.write(step, state(index + 1));
         }
+        let seen = |row: usize| Some(codes.seen[row]);
+        shares.extend(codes.shares(ReadAt::Exit, state(N_STEPS), seen));
         outputs.push(codes.read_last(state(N_STEPS), &mut usage));
-        (outputs, usage)
+        (outputs, shares, usage)
     };
     let at = with_states(values_of("", &memory), &states);
-    let (outputs, uncounted) = pass(false);
-    assert!(uncounted.is_none());
-    let (expected, usage) = plain(&at);
+    let (outputs, unkept, uncounted) = pass(Measures::Nothing);
+    assert!(uncounted.is_none() && unkept.is_empty());
+    let (expected, shares, usage) = plain(&at);
     for (index, (output, expected)) in outputs.iter().zip(&expected).enumerate() {
         assert_near(
             &format!("{what}: read {index}"),
@@ -402,13 +437,20 @@ fn assert_codes<B: AutodiffBackend>(config: HiddenCodeConfig, with_gradients: bo
             SINGLE,
         );
     }
-    let (_, counted) = pass(true);
-    assert_usage(
-        &counted
-            .and_then(super::usage::Reads::finish)
-            .expect("reads"),
-        &usage,
-    );
+    let counted = |reads: Option<super::usage::Reads<B>>| {
+        let counted = reads.and_then(super::usage::Reads::finish);
+        counted.expect("reads")
+    };
+    let (_, unkept, sums) = pass(Measures::Sums);
+    assert!(unkept.is_empty());
+    let sums = counted(sums);
+    assert_usage(&sums, &usage);
+    let (same, reads, kept) = pass(Measures::Reads);
+    for (output, same) in outputs.iter().zip(&same) {
+        assert_eq!(output.to_data(), same.to_data(), "{what}");
+    }
+    assert_eq!(counted(kept), sums, "{what}");
+    assert_shares(&what, &reads, &shares);
     if !with_gradients {
         return;
     }
@@ -437,6 +479,34 @@ fn assert_codes<B: AutodiffBackend>(config: HiddenCodeConfig, with_gradients: bo
             .map(|(name, output)| weighed_rows(name, output))
             .sum()
     });
+}
+
+/// Shares of attention by reader, place of the walk, and step and token that wrote; the last are none for what a block makes itself.
+type Shares = BTreeMap<(usize, ReadAt, Option<(usize, usize)>), f64>;
+
+fn assert_shares(what: &str, reads: &[MemoryRead], expected: &Shares) {
+    let mut found = Shares::new();
+    for read in reads {
+        for share in &read.shares {
+            let column = (read.reader, read.at, Some((share.step, share.writer)));
+            let before = found.insert(column, f64::from(share.share));
+            assert!(before.is_none(), "{what}: {column:?} twice");
+        }
+        if matches!(read.at, ReadAt::Block { .. }) {
+            found.insert((read.reader, read.at, None), f64::from(read.own));
+        }
+        let whole = read.mass() + read.own;
+        assert!((whole - 1.0).abs() < 1e-5, "{what}: {read:?}");
+    }
+    let columns = |shares: &Shares| shares.keys().copied().collect::<Vec<_>>();
+    assert_eq!(columns(&found), columns(expected), "{what}");
+    for (column, expected) in expected {
+        let found = found[column];
+        assert!(
+            (found - expected).abs() < SINGLE,
+            "{what}: {column:?}: {found} for {expected}"
+        );
+    }
 }
 
 fn assert_usage(found: &MemoryUse, expected: &MemoryUse) {
@@ -512,7 +582,7 @@ fn a_branch_reads_the_codes_along_its_own_way() {
         let states: Vec<Tensor<Host, 3>> = states(5, 2 * BATCH);
         let causal = rotary().causal(SEQ);
         let values = values_of("", &memory);
-        let mut codes = Codes::new(&memory, start(&entered, &causal, false));
+        let mut codes = Codes::new(&memory, start(&entered, &causal, Measures::Nothing));
         let mut plain = PlainCodes::new(&values, config, &found(&entered));
         let mut uncounted = MemoryUse::default();
         // First two branches of each token's only one, then the branches of some tokens change places or have one parent.
@@ -577,13 +647,13 @@ fn a_memory_of_sequences_keeps_the_first_code_and_its_window() {
         let memory: HiddenCode<Host> = codes_memory(config);
         let entered: Tensor<Host, 3> = tensor("entered", [BATCH, 1, D_MODEL]);
         let causal = rotary().causal(1);
-        let pass = MemoryPass::start(None, start(&entered, &causal, false));
+        let pass = MemoryPass::start(None, start(&entered, &causal, Measures::Nothing));
         assert!(
             pass.of_sequences(tensor("mean", [BATCH, D_MODEL]), OUT)
                 .is_none()
         );
         let memory = Memory::HiddenCode(memory);
-        let pass = MemoryPass::start(Some(&memory), start(&entered, &causal, false));
+        let pass = MemoryPass::start(Some(&memory), start(&entered, &causal, Measures::Nothing));
         let mean: Tensor<Host, 2> = tensor("mean", [BATCH, D_MODEL]);
         let mut codes = pass.of_sequences(mean.clone(), OUT).expect("codes");
         assert!(
@@ -687,8 +757,27 @@ impl PlainPrefix<'_> {
             ended(self.values, &path, x, &attended)
         });
         // Attention to a slot is what is found where values are 1 in that slot and 0 elsewhere.
-        let mass = |place| self.mass(block, placed, &kept, place, bias);
+        let mass = |place| self.mass(block, placed, &kept, bias, |key| key / SEQ == place);
         (output, (0..kept.len()).map(mass).collect())
+    }
+
+    /// How much attention each token gives to each place of each slot there is, by the step at which it was `written`, and to what
+    /// the block makes itself.
+    fn shares(
+        &self,
+        block: usize,
+        placed: &Array2<f64>,
+        written: &[usize],
+    ) -> Vec<(Option<TokenAtStep>, Array1<f64>)> {
+        let bias = self.values[&format!("memory.blocks.{block}.bias")][[0, 0]];
+        let kept = kept(self.config.retention(), self.slots.len());
+        let share = |column: usize| {
+            let share = self.mass(block, placed, &kept, bias, |key| key == column);
+            (Some((written[kept[column / SEQ]], column % SEQ)), share)
+        };
+        let own = self.mass(block, placed, &kept, bias, |key| key >= kept.len() * SEQ);
+        let columns = (0..kept.len() * SEQ).map(share);
+        columns.chain([(None, own)]).collect()
     }
 
     fn mass(
@@ -696,8 +785,8 @@ impl PlainPrefix<'_> {
         block: usize,
         placed: &Array2<f64>,
         kept: &[usize],
-        place: usize,
         bias: f64,
+        counts: impl Fn(usize) -> bool,
     ) -> Array1<f64> {
         let path = format!("pool.{block}.block.");
         let found = each_sequence(placed, SEQ, |sequence, x| {
@@ -710,9 +799,8 @@ impl PlainPrefix<'_> {
             keys.push(own[1].clone());
             let views: Vec<_> = keys.iter().map(|x| x.view()).collect();
             let keys = ndarray::concatenate(Axis(0), &views).expect("one width");
-            let ones = Array2::from_shape_fn(keys.dim(), |(key, _)| {
-                f64::from(u8::from(key / SEQ == place))
-            });
+            let ones =
+                Array2::from_shape_fn(keys.dim(), |(key, _)| f64::from(u8::from(counts(key))));
             attended(
                 [&own[0], &keys, &ones],
                 SIZES.heads.n_heads,
@@ -802,7 +890,7 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
     let weights = TensorData::new(weights.collect::<Vec<_>>(), [N_TOKENS, N_POOL]);
     let weights = Tensor::<B, 2>::from_data(weights, &device);
     let runs = |step: &Step, block: usize| *fused || step.actions.contains(&block);
-    let run = |measures: bool| {
+    let run = |measures: Measures| {
         let pass = MemoryPass::start(Some(&memory), start(&states[0], &causal, measures));
         assert!(!pass.rests());
         let mut outputs = Vec::new();
@@ -826,7 +914,7 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
                 weights: fused.then_some(&weights),
             });
         }
-        (outputs, pass.usage())
+        (outputs, pass.recorded(), pass.usage())
     };
     let plain = |values: &Values| {
         let mut prefix = PlainPrefix {
@@ -835,6 +923,7 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
             slots: Vec::new(),
         };
         let (mut outputs, mut usage) = (Vec::new(), MemoryUse::default());
+        let (mut shares, mut written) = (Shares::new(), Vec::new());
         for (index, step) in steps.iter().enumerate() {
             let state = &values[&format!("state {index}")];
             let of = |token: usize, block: usize| match (step.actions[token], fused) {
@@ -854,6 +943,17 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
                         .map(|token| of(token, block) * of_tokens[token])
                         .sum::<f64>();
                 }
+                let at = ReadAt::Block {
+                    step: index + 1,
+                    block,
+                };
+                for (column, of_tokens) in prefix.shares(block, state, &written) {
+                    let readers = (0..N_TOKENS).filter(|&token| of(token, block) > 0.0);
+                    for token in readers.filter(|&token| of_tokens[token] > 0.0) {
+                        let writer = |(step, place)| (step, token - token % SEQ + place);
+                        shares.insert((token, at, column.map(writer)), of_tokens[token]);
+                    }
+                }
                 let reads: f64 = (0..N_TOKENS).map(|token| of(token, block)).sum();
                 let bias = values[&format!("memory.blocks.{block}.bias")][[0, 0]];
                 usage.add(&MemoryUse {
@@ -864,17 +964,18 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
                 });
             }
             prefix.write(&placed, &step.actions, of);
+            written.resize(prefix.slots.len(), index + 1);
         }
-        (outputs, usage)
+        (outputs, shares, usage)
     };
     let mut values = values_of("memory.", &memory);
     for (index, block) in pool.iter().enumerate() {
         values.extend(values_of(&format!("pool.{index}."), block));
     }
     let at = with_states(values, &states);
-    let (outputs, uncounted) = run(false);
-    assert!(uncounted.0.is_none());
-    let (expected, usage) = plain(&at);
+    let (outputs, unkept, uncounted) = run(Measures::Nothing);
+    assert!(uncounted.0.is_none() && unkept.is_empty());
+    let (expected, shares, usage) = plain(&at);
     assert_eq!(outputs.len(), expected.len());
     for (index, (output, expected)) in outputs.iter().zip(&expected).enumerate() {
         assert_near(
@@ -884,7 +985,15 @@ fn assert_prefix<B: AutodiffBackend>(case: &PrefixCase, with_gradients: bool) {
             SINGLE,
         );
     }
-    assert_usage(&run(true).1.0.expect("reads"), &usage);
+    let (_, unkept, sums) = run(Measures::Sums);
+    assert!(unkept.is_empty());
+    assert_usage(sums.0.as_ref().expect("reads"), &usage);
+    let (same, reads, kept) = run(Measures::Reads);
+    for (output, same) in outputs.iter().zip(&same) {
+        assert_eq!(output.to_data(), same.to_data(), "{what}");
+    }
+    assert_eq!(kept, sums, "{what}");
+    assert_shares(&what, &reads, &shares);
     if !with_gradients {
         return;
     }
@@ -995,7 +1104,7 @@ fn without_a_memory_nothing_is_read_and_blocks_run_as_they_are() {
         |_| 0.4,
     );
     let position: Tensor<Host, 3> = tensor("position", [BATCH, SEQ, 3]);
-    let pass = MemoryPass::start(None, start(&states[0], &causal, true));
+    let pass = MemoryPass::start(None, start(&states[0], &causal, Measures::Sums));
     assert!(pass.rests());
     for state in &states {
         assert_eq!(pass.read(state.clone()).into_data(), state.to_data());
@@ -1030,7 +1139,7 @@ fn a_closed_gate_changes_nothing_and_a_code_of_nothing_is_nothing() {
     memory.read[0].gate = burn::module::Param::from_data([-200.0], &Default::default());
     let state: Tensor<Host, 3> = tensor("state", [BATCH, SEQ, D_MODEL]);
     let causal = rotary().causal(SEQ);
-    let mut codes = Codes::new(&memory, start(&state, &causal, false));
+    let mut codes = Codes::new(&memory, start(&state, &causal, Measures::Nothing));
     assert_eq!(codes.read(state.clone()).into_data(), state.to_data());
     let code = found(&memory.write[0].forward(state.zeros_like()));
     assert!(code.iter().all(|&number| number == 0.0), "{code}");

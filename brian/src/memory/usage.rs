@@ -1,6 +1,7 @@
 //! `MemoryUse`, sums over memory reads and their means by metric name: attention by a slot's age, relative length of what was
-//! added, how open the memory is. `Reads` sums on the device until a pass is over.
+//! added, how open the memory is. `Reads` sums on the device until a pass is over, and keeps single reads if they are asked for.
 
+use super::record::{Measures, MemoryColumns, MemoryRead, ReadAt, reads};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -64,13 +65,49 @@ pub(super) struct Read<B: Backend> {
 }
 
 /// The reads of a pass, summed up.
-#[derive(Default)]
 pub(super) struct Reads<B: Backend> {
     sums: Vec<(Vec<usize>, Tensor<B, 1>)>,
     shares: bool,
+    /// Every read, if they are asked for.
+    record: Option<Vec<MemoryRead>>,
 }
 
 impl<B: Backend> Reads<B> {
+    /// None yet; `None` if nothing is to be kept of them.
+    pub fn asked(measures: Measures) -> Option<Self> {
+        (measures != Measures::Nothing).then(|| Self {
+            sums: Vec::new(),
+            shares: false,
+            record: (measures == Measures::Reads).then(Vec::new),
+        })
+    }
+
+    /// Whether single reads are kept.
+    pub fn records(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Keeps the reads at one place of the walks, if single reads are kept.
+    ///
+    /// # Shapes
+    /// As [`reads`]
+    pub fn record(
+        &mut self,
+        at: ReadAt,
+        attention: &Tensor<B, 3>,
+        readers: &Tensor<B, 3>,
+        columns: MemoryColumns<'_>,
+    ) {
+        if let Some(record) = &mut self.record {
+            record.extend(reads(at, attention, readers, columns));
+        }
+    }
+
+    /// The reads that were kept.
+    pub fn recorded(&mut self) -> Vec<MemoryRead> {
+        self.record.take().unwrap_or_default()
+    }
+
     /// Adds a read.
     pub fn add(&mut self, read: Read<B>) {
         let readers = read.readers.detach();

@@ -168,6 +168,14 @@ impl Rules {
         decides || self.ask_router || self.constraint.self_recurrence_cap > 0
     }
 
+    /// The paths that are walked at once in a model that has these: one where a teacher may lead, or where the others are left out.
+    pub fn paths(&self, of_model: Parallel) -> Parallel {
+        match (&self.policy, self.without_beam) {
+            (Policy::Router { .. }, false) => of_model,
+            _ => Parallel::None,
+        }
+    }
+
     /// Whether OUT is not an action among others but a probability of its own, beside the choice of a block.
     pub(crate) fn leaves_apart(&self) -> bool {
         !matches!(self.exit_objective, ExitObjective::Legacy { .. })

@@ -80,6 +80,18 @@ impl Walks {
         actions
     }
 
+    /// The blocks that a token executed at a step, which counts from 0: one, none, or all whose outputs were mixed.
+    pub fn blocks(&self, step: usize, token: usize) -> Vec<usize> {
+        let step = &self.steps[step];
+        let of_token = step.likeliest.len() / (self.batch * self.seq);
+        let mut blocks = match step.fused[token] {
+            true => step.likeliest[token * of_token..][..of_token].to_vec(),
+            false => vec![step.actions[token]],
+        };
+        blocks.retain(|&block| block < self.n_pool);
+        blocks
+    }
+
     /// How many blocks a token executed.
     pub fn n_executed(&self, token: usize) -> usize {
         let executed = |step: &&Decisions| step.actions[token] < self.n_pool;
@@ -153,6 +165,31 @@ pub struct Trace<B: Backend> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_executed_its_block_or_those_that_were_mixed_and_out_is_none() {
+        let step = |actions: [usize; 3], fused, likeliest: [usize; 6]| Decisions {
+            actions: actions.to_vec(),
+            fused: vec![false, fused, false],
+            likeliest: likeliest.to_vec(),
+            ..Decisions::default()
+        };
+        let walks = Walks {
+            batch: 1,
+            seq: 3,
+            n_pool: 2,
+            steps: vec![
+                step([1, 0, 2], false, [1, 0, 0, 1, 2, 0]),
+                step([2, 1, 0], true, [2, 1, 1, 0, 0, 1]),
+                step([2, 1, 0], true, [2, 1, 1, 2, 0, 1]),
+            ],
+            ..Walks::default()
+        };
+        let found = |step: usize| [0, 1, 2].map(|token| walks.blocks(step, token));
+        assert_eq!(found(0), [vec![1], vec![0], vec![]]);
+        assert_eq!(found(1), [vec![], vec![1, 0], vec![0]]);
+        assert_eq!(found(2), [vec![], vec![1], vec![0]], "OUT has no weight");
+    }
 
     /// Two tokens in a pool of two: one passes a step with OUT and comes back, as only a soft exit lets it.
     #[test]

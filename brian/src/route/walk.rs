@@ -43,9 +43,7 @@ impl<B: Backend> WalkContext<'_, B> {
         let [batch, seq, _] = entered.dims();
         assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
         // A teacher knows one path; only a router can say which others are worth a try.
-        let search = self.route.parallel.search();
-        let search = search.filter(|_| !rules.without_beam);
-        if let (Policy::Router { .. }, Some(search)) = (&rules.policy, search) {
+        if let Some(search) = rules.paths(self.route.parallel).search() {
             return match search.finished {
                 Finished::Rests => self.beam(&search, entered, rules, rows),
                 Finished::Repeats(_) => self.sequence_beam(&search, entered, rules, rows),
