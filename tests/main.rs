@@ -20,6 +20,7 @@ mod graph;
 mod import;
 mod losses;
 mod measures;
+mod memory_reads;
 mod moved_runs;
 mod ngrams;
 mod older_runs;

@@ -117,11 +117,12 @@ impl<B: Backend> TransformerBlock<B> {
             of_each: factors,
         };
         let outputs = each(blocks, |block| &block.attention.output);
+        let has_bias = blocks[0].of.attention.output.bias.is_some();
         let x = part.of(x, |x| {
             let x = add_linear_each(x, None, found, &outputs, packed);
-            match blocks[0].of.attention.output.bias {
-                None => x,
-                Some(_) => by_group([x], blocks, |[x], block, _| {
+            match has_bias {
+                false => x,
+                true => by_group([x], blocks, |[x], block, _| {
                     let bias = block.attention.output.bias.as_ref();
                     x + bias.expect("all or none have one").val().unsqueeze()
                 }),

@@ -52,7 +52,7 @@ pub struct MemoryRead {
 impl MemoryRead {
     /// All attention that went to the memory.
     pub fn mass(&self) -> f32 {
-        self.shares.iter().map(|share| share.share).sum()
+        total(self.shares.iter().map(|share| share.share))
     }
 }
 
@@ -65,6 +65,11 @@ pub struct ReadShare {
     pub step: usize,
     /// Its share of the attention.
     pub share: f32,
+}
+
+/// The sum of shares. That of none is 0, which `sum` would call −0.
+fn total(shares: impl Iterator<Item = f32>) -> f32 {
+    shares.fold(0.0, |sum, share| sum + share)
 }
 
 /// The columns of the memory in an attention. Those of what a block makes itself, `seq` more, may follow.
@@ -134,7 +139,7 @@ pub(super) fn reads<B: Backend>(
                 at,
                 weight,
                 shares: got_some.filter_map(share).collect(),
-                own: own.iter().sum(),
+                own: total(own.iter().copied()),
             }
         })
         .collect()

@@ -28,9 +28,6 @@ use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 use std::collections::BTreeMap;
 
-/// A token, and the step at which it wrote.
-type TokenAtStep = (usize, usize);
-
 const N_TOKENS: usize = BATCH * SEQ;
 const D_MODEL: usize = SIZES.d_model;
 const D_HEAD: usize = SIZES.heads.d_head;
@@ -481,8 +478,11 @@ fn assert_codes<B: AutodiffBackend>(config: HiddenCodeConfig, with_gradients: bo
     });
 }
 
-/// Shares of attention by reader, place of the walk, and step and token that wrote; the last are none for what a block makes itself.
-type Shares = BTreeMap<(usize, ReadAt, Option<(usize, usize)>), f64>;
+/// The step and the token that wrote; none for what a block makes itself.
+type Column = Option<(usize, usize)>;
+
+/// Shares of attention by reader, place of the walk, and what was read.
+type Shares = BTreeMap<(usize, ReadAt, Column), f64>;
 
 fn assert_shares(what: &str, reads: &[MemoryRead], expected: &Shares) {
     let mut found = Shares::new();
@@ -768,7 +768,7 @@ impl PlainPrefix<'_> {
         block: usize,
         placed: &Array2<f64>,
         written: &[usize],
-    ) -> Vec<(Option<TokenAtStep>, Array1<f64>)> {
+    ) -> Vec<(Column, Array1<f64>)> {
         let bias = self.values[&format!("memory.blocks.{block}.bias")][[0, 0]];
         let kept = kept(self.config.retention(), self.slots.len());
         let share = |column: usize| {

@@ -307,16 +307,19 @@ pub struct Route {
     /// Tokens of the split to look at, rounded up to whole windows; 0 for all
     #[arg(long, default_value_t = 0)]
     pub tokens: u64,
+    /// Show instead what tokens read from the model's memory: from which step of which token, and which block had written it
+    #[arg(long)]
+    pub memory: bool,
     /// Sequences that are shown token by token
     #[arg(long, default_value_t = 8)]
     pub sequences: usize,
-    /// Most frequent paths that are shown
+    /// Most frequent paths that are shown; with --memory, of every read the largest shares
     #[arg(long, default_value_t = 20)]
     pub top: usize,
     /// Also write a page that needs nothing else
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Also write the flow of tokens over the steps as a picture
+    /// Also write the flow of tokens over the steps as a picture; with --memory, the reads of the first sequence
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 }

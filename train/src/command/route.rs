@@ -1,6 +1,7 @@
 //! `nerve route`: passes a text or a validation split through a routed model, counts the walks of its tokens, and prints the
-//! report, also as HTML and SVG files.
+//! report, also as HTML and SVG files; with `--memory`, what the tokens read from the model's memory.
 
+mod memory;
 mod page;
 mod picture;
 mod report;
@@ -48,11 +49,12 @@ pub fn run(arguments: &cli::Route) -> Result<(), Error> {
             problem.advise("route a run that reached one"),
         ));
     }
-    let read = |path| file::read_stream(path, "a text in UTF-8", TEXT_BYTES);
-    let text = arguments.text.as_deref().map(read).transpose()?;
+    if arguments.memory {
+        return memory::run(&trained, arguments);
+    }
     let walk = Walk {
         trained: &trained,
-        text: text.or(arguments.prompt.clone()),
+        text: text(arguments)?,
         sequences: arguments.sequences,
         tokens: arguments.tokens,
     };
@@ -61,6 +63,29 @@ pub fn run(arguments: &cli::Route) -> Result<(), Error> {
     markup::write(arguments.svg.as_ref(), || report.svg())?;
     let text = || report.terminal(WIDTH, arguments.top);
     answer::give(arguments.source.json, || report.json(), text)
+}
+
+/// The text to be walked, if one was named or typed.
+fn text(arguments: &cli::Route) -> Result<Option<String>, Error> {
+    let read = |path| file::read_stream(path, "a text in UTF-8", TEXT_BYTES);
+    let text = arguments.text.as_deref().map(read).transpose()?;
+    Ok(text.or(arguments.prompt.clone()))
+}
+
+/// The run and its step.
+fn title(trained: &Trained) -> String {
+    let state = &trained.loaded.snapshot.state;
+    let name = &trained.recipe.run.name;
+    format!("{name}, stage {}, step {}", state.stage, state.step)
+}
+
+/// A token as it is shown.
+fn shown(trained: &Trained, id: u32) -> String {
+    match trained.tokenizer.continued(&[id]) {
+        text if text.is_empty() => "␃".to_string(),
+        text if text == "\u{fffd}" => format!("#{id}"),
+        text => escape::terminal(&text),
+    }
 }
 
 struct Walk<'a> {
@@ -75,12 +100,8 @@ impl Task for Walk<'_> {
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<RouteReport, Error> {
         let model = self.trained.model::<B>(&device)?.valid();
-        let state = &self.trained.loaded.snapshot.state;
         let mut report = RouteReport {
-            title: format!(
-                "{}, stage {}, step {}",
-                self.trained.recipe.run.name, state.stage, state.step
-            ),
+            title: title(self.trained),
             ..RouteReport::default()
         };
         match &self.text {
@@ -119,7 +140,7 @@ impl Walk<'_> {
             for (row, (inputs, valid)) in rows.enumerate() {
                 if report.sequences.len() < self.sequences {
                     let counted = inputs.iter().zip(valid).filter(|(_, valid)| **valid);
-                    let texts = counted.map(|(&id, _)| self.shown(id)).collect();
+                    let texts = counted.map(|(&id, _)| shown(self.trained, id)).collect();
                     report.show(walks, row, texts);
                 }
             }
@@ -156,7 +177,7 @@ impl Walk<'_> {
             self.count(&mut report.passes, &rules, walks, 0.0, 0);
             report.counts.add(walks, &vec![true; ids.len()], &[None]);
             if report.sequences.len() < self.sequences {
-                let texts = ids.iter().map(|&id| self.shown(id)).collect();
+                let texts = ids.iter().map(|&id| shown(self.trained, id)).collect();
                 report.show(walks, 0, texts);
             }
         }
@@ -180,14 +201,6 @@ impl Walk<'_> {
         passes.tokens += tokens;
         passes.nats += nats;
         passes.targets += targets;
-    }
-
-    fn shown(&self, id: u32) -> String {
-        match self.trained.tokenizer.continued(&[id]) {
-            text if text.is_empty() => "␃".to_string(),
-            text if text == "\u{fffd}" => format!("#{id}"),
-            text => escape::terminal(&text),
-        }
     }
 }
 

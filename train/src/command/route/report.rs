@@ -31,7 +31,7 @@ const RATES: [&str; 14] = [
 ];
 
 /// The most tokens of a sequence that are shown.
-const MOST_TOKENS: usize = 512;
+pub(super) const MOST_TOKENS: usize = 512;
 
 /// A report on the walks of a run.
 #[derive(Clone, Debug, Default)]
