@@ -19,7 +19,7 @@ use burn::tensor::{DType, Device, Tensor};
 use criterion::measurement::WallTime;
 use criterion::{Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
-use train::learner::{ParameterOptimizer, gradient};
+use train::learner::{ParameterOptimizer, Rate, gradient};
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
@@ -111,7 +111,7 @@ fn steps(group: &mut Group, shape: &Shape, device: &Device<BenchBackend>) {
     let mut ours = (Some(model.clone()), ParameterOptimizer::new(&ADAMW));
     adamw("ours", &mut |given| {
         let before = ours.0.take().expect("it is put back");
-        ours.0 = Some(ours.1.step(1e-9, before, given));
+        ours.0 = Some(ours.1.step(Rate::at_peak(1e-9), before, given));
     });
     let burns = AdamWConfig::new().init::<BenchAutodiff, Baseline<BenchAutodiff>>();
     let mut burns = (Some(model.clone()), burns);

@@ -11,7 +11,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::process::Command;
 use train::device::memory_bytes;
-use train::learner::ParameterOptimizer;
+use train::learner::{ParameterOptimizer, Rate};
 
 const LENGTHS: [usize; 5] = [256, 512, 1024, 2048, 4096];
 const STATUS: &str = "/proc/self/status";
@@ -25,7 +25,7 @@ fn measured(seq: usize) {
     let before = memory_bytes(STATUS, "VmRSS:").expect("a system that counts memory in /proc");
     let nats = language::token_losses(model.forward(input.clone()), input);
     let gradients = GradientsParams::from_grads(nats.mean().backward(), &model);
-    let _ = optimizer.step(1e-4, model, gradients);
+    let _ = optimizer.step(Rate::at_peak(1e-4), model, gradients);
     BenchBackend::sync(&device).expect("the device answers");
     let peak = memory_bytes(STATUS, "VmHWM:").expect("a system that counts memory in /proc");
     let above = peak.saturating_sub(before) as f64;

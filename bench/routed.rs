@@ -20,7 +20,7 @@ use brian::{Brian, BrianConfig, Rules};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
 use std::time::Instant;
-use train::learner::ParameterOptimizer;
+use train::learner::{ParameterOptimizer, Rate};
 use train::model::Model;
 
 const MAX_STEPS: usize = 8;
@@ -191,7 +191,7 @@ fn measured() {
         let loss = language::token_losses(logits, input.clone()).mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &before);
         // So slow that walks stay what they are.
-        *model = Some(optimizer.step(1e-9, before, gradients));
+        *model = Some(optimizer.step(Rate::at_peak(1e-9), before, gradients));
         trace.expect("the model walks").walks
     };
     measure::<BenchBackend>("train_step", names.len(), run, |index| names[index].clone());

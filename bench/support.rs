@@ -67,6 +67,7 @@ pub const ADAMW: OptimizerConfig = OptimizerConfig::Adamw {
     epsilon: 1e-8,
     weight_decay: 0.1,
     decay: Decay::Matrices,
+    decay_by: None,
     clip_norm: 1.0,
 };
 

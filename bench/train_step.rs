@@ -8,7 +8,7 @@ use brian::loss::language;
 use brian::route::policy::SequenceInfo;
 use burn::optim::GradientsParams;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use train::learner::{ParameterOptimizer, gradient};
+use train::learner::{ParameterOptimizer, Rate, gradient};
 use train::model::Model;
 
 fn train_step(criterion: &mut Criterion) {
@@ -41,7 +41,7 @@ fn train_step(criterion: &mut Criterion) {
                 drop(computing);
                 let norm = gradient::norm(&before, &gradients).length;
                 let gradients = gradient::clip(&before, gradients, norm, ADAMW.clip_norm());
-                model = Some(optimizer.step(1e-4, before, gradients));
+                model = Some(optimizer.step(Rate::at_peak(1e-4), before, gradients));
             };
             let name = format!("{name}/{}", shape.name());
             let work = Work::Flops(TRAINING * shape.flops());

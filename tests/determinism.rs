@@ -9,7 +9,7 @@ use burn::optim::GradientsParams;
 use std::fs;
 use std::thread;
 use train::data::Split;
-use train::learner::{Decay, OptimizerConfig, ParameterOptimizer};
+use train::learner::{Decay, OptimizerConfig, ParameterOptimizer, Rate};
 
 /// A two-stage ladder of eight steps each; an epoch has a few micro-batches, so several edges lie inside a stage.
 fn fit(workplace: &Workplace, name: &str, sets: &[&str]) -> Finished {
@@ -335,6 +335,7 @@ impl Training {
             epsilon: 1e-8,
             weight_decay: 0.1,
             decay: Decay::Matrices,
+            decay_by: None,
             clip_norm: 1.0,
         };
         Self {
@@ -361,7 +362,9 @@ impl Training {
         let (logits, _) = self.model.forward(input.clone(), &rules, &known);
         let loss = language::token_losses(logits, input).mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
-        self.model = self.optimizer.step(0.01, self.model, gradients);
+        self.model = self
+            .optimizer
+            .step(Rate::at_peak(0.01), self.model, gradients);
         self
     }
 

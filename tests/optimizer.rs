@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use train::learner::{Decay, OptimizerConfig, ParameterOptimizer};
+use train::learner::{Decay, OptimizerConfig, ParameterOptimizer, Rate};
 
 #[derive(Module, Debug)]
 struct Weights<B: Backend> {
@@ -31,6 +31,7 @@ fn one_pass_gives_the_bits_of_the_composed_adamw() {
         epsilon,
         weight_decay,
         decay: Decay::All,
+        decay_by: None,
         clip_norm: 1.0,
     });
     let mut burns = AdamWConfig::new()
@@ -52,7 +53,7 @@ fn one_pass_gives_the_bits_of_the_composed_adamw() {
         };
         let rate = 1e-2 / (step + 1) as f64;
         let (of_one, of_other) = (gradients(&one), gradients(&other));
-        one = ours.step(rate, one, of_one);
+        one = ours.step(Rate::at_peak(rate), one, of_one);
         other = burns.step(rate, other, of_other);
         assert_eq!(one.matrix.val().into_data(), other.matrix.val().into_data());
         assert_eq!(one.gain.val().into_data(), other.gain.val().into_data());

@@ -54,7 +54,7 @@ pub use custom_optimizer::{CustomOptimizer, Tensors, UpdateInfo};
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader, check_split};
-pub use optimizer::{Decay, OptimizerConfig, ParameterOptimizer, check_moments};
+pub use optimizer::{Decay, DecayBy, OptimizerConfig, ParameterOptimizer, Rate, check_moments};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};
 pub use strategy::{HookedStrategy, Outcome};

@@ -7,9 +7,12 @@
 //! W ← (1 − η λ) W − η s X           s = √max(1, d_out / d_in), or 0.2 √max(d_in, d_out)
 //! ```
 //!
+//! Where decay goes by the schedule, `1 − η λ` is `1 − (η / η_peak) λ`.
+//!
 //! The second `s` makes steps as long as AdamW's are (Liu et al. 2025, "Muon is scalable for LLM training"), so that its rates and weight
 //! decay can be kept. Burn's own Muon takes a map's rows for its outputs, as PyTorch has them; ours are its inputs.
 
+use super::optimizer::{DecayBy, Rate};
 use brian::parameter::Path;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
@@ -43,8 +46,10 @@ pub struct Muon {
     pub nesterov: bool,
     /// How long steps are.
     pub step_length: StepLength,
-    /// Share of a weight that is taken away per unit of learning rate.
+    /// Share of a weight that is taken away per unit of what `decay_by` names.
     pub weight_decay: f64,
+    /// What weight decay is multiplied by.
+    pub decay_by: DecayBy,
 }
 
 impl Muon {
@@ -54,7 +59,7 @@ impl Muon {
     /// `[d_in, d_out]` each
     pub fn update<B: Backend>(
         &self,
-        rate: f64,
+        rate: Rate,
         weights: Tensor<B, 2>,
         gradient: Tensor<B, 2>,
         momentum: Tensor<B, 2>,
@@ -65,8 +70,8 @@ impl Muon {
             false => momentum.clone(),
         };
         let length = self.length(weights.dims());
-        let kept = weights * (1.0 - rate * self.weight_decay);
-        [kept - orthogonal(step) * (rate * length), momentum]
+        let kept = weights * (1.0 - self.decay_by.factor(rate) * self.weight_decay);
+        [kept - orthogonal(step) * (rate.now * length), momentum]
     }
 
     /// The same for maps that lie side by side in one, each by itself.
@@ -75,7 +80,7 @@ impl Muon {
     /// Weights, gradient and momentum: `[d_in, d_out]` each, of which `columns` are those of each map
     pub(super) fn update_maps<B: Backend, const D: usize>(
         &self,
-        rate: f64,
+        rate: Rate,
         all: [Tensor<B, D>; 3],
         columns: &[Range<usize>],
     ) -> [Tensor<B, D>; 2] {
@@ -173,7 +178,7 @@ fn orthogonal<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 mod tests {
     use super::*;
     use crate::device::tests::{Learning as Single, LearningInDouble as Double};
-    use crate::learner::{Decay, OptimizerConfig, ParameterOptimizer};
+    use crate::learner::{Decay, OptimizerConfig, ParameterOptimizer, Schedule};
     use brian::random;
     use burn::optim::GradientsParams;
     use burn::tensor::backend::AutodiffBackend;
@@ -272,6 +277,14 @@ mod tests {
     }
 
     fn config(nesterov: bool, step_length: StepLength) -> OptimizerConfig {
+        decayed_by(None, nesterov, step_length)
+    }
+
+    fn decayed_by(
+        decay_by: Option<DecayBy>,
+        nesterov: bool,
+        step_length: StepLength,
+    ) -> OptimizerConfig {
         OptimizerConfig::Muon {
             momentum: 0.95,
             nesterov,
@@ -281,6 +294,7 @@ mod tests {
             epsilon: EPSILON,
             weight_decay: WEIGHT_DECAY,
             decay: Decay::Matrices,
+            decay_by,
             clip_norm: 1.0,
         }
     }
@@ -290,12 +304,21 @@ mod tests {
         toy: Toy<B>,
         at: u64,
     ) -> Toy<B> {
+        step_at(Rate::at_peak(RATE), optimizer, toy, at)
+    }
+
+    fn step_at<B: AutodiffBackend>(
+        rate: Rate,
+        optimizer: &mut ParameterOptimizer<B>,
+        toy: Toy<B>,
+        at: u64,
+    ) -> Toy<B> {
         let products = toy.maps().into_iter().enumerate();
         let sums = products
             .map(|(index, map)| (map.val() * tensor(slope(at, index), SHAPES[index])).sum());
         let loss = sums.reduce(|a, b| a + b).unwrap();
         let gradients = GradientsParams::from_grads(loss.backward(), &toy);
-        optimizer.step(RATE, toy, gradients)
+        optimizer.step(rate, toy, gradients)
     }
 
     /// A matrix as rows of numbers.
@@ -335,6 +358,12 @@ mod tests {
 
     /// The equations, number by number.
     fn plain(nesterov: bool, step_length: StepLength) -> Vec<Vec<f64>> {
+        let same = [(RATE, RATE); STEPS as usize];
+        plain_with(&same, nesterov, step_length)
+    }
+
+    /// The same with the rate of every step, and the factor of weight decay.
+    fn plain_with(course: &[(f64, f64)], nesterov: bool, step_length: StepLength) -> Vec<Vec<f64>> {
         let mut all = Vec::new();
         for (index, &[n_rows, n_columns]) in SHAPES.iter().enumerate() {
             let rows =
@@ -351,8 +380,12 @@ mod tests {
                         let [m, v] = [(first[place], BETAS[0]), (second[place], BETAS[1])]
                             .map(|(moment, beta)| moment / (1.0 - beta.powi(power)));
                         let weight = &mut weights[place / n_columns][place % n_columns];
-                        let rate = RATE * ADAMW_RATE;
-                        *weight -= rate * WEIGHT_DECAY * *weight + rate * m / (v.sqrt() + EPSILON);
+                        let (now, factor) = course[at as usize];
+                        let rate = now * ADAMW_RATE;
+                        // By the rate, it is that of AdamW; by the schedule, the schedule's.
+                        let factor = if factor == now { rate } else { factor };
+                        *weight -=
+                            factor * WEIGHT_DECAY * *weight + rate * m / (v.sqrt() + EPSILON);
                     }
                 }
                 all.push(weights.concat());
@@ -394,7 +427,8 @@ mod tests {
                     };
                     for (row, step) in weights.iter_mut().zip(&x) {
                         for (weight, step) in row[border[0]..border[1]].iter_mut().zip(step) {
-                            *weight = *weight * (1.0 - RATE * WEIGHT_DECAY) - RATE * factor * step;
+                            let (now, decays) = course[at as usize];
+                            *weight = *weight * (1.0 - decays * WEIGHT_DECAY) - now * factor * step;
                         }
                     }
                 }
@@ -429,6 +463,34 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn decay_by_the_schedule_takes_the_same_share_of_all_maps_at_any_peak() {
+        for peak in [0.04, 0.0004] {
+            let schedule = Schedule::WarmupCosine {
+                peak,
+                warmup_steps: Some(3),
+                warmup_share: None,
+                floor: 0.0,
+            };
+            let rates: Vec<f64> = (0..STEPS).map(|step| schedule.rate(step, STEPS)).collect();
+            let course: Vec<(f64, f64)> = rates.iter().map(|&now| (now, now / peak)).collect();
+            let expected = plain_with(&course, true, StepLength::LikeAdamw);
+            let config = decayed_by(Some(DecayBy::Schedule), true, StepLength::LikeAdamw);
+            let mut optimizer = ParameterOptimizer::<Double>::new(&config);
+            let steps = (0..STEPS).zip(rates);
+            let trained = steps.fold(Toy::new(), |toy, (at, now)| {
+                step_at(Rate::of(now, peak), &mut optimizer, toy, at)
+            });
+            for (index, (found, expected)) in trained.values().iter().zip(&expected).enumerate() {
+                // As above: Burn's AdamW has its settings in single precision.
+                let tolerance = if index == 3 { 1e-5 } else { 1e-9 };
+                let numbers = found.iter().zip(expected);
+                let far = numbers.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(far < tolerance, "{peak} {index}: {far:e}");
             }
         }
     }
@@ -497,7 +559,7 @@ mod tests {
         let step = |optimizer: &mut ParameterOptimizer<Single>, gains: Gains<Single>, at| {
             let loss = (gains.attention.weight.val() * row(at)).sum();
             let gradients = GradientsParams::from_grads(loss.backward(), &gains);
-            optimizer.step(RATE, gains, gradients)
+            optimizer.step(Rate::at_peak(RATE), gains, gradients)
         };
         let weight = Param::from_tensor(row(0));
         let attention = Gain { weight };

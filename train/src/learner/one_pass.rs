@@ -2,6 +2,7 @@
 //! on a GPU by a kernel that may be launched later together with others; where neither applies, by Burn's own AdamW.
 
 use super::gpu;
+use super::optimizer::{DecayBy, Rate};
 use super::step::{Step, Update};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::Backend;
@@ -18,23 +19,26 @@ pub struct OnePassAdamW {
     betas: [f32; 2],
     epsilon: f32,
     weight_decay: f32,
+    decay_by: DecayBy,
 }
 
 impl OnePassAdamW {
     /// An optimizer with these settings, rounded to f32, in which Burn computes.
-    pub fn new(betas: [f64; 2], epsilon: f64, weight_decay: f64) -> Self {
+    pub fn new(betas: [f64; 2], epsilon: f64, weight_decay: f64, decay_by: DecayBy) -> Self {
         let betas = betas.map(|beta| beta as f32);
         let (epsilon, weight_decay) = (epsilon as f32, weight_decay as f32);
         let composed = AdamWConfig::new()
             .with_beta_1(betas[0])
             .with_beta_2(betas[1])
             .with_epsilon(epsilon)
-            .with_weight_decay(weight_decay);
+            // Weights are decayed before Burn sees them, as it would decay them, because it knows no other factor than the rate.
+            .with_weight_decay(0.0);
         Self {
             composed: composed.build(),
             betas,
             epsilon,
             weight_decay,
+            decay_by,
         }
     }
 
@@ -42,7 +46,7 @@ impl OnePassAdamW {
     /// first. What a GPU is still to do goes to `waiting`.
     pub fn step<B: Backend, const D: usize>(
         &self,
-        rate: f64,
+        rate: Rate,
         time: u64,
         given: [Tensor<B, D>; 4],
         waiting: &mut Vec<Update<B>>,
@@ -59,22 +63,31 @@ impl OnePassAdamW {
             let before = time as usize - 1;
             let momentum = AdaptiveMomentumState::new(before, first, second);
             let state = (before > 0).then(|| AdamWState::new(momentum));
-            let (weights, state) = self.composed.step(rate, weights, gradient, state);
+            let weights = match self.taken(rate) {
+                0.0 => weights,
+                taken => weights.mul_scalar(1.0 - taken),
+            };
+            let (weights, state) = self.composed.step(rate.now, weights, gradient, state);
             let AdamWState { momentum } = state.expect("AdamW keeps moments");
             [weights, momentum.moment_1, momentum.moment_2]
         })
     }
 
+    /// The share of a weight that a step takes away.
+    fn taken(&self, rate: Rate) -> f64 {
+        self.decay_by.factor(rate) * f64::from(self.weight_decay)
+    }
+
     /// The numbers of a tensor's step, its `time`-th.
-    fn at(&self, rate: f64, time: u64) -> Step {
+    fn at(&self, rate: Rate, time: u64) -> Step {
         let [beta_1, beta_2] = self.betas;
         Step {
             betas: self.betas,
             from: [1.0 - beta_1, 1.0 - beta_2],
             whole: self.betas.map(|beta| 1.0 - beta.powi(time as i32)),
             epsilon: self.epsilon,
-            keep: (1.0 - rate * f64::from(self.weight_decay)) as f32,
-            rate: rate as f32,
+            keep: (1.0 - self.taken(rate)) as f32,
+            rate: rate.now as f32,
         }
     }
 }

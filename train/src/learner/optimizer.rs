@@ -43,10 +43,12 @@ pub enum OptimizerConfig {
         betas: [f64; 2],
         /// Keeps the division finite.
         epsilon: f64,
-        /// Share of a weight that is taken away per unit of learning rate.
+        /// Share of a weight that is taken away per unit of what `decay_by` names.
         weight_decay: f64,
         /// Which weights that holds for.
         decay: Decay,
+        /// What weight decay is multiplied by at a step; the learning rate if it is left out.
+        decay_by: Option<DecayBy>,
         /// The longest global gradient; longer ones are scaled to it.
         clip_norm: f64,
     },
@@ -64,10 +66,12 @@ pub enum OptimizerConfig {
         betas: [f64; 2],
         /// Keeps AdamW's division finite.
         epsilon: f64,
-        /// Share of a weight that is taken away per unit of learning rate.
+        /// Share of a weight that is taken away per unit of what `decay_by` names.
         weight_decay: f64,
         /// Which weights that holds for.
         decay: Decay,
+        /// What weight decay is multiplied by at a step; the learning rate if it is left out.
+        decay_by: Option<DecayBy>,
         /// The longest global gradient; longer ones are scaled to it.
         clip_norm: f64,
     },
@@ -120,6 +124,16 @@ impl OptimizerConfig {
         }
     }
 
+    /// What weight decay is multiplied by at a step.
+    pub fn decay_by(&self) -> DecayBy {
+        match self {
+            Self::Adamw { decay_by, .. } | Self::Muon { decay_by, .. } => {
+                decay_by.unwrap_or_default()
+            }
+            Self::RowAdamw { .. } | Self::Custom(_) => DecayBy::LearningRate,
+        }
+    }
+
     /// The settings of AdamW that all kinds of it have: betas, epsilon and weight decay.
     ///
     /// # Panics
@@ -161,6 +175,56 @@ pub enum Decay {
     Matrices,
     /// All.
     All,
+}
+
+/// What weight decay is multiplied by at a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayBy {
+    /// The learning rate of the step: a higher peak decays more.
+    #[default]
+    LearningRate,
+    /// The learning rate as a share of the schedule's peak, so that decay does not depend on the peak: the schedule multiplier of
+    /// AdamW's paper (Loshchilov and Hutter 2019, algorithm 2), independent weight decay (Wortsman et al. 2023).
+    Schedule,
+}
+
+impl DecayBy {
+    /// The factor of weight decay at a step.
+    pub fn factor(self, rate: Rate) -> f64 {
+        match self {
+            Self::LearningRate => rate.now,
+            Self::Schedule => rate.of_peak,
+        }
+    }
+}
+
+/// The learning rate of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// What an update is multiplied by.
+    pub now: f64,
+    /// The same as a share of the schedule's peak.
+    pub of_peak: f64,
+}
+
+impl Rate {
+    /// The rate of a step in a schedule with this peak, which is more than 0.
+    pub fn of(now: f64, peak: f64) -> Self {
+        let of_peak = now / peak;
+        Self { now, of_peak }
+    }
+
+    /// A rate that is its schedule's peak.
+    pub fn at_peak(now: f64) -> Self {
+        Self { now, of_peak: 1.0 }
+    }
+
+    /// A share of it: its place in the schedule is the same.
+    fn scaled(self, by: f64) -> Self {
+        let now = self.now * by;
+        Self { now, ..self }
+    }
 }
 
 impl Decay {
@@ -276,7 +340,8 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
                 epsilon,
                 weight_decay,
             } = config.adamw();
-            [weight_decay, 0.0].map(|decay| OnePassAdamW::new(betas, epsilon, decay))
+            let by = config.decay_by();
+            [weight_decay, 0.0].map(|decay| OnePassAdamW::new(betas, epsilon, decay, by))
         };
         let adamw = |decay| {
             let [decayed, plain] = pair();
@@ -305,6 +370,7 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
                             nesterov: *nesterov,
                             step_length: *step_length,
                             weight_decay: *weight_decay,
+                            decay_by: config.decay_by(),
                         },
                         adamw_rate: *adamw_rate,
                         decayed,
@@ -372,7 +438,7 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
     }
 
     /// The model after a step with these gradients.
-    pub fn step<M: Module<B>>(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
+    pub fn step<M: Module<B>>(&mut self, rate: Rate, module: M, gradients: GradientsParams) -> M {
         let maps = match self.rule {
             Rule::Muon { .. } => muon::maps_of(&module),
             _ => HashMap::new(),
@@ -395,7 +461,7 @@ struct OptimizerStep<'a, B: AutodiffBackend> {
     optimizer: &'a mut ParameterOptimizer<B>,
     /// Those that Muon updates, with the columns of each that are a map of their own.
     maps: HashMap<ParamId, Vec<Range<usize>>>,
-    rate: f64,
+    rate: Rate,
     gradients: GradientsParams,
     /// Updates that are launched together at the end of the step.
     waiting: Vec<Update<B::InnerBackend>>,
@@ -456,11 +522,11 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
                 ..
             } => {
                 let adamw = if decay.applies_to(D) { decayed } else { plain };
-                by_adamw(adamw, self.rate * *adamw_rate, weights, moments)
+                by_adamw(adamw, self.rate.scaled(*adamw_rate), weights, moments)
             }
             Rule::Custom(table) => {
                 let at = UpdateInfo {
-                    rate: self.rate,
+                    rate: self.rate.now,
                     time,
                 };
                 let tensors = Tensors {

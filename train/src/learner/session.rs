@@ -11,7 +11,7 @@ use super::events::Events;
 use super::freeze::freeze;
 use super::gradient;
 use super::hook::{Hooks, StepInfo, Verdict};
-use super::optimizer::ParameterOptimizer;
+use super::optimizer::{ParameterOptimizer, Rate};
 use super::schedule::Schedule;
 use super::trainable::Trainable;
 use super::weights::store_model;
@@ -211,7 +211,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.check_finite(&measured, norm.not_finite, &windows)?;
         let longest = self.settings.clip_norm;
         let gradients = gradient::clip(self.model(), gradients, norm.length, longest);
-        self.change_model(|model, optimizer| optimizer.step(rate, model, gradients));
+        let of_schedule = Rate::of(rate, self.settings.learning_rate.peak());
+        self.change_model(|model, optimizer| optimizer.step(of_schedule, model, gradients));
         let mut measured = self.stepped(measured, rate, norm.length);
         measured.gradient_norms = norm.by_path;
         if !self.ranks.is_alone() {

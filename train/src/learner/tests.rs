@@ -4,8 +4,8 @@
 use super::custom_optimizer::{OptimizerEntry, OptimizerTable};
 use super::freeze::freeze;
 use super::{
-    CustomOptimizer, Decay, OptimizerConfig, ParameterOptimizer, Schedule, Tensors, UpdateInfo,
-    gradient, load_model, store_model,
+    CustomOptimizer, Decay, DecayBy, OptimizerConfig, ParameterOptimizer, Rate, Schedule, Tensors,
+    UpdateInfo, gradient, load_model, store_model,
 };
 use crate::device::tests::{Host, Learning as Single, LearningInDouble as Double};
 use crate::run::{HostTensor, TensorMap};
@@ -13,7 +13,7 @@ use brian::random;
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Element, Tensor, TensorData};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -40,7 +40,10 @@ impl<B: Backend> Weights<B> {
 }
 
 fn tensor<B: Backend, const D: usize>(shape: [usize; D], values: [f64; 2]) -> Tensor<B, D> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), &Default::default())
+    let device = B::Device::default();
+    // Both precisions share a device, whose own would be that of whoever came first.
+    let place = (&device, B::FloatElem::dtype());
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), place)
 }
 
 /// The gradient of `Σ slope · weight` is the slope.
@@ -56,6 +59,7 @@ fn config(betas: [f64; 2], epsilon: f64, weight_decay: f64, decay: Decay) -> Opt
         epsilon,
         weight_decay,
         decay,
+        decay_by: None,
         clip_norm: 1.0,
     }
 }
@@ -85,7 +89,7 @@ fn on_paper<B: AutodiffBackend>() {
     let mut optimizer = ParameterOptimizer::new(&config([0.5, 0.75], 0.1, 0.1, Decay::Matrices));
     for (slope, rate, matrix, gain) in steps {
         let gradients = slopes(&weights, [slope; 4]);
-        weights = optimizer.step(rate, weights, gradients);
+        weights = optimizer.step(Rate::at_peak(rate), weights, gradients);
         close(&weights.values(), &[matrix, matrix, gain, gain], 1e-6);
     }
     let (moments, times) = optimizer.export(&weights);
@@ -144,7 +148,7 @@ fn any_setting_of_adamw_is_that_of_the_paper_and_decays_what_it_should() {
             let rate = 0.1 * draw(100 + step);
             let slope = [0, 1, 2, 3].map(|place| 4.0 * draw(200 + 4 * step + place) - 2.0);
             let gradients = slopes(&weights, slope);
-            weights = optimizer.step(rate, weights, gradients);
+            weights = optimizer.step(Rate::at_peak(rate), weights, gradients);
             for (place, scalar) in scalars.iter_mut().enumerate() {
                 let decays = place < 2 || of == Decay::All;
                 let decay = if decays { decay } else { 0.0 };
@@ -156,6 +160,87 @@ fn any_setting_of_adamw_is_that_of_the_paper_and_decays_what_it_should() {
     }
 }
 
+/// A schedule whose rate is another one at every step.
+fn waning(peak: f64) -> Schedule {
+    Schedule::WarmupCosine {
+        peak,
+        warmup_steps: Some(3),
+        warmup_share: None,
+        floor: peak / 8.0,
+    }
+}
+
+#[test]
+fn decay_by_the_schedule_is_multiplied_by_the_share_of_the_peak_and_not_by_the_rate() {
+    // Single precision, in which Burn has its settings, holds these to the bit, and their powers.
+    let (betas, epsilon, weight_decay, steps) = ([0.5, 0.75], 0.125, 0.0625, 8);
+    let start = [0.9, -0.7, 0.4, 1.3];
+    for peak in [0.3, 0.003] {
+        for decay_by in [DecayBy::LearningRate, DecayBy::Schedule] {
+            let config = OptimizerConfig::Adamw {
+                betas,
+                epsilon,
+                weight_decay,
+                decay: Decay::Matrices,
+                decay_by: Some(decay_by),
+                clip_norm: 1.0,
+            };
+            let mut optimizer = ParameterOptimizer::new(&config);
+            let mut weights = Weights::<Double>::new([start[0], start[1]], [start[2], start[3]]);
+            let mut expected = start;
+            let (mut first, mut second) = ([0.0; 4], [0.0; 4]);
+            for step in 0..steps {
+                let key = random::key(step, "waning", 0);
+                let slope = [0, 1, 2, 3].map(|place| random::normal(key, place));
+                let rate = waning(peak).rate(step, steps);
+                let gradients = slopes(&weights, slope);
+                weights = optimizer.step(Rate::of(rate, peak), weights, gradients);
+                let factor = match decay_by {
+                    DecayBy::LearningRate => rate,
+                    DecayBy::Schedule => rate / peak,
+                };
+                for place in 0..4 {
+                    first[place] = 0.5 * first[place] + 0.5 * slope[place];
+                    second[place] = 0.75 * second[place] + 0.25 * slope[place] * slope[place];
+                    let power = step as i32 + 1;
+                    let m = first[place] / (1.0 - 0.5f64.powi(power));
+                    let v = second[place] / (1.0 - 0.75f64.powi(power));
+                    let taken = if place < 2 {
+                        factor * weight_decay
+                    } else {
+                        0.0
+                    };
+                    expected[place] -= taken * expected[place] + rate * m / (v.sqrt() + epsilon);
+                }
+                // A few roundings to 53 bits a step.
+                close(&weights.values(), &expected, 1e-9);
+            }
+        }
+    }
+}
+
+#[test]
+fn with_a_gradient_of_zero_what_decay_by_the_schedule_leaves_does_not_depend_on_the_peak() {
+    // Shares of the peak 1/2 and 1 with a decay of 1/4: 7/8 and 3/4 are left.
+    for peak in [0.5, 0.001] {
+        let config = OptimizerConfig::Adamw {
+            betas: [0.9, 0.95],
+            epsilon: 1e-8,
+            weight_decay: 0.25,
+            decay: Decay::Matrices,
+            decay_by: Some(DecayBy::Schedule),
+            clip_norm: 1.0,
+        };
+        let mut optimizer = ParameterOptimizer::new(&config);
+        let mut weights = Weights::<Single>::new([64.0, -32.0], [1.0, 2.0]);
+        for rate in [peak / 2.0, peak] {
+            let gradients = slopes(&weights, [0.0; 4]);
+            weights = optimizer.step(Rate::of(rate, peak), weights, gradients);
+        }
+        assert_eq!(weights.values(), [42.0, -21.0, 1.0, 2.0]);
+    }
+}
+
 #[test]
 fn without_a_gradient_in_it_decay_takes_its_share_of_matrices_and_nothing_of_gains() {
     // 1 − 0.5 · 0.2 = 0.9 at every step.
@@ -164,7 +249,7 @@ fn without_a_gradient_in_it_decay_takes_its_share_of_matrices_and_nothing_of_gai
     let gains = weights.gain.val().into_data();
     for _ in 0..2 {
         let gradients = slopes(&weights, [0.0; 4]);
-        weights = optimizer.step(0.5, weights, gradients);
+        weights = optimizer.step(Rate::at_peak(0.5), weights, gradients);
     }
     close(&weights.values()[..2], &[1.62, -2.43], 1e-6);
     assert_eq!(weights.gain.val().into_data(), gains);
@@ -182,7 +267,7 @@ fn what_has_no_gradient_is_left_as_it_is_and_keeps_its_own_time() {
         };
         let before = weights.values();
         let gradients = GradientsParams::from_grads(all.backward(), &weights);
-        weights = optimizer.step(0.1, weights, gradients);
+        weights = optimizer.step(Rate::at_peak(0.1), weights, gradients);
         let same = [0, 1, 2, 3].map(|place| before[place] == weights.values()[place]);
         assert_eq!(same, [step != 1, step != 1, false, false]);
     }
@@ -230,7 +315,7 @@ fn momentum_on_paper<B: AutodiffBackend>() {
     ];
     for (slope, expected) in steps {
         let gradients = slopes(&weights, [slope; 4]);
-        weights = optimizer.step(0.5, weights, gradients);
+        weights = optimizer.step(Rate::at_peak(0.5), weights, gradients);
         assert_eq!(weights.values(), expected);
     }
     let (moments, times) = optimizer.export(&weights);
@@ -266,7 +351,7 @@ fn stepped() -> (Weights<Single>, ParameterOptimizer<Single>, OptimizerConfig) {
     let mut weights = Weights::new([1.0, 2.0], [3.0, 4.0]);
     for slope in [[1.0, -1.0, 0.5, 2.0], [0.3, 0.7, -0.2, 0.1]] {
         let gradients = slopes(&weights, slope);
-        weights = optimizer.step(0.1, weights, gradients);
+        weights = optimizer.step(Rate::at_peak(0.1), weights, gradients);
     }
     (weights, optimizer, config)
 }
@@ -282,8 +367,8 @@ fn an_optimizer_that_was_written_down_and_read_goes_on_to_the_bit() {
     let (mut one, mut other) = (weights.clone(), weights);
     for slope in [[0.1, 0.2, 0.3, 0.4], [-2.0, 1.0, 1.0, 0.0]] {
         let (of_one, of_other) = (slopes(&one, slope), slopes(&other, slope));
-        one = whole.step(0.05, one, of_one);
-        other = read.step(0.05, other, of_other);
+        one = whole.step(Rate::at_peak(0.05), one, of_one);
+        other = read.step(Rate::at_peak(0.05), other, of_other);
         assert_eq!(one.values(), other.values());
     }
     assert_eq!(whole.export(&one), read.export(&other));

@@ -8,7 +8,7 @@ mod walk;
 
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::family::brillm::SignalConfig;
-use crate::learner::OptimizerConfig;
+use crate::learner::{DecayBy, OptimizerConfig};
 use crate::recipe::measure::metrics;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
@@ -218,6 +218,14 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         "at least 1.2e-38, which is not 0 in f32, and less than 1",
     );
     section.require("weight_decay", *weight_decay >= 0.0, "at least 0");
+    if recipe.optimizer.decay_by() == DecayBy::Schedule {
+        section.relate(
+            "weight_decay",
+            &[section.path.key("decay_by")],
+            *weight_decay <= 1.0,
+            "at most 1, all of a weight: decay_by = \"schedule\" does not multiply it by the learning rate",
+        );
+    }
     section.require(clip, *clip_value > 0.0, "more than 0");
 }
 

@@ -273,6 +273,7 @@ fn adamw() -> OptimizerConfig {
         epsilon: 1e-8,
         weight_decay: 0.0,
         decay: Decay::All,
+        decay_by: None,
         clip_norm: 1e9,
     }
 }

@@ -75,6 +75,17 @@ fn optimizer_batches_and_watches_have_their_bounds() {
         &["1.1e-38", "1.0"],
     );
     ladder("optimizer.weight_decay", &["0.0", "2.0"], &["-1e-9"]);
+    ladder(
+        "optimizer.decay_by",
+        &["learning_rate", "schedule"],
+        &["rate"],
+    );
+    let by_schedule = |decay: &str| {
+        let sets = ["optimizer.decay_by=schedule", decay];
+        messages(LADDER, &sets.map(str::to_string)).len()
+    };
+    assert_eq!(by_schedule("optimizer.weight_decay=1.0"), 0);
+    assert_eq!(by_schedule("optimizer.weight_decay=1.01"), 1);
     ladder("optimizer.clip_norm", &["1e-9", "1e9"], &["0.0", "-1.0"]);
     holds(GRAPH, "optimizer.clip_row", &["1e-9"], &["0.0"]);
     ladder("batch.sequences", &["1", "1048576"], &["0", "1048577"]);
