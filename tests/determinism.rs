@@ -55,8 +55,12 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     let epoch = format!("batch.sequences={windows}");
     // A group that rests to the very end of a stage must learn again in the next one.
     let freeze = "stage.baseline.freeze=[{group='embedding',until_step=8}]";
-    let cases: [&[&str]; 5] = [
+    // Steps grow in the first stage and, from half of it on, in the second.
+    let ramps = "stage.baseline.batch_ramp=[{from_step=3,accumulate=2},{from_step=5,accumulate=4}]";
+    let share = "stage.fixed.batch_ramp=[{from_share=0.5,accumulate=3}]";
+    let cases: [&[&str]; 6] = [
         &["batch.sequences=2", freeze],
+        &["batch.sequences=3", ramps, share],
         &["batch.accumulate=1", &epoch],
         &[
             "batch.accumulate=3",
@@ -214,6 +218,43 @@ fn three_micro_batches_are_one_large_batch() {
 }
 
 #[test]
+fn a_decay_branched_off_a_stable_rate_is_the_run_that_was_to_decay_there() {
+    let workplace = Workplace::with_few_stories();
+    let decays = "{kind='warmup_stable_decay',peak=1e-2,decay_steps=4,decay='linear',floor=1e-4";
+    let fit = |name: &str, steps: u64, start: &str, rate: &str| {
+        let line = format!(
+            "fit assets/recipes/baseline/tiny.toml --render none --set run.name={name} --set batch.sequences=2 \
+             --set batch.accumulate=2 --set checkpoint.every_steps=1 --set checkpoint.keep_last=100 \
+             --set watch.sample_every_steps=0 --set stage.baseline.steps={steps} --set stage.baseline.start={start} \
+             --set stage.baseline.learning_rate={rate}"
+        );
+        workplace.nerve(&line).expect(0).answer().to_string()
+    };
+    let constant = "{kind='constant',peak=1e-2,warmup_steps=2}";
+    let stable = fit("stable", 6, "fresh", constant);
+    // Off its fifth step, and off its last.
+    for from in [5, 6] {
+        let warm = format!("{decays},warmup_steps=2}}");
+        let whole = fit(&format!("whole{from}"), from + 4, "fresh", &warm);
+        let start = format!("{{kind='run',path='{stable}',step={from},optimizer='kept'}}");
+        let at_once = format!("{decays},warmup_steps=0}}");
+        let branch = fit(&format!("branch{from}"), 4, &start, &at_once);
+        let newest = |run: &str| workplace.checkpoints(run).pop().unwrap();
+        let [whole_end, branch_end] = [whole.as_str(), branch.as_str()].map(newest);
+        for file in [
+            "model-00001-of-00001.safetensors",
+            "optim-00001-of-00001.safetensors",
+        ] {
+            let [whole, branch] =
+                [&whole_end, &branch_end].map(|end| fs::read(end.join(file)).unwrap());
+            assert!(whole == branch, "{file} from step {from}");
+        }
+        // It may be stopped anywhere.
+        check_every_resume_of(&workplace, &branch, 4);
+    }
+}
+
+#[test]
 fn a_finished_run_is_resumed_without_doing_anything() {
     let workplace = Workplace::with_few_stories();
     let run = fit(&workplace, "finished", &[]).expect(0);
@@ -300,9 +341,14 @@ fn kept(n_checkpoints: usize) -> Vec<usize> {
 
 /// Removes the newer checkpoints and resumes, for every one of them.
 pub fn check_every_resume(workplace: &Workplace, run: &str) {
+    check_every_resume_of(workplace, run, 8);
+}
+
+/// The same of a run with at least so many checkpoints.
+fn check_every_resume_of(workplace: &Workplace, run: &str, at_least: usize) {
     let whole = workplace.result_of(run);
     let n_checkpoints = workplace.checkpoints(run).len();
-    assert!(n_checkpoints >= 8, "{n_checkpoints} checkpoints");
+    assert!(n_checkpoints >= at_least, "{n_checkpoints} checkpoints");
     for kept in kept(n_checkpoints) {
         let copy = format!("{run}-from-{kept}");
         workplace.copy_run(run, &copy);

@@ -286,7 +286,7 @@ impl Bench<'_> {
     ) -> Result<Speed, Error> {
         let (recipe, stage) = (&self.trained.recipe, self.trained.stage());
         let flops = self.flops_per_token(&learner.valid(), &self.first_batch(ladder), device);
-        let accumulate = recipe.batch.accumulate;
+        let accumulate = stage.micro_batches(recipe.batch.accumulate).at(0);
         let rounds = self.arguments.warm_up + self.arguments.rounds;
         let loader = TrainingLoader {
             data: ladder.inputs.train.clone(),

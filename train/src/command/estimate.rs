@@ -132,11 +132,12 @@ struct StageCost {
 impl StageCost {
     fn new(recipe: &Recipe, stage: &Stage, size: Size, vocabulary: usize) -> Self {
         let window = recipe.data.window;
-        let per_step = recipe.batch.sequences * recipe.batch.accumulate * window;
+        let micro_batches = stage.micro_batches(recipe.batch.accumulate);
+        let of_each = (recipe.batch.sequences * window) as u64;
         Self {
             name: stage.name.clone(),
             size,
-            tokens: stage.steps * per_step as u64,
+            tokens: micro_batches.before(stage.steps).saturating_mul(of_each),
             flops: recipe.model.stage_flops(vocabulary, stage, window),
         }
     }
@@ -272,6 +273,11 @@ mod tests {
         let cost = StageCost::new(&recipe, &recipe.stage[0], size(), 100);
         assert_eq!(cost.tokens, 7 * 5 * 3 * 32);
         let config = recipe.model.get::<BaselineConfig>().unwrap();
+        let ramp = "stage.0.batch_ramp=[{from_step=2,accumulate=6},{from_share=0.5,accumulate=9}]";
+        let ramped = self::recipe("baseline", "tiny", &[&sets[..], &[ramp]].concat());
+        // Two steps of 5, two of 6, and from step 4 on three of 9.
+        let of_ramp = StageCost::new(&ramped, &ramped.stage[0], size(), 100).tokens;
+        assert_eq!(of_ramp, (2 * 5 + 2 * 6 + 3 * 9) * 3 * 32);
         let flops = config.flops(100, 32);
         assert_eq!(cost.flops, Some([flops; 2]));
         let known = StageCost {

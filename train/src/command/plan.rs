@@ -10,7 +10,7 @@ pub fn plan(recipe: &Checked, needs: &Needs) -> String {
     let stages = recipe.source().root.entry("stage");
     let nodes = stages.map_or(&[][..], |entry| entry.node.elements());
     let line = |(stage, node): (&Stage, &Node)| {
-        let keys = ["start", "policy", "learning_rate", "gate"];
+        let keys = ["start", "policy", "learning_rate", "batch_ramp", "gate"];
         let written = keys.iter().filter_map(|key| node.entry(key));
         let words = written.map(|entry| format!(", {} {}", entry.key, words(&entry.node)));
         let words: String = words.collect();

@@ -1,5 +1,6 @@
 //! `Ladder`: trains a recipe's stages in order from a position: makes each stage's model, optimizer and hooks, asks its gate.
 
+use super::branch::{self, Branch};
 use super::build::Blueprint;
 use super::extend;
 use super::gate;
@@ -21,7 +22,7 @@ use crate::model::Model;
 use crate::recipe::{Checked, Policy, Stage, StageStart, measure};
 use crate::registry::registry;
 use crate::render::{Opening, Render, StagePlace};
-use crate::run::checkpoint::{self, CheckpointState, Snapshot};
+use crate::run::checkpoint::{self, CheckpointState, Earlier, Snapshot};
 use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
 use crate::say::say;
 use crate::signal::Stop;
@@ -84,6 +85,9 @@ impl Ladder {
                 (Some(snapshot), _) => self.restore(stage, snapshot, device)?,
                 (None, carried) => self.start(stage, carried, device)?,
             };
+            if let Some(earlier) = ready.earlier {
+                state = behind(state, earlier);
+            }
             self.introduce(&state, ready.model.n_parameters(), index == first);
             (model, state) = self.train_stage(stage, ready, state)?;
             let passed = gate::check(stage, &state, &self.run)?;
@@ -124,14 +128,11 @@ impl Ladder {
     ) -> Result<(Option<Model<B>>, CheckpointState), Error> {
         let recipe = &*self.recipe;
         let steps = self.steps(stage);
-        let steps_left = steps.saturating_sub(state.stage_step);
-        let accumulate = recipe.batch.accumulate as u64;
+        let of_stage = stage.micro_batches(recipe.batch.accumulate);
+        let left = of_stage.before(steps) - of_stage.before(state.stage_step.min(steps));
         let train = TrainingLoader {
             data: self.inputs.train.clone(),
-            positions: state.micro_batches
-                ..state
-                    .micro_batches
-                    .saturating_add(steps_left.saturating_mul(accumulate)),
+            positions: state.micro_batches..state.micro_batches.saturating_add(left),
         };
         let hooks = self.hooks::<B>(stage, &state)?;
         let place = StagePlace::new(recipe, state.stage_index);
@@ -191,7 +192,7 @@ impl Ladder {
             name: stage.name.clone(),
             schedule_steps: stage.steps,
             ends: extend::ends(stage, &self.extensions),
-            accumulate: recipe.batch.accumulate,
+            micro_batches: stage.micro_batches(recipe.batch.accumulate),
             learning_rate: stage.learning_rate.clone(),
             route: route(stage, recipe),
             clip_norm: recipe.optimizer.clip_norm(),
@@ -274,7 +275,7 @@ impl Ladder {
             Some(own) => own.set_moments(moments, &file).map_err(Error::Invalid)?,
             None => optimizer = optimizer.import(&model, moments, times, &file)?,
         }
-        Ok(Ready { model, optimizer })
+        Ok(Ready::new(model, optimizer))
     }
 
     fn start<B: AutodiffBackend>(
@@ -287,27 +288,31 @@ impl Ladder {
         let policy = &stage.policy;
         let model = match (&stage.start, carried) {
             (StageStart::Previous, Some(carried)) => blueprint.adapt(policy, carried),
-            (StageStart::Run { path }, _) => {
-                let carried = self.of_run(path, stage, device)?;
-                blueprint.adapt(policy, carried)
+            (StageStart::Run { path, step, .. }, _) => {
+                return self.of_run(path, *step, stage, device);
             }
             _ => blueprint.fresh(policy, device),
         };
         let optimizer = ParameterOptimizer::new(&self.recipe.optimizer);
-        Ok(Ready { model, optimizer })
+        Ok(Ready::new(model, optimizer))
     }
 
-    /// The model of another run's newest checkpoint.
+    /// The model of another run's checkpoint, and its optimizer if that is kept.
     fn of_run<B: AutodiffBackend>(
         &self,
         path: &Path,
+        step: Option<u64>,
         stage: &Stage,
         device: &B::Device,
-    ) -> Result<Model<B>, Error> {
+    ) -> Result<Ready<B>, Error> {
         let policy = &stage.policy;
         let run = RunDirectory::open(path)?;
-        let Some(loaded) = checkpoint::latest_without(&run, self.left_on_disk())? else {
-            return Err(without_checkpoint(&run));
+        let found = match step {
+            None => checkpoint::latest_without(&run, self.left_on_disk())?,
+            Some(step) => checkpoint::at_step_without(&run, step, self.left_on_disk())?,
+        };
+        let Some(loaded) = found else {
+            return Err(without_checkpoint(&run, step));
         };
         let tokenizer = &self.inputs.tokenizer;
         if loaded.snapshot.state.tokenizer_sha256 != tokenizer.sha256() {
@@ -326,9 +331,31 @@ impl Ladder {
             .model
             .keys()
             .any(|path| path.starts_with("blocks."));
-        let policy = if plain { &Policy::None } else { policy };
+        let of_run = if plain { &Policy::None } else { policy };
         let blueprint = self.blueprint();
-        blueprint.load(policy, loaded.snapshot.model, &loaded.path, device)
+        let Snapshot {
+            state,
+            model,
+            optimizer,
+        } = loaded.snapshot;
+        let model = blueprint.load(of_run, model, &loaded.path, device)?;
+        let model = blueprint.adapt(policy, model);
+        if !stage.start.keeps_optimizer() {
+            let fresh = ParameterOptimizer::new(&self.recipe.optimizer);
+            return Ok(Ready::new(model, fresh));
+        }
+        branch::check(&self.recipe, &run, &state)?;
+        let branch = Branch {
+            state: &state,
+            moments: optimizer,
+            file: &loaded.path,
+        };
+        let optimizer = branch.optimizer(&self.recipe, &model)?;
+        Ok(Ready {
+            model,
+            optimizer,
+            earlier: Some(branch::earlier(&state)),
+        })
     }
 
     /// What all ranks have to begin with.
@@ -371,6 +398,28 @@ impl Ladder {
 struct Ready<B: AutodiffBackend> {
     model: Model<B>,
     optimizer: ParameterOptimizer<B>,
+    /// What another run did before, where its optimizer is kept.
+    earlier: Option<Earlier>,
+}
+
+impl<B: AutodiffBackend> Ready<B> {
+    /// With an optimizer of this run.
+    fn new(model: Model<B>, optimizer: ParameterOptimizer<B>) -> Self {
+        Self {
+            model,
+            optimizer,
+            earlier: None,
+        }
+    }
+}
+
+/// The first state of a run that goes on behind what another one did.
+fn behind(state: CheckpointState, earlier: Earlier) -> CheckpointState {
+    CheckpointState {
+        micro_batches: earlier.micro_batches,
+        earlier: Some(earlier),
+        ..state
+    }
 }
 
 fn next_stage(state: CheckpointState, index: usize, stage: &Stage) -> CheckpointState {

@@ -57,7 +57,7 @@ pub fn find_inputs(
         found.push((path.to_path_buf(), search.small(path, "", &run.bigrams())));
     }
     for stage in &recipe.stage {
-        if let StageStart::Run { path } = &stage.start {
+        if let StageStart::Run { path, .. } = &stage.start {
             let mut candidates = search.candidates(path);
             let there = candidates.find(|path| path.join("run.json").is_file());
             found.push((path.clone(), there));

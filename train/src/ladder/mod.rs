@@ -1,5 +1,6 @@
 //! Trains a recipe's stages in order: each starts fresh, from the stage before or from a run; a gate may stop the ladder.
 
+mod branch;
 mod build;
 mod climb;
 mod extend;

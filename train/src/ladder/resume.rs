@@ -56,10 +56,37 @@ pub fn check_position(
         let expected = format!("at most {most}, the steps of the stages so far");
         return wrong("step", state.step.to_string(), expected);
     }
-    let accumulate = recipe.batch.accumulate as u64;
-    let drawn = state.step.saturating_mul(accumulate);
-    if state.micro_batches != drawn {
-        let expected = format!("{drawn}, {accumulate} for each of {} steps", state.step);
+    let keeps = stages[0].start.keeps_optimizer();
+    if state.earlier.is_some() != keeps && state.step > 0 {
+        let found = match state.earlier {
+            Some(_) => "steps of a run before",
+            None => "no steps of a run before",
+        };
+        let expected = match keeps {
+            true => "some: stage.0.start.optimizer is kept",
+            false => "none: stage.0.start keeps no optimizer",
+        };
+        return wrong("earlier", found.to_string(), expected.to_string());
+    }
+    let earlier = state.earlier.map_or(0, |earlier| earlier.micro_batches);
+    // What an imported run has not done are the first steps.
+    let drawn_before = |step: u64| drawn_before(recipe, &steps, step);
+    let drawn = drawn_before(most) - drawn_before(most - state.step);
+    if state.micro_batches != drawn.saturating_add(earlier) {
+        let behind = match earlier {
+            0 => String::new(),
+            earlier => format!(" behind the {earlier} of the run before"),
+        };
+        let ramp = stages.iter().any(|stage| stage.batch_ramp.is_some());
+        let of_steps = match ramp {
+            true => format!("those of {} steps by their ramps", state.step),
+            false => format!(
+                "{} for each of {} steps",
+                recipe.batch.accumulate, state.step
+            ),
+        };
+        let all = drawn.saturating_add(earlier);
+        let expected = format!("{all}, {of_steps}{behind}");
         return wrong("micro_batches", state.micro_batches.to_string(), expected);
     }
     let targets = (recipe.batch.sequences as u64).saturating_mul(recipe.data.window as u64);
@@ -73,6 +100,18 @@ pub fn check_position(
         return wrong("best.step", best.step.to_string(), expected);
     }
     Ok(())
+}
+
+/// The micro-batches of all steps before a step of the whole run, whose stages have so many `steps`.
+fn drawn_before(recipe: &Recipe, steps: &dyn Fn(&Stage) -> u64, step: u64) -> u64 {
+    let mut left = step;
+    let of_stage = |stage: &Stage| {
+        let here = left.min(steps(stage));
+        left -= here;
+        stage.micro_batches(recipe.batch.accumulate).before(here)
+    };
+    let drawn = recipe.stage.iter().map(of_stage);
+    drawn.fold(0, u64::saturating_add)
 }
 
 impl Ladder {
@@ -182,16 +221,22 @@ mod tests {
     use super::*;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
-    use crate::run::checkpoint::Best;
+    use crate::run::checkpoint::{Best, Earlier};
 
     /// `brian/tiny` with two stages of 150 steps, two micro-batches a step of 8 windows of 64 tokens; at step 100 of the
     /// second stage, which goes on to step 200.
     fn complaint(change: impl Fn(&mut CheckpointState)) -> String {
+        complaint_with(&[], change)
+    }
+
+    /// The same, with more of a recipe.
+    fn complaint_with(sets: &[&str], change: impl Fn(&mut CheckpointState)) -> String {
         let found = BUNDLED
             .iter()
             .find(|one| (one.kind, one.size) == ("brian", "tiny"))
             .unwrap();
-        let sets = ["batch.accumulate=2".to_string()];
+        let sets = sets.iter().chain(&["batch.accumulate=2"]);
+        let sets: Vec<String> = sets.map(|set| set.to_string()).collect();
         let recipe = from_text("r.toml", found.text.to_string(), &sets).unwrap();
         let mut state = CheckpointState {
             stage_index: 1,
@@ -212,6 +257,58 @@ mod tests {
         checked
             .err()
             .map_or(String::new(), |error| error.to_string())
+    }
+
+    #[test]
+    fn where_steps_grow_the_place_in_the_data_is_what_all_steps_took() {
+        let ramps = [
+            "stage.baseline.batch_ramp=[{from_step=100,accumulate=3}]",
+            "stage.fixed.batch_ramp=[{from_share=0.5,accumulate=5}]",
+        ];
+        // 100 · 2 + 50 · 3, and 75 · 2 + 25 · 5.
+        let at =
+            |micro_batches| complaint_with(&ramps, |state| state.micro_batches = micro_batches);
+        assert_eq!(at(625), "");
+        let expected = "micro_batches: found 624, expected 625, those of 250 steps by their ramps";
+        assert!(at(624).contains(expected), "{}", at(624));
+        // In an extension the last row goes on: 125 · 5.
+        let extended = complaint_with(&ramps, |state| {
+            (state.stage_step, state.step, state.micro_batches) = (200, 350, 350 + 150 + 625);
+        });
+        assert_eq!(extended, "");
+        // An imported run stood at the end of its last stage, and has made fifty steps of its own since: from 150 to 200.
+        let imported = complaint_with(&ramps, |state| {
+            (state.stage_step, state.step, state.micro_batches) = (200, 50, 250);
+            (state.tokens, state.best) = (0, None);
+        });
+        assert_eq!(imported, "");
+    }
+
+    #[test]
+    fn a_run_that_keeps_the_optimizer_of_another_counts_on_from_its_micro_batches() {
+        let kept = ["stage.baseline.start={kind='run',path='r',optimizer='kept'}"];
+        let behind = |steps, micro_batches| {
+            Some(Earlier {
+                steps,
+                micro_batches,
+            })
+        };
+        let of = |micro_batches, earlier| {
+            complaint_with(&kept, |state| {
+                (state.micro_batches, state.earlier) = (micro_batches, earlier);
+            })
+        };
+        assert_eq!(of(520, behind(10, 20)), "");
+        let found = of(500, behind(10, 20));
+        let expected =
+            "found 500, expected 520, 2 for each of 250 steps behind the 20 of the run before";
+        assert!(found.contains(expected), "{found}");
+        let found = of(500, None);
+        let expected = "earlier: found no steps of a run before, expected some";
+        assert!(found.contains(expected), "{found}");
+        let found = complaint(|state| state.earlier = behind(1, 0));
+        let expected = "earlier: found steps of a run before, expected none";
+        assert!(found.contains(expected), "{found}");
     }
 
     #[test]

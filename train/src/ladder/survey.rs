@@ -1,5 +1,6 @@
 //! Finds all problems that keep a recipe from being trained here, for `config check` and `fit --dry-run`.
 
+use super::branch;
 use super::inputs::{Inputs, counts, tokenizer};
 use super::memory::{Checkpoints, Needs};
 use crate::data::TokenSource;
@@ -74,16 +75,23 @@ fn starts(recipe: &Checked) -> Vec<Error> {
     let tokenizer = tokenizer(recipe).ok();
     let own = tokenizer.map(|tokenizer| tokenizer.sha256());
     for stage in &recipe.stage {
-        let StageStart::Run { path } = &stage.start else {
+        let StageStart::Run { path, step, .. } = &stage.start else {
             continue;
         };
-        let newest = RunDirectory::open(path).and_then(|run| Ok((checkpoint::glance(&run)?, run)));
-        match newest {
-            Ok((None, run)) => problems.push(without_checkpoint(&run)),
-            Ok((Some(newest), _)) => {
-                let theirs = &newest.state.tokenizer_sha256;
+        let glance = |run: &RunDirectory| match step {
+            None => checkpoint::glance(run),
+            Some(step) => checkpoint::glance_at(run, *step),
+        };
+        let found = RunDirectory::open(path).and_then(|run| Ok((glance(&run)?, run)));
+        match found {
+            Ok((None, run)) => problems.push(without_checkpoint(&run, *step)),
+            Ok((Some(found), run)) => {
+                let theirs = &found.state.tokenizer_sha256;
                 if own.as_ref().is_some_and(|own| own != theirs) {
                     problems.push(of_another_tokenizer(path));
+                }
+                if stage.start.keeps_optimizer() {
+                    problems.extend(branch::check(recipe, &run, &found.state).err());
                 }
             }
             Err(error) => problems.push(error),
@@ -92,10 +100,25 @@ fn starts(recipe: &Checked) -> Vec<Error> {
     problems
 }
 
-/// The error for a run to start from that has saved nothing.
-pub(super) fn without_checkpoint(run: &RunDirectory) -> Error {
-    let problem = Problem::new(run.checkpoints(), "", "no checkpoint", "at least one");
-    Error::Invalid(problem.advise("name a run that was trained"))
+/// The error for a run to start from that has saved nothing, or nothing at the step that was asked for.
+pub(super) fn without_checkpoint(run: &RunDirectory, step: Option<u64>) -> Error {
+    let folder = run.checkpoints();
+    let problem = match step {
+        None => Problem::new(folder, "", "no checkpoint", "at least one")
+            .advise("name a run that was trained"),
+        Some(step) => {
+            let there = checkpoint::list(run).unwrap_or_default();
+            let there: Vec<String> = there.iter().map(|(step, _)| step.to_string()).collect();
+            let advice = match there.is_empty() {
+                true => "name a run that was trained".to_string(),
+                false => format!("there are those of the steps {}", there.join(", ")),
+            };
+            let found = format!("no checkpoint of step {step}");
+            let expected = "the one that start.step names";
+            Problem::new(folder, "", found, expected).advise(advice)
+        }
+    };
+    Error::Invalid(problem)
 }
 
 /// The error for a run to start from that has another tokenizer.

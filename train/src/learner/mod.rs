@@ -8,6 +8,7 @@
 //! | `session` | the only training loop |
 //! | `events` | numbers for the dashboard |
 //! | `loader` | position in the data → micro-batch |
+//! | `micro_batches` | step → number of micro-batches, and their place in the data |
 //! | `schedule` | step → learning rate |
 //! | `gradient` | global norm and clipping |
 //! | `gpu` | update and norm as kernels |
@@ -40,6 +41,7 @@ mod gpu;
 pub mod gradient;
 mod hook;
 mod loader;
+pub mod micro_batches;
 pub mod muon;
 mod one_pass;
 pub mod optimizer;
@@ -54,6 +56,7 @@ pub use custom_optimizer::{CustomOptimizer, Tensors, UpdateInfo};
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader, check_split};
+pub use micro_batches::MicroBatches;
 pub use optimizer::{Decay, DecayBy, OptimizerConfig, ParameterOptimizer, Rate, check_moments};
 pub use schedule::Schedule;
 pub use session::{Clock, Session, StageSettings, evaluate};

@@ -11,6 +11,7 @@ use super::events::Events;
 use super::freeze::freeze;
 use super::gradient;
 use super::hook::{Hooks, StepInfo, Verdict};
+use super::micro_batches::MicroBatches;
 use super::optimizer::{ParameterOptimizer, Rate};
 use super::schedule::Schedule;
 use super::trainable::Trainable;
@@ -40,8 +41,8 @@ pub struct StageSettings {
     pub schedule_steps: u64,
     /// The steps at which the stage ends, rising: the recipe's, then that of each extension.
     pub ends: Vec<u64>,
-    /// Micro-batches per step.
-    pub accumulate: usize,
+    /// Micro-batches of every step.
+    pub micro_batches: MicroBatches,
     /// The route plan: who leads the walks.
     pub route: RoutePlan,
     /// The learning rate schedule.
@@ -122,8 +123,8 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         }
         let last = self.settings.ends.last().copied();
         while last.is_some_and(|last| self.state.stage_step < last) {
-            let micro_batches: Vec<Batch> =
-                batches.by_ref().take(self.settings.accumulate).collect();
+            let number = self.settings.micro_batches.at(self.state.stage_step);
+            let micro_batches: Vec<Batch> = batches.by_ref().take(number).collect();
             let (step, stage) = (self.state.step + 1, &self.settings.name);
             self.ranks.is_at(format!("step {step} of stage {stage}"));
             let mut plan = self.plan();

@@ -76,7 +76,7 @@ fn each_path(recipe: &mut Recipe, mut change: impl FnMut(&mut PathBuf)) {
     }
     recipe.model.files().into_iter().for_each(&mut change);
     for stage in &mut recipe.stage {
-        if let StageStart::Run { path } = &mut stage.start {
+        if let StageStart::Run { path, .. } = &mut stage.start {
             change(path);
         }
     }

@@ -818,13 +818,7 @@ fn a_memory_is_a_choice_with_rules_of_its_own() {
 
 #[test]
 fn a_schedule_fits_its_stage_or_says_how_it_would() {
-    let ladder = |sets: &[&str]| {
-        let mut bundled = BUNDLED.iter();
-        let found = bundled.find(|recipe| (recipe.kind, recipe.size) == ("brian", "ladder"));
-        let found = messages(found.unwrap().text.to_string(), sets);
-        let found: Vec<String> = found.iter().map(|text| without_line(text)).collect();
-        found
-    };
+    let ladder = of_ladder;
     let row = |until: &str| format!("{{{until},router_probability=0.5,imitation=0.5}}");
     let rows = |first: &str, last: &str| {
         format!(
@@ -916,6 +910,64 @@ fn a_schedule_fits_its_stage_or_says_how_it_would() {
         stable("floor=0"),
         [
             "stage.exit.learning_rate, from --set: found neither decay_steps nor decay_share, expected exactly one of the two"
+        ]
+    );
+}
+
+/// The messages about the bundled ladder with some values of its own.
+fn of_ladder(sets: &[&str]) -> Vec<String> {
+    let mut bundled = BUNDLED.iter();
+    let found = bundled.find(|recipe| (recipe.kind, recipe.size) == ("brian", "ladder"));
+    let found = messages(found.unwrap().text.to_string(), sets);
+    found.iter().map(|text| without_line(text)).collect()
+}
+
+#[test]
+fn a_ramp_has_rows_in_the_stage_that_begin_one_behind_the_other() {
+    let ramp = |rows: &str| {
+        let sets = [format!("stage.exit.batch_ramp=[{rows}]")];
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        of_ladder(&sets)
+    };
+    let nothing: [&str; 0] = [];
+    let two = "{from_step=10,accumulate=2},{from_share=0.5,accumulate=4}";
+    assert_eq!(ramp(two), nothing);
+    assert_eq!(ramp("{from_step=0,accumulate=1}"), nothing);
+    assert_eq!(
+        ramp("{from_step=10,accumulate=2},{from_step=10,accumulate=0}"),
+        [
+            "stage.exit.batch_ramp.1.accumulate, from --set: found integer 0, expected a whole number from 1 to 1048576",
+            "stage.exit.batch_ramp.1.from_step, from --set: found integer 10, expected behind the row before",
+        ]
+    );
+    assert_eq!(
+        ramp("{from_step=200,accumulate=2}"),
+        [
+            "stage.exit.batch_ramp.0.from_step, from --set: found integer 200, expected before the end of the 200 steps of \
+             the stage"
+        ]
+    );
+    assert_eq!(
+        ramp("{from_share=1.0,accumulate=2}").len() + ramp("{accumulate=2}").len(),
+        2
+    );
+}
+
+#[test]
+fn only_the_first_stage_keeps_the_optimizer_of_another_run() {
+    let start = "{kind='run',path='r',step=7,optimizer='kept'}";
+    let nothing: [&str; 0] = [];
+    assert_eq!(
+        of_ladder(&[&format!("stage.baseline.start={start}")]),
+        nothing
+    );
+    let fresh = start.replace("kept", "fresh");
+    assert_eq!(of_ladder(&[&format!("stage.exit.start={fresh}")]), nothing);
+    assert_eq!(
+        of_ladder(&[&format!("stage.exit.start={start}")]),
+        [
+            "stage.exit.start.optimizer, from --set: found string \"kept\", expected \"fresh\": later stages go on in the data \
+             behind this run's own first stage, not behind the other run"
         ]
     );
 }

@@ -36,4 +36,4 @@ pub use crate::model::ModelConfig;
 pub use check::remarks;
 pub use load::{Checked, load, load_run};
 pub use root::{BatchConfig, CheckpointConfig, Recipe, RunConfig, TokenizerConfig, WatchConfig};
-pub use stage::{Freeze, Gate, Policy, Stage, StageStart, Walk};
+pub use stage::{Freeze, Gate, Policy, Stage, StageStart, StartOptimizer, Walk};

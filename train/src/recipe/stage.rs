@@ -2,6 +2,7 @@
 //! and losses of its walks for training. Checks lie elsewhere.
 
 use super::placeholder::Placeholder;
+use crate::learner::micro_batches::MicroBatches;
 use crate::learner::schedule::Schedule;
 use brian::loss::route::RouteLosses;
 use brian::random;
@@ -27,6 +28,9 @@ pub struct Stage {
     pub policy: Policy,
     /// Step → learning rate.
     pub learning_rate: Schedule,
+    /// From when on a step takes how many micro-batches, in the place of `batch.accumulate`: larger batches in the place of a lower
+    /// rate (Smith et al. 2018). Rows in the order of their starts.
+    pub batch_ramp: Option<Vec<RampRow>>,
     /// Groups of parameters that rest at first; often none.
     pub freeze: Vec<Freeze>,
     /// What must hold at its end for the next stage to begin; without it the ladder goes on in any case.
@@ -35,7 +39,7 @@ pub struct Stage {
     pub walk: Option<Walk>,
 }
 
-/// The weights a stage starts with. The optimizer always starts anew.
+/// The weights a stage starts with. The optimizer starts anew, unless a run's is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageStart {
@@ -43,11 +47,35 @@ pub enum StageStart {
     Fresh,
     /// Those at the end of the stage before.
     Previous,
-    /// Those of another run's newest checkpoint: `{ kind = "run", path = "runs/baseline" }`.
+    /// Those of another run's checkpoint: `{ kind = "run", path = "runs/baseline" }`.
     Run {
         /// The run directory.
         path: PathBuf,
+        /// The step of the checkpoint, as its directory is named; the newest one if it is left out.
+        step: Option<u64>,
+        /// What becomes of the other run's optimizer; `fresh` if it is left out. With `kept` and a `warmup_stable_decay` without
+        /// warm-up a stage is the decay of a stable rate, from any of its checkpoints (Hu et al. 2024).
+        optimizer: Option<StartOptimizer>,
     },
+}
+
+impl StageStart {
+    /// Whether moments of another run are kept.
+    pub fn keeps_optimizer(&self) -> bool {
+        let kept = Some(StartOptimizer::Kept);
+        matches!(self, Self::Run { optimizer, .. } if *optimizer == kept)
+    }
+}
+
+/// What becomes of the optimizer of a run whose weights a stage starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartOptimizer {
+    /// It starts anew, and data are read from this run's own place.
+    Fresh,
+    /// Its moments and counts of updates go on, and so does the place in the data: the first micro-batch is the one behind those
+    /// that the other run had drawn. Only in the first stage.
+    Kept,
 }
 
 /// Who leads a token through the pool.
@@ -104,6 +132,24 @@ impl MixRow {
     /// The first step to which it does not apply, in a stage of `stage_steps` steps.
     pub fn until(&self, stage_steps: u64) -> u64 {
         in_steps(self.until_step, self.until_share, stage_steps)
+    }
+}
+
+/// A size of steps, until that of the next row. Exactly one of `from_step` and `from_share` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct RampRow {
+    /// The first step of the stage, from 0, that has it.
+    pub from_step: Option<u64>,
+    /// The same as a share of the stage.
+    pub from_share: Option<f64>,
+    /// Micro-batches per optimizer step.
+    pub accumulate: usize,
+}
+
+impl RampRow {
+    /// The first step that has it, in a stage of `stage_steps` steps.
+    pub fn from(&self, stage_steps: u64) -> u64 {
+        in_steps(self.from_step, self.from_share, stage_steps)
     }
 }
 
@@ -198,6 +244,13 @@ impl Stage {
             without_beam: !walk.parallel,
         };
         Some((rules, losses))
+    }
+
+    /// How many micro-batches its steps take; `accumulate` is the recipe's.
+    pub fn micro_batches(&self, accumulate: usize) -> MicroBatches {
+        let rows = self.batch_ramp.iter().flatten();
+        let rows = rows.map(|row| (row.from(self.steps), row.accumulate));
+        MicroBatches::new(accumulate, rows)
     }
 
     /// Where the chance of its walks comes from; `seed` is the run's.

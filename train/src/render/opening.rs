@@ -122,7 +122,14 @@ fn weights(start: &StageStart) -> String {
     match start {
         StageStart::Fresh => "fresh weights".to_string(),
         StageStart::Previous => "weights of the stage before".to_string(),
-        StageStart::Run { path } => format!("weights of {}", path.display()),
+        StageStart::Run { path, step, .. } => {
+            let step = step.map_or(String::new(), |step| format!(" at step {step}"));
+            let kept = match start.keeps_optimizer() {
+                true => ", whose optimizer and place in the data go on",
+                false => "",
+            };
+            format!("weights of {}{step}{kept}", path.display())
+        }
     }
 }
 

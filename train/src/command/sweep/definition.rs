@@ -172,7 +172,7 @@ impl Found {
         let mut found = Vec::new();
         let begun = self.newest.as_ref().map(|newest| newest.state.stage_index);
         for (index, stage) in recipe.stage.iter().enumerate() {
-            let StageStart::Run { path } = &stage.start else {
+            let StageStart::Run { path, step, .. } = &stage.start else {
                 continue;
             };
             let (stage, from) = (&stage.name, path.display());
@@ -185,7 +185,10 @@ impl Found {
                 }
                 continue;
             };
-            let now = RunDirectory::open(path).and_then(|run| checkpoint::glance(&run));
+            let now = RunDirectory::open(path).and_then(|run| match step {
+                None => checkpoint::glance(&run),
+                Some(step) => checkpoint::glance_at(&run, *step),
+            });
             let now = match now {
                 Ok(Some(glance)) if glance.weights_sha256 == started.weights_sha256 => continue,
                 Ok(Some(glance)) => of_step(glance.state.step, &glance.weights_sha256),

@@ -33,7 +33,8 @@ impl Task for Timing<'_> {
         let steps: u64 = stages.iter().map(|stage| stage.steps).sum();
         let seconds = stages.iter().map(|stage| {
             let of_pass = self.pass::<B>(stage, &device);
-            of_pass * (self.recipe.batch.accumulate as u64 * stage.steps) as f64
+            let of_stage = stage.micro_batches(self.recipe.batch.accumulate);
+            of_pass * of_stage.before(stage.steps) as f64
         });
         Ok(seconds.sum::<f64>() / steps as f64)
     }

@@ -7,6 +7,7 @@ use crate::data::HostBatch;
 use crate::device::tests::{Host, Learning as B};
 use crate::hook::StagedUnfreezing;
 use crate::ladder::{Blueprint, route};
+use crate::learner::MicroBatches;
 use crate::learner::{Decay, Hook, HookedStrategy, OptimizerConfig, Outcome, learner};
 use crate::metric::NoLog;
 use crate::model::Model;
@@ -255,7 +256,7 @@ fn settings() -> StageSettings {
         name: "a".to_string(),
         schedule_steps: 4,
         ends: vec![4],
-        accumulate: 1,
+        micro_batches: MicroBatches::always(1),
         route: RoutePlan::sequential(),
         learning_rate: constant(0.0, 0),
         clip_norm: 1e9,
@@ -421,7 +422,7 @@ fn accumulation_takes_as_many_micro_batches_as_it_says_for_each_step() {
     let root = tempfile::tempdir().unwrap();
     let spy = Spy::default();
     let settings = StageSettings {
-        accumulate: 2,
+        micro_batches: MicroBatches::always(2),
         ends: vec![2],
         ..settings()
     };
@@ -432,6 +433,22 @@ fn accumulation_takes_as_many_micro_batches_as_it_says_for_each_step() {
     let steps = spy.steps();
     let losses: Vec<f64> = steps.iter().map(|one| one.number("loss/lm")).collect();
     assert_eq!((losses, steps[1].targets), (vec![6.0, 21.0], 2));
+}
+
+#[test]
+fn a_ramp_takes_as_many_micro_batches_as_each_of_its_steps_says() {
+    let root = tempfile::tempdir().unwrap();
+    let spy = Spy::default();
+    let settings = StageSettings {
+        micro_batches: MicroBatches::new(1, [(1, 2), (3, 3)]),
+        ..settings()
+    };
+    let train: Vec<_> = (0..9).map(|_| batch(&[1], 1)).collect();
+    let outcome = launch(with_spy(&root, settings, &spy), train, &[]);
+    let state = outcome.state.unwrap();
+    assert_eq!((state.step, state.micro_batches, state.tokens), (4, 8, 8));
+    let targets: Vec<u64> = spy.steps().iter().map(|one| one.targets).collect();
+    assert_eq!(targets, [1, 2, 2, 3]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::learner::Schedule;
 use crate::recipe::measure::stage_measures;
 use crate::recipe::path::KeyPath;
 use crate::recipe::root::Recipe;
-use crate::recipe::section::{MOST_STEPS, Section};
+use crate::recipe::section::{MOST, MOST_STEPS, Section};
 use crate::recipe::stage::{Gate, MixRow, Policy, Stage, StageStart};
 use brian::route::policy::Teacher;
 use std::collections::HashSet;
@@ -34,15 +34,30 @@ pub(super) fn check(recipe: &Recipe, root: &Section<'_>) {
             has_previous,
             "\"fresh\" or a run: no stage is before the first one",
         );
+        start(stage, index, &section);
         policy(recipe, index, &section);
         walk::check(stage, &section);
         difficulty(recipe, stage, &section);
         learning_rate(stage, &section);
+        batch_ramp(stage, &section);
         freeze(stage, recipe, &section);
         if let Some(bounds) = &stage.gate {
             gate(bounds, stage, recipe, &section);
         }
     }
+}
+
+fn start(stage: &Stage, index: usize, section: &Section<'_>) {
+    let StageStart::Run { step, .. } = &stage.start else {
+        return;
+    };
+    let start = section.key("start");
+    start.whole("step", step.unwrap_or(0), 0, MOST_STEPS);
+    start.require(
+        "optimizer",
+        index == 0 || !stage.start.keeps_optimizer(),
+        "\"fresh\": later stages go on in the data behind this run's own first stage, not behind the other run",
+    );
 }
 
 /// Reports every schedule that does not end with its stage. Runs made before this rule go on without it.
@@ -226,6 +241,37 @@ fn learning_rate(stage: &Stage, section: &Section<'_>) {
             holds,
             "at least 0 and at most the peak",
         );
+    }
+}
+
+/// Every row begins in the stage, behind the row before.
+fn batch_ramp(stage: &Stage, section: &Section<'_>) {
+    let rows = stage.batch_ramp.iter().flatten();
+    let steps = [section.path.key("steps")];
+    let mut before = None;
+    for (index, row) in rows.enumerate() {
+        let section = section.key("batch_ramp").index(index);
+        section.whole("accumulate", row.accumulate as u64, 1, MOST);
+        let key = match row.from_share {
+            Some(_) => "from_share",
+            None => "from_step",
+        };
+        section.either("from_step", row.from_step, "from_share", row.from_share);
+        let is_share = |share: f64| (0.0..1.0).contains(&share);
+        let from = row.from(stage.steps);
+        section.relate(
+            key,
+            &steps,
+            row.from_share.is_none_or(is_share) && from < stage.steps,
+            format!("before the end of the {} steps of the stage", stage.steps),
+        );
+        section.relate(
+            key,
+            &steps,
+            before.is_none_or(|before| before < from),
+            "behind the row before",
+        );
+        before = Some(from);
     }
 }
 

@@ -40,6 +40,16 @@ pub fn glance(run: &RunDirectory) -> Result<Option<Glance>, Error> {
     first.map_or(Ok(None), |problem| Err(Error::Invalid(problem)))
 }
 
+/// The same for the checkpoint of a step; `None` if there is none of it.
+///
+/// # Errors
+/// `Invalid` for the first thing in its manifest or state that is wrong.
+pub fn glance_at(run: &RunDirectory, step: u64) -> Result<Option<Glance>, Error> {
+    let found = list(run)?.into_iter().find(|(of, _)| *of == step);
+    let glance = found.map(|(_, path)| of(&path));
+    glance.transpose().map_err(Error::Invalid)
+}
+
 /// The hash that identifies the weights of a checkpoint.
 ///
 /// # Errors

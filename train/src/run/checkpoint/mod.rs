@@ -12,13 +12,13 @@ mod retention;
 mod save;
 mod state;
 
-pub use glance::{Glance, glance, weights_sha256};
+pub use glance::{Glance, glance, glance_at, weights_sha256};
 pub(crate) use list::{entries, file_name};
 pub use list::{list, remove_stale};
 pub(super) use manifest::{FileRecord, TensorRecord};
-pub use restore::{Loaded, latest, latest_without, load, verify};
+pub use restore::{Loaded, at_step_without, latest, latest_without, load, verify};
 pub use save::save;
-pub use state::{Best, CheckpointState, STATE_FORMAT, Snapshot};
+pub use state::{Best, CheckpointState, Earlier, STATE_FORMAT, Snapshot};
 
 #[cfg(test)]
 mod faults;

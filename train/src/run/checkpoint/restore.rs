@@ -57,6 +57,30 @@ pub fn latest_without(run: &RunDirectory, tables: &[&str]) -> Result<Option<Load
     }
 }
 
+/// The checkpoint of a step, with the values of some tensors left on the disk; `None` if there is none of it.
+///
+/// # Errors
+/// `Invalid` naming the first file that is not what the manifest says.
+pub fn at_step_without(
+    run: &RunDirectory,
+    step: u64,
+    tables: &[&str],
+) -> Result<Option<Loaded>, Error> {
+    let found = list(run)?.into_iter().find(|(of, _)| *of == step);
+    let loaded = found.map(|(_, path)| {
+        let snapshot = read(&path, tables)?;
+        let skipped = Vec::new();
+        Ok(Loaded {
+            path,
+            snapshot,
+            skipped,
+        })
+    });
+    loaded
+        .transpose()
+        .map_err(|flaw: Flaw| Error::Invalid(flaw.problem()))
+}
+
 /// Loads one checkpoint by its directory.
 ///
 /// # Errors

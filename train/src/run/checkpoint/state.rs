@@ -43,6 +43,9 @@ pub struct CheckpointState {
     pub micro_batches: u64,
     /// Targets that training has seen.
     pub tokens: u64,
+    /// What another run did before this one's first step, where its optimizer is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
     /// How often the optimizer has updated each parameter, by path.
     #[serde(deserialize_with = "distinct")]
     pub optimizer_times: BTreeMap<String, u64>,
@@ -71,6 +74,16 @@ pub struct CheckpointState {
     pub threads: usize,
 }
 
+/// What another run did before this one's first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Earlier {
+    /// Its optimizer steps, with those before it in turn: no parameter was updated more often.
+    pub steps: u64,
+    /// Micro-batches drawn; those of this run are counted on from here.
+    pub micro_batches: u64,
+}
+
 /// The best validation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,13 +102,18 @@ impl CheckpointState {
             ("stage_step", self.stage_step),
             ("micro_batches", self.micro_batches),
             ("tokens", self.tokens),
+            ("earlier.steps", self.earlier_steps()),
         ];
         if let Some((name, value)) = counters.iter().find(|(_, value)| *value > MOST) {
             return Some((name, value.to_string(), format!("at most {MOST}")));
         }
         let updates = self.optimizer_times.values().max().copied();
-        if let Some(updates) = updates.filter(|updates| *updates > self.step) {
-            let expected = format!("at most {}, the step", self.step);
+        let steps = self.step + self.earlier_steps();
+        if let Some(updates) = updates.filter(|updates| *updates > steps) {
+            let expected = match self.earlier {
+                None => format!("at most {steps}, the step"),
+                Some(_) => format!("at most {steps}, the step and those of the run before"),
+            };
             return Some(("optimizer_times", updates.to_string(), expected));
         }
         let is_time = self.wall_s >= 0.0;
@@ -103,6 +121,11 @@ impl CheckpointState {
             let expected = "seconds, at least 0".to_string();
             ("wall_s", self.wall_s.to_string(), expected)
         })
+    }
+
+    /// Optimizer steps of another run before this one's first.
+    pub fn earlier_steps(&self) -> u64 {
+        self.earlier.map_or(0, |earlier| earlier.steps)
     }
 
     /// The name of the first number that is not finite, which JSON cannot hold.
@@ -179,6 +202,20 @@ mod tests {
             ),
             Some("optimizer_times")
         );
+        let after_five = |updates: u64| {
+            let state = CheckpointState {
+                step: 7,
+                earlier: Some(Earlier {
+                    steps: 5,
+                    micro_batches: 0,
+                }),
+                optimizer_times: [("a".to_string(), updates)].into(),
+                ..CheckpointState::default()
+            };
+            state.impossible().map(|(name, ..)| name)
+        };
+        let expected = [None, Some("optimizer_times")];
+        assert_eq!([12, 13].map(after_five), expected);
         assert_eq!(name(|state| state.wall_s = 0.0), None);
         assert_eq!(name(|state| state.wall_s = -1e-9), Some("wall_s"));
         assert_eq!(name(|state| state.wall_s = f64::NAN), Some("wall_s"));
