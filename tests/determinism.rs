@@ -58,9 +58,11 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     // Steps grow in the first stage and, from half of it on, in the second.
     let ramps = "stage.baseline.batch_ramp=[{from_step=3,accumulate=2},{from_step=5,accumulate=4}]";
     let share = "stage.fixed.batch_ramp=[{from_share=0.5,accumulate=3}]";
+    // Validations measure it, so a resume without its bits would show in the log.
+    let average = "average={decay=0.75,every_steps=2,from_step=3}";
     let cases: [&[&str]; 6] = [
         &["batch.sequences=2", freeze],
-        &["batch.sequences=3", ramps, share],
+        &["batch.sequences=3", ramps, share, average],
         &["batch.accumulate=1", &epoch],
         &[
             "batch.accumulate=3",

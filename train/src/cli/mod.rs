@@ -157,6 +157,15 @@ fn sweep_keys() -> String {
     format!("Keys of a sweep:\n{lines}")
 }
 
+/// Which weights of a checkpoint to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Weights {
+    /// Those that were trained
+    Trained,
+    /// Their moving average, of a run with a table [average]
+    Average,
+}
+
 /// Which run to use, and on what.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Source {
@@ -169,6 +178,9 @@ pub struct Source {
     /// Use the checkpoint with the best validation loss instead of the last one
     #[arg(long)]
     pub best: bool,
+    /// Which weights of the checkpoint to use
+    #[arg(long, value_enum, default_value_t = Weights::Trained)]
+    pub weights: Weights,
     /// The backend, if not the run's own
     #[arg(long)]
     pub device: Option<String>,

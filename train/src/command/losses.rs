@@ -150,6 +150,7 @@ mod tests {
             state: CheckpointState::default(),
             model: store_model(&model),
             optimizer: TensorMap::new(),
+            average: TensorMap::new(),
         };
         Trained {
             device: recipe.device.clone(),

@@ -52,6 +52,9 @@ impl Trained {
             loaded.snapshot = checkpoint::load(&path)?;
             loaded.path = path;
         }
+        if source.weights == cli::Weights::Average {
+            take_average(&mut loaded, &recipe)?;
+        }
         let tokenizer = ladder::tokenizer(&recipe)?;
         if tokenizer.sha256() != loaded.snapshot.state.tokenizer_sha256 {
             let found = "another tokenizer than the run was trained with";
@@ -172,6 +175,22 @@ impl Trained {
     }
 }
 
+/// Puts the averaged weights of a checkpoint in the place of those that were trained.
+fn take_average(loaded: &mut Loaded, recipe: &Checked) -> Result<(), Error> {
+    let average = std::mem::take(&mut loaded.snapshot.average);
+    if average.is_empty() {
+        let advice = match &recipe.average {
+            None => "leave --weights out; runs with a table [average] keep an average",
+            Some(_) => "leave --weights out, or let the run come to average.from_step",
+        };
+        let found = "no averaged weights";
+        let problem = Problem::new(&loaded.path, "--weights", found, "averaged weights");
+        return Err(Error::Invalid(problem.advise(advice)));
+    }
+    loaded.snapshot.model = average;
+    Ok(())
+}
+
 /// A run and its recipe, whose files were looked for in the folders that were named too.
 ///
 /// # Errors
@@ -217,6 +236,7 @@ pub(super) mod tests {
             run: place.path().join(run).display().to_string(),
             root: place.path().to_path_buf(),
             best: false,
+            weights: cli::Weights::Trained,
             device: None,
             data: vec![kept.join("data"), kept.join("stories")],
             json: false,

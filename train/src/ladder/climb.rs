@@ -8,7 +8,7 @@ use super::inputs::Inputs;
 use super::route::route;
 use super::survey::{of_another_tokenizer, without_checkpoint};
 use crate::collective::{Facts, Ranks};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::hook::custom::Open;
 use crate::hook::{
     CollapseGuard, MetricsLog, RouteSchedule, RoutingMetrics, Sample, StagedUnfreezing, Throughput,
@@ -26,6 +26,7 @@ use crate::run::checkpoint::{self, CheckpointState, Earlier, Snapshot};
 use crate::run::{Extension, RunDirectory, RunInfo, StartedFrom};
 use crate::say::say;
 use crate::signal::Stop;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Interrupter, SupervisedTraining, TrainingStrategy};
 use std::collections::BTreeMap;
@@ -136,7 +137,8 @@ impl Ladder {
         };
         let hooks = self.hooks::<B>(stage, &state)?;
         let place = StagePlace::new(recipe, state.stage_index);
-        let session = self.session(stage, state, ready.optimizer, hooks);
+        let mut session = self.session(stage, state, ready.optimizer, hooks);
+        session.average = ready.average;
         let valid = self.inputs.valid.on(session.settings.route.evaluation());
         let rounds = match session.settings.valid_every_steps {
             0 => 1,
@@ -176,6 +178,7 @@ impl Ladder {
             stop: self.stop.clone(),
             state,
             model: None,
+            average: None,
             optimizer,
         }
     }
@@ -194,6 +197,7 @@ impl Ladder {
             ends: extend::ends(stage, &self.extensions),
             micro_batches: stage.micro_batches(recipe.batch.accumulate),
             learning_rate: stage.learning_rate.clone(),
+            average: recipe.average.clone(),
             route: route(stage, recipe),
             clip_norm: recipe.optimizer.clip_norm(),
             valid: self.inputs.valid.names().to_vec(),
@@ -275,7 +279,40 @@ impl Ladder {
             Some(own) => own.set_moments(moments, &file).map_err(Error::Invalid)?,
             None => optimizer = optimizer.import(&model, moments, times, &file)?,
         }
-        Ok(Ready::new(model, optimizer))
+        let average = match snapshot.average.is_empty() {
+            true => None,
+            false => {
+                let policy = &stage.policy;
+                let average: Model<B> = blueprint.load(policy, snapshot.average, &file, device)?;
+                Some(average.valid())
+            }
+        };
+        self.check_average(&snapshot.state, average.is_some(), &file)?;
+        Ok(Ready {
+            average,
+            ..Ready::new(model, optimizer)
+        })
+    }
+
+    /// Whether a checkpoint has an average of the weights where the recipe says that there is one by then.
+    fn check_average(
+        &self,
+        state: &CheckpointState,
+        found: bool,
+        file: &Path,
+    ) -> Result<(), Error> {
+        let config = self.recipe.average.as_ref();
+        let expected = config.is_some_and(|config| config.has_begun(state.stage_step));
+        if found == expected {
+            return Ok(());
+        }
+        let words = |there| match there {
+            true => "averaged weights",
+            false => "none",
+        };
+        let problem = Problem::new(file, "average", words(found), words(expected));
+        let advice = "the recipe and the checkpoint do not belong together";
+        Err(Error::Invalid(problem.advise(advice)))
     }
 
     fn start<B: AutodiffBackend>(
@@ -337,6 +374,7 @@ impl Ladder {
             state,
             model,
             optimizer,
+            ..
         } = loaded.snapshot;
         let model = blueprint.load(of_run, model, &loaded.path, device)?;
         let model = blueprint.adapt(policy, model);
@@ -352,9 +390,8 @@ impl Ladder {
         };
         let optimizer = branch.optimizer(&self.recipe, &model)?;
         Ok(Ready {
-            model,
-            optimizer,
             earlier: Some(branch::earlier(&state)),
+            ..Ready::new(model, optimizer)
         })
     }
 
@@ -400,6 +437,8 @@ struct Ready<B: AutodiffBackend> {
     optimizer: ParameterOptimizer<B>,
     /// What another run did before, where its optimizer is kept.
     earlier: Option<Earlier>,
+    /// The moving average of the weights, if the stage goes on with one.
+    average: Option<Model<B::InnerBackend>>,
 }
 
 impl<B: AutodiffBackend> Ready<B> {
@@ -409,6 +448,7 @@ impl<B: AutodiffBackend> Ready<B> {
             model,
             optimizer,
             earlier: None,
+            average: None,
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct Needs {
     weights: u64,
     gradients: u64,
     moments: u64,
+    average: u64,
     activations: u64,
 }
 
@@ -53,16 +54,18 @@ impl Needs {
             weights,
             gradients: if account.has_gradients { weights } else { 0 },
             moments: recipe.optimizer.moments().len() as u64 * weights,
+            average: recipe.average.as_ref().map_or(0, |_| weights),
             activations: tokens.saturating_mul(account.activation_bytes_per_token),
         }
     }
 
     /// Bytes it cannot do without, by what they are for.
-    pub fn by_kind(&self) -> [(&'static str, u64); 4] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 5] {
         [
             ("weights", self.weights),
             ("gradients", self.gradients),
             ("moments of the optimizer", self.moments),
+            ("average of the weights", self.average),
             ("activations", self.activations),
         ]
     }
@@ -144,6 +147,7 @@ impl Needs {
     /// Bytes of one checkpoint: what it holds, and a tenth for names, headers and the state.
     pub fn checkpoint_bytes(&self) -> u64 {
         let held = self.weights.saturating_add(self.moments);
+        let held = held.saturating_add(self.average);
         held.saturating_add(held / 10).saturating_add(128 << 10)
     }
 
@@ -314,10 +318,16 @@ mod tests {
             ("weights", 4000),
             ("gradients", 4000),
             ("moments of the optimizer", 8000),
+            ("average of the weights", 0),
             ("activations", 4 * 860 * 30),
         ];
         assert_eq!((needs.parameters, needs.by_kind()), (1000, expected));
         assert_eq!(needs.bytes(), 16_000 + 103_200);
+        let average = "average={decay=0.9,every_steps=1}";
+        let recipe = of("brian", "tiny", &[&sizes[..], &pool, &[average]].concat());
+        let with = Needs::of_sizes(&recipe, 100, 1000);
+        assert_eq!(with.bytes(), 20_000 + 103_200);
+        assert!(with.checkpoint_bytes() > needs.checkpoint_bytes());
     }
 
     #[test]
@@ -327,9 +337,9 @@ mod tests {
                 .by_kind()
                 .map(|kind| kind.1)
         };
-        assert_eq!(bytes(&[]), [4000, 0, 8000, 0]);
+        assert_eq!(bytes(&[]), [4000, 0, 8000, 0, 0]);
         let half = ["model.storage=bf16", "optimizer.mode=touched"];
-        assert_eq!(bytes(&half), [2000, 0, 4000, 0]);
+        assert_eq!(bytes(&half), [2000, 0, 4000, 0, 0]);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | `gradient` | global norm and clipping |
 //! | `gpu` | update and norm as kernels |
 //! | `optimizer` | AdamW that decays matrices only; its state by parameter path |
+//! | `average` | a moving average of the weights |
 //! | `freeze` | parameter groups, and which of them learn |
 //! | `weights` | parameters of a model ↔ the tensors of a checkpoint |
 
@@ -30,6 +31,7 @@ macro_rules! keeps_path {
 }
 
 mod accumulate;
+pub mod average;
 pub mod custom_optimizer;
 mod events;
 mod freeze;
@@ -52,6 +54,7 @@ mod strategy;
 mod trainable;
 mod weights;
 
+pub use average::AverageConfig;
 pub use custom_optimizer::{CustomOptimizer, Tensors, UpdateInfo};
 pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};

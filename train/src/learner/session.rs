@@ -7,6 +7,7 @@
 //! Everything random is a function of the step, and the data position is one integer, so nothing else has to be saved.
 
 use super::accumulate::{Accumulated, accumulate, in_order};
+use super::average::{AverageConfig, AverageStep, moved};
 use super::events::Events;
 use super::freeze::freeze;
 use super::gradient;
@@ -47,6 +48,8 @@ pub struct StageSettings {
     pub route: RoutePlan,
     /// The learning rate schedule.
     pub learning_rate: Schedule,
+    /// The moving average of the weights, if one is kept.
+    pub average: Option<AverageConfig>,
     /// The largest norm of a gradient; longer ones are clipped.
     pub clip_norm: f64,
     /// Names of the validation splits.
@@ -75,6 +78,8 @@ pub struct Session<B: AutodiffBackend, M: AutodiffModule<B>> {
     pub state: CheckpointState,
     /// The model, from the learner. Every step moves it out and back, so that it never has two owners.
     pub model: Option<M>,
+    /// The moving average of the model's weights, where there is one; at a resume that of the checkpoint.
+    pub average: Option<M::InnerModule>,
     /// AdamW and its moments.
     pub optimizer: ParameterOptimizer<B>,
     /// The hooks, in the order in which they are called.
@@ -116,6 +121,9 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         let mut batches = train.iter();
         // What a stage before, or a fresh model, left thawed or frozen is not known here.
         let mut frozen: Option<BTreeSet<String>> = None;
+        if self.state.stage_step == 0 {
+            self.move_average();
+        }
         if self.state.stage_step == 0 && self.settings.valid_every_steps > 0 {
             let measured = self.validate(valid)?;
             let verdict = self.after_step(&self.plan(), None, measured, events)?;
@@ -137,6 +145,7 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
                 frozen = Some(plan.frozen.clone());
             }
             let measured = self.step(&plan, micro_batches)?;
+            self.move_average();
             let validated = match self.is_due(self.settings.valid_every_steps) {
                 true => self.validate(valid)?,
                 false => BTreeMap::new(),
@@ -164,6 +173,23 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
     fn change_model(&mut self, change: impl FnOnce(M, &mut ParameterOptimizer<B>) -> M) {
         let model = self.model.take().expect(MODEL);
         self.model = Some(change(model, &mut self.optimizer));
+    }
+
+    /// Begins the average of the weights, or moves it, where the step that was made asks for it.
+    fn move_average(&mut self) {
+        let Some(config) = &self.settings.average else {
+            return;
+        };
+        let due = config.after(self.state.stage_step);
+        let average = match (due, self.average.take()) {
+            (AverageStep::Begin, _) => Some(self.model().valid()),
+            (AverageStep::Move, Some(average)) => {
+                let weights = self.model().valid();
+                Some(moved::<B::InnerBackend, _>(average, &weights, config.decay))
+            }
+            (AverageStep::Rest | AverageStep::Move, average) => average,
+        };
+        self.average = average;
     }
 
     /// The end that the stage is on its way to, or at. Going again over an earlier end, everything that was due there is
@@ -283,7 +309,16 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
             true => Ranks::alone(),
             false => self.ranks.clone(),
         };
-        let measured = evaluate::<B, M>(&ranks, &model, valid.iter(), names.len());
+        let mut measured = evaluate::<B, M>(&ranks, &model, valid.iter(), names.len());
+        if let Some(average) = &self.average {
+            let of_average = evaluate::<B, M>(&ranks, average, valid.iter(), names.len());
+            for (measured, of_average) in measured.iter_mut().zip(of_average) {
+                let named = of_average.named().into_iter();
+                let named = named.chain(of_average.route.named(true));
+                let named = named.map(|(name, value)| (format!("average/{name}"), value));
+                measured.numbers.extend(named);
+            }
+        }
         for (split, measured) in self.settings.valid.iter().zip(&measured) {
             if measured.targets > 0 && !measured.loss().is_finite() {
                 return Err(Error::Numerical(format!(
@@ -399,10 +434,13 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         self.state.wall_s = self.clock.seconds();
         let save = |model, optimizer| {
             let state = self.state.clone();
+            let store = store_model::<B::InnerBackend, M::InnerModule>;
+            let average = self.average.as_ref().map(store);
             let snapshot = Snapshot {
                 state,
                 model,
                 optimizer,
+                average: average.unwrap_or_default(),
             };
             checkpoint::save(&self.run, &snapshot, self.settings.keep_last).map(drop)
         };

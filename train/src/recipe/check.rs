@@ -8,7 +8,7 @@ mod walk;
 
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::family::brillm::SignalConfig;
-use crate::learner::{DecayBy, OptimizerConfig};
+use crate::learner::{AverageConfig, DecayBy, OptimizerConfig};
 use crate::recipe::measure::metrics;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
@@ -60,6 +60,9 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     batch.whole("accumulate", recipe.batch.accumulate as u64, 1, MOST);
     stage::check(recipe, &root);
     watch(recipe, &root.key("watch"));
+    if let Some(config) = &recipe.average {
+        average(config, recipe, &root);
+    }
     let checkpoint = root.key("checkpoint");
     checkpoint.whole("every_steps", recipe.checkpoint.every_steps, 1, MOST_STEPS);
     checkpoint.whole("keep_last", recipe.checkpoint.keep_last as u64, 2, MOST);
@@ -258,6 +261,31 @@ fn watch(recipe: &Recipe, section: &Section<'_>) {
         &[section.path.key("sample_every_steps")],
         watch.sample_every_steps == 0 || !watch.sample_prompts.is_empty(),
         "at least one prompt, or sample_every_steps = 0",
+    );
+}
+
+fn average(config: &AverageConfig, recipe: &Recipe, root: &Section<'_>) {
+    let kind = recipe.model.kind();
+    let has_parameters = recipe.model.family().optimizers.contains(&"adamw");
+    root.relate(
+        "average",
+        &[KeyPath::default().key("model").key("kind")],
+        has_parameters,
+        format!("none: a {kind} keeps its numbers itself"),
+    );
+    let section = root.key("average");
+    let share = (0.0..1.0).contains(&config.decay);
+    section.require("decay", share, "at least 0 and less than 1");
+    section.whole("every_steps", config.every_steps, 1, MOST_STEPS);
+    let steps = recipe.stage.iter().map(|stage| stage.steps);
+    let shortest = steps.min().unwrap_or(MOST_STEPS);
+    section.relate(
+        "from_step",
+        &[KeyPath::default().key("stage")],
+        config
+            .from_step
+            .is_none_or(|step| (1..=shortest).contains(&step)),
+        format!("from 1 to {shortest}, the steps of the shortest stage"),
     );
 }
 

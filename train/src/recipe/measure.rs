@@ -8,9 +8,37 @@ use crate::metric::table::{MetricInfo, When, of_all_models};
 pub fn metrics(recipe: &Recipe, stage: &Stage) -> Vec<MetricInfo> {
     let mut all = of_all_models();
     all.extend(recipe.model.metrics(stage));
-    let added = recipe.hook.iter().chain(recipe.loss.iter());
-    all.extend(added.flat_map(|(entry, config)| (entry.metrics)(config)));
+    let mut of_average = averaged(&all, recipe);
+    let of_hooks = recipe.hook.iter();
+    all.extend(of_hooks.flat_map(|(entry, config)| (entry.metrics)(config)));
+    let of_losses = recipe.loss.iter();
+    let of_losses: Vec<MetricInfo> = of_losses
+        .flat_map(|(entry, config)| (entry.metrics)(config))
+        .collect();
+    of_average.extend(averaged(&of_losses, recipe));
+    all.extend(of_losses);
+    all.extend(of_average);
     all
+}
+
+/// Those of a validation with the averaged weights, if the recipe keeps an average. What hooks add they add for the weights alone.
+fn averaged(metrics: &[MetricInfo], recipe: &Recipe) -> Vec<MetricInfo> {
+    let measured = |metric: &&MetricInfo| metric.measured != When::Training;
+    match recipe.average {
+        Some(_) => metrics.iter().filter(measured).map(of_average).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// A number of a validation, measured with the averaged weights.
+fn of_average(metric: &MetricInfo) -> MetricInfo {
+    MetricInfo {
+        name: format!("average/{}", metric.name),
+        text: "the number of this name, measured with the averaged weights",
+        measured: When::Validation,
+        dashboard: false,
+        ..metric.clone()
+    }
 }
 
 /// The metrics of the last stage's last validation, by split and name: `valid/loss/lm`. Empty without validation.
@@ -61,6 +89,11 @@ mod tests {
         let z = |weight: &str| names("baseline", &[&format!("loss={{z={{weight={weight}}}}}")]);
         assert_eq!(z("0.1")[3..], ["valid/loss/z"]);
         assert_eq!(z("0.0"), plain);
+        let average = "average={decay=0.9,every_steps=1}";
+        assert_eq!(
+            names("baseline", &[average])[3..],
+            plain.map(|name| name.replace("valid/", "valid/average/"))
+        );
         let two = "data.valid=[{name='a',path='a.bin'},{name='b',path='b.bin'}]";
         assert_eq!(
             names("baseline", &[two])[3..],

@@ -6,6 +6,7 @@ use super::stage::Stage;
 use super::table::Tables;
 use crate::data::DataConfig;
 use crate::device::DeviceConfig;
+use crate::learner::average::AverageConfig;
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::ModelConfig;
 use serde::Deserialize;
@@ -38,6 +39,8 @@ pub struct Recipe {
     pub watch: WatchConfig,
     /// What is kept on the way.
     pub checkpoint: CheckpointConfig,
+    /// A moving average of the weights, for evaluation in their place.
+    pub average: Option<AverageConfig>,
     /// Hooks of the program, by their names.
     pub hook: Tables,
     /// Losses that are added, by their names: `z` and those of the program.

@@ -16,6 +16,7 @@
 //!     step-00001200/               complete: it was renamed into place
 //!       model-00001-of-00001.safetensors   shards of at most 1 GiB, dtype F32
 //!       optim-00001-of-00001.safetensors
+//!       average-00001-of-00001.safetensors   where the recipe keeps an average of the weights
 //!       state.json                 counters, schedule position, hook state, hashes: see `checkpoint::CheckpointState`
 //!       manifest.json              written last: size, SHA-256 and tensors of every file
 //!     step-00001300.tmp-…/         being written, or left by a killed process; removed at the next start

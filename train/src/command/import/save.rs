@@ -71,6 +71,7 @@ pub(super) fn save(
         state,
         model,
         optimizer: TensorMap::new(),
+        average: TensorMap::new(),
     };
     checkpoint::save(&run, &snapshot, recipe.checkpoint.keep_last)?;
     run.change_info(|info| {

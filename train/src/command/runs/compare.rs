@@ -11,8 +11,8 @@ use super::super::losses;
 use super::super::trained::Trained;
 use super::logged::{self, Line};
 use super::row::number;
-use crate::cli::Source;
 use crate::cli::runs::CompareArgs;
+use crate::cli::{Source, Weights};
 use crate::data::{TokenFormat, TokenSource};
 use crate::error::{Error, Problem};
 use crate::ladder;
@@ -183,6 +183,7 @@ fn over_documents(runs: &[RunDirectory], arguments: &CompareArgs) -> Result<Docu
             run: run.path().display().to_string(),
             root: arguments.list.root.clone(),
             best: arguments.best,
+            weights: Weights::Trained,
             device: arguments.device.clone(),
             data: Vec::new(),
             json: false,

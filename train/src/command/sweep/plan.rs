@@ -295,6 +295,7 @@ mod tests {
             state,
             model: TensorMap::new(),
             optimizer: TensorMap::new(),
+            average: TensorMap::new(),
         };
         checkpoint::save(&run, &snapshot, 2).unwrap();
         run

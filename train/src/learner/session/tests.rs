@@ -7,7 +7,7 @@ use crate::data::HostBatch;
 use crate::device::tests::{Host, Learning as B};
 use crate::hook::StagedUnfreezing;
 use crate::ladder::{Blueprint, route};
-use crate::learner::MicroBatches;
+use crate::learner::{AverageConfig, MicroBatches};
 use crate::learner::{Decay, Hook, HookedStrategy, OptimizerConfig, Outcome, learner};
 use crate::metric::NoLog;
 use crate::model::Model;
@@ -259,6 +259,7 @@ fn settings() -> StageSettings {
         micro_batches: MicroBatches::always(1),
         route: RoutePlan::sequential(),
         learning_rate: constant(0.0, 0),
+        average: None,
         clip_norm: 1e9,
         valid: vec!["valid".to_string()],
         valid_every_steps: 0,
@@ -292,6 +293,7 @@ fn session<M: Trainable<B>>(root: &TempDir, settings: StageSettings, model: M) -
             ..CheckpointState::default()
         },
         model: Some(model),
+        average: None,
         optimizer: ParameterOptimizer::new(&adamw()),
         hooks: Vec::new(),
         clock: Clock::after(0.0),
@@ -449,6 +451,55 @@ fn a_ramp_takes_as_many_micro_batches_as_each_of_its_steps_says() {
     assert_eq!((state.step, state.micro_batches, state.tokens), (4, 8, 8));
     let targets: Vec<u64> = spy.steps().iter().map(|one| one.targets).collect();
     assert_eq!(targets, [1, 2, 2, 3]);
+}
+
+#[test]
+fn an_average_follows_the_weights_by_its_recurrence_and_changes_none_of_them() {
+    let trained = |average: Option<AverageConfig>| {
+        let root = tempfile::tempdir().unwrap();
+        let spy = Spy::default();
+        let settings = StageSettings {
+            learning_rate: constant(0.1, 0),
+            checkpoint_every_steps: 1,
+            valid_every_steps: 4,
+            average,
+            ..settings()
+        };
+        let train: Vec<_> = (0..4).map(|_| batch(&[3], 1)).collect();
+        // One before the first step, one behind the last, and one more of the average.
+        let valid = &[1, 1, 1][..2 + usize::from(settings.average.is_some())];
+        let session = with_spy(&root, settings, &spy);
+        let run = session.run.clone();
+        let state = launch(session, train, valid).state.unwrap();
+        let saved = checkpoint::list(&run).unwrap().into_iter();
+        let saved: Vec<_> = saved
+            .map(|(_, path)| checkpoint::load(&path).unwrap())
+            .collect();
+        (saved, state.stage_valid)
+    };
+    let config = AverageConfig {
+        decay: 0.75,
+        every_steps: 2,
+        from_step: Some(1),
+    };
+    let (with, last) = trained(Some(config));
+    let (without, _) = trained(None);
+    let number = |tensors: &TensorMap| tensors["embedding"].floats()[0];
+    let weights: Vec<f32> = with.iter().map(|saved| number(&saved.model)).collect();
+    let of_others: Vec<f32> = without.iter().map(|saved| number(&saved.model)).collect();
+    assert_eq!(weights, of_others);
+    assert!(without.iter().all(|saved| saved.average.is_empty()));
+    // Begun after the first step, moved after the third.
+    let moved = 0.75 * weights[0] + 0.25 * weights[2];
+    let averages: Vec<f32> = with.iter().map(|saved| number(&saved.average)).collect();
+    assert_eq!(averages, [weights[0], weights[0], moved, moved]);
+    // A target of 1 loses the sum of both numbers, which started as 1 and 2 and moved alike.
+    let of_average = f64::from(moved) * 2.0 + 1.0;
+    assert!(
+        (last["valid/average/loss/lm"] - of_average).abs() < 1e-5,
+        "{last:?}"
+    );
+    assert!(last["valid/loss/lm"] < last["valid/average/loss/lm"]);
 }
 
 #[test]

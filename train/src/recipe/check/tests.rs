@@ -116,6 +116,36 @@ fn optimizer_batches_and_watches_have_their_bounds() {
 }
 
 #[test]
+fn an_average_has_a_share_and_begins_in_every_stage_of_a_model_with_parameters() {
+    let with = |recipe: (&str, &str), table: &str| {
+        let sets = [format!("average={{{table}}}")];
+        messages(recipe, &sets)
+    };
+    let nothing: [&str; 0] = [];
+    for allowed in [
+        "decay=0.999,every_steps=1",
+        "decay=0,every_steps=10,from_step=150",
+    ] {
+        assert_eq!(with(("brian", "tiny"), allowed), nothing, "{allowed}");
+    }
+    for refused in [
+        "decay=1.0,every_steps=1",
+        "decay=-0.1,every_steps=1",
+        "decay=0.9,every_steps=0",
+        "decay=0.9,every_steps=1,from_step=151",
+        "decay=0.9,every_steps=1,from_step=0",
+        "decay=0.9",
+    ] {
+        assert_eq!(with(("brian", "tiny"), refused).len(), 1, "{refused}");
+    }
+    let graph = with(GRAPH, "decay=0.9,every_steps=1");
+    assert!(
+        graph.len() == 1 && graph[0].contains("none: a brillm keeps its numbers itself"),
+        "{graph:?}"
+    );
+}
+
+#[test]
 fn a_window_ends_where_the_context_does() {
     let of = |window: &str| {
         messages(

@@ -164,6 +164,7 @@ pub fn snapshot(step: u64) -> Snapshot {
         state,
         model: tensors(step as f32),
         optimizer: tensors(-(step as f32)),
+        average: TensorMap::new(),
     }
 }
 

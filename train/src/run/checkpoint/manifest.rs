@@ -210,7 +210,7 @@ impl Manifest {
         Self::read(checkpoint).is_ok_and(|manifest| manifest.check_hashes(checkpoint).is_ok())
     }
 
-    /// The names of the shards of `model` or `optim`.
+    /// The names of the shards of `model`, `optim` or `average`.
     pub fn shards(&self, stem: &str) -> Vec<&str> {
         let of_stem = |name: &&String| {
             let rest = name.strip_prefix(stem);

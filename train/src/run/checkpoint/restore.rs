@@ -95,7 +95,7 @@ pub fn verify(checkpoint: &Path) -> Vec<Problem> {
         Ok(manifest) => manifest,
         Err(problem) => return vec![problem],
     };
-    let tensors = ["model", "optim"].into_iter().flat_map(|stem| {
+    let tensors = ["model", "optim", "average"].into_iter().flat_map(|stem| {
         let shards = manifest.shards(stem).into_iter();
         shards.filter_map(|name| match manifest.tensors(checkpoint, name) {
             Ok(found) => require_finite(&found, &checkpoint.join(name)).err(),
@@ -136,6 +136,7 @@ fn read(checkpoint: &Path, tables: &[&str]) -> Result<Snapshot, Flaw> {
         state: read_state(&manifest, checkpoint)?,
         model: tensors("model")?,
         optimizer: tensors("optim")?,
+        average: tensors("average")?,
     })
 }
 

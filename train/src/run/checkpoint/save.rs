@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::run::directory::RunDirectory;
 use crate::run::disk::{self, Disk, System};
 use crate::run::json;
-use crate::run::tensors::{value_bytes, write_shards};
+use crate::run::tensors::{TensorMap, value_bytes, write_shards};
 
 /// Saves a snapshot as the checkpoint of its step and returns its directory.
 ///
@@ -95,6 +95,9 @@ fn write_files(disk: &dyn Disk, directory: &Path, snapshot: &Snapshot) -> Result
         .map_err(|source| Error::resource(directory, "create the directory", source))?;
     let mut files = write_shards(disk, directory, "model", &snapshot.model)?;
     files.extend(write_shards(disk, directory, "optim", &snapshot.optimizer)?);
+    if !snapshot.average.is_empty() {
+        files.extend(write_shards(disk, directory, "average", &snapshot.average)?);
+    }
     let state = write_json(disk, &directory.join(STATE), &snapshot.state)?;
     files.insert(STATE.to_string(), state);
     let manifest = Manifest {
@@ -123,8 +126,9 @@ fn write_json(
 
 /// 1.1 times what the values take, and room for headers, state and manifest, which name every tensor.
 fn needed_bytes(snapshot: &Snapshot) -> u64 {
-    let values = value_bytes(&snapshot.model) + value_bytes(&snapshot.optimizer);
-    let tensors = snapshot.model.len() + snapshot.optimizer.len();
+    let all = [&snapshot.model, &snapshot.optimizer, &snapshot.average];
+    let values: u64 = all.map(value_bytes).into_iter().sum();
+    let tensors: usize = all.map(TensorMap::len).into_iter().sum();
     values + values / 10 + 512 * tensors as u64 + (64 << 10)
 }
 
@@ -188,6 +192,26 @@ mod tests {
         let entries = fs::read_dir(run.checkpoints()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         assert_eq!(names.filter(|name| name.contains(".corrupt-")).count(), 1);
+    }
+
+    #[test]
+    fn an_average_lies_in_files_of_its_own_that_are_verified_like_the_others() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(root.path());
+        let mut with = snapshot(1);
+        with.average = snapshot(7).model;
+        let path = save(&run, &with, 2).unwrap();
+        assert_eq!(latest(&run).unwrap().unwrap().snapshot, with);
+        let file = path.join("average-00001-of-00001.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert!(latest(&run).is_err() && !verify(&path).is_empty());
+        // One without has no such file.
+        let path = save(&run, &snapshot(2), 2).unwrap();
+        let names = fs::read_dir(path).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(!names.any(|name| name.contains("average")));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub model: TensorMap,
     /// The optimizer's moments by parameter path.
     pub optimizer: TensorMap,
+    /// The moving average of the weights by parameter path; empty where none is kept.
+    pub average: TensorMap,
 }
 
 /// The content of `state.json`. Float fields must be finite, as JSON has no other numbers.
