@@ -272,7 +272,7 @@ fn the_z_loss_is_a_mean_over_what_counts_for_every_decoder() {
             assert_eq!(measured.nats, without.nats, "the language model alone");
             let learnt = TrainStep::step(&decoder, all).item;
             close(learnt.terms["z"], expected, "in training");
-            // Three, two and one target: the parts of a step are those of the whole.
+            // Three, one and two targets: the parts of a step are those of the whole.
             let parts = ROWS.chunks(1).map(|rows| batch(rows, &route, 6));
             let parts = parts.map(|part| decoder.measure(&part).0.terms["z"]);
             close(parts.sum(), expected, "in micro-batches");
