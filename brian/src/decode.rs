@@ -3,7 +3,7 @@
 //!
 //! Blocks before and after the pool cache keys and values; the pool caches the walks of earlier tokens (`route/walk_cache.rs`).
 //! The logits equal those of a whole pass up to rounding. All is computed anew where caches do not apply: the router sees the
-//! mean of the sequence, or the model has a memory of hidden states or a beam.
+//! mean of the sequence, or the model has a memory of hidden states, one whose lifecycle is the reference's, or a beam.
 //!
 //! A token of a slot is begun and then taken further by rounds: one pass of a baseline, or blocks of the pool (after the idea of
 //! batching by depth of arXiv 2608.09444). On the host the bits of a slot do not depend on what other slots do.
@@ -561,6 +561,7 @@ mod tests {
     use super::*;
     use crate::block::residual::ResidualScale;
     use crate::block::tests::{Host, SINGLE, assert_near, found, loud};
+    use crate::block::visits::{VisitScale, VisitsConfig};
     use crate::memory::{
         Adapters, Compression, HiddenCodeConfig, KeyValuePrefixConfig, Lifecycle, MemoryConfig,
         SharedCodeConfig, SharedCodes,
@@ -577,6 +578,11 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     const CONTEXT: usize = 6;
+    /// A token that comes back to a block finds another one there.
+    const VISITS: VisitsConfig = VisitsConfig {
+        scale: Some(VisitScale::InverseSqrt),
+        gains: Some(true),
+    };
     const TEXT: [u32; 10] = [3, 1, 4, 1, 5, 6, 2, 6, 5, 3];
 
     fn baseline() -> BaselineConfig {
@@ -737,6 +743,7 @@ mod tests {
                 config.logit_cap = logit_cap;
                 config.residual_scale = logit_cap.map(|_| ResidualScale::Depth);
                 (config.route.attends, config.route.top_k) = (attends, top_k);
+                config.visits = (top_k > 1).then_some(VISITS);
                 let [model, dense] = [Execution::Grouped, Execution::Dense].map(|execution| {
                     config.route.execution = execution;
                     let model = config.init::<Host>(7, 1, &device);
@@ -885,6 +892,7 @@ mod tests {
         let of_tokens = settings.filter(|(_, sees, _)| *sees == Sees::Token);
         for (memory, sees, attends) in of_tokens {
             let mut config = brian(memory, sees);
+            config.visits = Some(VISITS);
             config.route.attends = attends;
             config.route.top_k = if memory == codes() { 1 } else { 2 };
             let model = config.init::<Host>(7, 1, &device);

@@ -74,6 +74,7 @@ impl BrianConfig {
         let mut total = fixed * n_tokens as f64;
         let mut rests = Rests::new(n_tokens, self.n_pool);
         for (index, step) in walks.steps.iter().enumerate() {
+            rests.earlier = self.earlier(index, &rests.wrote, n_tokens);
             total += self.asking(step, &mut rests) + self.current_codes(step, &mut rests);
             for block in 0..self.n_pool {
                 total += self.block(index, step, block, walks.seq, &mut rests);
@@ -162,15 +163,16 @@ impl BrianConfig {
         let everywhere = runners.len() == n_tokens;
         match (self.execution(), self.route.attends) {
             (Execution::Dense, _) if let Some(memory) = self.shared_code() => {
+                let some_wrote = rests.wrote.iter().flatten().any(|&wrote| wrote);
                 let n_codes = match memory.codes {
-                    SharedCodes::CurrentAndLast { .. } if index > 0 => 2 * seq,
+                    SharedCodes::CurrentAndLast { .. } if some_wrote => 2 * seq,
                     _ => seq,
                 };
                 n_tokens as f64 * (cost.whole(n_codes) + position)
             }
             (Execution::Dense, _) => {
-                let (n_keys, decoding) = self.prefix_keys(index, seq);
-                let whole = cost.whole(seq + n_keys) + decoding;
+                let n_slots = self.kept(index).count();
+                let whole = cost.whole(seq + n_slots * seq) + self.decoding(n_slots);
                 n_tokens as f64 * (whole + position + self.prefix_write())
             }
             (Execution::Grouped, Attends::All)
@@ -188,8 +190,7 @@ impl BrianConfig {
                 for of_sequence in runners.chunk_by(|a, b| a / seq == b / seq) {
                     let last = of_sequence[of_sequence.len() - 1];
                     let attended = last - last % seq..last + 1;
-                    let earlier = |token| self.earlier(index, token, &rests.wrote);
-                    let n_earlier: usize = attended.clone().map(earlier).sum();
+                    let n_earlier: usize = rests.earlier[attended.clone()].iter().sum();
                     n_scores += of_sequence.len() * (attended.len() + n_earlier);
                     let resting = &mut rests.blocks[block];
                     for token in attended {
@@ -202,7 +203,8 @@ impl BrianConfig {
                     true => n_made,
                     false => runners.len(),
                 };
-                let (_, decoding) = self.prefix_keys(index, seq);
+                let some_wrote = |slot: &usize| rests.wrote[*slot].contains(&true);
+                let decoding = self.decoding(self.kept(index).filter(some_wrote).count());
                 runners.len() as f64 * (cost.rest + self.prefix_write())
                     + n_scores as f64 * cost.per_key
                     + n_made as f64 * cost.keys_values
@@ -245,15 +247,16 @@ impl BrianConfig {
         }
     }
 
-    /// How many columns of the memory blocks see of a token at a step, where tokens `wrote` at earlier ones.
-    fn earlier(&self, index: usize, token: usize, wrote: &[Vec<bool>]) -> usize {
+    /// How many columns of the memory blocks see of every token at a step, where tokens `wrote` at earlier ones.
+    fn earlier(&self, index: usize, wrote: &[Vec<bool>], n_tokens: usize) -> Vec<usize> {
         let seen = match self.memory.attended() {
             Some(AttendedConfig::KeyValuePrefix(memory)) => Seen::Window(memory.retention()),
             Some(AttendedConfig::SharedCode(memory)) if memory.codes.bias().is_some() => Seen::Last,
-            _ => return 0,
+            _ => return vec![0; n_tokens],
         };
         let slots = seen.slots(index);
-        seen.of_token(&slots, |slot| wrote[slot][token]).count()
+        let of_token = |token| seen.of_token(&slots, |slot| wrote[slot][token]).count();
+        (0..n_tokens).map(of_token).collect()
     }
 
     /// FLOPs of the codes of states at a step, which its blocks share; those of tokens that have left are cached.
@@ -274,18 +277,23 @@ impl BrianConfig {
         (4 * self.d_model * memory.d_code * n_made) as f64
     }
 
-    /// How many keys of the memory a block attends to beside its own, and FLOPs of decoding their codes, per query.
-    fn prefix_keys(&self, index: usize, seq: usize) -> (usize, f64) {
-        let Some(memory) = self.key_value_prefix() else {
-            return (0, 0.0);
-        };
-        let n_slots = memory.retention().kept(index).count();
-        let decoding = match memory.compression {
-            Compression::None => 0,
-            // Two maps of d_head x d_code for each head of a key and its value, spread over the queries.
-            Compression::Code { d_code } => 4 * self.baseline().heads().d_keys() * d_code * n_slots,
-        };
-        (n_slots * seq, decoding as f64)
+    /// The slots of keys and values that blocks see at a step.
+    fn kept(&self, index: usize) -> impl Iterator<Item = usize> {
+        let memory = self.key_value_prefix();
+        memory
+            .into_iter()
+            .flat_map(move |memory| memory.retention().kept(index))
+    }
+
+    /// FLOPs of decoding the codes of so many slots, per token.
+    fn decoding(&self, n_slots: usize) -> f64 {
+        match self.key_value_prefix().map(|memory| memory.compression) {
+            // Two maps of d_head x d_code for each head of a key and its value.
+            Some(Compression::Code { d_code }) => {
+                (4 * self.baseline().heads().d_keys() * d_code * n_slots) as f64
+            }
+            Some(Compression::None) | None => 0.0,
+        }
     }
 
     /// FLOPs of encoding the key and the value of one token.
@@ -385,6 +393,8 @@ struct Rests {
     states: Vec<bool>,
     /// Which tokens wrote into a memory, step by step.
     wrote: Vec<Vec<bool>>,
+    /// How many columns of the memory blocks see of each at this step.
+    earlier: Vec<usize>,
 }
 
 impl Rests {
@@ -394,6 +404,7 @@ impl Rests {
             blocks: vec![vec![false; n_tokens]; n_pool],
             states: vec![false; n_tokens],
             wrote: Vec::new(),
+            earlier: Vec::new(),
         }
     }
 }

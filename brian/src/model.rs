@@ -315,7 +315,7 @@ impl BrianConfig {
     /// closed gate lets through.
     ///
     /// # Panics
-    /// If the baseline has another number of blocks or another soft cap, `d_ff_pool` is not `d_ff`, or only one of both has a
+    /// If the baseline has another number of blocks, another soft cap or another scale of residuals, `d_ff_pool` is not `d_ff`, or only one of both has a
     /// tied head.
     pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
         let [vocabulary, _] = baseline.embedding.weight.dims();
@@ -325,6 +325,12 @@ impl BrianConfig {
         assert_eq!(baseline.blocks.len(), n_layers, "blocks of the baseline");
         assert_eq!(self.d_ff_pool, self.d_ff, "width of the pool");
         assert_eq!(baseline.logit_cap, self.logit_cap, "soft cap of the logits");
+        let factors = baseline.blocks.iter().map(|block| block.residual_factor);
+        let own = self.sizes().residual_factor;
+        assert!(
+            factors.clone().all(|factor| factor == own),
+            "scale of residuals"
+        );
         let mut blocks = baseline.blocks.into_iter();
         model.embedding = baseline.embedding;
         model.pre = blocks.by_ref().take(self.n_pre).collect();
@@ -512,7 +518,7 @@ impl<B: Backend> Brian<B> {
         };
         WalkContext {
             memory: MemoryPass::start(memory, begin),
-            remembers: memory,
+            memory_parameters: memory,
             pool: match rules.with_gradients {
                 true => Cow::Owned(self.pool.iter().cloned().map(shared_module).collect()),
                 false => Cow::Borrowed(&self.pool),

@@ -28,7 +28,7 @@ pub struct TransformerBlock<B: Backend> {
     /// Feed-forward.
     pub feed_forward: FeedForward<B>,
     #[module(skip)]
-    residual_factor: Option<f64>,
+    pub(crate) residual_factor: Option<f64>,
 }
 
 impl<B: Backend> TransformerBlock<B> {

@@ -2,7 +2,8 @@
 //! that it learns for every visit.
 //!
 //! At the `n`-th visit of a token, from 1, the factor of both outputs of a block is `s(n) (1 + g_n)`: `s` is given ([`VisitScale`]), and
-//! `g_n`, of width `d_model`, is learned and starts at zero. A first visit to a fresh block is that of a block without either.
+//! `g_n`, of width `d_model`, is learned and starts at zero, where weight decay pulls it too. A first visit to a fresh block is that of a
+//! block without either.
 
 use crate::described::{Described, Description, Start};
 use crate::ops::gather::rows;

@@ -1,5 +1,5 @@
-//! `MemoryConfig` and its check: no memory, codes of hidden states, or keys and values, with code width, kept slots, adapters,
-//! compression, and what exists of a token that has left.
+//! `MemoryConfig` and its check: no memory, codes of hidden states, keys and values, codes that blocks share, or two of them, with code
+//! width, kept slots, adapters, compression, and what exists of a token that has left.
 
 use super::custom::CustomMemory;
 use super::window::Window;
@@ -216,7 +216,12 @@ impl BothConfig {
             AttendedConfig::KeyValuePrefix(_) => "memory.attended.lifecycle",
             AttendedConfig::SharedCode(_) => "memory.codes.lifecycle",
         };
-        problems.require(fits, field, "another", expected);
+        let found = match self.codes.lifecycle {
+            Lifecycle::Frozen => "reference",
+            Lifecycle::Reference if field.starts_with("memory.codes") => "reference",
+            Lifecycle::Reference => "frozen",
+        };
+        problems.require(fits, field, found, expected);
         // Codes of states would have to be made before the read or after it, and the reference does neither at every step.
         let of_states = matches!(
             self.attended,

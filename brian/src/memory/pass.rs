@@ -117,47 +117,47 @@ impl<B: Backend> Described<B> for Memory<B> {
 /// A memory during one pass. The walk holds it by reference while it grows.
 pub(crate) struct MemoryPass<'a, B: Backend> {
     codes: RefCell<Option<Codes<'a, B>>>,
-    columns: RefCell<Columns<'a, B>>,
+    attended: RefCell<AttendedPass<'a, B>>,
 }
 
 /// What blocks attend to beside states.
-enum Columns<'a, B: Backend> {
+enum AttendedPass<'a, B: Backend> {
     Nothing,
     Prefix(Prefix<'a, B>),
     Shared(Shared<'a, B>),
     /// Who runs blocks keeps what they attend to; here are the statistics, if they are asked for.
-    Elsewhere(Option<Reads<B>>),
+    ByRows(Option<Reads<B>>),
 }
 
 impl<'a, B: Backend> MemoryPass<'a, B> {
     pub fn start(memory: Option<&'a Memory<B>>, start: MemoryStart<'_, B>) -> Self {
-        let columns = match memory.and_then(Memory::attended) {
-            None => Columns::Nothing,
+        let attended = match memory.and_then(Memory::attended) {
+            None => AttendedPass::Nothing,
             Some(attended) if start.by_rows && attended.is_frozen() => {
-                Columns::Elsewhere(Reads::asked(start.measures))
+                AttendedPass::ByRows(Reads::asked(start.measures))
             }
-            Some(Attended::Prefix(memory)) => Columns::Prefix(Prefix::new(memory, start)),
-            Some(Attended::Shared(memory)) => Columns::Shared(Shared::new(memory, start)),
+            Some(Attended::Prefix(memory)) => AttendedPass::Prefix(Prefix::new(memory, start)),
+            Some(Attended::Shared(memory)) => AttendedPass::Shared(Shared::new(memory, start)),
         };
         let codes = memory.and_then(Memory::codes);
         Self {
             codes: RefCell::new(codes.map(|codes| Codes::new(codes, start))),
-            columns: RefCell::new(columns),
+            attended: RefCell::new(attended),
         }
     }
 
     /// Whether the state of a token that has left no longer changes, and blocks can run on some tokens alone.
     pub fn rests(&self) -> bool {
-        let by_rows = match &*self.columns.borrow() {
-            Columns::Nothing | Columns::Elsewhere(_) => true,
-            Columns::Prefix(_) | Columns::Shared(_) => false,
+        let by_rows = match &*self.attended.borrow() {
+            AttendedPass::Nothing | AttendedPass::ByRows(_) => true,
+            AttendedPass::Prefix(_) | AttendedPass::Shared(_) => false,
         };
         by_rows && self.codes.borrow().as_ref().is_none_or(Codes::rests)
     }
 
     /// Whether reads are counted that whoever runs blocks makes.
     pub fn counts(&self) -> bool {
-        matches!(&*self.columns.borrow(), Columns::Elsewhere(Some(_)))
+        matches!(&*self.attended.borrow(), AttendedPass::ByRows(Some(_)))
     }
 
     /// Counts a read by tokens that run a block: the attention of each to slots of some ages, its share of the block's output,
@@ -172,7 +172,7 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         readers: Tensor<B, 2>,
         bias: Tensor<B, 2>,
     ) {
-        if let Columns::Elsewhere(Some(reads)) = &mut *self.columns.borrow_mut() {
+        if let AttendedPass::ByRows(Some(reads)) = &mut *self.attended.borrow_mut() {
             reads.add(Read {
                 mass: mass.unsqueeze(),
                 ages: ages.to_vec(),
@@ -207,16 +207,16 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         causal: &Causal<B>,
         factors: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 3> {
-        match &mut *self.columns.borrow_mut() {
-            Columns::Prefix(prefix) => {
+        match &mut *self.attended.borrow_mut() {
+            AttendedPass::Prefix(prefix) => {
                 let told = routed.add_position(hidden, position);
                 prefix.execute(block, routed, told, causal, factors)
             }
-            Columns::Shared(shared) => {
+            AttendedPass::Shared(shared) => {
                 let told = routed.add_position(hidden.clone(), position);
                 shared.execute(block, routed, [hidden, told], causal, factors)
             }
-            Columns::Nothing | Columns::Elsewhere(_) => {
+            AttendedPass::Nothing | AttendedPass::ByRows(_) => {
                 routed.forward(hidden, position, causal, factors)
             }
         }
@@ -227,10 +227,10 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
         if let Some(codes) = &mut *self.codes.borrow_mut() {
             codes.write(step);
         }
-        match &mut *self.columns.borrow_mut() {
-            Columns::Nothing | Columns::Elsewhere(_) => {}
-            Columns::Prefix(prefix) => prefix.write(step),
-            Columns::Shared(shared) => shared.write(step),
+        match &mut *self.attended.borrow_mut() {
+            AttendedPass::Nothing | AttendedPass::ByRows(_) => {}
+            AttendedPass::Prefix(prefix) => prefix.write(step),
+            AttendedPass::Shared(shared) => shared.write(step),
         }
     }
 
@@ -273,10 +273,10 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     pub fn recorded(&self) -> Vec<MemoryRead> {
         let codes = self.codes.borrow_mut().as_mut().map(Codes::recorded);
         let mut reads = codes.unwrap_or_default();
-        reads.extend(match &mut *self.columns.borrow_mut() {
-            Columns::Nothing | Columns::Elsewhere(_) => Vec::new(),
-            Columns::Prefix(prefix) => prefix.recorded(),
-            Columns::Shared(shared) => shared.recorded(),
+        reads.extend(match &mut *self.attended.borrow_mut() {
+            AttendedPass::Nothing | AttendedPass::ByRows(_) => Vec::new(),
+            AttendedPass::Prefix(prefix) => prefix.recorded(),
+            AttendedPass::Shared(shared) => shared.recorded(),
         });
         reads
     }
@@ -284,11 +284,11 @@ impl<'a, B: Backend> MemoryPass<'a, B> {
     /// Statistics of all reads of the memory, if they were measured; of two memories those of codes, and those of blocks.
     pub fn usage(&self) -> (Option<MemoryUse>, Option<MemoryUse>) {
         let codes = self.codes.borrow_mut().as_mut().and_then(Codes::usage);
-        let reads = match &mut *self.columns.borrow_mut() {
-            Columns::Nothing => None,
-            Columns::Prefix(prefix) => prefix.usage(),
-            Columns::Shared(shared) => shared.usage(),
-            Columns::Elsewhere(reads) => reads.take(),
+        let reads = match &mut *self.attended.borrow_mut() {
+            AttendedPass::Nothing => None,
+            AttendedPass::Prefix(prefix) => prefix.usage(),
+            AttendedPass::Shared(shared) => shared.usage(),
+            AttendedPass::ByRows(reads) => reads.take(),
         };
         match [codes, reads].map(|reads| reads.and_then(Reads::finish)) {
             [None, of_blocks] => (of_blocks, None),

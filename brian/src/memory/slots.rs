@@ -40,10 +40,10 @@ impl Seen {
     }
 }
 
-/// What tokens have written, step by step.
+/// What tokens have written.
 pub(crate) struct Slots<B: Backend> {
     n_tokens: usize,
-    /// Nothing for a step at which nobody wrote.
+    /// Step by step, nothing for one at which nobody wrote; where the last one of each token is seen, that alone.
     steps: Vec<Option<Slot<B>>>,
 }
 
@@ -75,16 +75,26 @@ impl<B: Backend> Slots<B> {
     ///
     /// # Shapes
     /// `rows`: `[tokens, width]` in all
-    pub fn write(&mut self, tokens: &[usize], rows: Vec<Tensor<B, 2>>) {
-        let like = rows.first().map(|first| (first.dims(), first.device()));
-        let slot = like.map(|([_, width], device)| {
-            let mut wrote = vec![false; self.n_tokens];
-            tokens.iter().for_each(|&token| wrote[token] = true);
-            let nothing = Tensor::zeros([self.n_tokens, width], &device);
-            let rows = replace(nothing, tokens, rows);
-            Slot { rows, wrote }
+    pub fn write(&mut self, seen: Seen, tokens: &[usize], rows: Vec<Tensor<B, 2>>) {
+        let before = match seen {
+            Seen::Window(_) => None,
+            Seen::Last => self.steps.pop().flatten(),
+        };
+        let Some(first) = rows.first() else {
+            self.steps.push(before);
+            return;
+        };
+        let ([_, width], device) = (first.dims(), first.device());
+        let Slot {
+            rows: others,
+            mut wrote,
+        } = before.unwrap_or_else(|| Slot {
+            rows: Tensor::zeros([self.n_tokens, width], &device),
+            wrote: vec![false; self.n_tokens],
         });
-        self.steps.push(slot);
+        tokens.iter().for_each(|&token| wrote[token] = true);
+        let rows = replace(others, tokens, rows);
+        self.steps.push(Some(Slot { rows, wrote }));
     }
 
     /// What blocks see at the next step; `None` if there is nothing.

@@ -46,7 +46,7 @@ impl<'a, B: Backend> Attending<'a, B> {
         self.memory.is_none()
     }
 
-    /// Which of what tokens wrote blocks see; `None` if tokens write nothing.
+    /// Which slots of a token blocks see; `None` if tokens write nothing.
     pub fn seen(&self) -> Option<Seen> {
         match self.memory {
             None => None,
@@ -280,6 +280,12 @@ impl Layout {
         self.places.push(own);
         self.biases.push(0);
         self.places.len()
+    }
+
+    /// Adds tokens that show nothing but their own columns.
+    pub fn tokens(&mut self, own: impl Iterator<Item = RowPlace>) {
+        self.places.extend(own);
+        self.biases.resize(self.places.len(), 0);
     }
 
     /// Ends a sequence, of whose columns, counted from its first, each query sees so many.

@@ -35,7 +35,7 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub rotary: &'a Rotary<B>,
     pub memory: MemoryPass<'a, B>,
     /// The parameters of the memory, if there is one.
-    pub remembers: Option<&'a Memory<B>>,
+    pub memory_parameters: Option<&'a Memory<B>>,
     /// The walks of earlier tokens, in decoding.
     pub past: Option<&'a RefCell<WalkCache<B>>>,
 }
@@ -44,6 +44,6 @@ impl<B: Backend> WalkContext<'_, B> {
     /// The blocks of the pool, and the memory to which they attend.
     pub fn attending(&self) -> Attending<'_, B> {
         let pool = Pool::new(&self.pool, &self.maps, self.rotary);
-        Attending::new(pool, self.route.attends, self.remembers)
+        Attending::new(pool, self.route.attends, self.memory_parameters)
     }
 }

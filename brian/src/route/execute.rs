@@ -194,7 +194,8 @@ pub(crate) struct Executor<'a, 'm, B: Backend> {
 
 struct OfStates<B: Backend> {
     resting: ExitedCache<B>,
-    now: Option<Parts<B>>,
+    /// `[n_tokens, width]`
+    now: Option<Tensor<B, 2>>,
 }
 
 /// A block, and a token that runs it.
@@ -308,9 +309,11 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             run,
         );
         match self.ground.past {
-            Some(past) => past.borrow_mut().write(index, weights),
+            Some(past) if self.ground.attending().seen().is_some() => {
+                past.borrow_mut().write(index, weights);
+            }
             None if self.seen().is_some() => self.write(dispatch, weights),
-            None => {}
+            _ => {}
         }
         for block in dispatch.used() {
             let staying = dispatch.of[block]
@@ -351,7 +354,9 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             });
             written.extend(runs.into_iter().map(|(_, token)| token));
         }
-        self.memory.slots.write(&written, parts);
+        if let Some(seen) = self.seen() {
+            self.memory.slots.write(seen, &written, parts);
+        }
     }
 
     /// Chunks of blocks that run together; a block that runs on every token is a chunk of its own.
@@ -581,17 +586,17 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
             let all: Vec<usize> = (0..n_tokens).collect();
             let made =
                 |fresh: &[usize]| attending.columns_of_states(some(input.hidden.clone(), fresh));
-            resting.rows(&all, |token| left[token], made)
+            shared(resting.rows(&all, |token| left[token], made).gather())
         });
         let mut parts = Parts::none();
         for of_block in keys.chunk_by(|a, b| a / n_tokens == b / n_tokens) {
-            let n_before = parts.parts.len();
-            parts.parts.extend(all.parts.iter().cloned());
-            parts.places.extend(of_block.iter().map(|key| {
-                let RowPlace { part, row } = all.places[key % n_tokens];
-                let part = n_before + part;
-                RowPlace { part, row }
-            }));
+            let part = parts.parts.len();
+            parts.parts.push(all.clone());
+            let place = |key: &usize| RowPlace {
+                part,
+                row: key % n_tokens,
+            };
+            parts.places.extend(of_block.iter().map(place));
         }
         parts
     }

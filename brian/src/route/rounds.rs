@@ -374,7 +374,8 @@ impl<'w, B: Backend> Runners<'w, B> {
             let runners = dispatch.of(block).iter();
             runners.for_each(|&token| walkers[token].visits[block] += 1);
         }
-        for (row, (walk, walker)) in walks.iter_mut().zip(&walkers).enumerate() {
+        let writing = walks.iter_mut().zip(&walkers).enumerate();
+        for (row, (walk, walker)) in writing.filter(|_| attending.seen().is_some()) {
             let weights = weights.as_ref().map(|weights| row_of(weights, row));
             walk.write(walker.index, weights.as_ref());
         }

@@ -4,7 +4,7 @@
 //! A block that runs at step `s` attends to the states of all earlier tokens at step `s`. So the states of every step are kept.
 //! When a token runs a block at a step, its columns (see [`attending`](super::attending)) are made from them for all tokens since the
 //! last time at once. A token whose walk is over keeps its last state, so its columns are made once per block, for all steps that it did
-//! not take. Where blocks attend to those alone that run them too, these are all that is kept.
+//! not take. Where blocks attend to those alone that run them too, columns are made of these alone.
 //!
 //! What tokens write into a memory is kept step by step: a later token sees of an earlier one what was there at its own step, not what
 //! came after.
@@ -118,8 +118,8 @@ struct Asking<B: Backend> {
     places: Vec<usize>,
     /// The keys that are their own.
     keys: Vec<usize>,
-    /// Their states.
-    states: States<B>,
+    /// Their states, where columns are not made of them.
+    states: Option<States<B>>,
     /// Of what they wrote: a row of each.
     written: Option<Tensor<B, 2>>,
 }
@@ -129,7 +129,7 @@ struct OfSlot<B: Backend> {
     slot: usize,
     /// Columns.
     cache: Cache<B>,
-    /// What there are no columns of yet.
+    /// Written rows of which the block has made no columns yet.
     unread: Option<Tensor<B, 2>>,
 }
 
@@ -219,12 +219,18 @@ impl<B: Backend> WalkCache<B> {
             parts.extend(slices(passes, &self.places, &own, part));
             parts
         });
-        let came = passes.last().expect("a pass that came to this step");
+        let came = || {
+            passes
+                .last()
+                .expect("a pass that came to this step")
+                .clone()
+        };
+        let apart = attending.has_columns_of_states();
         let asking = Asking {
             tokens: asking.to_vec(),
             places: asking.iter().map(|token| n_over + token).collect(),
             keys,
-            states: came.clone().map(|states| some(states, asking)),
+            states: apart.then(|| came().map(|states| some(states, asking))),
             written: None,
         };
         let (memory, earlier) = match attending.seen() {
@@ -406,7 +412,8 @@ pub(crate) fn output<B: Backend>(
         }
         (_, read) => {
             let states = [0, 1].map(|part| {
-                let states = unread.iter().map(|of| of.asking.states[part].clone());
+                let states = unread.iter();
+                let states = states.filter_map(|of| Some(of.asking.states.as_ref()?[part].clone()));
                 Tensor::cat(states.collect(), 0)
             });
             let columns = read.map(|[hidden, _]| attending.columns_of_states(hidden));
@@ -442,23 +449,26 @@ pub(crate) fn output<B: Backend>(
         });
         let memory: Vec<Vec<RowPlace>> = memory.collect();
         let before = layout.places.len();
-        let ends = of.of_step.keys.iter().enumerate().map(|(token, key)| {
-            let own = match *key {
-                Key::OfStep(row) => of_step[row],
-                Key::Last(row) => last[row],
-            };
-            let earlier = of.earlier.get(token).into_iter().flatten();
-            let earlier = earlier.map(|at| memory[at.part][at.row]);
-            layout.token(earlier, 1, own) - before
-        });
-        let ends: Vec<usize> = ends.collect();
-        layout.sequence(
-            of.asking
+        let own = |key: &Key| match *key {
+            Key::OfStep(row) => of_step[row],
+            Key::Last(row) => last[row],
+        };
+        if memory.is_empty() {
+            layout.tokens(of.of_step.keys.iter().map(own));
+            layout.sequence(of.asking.keys.iter().map(|key| key + 1));
+        } else {
+            let ends = of
+                .of_step
                 .keys
                 .iter()
-                .map(|&key| ends[key])
-                .collect::<Vec<_>>(),
-        );
+                .zip(&of.earlier)
+                .map(|(key, earlier)| {
+                    let earlier = earlier.iter().map(|at| memory[at.part][at.row]);
+                    layout.token(earlier, 1, own(key)) - before
+                });
+            let ends: Vec<usize> = ends.collect();
+            layout.sequence(of.asking.keys.iter().map(|&key| ends[key]));
+        }
         first = end;
     }
 

@@ -76,15 +76,15 @@ pub fn run(arguments: &cli::Eval) -> Result<(), Error> {
     let step = trained.loaded.snapshot.state.step;
     if arguments.source.json {
         let objects: Vec<Value> = splits.iter().map(|(name, l)| object(name, l)).collect();
-        return answer::print_json(&json!({
+        return answer::print_json(&trained.say_weights(json!({
             "schema": 1, "step": step, "checkpoint": checkpoint, "start": trained.recipe.data.start,
             "start_symbol": start_symbol(&trained),
             "window": trained.recipe.data.window, "stride": arguments.stride, "splits": objects,
-        }));
+        })));
     }
     let head = "split | documents | targets | bytes | loss/lm | standard error | perplexity | bits per byte";
     let rows = splits.iter().map(|(name, losses)| row(name, losses));
-    let title = format!("step {step}, {}", checkpoint.display());
+    let title = format!("step {step}, {}", trained.place());
     answer::print(&format!("{title}\n{}", table(head, rows)))?;
     let parts = splits
         .iter()

@@ -9,7 +9,8 @@ use crate::collective::{Facts, Ranks, on_ranks};
 use crate::device::{self, Task};
 use crate::error::Error;
 use crate::ladder::{
-    Checkpoints, Inputs, Ladder, Needs, Position, RequestedLength, find_inputs, new_inputs, survey,
+    Checkpoints, Inputs, Ladder, Needs, Position, RequestedLength, find_inputs, first_start,
+    new_inputs, survey,
 };
 use crate::recipe::{Checked, load, load_run, remarks};
 use crate::render::Render;
@@ -108,6 +109,9 @@ impl Training {
                 find_inputs(&mut recipe, run, &self.folders)?;
             }
             // Before anything is made: what cannot be opened shall leave no run behind.
+            if let Some(error) = existing.is_none().then(|| first_start(&recipe)).flatten() {
+                return Err(error);
+            }
             let inputs = Inputs::open(&recipe)?;
             say_convention(&recipe.data, &inputs.tokenizer);
             let needs = Needs::of(&recipe, &inputs)?;

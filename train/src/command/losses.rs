@@ -153,6 +153,7 @@ mod tests {
             average: TensorMap::new(),
         };
         Trained {
+            weights: crate::cli::Weights::Trained,
             device: recipe.device.clone(),
             recipe,
             tokenizer,

@@ -49,17 +49,13 @@ pub fn run(file: &Path, arguments: &cli::Eval) -> Result<(), Error> {
         let n = results
             .iter()
             .map(|of| (of.name.clone(), json!(of.samples.len())));
-        json!({
+        trained.say_weights(json!({
             "schema": 1, "step": step, "checkpoint": trained.loaded.path, "tasks": tasks.name,
             "results": figures.collect::<Map<_, _>>(), "n_samples": n.collect::<Map<_, _>>(),
-        })
+        }))
     };
     let text = || {
-        let title = format!(
-            "{}, step {step}, {}",
-            tasks.name,
-            trained.loaded.path.display()
-        );
+        let title = format!("{}, step {step}, {}", tasks.name, trained.place());
         let rows = results.iter().flat_map(Results::rows);
         let head = "task | questions | figure | value | standard error";
         format!("{title}\n{}", table(head, rows))

@@ -15,6 +15,7 @@ use crate::say::note;
 use crate::task::RoutePlan;
 use brillm::counts::PairCounts;
 use burn::tensor::backend::AutodiffBackend;
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct Trained {
     pub counts: Option<Arc<PairCounts>>,
     /// The checkpoint.
     pub loaded: Loaded,
+    /// Which of its weights are used.
+    pub weights: cli::Weights,
     /// The device to compute on.
     pub device: DeviceConfig,
 }
@@ -77,6 +80,7 @@ impl Trained {
         }
         Ok(Self {
             device: recipe.device.clone(),
+            weights: source.weights,
             recipe,
             tokenizer,
             counts: counted.map(|(_, bigrams)| Arc::new(bigrams.counts)),
@@ -172,6 +176,25 @@ impl Trained {
         };
         let tensors = self.loaded.snapshot.model.clone();
         blueprint.load(&self.stage().policy, tensors, &self.loaded.path, device)
+    }
+}
+
+impl Trained {
+    /// The checkpoint, and its weights where they are not those that were trained, in a title.
+    pub fn place(&self) -> String {
+        let path = self.loaded.path.display();
+        match self.weights {
+            cli::Weights::Trained => path.to_string(),
+            cli::Weights::Average => format!("{path}, averaged weights"),
+        }
+    }
+
+    /// Says in an answer which weights it is about, where they are not those that were trained.
+    pub fn say_weights(&self, mut answer: Value) -> Value {
+        if self.weights == cli::Weights::Average {
+            answer["weights"] = "average".into();
+        }
+        answer
     }
 }
 

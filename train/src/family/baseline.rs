@@ -87,7 +87,8 @@ impl ModelFamily for BaselineFamily {
     }
 
     fn account(config: &BaselineConfig, vocabulary: usize, window: usize) -> Account {
-        // Logits, before their cap too if they have one, and their softmax; per block the stream, the feed-forward's three inner values and two score matrices.
+        // Logits, before their cap too if they have one, and their softmax; per block the stream, the feed-forward's three inner values
+        // and two score matrices.
         let heads = config.heads();
         let attention = 2 * (heads.d_queries() + heads.d_keys() + heads.n_heads * window);
         let per_block = 4 * config.d_model + attention + 3 * config.d_ff;

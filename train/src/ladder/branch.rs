@@ -6,7 +6,7 @@
 use crate::error::{Error, Problem};
 use crate::learner::ParameterOptimizer;
 use crate::model::Model;
-use crate::recipe::{Checked, Recipe, load_run};
+use crate::recipe::{Checked, Policy, Recipe, load_run};
 use crate::run::checkpoint::{CheckpointState, Earlier};
 use crate::run::{RunDirectory, TensorMap};
 use crate::say::note;
@@ -55,7 +55,7 @@ pub(super) fn earlier(state: &CheckpointState) -> Earlier {
 /// Whether the optimizer of a run at this state can be kept; says if the data do not go on where it stopped.
 ///
 /// # Errors
-/// `Invalid` if it has made no step, or is of another kind.
+/// `Invalid` if it has made no step, is of another kind, or updated a model of another kind.
 pub(super) fn check(
     recipe: &Checked,
     run: &RunDirectory,
@@ -77,6 +77,16 @@ pub(super) fn check(
     if kinds[0] != kinds[1] {
         let [found, expected] = kinds.map(|kind| format!("{kind:?}"));
         return problem(found, format!("{expected}, as in this recipe"));
+    }
+    let plain = |policy: &Policy| match policy {
+        Policy::None => "moments of a plain decoder",
+        _ => "moments of a model with a pool",
+    };
+    let of_theirs = theirs.stage.get(state.stage_index);
+    let of_theirs = of_theirs.map(|stage| plain(&stage.policy));
+    let of_ours = plain(&recipe.stage[0].policy);
+    if let Some(found) = of_theirs.filter(|found| *found != of_ours) {
+        return problem(found.to_string(), of_ours.to_string());
     }
     if !reads_on(&theirs, recipe) {
         note(&format!(

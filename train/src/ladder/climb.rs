@@ -361,6 +361,10 @@ impl Ladder {
             step: loaded.snapshot.state.step,
             weights_sha256: checkpoint::weights_sha256(&loaded.path)?,
         };
+        // The other run may go on while the ranks read.
+        let taken = format!("step {} (weights {})", started.step, started.weights_sha256);
+        let place = format!("start of stage {}", stage.name);
+        self.ranks.compare(&Facts::default().with(place, taken))?;
         let note = |info: &mut RunInfo| drop(info.starts.insert(stage.name.clone(), started));
         self.ranks.by_first(|| self.run.change_info(note))?;
         let plain = loaded

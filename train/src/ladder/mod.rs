@@ -20,4 +20,4 @@ pub use inputs::{Inputs, counts, new_inputs, tokenizer};
 pub use memory::{Checkpoints, Needs};
 pub use resume::check_position;
 pub use route::route;
-pub use survey::survey;
+pub use survey::{first_start, survey};

@@ -7,7 +7,7 @@ use crate::data::TokenSource;
 use crate::device;
 use crate::error::{Error, Problem};
 use crate::learner::check_split;
-use crate::recipe::{Checked, StageStart};
+use crate::recipe::{Checked, Stage, StageStart};
 use crate::run::{RunDirectory, System, checkpoint};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub fn survey(recipe: &Checked, n_ranks: usize) -> Result<Needs, Error> {
     let backend = device::check_compiled(&recipe.source().file, &recipe.device.backend);
     let can_count = backend.is_ok();
     problems.extend(backend.err());
-    problems.extend(starts(recipe));
+    problems.extend(starts(recipe, &recipe.stage));
     let inputs = match Inputs::open(recipe) {
         Ok(inputs) => Some(inputs),
         Err(first) => {
@@ -69,12 +69,17 @@ fn files(recipe: &Checked) -> Vec<Error> {
     problems
 }
 
-/// Runs that stages start from.
-fn starts(recipe: &Checked) -> Vec<Error> {
+/// What is wrong with the run that the first stage starts from, if it starts from one.
+pub fn first_start(recipe: &Checked) -> Option<Error> {
+    starts(recipe, &recipe.stage[..1]).into_iter().next()
+}
+
+/// What is wrong with runs that stages start from.
+fn starts(recipe: &Checked, stages: &[Stage]) -> Vec<Error> {
     let mut problems = Vec::new();
     let tokenizer = tokenizer(recipe).ok();
     let own = tokenizer.map(|tokenizer| tokenizer.sha256());
-    for stage in &recipe.stage {
+    for stage in stages {
         let StageStart::Run { path, step, .. } = &stage.start else {
             continue;
         };

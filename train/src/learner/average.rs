@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! A ← W                      after step `from_step` of the stage
-//! A ← d A + (1 − d) W        after every `every_steps`-th step behind it
+//! A ← A + (1 − d) (W − A)    after every `every_steps`-th step behind it
 //! ```
 //!
 //! Training never reads `A`: a run with it has the weights of one without. Numbers are those of the weights, f32.
@@ -97,8 +97,9 @@ impl<B: Backend> Change<B> for Towards<B> {
     ) -> Param<Tensor<B, D>> {
         let weights = self.weights.remove(path).expect("the same parameters");
         let weights: Tensor<B, D> = Tensor::from_primitive(TensorPrimitive::Float(weights));
-        let decay = self.decay;
-        param.map(|average| average * decay + weights * (1.0 - decay))
+        // As a difference: two factors rounded to f32 would not add up to 1, and weights that rest would change.
+        let share = 1.0 - self.decay;
+        param.map(|average| average.clone() + (weights - average) * share)
     }
 }
 
@@ -136,6 +137,23 @@ mod tests {
         let twice = moved(once, &toy([1.0, 1.5], 5.0), 0.75);
         assert_eq!(values(&twice), [5.5, 0.0, 2.0]);
         assert_eq!(twice.gain.id, id);
+    }
+
+    #[test]
+    fn an_average_of_weights_that_rest_is_these_to_the_bit() {
+        let weights = toy([0.1, -3.7], 1.0);
+        let mut average = weights.clone();
+        for _ in 0..1000 {
+            average = moved(average, &weights, 0.9999);
+        }
+        assert_eq!(
+            average.matrix.val().into_data(),
+            weights.matrix.val().into_data()
+        );
+        assert_eq!(
+            average.gain.val().into_data(),
+            weights.gain.val().into_data()
+        );
     }
 
     #[test]

@@ -302,7 +302,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_memory_of_a_program_is_said_in_one_line_and_lists_it() {
-        let all = "expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\", \"silent\"";
+        let all = "expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\", \
+                   \"both\", \"silent\"";
         let cases = [
             ("\"loud\"", format!("memory: found string \"loud\", {all}")),
             (

@@ -80,7 +80,7 @@ fn an_unknown_key_is_named_with_the_key_meant_and_no_further_message() {
         after("format = 2", "format = 2\n\"\\u001b[2J\" = 1"),
         [
             "\"\\u{1b}[2J\": found an unknown key, expected one of the keys format, run, device, tokenizer, data, \
-          model, optimizer, batch, stage, watch, checkpoint, hook, loss"
+          model, optimizer, batch, stage, watch, checkpoint, average, hook, loss"
         ]
     );
 }
@@ -810,7 +810,7 @@ fn a_memory_is_a_choice_with_rules_of_its_own() {
     assert_eq!(
         after(none, "memory = \"hidden_cod\""),
         [
-            "model.memory: found string \"hidden_cod\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\"; did you mean \"hidden_code\"?",
+            "model.memory: found string \"hidden_cod\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\", \"both\"; did you mean \"hidden_code\"?",
             "model.memory: found string \"hidden_cod\", expected a table { kind = \"hidden_code\", … }",
         ]
     );

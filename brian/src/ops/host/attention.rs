@@ -61,7 +61,8 @@ pub(crate) fn attention_over_spans<B: Backend>(
         bias,
         spans,
     } = among;
-    if keys_values.parts.len() + 2 > most_inputs::<B>() {
+    let n_apart = 1 + usize::from(bias.is_some());
+    if n_apart + keys_values.parts.len() > most_inputs::<B>() {
         let one = Among {
             keys_values: Parts::one(keys_values.clone().gather()),
             ..among.clone()
@@ -70,7 +71,6 @@ pub(crate) fn attention_over_spans<B: Backend>(
     }
     let attend = Attend::new(of, spans);
     let places = keys_values.places.clone();
-    let n_apart = 1 + usize::from(bias.is_some());
     let parts = keys_values.parts.iter();
     let inputs = [queries].into_iter().chain(bias).chain(parts);
     run_many(inputs.map(input).collect(), move |inputs| {

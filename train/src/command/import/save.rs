@@ -67,11 +67,13 @@ pub(super) fn save(
         threads: device::threads(),
         ..CheckpointState::default()
     };
+    // The stage is over; its average, if one is kept, is what was imported.
+    let average = recipe.average.as_ref().map(|_| model.clone());
     let snapshot = Snapshot {
         state,
         model,
         optimizer: TensorMap::new(),
-        average: TensorMap::new(),
+        average: average.unwrap_or_default(),
     };
     checkpoint::save(&run, &snapshot, recipe.checkpoint.keep_last)?;
     run.change_info(|info| {

@@ -192,6 +192,13 @@ impl Found {
             let now = match now {
                 Ok(Some(glance)) if glance.weights_sha256 == started.weights_sha256 => continue,
                 Ok(Some(glance)) => of_step(glance.state.step, &glance.weights_sha256),
+                Ok(None) if *step == Some(started.step) => {
+                    note(&format!(
+                        "{from}: its checkpoint of step {} is gone, so its weights are not compared",
+                        started.step
+                    ));
+                    continue;
+                }
                 Ok(None) => "without a checkpoint".to_string(),
                 Err(_) => "not readable".to_string(),
             };

@@ -34,7 +34,7 @@ const GRAPH: (&str, &str) = ("brillm", "tiny");
 
 /// What may be left out of a decoder's recipe, and was.
 #[test]
-fn a_cap_a_scale_and_a_z_loss_have_their_bounds() {
+fn a_cap_scales_and_a_z_loss_have_their_bounds() {
     for decoder in [("baseline", "tiny"), LADDER] {
         let key = "model.logit_cap";
         holds(
@@ -56,6 +56,17 @@ fn a_cap_a_scale_and_a_z_loss_have_their_bounds() {
             &[&wrong, "{z={}}", "{y={weight=0.1}}"],
         );
     }
+    let visits = [
+        "{scale='inverse'}",
+        "{scale='inverse_sqrt',gains=true}",
+        "{gains=true}",
+    ];
+    holds(
+        LADDER,
+        "model.visits",
+        &visits,
+        &["{scale='cube'}", "{gain=true}"],
+    );
     // The loss of a graph is part of its optimizer.
     holds(GRAPH, "loss", &[], &["{z={weight=1e-4}}"]);
 }
