@@ -309,7 +309,7 @@ fn a_teacher_and_a_memory_of_a_programs_own_lead_are_read_and_resume_to_the_bit(
     let refused = without.nerve("fit routes.toml").expect(2).stderr;
     for expected in [
         "stage.imitation.policy.teacher.kind: found string \"stride\", expected one of \"sequential\"",
-        "model.memory.kind: found string \"mean\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\"",
+        "model.memory.kind: found string \"mean\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\", \"both\"",
     ] {
         assert!(refused.contains(expected), "{refused}");
     }
@@ -367,7 +367,7 @@ fn mistakes_in_a_programs_own_memory_are_named_like_all_others() {
         (
             "model.memory={kind='mead',d_code=6,window=2}",
             ".memory.kind, from --set: found string \"mead\", expected one of \"none\", \"hidden_code\", \"key_value_prefix\", \"shared_code\", \
-             \"mean\"; did you mean \"mean\"?",
+             \"both\", \"mean\"; did you mean \"mean\"?",
         ),
         (
             "model.memory={kind='mean',d_code=17,window=2}",

@@ -291,7 +291,16 @@ impl ModelFamily for BrianFamily {
         let load = "share of the executed blocks that this block has";
         let loads = (0..config.n_pool).map(|block| format!("route/load/{block}"));
         metrics.extend(loads.map(|name| MetricInfo::new(name, load)));
-        let steps = config.route.max_steps.max(config.n_pool);
+        // Behind its blocks a walk that is only taught may have a step at which it leaves.
+        let taught = match &stage.policy {
+            Policy::Teacher { teacher } => match teacher {
+                Teacher::Path { blocks } => blocks.len() + 1,
+                Teacher::MixedSkipRecur => config.route.max_steps + 1,
+                _ => 0,
+            },
+            _ => 0,
+        };
+        let steps = config.route.max_steps.max(config.n_pool).max(taught);
         let exit = "share of tokens that leave at this step";
         let exits = (1..=steps).map(|step| format!("route/exit/{step}"));
         metrics.extend(exits.map(|name| MetricInfo::new(name, exit)));

@@ -12,7 +12,7 @@
 //! The second `s` makes steps as long as AdamW's are (Liu et al. 2025, "Muon is scalable for LLM training"), so that its rates and weight
 //! decay can be kept. Burn's own Muon takes a map's rows for its outputs, as PyTorch has them; ours are its inputs.
 
-use super::optimizer::{DecayBy, Rate};
+use super::rate::{DecayBy, Rate};
 use brian::parameter::Path;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;

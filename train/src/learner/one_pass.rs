@@ -2,7 +2,7 @@
 //! on a GPU by a kernel that may be launched later together with others; where neither applies, by Burn's own AdamW.
 
 use super::gpu;
-use super::optimizer::{DecayBy, Rate};
+use super::rate::{DecayBy, Rate};
 use super::step::{Step, Update};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::Backend;

@@ -117,6 +117,10 @@ mod tests {
         );
         let size = ["model.n_pool=7", "model.route.max_steps=6"];
         assert!(has(&size, "route/exit/7") && !has(&size, "route/exit/8"));
+        // A path as long as a walk may be leaves one step later.
+        let path = "stage.exit.policy={kind='teacher',teacher={kind='path',blocks=[0,1,0,1,0,1]}}";
+        let taught = ["model.route.max_steps=6", path];
+        assert!(has(&taught, "route/exit/7") && !has(&taught, "route/exit/8"));
         assert!(
             has(&[], "memory/share") && !has(&["stage.exit.walk.memory=false"], "memory/share")
         );
