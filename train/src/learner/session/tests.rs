@@ -490,7 +490,7 @@ fn an_average_follows_the_weights_by_its_recurrence_and_changes_none_of_them() {
     assert_eq!(weights, of_others);
     assert!(without.iter().all(|saved| saved.average.is_empty()));
     // Begun after the first step, moved after the third.
-    let moved = 0.75 * weights[0] + 0.25 * weights[2];
+    let moved = weights[0] + 0.25 * (weights[2] - weights[0]);
     let averages: Vec<f32> = with.iter().map(|saved| number(&saved.average)).collect();
     assert_eq!(averages, [weights[0], weights[0], moved, moved]);
     // A target of 1 loses the sum of both numbers, which started as 1 and 2 and moved alike.
