@@ -162,7 +162,7 @@ fn sweep_keys() -> String {
 pub enum Weights {
     /// Those that were trained
     Trained,
-    /// Their moving average, of a run with a table [average]
+    /// Their moving average, of a run with a table `[average]`
     Average,
 }
 

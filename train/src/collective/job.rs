@@ -49,7 +49,7 @@ impl Job {
 /// What a verb does as one of the ranks of a job, which it joins and leaves; an error is said once.
 ///
 /// # Errors
-/// As [`Job::join`], and those of `act`.
+/// Those of joining a job, and those of `act`.
 pub fn on_ranks(
     longest_wait: Duration,
     act: impl FnOnce(&Ranks) -> Result<(), Error>,

@@ -87,8 +87,13 @@ impl ReadSequence {
             .iter()
             .map(|read| ShownRead::new(walks, read, top))
             .collect();
-        // The order within a token is that of the walk.
-        reads.sort_by_key(|read| read.token);
+        // Within a token in the order of the walk: before it decides, in the block that it runs, behind the exit.
+        let place = |at| match at {
+            ReadAt::Decision { step } => (step, 0),
+            ReadAt::Block { step, .. } => (step, 1),
+            ReadAt::Exit => (usize::MAX, 0),
+        };
+        reads.sort_by_key(|read| (read.token, place(read.at)));
         Self {
             tokens,
             tokens_left_out: 0,
