@@ -178,7 +178,10 @@ fn what_bounds_a_walk_or_tells_it_where_it_is_decodes_too() {
 fn what_blocks_attend_to_beside_all_tokens_decodes_too() {
     in_float64(|| {
         let mut configs: Vec<BrianConfig> = Vec::new();
-        for memory in small_memories() {
+        // Codes of hidden states are read anew for every token, which is a whole pass.
+        let kept = small_memories().into_iter();
+        let kept = kept.filter(|memory| memory.attended().is_some() && memory.codes().is_none());
+        for memory in kept {
             configs.push(BrianConfig {
                 memory,
                 ..pool_of_three()
