@@ -62,6 +62,11 @@ impl<B: Backend> Visits<B> {
         }
     }
 
+    /// Whether visits differ at all.
+    pub(crate) fn differ(&self) -> bool {
+        self.scale.is_some() || self.gains.is_some()
+    }
+
     /// The factors of some tokens, from the numbers of their visits, counted from 1; `None` where all visits are alike.
     ///
     /// # Shapes

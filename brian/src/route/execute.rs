@@ -386,9 +386,12 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let [n_tokens, d_model] = input.hidden.dims();
         let (block, tokens) = (&self.ground.pool[index], &dispatch.of[index]);
         let [hidden, position] = input.of_sequences(self.dims);
-        let all: Vec<usize> = (0..n_tokens).collect();
-        let visits = self.visits(index, &all);
-        let factors = block.visits.factors(&visits, &hidden.device());
+        let factors = block.visits.differ().then(|| {
+            let all: Vec<usize> = (0..n_tokens).collect();
+            let visits = self.visits(index, &all);
+            block.visits.factors(&visits, &hidden.device())
+        });
+        let factors = factors.flatten();
         let factors = factors.as_ref();
         let output = match self.ground.route.attends {
             Attends::Selected if !(self.runs_everywhere(tokens) && all_stay(tokens, dispatch)) => {
@@ -497,11 +500,12 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         if self.ground.memory.counts() && attending.seen().is_some() {
             self.count(&attending, (first, &tokens), &queries, &among, weights);
         }
-        let visits: Vec<usize> = blocks
-            .iter()
-            .flat_map(|&block| self.visits(block, &dispatch.of[block]))
-            .collect();
-        let factors = attending.factors(&groups, &visits);
+        let factors = self.ground.pool[first].visits.differ().then(|| {
+            let of_block = |&block: &usize| self.visits(block, &dispatch.of[block]);
+            let visits: Vec<usize> = blocks.iter().flat_map(of_block).collect();
+            attending.factors(&groups, &visits)
+        });
+        let factors = factors.flatten();
         attending.attend(&groups, told, queries, &among, factors.as_ref())
     }
 
