@@ -158,11 +158,11 @@ impl<'a, B: Backend> Prefix<'a, B> {
     }
 
     fn append(&mut self, kept: KeysValues<B>, mask: Tensor<B, 4>) {
-        let index = self.n_written;
+        let (index, step) = (self.n_written, self.n_steps);
         self.n_written += 1;
         self.slots.push(Slot {
             index,
-            step: self.n_steps,
+            step,
             kept,
             mask,
         });

@@ -346,8 +346,8 @@ impl<B: Backend> WalkCache<B> {
             rows: places,
         } = &mut self.written[step];
         let first = cache.n_tokens();
-        let tokens = tokens.into_iter().map(|token| n_over + token);
-        places.extend(tokens.zip(first..));
+        let tokens = tokens.into_iter().zip(first..);
+        places.extend(tokens.map(|(token, row)| (n_over + token, row)));
         cache.append(rows);
     }
 }
