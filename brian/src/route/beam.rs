@@ -65,7 +65,7 @@ impl<B: Backend> WalkContext<'_, B> {
     ) -> (WalkState<B>, Trace<B>) {
         let dims @ [batch, seq, _] = entered.dims();
         let n_tokens = batch * seq;
-        let n_steps = self.route.max_steps;
+        let n_steps = rules.n_steps(self.route.max_steps);
         let table = self.positions.table();
         let tokens = rows
             .iter()

@@ -3,6 +3,7 @@
 //! No draw depends on the batch a sequence is in or on later tokens, so draws are causal too.
 
 use crate::random;
+use std::ops::RangeInclusive;
 
 /// What a draw decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,13 @@ impl Draws {
     ) -> usize {
         let drawn = self.uniform(purpose, sequence, token, step) * n as f64;
         (drawn as usize).min(n - 1)
+    }
+
+    /// A whole number of a range, the same for all tokens of the step, each as likely.
+    pub fn whole(self, range: RangeInclusive<usize>) -> usize {
+        let drawn = random::uniform(random::key(self.key, "pass", 0), 0);
+        let n = range.end() - range.start() + 1;
+        range.start() + ((drawn * n as f64) as usize).min(n - 1)
     }
 
     /// Standard normal.

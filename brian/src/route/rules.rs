@@ -111,6 +111,9 @@ pub struct Rules {
     pub override_probability: f64,
     /// The random draws.
     pub draws: Draws,
+    /// Steps of the shortest walks in training: the most steps of a pass are drawn between it and those of the longest walk.
+    /// `None`: every walk may be the longest.
+    pub shortest_walk: Option<usize>,
     /// Whether the pass is one of training, of which gradients are taken; states are mixed only then.
     pub with_gradients: bool,
     /// Whether the model's memory is left out, to measure its worth.
@@ -132,6 +135,7 @@ impl Rules {
             noise_std: 0.0,
             override_probability: 0.0,
             draws: Draws::new(0, 0),
+            shortest_walk: None,
             with_gradients: false,
             without_memory: false,
             without_beam: false,
@@ -159,6 +163,14 @@ impl Rules {
             override_probability: 0.0,
             with_gradients: false,
             ..self.clone()
+        }
+    }
+
+    /// The most steps of this pass, where walks have at most `longest`: in training it may be drawn, once for all tokens.
+    pub(crate) fn n_steps(&self, longest: usize) -> usize {
+        match self.shortest_walk.filter(|_| self.with_gradients) {
+            Some(shortest) if shortest < longest => self.draws.whole(shortest..=longest),
+            _ => longest,
         }
     }
 

@@ -53,7 +53,7 @@ impl<B: Backend> WalkContext<'_, B> {
     ) -> (WalkState<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
         let n_pool = self.pool.len();
-        let n_steps = self.route.max_steps;
+        let n_steps = rules.n_steps(self.route.max_steps);
         let hard_exit = rules.exit_objective.hard();
         let table = self.positions.table();
         let targets = self.targets(rules, rows);

@@ -52,10 +52,10 @@ impl<B: Backend> WalkContext<'_, B> {
         let n_pool = self.pool.len();
         let table = self.positions.table();
         let targets = self.targets(rules, rows);
-        let n_steps = match rules.policy {
+        let n_steps = rules.n_steps(match rules.policy {
             Policy::Teacher(_) => targets.len(),
             _ => self.route.max_steps,
-        };
+        });
         let before = self.past.map_or(0, |past| past.borrow().n_tokens());
         let places = before..before + seq;
         let mut tokens: Vec<Token> = rows

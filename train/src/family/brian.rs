@@ -232,10 +232,17 @@ impl ModelFamily for BrianFamily {
             let policy = section.key("policy");
             policy.key("teacher").require("blocks", holds, expected);
         }
+        let max_steps = config.route.max_steps;
+        if let Some(walk) = &stage.walk {
+            let shortest = walk.shortest.unwrap_or(1) as u64;
+            section
+                .key("walk")
+                .whole("shortest", shortest, 1, max_steps as u64);
+        }
         if let Some(own) = stage.policy.teacher().and_then(TeacherTable::of) {
             let pool = PoolSize {
                 n_pool: config.n_pool,
-                max_steps: config.route.max_steps,
+                max_steps,
             };
             own.check(pool, &section.key("policy").key("teacher"));
         }

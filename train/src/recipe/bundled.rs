@@ -22,7 +22,7 @@ macro_rules! bundled {
 }
 
 /// All bundled recipes, the smallest of a kind first.
-pub const BUNDLED: [Bundled; 18] = bundled![
+pub const BUNDLED: [Bundled; 19] = bundled![
     "baseline" / "tiny",
     "baseline" / "graded",
     "baseline" / "shakespeare_char",
@@ -31,6 +31,7 @@ pub const BUNDLED: [Bundled; 18] = bundled![
     "baseline" / "r350",
     "baseline" / "r1b",
     "brian" / "tiny",
+    "brian" / "recurrent",
     "brian" / "ladder",
     "brian" / "ladder_parallel",
     "brian" / "r125",

@@ -168,6 +168,10 @@ pub struct Walk {
     pub choice_gradient: ChoiceGradient,
     /// Bounds on the walk.
     pub constraint: Constraint,
+    /// Steps of the shortest walks in training: at every step of the stage a number between it and the steps of the longest walk is drawn,
+    /// each as likely, and no walk is longer (after Geiping et al. 2025, who draw how often a block runs). Every walk may be the longest
+    /// if it is left out.
+    pub shortest: Option<usize>,
     /// What disturbs the router in training.
     pub exploration: Exploration,
     /// What is added to the language-model loss.
@@ -239,6 +243,7 @@ impl Stage {
             noise_std: 0.0,
             override_probability: 0.0,
             draws: Draws::new(self.seed(seed), 0),
+            shortest_walk: walk.shortest,
             with_gradients: true,
             without_memory: !walk.memory,
             without_beam: !walk.parallel,

@@ -162,6 +162,7 @@ impl MetricsRenderer for Dashboard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learner::MicroBatches;
     use burn::train::metric::{MetricEntry, MetricId, NumericEntry, SerializedEntry};
     use std::sync::Arc;
 
@@ -192,6 +193,7 @@ mod tests {
             stage: "fixed".to_string(),
             number: 2,
             of: 5,
+            micro_batches: MicroBatches::always(1),
         };
         let dashboard = Dashboard::new(place, Interrupter::new());
         let progress = TrainingProgress {

@@ -15,7 +15,7 @@ pub use opening::{Opening, Source};
 
 use crate::error::{Error, Problem};
 use crate::escape;
-use crate::learner::{Components, Hook, Trainable};
+use crate::learner::{Components, Hook, MicroBatches, Trainable};
 use crate::recipe::Recipe;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{Interrupter, SupervisedTraining};
@@ -39,7 +39,7 @@ pub enum Render {
     None,
 }
 
-/// A stage's name and its place in the ladder.
+/// A stage's name, its place in the ladder, and how long its steps are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagePlace {
     /// Its name.
@@ -48,15 +48,19 @@ pub struct StagePlace {
     pub number: usize,
     /// The number of stages.
     pub of: usize,
+    /// How many micro-batches its steps take.
+    pub micro_batches: MicroBatches,
 }
 
 impl StagePlace {
     /// The place of the stage with this index, from 0.
     pub fn new(recipe: &Recipe, index: usize) -> Self {
+        let stage = &recipe.stage[index];
         Self {
-            stage: recipe.stage[index].name.clone(),
+            stage: stage.name.clone(),
             number: index + 1,
             of: recipe.stage.len(),
+            micro_batches: stage.micro_batches(recipe.batch.accumulate),
         }
     }
 

@@ -69,8 +69,9 @@ impl PlainLines {
     }
 
     fn eta(&self, step: u64, steps: u64) -> Option<String> {
-        let done = step - self.first_step?.min(step);
-        let left = steps.saturating_sub(step);
+        let before = |step| self.place.micro_batches.before(step);
+        let done = before(step) - before(self.first_step?.min(step));
+        let left = before(steps).saturating_sub(before(step));
         if done == 0 || left == 0 {
             return None;
         }
@@ -150,6 +151,7 @@ impl<B: AutodiffBackend, M> Hook<B, M> for PlainLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learner::MicroBatches;
     use brian::route::policy::{Select, Teacher};
 
     fn lines() -> PlainLines {
@@ -157,6 +159,7 @@ mod tests {
             stage: "scheduled".to_string(),
             number: 4,
             of: 5,
+            micro_batches: MicroBatches::always(1),
         })
     }
 
@@ -207,5 +210,16 @@ mod tests {
             lines.handover(51, &Policy::Teacher(Teacher::Sequential)),
             None
         );
+    }
+
+    /// Ten steps of one micro-batch took ten seconds; ten of three are left.
+    #[test]
+    fn the_time_left_is_that_of_the_batches_that_are_left() {
+        let mut lines = lines();
+        lines.place.micro_batches = MicroBatches::new(1, [(10, 3)]);
+        lines.first_step = Some(0);
+        lines.started = Instant::now() - Duration::from_secs(10);
+        assert_eq!(lines.eta(10, 20).as_deref(), Some("eta 0:30"));
+        assert_eq!(lines.eta(20, 20), None);
     }
 }

@@ -54,7 +54,7 @@ fn beam<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
     let places = Places::new(model, config);
     let (tells_router, tells_blocks) = tells(config.position.into);
     let rows = rows(seed);
-    let n_steps = config.route.max_steps;
+    let n_steps = n_steps(rules, config.route.max_steps);
     let scoring = Scoring {
         model,
         places: &places,

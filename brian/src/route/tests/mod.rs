@@ -215,8 +215,19 @@ fn rules(seed: u64, n_pool: usize) -> Rules {
         noise_std: pick(seed, "noise_std", &[0.0, 0.6]),
         override_probability: pick(seed, "override_probability", &[0.0, 0.0, 0.4]),
         draws: Draws::new(seed, 3),
+        shortest_walk: pick(seed, "shortest_walk", &[None, None, Some(1), Some(2)]),
         with_gradients: pick(seed, "learning", &[true, true, false]),
         ..Rules::sequential()
+    }
+}
+
+/// The most steps of a pass whose walks have at most `longest`.
+fn n_steps(rules: &Rules, longest: usize) -> usize {
+    match rules.shortest_walk {
+        Some(shortest) if rules.with_gradients && shortest <= longest => {
+            rules.draws.whole(shortest..=longest)
+        }
+        _ => longest,
     }
 }
 

@@ -267,6 +267,8 @@ fn walks_have_their_bounds() {
         holds(LADDER, &format!("stage.exit.walk.{key}"), allowed, refused);
     };
     of("location_bias", &["0.0"], &["-1e-9"]);
+    // The longest walk has five steps.
+    of("shortest", &["1", "5"], &["0", "6"]);
     for key in ["early_exit_penalty", "exit_ramp_bias", "final_exit_bias"] {
         of(&format!("constraint.{key}"), &["0.0", "5.0"], &["-1e-9"]);
     }
