@@ -133,8 +133,8 @@ struct Bench<'a> {
 impl Task for Bench<'_> {
     type Output = Vec<Speed>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<Vec<Speed>, Error> {
-        let learner = self.trained.model::<B>(&device)?;
+    fn run<B: AutodiffBackend>(mut self, device: B::Device) -> Result<Vec<Speed>, Error> {
+        let learner = self.trained.only_model::<B>(&device)?;
         let model = learner.valid();
         let mut speeds = Vec::new();
         if let Some(ladder) = &self.ladder {

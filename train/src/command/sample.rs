@@ -25,9 +25,9 @@ use std::path::Path;
 /// finite; else see [`Trained::open`].
 pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
     check(arguments)?;
-    let trained = Trained::open(&arguments.source)?;
+    let mut trained = Trained::open(&arguments.source)?;
     if arguments.stream {
-        return stream::run(&trained, arguments);
+        return stream::run(trained, arguments);
     }
     let prompt = match &arguments.prompt_file {
         None => arguments.prompt.clone(),
@@ -41,12 +41,13 @@ pub fn run(arguments: &cli::Sample) -> Result<(), Error> {
         prompt_tokens(&trained.tokenizer, trained.recipe.data.start, text).collect();
     check_prompt(&tokens)?;
     facts.say(tokens.len() as u64, trained.recipe.model.context());
+    let device = trained.device.clone();
     let task = Continue {
-        trained: &trained,
+        trained: &mut trained,
         arguments,
         tokens,
     };
-    let sampled = device::run(&trained.device, task)?;
+    let sampled = device::run(&device, task)?;
     if arguments.source.json {
         return answer::print_json(&json!({
             "schema": 1, "prompt": prompt, "prompt_tokens": facts.tokens, "prompt_unknown": facts.unknown,
@@ -200,7 +201,7 @@ struct Sampled {
 }
 
 struct Continue<'a> {
-    trained: &'a Trained,
+    trained: &'a mut Trained,
     arguments: &'a cli::Sample,
     tokens: Vec<u32>,
 }
@@ -214,7 +215,7 @@ impl Task for Continue<'_> {
             arguments,
             tokens,
         } = self;
-        let model = trained.model::<B>(&device)?.valid();
+        let model = trained.only_model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let rules = trained.route().rules;
         let sample = |index: u64| {

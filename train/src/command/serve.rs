@@ -115,13 +115,13 @@ impl Task for Serve<'_> {
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
         let Self {
-            trained,
+            mut trained,
             arguments,
             listener,
             keys,
             stop,
         } = self;
-        let model = trained.model::<B>(&device)?.valid();
+        let model = trained.only_model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let mut slots = model.slots(&trained.route().rules);
         let bounds = bounds(&trained, arguments);

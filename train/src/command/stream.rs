@@ -16,12 +16,13 @@ use burn::tensor::backend::AutodiffBackend;
 ///
 /// # Errors
 /// `Config` for a prompt without a token; `Invalid` for logits that are not finite; else errors of reading and writing.
-pub fn run(trained: &Trained, arguments: &cli::Sample) -> Result<(), Error> {
-    device::run(&trained.device, Stream { trained, arguments })
+pub fn run(trained: Trained, arguments: &cli::Sample) -> Result<(), Error> {
+    let device = trained.device.clone();
+    device::run(&device, Stream { trained, arguments })
 }
 
 struct Stream<'a> {
-    trained: &'a Trained,
+    trained: Trained,
     arguments: &'a cli::Sample,
 }
 
@@ -29,8 +30,11 @@ impl Task for Stream<'_> {
     type Output = ();
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Result<(), Error> {
-        let Self { trained, arguments } = self;
-        let model = trained.model::<B>(&device)?.valid();
+        let Self {
+            mut trained,
+            arguments,
+        } = self;
+        let model = trained.only_model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let tokenizer = &trained.tokenizer;
         let mut unread = Ok(());
@@ -50,7 +54,7 @@ impl Task for Stream<'_> {
         let mut written = Ok(());
         let mut drawn = 0;
         let rules = trained.route().rules;
-        let how = how(trained, arguments, 0);
+        let how = how(&trained, arguments, 0);
         let stop = model.stream(prompt, &rules, &how, |token| {
             drawn += 1;
             written = answer::print_text(&characters.add(tokenizer.bytes(token)));

@@ -25,13 +25,14 @@ use std::path::Path;
 /// As [`Trained::open`]; `Config` for the file of tasks; `Invalid` for a question, naming file and line.
 pub fn run(file: &Path, arguments: &cli::Eval) -> Result<(), Error> {
     let tasks = Tasks::load(file)?;
-    let trained = Trained::open(&arguments.source)?;
+    let mut trained = Trained::open(&arguments.source)?;
+    let device = trained.device.clone();
     let limit = arguments.limit.map(|limit| limit as usize).or(tasks.limit);
     let results = device::run(
-        &trained.device,
+        &device,
         Measure {
             tasks: &tasks,
-            trained: &trained,
+            trained: &mut trained,
             limit,
         },
     )?;
@@ -103,7 +104,7 @@ impl Results {
 
 struct Measure<'a> {
     tasks: &'a Tasks,
-    trained: &'a Trained,
+    trained: &'a mut Trained,
     limit: Option<usize>,
 }
 
@@ -116,7 +117,7 @@ impl Task for Measure<'_> {
             trained,
             limit,
         } = self;
-        let model = trained.model::<B>(&device)?.valid();
+        let model = trained.only_model::<B>(&device)?.valid();
         let model = model.with_matmul_dtype(trained.device.dtype);
         let mut slots = model.slots(&trained.route().rules);
         let tokenizer = trained.tokenizer_with(SpelledSpecials::Parse)?;

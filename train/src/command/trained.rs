@@ -10,7 +10,7 @@ use crate::learner::ValidationData;
 use crate::model::Model;
 use crate::recipe::{Checked, Stage, load_run};
 use crate::run::checkpoint::{self, Loaded};
-use crate::run::{Extension, RunDirectory, find};
+use crate::run::{Extension, RunDirectory, TensorMap, find};
 use crate::say::note;
 use crate::task::RoutePlan;
 use brillm::counts::PairCounts;
@@ -168,13 +168,32 @@ impl Trained {
     /// # Errors
     /// `Invalid` if checkpoint and recipe do not belong together.
     pub fn model<B: AutodiffBackend>(&self, device: &B::Device) -> Result<Model<B>, Error> {
+        self.filled(self.loaded.snapshot.model.clone(), device)
+    }
+
+    /// The same with the tensors of the checkpoint themselves: weights lie in memory once, and no second model can be made.
+    ///
+    /// # Errors
+    /// As [`Self::model`].
+    pub fn only_model<B: AutodiffBackend>(
+        &mut self,
+        device: &B::Device,
+    ) -> Result<Model<B>, Error> {
+        let tensors = std::mem::take(&mut self.loaded.snapshot.model);
+        self.filled(tensors, device)
+    }
+
+    fn filled<B: AutodiffBackend>(
+        &self,
+        tensors: TensorMap,
+        device: &B::Device,
+    ) -> Result<Model<B>, Error> {
         let blueprint = Blueprint {
             recipe: &self.recipe,
             vocabulary: self.tokenizer.vocabulary_size(),
             counts: self.counts.as_ref(),
             ranks: None,
         };
-        let tensors = self.loaded.snapshot.model.clone();
         blueprint.load(&self.stage().policy, tensors, &self.loaded.path, device)
     }
 }
