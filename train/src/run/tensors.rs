@@ -12,13 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::bf16;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::checkpoint::{FileRecord, TensorRecord};
 use super::disk::{Disk, HashedFile};
 use super::elsewhere::{Elsewhere, Joined, OnDisk};
 use crate::error::{Error, Problem};
-use crate::file::read_regular;
+use crate::file::open_regular;
 use crate::keys::require_distinct_tensors;
 
 /// A shard holds at most this many bytes of values, unless one tensor alone is larger.
@@ -256,23 +256,8 @@ pub fn value_bytes(tensors: &TensorMap) -> u64 {
 /// # Errors
 /// `Invalid` if it is absent or not a safetensors file of f32 or bf16 values, `Resource` if it cannot be read.
 pub fn read_tensors(file: &Path) -> Result<TensorMap, Error> {
-    let bytes = read_regular(file, "a safetensors file", u64::MAX)?;
-    parse(file, &bytes).map_err(Error::Invalid)
-}
-
-/// The tensors in the bytes of a safetensors file.
-pub fn parse(file: &Path, bytes: &[u8]) -> Result<TensorMap, Problem> {
-    let content = SafeTensors::deserialize(bytes)
-        .map_err(|error| Problem::new(file, "", error.to_string(), "a safetensors file"))?;
-    require_distinct_tensors(file, bytes)?;
-    let mut tensors = TensorMap::new();
-    for (name, view) in content.iter() {
-        require_float(file, name, view.dtype())?;
-        let values = Values::of_bytes(view.dtype(), view.data());
-        let tensor = HostTensor::of(view.shape().to_vec(), values);
-        tensors.insert(name.to_string(), tensor);
-    }
-    Ok(tensors)
+    let opened = open_regular(file, "a safetensors file")?;
+    parse(file, &opened, &|_| false).map_err(Error::Invalid)
 }
 
 fn require_float(file: &Path, name: &str, dtype: Dtype) -> Result<(), Problem> {
@@ -285,15 +270,11 @@ fn require_float(file: &Path, name: &str, dtype: Dtype) -> Result<(), Problem> {
     }
 }
 
-/// The tensors of a safetensors file, those named by `stays` left on the disk.
+/// The tensors of a safetensors file, read one after the other, those named by `stays` left on the disk.
 ///
 /// # Errors
 /// If it is not a safetensors file of f32 or bf16 values.
-pub fn parse_left(
-    path: &Path,
-    file: &File,
-    stays: &dyn Fn(&str) -> bool,
-) -> Result<TensorMap, Problem> {
+pub fn parse(path: &Path, file: &File, stays: &dyn Fn(&str) -> bool) -> Result<TensorMap, Problem> {
     let wrong = |found: String| Problem::new(path, "", found, "a safetensors file");
     let unreadable = |error: std::io::Error| wrong(error.to_string());
     let bytes = file.metadata().map_err(unreadable)?.len();
@@ -564,6 +545,7 @@ fn header(shard: &Shard<'_>) -> Vec<u8> {
 mod tests {
     use super::super::disk::System;
     use super::*;
+    use std::fs;
 
     fn tensors() -> TensorMap {
         let odd = vec![
@@ -661,14 +643,17 @@ mod tests {
 
     #[test]
     fn another_dtype_is_refused_with_the_tensor_named() {
-        let file = Path::new("model.safetensors");
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("model.safetensors");
         let header = br#"{"w":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}         "#;
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
         bytes.extend([0; 4]);
-        let problem = parse(file, &bytes).unwrap_err();
+        fs::write(&file, &bytes).unwrap();
+        let problem = read_tensors(&file).unwrap_err().to_string();
         let text = "model.safetensors: tensor w: found dtype F16, expected dtype F32 or BF16";
-        assert_eq!(problem.to_string(), text);
-        assert!(parse(file, &bytes[..40]).is_err());
+        assert!(problem.ends_with(text), "{problem}");
+        fs::write(&file, &bytes[..40]).unwrap();
+        assert!(read_tensors(&file).is_err());
     }
 }

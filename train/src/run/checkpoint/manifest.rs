@@ -143,16 +143,8 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// The tensors of one file, after checking size, hash, names and shapes.
-    pub fn tensors(&self, checkpoint: &Path, name: &str) -> Result<TensorMap, Flaw> {
-        let path = checkpoint.join(name);
-        let bytes = self.bytes(checkpoint, name)?;
-        let found = tensors::parse(&path, &bytes).map_err(Flaw::Content)?;
-        self.as_listed(checkpoint, name, found)
-    }
-
-    /// The same, with the values of those named by `stays` left on the disk.
-    pub fn tensors_left(
+    /// The tensors of one file, after checking size, hash, names and shapes; the values of those named by `stays` are left on the disk.
+    pub fn tensors(
         &self,
         checkpoint: &Path,
         name: &str,
@@ -163,7 +155,7 @@ impl Manifest {
         let file = open(&path, record.bytes)?;
         let found = disk::sha256(&file).map_err(|error| unreadable(&path, &error))?;
         same_hash(&path, &found, &record.sha256)?;
-        let found = tensors::parse_left(&path, &file, stays).map_err(Flaw::Content)?;
+        let found = tensors::parse(&path, &file, stays).map_err(Flaw::Content)?;
         self.as_listed(checkpoint, name, found)
     }
 

@@ -97,10 +97,12 @@ pub fn verify(checkpoint: &Path) -> Vec<Problem> {
     };
     let tensors = ["model", "optim", "average"].into_iter().flat_map(|stem| {
         let shards = manifest.shards(stem).into_iter();
-        shards.filter_map(|name| match manifest.tensors(checkpoint, name) {
-            Ok(found) => require_finite(&found, &checkpoint.join(name)).err(),
-            Err(flaw) => Some(flaw.problem()),
-        })
+        shards.filter_map(
+            |name| match manifest.tensors(checkpoint, name, &|_| false) {
+                Ok(found) => require_finite(&found, &checkpoint.join(name)).err(),
+                Err(flaw) => Some(flaw.problem()),
+            },
+        )
     });
     let state = read_state(&manifest, checkpoint).err().map(Flaw::problem);
     tensors.chain(state).collect()
@@ -117,10 +119,7 @@ fn read(checkpoint: &Path, tables: &[&str]) -> Result<Snapshot, Flaw> {
     let tensors = |stem: &str| {
         let mut all = TensorMap::new();
         for name in manifest.shards(stem) {
-            let mut shard = match tables.is_empty() {
-                true => manifest.tensors(checkpoint, name)?,
-                false => manifest.tensors_left(checkpoint, name, &stays)?,
-            };
+            let mut shard = manifest.tensors(checkpoint, name, &stays)?;
             if let Some(twice) = shard.keys().find(|tensor| all.contains_key(*tensor)) {
                 let (file, place) = (checkpoint.join(name), format!("tensor {twice}"));
                 let expected = "each tensor in one shard";
