@@ -60,8 +60,7 @@ fn trace(probabilities: &[&[[f32; 3]]], actions: &[&[usize]], target: usize) -> 
         max_steps: n_steps,
         hard_exit: true,
         steps: decisions,
-        memory: None,
-        attended: None,
+        ..Walks::default()
     };
     Trace { walks, steps }
 }

@@ -17,6 +17,7 @@ use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::shared_module;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::soft_cap::soft_cap;
+use crate::segments::Segments;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -193,7 +194,19 @@ impl<B: Backend> Baseline<B> {
     /// # Panics
     /// If `seq` exceeds the context.
     pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        let causal = self.rotary.causal(tokens.dims()[1]);
+        let [batch, seq] = tokens.dims();
+        self.forward_segments(tokens, &Segments::whole(batch, seq))
+    }
+
+    /// The same of windows that may hold several texts: the logits of each are those of the text alone.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn forward_segments(&self, tokens: Tensor<B, 2, Int>, segments: &Segments) -> Tensor<B, 3> {
+        let causal = self.rotary.causal_of(tokens.dims()[1], segments);
         let embedded = embed(&self.embedding, tokens);
         let execute = |hidden, block: &TransformerBlock<B>| {
             shared_module(block.clone()).forward(hidden, &causal)

@@ -179,8 +179,7 @@ fn followed(targets: Vec<Vec<Action>>, rows: usize, n_pool: usize, max_steps: us
         max_steps,
         hard_exit: true,
         steps,
-        memory: None,
-        attended: None,
+        ..Walks::default()
     }
 }
 
@@ -228,8 +227,7 @@ mod tests {
             max_steps: MAX_STEPS,
             hard_exit: true,
             steps,
-            memory: None,
-            attended: None,
+            ..Walks::default()
         };
         let mut counts = RouteCounts::default();
         counts.add(&walks, &[true; TOKENS], &[None]);

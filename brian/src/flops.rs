@@ -16,6 +16,7 @@ use crate::route::parallel::Parallel;
 use crate::route::position::Injection;
 use crate::route::rules::{Attends, Execution, Sees};
 use crate::route::trace::{Decisions, Origin, Walks};
+use crate::segments::Segments;
 use std::collections::BTreeSet;
 
 /// FLOPs of forward and backward relative to forward alone: backward costs twice as much as forward.
@@ -42,16 +43,25 @@ impl BlockFlops {
         }
     }
 
-    fn whole(&self, n_keys: usize) -> f64 {
-        self.keys_values + self.rest + self.per_key * n_keys as f64
+    fn whole(&self, n_keys: f64) -> f64 {
+        self.keys_values + self.rest + self.per_key * n_keys
     }
 }
 
 impl BaselineConfig {
     /// FLOPs of one token in sequences of `seq` tokens.
     pub fn flops(&self, vocabulary: usize, seq: usize) -> f64 {
+        self.flops_beside(vocabulary, seq as f64)
+    }
+
+    /// FLOPs of one token in windows that may hold several texts, the mean over tokens.
+    pub fn flops_of(&self, vocabulary: usize, segments: &Segments) -> f64 {
+        self.flops_beside(vocabulary, segments.mean_length())
+    }
+
+    fn flops_beside(&self, vocabulary: usize, n_keys: f64) -> f64 {
         let block = BlockFlops::new(self.d_model, self.d_ff, self.heads());
-        self.n_layers as f64 * block.whole(seq) + head(self.d_model, vocabulary)
+        self.n_layers as f64 * block.whole(n_keys) + head(self.d_model, vocabulary)
     }
 }
 
@@ -67,7 +77,8 @@ impl BrianConfig {
         }
         let n_tokens = walks.batch * walks.seq;
         let heads = self.baseline().heads();
-        let around = BlockFlops::new(self.d_model, self.d_ff, heads).whole(walks.seq);
+        let texts = walks.texts();
+        let around = BlockFlops::new(self.d_model, self.d_ff, heads).whole(texts.mean_length());
         let exit = 2.0 * (self.d_model * self.d_model) as f64 + self.position();
         let fixed =
             (self.n_pre + self.n_post) as f64 * around + exit + head(self.d_model, vocabulary);
@@ -77,12 +88,12 @@ impl BrianConfig {
             rests.earlier = self.earlier(index, &rests.wrote, n_tokens);
             total += self.asking(step, &mut rests) + self.current_codes(step, &mut rests);
             for block in 0..self.n_pool {
-                total += self.block(index, step, block, walks.seq, &mut rests);
+                total += self.block(index, step, block, &texts, &mut rests);
             }
             let wrote = step.actions.iter().map(|&action| action < self.n_pool);
             rests.wrote.push(wrote.collect());
         }
-        Some(total + self.codes(walks))
+        Some(total + self.codes(walks, &texts))
     }
 
     /// Walks of `max_steps` steps: at each step all tokens run the same block (`together`), or neighbours run different ones.
@@ -145,7 +156,7 @@ impl BrianConfig {
         index: usize,
         step: &Decisions,
         block: usize,
-        seq: usize,
+        texts: &Segments,
         rests: &mut Rests,
     ) -> f64 {
         let n_tokens = step.actions.len();
@@ -161,35 +172,38 @@ impl BrianConfig {
         let cost = self.block_flops();
         let position = self.position();
         let everywhere = runners.len() == n_tokens;
+        let n_keys = texts.mean_length();
+        let in_one = |a: &usize, b: &usize| texts.of_token(*a) == texts.of_token(*b);
         match (self.execution(), self.route.attends) {
             (Execution::Dense, _) if let Some(memory) = self.shared_code() => {
                 let some_wrote = rests.wrote.iter().flatten().any(|&wrote| wrote);
                 let n_codes = match memory.codes {
-                    SharedCodes::CurrentAndLast { .. } if some_wrote => 2 * seq,
-                    _ => seq,
+                    SharedCodes::CurrentAndLast { .. } if some_wrote => 2.0 * n_keys,
+                    _ => n_keys,
                 };
                 n_tokens as f64 * (cost.whole(n_codes) + position)
             }
             (Execution::Dense, _) => {
                 let n_slots = self.kept(index).count();
-                let whole = cost.whole(seq + n_slots * seq) + self.decoding(n_slots);
+                let whole = cost.whole(n_keys + n_slots as f64 * n_keys) + self.decoding(n_slots);
                 n_tokens as f64 * (whole + position + self.prefix_write())
             }
             (Execution::Grouped, Attends::All)
                 if everywhere && self.memory.attended().is_none() =>
             {
-                n_tokens as f64 * (cost.whole(seq) + position)
+                n_tokens as f64 * (cost.whole(n_keys) + position)
             }
             (Execution::Grouped, Attends::Selected) => {
-                let of_sequences = runners.chunk_by(|a, b| a / seq == b / seq);
-                let of = |runners: &[usize]| runners.len() as f64 * cost.whole(runners.len());
+                let of_sequences = runners.chunk_by(in_one);
+                let of = |n_runners: f64| n_runners * cost.whole(n_runners);
+                let of = |runners: &[usize]| of(runners.len() as f64);
                 runners.len() as f64 * position + of_sequences.map(of).sum::<f64>()
             }
             (Execution::Grouped, Attends::All) => {
                 let (mut n_made, mut n_scores) = (0, 0);
-                for of_sequence in runners.chunk_by(|a, b| a / seq == b / seq) {
+                for of_sequence in runners.chunk_by(in_one) {
                     let last = of_sequence[of_sequence.len() - 1];
-                    let attended = last - last % seq..last + 1;
+                    let attended = last - texts.place(last)..last + 1;
                     let n_earlier: usize = rests.earlier[attended.clone()].iter().sum();
                     n_scores += of_sequence.len() * (attended.len() + n_earlier);
                     let resting = &mut rests.blocks[block];
@@ -308,15 +322,15 @@ impl BrianConfig {
 
     /// FLOPs of a memory of codes: a write before the walk and after every step, a read before every step and behind the exit.
     /// Each set of maps in use runs on all tokens.
-    fn codes(&self, walks: &Walks) -> f64 {
+    fn codes(&self, walks: &Walks, texts: &Segments) -> f64 {
         let Some(memory) = self.kept_codes() else {
             return 0.0;
         };
         let n_tokens = walks.batch * walks.seq;
-        let write = memory.flops.write;
+        let (write, n_keys) = (memory.flops.write as f64, texts.mean_length());
         let read = |n_slots: usize| {
-            let n_columns = memory.retention.kept(n_slots).count() * walks.seq;
-            memory.flops.read + memory.flops.per_code * n_columns
+            let n_columns = memory.retention.kept(n_slots).count() as f64 * n_keys;
+            memory.flops.read as f64 + memory.flops.per_code as f64 * n_columns
         };
         let mut last = vec![self.n_pool; n_tokens];
         let mut walking = vec![true; n_tokens];
@@ -328,7 +342,7 @@ impl BrianConfig {
                 Adapters::PerBlock => last[token],
             };
             let tokens = (0..n_tokens).filter(|&token| tokens(token));
-            tokens.map(map).collect::<BTreeSet<usize>>().len()
+            tokens.map(map).collect::<BTreeSet<usize>>().len() as f64
         };
         let mut per_token = write;
         for (index, step) in walks.steps.iter().enumerate() {
@@ -347,7 +361,7 @@ impl BrianConfig {
         for n_slots in seen.iter().copied().collect::<BTreeSet<usize>>() {
             per_token += n_maps(&last, &|token| seen[token] == n_slots) * read(n_slots);
         }
-        (n_tokens * per_token) as f64
+        n_tokens as f64 * per_token
     }
 
     fn kept_codes(&self) -> Option<KeptCodes> {

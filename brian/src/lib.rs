@@ -50,6 +50,7 @@ pub mod parameter;
 pub mod precision;
 pub mod random;
 pub mod route;
+pub mod segments;
 pub mod stats;
 
 pub use baseline::{Baseline, BaselineConfig};
@@ -64,3 +65,4 @@ pub use memory::MemoryConfig;
 pub use model::{Brian, BrianConfig};
 pub use route::position::{Layout, PositionConfig};
 pub use route::rules::{RouteConfig, Rules};
+pub use segments::Segments;

@@ -10,7 +10,7 @@ use crate::block::transformer::{TransformerBlock, norm};
 use crate::block::visits::{Visits, VisitsConfig};
 use crate::block::{AttentionBias, BlockSizes};
 use crate::described::{Described, Description, Start};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Problems};
 use crate::initial::{Initial, draw};
 use crate::memory::pass::MemoryPass;
 use crate::memory::record::{Measures, MemoryRead};
@@ -30,6 +30,7 @@ use crate::route::router::Router;
 use crate::route::rules::{Attends, Execution, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
 use crate::route::walk_cache::WalkCache;
+use crate::segments::Segments;
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -224,6 +225,31 @@ impl BrianConfig {
         };
         let fits = attends == Attends::All || expected.is_empty();
         problems.require(fits, "route.attends", "selected", expected);
+        problems.0
+    }
+
+    /// All fields by which texts of one window could not be kept apart, see [`Brian::forward_segments`].
+    pub fn check_segments(&self) -> Vec<ConfigError> {
+        let mut problems = Problems::default();
+        let expected =
+            "token where windows hold several documents: the mean of a window mixes them";
+        let sees_one = self.route.sees == Sees::Token;
+        problems.require(sees_one, "route.sees", "sequence_mean", expected);
+        let expected = "none or beam where windows hold several documents: all of a window would walk one path";
+        let walks_apart = !matches!(self.route.parallel, Parallel::SequenceBeam { .. });
+        problems.require(walks_apart, "route.parallel", "sequence_beam", expected);
+        let [of_codes, of_attended] = self.memory.tables();
+        let codes = self.memory.codes().map(|codes| codes.lifecycle);
+        let attended = match self.memory.attended() {
+            Some(AttendedConfig::KeyValuePrefix(prefix)) => Some(prefix.lifecycle),
+            Some(AttendedConfig::SharedCode(_)) | None => None,
+        };
+        let expected = "frozen where windows hold several documents: what one sees would depend on how long others walk";
+        for (table, lifecycle) in [(of_codes, codes), (of_attended, attended)] {
+            let holds = lifecycle != Some(Lifecycle::Reference);
+            let field = format!("{table}.lifecycle");
+            problems.require(holds, &field, "reference", expected);
+        }
         problems.0
     }
 
@@ -423,7 +449,30 @@ impl<B: Backend> Brian<B> {
         rules: &Rules,
         rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Trace<B>) {
-        let (logits, trace, _) = self.pass(tokens, rules, rows, measured::<B>(rules, None));
+        let [batch, seq] = tokens.dims();
+        self.forward_segments(tokens, &Segments::whole(batch, seq), rules, rows)
+    }
+
+    /// The same of windows that may hold several texts: the logits of each are those of the text alone. `rows` has an entry for every
+    /// text; draws are those of places in the window.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]
+    ///
+    /// # Panics
+    /// As [`Self::forward`], and if texts cannot be kept apart, see [`BrianConfig::check_segments`].
+    pub fn forward_segments(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        segments: &Segments,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+    ) -> (Tensor<B, 3>, Trace<B>) {
+        let holds = segments.is_whole() || self.keeps_apart();
+        assert!(holds, "texts of one window that cannot be kept apart");
+        let causal = self.rotary.causal_of(tokens.dims()[1], segments);
+        let (logits, trace, _) =
+            self.pass(tokens, &causal, rules, rows, measured::<B>(rules, None));
         (logits, trace)
     }
 
@@ -448,25 +497,25 @@ impl<B: Backend> Brian<B> {
             Parallel::None,
             "paths of a walk whose reads are kept"
         );
-        self.pass(tokens, rules, rows, Measures::Reads)
+        let causal = self.rotary.causal(tokens.dims()[1]);
+        self.pass(tokens, &causal, rules, rows, Measures::Reads)
     }
 
     fn pass(
         &self,
         tokens: Tensor<B, 2, Int>,
+        causal: &Causal<B>,
         rules: &Rules,
         rows: &[SequenceInfo],
         measures: Measures,
     ) -> (Tensor<B, 3>, Trace<B>, Vec<MemoryRead>) {
-        let [_, seq] = tokens.dims();
-        let causal = self.rotary.causal(seq);
         let execute = |hidden, block: &TransformerBlock<B>| match rules.with_gradients {
-            true => shared_module(block.clone()).forward(hidden, &causal),
-            false => block.forward(hidden, &causal),
+            true => shared_module(block.clone()).forward(hidden, causal),
+            false => block.forward(hidden, causal),
         };
         let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
-        let ground = self.ground_measuring(measures, &entered, &causal, rules, None, None);
+        let ground = self.ground_measuring(measures, &entered, causal, rules, None, None);
         let (state, mut trace) = ground.walk(entered, rules, rows);
         let position = self.told(&state);
         let left = self.exit.forward(state.hidden, position);
@@ -547,6 +596,14 @@ impl<B: Backend> Brian<B> {
         let [_, d_position] = state.position.dims();
         let position = self.position.reach().tell_blocks(state.position.clone());
         position.reshape([batch, seq, d_position])
+    }
+
+    /// Whether texts of one window stay apart, see [`BrianConfig::check_segments`].
+    fn keeps_apart(&self) -> bool {
+        let beam = self.route.parallel;
+        self.route.sees == Sees::Token
+            && !matches!(beam, Parallel::SequenceBeam { .. })
+            && self.memory.as_ref().is_none_or(Memory::is_frozen)
     }
 
     /// Whether decoding can use caches: whether a token's logits follow from what is cached of earlier tokens.

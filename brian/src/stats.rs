@@ -62,11 +62,11 @@ pub struct RouteCounts {
 impl RouteCounts {
     /// Counts the walks of a batch.
     ///
-    /// `valid`: which tokens count, `[batch * seq]`; `difficulty`: per sequence.
+    /// `valid`: which tokens count, `[batch * seq]`; `difficulty`: per sequence, or per text where windows hold several.
     pub fn add(&mut self, walks: &Walks, valid: &[bool], difficulty: &[Option<u8>]) {
         self.grow(walks);
-        for (row, difficulty) in difficulty.iter().enumerate() {
-            let tokens = (row * walks.seq..(row + 1) * walks.seq).filter(|&token| valid[token]);
+        for (tokens, difficulty) in walks.texts().ranges().zip(difficulty) {
+            let tokens = tokens.filter(|&token| valid[token]);
             let (mut n, mut executed) = (0, 0);
             for token in tokens {
                 n += 1;
@@ -393,8 +393,7 @@ mod tests {
             max_steps,
             hard_exit: true,
             steps: (0..max_steps).map(step).collect(),
-            memory: None,
-            attended: None,
+            ..Walks::default()
         }
     }
 
@@ -510,8 +509,7 @@ mod tests {
             max_steps: n_steps,
             hard_exit,
             steps: (0..n_steps).map(step).collect(),
-            memory: None,
-            attended: None,
+            ..Walks::default()
         }
     }
 

@@ -170,7 +170,8 @@ impl<B: Backend> Attention<B> {
     /// `[batch * seq, (n_heads + 2 * n_kv_heads) * d_head]` to `[batch * seq, n_heads * d_head]`
     pub fn find_all(&self, packed: Tensor<B, 2>, batch: usize, causal: &Causal<B>) -> Tensor<B, 2> {
         let mask = || causal.mask();
-        causal_attention(packed, self.heads, batch, mask, self.products())
+        let (apart, products) = (causal.spans(), self.products());
+        causal_attention(packed, self.heads, batch, apart, mask, products)
     }
 
     /// Attention output of queries over keys and values of other tokens.

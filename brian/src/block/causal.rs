@@ -1,15 +1,17 @@
-//! Rotary angles of places in a sequence and the causal mask, shared by all attention layers of one pass.
+//! Rotary angles of places in a sequence and the causal mask, shared by all attention layers of one pass. Where windows hold
+//! several texts, both are those of each text alone.
 
 use crate::error::Problems;
-use crate::ops::attention_spans::MASKED;
+use crate::ops::attention_spans::{AttentionSpans, MASKED};
 pub use crate::ops::rotary::Angles;
 use crate::ops::rotary::apply_rotary;
+use crate::segments::Segments;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use serde::Deserialize;
 use std::f64::consts::TAU;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// How rotary angles grow over places and pairs.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +149,23 @@ impl<B: Backend> Rotary<B> {
         self.causal_after(0, seq)
     }
 
+    /// Angles and mask of a pass over windows of `seq` tokens that may hold several texts.
+    ///
+    /// # Panics
+    /// If `seq` exceeds the context of the tables.
+    pub fn causal_of(&self, seq: usize, segments: &Segments) -> Causal<B> {
+        let apart = (!segments.is_whole()).then(|| Apart {
+            segments: Arc::new(segments.clone()),
+            spans: Arc::new(AttentionSpans::each(
+                segments.ranges().map(|text| text.len()).collect(),
+            )),
+        });
+        Causal {
+            apart,
+            ..self.causal(seq)
+        }
+    }
+
     /// Angles and mask of a pass over `seq` tokens behind `before` earlier ones, which are visible but not run again.
     ///
     /// # Panics
@@ -161,6 +180,7 @@ impl<B: Backend> Rotary<B> {
             cos: self.cos.clone().slice_dim(0, before..end),
             sin: self.sin.clone().slice_dim(0, before..end),
             before,
+            apart: None,
             mask: OnceLock::new(),
         }
     }
@@ -172,8 +192,16 @@ pub struct Causal<B: Backend> {
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
     before: usize,
+    apart: Option<Apart>,
     /// Made when it is asked for: passes on the host need none, and it grows with the square of the length.
-    mask: OnceLock<Tensor<B, 2>>,
+    mask: OnceLock<Tensor<B, 3>>,
+}
+
+/// Texts of windows that hold several.
+#[derive(Clone, Debug)]
+struct Apart {
+    segments: Arc<Segments>,
+    spans: Arc<AttentionSpans>,
 }
 
 impl<B: Backend> Causal<B> {
@@ -182,12 +210,36 @@ impl<B: Backend> Causal<B> {
     /// # Shapes
     /// `[batch, n_heads, seq, d_head]` to the same
     pub fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        apply_rotary(
-            x,
-            3,
-            self.cos.clone().unsqueeze(),
-            self.sin.clone().unsqueeze(),
-        )
+        let [batch, _, seq, _] = x.dims();
+        let [cos, sin] = self.all_angles().tables().map(|table| {
+            let [n_rows, half] = table.dims();
+            let table = table.reshape([n_rows / seq, 1, seq, half]);
+            match self.apart {
+                // The branches of a beam count as further windows with the same texts.
+                Some(_) => table.repeat_dim(0, batch * seq / n_rows),
+                None => table,
+            }
+        });
+        apply_rotary(x, 3, cos, sin)
+    }
+
+    /// How texts lie in windows, if any holds several.
+    pub fn segments(&self) -> Option<&Arc<Segments>> {
+        self.apart.as_ref().map(|apart| &apart.segments)
+    }
+
+    /// Which keys each token sees, if any window holds several texts.
+    pub(crate) fn spans(&self) -> Option<&Arc<AttentionSpans>> {
+        self.apart.as_ref().map(|apart| &apart.spans)
+    }
+
+    /// The place of a token in its text; tokens count `[batch * seq]`.
+    pub fn place(&self, token: usize) -> usize {
+        let [seq, _] = self.cos.dims();
+        match self.segments() {
+            Some(segments) => segments.place(token),
+            None => token % seq,
+        }
     }
 
     /// The angles of selected tokens, which stand at `places` in their sequences.
@@ -203,25 +255,41 @@ impl<B: Backend> Causal<B> {
         Angles {
             cos: self.cos.clone(),
             sin: self.sin.clone(),
-            places: None,
+            places: self.segments().map(|segments| segments.places()),
         }
     }
 
     /// The causal mask, to be added to scores: later tokens get probability exactly zero.
     ///
     /// # Shapes
-    /// Returns `[1, 1, seq, before + seq]`
+    /// Returns `[1, 1, seq, before + seq]`, or `[batch, 1, seq, seq]` where windows hold several texts
     pub fn mask(&self) -> Tensor<B, 4> {
-        self.scores().clone().unsqueeze()
+        self.scores().clone().unsqueeze_dim(1)
     }
 
-    /// [`Self::mask`], `[seq, before + seq]`.
-    fn scores(&self) -> &Tensor<B, 2> {
+    /// [`Self::mask`] without its second dimension.
+    fn scores(&self) -> &Tensor<B, 3> {
         self.mask.get_or_init(|| {
             let ([seq, _], device) = (self.cos.dims(), self.cos.device());
             let dims = [seq, self.before + seq];
             let future = Tensor::<B, 2, Bool>::tril_mask(dims, self.before as i64, &device);
-            Tensor::zeros(dims, &device).mask_fill(future, MASKED)
+            let causal = Tensor::zeros(dims, &device).mask_fill(future, MASKED);
+            let Some(segments) = self.segments() else {
+                return causal.unsqueeze();
+            };
+            let texts: Vec<i32> = segments
+                .of_tokens()
+                .iter()
+                .map(|&text| text as i32)
+                .collect();
+            let batch = texts.len() / seq;
+            let texts = TensorData::new(texts, [batch, seq]);
+            let texts = Tensor::<B, 2, Int>::from_data(texts, &device);
+            let dims = [batch, seq, seq];
+            let of_queries = texts.clone().unsqueeze_dim::<3>(2).expand(dims);
+            let of_keys = texts.unsqueeze_dim::<3>(1).expand(dims);
+            let causal = causal.unsqueeze::<3>().expand(dims);
+            causal.mask_fill(of_queries.not_equal(of_keys), MASKED)
         })
     }
 
@@ -232,15 +300,17 @@ impl<B: Backend> Causal<B> {
     /// `[batch, 1, 1, seq]` to `[batch, 1, seq, 2 * seq]`
     pub fn mask_beside(&self, absent: Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, _, _, seq] = absent.dims();
-        let [earlier, own] = beside(self.scores().clone()).map(|mask| mask.unsqueeze::<4>());
+        let masks = beside(self.scores().clone());
+        let [earlier, own] = masks.map(|mask| mask.unsqueeze_dim::<4>(1));
         Tensor::cat(vec![earlier + absent, own.expand([batch, 1, seq, seq])], 3)
     }
 }
 
-/// Splits a causal mask `[seq, seq]` in two: one leaves only earlier tokens visible, the other only the token itself.
-pub(crate) fn beside<B: Backend>(mask: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
-    let [seq, _] = mask.dims();
-    let itself = Tensor::<B, 2>::eye(seq, &mask.device());
+/// Splits a causal mask `[batch or 1, seq, seq]` in two: one leaves only earlier tokens visible, the other, `[1, seq, seq]`, only the
+/// token itself.
+pub(crate) fn beside<B: Backend>(mask: Tensor<B, 3>) -> [Tensor<B, 3>; 2] {
+    let [_, seq, _] = mask.dims();
+    let itself = Tensor::<B, 2>::eye(seq, &mask.device()).unsqueeze::<3>();
     [
         mask + itself.clone() * MASKED,
         (itself.neg() + 1.0) * MASKED,

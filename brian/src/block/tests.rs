@@ -721,8 +721,8 @@ fn a_token_sees_all_before_it_and_itself() {
     let behind = [[true, true, true, false], [true; 4]];
     assert_eq!(visible(&rotary.causal_after(2, 2)), behind);
     // Earlier ones of the best branch, and the token itself in its own.
-    let [earlier, own] = beside(rotary.causal(3).mask().squeeze_dims::<2>(&[0, 1]));
-    let hidden = |mask: Tensor<Host, 2>| found(&mask).mapv(|added| u8::from(added < -1e29));
+    let [earlier, own] = beside(rotary.causal(3).mask().squeeze_dim::<3>(1));
+    let hidden = |mask: Tensor<Host, 3>| found(&mask).mapv(|added| u8::from(added < -1e29));
     assert_eq!(
         hidden(earlier),
         ndarray::arr2(&[[1, 1, 1], [0, 1, 1], [0, 0, 1]])

@@ -193,8 +193,7 @@ impl Case {
             max_steps: self.max_steps,
             hard_exit: self.rules.exit_objective.hard(),
             steps: (0..n_steps).map(decisions).collect(),
-            memory: None,
-            attended: None,
+            ..Walks::default()
         };
         let steps = (0..n_steps).map(step).collect();
         (Trace { walks, steps }, leaves)

@@ -27,7 +27,7 @@ pub(crate) struct Codes<'a, B: Backend> {
     window: Window,
     /// Sequences, without counting branches, and tokens of each.
     dims: [usize; 2],
-    /// Added to scores, `[1, seq, seq]`.
+    /// Added to scores, `[batch or 1, seq, seq]`.
     causal: Tensor<B, 3>,
     /// All slots that were written, which tokens that left long ago need too.
     slots: Vec<Slot<B>>,
@@ -59,8 +59,7 @@ struct Columns<B: Backend> {
 impl<'a, B: Backend> Codes<'a, B> {
     /// Starts a pass and writes the first slot, before the first step.
     pub fn new(memory: &'a dyn CodeMaps<B>, start: MemoryStart<'_, B>) -> Self {
-        let [_, seq, _] = start.entered.dims();
-        let causal = start.causal.mask().reshape([1, seq, seq]);
+        let causal = start.causal.mask().squeeze_dim(1);
         let mut codes = Self::empty(memory, start.entered, start.out, causal);
         codes.reads = Reads::asked(start.measures);
         codes.append(start.entered);
@@ -266,9 +265,9 @@ impl<'a, B: Backend> Codes<'a, B> {
     ) -> (Tensor<B, 3>, Tensor<B, 3>) {
         let [batch, seq] = self.dims;
         let n_sequences = n_branches * batch;
-        let [earlier, others] = beside(self.causal.clone().squeeze_dim(0));
-        let earlier = earlier.unsqueeze::<3>().expand([batch, seq, seq]);
-        let others = others.unsqueeze::<3>().expand([n_sequences, seq, seq]);
+        let [earlier, others] = beside(self.causal.clone());
+        let earlier = earlier.expand([batch, seq, seq]);
+        let others = others.expand([n_sequences, seq, seq]);
         let (mut codes, mut mask) = (Vec::new(), Vec::new());
         for slot in kept {
             let [_, _, d_code] = slot.found.codes.dims();

@@ -81,10 +81,17 @@ impl<B: Backend> Memory<B> {
         }
     }
 
+    /// Whether what a token sees follows from its own walk and those of earlier tokens.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let codes = self.codes();
+        codes.is_none_or(|codes| codes.lifecycle() == Lifecycle::Frozen)
+            && self.attended().is_none_or(|attended| attended.is_frozen())
+    }
+
     /// Whether decoding can keep it: whether it is read by blocks alone, and what a token sees follows from its own walk and those of
     /// earlier tokens.
     pub(crate) fn is_kept(&self) -> bool {
-        self.codes().is_none() && self.attended().is_some_and(|attended| attended.is_frozen())
+        self.codes().is_none() && self.is_frozen()
     }
 }
 

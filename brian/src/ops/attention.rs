@@ -115,8 +115,8 @@ pub fn heads<B: Backend>(x: Tensor<B, 3>, n_heads: usize) -> Tensor<B, 4> {
         .swap_dims(1, 2)
 }
 
-/// Causal attention of whole sequences: each token attends to those before it and to itself. `mask` hides later positions,
-/// `[1, 1, seq, seq]`.
+/// Causal attention of whole sequences: each token attends to those before it and to itself. Where sequences are windows that hold
+/// several texts, `apart` says which keys each token sees. `mask` hides all others, `[batch or 1, 1, seq, seq]`.
 ///
 /// # Shapes
 /// `[batch * seq, (n_heads + 2 * n_kv_heads) * d_head]`, queries, keys and values side by side, to
@@ -125,18 +125,22 @@ pub(crate) fn causal_attention<B: Backend>(
     packed: Tensor<B, 2>,
     of: Heads,
     batch: usize,
+    apart: Option<&Arc<AttentionSpans>>,
     mask: impl FnOnce() -> Tensor<B, 4>,
     dtype: DType,
 ) -> Tensor<B, 2> {
     let [n_tokens, width] = packed.dims();
     let seq = n_tokens / batch;
     let on_host = || {
-        let spans = Arc::new(AttentionSpans::whole(batch, seq));
+        let whole = || Arc::new(AttentionSpans::each(vec![seq; batch]));
+        let spans = apart.cloned().unwrap_or_else(whole);
         host::attention::causal_attention(&packed, of, &spans)
     };
-    let on_gpu = || match of.n_sharing() {
-        1 => gpu::causal_attention(&packed, of.n_heads, batch),
-        _ => gpu::causal_attention(&side_by_side(&packed, of), of.n_heads, batch),
+    // The kernels know whole sequences only.
+    let on_gpu = || match (apart, of.n_sharing()) {
+        (Some(_), _) => None,
+        (None, 1) => gpu::causal_attention(&packed, of.n_heads, batch),
+        (None, _) => gpu::causal_attention(&side_by_side(&packed, of), of.n_heads, batch),
     };
     fused(&[&on_host, &on_gpu]).unwrap_or_else(|| {
         let inside = exact(packed.dtype());

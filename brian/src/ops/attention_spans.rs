@@ -39,12 +39,12 @@ impl AttentionSpans {
         self.visible.extend(n_keys - n_queries + 1..=n_keys);
     }
 
-    /// Every token sees those before it and itself.
-    pub fn whole(batch: usize, seq: usize) -> Self {
+    /// Sequences of these lengths, in which every token sees those before it and itself.
+    pub fn each(lengths: Vec<usize>) -> Self {
         Self {
-            n_queries: vec![seq; batch],
-            n_keys: vec![seq; batch],
-            visible: (0..batch).flat_map(|_| 1..=seq).collect(),
+            visible: lengths.iter().flat_map(|&length| 1..=length).collect(),
+            n_keys: lengths.clone(),
+            n_queries: lengths,
         }
     }
 

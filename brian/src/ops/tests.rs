@@ -329,7 +329,8 @@ mod on_host {
             let causal = rotary(N, d_head).causal(N);
             agrees("causal_attention", [[2 * N, width]], |[packed]| {
                 let scale = (d_head as f64).powf(-0.5);
-                causal_attention(packed * scale, heads, 2, || causal.mask(), DType::F32)
+                let mask = || causal.mask();
+                causal_attention(packed * scale, heads, 2, causal.spans(), mask, DType::F32)
             });
         }
     }

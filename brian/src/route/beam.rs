@@ -28,7 +28,7 @@ use super::position::{Table, normalize};
 use super::rules::Rules;
 use super::scores::{Scores, parent_rows};
 use super::trace::{Origin, Trace, Walks};
-use super::walk::{RouterOutput, indices, record, targets_at};
+use super::walk::{RouterOutput, indices, record, targets_at, tokens};
 use crate::memory::step::Written;
 use crate::ops::gather::{rows as rows_of, some};
 use burn::tensor::Tensor;
@@ -67,16 +67,14 @@ impl<B: Backend> WalkContext<'_, B> {
         let n_tokens = batch * seq;
         let n_steps = rules.n_steps(self.route.max_steps);
         let table = self.positions.table();
-        let tokens = rows
-            .iter()
-            .flat_map(|row| (0..seq).map(|place| Token::new(row.sequence, place)));
+        let row_of = self.row_of([batch, seq]);
         let mut branches = Branches {
             scores: Scores::start(n_tokens, &entered.device()),
             state: WalkState {
                 hidden: entered,
                 position: table.start(n_tokens),
             },
-            tokens: tokens.collect(),
+            tokens: tokens(&row_of, rows, 0, seq),
         };
         let mut walked = Vec::new();
         for index in 0..n_steps {
@@ -93,9 +91,10 @@ impl<B: Backend> WalkContext<'_, B> {
             }
         }
         self.memory.settle();
-        let trace = Trace::new([batch, seq], self.pool.len(), n_steps, true);
+        let mut trace = Trace::new([batch, seq], self.pool.len(), n_steps, true);
+        trace.walks.segments = self.causal.segments().cloned();
         let targets = self.targets(rules, rows);
-        let trace = best_walks(trace, walked, &targets, &table);
+        let trace = best_walks(trace, walked, (&targets, &row_of), &table);
         (branches.merge(dims), trace)
     }
 
@@ -251,7 +250,7 @@ impl StepContext<'_> {
 fn best_walks<B: Backend>(
     mut trace: Trace<B>,
     walked: Vec<Passed<B>>,
-    targets: &[Vec<Action>],
+    (targets, row_of): (&[Vec<Action>], &[usize]),
     table: &Table<B>,
 ) -> Trace<B> {
     let Walks { batch, seq, .. } = trace.walks;
@@ -277,8 +276,8 @@ fn best_walks<B: Backend>(
             }
         });
         let chosen: Vec<Chosen> = chosen.collect();
-        let row_targets = (!targets.is_empty()).then(|| targets_at(targets, index, batch));
-        let decisions = record(&chosen, Some(asked), row_targets, trace.walks.n_pool, seq);
+        let taught = (!targets.is_empty()).then(|| targets_at(targets, index, row_of));
+        let decisions = record(&chosen, Some(asked), taught, trace.walks.n_pool);
         trace.walks.steps.push(decisions);
     }
     trace.steps.reverse();

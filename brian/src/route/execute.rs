@@ -471,8 +471,8 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         dispatch: &Dispatch,
         weights: Option<&Tensor<B, 2>>,
     ) -> Tensor<B, 2> {
-        let [_, seq] = self.dims;
         let [n_tokens, _] = input.hidden.dims();
+        let place = |token: usize| self.ground.causal.place(token % n_tokens);
         let attending = self.ground.attending();
         let first = blocks[0] / self.at_once * self.at_once;
         let of_block = |&block: &usize| {
@@ -485,13 +485,13 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let (told, among) = match self.ground.route.attends {
             Attends::Selected => {
                 let leaves = |token: usize| dispatch.leaves[token % n_tokens];
-                let (keys, spans) = among_runners(&tokens, seq, leaves);
+                let (keys, spans) = among_runners(&tokens, place, leaves);
                 let told = self.told(&groups, input, &tokens);
                 let made = attending.columns(&groups, &told, &angles);
                 (told, Among::plain(Parts::one(some(made, &keys)), spans))
             }
             Attends::All => {
-                let (keys, spans) = among_all(&tokens, seq);
+                let (keys, spans) = among_all(&tokens, place);
                 let (told, own) = self.columns(first, input, &keys, &tokens, &dispatch.left);
                 (told, self.beside_memory(first, own, &keys, spans))
             }
@@ -522,10 +522,9 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
     }
 
     fn angles(&self, tokens: &[usize]) -> Angles<B> {
-        let [_, seq] = self.dims;
-        self.ground
-            .causal
-            .angles(tokens.iter().map(|token| token % seq).collect())
+        let (causal, n_tokens) = (self.ground.causal, self.dims[0] * self.dims[1]);
+        let places = tokens.iter().map(|token| causal.place(token % n_tokens));
+        causal.angles(places.collect())
     }
 
     /// The input of the blocks' norms, for some tokens.
@@ -701,14 +700,16 @@ fn all_stay(tokens: &[usize], dispatch: &Dispatch) -> bool {
     tokens.iter().all(|&token| !dispatch.leaves[token])
 }
 
-/// Keys and spans of tokens that run a block, rising: each sees all tokens of its sequence up to itself.
-fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, AttentionSpans) {
-    let of_sequences = tokens.chunk_by(|a, b| a / seq == b / seq);
-    let seen = |own: &[usize]| own[0] / seq * seq..own[own.len() - 1] + 1;
+/// Keys and spans of tokens that run a block, rising: each sees all tokens of its sequence up to itself. `place` is how many lie
+/// before it there.
+fn among_all(tokens: &[usize], place: impl Fn(usize) -> usize) -> (Vec<usize>, AttentionSpans) {
+    let begin = |token: usize| token - place(token);
+    let of_sequences = tokens.chunk_by(|&a, &b| begin(a) == begin(b));
+    let seen = |own: &[usize]| begin(own[0])..own[own.len() - 1] + 1;
     let spans = AttentionSpans {
         n_queries: of_sequences.clone().map(<[usize]>::len).collect(),
         n_keys: of_sequences.clone().map(|own| seen(own).len()).collect(),
-        visible: tokens.iter().map(|token| token % seq + 1).collect(),
+        visible: tokens.iter().map(|&token| place(token) + 1).collect(),
     };
     (of_sequences.flat_map(seen).collect(), spans)
 }
@@ -717,7 +718,7 @@ fn among_all(tokens: &[usize], seq: usize) -> (Vec<usize>, AttentionSpans) {
 /// token that leaves would not run in evaluation, so no other sees it: it is a sequence of its own, as are those between two.
 fn among_runners(
     tokens: &[usize],
-    seq: usize,
+    place: impl Fn(usize) -> usize,
     leaves: impl Fn(usize) -> bool,
 ) -> (Vec<usize>, AttentionSpans) {
     let mut keys = Vec::with_capacity(tokens.len());
@@ -727,7 +728,8 @@ fn among_runners(
         visible: Vec::with_capacity(tokens.len()),
     };
     let mut first = 0;
-    for own in tokens.chunk_by(|a, b| a / seq == b / seq) {
+    let begin = |token: usize| token - place(token);
+    for own in tokens.chunk_by(|&a, &b| begin(a) == begin(b)) {
         let mut staying = Vec::with_capacity(own.len());
         for queries in own.chunk_by(|&a, &b| !leaves(a) && !leaves(b)) {
             let before = staying.len();
@@ -749,9 +751,14 @@ fn among_runners(
 mod tests {
     use super::*;
 
+    /// The place of a token in sequences of ten.
+    fn of_ten(token: usize) -> usize {
+        token % 10
+    }
+
     #[test]
     fn runners_see_all_tokens_of_their_sequence_up_to_themselves() {
-        let (keys, spans) = among_all(&[1, 2, 13, 15, 16, 33], 10);
+        let (keys, spans) = among_all(&[1, 2, 13, 15, 16, 33], of_ten);
         assert_eq!(keys, [0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 30, 31, 32, 33]);
         assert_eq!(spans.n_queries, [2, 3, 1]);
         assert_eq!(spans.n_keys, [3, 7, 4]);
@@ -761,17 +768,17 @@ mod tests {
     #[test]
     fn who_leaves_sees_who_stays_and_is_seen_by_itself_alone() {
         let tokens = [1, 2, 13, 15, 16, 33];
-        let (keys, spans) = among_runners(&tokens, 10, |_| false);
+        let (keys, spans) = among_runners(&tokens, of_ten, |_| false);
         assert_eq!(keys, [0, 1, 2, 3, 4, 5]);
         assert_eq!(spans.n_queries, [2, 3, 1]);
         assert_eq!(spans.n_keys, [2, 3, 1]);
         assert_eq!(spans.visible, [1, 2, 1, 2, 3, 1]);
-        let (keys, spans) = among_runners(&tokens, 10, |token| [2, 13, 15].contains(&token));
+        let (keys, spans) = among_runners(&tokens, of_ten, |token| [2, 13, 15].contains(&token));
         assert_eq!(keys, [0, 0, 1, 2, 3, 4, 5]);
         assert_eq!(spans.n_queries, [1, 1, 1, 1, 1, 1]);
         assert_eq!(spans.n_keys, [1, 2, 1, 1, 1, 1]);
         assert_eq!(spans.visible, [1, 2, 1, 1, 1, 1]);
-        let (keys, spans) = among_runners(&tokens, 10, |token| token == 15);
+        let (keys, spans) = among_runners(&tokens, of_ten, |token| token == 15);
         assert_eq!(keys, [0, 1, 2, 2, 3, 2, 4, 5]);
         assert_eq!(spans.n_queries, [2, 1, 1, 1, 1]);
         assert_eq!(spans.n_keys, [2, 1, 2, 2, 1]);

@@ -426,7 +426,7 @@ fn choose_each<B: Backend>(
     let chosen = rows.map(|(row, of)| {
         let logits = asked.map_or(&[][..], |asked| asked.of_token(row));
         let target = of.targets.as_ref();
-        let target = target.map(|targets| targets_at(targets, of.index, 1)[0]);
+        let target = target.map(|targets| targets_at(targets, of.index, &[0])[0]);
         choose(step_of(row), &of.token, logits, target)
     });
     let chosen: Vec<Chosen> = chosen.collect();

@@ -57,6 +57,7 @@ impl<B: Backend> WalkContext<'_, B> {
         let hard_exit = rules.exit_objective.hard();
         let table = self.positions.table();
         let targets = self.targets(rules, rows);
+        let row_of = self.row_of([batch, seq]);
         let mut branches = Branches {
             scores: Scores::start(batch, &entered.device()),
             hidden: entered,
@@ -88,9 +89,9 @@ impl<B: Backend> WalkContext<'_, B> {
             let position = every_token(position, seq);
             trace.steps.push(asked.trace(position, &table));
             let teacher = rules.policy.teacher();
-            let row_targets = teacher.map(|_| targets_at(&targets, index, batch));
+            let taught = teacher.map(|_| targets_at(&targets, index, &row_of));
             let of_tokens = of_tokens(&chosen, &asked, [batch, seq]);
-            let decisions = record(&of_tokens, Some(asked), row_targets, n_pool, seq);
+            let decisions = record(&of_tokens, Some(asked), taught, n_pool);
             trace.walks.steps.push(decisions);
             if hard_exit && branches.left.iter().all(|&left| left) {
                 break;

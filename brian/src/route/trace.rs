@@ -3,8 +3,10 @@
 use super::action::Action;
 use super::position::distances;
 use crate::memory::MemoryUse;
+use crate::segments::Segments;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use std::sync::Arc;
 
 /// Who decided an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Walks {
     pub batch: usize,
     /// Tokens of each.
     pub seq: usize,
+    /// The texts in them, if any of them is a window that holds several.
+    pub segments: Option<Arc<Segments>>,
     /// Blocks to choose from; OUT is the action after the last.
     pub n_pool: usize,
     /// The most steps the walk could have had.
@@ -66,6 +70,12 @@ pub struct Walks {
 }
 
 impl Walks {
+    /// The texts in all sequences.
+    pub fn texts(&self) -> Arc<Segments> {
+        let whole = || Arc::new(Segments::whole(self.batch, self.seq));
+        self.segments.clone().unwrap_or_else(whole)
+    }
+
     /// The actions of a token, step by step.
     pub fn actions(&self, token: usize) -> Vec<Action> {
         let action = |step: &Decisions| Action::from_index(step.actions[token], self.n_pool);
@@ -209,8 +219,7 @@ mod tests {
             max_steps: 4,
             hard_exit,
             steps: [[1, 2], [2, 0], [0, 1]].map(step).to_vec(),
-            memory: None,
-            attended: None,
+            ..Walks::default()
         };
         assert_eq!(
             (walks(true).path(0), walks(true).path(1)),

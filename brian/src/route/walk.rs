@@ -33,7 +33,7 @@ impl<B: Backend> WalkContext<'_, B> {
     /// `entered`: `[batch, seq, d_model]`
     ///
     /// # Panics
-    /// If `rows` has not one entry per sequence, or a teacher names an action beyond OUT.
+    /// If `rows` has not one entry per sequence, or per text where windows hold several, or a teacher names an action beyond OUT.
     pub fn walk(
         &self,
         entered: Tensor<B, 3>,
@@ -41,7 +41,8 @@ impl<B: Backend> WalkContext<'_, B> {
         rows: &[SequenceInfo],
     ) -> (WalkState<B>, Trace<B>) {
         let [batch, seq, _] = entered.dims();
-        assert_eq!(batch, rows.len(), "rows of a batch of {batch}");
+        let n_texts = self.causal.segments().map_or(batch, |texts| texts.len());
+        assert_eq!(n_texts, rows.len(), "rows of {n_texts} sequences");
         // A teacher knows one path; only a router can say which others are worth a try.
         if let Some(search) = rules.paths(self.route.parallel).search() {
             return match search.finished {
@@ -57,17 +58,15 @@ impl<B: Backend> WalkContext<'_, B> {
             _ => self.route.max_steps,
         });
         let before = self.past.map_or(0, |past| past.borrow().n_tokens());
-        let places = before..before + seq;
-        let mut tokens: Vec<Token> = rows
-            .iter()
-            .flat_map(|row| places.clone().map(|place| Token::new(row.sequence, place)))
-            .collect();
+        let row_of = self.row_of([batch, seq]);
+        let mut tokens = tokens(&row_of, rows, before, seq);
         let mut state = WalkState {
             hidden: entered,
             position: table.start(batch * seq),
         };
         let hard_exit = rules.exit_objective.hard();
         let mut trace = Trace::new([batch, seq], n_pool, n_steps, hard_exit);
+        trace.walks.segments = self.causal.segments().cloned();
         let mut resting = ExitedCache::new(batch * seq);
         let mut underway = Underway {
             executor: Executor::new(self, [batch, seq]),
@@ -81,8 +80,8 @@ impl<B: Backend> WalkContext<'_, B> {
                 .asks_router()
                 .then(|| self.score(rules, |_| step, &state, &tokens, &table, &mut resting));
             let teacher = rules.policy.teacher();
-            let row_targets = teacher.map(|_| targets_at(&targets, index, batch));
-            let chosen = choose_all(step, &tokens, asked.as_ref(), row_targets.as_deref(), seq);
+            let taught = teacher.map(|_| targets_at(&targets, index, &row_of));
+            let chosen = choose_all(step, &tokens, asked.as_ref(), taught.as_deref());
             for (token, chosen) in tokens.iter_mut().zip(&chosen) {
                 token.go(chosen, hard_exit);
             }
@@ -94,7 +93,7 @@ impl<B: Backend> WalkContext<'_, B> {
                 let position = state.position.clone();
                 trace.steps.push(asked.trace(position, &table));
             }
-            let decisions = record(&chosen, asked, row_targets, n_pool, seq);
+            let decisions = record(&chosen, asked, taught, n_pool);
             trace.walks.steps.push(decisions);
             if tokens.iter().all(|token| token.left) {
                 break;
@@ -111,6 +110,14 @@ impl<B: Backend> WalkContext<'_, B> {
         match self.memory.rests() {
             true => self.route.execution,
             false => Execution::Dense,
+        }
+    }
+
+    /// The row of every token.
+    pub(super) fn row_of(&self, [batch, seq]: [usize; 2]) -> Vec<usize> {
+        match self.causal.segments() {
+            Some(segments) => segments.of_tokens().to_vec(),
+            None => (0..batch * seq).map(|token| token / seq).collect(),
         }
     }
 
@@ -429,10 +436,25 @@ pub(super) fn matrix<B: Backend>(
     Tensor::from_data(TensorData::new(values, [chosen.len(), width]), device)
 }
 
-/// The teacher's actions at a step, `[batch]`; OUT beyond the end of its path.
-pub(super) fn targets_at(targets: &[Vec<Action>], index: usize, batch: usize) -> Vec<Action> {
-    let of_step = targets.get(index).cloned();
-    of_step.unwrap_or_else(|| vec![Action::Out; batch])
+/// The tokens of windows of `seq` behind `before` earlier ones, at the start of their walk.
+pub(super) fn tokens(
+    row_of: &[usize],
+    rows: &[SequenceInfo],
+    before: usize,
+    seq: usize,
+) -> Vec<Token> {
+    let token = |(token, &row): (usize, &usize)| {
+        // Counted in the window, so that no two tokens of it draw the same.
+        Token::new(rows[row].sequence, before + token % seq)
+    };
+    row_of.iter().enumerate().map(token).collect()
+}
+
+/// The teacher's actions at a step, for every token; OUT beyond the end of its path.
+pub(super) fn targets_at(targets: &[Vec<Action>], index: usize, row_of: &[usize]) -> Vec<Action> {
+    let of_step = targets.get(index);
+    let action = |&row: &usize| of_step.map_or(Action::Out, |actions| actions[row]);
+    row_of.iter().map(action).collect()
 }
 
 /// The indices of what was chosen.
@@ -453,14 +475,13 @@ pub(super) fn choose_all<B: Backend>(
     tokens: &[Token],
     asked: Option<&RouterOutput<B>>,
     targets: Option<&[Action]>,
-    seq: usize,
 ) -> Vec<Chosen> {
     let (logits, n_actions) = asked.map_or((&[][..], 0), |asked| {
         (&asked.host_logits[..], asked.n_actions)
     });
     let choose_one = |(index, token): (usize, &Token)| {
         let logits = &logits[index * n_actions..][..n_actions];
-        let target = targets.map(|targets| targets[index / seq]);
+        let target = targets.map(|targets| targets[index]);
         choose(step, token, logits, target)
     };
     let tokens = tokens.par_iter().enumerate().with_min_len(TASK);
@@ -472,15 +493,12 @@ pub(super) fn record<B: Backend>(
     asked: Option<RouterOutput<B>>,
     targets: Option<Vec<Action>>,
     n_pool: usize,
-    seq: usize,
 ) -> Decisions {
     fn each<T>(chosen: &[Chosen], of: impl Fn(&Chosen) -> T) -> Vec<T> {
         chosen.iter().map(of).collect()
     }
-    let targets = targets.map(|targets| {
-        let of_row = |target: Action| std::iter::repeat_n(target.index(n_pool), seq);
-        targets.into_iter().flat_map(of_row).collect()
-    });
+    let index = |target: Action| target.index(n_pool);
+    let targets = targets.map(|targets| targets.into_iter().map(index).collect());
     let of_asked = if asked.is_some() { chosen } else { &[] };
     Decisions {
         actions: indices(chosen, n_pool),

@@ -110,7 +110,7 @@ fn codes(sink: usize, window: usize) -> HiddenCodeConfig {
     }
 }
 
-fn same(sink: usize, window: usize) -> MemoryConfig {
+pub(super) fn same(sink: usize, window: usize) -> MemoryConfig {
     MemoryConfig::Custom(CustomMemory::new(Same(codes(sink, window))))
 }
 

@@ -4,6 +4,7 @@
 mod beam;
 mod gradients;
 mod memory;
+mod segments;
 mod walk;
 
 use super::constraint::Constraint;
@@ -18,7 +19,7 @@ use crate::block::residual::ResidualScale;
 use crate::block::visits::{VisitScale, VisitsConfig};
 use crate::ops::tests::Learning;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
-use burn::module::{ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, Int, Tensor, TensorData, set_default_dtypes};
 use std::env;
@@ -302,6 +303,14 @@ fn tolerance() -> f64 {
 
 /// Gradients of a sum of the logits with different weights, of all parameters, one after the other.
 fn gradients<B: AutodiffBackend>(model: &Brian<B>, logits: &Tensor<B, 3>) -> Vec<f64> {
+    let dims = logits.dims();
+    let weights = normal(9, "weights", 1.0, dims.iter().product());
+    let weights = Tensor::from_data(TensorData::new(weights, dims), &logits.device());
+    gradients_of(model, (logits.clone() * weights).sum())
+}
+
+/// Gradients of a number, of all parameters, one after the other.
+fn gradients_of<B: AutodiffBackend>(model: &impl Module<B>, number: Tensor<B, 1>) -> Vec<f64> {
     struct All<'a, B: AutodiffBackend>(&'a B::Gradients, Vec<f64>);
 
     impl<B: AutodiffBackend> ModuleVisitor<B> for All<'_, B> {
@@ -313,12 +322,9 @@ fn gradients<B: AutodiffBackend>(model: &Brian<B>, logits: &Tensor<B, 3>) -> Vec
         }
     }
 
-    let dims = logits.dims();
-    let weights = normal(9, "weights", 1.0, dims.iter().product());
-    let weights = Tensor::from_data(TensorData::new(weights, dims), &logits.device());
-    let found = (logits.clone() * weights).sum().backward();
+    let found = number.backward();
     let mut all = All::<B>(&found, Vec::new());
-    burn::module::Module::visit(model, &mut all);
+    model.visit(&mut all);
     all.1
 }
 

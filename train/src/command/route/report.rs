@@ -278,8 +278,7 @@ pub(super) mod tests {
             max_steps: 3,
             hard_exit: true,
             steps: (0..3).map(step).collect(),
-            memory: None,
-            attended: None,
+            ..Walks::default()
         };
         let mut report = RouteReport {
             title: "run <1>".to_string(),

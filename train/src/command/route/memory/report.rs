@@ -336,8 +336,7 @@ pub(super) mod tests {
                 step([2, 0, 1], [false; 3]),
                 step([0, 0, 1], [false; 3]),
             ],
-            memory: None,
-            attended: None,
+            ..Walks::default()
         };
         let share = |(writer, step, share): (usize, usize, f32)| ReadShare {
             writer,
