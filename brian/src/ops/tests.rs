@@ -38,6 +38,7 @@ mod on_host {
     use super::FUSED;
     use crate::block::causal::{Rope, Rotary};
     use crate::random;
+    use crate::segments::Segments;
     use burn::backend::Autodiff;
     use burn::module::{Param, ParamId};
     use burn::nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig};
@@ -330,6 +331,21 @@ mod on_host {
             agrees("causal_attention", [[2 * N, width]], |[packed]| {
                 let scale = (d_head as f64).powf(-0.5);
                 let mask = || causal.mask();
+                causal_attention(packed * scale, heads, 2, causal.spans(), mask, DType::F32)
+            });
+        }
+    }
+
+    /// Windows of several texts: the passes take spans, what they are compared with a mask.
+    #[test]
+    fn attention_of_texts_in_windows() {
+        let segments = Segments::new(N, &[N - 40, 33, 1, 6, N]);
+        for heads in [of(N_HEADS, N_HEADS, 8), of(2, 2, 6), of(6, 2, 16)] {
+            let (d_head, [_, _, width]) = (heads.d_head, Columns::All.widths(heads));
+            let causal = rotary(N, d_head).causal_of(N, &segments);
+            assert!(causal.spans().is_some());
+            agrees("causal_attention", [[2 * N, width]], |[packed]| {
+                let (scale, mask) = ((d_head as f64).powf(-0.5), || causal.mask());
                 causal_attention(packed * scale, heads, 2, causal.spans(), mask, DType::F32)
             });
         }

@@ -207,7 +207,7 @@ impl Bench<'_> {
             tokens,
             seconds,
             flops: self
-                .flops_per_token(model, &batch, device)
+                .flops_per_token(model, &batch)
                 .map(|flops| flops * tokens as f64),
         })
     }
@@ -285,7 +285,7 @@ impl Bench<'_> {
         device: &B::Device,
     ) -> Result<Speed, Error> {
         let (recipe, stage) = (&self.trained.recipe, self.trained.stage());
-        let flops = self.flops_per_token(&learner.valid(), &self.first_batch(ladder), device);
+        let flops = self.flops_per_token(&learner.valid(), &self.first_batch(ladder));
         let accumulate = stage.micro_batches(recipe.batch.accumulate).at(0);
         let rounds = self.arguments.warm_up + self.arguments.rounds;
         let loader = TrainingLoader {
@@ -317,12 +317,7 @@ impl Bench<'_> {
     }
 
     /// FLOPs of a token in a forward pass, by the walks of a batch.
-    fn flops_per_token<B: Backend>(
-        &self,
-        model: &Model<B>,
-        batch: &Batch,
-        device: &B::Device,
-    ) -> Option<f64> {
+    fn flops_per_token<B: Backend>(&self, model: &Model<B>, batch: &Batch) -> Option<f64> {
         let vocabulary = self.trained.tokenizer.vocabulary_size();
         let vocabulary = self.trained.recipe.rows(vocabulary);
         let rules = self.trained.route().rules;
@@ -330,11 +325,12 @@ impl Bench<'_> {
         let model_config = &self.trained.recipe.model;
         let walked = model_config
             .routes()
-            .then(|| model.forward(batch.inputs(device), &rules, &batch.rows()).1);
-        let trace = walked.flatten();
+            .then(|| model.forward_batch(batch, &rules).1);
+        let (trace, texts) = (walked.flatten(), batch.segments());
         let ran = Ran {
             batch: batch.host.batch,
             seq,
+            texts: &texts,
             rules: &rules,
             walks: trace.as_ref().map(|trace| &trace.walks),
         };

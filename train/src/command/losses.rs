@@ -54,7 +54,7 @@ pub fn say_convention(data: &DataConfig, tokenizer: &Tokenizer) {
         (StartRule::Symbol, _) => {
             "the tokenizer has no symbol that begins or ends a document: the first token of each is context and does not count"
         }
-        (StartRule::FirstToken, DocumentsRule::Separate) => {
+        (StartRule::FirstToken, DocumentsRule::Separate | DocumentsRule::Packed) => {
             "this run has data.start = \"first_token\": the first token of a document is context and does not count; with \
              \"symbol\" it would"
         }
@@ -181,6 +181,7 @@ mod tests {
                 batch: 1,
                 seq: chunk.len(),
                 ids: vec![(0, 0)],
+                parts: Vec::new(),
                 difficulty: vec![None],
                 sequences: vec![0],
             };

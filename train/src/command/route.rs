@@ -126,7 +126,7 @@ impl Walk<'_> {
         let data = self.trained.first_split(self.tokens)?;
         for batch in data.batches() {
             let rules = self.trained.route().rules;
-            let (logits, trace) = model.forward(batch.inputs(device), &rules, &batch.rows());
+            let (logits, trace) = model.forward_batch(&batch, &rules);
             let Some(trace) = trace else { continue };
             let nats =
                 language::token_losses(logits, batch.target_tokens(device)) * batch.counted(device);
@@ -197,7 +197,8 @@ impl Walk<'_> {
             0 => flops,
             _ => passes.flops.zip(flops).map(|(sum, flops)| sum + flops),
         };
-        passes.baseline_flops += config.baseline().flops(vocabulary, walks.seq) * tokens as f64;
+        passes.baseline_flops +=
+            config.baseline().flops_of(vocabulary, &walks.texts()) * tokens as f64;
         passes.tokens += tokens;
         passes.nats += nats;
         passes.targets += targets;

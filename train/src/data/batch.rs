@@ -19,7 +19,9 @@ pub struct HostBatch {
     pub seq: usize,
     /// For each row, the index of its source and of the window in that source.
     pub ids: Vec<(usize, u64)>,
-    /// For each row, its difficulty, if known.
+    /// The lengths of documents that share rows, row by row, padding with the last of a row; empty where every row is one text.
+    pub parts: Vec<usize>,
+    /// For each of these, or for each row, its difficulty, if known.
     pub difficulty: Vec<Option<u8>>,
     /// For each row, its sequence number, which decides its random draws.
     pub sequences: Vec<u64>,
@@ -47,7 +49,11 @@ pub fn collect(sources: &[Windows], ids: &[(usize, u64)], sequences: Vec<u64>) -
         host.targets.extend(window.targets);
         host.valid.extend(window.valid);
         host.bytes += window.bytes;
-        host.difficulty.push(window.difficulty);
+        host.parts.extend(window.parts);
+        host.difficulty.extend(window.difficulty);
+    }
+    if host.parts.len() == ids.len() {
+        host.parts.clear();
     }
     host
 }

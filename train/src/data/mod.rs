@@ -13,6 +13,7 @@
 //! | `tokens` | ids into as few bytes of memory as their vocabulary allows |
 //! | `export` | a split into a file of token ids for other programs |
 //! | `window` | a split into fixed windows of inputs and targets |
+//! | `packing` | pieces of documents into windows that several share |
 //! | `order` | a sequence number into (source, epoch, window), without state |
 //! | `batch` | windows into the arrays that a step consumes |
 //! | `unknown` | counts of `<unk>` into messages |
@@ -34,6 +35,7 @@ pub mod export;
 pub mod manifest;
 pub mod ngram;
 pub mod order;
+pub mod packing;
 pub mod permutation;
 pub mod prepare;
 pub mod question;
@@ -161,4 +163,7 @@ pub enum DocumentsRule {
     RunOn,
     /// No window crosses a document; short ones are padded, and the padding is masked.
     Separate,
+    /// Several whole documents share a window, each as if it were alone: attention stays within it, and its places count from zero. Where
+    /// nothing fits the window is padded. One that is longer than a window is cut as with `separate`, and its pieces share windows too.
+    Packed,
 }

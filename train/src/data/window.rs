@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::packing::Packing;
 use super::shard::Split;
 use super::{DataConfig, DocumentsRule, StartRule, Tokenizer};
 use crate::error::{Error, Problem};
@@ -23,8 +24,10 @@ pub struct Window {
     pub bytes: u64,
     /// The document that the whole window belongs to, if it is a single one.
     pub document: Option<usize>,
-    /// The difficulty of the document of its first input, if known.
-    pub difficulty: Option<u8>,
+    /// The lengths of its parts, which know nothing of each other; padding belongs to the last. One, unless documents are packed.
+    pub parts: Vec<usize>,
+    /// For each part, the difficulty of the document of its first input, if known.
+    pub difficulty: Vec<Option<u8>>,
 }
 
 /// What comes before the first token of a document.
@@ -95,8 +98,10 @@ impl Cut {
 pub struct Windows {
     split: Arc<Split>,
     cut: Cut,
-    /// The number of windows before each stretch (a document, or the whole split where documents run on), and that of all.
+    /// The number of pieces before each stretch (a document, or the whole split where documents run on), and that of all. A piece is a
+    /// window, unless pieces are packed.
     first: Vec<u64>,
+    packing: Option<Packing>,
     /// How many tokens and symbols lie before each document, and how many there are in all.
     begins: Vec<u64>,
     token_bytes: Arc<Vec<u32>>,
@@ -131,17 +136,26 @@ impl Windows {
             split,
             cut,
             first: vec![0],
+            packing: None,
             token_bytes,
             difficulty: None,
         };
         let stretches = match cut.documents {
             DocumentsRule::RunOn => 1,
-            DocumentsRule::Separate => windows.split.documents().len(),
+            DocumentsRule::Separate | DocumentsRule::Packed => windows.split.documents().len(),
         };
         for stretch in 0..stretches {
             let Range { start, end } = windows.stretch(stretch);
-            let before = windows.len();
+            let before = windows.n_pieces();
             windows.first.push(before + windows.n_windows(end - start));
+        }
+        if cut.documents == DocumentsRule::Packed {
+            let n_inputs = |piece| {
+                let (places, _) = windows.bounds(piece);
+                (places.end - places.start) as usize - 1
+            };
+            let lengths = (0..windows.n_pieces()).map(n_inputs);
+            windows.packing = Some(Packing::best_fit(lengths, cut.window));
         }
         match windows.has_target() {
             true => Ok(windows),
@@ -159,7 +173,8 @@ impl Windows {
 
     /// How many windows there are.
     pub fn len(&self) -> u64 {
-        self.first.last().copied().unwrap_or(0)
+        let packing = self.packing.as_ref();
+        packing.map_or_else(|| self.n_pieces(), Packing::len)
     }
 
     /// Whether there are no windows; never true, because [`Windows::new`] refuses that.
@@ -172,6 +187,17 @@ impl Windows {
         self.cut.window
     }
 
+    /// The share of all inputs that is padding, where windows do not overlap.
+    pub fn padding(&self) -> f64 {
+        let stretches = 0..self.first.len() - 1;
+        let inputs = stretches.map(|stretch| {
+            let Range { start, end } = self.stretch(stretch);
+            (end - start).saturating_sub(1)
+        });
+        let (inputs, room) = (inputs.sum::<u64>(), self.len() * self.cut.window as u64);
+        1.0 - inputs.min(room) as f64 / room as f64
+    }
+
     /// The split that the windows are cut from.
     pub fn split(&self) -> &Arc<Split> {
         &self.split
@@ -182,27 +208,41 @@ impl Windows {
     /// # Panics
     /// If `index` is not below `len`.
     pub fn get(&self, index: u64) -> Window {
-        let places = self.places(index);
+        let parts = self.parts(index);
+        let document = parts[0][0].document;
+        let is_one = parts.iter().flatten().all(|at| at.document == document);
+        let mut window = Window {
+            inputs: Vec::with_capacity(self.cut.window),
+            targets: Vec::with_capacity(self.cut.window),
+            valid: Vec::with_capacity(self.cut.window),
+            bytes: 0,
+            document: is_one.then_some(document),
+            parts: Vec::with_capacity(parts.len()),
+            difficulty: Vec::with_capacity(parts.len()),
+        };
+        for places in &parts {
+            let targets = &places[1..];
+            let inputs = places[..targets.len()].iter();
+            window.inputs.extend(inputs.map(|input| input.id));
+            window
+                .targets
+                .extend(targets.iter().map(|target| target.id));
+            let valid = targets.iter().map(|target| target.is_target);
+            window.valid.extend(valid);
+            window.bytes += self.bytes(targets);
+            window.parts.push(targets.len());
+            let known = self.difficulty.as_ref();
+            let difficulty = known.and_then(|known| known[places[0].document]);
+            window.difficulty.push(difficulty);
+        }
         // Nobody looks at it.
         let pad = self.split.specials().pad.unwrap_or(0);
-        let padded = |places: &[TargetPlace]| {
-            let mut ids: Vec<u32> = places.iter().map(|place| place.id).collect();
-            ids.resize(self.cut.window, pad);
-            ids
-        };
-        let targets = &places[1..];
-        let mut valid: Vec<bool> = targets.iter().map(|target| target.is_target).collect();
-        valid.resize(self.cut.window, false);
-        let document = places[0].document;
-        let is_one = places.iter().all(|place| place.document == document);
-        Window {
-            inputs: padded(&places[..targets.len()]),
-            targets: padded(targets),
-            valid,
-            bytes: self.bytes(targets),
-            document: is_one.then_some(document),
-            difficulty: self.difficulty.as_ref().and_then(|known| known[document]),
-        }
+        let missing = self.cut.window - window.inputs.len();
+        *window.parts.last_mut().expect("no window is empty") += missing;
+        window.inputs.resize(self.cut.window, pad);
+        window.targets.resize(self.cut.window, pad);
+        window.valid.resize(self.cut.window, false);
+        window
     }
 
     /// The documents of a window's counted targets, in their order.
@@ -210,8 +250,9 @@ impl Windows {
     /// # Panics
     /// If `index` is not below `len`.
     pub fn documents_of_targets(&self, index: u64) -> Vec<usize> {
-        let places = self.places(index);
-        let counted = places[1..].iter().filter(|place| place.is_target);
+        let parts = self.parts(index);
+        let targets = parts.iter().flat_map(|places| &places[1..]);
+        let counted = targets.filter(|place| place.is_target);
         counted.map(|place| place.document).collect()
     }
 
@@ -244,7 +285,9 @@ impl Windows {
     /// The positions of a stretch among those of all, symbols included.
     fn stretch(&self, stretch: usize) -> Range<u64> {
         match self.cut.documents {
-            DocumentsRule::Separate => self.begins[stretch]..self.begins[stretch + 1],
+            DocumentsRule::Separate | DocumentsRule::Packed => {
+                self.begins[stretch]..self.begins[stretch + 1]
+            }
             DocumentsRule::RunOn => 0..self.begins[self.split.documents().len()],
         }
     }
@@ -259,12 +302,35 @@ impl Windows {
         }
     }
 
-    /// The inputs of a window and its last target.
-    fn places(&self, index: u64) -> Vec<TargetPlace> {
+    fn n_pieces(&self) -> u64 {
+        self.first.last().copied().unwrap_or(0)
+    }
+
+    /// The pieces of a window.
+    fn parts(&self, index: u64) -> Vec<Vec<TargetPlace>> {
         let len = self.len();
         assert!(index < len, "window {index} is not below {len}");
-        let stretch = self.first.partition_point(|before| *before <= index) - 1;
-        let (nth, window) = (index - self.first[stretch], self.cut.window as u64);
+        let pieces = match &self.packing {
+            Some(packing) => packing.pieces(index),
+            None => &[index],
+        };
+        pieces.iter().map(|&piece| self.piece(piece)).collect()
+    }
+
+    /// The inputs of a piece and its last target.
+    fn piece(&self, piece: u64) -> Vec<TargetPlace> {
+        let (range, n_seen) = self.bounds(piece);
+        let mut places = self.between(range);
+        // Targets of the window before serve as context only.
+        let seen = &mut places[..=n_seen];
+        seen.iter_mut().for_each(|place| place.is_target = false);
+        places
+    }
+
+    /// Where a piece lies among the positions of all stretches, and how many of its targets serve as context only.
+    fn bounds(&self, piece: u64) -> (Range<u64>, usize) {
+        let stretch = self.first.partition_point(|before| *before <= piece) - 1;
+        let (nth, window) = (piece - self.first[stretch], self.cut.window as u64);
         let begin = self.stretch(stretch).start;
         let last = self.stretch(stretch).end - begin - 1;
         let (counted, end) = match self.cut.stride {
@@ -278,11 +344,7 @@ impl Windows {
             Some(_) => end.saturating_sub(window),
             None => counted,
         };
-        let mut places = self.between(begin + start..begin + end + 1);
-        // Targets of the window before serve as context only.
-        let seen = &mut places[..=(counted - start) as usize];
-        seen.iter_mut().for_each(|place| place.is_target = false);
-        places
+        (begin + start..begin + end + 1, (counted - start) as usize)
     }
 
     fn between(&self, range: Range<u64>) -> Vec<TargetPlace> {
@@ -642,7 +704,8 @@ mod tests {
             valid: vec![false; window],
             bytes: 0,
             document: Some(places[first - 1].document),
-            difficulty: Some(places[first - 1].document as u8),
+            parts: vec![window],
+            difficulty: vec![Some(places[first - 1].document as u8)],
         };
         for (column, target) in (first..=last).enumerate() {
             by_hand.inputs[column] = places[target - 1].id;
@@ -776,7 +839,9 @@ mod tests {
                 true,
             ),
         ];
-        for (start, documents, beginning, full_only) in cases {
+        let packed = DocumentsRule::Packed;
+        let old = (StartRule::FirstToken, packed, Beginning::FirstToken, false);
+        for (start, documents, beginning, full_only) in cases.into_iter().chain([old]) {
             let config = config(start, documents);
             let expected = Cut {
                 full_only,

@@ -6,7 +6,7 @@ use crate::learner::PLAIN_GROUPS;
 use crate::model::{Account, Given, LanguageModel, Model, ModelFamily, Pass, Ran, Sequence, Slots};
 use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::{Policy, Stage};
-use crate::task::Batch;
+use crate::task::{Batch, RoutePlan};
 use brian::described::Described;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
@@ -62,6 +62,8 @@ impl ModelFamily for BaselineFamily {
         check_initial(section, config.initial);
     }
 
+    fn check_packed(_: &BaselineConfig, _: &Section<'_>) {}
+
     fn describe(config: &BaselineConfig, _: &Policy) -> String {
         let BaselineConfig {
             n_layers, d_model, ..
@@ -74,7 +76,7 @@ impl ModelFamily for BaselineFamily {
     }
 
     fn flops(config: &BaselineConfig, vocabulary: usize, ran: &Ran<'_>) -> Option<f64> {
-        Some(config.flops(vocabulary, ran.seq) * (ran.batch * ran.seq) as f64)
+        Some(config.flops_of(vocabulary, ran.texts) * (ran.batch * ran.seq) as f64)
     }
 
     fn stage_flops(
@@ -112,9 +114,16 @@ impl<B: Backend> LanguageModel<B> for Baseline<B> {
         (Baseline::forward(self, tokens), None)
     }
 
+    fn forward_batch(&self, batch: &Batch, _: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        let tokens = batch.inputs(&self.device());
+        (self.forward_segments(tokens, &batch.segments()), None)
+    }
+
     fn pass(&self, batch: &Batch) -> Pass<B> {
-        let model = in_dtype(self, batch.plan.route.products);
-        let logits = Baseline::forward(&model, batch.inputs(&self.device()));
+        let RoutePlan {
+            products, rules, ..
+        } = &batch.plan.route;
+        let (logits, _) = in_dtype(self, *products).forward_batch(batch, rules);
         Pass::of_logits(logits, batch)
     }
 

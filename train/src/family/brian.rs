@@ -248,6 +248,13 @@ impl ModelFamily for BrianFamily {
         }
     }
 
+    fn check_packed(config: &BrianConfig, root: &Section<'_>) {
+        let model = root.key("model");
+        for error in config.check_segments() {
+            model.field(&error.field, false, error.expected);
+        }
+    }
+
     fn describe(config: &BrianConfig, policy: &Policy) -> String {
         let BrianConfig {
             n_pre,
@@ -346,7 +353,7 @@ impl ModelFamily for BrianFamily {
             Some(walks) => config.under(ran.rules).flops(vocabulary, walks),
             None => {
                 let tokens = (ran.batch * ran.seq) as f64;
-                Some(config.baseline().flops(vocabulary, ran.seq) * tokens)
+                Some(config.baseline().flops_of(vocabulary, ran.texts) * tokens)
             }
         }
     }
@@ -487,6 +494,12 @@ impl<B: Backend> LanguageModel<B> for Brian<B> {
         (logits, Some(trace))
     }
 
+    fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        let (tokens, segments) = (batch.inputs(&self.device()), batch.segments());
+        let (logits, trace) = self.forward_segments(tokens, &segments, rules, &batch.rows());
+        (logits, Some(trace))
+    }
+
     fn pass(&self, batch: &Batch) -> Pass<B> {
         let RoutePlan {
             rules,
@@ -495,8 +508,8 @@ impl<B: Backend> LanguageModel<B> for Brian<B> {
             ..
         } = &batch.plan.route;
         let model = in_dtype(self, *products);
-        let tokens = batch.inputs(&self.device());
-        let (logits, trace) = Brian::forward(&model, tokens, rules, &batch.rows());
+        let (tokens, segments) = (batch.inputs(&self.device()), batch.segments());
+        let (logits, trace) = model.forward_segments(tokens, &segments, rules, &batch.rows());
         let terms = losses.terms(&trace, &self.position, rules, &batch.host.valid);
         Pass {
             terms,

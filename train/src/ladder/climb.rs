@@ -115,7 +115,11 @@ impl Ladder {
         };
         if is_first {
             let vocabulary = self.recipe.rows(self.inputs.tokenizer.vocabulary_size());
-            let lines = opening.run(&self.inputs.described(), vocabulary, self.run.path());
+            let lines = opening.run(
+                &self.inputs.described(&self.recipe),
+                vocabulary,
+                self.run.path(),
+            );
             lines.iter().for_each(|line| say(line));
         }
         opening.stage_lines().iter().for_each(|line| say(line));

@@ -1,6 +1,8 @@
 //! Opens and checks a recipe's data, tokenizer and pair counts once for all stages; lists the files that a new run copies.
 
-use crate::data::{Beginning, Bigrams, DifficultySource, TokenSource, Tokenizer, Windows};
+use crate::data::{
+    Beginning, Bigrams, DifficultySource, DocumentsRule, TokenSource, Tokenizer, Windows,
+};
 use crate::error::{Error, Problem};
 use crate::learner::{TrainingData, ValidationData};
 use crate::recipe::{Checked, Recipe};
@@ -60,13 +62,14 @@ impl Inputs {
     }
 
     /// The splits, as they are printed before a training.
-    pub fn described(&self) -> Vec<Source> {
+    pub fn described(&self, recipe: &Recipe) -> Vec<Source> {
         let source = |split: &str, windows: &Windows| Source {
             split: split.to_string(),
             path: windows.split().path().display().to_string(),
             tokens: windows.split().len(),
             documents: windows.split().documents().len(),
             reading: windows.split().reading().map(str::to_string),
+            padding: (recipe.data.documents != DocumentsRule::RunOn).then(|| windows.padding()),
         };
         let train = self.train.sources().iter();
         let valid = self.valid.names().iter().zip(self.valid.sources());

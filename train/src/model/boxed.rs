@@ -89,6 +89,14 @@ impl<B: Backend> Model<B> {
         self.content.forward(tokens, rules, rows)
     }
 
+    /// The same for a batch, whose rows may hold several documents.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        self.content.forward_batch(batch, rules)
+    }
+
     /// The model before the first token of a text, walking as in evaluation.
     ///
     /// # Panics
@@ -234,6 +242,7 @@ trait Content<B: Backend>: Send + Sync {
         rules: &Rules,
         rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>);
+    fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>);
     fn pass(&self, batch: &Batch) -> Pass<B>;
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_>;
     fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_>;
@@ -290,6 +299,10 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Held<M> {
         rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>) {
         self.0.forward(tokens, rules, rows)
+    }
+
+    fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        self.0.forward_batch(batch, rules)
     }
 
     fn pass(&self, batch: &Batch) -> Pass<B> {

@@ -14,6 +14,7 @@ use crate::recipe::section::Section;
 use crate::recipe::stage::{Policy, Stage};
 use crate::recipe::table::{AnyConfig, table, table_mut};
 use crate::run::TensorMap;
+use brian::Segments;
 use brian::initial;
 use brian::memory::MemoryConfig;
 use brian::route::rules::Rules;
@@ -73,6 +74,8 @@ pub struct Ran<'a> {
     pub batch: usize,
     /// Tokens of each.
     pub seq: usize,
+    /// The texts in them: several in one where documents are packed.
+    pub texts: &'a Segments,
     /// How tokens walked.
     pub rules: &'a Rules,
     /// Their walks, if there is a route.
@@ -138,6 +141,20 @@ pub trait ModelFamily: Send + Sync + 'static {
 
     /// Reports every rule that a stage breaks, because of this model.
     fn check_stage(_config: &Self::Config, _stage: &Stage, _section: &Section<'_>) {}
+
+    /// Reports what in a recipe, whose whole table is `root`, does not go with `data.documents = "packed"`. By default nothing does: a
+    /// model has to keep the documents of a row apart, see [`LanguageModel::forward_batch`](super::LanguageModel::forward_batch).
+    fn check_packed(_config: &Self::Config, root: &Section<'_>) {
+        root.key("data").relate(
+            "documents",
+            &[root.path.key("model").key("kind")],
+            false,
+            format!(
+                "\"run_on\" or \"separate\": a {} reads a window as one text",
+                Self::KIND
+            ),
+        );
+    }
 
     /// The model in a few words: what is said when a training begins.
     fn describe(config: &Self::Config, _policy: &Policy) -> String {
@@ -297,6 +314,8 @@ of_table! {
     fn context() -> usize;
     /// Reports every rule that the table breaks.
     fn check(section: &Section<'_>) -> ();
+    /// Reports what does not go with packed documents.
+    fn check_packed(root: &Section<'_>) -> ();
     /// Reports every rule that a stage breaks, because of this model.
     fn check_stage(stage: &Stage, section: &Section<'_>) -> ();
     /// The model in a few words.

@@ -32,11 +32,15 @@ pub trait LanguageModel<B: Backend>: Module<B> + Sync {
         rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>);
 
+    /// The same for a batch. To be written by a model that keeps the documents of a row apart, see [`Batch::segments`] and
+    /// [`ModelFamily::check_packed`](super::family::ModelFamily::check_packed).
+    fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>) {
+        self.forward(batch.inputs(&self.device()), rules, &batch.rows())
+    }
+
     /// A forward pass with its losses. To be written by a model that adds terms to the loss or measures something.
     fn pass(&self, batch: &Batch) -> Pass<B> {
-        let device = self.device();
-        let rules = &batch.plan.route.rules;
-        let (logits, _) = self.forward(batch.inputs(&device), rules, &batch.rows());
+        let (logits, _) = self.forward_batch(batch, &batch.plan.route.rules);
         Pass::of_logits(logits, batch)
     }
 

@@ -6,6 +6,7 @@
 mod stage;
 mod walk;
 
+use crate::data::{DifficultySource, DocumentsRule};
 use crate::device::{BACKENDS, ON_THE_CPU};
 use crate::family::brillm::SignalConfig;
 use crate::learner::{AverageConfig, DecayBy, OptimizerConfig};
@@ -50,6 +51,9 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     tokenizer(recipe, &root.key("tokenizer"));
     data(recipe, &root.key("data"));
     recipe.model.check(&root.key("model"));
+    if recipe.data.documents == DocumentsRule::Packed {
+        recipe.model.check_packed(&root);
+    }
     for (hook, config) in recipe.hook.iter() {
         (hook.check)(config, &root.key("hook").key(hook.name));
     }
@@ -126,6 +130,14 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
         data.window <= recipe.model.context(),
         format!("at most model.context, {}", recipe.model.context()),
     );
+    if data.documents == DocumentsRule::Packed {
+        section.relate(
+            "difficulty",
+            &[section.path.key("documents")],
+            data.difficulty != DifficultySource::TokenRank,
+            "none, label or a file where data.documents is \"packed\": it ranks the rows of a batch, which hold several documents",
+        );
+    }
     section.require("train", !data.train.is_empty(), "at least one source");
     section.require("valid", !data.valid.is_empty(), "at least one source");
     for (index, source) in data.train.iter().enumerate() {

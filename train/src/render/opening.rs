@@ -38,6 +38,8 @@ pub struct Source {
     pub documents: usize,
     /// How a file of another program was read.
     pub reading: Option<String>,
+    /// The share of inputs that is padding, where no window crosses a document.
+    pub padding: Option<f64>,
 }
 
 impl Opening<'_> {
@@ -56,10 +58,13 @@ impl Opening<'_> {
                  tokens,
                  documents,
                  reading,
+                 padding,
              }| {
                 let reading = reading.iter().map(|text| format!(", {text}"));
-                let reading: String = reading.collect();
-                format!("data: {split} {path}, {tokens} tokens in {documents} documents{reading}")
+                let padding =
+                    padding.map(|share| format!(", {:.1} % of inputs are padding", 100.0 * share));
+                let more: String = reading.chain(padding).collect();
+                format!("data: {split} {path}, {tokens} tokens in {documents} documents{more}")
             },
         ));
         let DeviceConfig { backend, dtype, .. } = &recipe.device;
@@ -158,6 +163,7 @@ mod tests {
             tokens: 5000,
             documents: 12,
             reading: None,
+            padding: Some(0.0625),
         };
         let lines = opening(0, 0).run(&[source], 260, Path::new("runs/ladder"));
         assert_eq!(lines.len(), 4);
@@ -168,7 +174,7 @@ mod tests {
         );
         assert_eq!(
             lines[1],
-            "data: train data/train.bin, 5000 tokens in 12 documents"
+            "data: train data/train.bin, 5000 tokens in 12 documents, 6.2 % of inputs are padding"
         );
         assert!(lines[2].starts_with("run: runs/ladder, seed "), "{lines:?}");
         let scheduled = recipe

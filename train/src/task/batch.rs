@@ -5,6 +5,7 @@
 
 use crate::data::HostBatch;
 use crate::device::Dtype;
+use brian::Segments;
 use brian::loss::route::RouteLosses;
 use brian::route::policy::{Policy, SequenceInfo, Teacher};
 use brian::route::rules::Rules;
@@ -53,15 +54,24 @@ impl Batch {
         Tensor::from_data(TensorData::new(values, self.shape()), device)
     }
 
-    /// What teachers and random draws may know about each sequence.
+    /// How texts lie in the rows, several in one where documents are packed.
+    pub fn segments(&self) -> Segments {
+        let [batch, seq] = self.shape();
+        match self.host.parts.is_empty() {
+            true => Segments::whole(batch, seq),
+            false => Segments::new(seq, &self.host.parts),
+        }
+    }
+
+    /// What teachers and random draws may know about each text: the number of its row, and how hard it is.
     pub fn rows(&self) -> Vec<SequenceInfo> {
-        let known = self.host.sequences.iter().zip(&self.host.difficulty);
-        known
-            .map(|(&sequence, &difficulty)| SequenceInfo {
-                sequence,
-                difficulty,
-            })
-            .collect()
+        let segments = self.segments();
+        let info = |(text, &difficulty): (usize, &Option<u8>)| SequenceInfo {
+            sequence: self.host.sequences[segments.window(text)],
+            difficulty,
+        };
+        let known = (0..segments.len()).zip(&self.host.difficulty);
+        known.map(info).collect()
     }
 
     fn integers<B: Backend>(&self, tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {

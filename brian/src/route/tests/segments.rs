@@ -121,11 +121,11 @@ fn both(
     [packed, alone].map(|passes| found(model, passes))
 }
 
-/// A sum in another order, and where no rounding hides a difference.
-fn closeness() -> f64 {
+/// For logits and gradients: sums in another order; in float64 what is left is that gradients of norms take their means in float32.
+fn closeness() -> [f64; 2] {
     match env::var_os(FLOAT64) {
-        Some(_) => 1e-10,
-        None => 1e-5,
+        Some(_) => [1e-10, 1e-7],
+        None => [1e-5, 1e-5],
     }
 }
 
@@ -134,10 +134,11 @@ fn compare(name: &str, [packed, alone]: [Found; 2]) {
     for (token, (packed, alone)) in packed.paths.iter().zip(&alone.paths).enumerate() {
         assert_eq!(packed, alone, "{name}: the walk of token {token}");
     }
+    let [of_logits, of_gradients] = closeness();
     let off = relative(&packed.logits, &alone.logits);
-    assert!(off < closeness(), "{name}: logits differ by {off:e}");
+    assert!(off < of_logits, "{name}: logits differ by {off:e}");
     let off = relative(&packed.gradients, &alone.gradients);
-    assert!(off < closeness(), "{name}: gradients differ by {off:e}");
+    assert!(off < of_gradients, "{name}: gradients differ by {off:e}");
 }
 
 const CODES: HiddenCodeConfig = HiddenCodeConfig {

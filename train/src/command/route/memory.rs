@@ -22,6 +22,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use report::{MemoryReport, ReadSequence};
+use std::ops::Range;
 
 /// Runs the model on the tokens, and prints or writes what they read.
 ///
@@ -209,21 +210,19 @@ impl Look<'_> {
     }
 }
 
-/// The windows of a batch without their padding, which stands behind them.
+/// The windows of a batch, or the documents that share them, without the padding behind them.
 fn windows(batch: &Batch) -> Vec<Given> {
     let host = &batch.host;
-    let rows = host
-        .inputs
-        .chunks(host.seq)
-        .zip(host.valid.chunks(host.seq));
-    let given = |((inputs, valid), info): ((&[u32], &[bool]), SequenceInfo)| {
+    let given = |(text, info): (Range<usize>, SequenceInfo)| {
+        let (inputs, valid) = (&host.inputs[text.clone()], &host.valid[text]);
         let counted = inputs.iter().zip(valid).filter(|(_, valid)| **valid);
         Given {
             ids: counted.map(|(&id, _)| id).collect(),
             info,
         }
     };
-    rows.zip(batch.rows()).map(given).collect()
+    let segments = batch.segments();
+    segments.ranges().zip(batch.rows()).map(given).collect()
 }
 
 #[cfg(test)]

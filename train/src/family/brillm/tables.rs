@@ -356,6 +356,7 @@ mod tests {
             batch: 1,
             seq: 3,
             sequences: vec![0],
+            parts: Vec::new(),
             difficulty: vec![None],
             ids: vec![(0, 0)],
             bytes: 3,

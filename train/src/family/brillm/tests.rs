@@ -53,6 +53,7 @@ fn rows(rows: &[[u32; 4]]) -> Batch {
         batch: rows.len(),
         seq: 3,
         sequences: vec![0; rows.len()],
+        parts: Vec::new(),
         difficulty: vec![None; rows.len()],
         ids: vec![(0, 0); rows.len()],
         bytes: 4 * rows.len() as u64,

@@ -100,6 +100,7 @@ fn batch(targets: &[u32], counted: usize) -> Batch {
         batch: 1,
         seq: targets.len(),
         ids: vec![(0, 7)],
+        parts: Vec::new(),
         difficulty: vec![None],
         sequences: vec![0],
     };
@@ -793,6 +794,7 @@ fn rows(vocabulary: u32, ends: &[usize]) -> Vec<Batch> {
             batch: rows.len(),
             seq,
             ids: rows.clone().map(|row| (0, row as u64)).collect(),
+            parts: Vec::new(),
             difficulty: vec![None; rows.len()],
             sequences: rows.map(|row| row as u64).collect(),
         };
