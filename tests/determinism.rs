@@ -60,7 +60,7 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     let share = "stage.fixed.batch_ramp=[{from_share=0.5,accumulate=3}]";
     // Validations measure it, so a resume without its bits would show in the log.
     let average = "average={decay=0.75,every_steps=2,from_step=3}";
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &["batch.sequences=2", freeze],
         &["batch.sequences=3", ramps, share, average],
         &["batch.accumulate=1", &epoch],
@@ -68,6 +68,12 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
             "batch.accumulate=3",
             "batch.sequences=7",
             "data.documents=run_on",
+        ],
+        &[
+            "batch.accumulate=2",
+            "batch.sequences=3",
+            "data.documents=packed",
+            "data.window=48",
         ],
         &[
             "batch.accumulate=1",

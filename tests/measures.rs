@@ -61,7 +61,12 @@ fn one_text_has_the_same_bytes_under_every_tokenizer_and_all_of_its_tokens_are_t
             .expect(0)
             .json();
         let tokens = &stats["splits"]["valid"]["tokens"];
-        for sets in ["", "--set data.window=7", "--set data.documents=run_on"] {
+        for sets in [
+            "",
+            "--set data.window=7",
+            "--set data.documents=run_on",
+            "--set data.documents=packed",
+        ] {
             let split = measured(&workplace, tokenizer, sets);
             assert_eq!(&split["targets"], tokens, "{tokenizer} {sets}");
             assert_eq!(split["documents"], 10);

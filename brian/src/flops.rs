@@ -494,6 +494,32 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_one_window_cost_what_each_costs_alone() {
+        use crate::segments::Segments;
+        use std::sync::Arc;
+        let lengths = [5, 1, 6];
+        let mut config = config();
+        for execution in [Execution::Dense, Execution::Grouped] {
+            config.route.execution = execution;
+            let alone = lengths.map(|length| counted(&config, &config.longest_walks(length, true)));
+            let mut walks = config.longest_walks(SEQ, true);
+            walks.segments = Some(Arc::new(Segments::new(SEQ, &lengths)));
+            let together = counted(&config, &walks);
+            assert!((together - alone.iter().sum::<f64>()).abs() < 1e-6);
+            // Neighbours that run different blocks: keys of a text's own tokens alone.
+            let mut walks = config.longest_walks(SEQ, false);
+            let whole = counted(&config, &walks);
+            walks.segments = Some(Arc::new(Segments::new(SEQ, &lengths)));
+            assert!(counted(&config, &walks) < whole);
+        }
+        let baseline = config.baseline();
+        let alone = lengths.map(|length| length as f64 * baseline.flops(VOCABULARY, length));
+        let segments = Segments::new(SEQ, &lengths);
+        let together = SEQ as f64 * baseline.flops_of(VOCABULARY, &segments);
+        assert!((together - alone.iter().sum::<f64>()).abs() < 1e-6);
+    }
+
+    #[test]
     fn who_has_left_costs_no_more() {
         let config = config();
         let mut walks = config.longest_walks(SEQ, false);

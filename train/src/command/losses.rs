@@ -124,12 +124,14 @@ mod tests {
     use crate::task::{Batch, RoutePlan, StepPlan};
 
     /// The smallest plain decoder of bytes, in windows of three.
-    fn trained() -> Trained {
+    fn trained(documents: &str) -> Trained {
         let tiny = BUNDLED
             .iter()
             .find(|one| (one.kind, one.size) == ("baseline", "tiny"))
             .unwrap();
+        let documents = format!("data.documents={documents}");
         let sets = [
+            &documents,
             "data.window=3",
             "model.d_model=4",
             "model.n_heads=1",
@@ -197,7 +199,16 @@ mod tests {
 
     #[test]
     fn every_document_loses_what_its_own_tokens_lose_and_the_split_their_sum() {
-        let trained = trained();
+        lose("separate");
+    }
+
+    #[test]
+    fn documents_that_share_windows_lose_what_they_lose_apart() {
+        lose("packed");
+    }
+
+    fn lose(documents: &str) {
+        let trained = trained(documents);
         let model = trained
             .model::<Learning>(&Default::default())
             .unwrap()

@@ -100,6 +100,27 @@ mod tests {
     }
 
     #[test]
+    fn documents_that_share_rows_are_told_by_their_lengths() {
+        let split = Arc::new(Split::open(split_of_lines(&["abcdefg", "mnop", "q"])).unwrap());
+        let cut = Cut {
+            window: 8,
+            documents: DocumentsRule::Packed,
+            beginning: Beginning::Symbol(256),
+            stride: None,
+            full_only: false,
+        };
+        let windows = Windows::new(split, cut, Arc::new(vec![1; 260])).unwrap();
+        let windows = [windows.graded(Some(vec![Some(0), Some(1), Some(2)]))];
+        let host = collect(&windows, &[(0, 1), (0, 0)], vec![5, 6]);
+        assert_eq!(host.parts, [5, 3, 8]);
+        assert_eq!(host.difficulty, [Some(1), Some(2), Some(0)]);
+        assert_eq!(host.valid.iter().filter(|valid| !**valid).count(), 1);
+        // A row that is one document is a row as ever.
+        let host = collect(&windows, &[(0, 0)], vec![6]);
+        assert_eq!((host.parts, host.difficulty), (Vec::new(), vec![Some(0)]));
+    }
+
+    #[test]
     fn no_window_is_an_empty_batch() {
         assert_eq!(collect(&[], &[], Vec::new()), HostBatch::default());
     }

@@ -446,6 +446,7 @@ mod tests {
     use super::super::shard::tests::{split_of_lines, split_with};
     use super::super::{DifficultySource, Kind};
     use super::*;
+    use brian::random;
 
     const LINES: [&str; 4] = ["abcdef", "g", "ijklm", "n"];
     /// `<s>` and `</s>` of the byte tokenizer.
@@ -514,6 +515,93 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Each counted target with its document and the tokens before it that its part holds, in order; and how many parts there are.
+    fn contexts(windows: &Windows) -> (Vec<(usize, u32, Vec<u32>)>, usize) {
+        let (mut all, mut n_parts) = (Vec::new(), 0);
+        for index in 0..windows.len() {
+            let window = windows.get(index);
+            assert_eq!(window.parts.iter().sum::<usize>(), windows.window());
+            assert_eq!(window.difficulty.len(), window.parts.len());
+            let mut documents = windows.documents_of_targets(index).into_iter();
+            let mut begin = 0;
+            for part in &window.parts {
+                for place in (begin..begin + part).filter(|&place| window.valid[place]) {
+                    let context = window.inputs[begin..=place].to_vec();
+                    let document = documents.next().unwrap();
+                    all.push((document, window.targets[place], context));
+                }
+                begin += part;
+            }
+            assert_eq!(documents.next(), None);
+            n_parts += window.parts.len();
+        }
+        all.sort();
+        (all, n_parts)
+    }
+
+    /// Of documents of any length.
+    #[test]
+    fn packed_documents_have_the_targets_and_contexts_that_they_have_apart() {
+        for seed in 0..20 {
+            let draw = |place, n: u64| random::bits(random::key(seed, "lines", 0), place) % n;
+            let line = |line: u64| "abcdefgh".repeat(3)[..1 + draw(1 + line, 23) as usize].into();
+            let lines: Vec<String> = (0..1 + draw(0, 12)).map(line).collect();
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let beginnings = [BEGIN, END].map(Beginning::Symbol);
+            let unmarked = [Beginning::Unmarked, Beginning::FirstToken];
+            for beginning in beginnings.into_iter().chain(unmarked) {
+                for (window, stride) in [(1, None), (5, None), (9, None), (30, None), (9, Some(4))]
+                {
+                    let of = |documents| {
+                        let stride = Cut {
+                            stride,
+                            ..cut(window, documents, beginning)
+                        };
+                        windows(&lines, stride).unwrap()
+                    };
+                    let [packed, apart] = [DocumentsRule::Packed, DocumentsRule::Separate].map(of);
+                    let [found, expected] = [&packed, &apart].map(contexts);
+                    // As many parts: what is whole apart is whole here.
+                    assert_eq!(found, expected, "{window} {stride:?} {beginning:?}");
+                    assert_eq!(expected.1 as u64, apart.len());
+                    assert_eq!(packed.n_targets(), apart.n_targets());
+                    assert!(packed.len() <= apart.len());
+                    let bytes = |of: &Windows| (0..of.len()).map(|i| of.get(i).bytes).sum::<u64>();
+                    assert_eq!(bytes(&packed), bytes(&apart));
+                    let again = of(DocumentsRule::Packed);
+                    assert!((0..packed.len()).all(|i| packed.get(i) == again.get(i)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packed_windows_say_where_documents_lie_and_how_much_is_padding() {
+        // With their ends 7, 2, 6 and 2 tokens, in windows of nine.
+        let cut = cut(9, DocumentsRule::Packed, Beginning::Symbol(BEGIN));
+        let windows = windows(&LINES, cut).unwrap();
+        let grades = windows
+            .clone()
+            .graded(Some(vec![Some(0), None, Some(1), Some(2)]));
+        let parts = |index| {
+            let window = grades.get(index);
+            (window.parts, window.difficulty, window.document)
+        };
+        assert_eq!(windows.len(), 2);
+        assert_eq!(parts(0), (vec![7, 2], vec![Some(0), None], None));
+        assert_eq!(parts(1), (vec![6, 3], vec![Some(1), Some(2)], None));
+        assert_eq!(windows.get(1).inputs[6..8], [BEGIN, u32::from(b'n')]);
+        assert_eq!(windows.padding(), 1.0 / 18.0);
+        let apart = Cut {
+            documents: DocumentsRule::Separate,
+            ..cut
+        };
+        assert_eq!(
+            super::tests::windows(&LINES, apart).unwrap().padding(),
+            19.0 / 36.0
+        );
     }
 
     #[test]

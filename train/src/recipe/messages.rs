@@ -687,6 +687,49 @@ fn no_beginning_of_a_recipe_and_no_lost_line_makes_it_panic() {
 }
 
 #[test]
+fn packed_documents_need_a_model_that_keeps_them_apart() {
+    let after = |sets: &[&str]| -> Vec<String> {
+        let sets = [&["data.documents=packed"], sets].concat();
+        let found = messages(good(), &sets);
+        found.iter().map(|text| without_line(text)).collect()
+    };
+    assert_eq!(after(&[]), [""; 0]);
+    assert_eq!(
+        after(&["model.route.sees=sequence_mean"]),
+        [
+            "model.route.sees, from --set: found \"sequence_mean\", expected token where windows hold several documents: the mean \
+             of a window mixes them"
+        ]
+    );
+    let beam = "model.route.parallel={kind='sequence_beam',width=2,branch_cost=0.0,score_decay=1.0,parent_exit='branch'}";
+    let found = after(&[beam, "model.route.top_k=2"]);
+    assert!(
+        found[0].ends_with(
+            "expected none or beam where windows hold several documents: all of a window would walk one path"
+        ),
+        "{found:?}"
+    );
+    assert_eq!(
+        after(&["data.difficulty=token_rank"]),
+        [
+            "data.difficulty, from --set: found \"token_rank\", expected none, label or a file where data.documents is \"packed\": it \
+             ranks the rows of a batch, which hold several documents"
+        ]
+    );
+    let graph = BUNDLED
+        .iter()
+        .find(|bundled| (bundled.kind, bundled.size) == ("brillm", "tiny"));
+    let found = messages(graph.unwrap().text.to_string(), &["data.documents=packed"]);
+    let found: Vec<String> = found.iter().map(|text| without_line(text)).collect();
+    assert_eq!(
+        found,
+        [
+            "data.documents, from --set: found \"packed\", expected \"run_on\" or \"separate\": a brillm reads a window as one text"
+        ]
+    );
+}
+
+#[test]
 fn a_router_needs_to_know_how_to_walk_and_a_mixed_teacher_how_hard_a_sequence_is() {
     let router = "stage.fixed.policy={kind='router',select='argmax'}";
     assert_eq!(

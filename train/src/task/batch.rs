@@ -193,6 +193,32 @@ mod tests {
     use brian::route::policy::Select;
 
     #[test]
+    fn documents_of_one_row_share_its_number_and_have_a_difficulty_each() {
+        let host = HostBatch {
+            batch: 2,
+            seq: 4,
+            parts: vec![1, 3, 4],
+            difficulty: vec![Some(0), Some(2), None],
+            sequences: vec![7, 9],
+            ..HostBatch::default()
+        };
+        let batch = Batch {
+            host,
+            source: 0,
+            plan: StepPlan::default(),
+        };
+        assert_eq!(batch.segments(), Segments::new(4, &[1, 3, 4]));
+        let info = |sequence, difficulty| SequenceInfo {
+            sequence,
+            difficulty,
+        };
+        assert_eq!(
+            batch.rows(),
+            [info(7, Some(0)), info(7, Some(2)), info(9, None)]
+        );
+    }
+
+    #[test]
     fn a_teacher_counts_as_long_as_it_leads_or_is_imitated() {
         let plan = |router_probability, imitation| {
             let mut plan = RoutePlan::sequential();
