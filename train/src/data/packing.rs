@@ -101,10 +101,10 @@ mod tests {
 
     #[test]
     fn a_piece_goes_where_the_least_room_is_left() {
-        // 6 and 5 open windows; 3 fits beside 6 with room 1, 4 beside 5; 2 opens one, 1 goes to the last free place.
+        // 6 and 5 open windows; 4 fills the one of 6, for room 4 is less than room 5; 3 and 2 fill that of 5; 1 opens one.
         assert_eq!(
             packed(&[2, 6, 3, 5, 4, 1], 10),
-            [vec![0], vec![1, 2, 5], vec![3, 4]]
+            [vec![0, 2, 3], vec![1, 4], vec![5]]
         );
         assert_eq!(packed(&[4, 4, 4], 4), [[0], [1], [2]]);
         assert_eq!(packed(&[], 4), [[0u64; 0]; 0]);

@@ -215,6 +215,7 @@ fn check(name: &str, config: &BrianConfig, rules: &Rules, seed: u64) {
     let model: Brian<Learning> = loud(config, seed);
     let pass = |tokens: Tensor<Learning, 2, Int>, segments: &Segments, rows: &[SequenceInfo]| {
         let (logits, trace) = model.forward_segments(tokens, segments, rules, rows);
+        assert_eq!(*trace.walks.texts(), *segments);
         let n_tokens = trace.walks.batch * trace.walks.seq;
         let n_steps = trace.walks.max_steps;
         let path = |token| {

@@ -285,7 +285,7 @@ file = "tokenizer.json"{rows}
 
 [data]
 window = {window}                     # tokens per sequence
-documents = "run_on"            # run_on: windows may hold several documents | separate
+documents = "run_on"            # run_on: windows may hold several documents | separate | packed
 start = "{start}"               # symbol | first_token, {why}
 order_seed = 1                  # the order of the windows
 difficulty = "none"             # none | label | token_rank | {{ kind = "file", path = "…" }}
