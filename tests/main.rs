@@ -33,6 +33,7 @@ mod parity;
 mod prepare;
 mod pretrained;
 mod recipes;
+mod recompute;
 mod reference;
 mod serve;
 mod signal;

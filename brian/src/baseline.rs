@@ -13,6 +13,7 @@ use crate::error::{ConfigError, Problems};
 use crate::initial::{Initial, draw};
 use crate::ops::embedding::embed;
 use crate::ops::linear::linear_transposed;
+use crate::ops::recompute::Recompute;
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::reuse::shared_module;
 use crate::ops::rms_norm::rms_norm;
@@ -120,6 +121,7 @@ impl BaselineConfig {
             unembedding: self.unembedding(vocabulary, device),
             rotary: self.rotary(device),
             logit_cap: self.logit_cap,
+            recompute: None,
         }
     }
 
@@ -183,9 +185,17 @@ pub struct Baseline<B: Backend> {
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
     pub(crate) logit_cap: Option<f64>,
+    #[module(skip)]
+    recompute: Option<Recompute>,
 }
 
 impl<B: Backend> Baseline<B> {
+    /// The same model, which computes this again in a backward pass.
+    pub fn recomputing(mut self, recompute: Option<Recompute>) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
     /// Logits of the next token behind every token.
     ///
     /// # Shapes
@@ -209,7 +219,8 @@ impl<B: Backend> Baseline<B> {
         let causal = self.rotary.causal_of(tokens.dims()[1], segments);
         let embedded = embed(&self.embedding, tokens);
         let execute = |hidden, block: &TransformerBlock<B>| {
-            shared_module(block.clone()).forward(hidden, &causal)
+            let run = || shared_module(block.clone()).forward(hidden, &causal);
+            Recompute::block(self.recompute, run)
         };
         let hidden = self.blocks.iter().fold(embedded, execute);
         self.head(hidden)

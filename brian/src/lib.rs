@@ -63,6 +63,7 @@ pub use error::ConfigError;
 pub use initial::Initial;
 pub use memory::MemoryConfig;
 pub use model::{Brian, BrianConfig};
+pub use ops::recompute::Recompute;
 pub use route::position::{Layout, PositionConfig};
 pub use route::rules::{RouteConfig, Rules};
 pub use segments::Segments;

@@ -20,6 +20,7 @@ use crate::memory::{
     SharedCode,
 };
 use crate::ops::embedding::embed;
+use crate::ops::recompute::Recompute;
 use crate::ops::reuse::{Packed, shared_module};
 use crate::route::context::{WalkContext, WalkState};
 use crate::route::parallel::{Parallel, Search};
@@ -333,6 +334,7 @@ impl BrianConfig {
             rotary: self.baseline().rotary(device),
             logit_cap: self.logit_cap,
             route: self.route,
+            recompute: None,
         }
     }
 
@@ -432,9 +434,17 @@ pub struct Brian<B: Backend> {
     logit_cap: Option<f64>,
     #[module(skip)]
     route: RouteConfig,
+    #[module(skip)]
+    recompute: Option<Recompute>,
 }
 
 impl<B: Backend> Brian<B> {
+    /// The same model, which computes this again in a backward pass.
+    pub fn recomputing(mut self, recompute: Option<Recompute>) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
     /// Logits of the next token behind every token, and the trace of the walks; `rows` give each sequence's number and
     /// difficulty, for teacher and draws.
     ///
@@ -509,9 +519,12 @@ impl<B: Backend> Brian<B> {
         rows: &[SequenceInfo],
         measures: Measures,
     ) -> (Tensor<B, 3>, Trace<B>, Vec<MemoryRead>) {
-        let execute = |hidden, block: &TransformerBlock<B>| match rules.with_gradients {
-            true => shared_module(block.clone()).forward(hidden, causal),
-            false => block.forward(hidden, causal),
+        let execute = |hidden, block: &TransformerBlock<B>| {
+            let run = |block: &TransformerBlock<B>| block.forward(hidden, causal);
+            Recompute::block(self.recompute, || match rules.with_gradients {
+                true => run(&shared_module(block.clone())),
+                false => run(block),
+            })
         };
         let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
@@ -582,6 +595,7 @@ impl<B: Backend> Brian<B> {
             causal,
             rotary: &self.rotary,
             past,
+            recompute: self.recompute,
         }
     }
 

@@ -23,6 +23,9 @@ pub const BACKENDS: [(&str, bool); 5] = [
 /// The backends that compute on the CPU; they have a single device.
 pub const ON_THE_CPU: [&str; 2] = ["ndarray", "flex"];
 
+/// The backend that can compute again in the backward pass what it has not kept; see [`brian::Recompute`].
+pub const RECOMPUTES: &str = "ndarray";
+
 /// The device that a run computes on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct DeviceConfig {

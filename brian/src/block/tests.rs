@@ -14,6 +14,7 @@ pub(crate) use crate::ops::composed::here::composed;
 use crate::ops::gather::{self, Parts, RowPlace};
 use crate::ops::groups::Group;
 use crate::ops::linear::{add_linear, linear};
+use crate::ops::recompute::Recompute;
 use crate::ops::reshape::per_row;
 use crate::ops::reuse::Packed;
 use crate::ops::swiglu::gated;
@@ -442,7 +443,7 @@ fn block_of<B: Backend>(sizes: &BlockSizes, of_attention: f32) -> TransformerBlo
     })
 }
 
-/// By whole sequences, and by queries among given keys and values.
+/// By whole sequences, also run again for the gradient, and by queries among given keys and values.
 fn assert_block<B: AutodiffBackend>(backend: &str) {
     // Scores around 1, and so far apart that one key gets nearly all.
     let scores = [(0.6, SINGLE), (5.0, 10.0 * SINGLE)];
@@ -456,9 +457,11 @@ fn assert_block<B: AutodiffBackend>(backend: &str) {
             |at: &Values| each_sequence(&at["x"], SEQ, |_, x| executed(at, "", x, &sizes));
         let causal = rotary_of(heads).causal(SEQ);
         let whole = block.forward(x.clone(), &causal);
+        let again = || block.forward(x.clone(), &causal);
+        let again = Recompute::block(Some(Recompute::Blocks), again);
         let (queries, own) = block.project(x.clone(), &causal);
         let among = block.finish(x.clone(), queries, own, causal.mask(), None);
-        for (way, output) in [("whole", whole), ("among", among)] {
+        for (way, output) in [("whole", whole), ("again", again), ("among", among)] {
             let factor = sizes.residual_factor;
             let what = format!("{backend}, {way}, {of_attention}, {heads:?}, {factor:?}");
             assert_near(&what, &found(&output), &expected(&at), tolerance);

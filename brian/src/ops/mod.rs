@@ -24,6 +24,7 @@
 //! | `residual_add` | `y + x` in the type of the residual stream `y` |
 //! | `reshape` | reshapes without a copy, and values on the host |
 //! | `reuse` | tensors that several operations share: summed gradients, packed weights |
+//! | `recompute` | what is computed again in the backward pass instead of kept |
 //! | `groups` | groups of rows, each with its own weights, through one operation |
 //! | `composed` | the switch that makes every definition run |
 //! | `host/` | fused versions on the host, with gradients written by hand |
@@ -44,6 +45,7 @@ pub(crate) mod groups;
 pub(crate) mod host;
 pub(crate) mod linear;
 pub(crate) mod log_sum_exp;
+pub mod recompute;
 pub(crate) mod reshape;
 pub mod residual_add;
 pub(crate) mod reuse;

@@ -10,6 +10,7 @@ use crate::block::causal::{Causal, Rotary};
 use crate::block::routed::RoutedBlock;
 use crate::memory::Memory;
 use crate::memory::pass::MemoryPass;
+use crate::ops::recompute::Recompute;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::borrow::Cow;
@@ -38,6 +39,8 @@ pub(crate) struct WalkContext<'a, B: Backend> {
     pub memory_parameters: Option<&'a Memory<B>>,
     /// The walks of earlier tokens, in decoding.
     pub past: Option<&'a RefCell<WalkCache<B>>>,
+    /// What is computed again in the backward pass.
+    pub recompute: Option<Recompute>,
 }
 
 impl<B: Backend> WalkContext<'_, B> {

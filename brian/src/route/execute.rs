@@ -23,6 +23,7 @@ use crate::ops::attention_spans::{AttentionSpans, MASKED};
 use crate::ops::gather::{Parts, RowPlace, copies, replace, rows, some};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::groups_at_once;
+use crate::ops::recompute::Recompute;
 use crate::ops::reshape::reshape;
 use crate::ops::reuse::shared;
 use crate::ops::rotary::Angles;
@@ -279,6 +280,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         };
         let used: Vec<usize> = dispatch.used().collect();
         let together = self.together(&used, dispatch);
+        let recompute = self.ground.recompute;
         let run = |blocks: &[usize], tokens: &[usize]| {
             let block = blocks[0];
             match (self.execution, self.ground.route.attends) {
@@ -300,14 +302,10 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
                 (Execution::Dense, _) => some(self.everywhere(block, &input, dispatch), tokens),
             }
         };
-        let moved = after_blocks(
-            &input.hidden,
-            dispatch,
-            weights,
-            gains,
-            together.into_iter(),
-            run,
-        );
+        let moved = Recompute::block(recompute, || {
+            let together = together.into_iter();
+            after_blocks(&input.hidden, dispatch, weights, gains, together, run)
+        });
         match self.ground.past {
             Some(past) if self.ground.attending().seen().is_some() => {
                 past.borrow_mut().write(index, weights);

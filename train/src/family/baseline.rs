@@ -11,7 +11,9 @@ use brian::described::Described;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brian::{Baseline, BaselineConfig, ConfigError, Decoder, Decoding, Initial, precision};
+use brian::{
+    Baseline, BaselineConfig, ConfigError, Decoder, Decoding, Initial, Recompute, precision,
+};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 use std::borrow::Cow;
@@ -25,6 +27,7 @@ pub struct BaselineFamily;
 impl ModelFamily for BaselineFamily {
     const KIND: &'static str = "baseline";
     const DTYPES: &'static [Dtype] = &[Dtype::F32, Dtype::Bf16];
+    const RECOMPUTES: bool = true;
 
     type Config = BaselineConfig;
 
@@ -88,14 +91,23 @@ impl ModelFamily for BaselineFamily {
         Some([config.flops(vocabulary, window); 2])
     }
 
-    fn account(config: &BaselineConfig, vocabulary: usize, window: usize) -> Account {
+    fn account(
+        config: &BaselineConfig,
+        vocabulary: usize,
+        window: usize,
+        recompute: Option<Recompute>,
+    ) -> Account {
         // Logits, before their cap too if they have one, and their softmax; per block the stream, the feed-forward's three inner values
-        // and two score matrices.
+        // and two score matrices. Where blocks run again, that of one at a time and the input of each.
         let heads = config.heads();
         let attention = 2 * (heads.d_queries() + heads.d_keys() + heads.n_heads * window);
         let per_block = 4 * config.d_model + attention + 3 * config.d_ff;
         let per_entry = 3 + usize::from(config.logit_cap.is_some());
-        let numbers = per_entry * vocabulary + config.n_layers * per_block;
+        let of_blocks = match recompute {
+            None => config.n_layers * per_block,
+            Some(Recompute::Blocks) => config.n_layers * config.d_model + per_block,
+        };
+        let numbers = per_entry * vocabulary + of_blocks;
         Account {
             bytes_per_parameter: 4,
             has_gradients: true,
@@ -121,9 +133,14 @@ impl<B: Backend> LanguageModel<B> for Baseline<B> {
 
     fn pass(&self, batch: &Batch) -> Pass<B> {
         let RoutePlan {
-            products, rules, ..
+            products,
+            rules,
+            recompute,
+            ..
         } = &batch.plan.route;
-        let (logits, _) = in_dtype(self, *products).forward_batch(batch, rules);
+        let model = in_dtype(self, *products).into_owned();
+        let model = model.recomputing(*recompute);
+        let (logits, _) = model.forward_batch(batch, rules);
         Pass::of_logits(logits, batch)
     }
 

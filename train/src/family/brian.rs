@@ -1,7 +1,7 @@
 //! `model.kind = "brian"`: builds the decoder with a routed pool, checks its config, names its metrics, estimates its cost.
 //! It also makes it a `LanguageModel`. With the policy `none` it is a plain decoder. The layers are in crate `brian`.
 
-use super::baseline::{MOST_BLOCKS, check_initial, check_sizes, groups, in_dtype};
+use super::baseline::{BaselineFamily, MOST_BLOCKS, check_initial, check_sizes, groups, in_dtype};
 use crate::device::Dtype;
 use crate::learner::{PLAIN_GROUPS, ROUTED_GROUPS};
 use crate::metric::table::{Better, MetricInfo, When};
@@ -21,7 +21,7 @@ use brian::route::path_rule::PoolSize;
 use brian::route::policy::{SequenceInfo, Teacher};
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
-use brian::{Baseline, Brian, BrianConfig, Decoder, Decoding, precision};
+use brian::{Baseline, Brian, BrianConfig, Decoder, Decoding, Recompute, precision};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 
@@ -130,6 +130,7 @@ impl ModelFamily for BrianFamily {
     const KIND: &'static str = "brian";
     const DTYPES: &'static [Dtype] = &[Dtype::F32, Dtype::Bf16];
     const ROUTES: bool = true;
+    const RECOMPUTES: bool = true;
     const MEMORY: Option<fn(&mut BrianConfig) -> &mut MemoryConfig> =
         Some(|config| &mut config.memory);
 
@@ -404,8 +405,13 @@ impl ModelFamily for BrianFamily {
         config.n_pool.saturating_sub(most) as u64 * of_block
     }
 
-    fn account(config: &BrianConfig, vocabulary: usize, window: usize) -> Account {
-        super::baseline::BaselineFamily::account(&config.baseline(), vocabulary, window)
+    fn account(
+        config: &BrianConfig,
+        vocabulary: usize,
+        window: usize,
+        recompute: Option<Recompute>,
+    ) -> Account {
+        BaselineFamily::account(&config.baseline(), vocabulary, window, recompute)
     }
 }
 
@@ -505,9 +511,11 @@ impl<B: Backend> LanguageModel<B> for Brian<B> {
             rules,
             losses,
             products,
+            recompute,
             ..
         } = &batch.plan.route;
-        let model = in_dtype(self, *products);
+        let model = in_dtype(self, *products).into_owned();
+        let model = model.recomputing(*recompute);
         let (tokens, segments) = (batch.inputs(&self.device()), batch.segments());
         let (logits, trace) = model.forward_segments(tokens, &segments, rules, &batch.rows());
         let terms = losses.terms(&trace, &self.position, rules, &batch.host.valid);

@@ -46,7 +46,8 @@ impl Needs {
     /// With so many parameters in the largest stage.
     pub fn of_sizes(recipe: &Recipe, vocabulary: usize, parameters: u64) -> Self {
         let window = recipe.data.window;
-        let account = recipe.model.account(vocabulary, window);
+        let recompute = recipe.batch.recompute;
+        let account = recipe.model.account(vocabulary, window, recompute);
         let tokens = recipe.batch.sequences as u64 * window as u64;
         let weights = account.bytes_per_parameter * parameters;
         Self {
@@ -323,6 +324,11 @@ mod tests {
         ];
         assert_eq!((needs.parameters, needs.by_kind()), (1000, expected));
         assert_eq!(needs.bytes(), 16_000 + 103_200);
+        let again = ["batch.recompute=blocks"];
+        let recipe = of("brian", "tiny", &[&sizes[..], &pool, &again].concat());
+        // The 300, the inputs of 4 blocks of width 8, and the 140 of one block.
+        let [.., activations] = Needs::of_sizes(&recipe, 100, 1000).by_kind();
+        assert_eq!(activations.1, 4 * 472 * 30);
         let average = "average={decay=0.9,every_steps=1}";
         let recipe = of("brian", "tiny", &[&sizes[..], &pool, &[average]].concat());
         let with = Needs::of_sizes(&recipe, 100, 1000);

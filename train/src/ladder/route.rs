@@ -12,6 +12,7 @@ pub fn route(stage: &Stage, recipe: &Recipe) -> RoutePlan {
     });
     let sequential = RoutePlan {
         products: recipe.device.dtype,
+        recompute: recipe.batch.recompute,
         added: AddedLosses(added.collect()),
         ..RoutePlan::sequential()
     };
@@ -31,6 +32,7 @@ mod tests {
     use crate::device::Dtype;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
+    use brian::Recompute;
     use brian::route::policy;
 
     fn of(name: &str, sets: &[&str]) -> RoutePlan {
@@ -80,6 +82,11 @@ mod tests {
         assert_eq!(
             of("baseline", &["device.dtype=bf16", "device.backend=cuda"]).products,
             Dtype::Bf16
+        );
+        let recompute = |sets: &[&str]| of("exit", sets).recompute;
+        assert_eq!(
+            [recompute(&[]), recompute(&["batch.recompute=blocks"])],
+            [None, Some(Recompute::Blocks)]
         );
         let draws = |seed: &str| of("exit", &[seed]).rules.draws;
         assert_eq!(draws("run.seed=3"), draws("run.seed=3"));

@@ -14,11 +14,10 @@ use crate::recipe::section::Section;
 use crate::recipe::stage::{Policy, Stage};
 use crate::recipe::table::{AnyConfig, table, table_mut};
 use crate::run::TensorMap;
-use brian::Segments;
-use brian::initial;
 use brian::memory::MemoryConfig;
 use brian::route::rules::Rules;
 use brian::route::trace::Walks;
+use brian::{Recompute, Segments, initial};
 use brillm::counts::PairCounts;
 use burn::tensor::backend::AutodiffBackend;
 use serde::de::DeserializeOwned;
@@ -99,6 +98,9 @@ pub trait ModelFamily: Send + Sync + 'static {
 
     /// Whether its tokens walk: stages may have a policy other than `none`.
     const ROUTES: bool = false;
+
+    /// Whether its passes can compute again what they do not keep: they read `recompute` of a batch's plan.
+    const RECOMPUTES: bool = false;
 
     /// Tensors whose rows the ranks of a job share out, and whose values stay on the disk until a rank has read its own; each name
     /// stands for what follows it and a dot too.
@@ -188,7 +190,12 @@ pub trait ModelFamily: Send + Sync + 'static {
     }
 
     /// What training takes; `window` tokens are one sequence.
-    fn account(_config: &Self::Config, vocabulary: usize, _window: usize) -> Account {
+    fn account(
+        _config: &Self::Config,
+        vocabulary: usize,
+        _window: usize,
+        _recompute: Option<Recompute>,
+    ) -> Account {
         Account {
             bytes_per_parameter: 4,
             has_gradients: true,
@@ -252,6 +259,7 @@ pub struct Family {
     pub optimizers: &'static [&'static str],
     pub dtypes: &'static [Dtype],
     pub routes: bool,
+    pub recomputes: bool,
     pub has_memory: bool,
     pub tables: &'static [&'static str],
     pub recipes: fn() -> Vec<Bundled>,
@@ -271,6 +279,7 @@ impl Family {
             optimizers: F::OPTIMIZERS,
             dtypes: F::DTYPES,
             routes: F::ROUTES,
+            recomputes: F::RECOMPUTES,
             has_memory: F::MEMORY.is_some(),
             tables: F::TABLES,
             recipes: F::recipes,
@@ -327,7 +336,7 @@ of_table! {
     /// The file that says how often each pair of tokens was seen, if the table names one.
     fn counts() -> Option<&'a Path>;
     /// What training takes.
-    fn account(vocabulary: usize, window: usize) -> Account;
+    fn account(vocabulary: usize, window: usize, recompute: Option<Recompute>) -> Account;
     /// FLOPs of a forward pass, if they can be counted.
     fn flops(vocabulary: usize, ran: &Ran<'_>) -> Option<f64>;
     /// The least and the most FLOPs of one token's forward pass in a stage.

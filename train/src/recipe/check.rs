@@ -7,7 +7,7 @@ mod stage;
 mod walk;
 
 use crate::data::{DifficultySource, DocumentsRule};
-use crate::device::{BACKENDS, ON_THE_CPU};
+use crate::device::{BACKENDS, ON_THE_CPU, RECOMPUTES};
 use crate::family::brillm::SignalConfig;
 use crate::learner::{AverageConfig, DecayBy, OptimizerConfig};
 use crate::recipe::measure::metrics;
@@ -62,6 +62,7 @@ pub fn check_run(recipe: &Recipe, report: &Report<'_>) {
     let batch = root.key("batch");
     batch.whole("sequences", recipe.batch.sequences as u64, 1, MOST);
     batch.whole("accumulate", recipe.batch.accumulate as u64, 1, MOST);
+    recompute(recipe, &batch);
     stage::check(recipe, &root);
     watch(recipe, &root.key("watch"));
     if let Some(config) = &recipe.average {
@@ -156,6 +157,24 @@ fn data(recipe: &Recipe, section: &Section<'_>) {
         );
         section.path_to_something("path", &source.path);
     }
+}
+
+fn recompute(recipe: &Recipe, section: &Section<'_>) {
+    let runs_again = |holds: bool| holds || recipe.batch.recompute.is_none();
+    let key = |table, key| KeyPath::default().key(table).key(key);
+    section.relate(
+        "recompute",
+        &[key("model", "kind")],
+        runs_again(recipe.model.family().recomputes),
+        format!("none: a {} runs nothing again", recipe.model.kind()),
+    );
+    let backend = &recipe.device.backend;
+    section.relate(
+        "recompute",
+        &[key("device", "backend"), key("model", "kind")],
+        runs_again(backend == RECOMPUTES || !recipe.model.family().recomputes),
+        format!("none: blocks run again on {RECOMPUTES} alone, and this is {backend}"),
+    );
 }
 
 fn losses(recipe: &Recipe, section: &Section<'_>) {

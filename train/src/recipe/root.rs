@@ -9,6 +9,7 @@ use crate::device::DeviceConfig;
 use crate::learner::average::AverageConfig;
 use crate::learner::optimizer::OptimizerConfig;
 use crate::model::family::ModelConfig;
+use brian::Recompute;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny};
 use std::path::PathBuf;
@@ -88,6 +89,9 @@ pub struct BatchConfig {
     pub sequences: usize,
     /// Such batches per optimizer step.
     pub accumulate: usize,
+    /// What is computed again in the backward pass, so that it need not be kept until then: more time, less memory, the same numbers.
+    /// Nothing if it is left out. With `device.backend = "ndarray"` alone.
+    pub recompute: Option<Recompute>,
 }
 
 /// What is shown on the way. An interval of 0 steps means never.

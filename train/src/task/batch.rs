@@ -5,10 +5,10 @@
 
 use crate::data::HostBatch;
 use crate::device::Dtype;
-use brian::Segments;
 use brian::loss::route::RouteLosses;
 use brian::route::policy::{Policy, SequenceInfo, Teacher};
 use brian::route::rules::Rules;
+use brian::{Recompute, Segments};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use std::any::{Any, TypeId};
@@ -84,7 +84,7 @@ impl Batch {
     }
 }
 
-/// Who leads the walks of a pass, the losses of their route, and the number type of products.
+/// Who leads the walks of a pass, the losses of their route, the number type of products, and what is computed again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoutePlan {
     /// The rules that decide a walk.
@@ -95,6 +95,8 @@ pub struct RoutePlan {
     pub added: AddedLosses,
     /// The number type of products.
     pub products: Dtype,
+    /// What is computed again in the backward pass.
+    pub recompute: Option<Recompute>,
 }
 
 impl Default for RoutePlan {
@@ -111,6 +113,7 @@ impl RoutePlan {
             losses: RouteLosses::NONE,
             added: AddedLosses::default(),
             products: Dtype::F32,
+            recompute: None,
         }
     }
 

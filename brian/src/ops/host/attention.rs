@@ -117,14 +117,15 @@ pub(crate) fn mass<B: Backend>(
     }
     let attend = Attend::new(of, &among.spans);
     let n_apart = n_inputs - parts.len();
+    let (places, groups) = (places.clone(), groups.to_vec());
     let inputs = [queries].into_iter().chain(&among.bias).chain(parts);
     run_many(inputs.map(input).collect(), move |inputs| {
-        let (queries, bias, lines) = apart(&inputs, n_apart, places, of);
+        let (queries, bias, lines) = apart(&inputs, n_apart, &places, of);
         let found = attend.mass(
             queries.view(),
             KeysValues::Apart(&lines),
             bias,
-            groups,
+            &groups,
             n_groups,
         );
         let back = move |_: Flow<'_>| (0..n_inputs).map(|_| None).collect();

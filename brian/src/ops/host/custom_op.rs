@@ -42,16 +42,16 @@ pub(super) fn most_inputs<B: Backend>() -> usize {
 /// Runs a fused operation, if its inputs are in host memory in single precision.
 pub(super) fn run<B: Backend, const N: usize>(
     inputs: [FloatTensor<B>; N],
-    pass: impl FnOnce([Rows; N]) -> (Array2<f32>, Back),
+    pass: impl FnOnce([Rows; N]) -> (Array2<f32>, Back) + Clone + Send + 'static,
 ) -> Option<Tensor<B, 2>> {
     let all = |rows: Vec<Rows>| rows.try_into().expect("a matrix of each input");
-    run_many(inputs.into(), |rows| pass(all(rows)))
+    run_many(inputs.into(), move |rows| pass(all(rows)))
 }
 
-/// The same for as many inputs as there are, from one to [`most_inputs`].
+/// The same for as many inputs as there are, from one to [`most_inputs`]. A pass may run a second time, for its way back.
 pub(super) fn run_many<B: Backend>(
     inputs: Vec<FloatTensor<B>>,
-    pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back),
+    pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back) + Clone + Send + 'static,
 ) -> Option<Tensor<B, 2>> {
     if !(1..=most_inputs::<B>()).contains(&inputs.len()) {
         return None;
@@ -133,6 +133,7 @@ mod host {
 mod host {
     use super::super::gradient_sum::GradientSum;
     use super::super::numeric::add;
+    use super::super::recompute::{self, Part};
     use super::{Back, Backend, FloatTensor, Flow, Gradient, MOST_INPUTS, Rows, same};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::NodeId;
@@ -155,7 +156,7 @@ mod host {
 
     pub fn run<B: Backend>(
         inputs: Vec<FloatTensor<B>>,
-        pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back),
+        pass: impl FnOnce(Vec<Rows>) -> (Array2<f32>, Back) + Clone + Send + 'static,
     ) -> Option<FloatTensor<B>> {
         let inputs = match same::<_, Vec<NdArrayTensor>>(inputs) {
             Ok(inputs) => {
@@ -171,9 +172,18 @@ mod host {
         let inputs = inputs.into_iter().map(|input| rows(input.primitive));
         let inputs: Vec<Rows> = inputs.collect::<Option<_>>()?;
         let dims = inputs.iter().map(Rows::dim).collect();
+        let is_tracked = nodes.iter().any(|node| !node.requirement.is_none());
+        let entered = recompute::open().filter(|_| is_tracked).and_then(|part| {
+            let nodes: Vec<u64> = nodes.iter().map(|node| node.id.value).collect();
+            let number = part.enter(Box::new(pass.clone()), &nodes, &inputs)?;
+            Some((part, number))
+        });
         let (output, back) = pass(inputs);
         let state = PassState {
-            back: Arc::new(Mutex::new(Some(back))),
+            back: match &entered {
+                Some((part, number)) => WayBack::Again(part.clone(), *number),
+                None => WayBack::Kept(Arc::new(Mutex::new(Some(back)))),
+            },
             dims,
             ranks,
             sums,
@@ -191,6 +201,9 @@ mod host {
                 finish(PassBackward.prepare(nodes), state, output)
             }
         };
+        if let Some((part, number)) = entered {
+            part.made(number, output.node.id.value);
+        }
         same(output).ok()
     }
 
@@ -218,13 +231,32 @@ mod host {
     /// What the backward pass needs.
     #[derive(Clone)]
     struct PassState {
-        /// Burn asks for what can be cloned; it is called once.
-        back: Arc<Mutex<Option<Back>>>,
+        back: WayBack,
         /// Of the inputs, as rows.
         dims: Vec<(usize, usize)>,
         ranks: Vec<usize>,
         /// Where the gradients of shared maps are added up.
         sums: Vec<Option<Arc<GradientSum>>>,
+    }
+
+    /// Burn asks for what can be cloned; it is called once.
+    #[derive(Clone)]
+    enum WayBack {
+        Kept(Arc<Mutex<Option<Back>>>),
+        /// That of an operation of a part, which runs again.
+        Again(Arc<Part>, usize),
+    }
+
+    impl WayBack {
+        fn take(&self) -> Back {
+            match self {
+                Self::Kept(back) => {
+                    let mut back = back.lock().unwrap_or_else(PoisonError::into_inner);
+                    back.take().expect("one way back")
+                }
+                Self::Again(part, number) => part.back(*number),
+            }
+        }
     }
 
     impl Debug for PassState {
@@ -247,8 +279,7 @@ mod host {
                 ..
             } = ops;
             let gradient = rows(gradients.consume::<NdArray>(&node)).expect("as the output");
-            let back = state.back.lock().unwrap_or_else(PoisonError::into_inner);
-            let back = { back }.take().expect("one way back");
+            let back = state.back.take();
             let n_inputs = state.dims.len();
             let wanted = parents[..n_inputs].iter().map(Option::is_some).collect();
             let so_far = |index: usize| state.sums[index].as_ref()?.total();
@@ -268,6 +299,10 @@ mod host {
                     if sum.add(found, dims) {
                         let one = tensor(Array2::zeros([1, 1]).into_dyn());
                         gradients.register::<NdArray>(parent.id, one);
+                    }
+                    // What waits to be multiplied holds what a block made, until a thread is idle: of one block after another.
+                    if let WayBack::Again(..) = state.back {
+                        sum.multiply();
                     }
                     continue;
                 }
@@ -343,8 +378,10 @@ mod host {
             }
             tensor(total.into_dyn())
         };
+        let from = map.node.id.value;
         let prepared = Through(take).prepare([map.node]);
         let shared = finish(prepared, sum.clone(), map.primitive);
+        recompute::renamed(from, shared.node.id.value);
         let mut sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
         sums.retain(|_, sum| sum.strong_count() > 0);
         sums.insert(shared.node.id.value, Arc::downgrade(&sum));
@@ -384,8 +421,11 @@ mod host {
             NdArrayTensor::F32(gradient) => reshaped(gradient.into_shared(), &from),
             other => other,
         };
+        let node = tensor.node.id.value;
         let prepared = Through(back).prepare([tensor.node]);
-        same(finish(prepared, from, output)).ok()
+        let output = finish(prepared, from, output);
+        recompute::renamed(node, output.node.id.value);
+        same(output).ok()
     }
 
     fn as_it_came<From, To>(_: From) -> To {

@@ -106,7 +106,7 @@ impl GradientSum {
 
     /// Multiplies the batches that wait, unless somebody does already: a thread that waits for a part of its own product may
     /// come by here again.
-    fn multiply(&self) {
+    pub fn multiply(&self) {
         if let Some(mut sum) = self.free() {
             self.work_off(&mut sum);
         }

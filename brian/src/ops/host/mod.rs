@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `custom_op` | makes a fused operation an operation of a backend with autodiff; the only file that names one |
+//! | `recompute` | parts of a pass that run again on the way back |
 //! | `gradient` | gradients of an operation's inputs, and how they add up |
 //! | `gradient_sum` | the gradient of a tensor that many operations use |
 //! | `groups` | groups of rows in parallel |
@@ -44,6 +45,7 @@ mod portable_head_products;
 mod portable_packed_gemm;
 #[cfg(target_arch = "x86_64")]
 mod processor;
+pub(super) mod recompute;
 pub(super) mod rms_norm;
 pub(super) mod rotary_projection;
 pub(super) mod router_scores;

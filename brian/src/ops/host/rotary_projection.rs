@@ -54,9 +54,10 @@ pub(crate) fn rotary_projection<B: Backend>(
     };
     let inputs = [input(x), cos, sin].into_iter();
     let inputs = inputs.chain(groups.iter().flat_map(of_group)).collect();
-    run_many(inputs, |inputs| project.run(inputs))
+    run_many(inputs, move |inputs| project.run(inputs))
 }
 
+#[derive(Clone)]
 struct Project {
     /// Columns that are scaled, that are rotated, and all.
     widths: [usize; 3],

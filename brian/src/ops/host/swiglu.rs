@@ -32,9 +32,10 @@ pub(crate) fn swiglu_residual<B: Backend>(
     };
     let groups = groups.iter().flat_map(of_group);
     let inputs = [input(x)].into_iter().chain(groups).collect();
-    run_many(inputs, |inputs| fed.run(inputs))
+    run_many(inputs, move |inputs| fed.run(inputs))
 }
 
+#[derive(Clone)]
 struct Fed {
     epsilon: f32,
     n_rows: Vec<usize>,

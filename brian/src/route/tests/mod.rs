@@ -4,6 +4,7 @@
 mod beam;
 mod gradients;
 mod memory;
+mod recompute;
 mod segments;
 mod walk;
 

@@ -18,7 +18,7 @@ use crate::model::{Account, Given, Model, ModelFamily, Start};
 use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::Policy;
 use crate::run::TensorMap;
-use brian::random;
+use brian::{Recompute, random};
 use brillm::BriLlm;
 use brillm::candidate::{Candidates, Competition};
 use brillm::flow::Mix;
@@ -88,7 +88,7 @@ impl ModelFamily for BriLlmFamily {
     }
 
     /// A few rows and signals; the table is what counts, and no gradient of its size is ever made.
-    fn account(config: &SignalConfig, _: usize, _: usize) -> Account {
+    fn account(config: &SignalConfig, _: usize, _: usize, _: Option<Recompute>) -> Account {
         Account {
             bytes_per_parameter: config.storage.bytes(),
             has_gradients: false,

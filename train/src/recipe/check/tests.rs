@@ -172,6 +172,36 @@ fn a_window_ends_where_the_context_does() {
 }
 
 #[test]
+fn blocks_run_again_where_there_are_blocks_and_on_the_host() {
+    for decoder in [("baseline", "tiny"), LADDER] {
+        holds(decoder, "batch.recompute", &["blocks"], &["all", "true"]);
+    }
+    let again = |recipe, backend: &str| {
+        let sets = ["batch.recompute=blocks", backend].map(str::to_string);
+        messages(recipe, &sets)
+    };
+    let cases = [
+        (
+            LADDER,
+            "device.backend=cuda",
+            "none: blocks run again on ndarray alone, and this is cuda",
+        ),
+        (
+            GRAPH,
+            "device.backend=flex",
+            "none: a brillm runs nothing again",
+        ),
+    ];
+    for (recipe, backend, expected) in cases {
+        let found = again(recipe, backend);
+        assert!(
+            found.len() == 1 && found[0].contains("batch.recompute") && found[0].contains(expected),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
 fn a_graph_of_halves_is_trained_row_by_row_only() {
     let sets = |mode: &str, storage: &str| {
         let sets = [
