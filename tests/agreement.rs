@@ -69,6 +69,7 @@ impl Task for Passes {
                 logit_cap: config.logit_cap,
                 rope_scaling: config.rope_scaling,
                 residual_scale: config.residual_scale,
+                width_transfer: config.width_transfer,
                 ..small_baseline()
             };
             let baseline = of_baseline.init::<B>(VOCABULARY, 3, &device);

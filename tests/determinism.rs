@@ -44,6 +44,9 @@ fn fit_with(
     workplace.nerve_with(&line, environment)
 }
 
+/// A width that is transferred.
+const BASE: &str = "model.width_transfer={base_d_model=16,base_d_head=8}";
+
 #[test]
 fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     // One of the cases trains on all of them at every step.
@@ -61,7 +64,7 @@ fn a_run_resumed_from_any_of_its_checkpoints_is_the_run_that_never_stopped() {
     // Validations measure it, so a resume without its bits would show in the log.
     let average = "average={decay=0.75,every_steps=2,from_step=3}";
     let cases: [&[&str]; 7] = [
-        &["batch.sequences=2", freeze],
+        &["batch.sequences=2", freeze, BASE],
         &["batch.sequences=3", ramps, share, average],
         &["batch.accumulate=1", &epoch],
         &[
@@ -142,7 +145,7 @@ fn a_run_with_a_memory_and_several_paths_resumed_is_the_run_that_never_stopped()
     let codes = "{kind='hidden_code',d_code=6,sink=1,window=2,adapters='per_block',head_rank=2,lifecycle='frozen'}";
     let prefix = "{kind='key_value_prefix',sink=1,window=1,bias=-1.0,compression={kind='code',d_code=3},lifecycle='frozen'}";
     let cases = [
-        vec![format!("model.memory={codes}")],
+        vec![format!("model.memory={codes}"), BASE.to_string()],
         vec![
             format!("model.memory={prefix}"),
             "model.route.parallel=none".to_string(),

@@ -45,6 +45,7 @@ mod tasks;
 mod tidy;
 mod token_files;
 mod trace;
+mod transfer;
 #[cfg(target_arch = "x86_64")]
 mod without_kernels;
 mod wrong_files;

@@ -1,8 +1,8 @@
 //! `Baseline` and its configuration: a decoder-only Transformer of fixed depth with the blocks of the routed model and no
 //! router, the control for every claim about routing; also the head of both models.
 //!
-//! `logits = norm(block_n(… block_1(E[tokens]))) E_outᵀ`, where `E_out` is `E` if the head is tied, behind a soft cap where there
-//! is one.
+//! `logits = norm(block_n(… block_1(E[tokens]))) E_outᵀ`, where `E_out` is `E` if the head is tied, divided by the width
+//! where it is transferred (`crate::width_transfer`), and behind a soft cap where there is one.
 
 use crate::block::causal::{Rope, RopeScaling, Rotary};
 use crate::block::residual::ResidualScale;
@@ -19,6 +19,7 @@ use crate::ops::reuse::shared_module;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::soft_cap::soft_cap;
 use crate::segments::Segments;
+use crate::width_transfer::{Ratios, UpdateScales, WidthTransfer};
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -62,6 +63,8 @@ pub struct BaselineConfig {
     pub norm_epsilon: f64,
     /// Multiplies what blocks add to the residual stream; nothing if it is left out. It comes beside what `initial` does.
     pub residual_scale: Option<ResidualScale>,
+    /// The base whose settings hold at this width (Yang et al. 2022); the width is its own if it is left out.
+    pub width_transfer: Option<WidthTransfer>,
     /// Initial values.
     pub initial: Initial,
 }
@@ -85,6 +88,7 @@ impl BaselineConfig {
             rope_scaling: None,
             norm_epsilon: 1e-6,
             residual_scale: None,
+            width_transfer: None,
             initial: Initial::Scaled { std: 0.1 },
         }
     }
@@ -107,7 +111,7 @@ impl BaselineConfig {
         device: &B::Device,
     ) -> Baseline<B> {
         let model = self.skeleton(vocabulary, device);
-        draw(model, self.initial, self.n_layers, seed)
+        draw(model, self.initial, self.n_layers, self.ratios(), seed)
     }
 
     /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
@@ -122,11 +126,13 @@ impl BaselineConfig {
             rotary: self.rotary(device),
             logit_cap: self.logit_cap,
             recompute: None,
+            ratios: self.ratios(),
         }
     }
 
     pub(crate) fn rotary<B: Backend>(&self, device: &B::Device) -> Rotary<B> {
-        Rotary::new(self.context, self.heads().d_head, self.rope(), device)
+        let rotary = Rotary::new(self.context, self.heads().d_head, self.rope(), device);
+        rotary.with_query_factor(self.ratios().queries())
     }
 
     /// The rotary angles.
@@ -158,6 +164,15 @@ impl BaselineConfig {
         }
     }
 
+    /// How much larger a model of these sizes is than the base of its width transfer.
+    ///
+    /// # Panics
+    /// As [`Self::heads`].
+    pub fn ratios(&self) -> Ratios {
+        let of_base = |base: WidthTransfer| base.ratios(self.d_model, self.heads().d_head);
+        self.width_transfer.map(of_base).unwrap_or_default()
+    }
+
     pub(crate) fn sizes(&self) -> BlockSizes {
         BlockSizes {
             d_model: self.d_model,
@@ -187,6 +202,8 @@ pub struct Baseline<B: Backend> {
     pub(crate) logit_cap: Option<f64>,
     #[module(skip)]
     recompute: Option<Recompute>,
+    #[module(skip)]
+    pub(crate) ratios: Ratios,
 }
 
 impl<B: Backend> Baseline<B> {
@@ -231,7 +248,16 @@ impl<B: Backend> Baseline<B> {
         let first = self.blocks.first();
         let products = first.map_or(DType::F32, TransformerBlock::products);
         let weights = self.unembedding.as_ref().unwrap_or(&self.embedding);
-        head(&self.norm, weights, hidden, products, self.logit_cap)
+        let scale = LogitScale {
+            factor: self.ratios.logits(),
+            cap: self.logit_cap,
+        };
+        head(&self.norm, weights, hidden, products, scale)
+    }
+
+    /// What the settings of AdamW are multiplied by.
+    pub fn update_scales(&self) -> UpdateScales {
+        UpdateScales::of(self, self.ratios)
     }
 }
 
@@ -283,6 +309,13 @@ pub(crate) fn check_sizes(config: &BaselineConfig) -> Problems {
     if let Some(scaling) = config.rope_scaling {
         scaling.check(&mut problems);
     }
+    if let Some(transfer) = config.width_transfer {
+        transfer.check(&mut problems);
+        let scales = matches!(config.initial, Initial::Scaled { .. });
+        let expected =
+            "scaled with width_transfer: torch_default makes maps smaller by their width already";
+        problems.require(scales, "initial", "torch_default", expected);
+    }
     let epsilon = config.norm_epsilon;
     let above_0 = epsilon.is_finite() && epsilon > 0.0;
     problems.require(above_0, "norm_epsilon", epsilon, "a number above 0");
@@ -304,8 +337,16 @@ pub(crate) fn embedding<B: Backend>(
         .init(device)
 }
 
-/// The head: `norm(hidden) Eᵀ`, with the product in the given type, behind the soft cap, if there is one. The cap is computed in the
-/// type of the stream: half precision would tell few logits near the cap apart.
+/// What logits are multiplied by, and their soft cap.
+#[derive(Clone, Copy)]
+pub(crate) struct LogitScale {
+    pub factor: f64,
+    pub cap: Option<f64>,
+}
+
+/// The head: `factor * norm(hidden) Eᵀ`, with the product in the given type, behind the soft cap, if there is one. The cap is computed in
+/// the type of the stream: half precision would tell few logits near the cap apart. The factor comes before the product, where
+/// there are fewer numbers.
 ///
 /// # Shapes
 /// `[batch, seq, d_model]` to `[batch, seq, vocabulary]`
@@ -314,14 +355,18 @@ pub(crate) fn head<B: Backend>(
     embedding: &Embedding<B>,
     hidden: Tensor<B, 3>,
     products: DType,
-    cap: Option<f64>,
+    scale: LogitScale,
 ) -> Tensor<B, 3> {
     let ([batch, seq, _], dtype) = (hidden.dims(), hidden.dtype());
     let weight = embedding.weight.val();
     let [vocabulary, _] = weight.dims();
     let normed = rms_norm(&per_row(hidden), norm, products);
+    let normed = match scale.factor {
+        1.0 => normed,
+        factor => normed * factor,
+    };
     let logits = linear_transposed(normed, weight).cast(dtype);
-    let logits = match cap {
+    let logits = match scale.cap {
         Some(cap) => soft_cap(logits, cap),
         None => logits,
     };

@@ -38,6 +38,7 @@ pub fn baseline(d_model: usize, n_heads: usize, n_layers: usize, context: usize)
         rope_scaling: None,
         norm_epsilon: 1e-6,
         residual_scale: None,
+        width_transfer: None,
         initial: Initial::TorchDefault,
     }
 }
@@ -74,6 +75,7 @@ pub fn brian(
         rope_scaling: baseline.rope_scaling,
         norm_epsilon: baseline.norm_epsilon,
         residual_scale: baseline.residual_scale,
+        width_transfer: baseline.width_transfer,
         visits: None,
         initial: baseline.initial,
         position: PositionConfig {

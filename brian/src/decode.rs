@@ -573,7 +573,7 @@ mod tests {
     use crate::route::rules::{
         Attends, ChoiceGradient, Execution, ExitObjective, RouteConfig, Sees,
     };
-    use crate::{BaselineConfig, BrianConfig, Exit, Initial};
+    use crate::{BaselineConfig, BrianConfig, Exit, Initial, WidthTransfer};
     use ndarray::Array2;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -582,6 +582,11 @@ mod tests {
     const VISITS: VisitsConfig = VisitsConfig {
         scale: Some(VisitScale::InverseSqrt),
         gains: Some(true),
+    };
+    /// Queries are multiplied by 0.87 and logits by 0.67.
+    const BASE: WidthTransfer = WidthTransfer {
+        base_d_model: 5,
+        base_d_head: 3,
     };
     const TEXT: [u32; 10] = [3, 1, 4, 1, 5, 6, 2, 6, 5, 3];
 
@@ -720,6 +725,7 @@ mod tests {
             let config = BaselineConfig {
                 logit_cap,
                 residual_scale: logit_cap.map(|_| ResidualScale::Depth),
+                width_transfer: logit_cap.map(|_| BASE),
                 ..baseline()
             };
             let model = loud(config.init::<Host>(7, 1, &device), |_| 0.4);
@@ -742,6 +748,7 @@ mod tests {
                 let mut config = brian(memory, sees);
                 config.logit_cap = logit_cap;
                 config.residual_scale = logit_cap.map(|_| ResidualScale::Depth);
+                config.width_transfer = logit_cap.map(|_| BASE);
                 (config.route.attends, config.route.top_k) = (attends, top_k);
                 config.visits = (top_k > 1).then_some(VISITS);
                 let [model, dense] = [Execution::Grouped, Execution::Dense].map(|execution| {

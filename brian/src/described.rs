@@ -1,5 +1,5 @@
-//! `Described`, by which a module declares of each parameter how it is initialised and whether its products run in the number
-//! type asked for; `Description` collects these declarations.
+//! `Described`, by which a module declares of each parameter how it is initialised, what it sums over, and whether its products run
+//! in the number type asked for; `Description` collects these declarations.
 //!
 //! It goes by a parameter's id and never by its name, so that a model may call its maps what it likes.
 
@@ -39,10 +39,25 @@ pub enum Start {
     Own(Box<dyn Fn(u64) -> Vec<f32>>),
 }
 
+/// What a parameter sums over that grows with the width of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FanIn {
+    /// Nothing: an embedding, a gain, a bias, a map from positions or codes.
+    #[default]
+    Fixed,
+    /// The stream or the feed-forward, for something as wide or for something that is mapped on.
+    Width,
+    /// The same, for a few numbers that are scores.
+    Scores,
+    /// A head.
+    Head,
+}
+
 /// What was said of the parameters of a model.
 #[derive(Default)]
 pub struct Description {
     starts: HashMap<ParamId, Start>,
+    fan_ins: HashMap<ParamId, FanIn>,
     multiplies: HashSet<ParamId>,
 }
 
@@ -64,6 +79,11 @@ impl Description {
         self.starts(&norm.gamma, Start::Constant(1.0));
     }
 
+    /// Says what a parameter sums over; without this it is nothing that grows.
+    pub fn sums<B: Backend, const D: usize>(&mut self, param: &Param<Tensor<B, D>>, over: FanIn) {
+        self.fan_ins.insert(param.id, over);
+    }
+
     /// Says that the products with a map are made in the type that was asked for, so that a pass keeps the map in it.
     pub fn multiplies<B: Backend>(&mut self, map: &Linear<B>) {
         self.multiplies.insert(map.weight.id);
@@ -72,6 +92,16 @@ impl Description {
     /// How a parameter starts.
     pub(crate) fn start(&self, param: ParamId) -> &Start {
         self.starts.get(&param).unwrap_or(&Start::Map)
+    }
+
+    /// What a parameter sums over.
+    pub(crate) fn fan_in(&self, param: ParamId) -> FanIn {
+        self.fan_ins.get(&param).copied().unwrap_or_default()
+    }
+
+    /// All parameters that sum over something that grows.
+    pub(crate) fn fan_ins(&self) -> impl Iterator<Item = (ParamId, FanIn)> + '_ {
+        self.fan_ins.iter().map(|(id, of)| (*id, *of))
     }
 
     /// Whether products with a parameter are made in the type that was asked for.

@@ -7,6 +7,7 @@
 use crate::described::{Described, Description, Start};
 use crate::parameter::{self, Change};
 use crate::random;
+use crate::width_transfer::Ratios;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -27,11 +28,13 @@ pub enum Initial {
     TorchDefault,
 }
 
-/// Draws every parameter of a model as its modules say; `n_layers` is the number of residual blocks that one token passes.
+/// Draws every parameter of a model as its modules say; `n_layers` is the number of residual blocks that one token passes, and
+/// `ratios` are how much larger the model is than its base.
 pub(crate) fn draw<B: Backend, M: Described<B>>(
     model: M,
     initial: Initial,
     n_layers: usize,
+    ratios: Ratios,
     seed: u64,
 ) -> M {
     let description = Description::of(&model);
@@ -39,6 +42,7 @@ pub(crate) fn draw<B: Backend, M: Described<B>>(
         description,
         initial,
         n_layers,
+        ratios,
         seed,
     };
     parameter::change(model, draw)
@@ -48,6 +52,7 @@ struct Draw {
     description: Description,
     initial: Initial,
     n_layers: usize,
+    ratios: Ratios,
     seed: u64,
 }
 
@@ -62,7 +67,9 @@ impl<B: Backend> Change<B> for Draw {
             Start::Own(values) => values(self.seed),
             start => {
                 let d_in = shape.as_slice()[0];
+                let factor = self.ratios.initial(self.description.fan_in(param.id));
                 let distribution = Distribution::of(start, d_in, self.initial, self.n_layers);
+                let distribution = distribution.scaled(factor);
                 distribution.sample(random::key(self.seed, path, 0), shape.num_elements())
             }
         };
@@ -107,6 +114,15 @@ impl Distribution {
             (Initial::TorchDefault, Start::Embedding) => Self::Normal { std: 1.0 },
             (Initial::TorchDefault, &Start::Bias { d_in }) => uniform(d_in),
             (Initial::TorchDefault, _) => uniform(d_in),
+        }
+    }
+
+    /// With another deviation; constants stay.
+    fn scaled(self, by: f64) -> Self {
+        match self {
+            Self::Constant(_) => self,
+            Self::Normal { std } => Self::Normal { std: std * by },
+            Self::Uniform { bound } => Self::Uniform { bound: bound * by },
         }
     }
 
@@ -222,7 +238,7 @@ mod tests {
         let output = crate::block::matrix::matrix(3, 5, &Default::default());
         let attention = Inner::<Learning> { output };
         let scaled = Initial::Scaled { std: 0.3 };
-        let model = draw(Own { attention }, scaled, 50, 1);
+        let model = draw(Own { attention }, scaled, 50, Ratios::default(), 1);
         let key = random::key(1, "attention.output.weight", 0);
         let expected = Distribution::Normal { std: 0.3 }.sample(key, 15);
         let weight = model.attention.output.weight.val().into_data();

@@ -47,11 +47,13 @@ pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod parameter;
+pub mod places;
 pub mod precision;
 pub mod random;
 pub mod route;
 pub mod segments;
 pub mod stats;
+pub mod width_transfer;
 
 pub use baseline::{Baseline, BaselineConfig};
 pub use block::AttentionBias;
@@ -67,3 +69,4 @@ pub use ops::recompute::Recompute;
 pub use route::position::{Layout, PositionConfig};
 pub use route::rules::{RouteConfig, Rules};
 pub use segments::Segments;
+pub use width_transfer::WidthTransfer;

@@ -1,7 +1,7 @@
 //! `Brian`, the routed model: `tokens → embedding → pre blocks → walk over the pool → exit → post blocks → norm → logits`; and
 //! `BrianConfig`, which checks it, builds it or wraps a baseline. The walk is in `route`.
 
-use crate::baseline::{Baseline, BaselineConfig, check_sizes, embedding, head};
+use crate::baseline::{Baseline, BaselineConfig, LogitScale, check_sizes, embedding, head};
 use crate::block::causal::{Causal, RopeScaling, Rotary};
 use crate::block::exit::{Exit, ExitBlock};
 use crate::block::residual::ResidualScale;
@@ -32,6 +32,7 @@ use crate::route::rules::{Attends, Execution, RouteConfig, Rules, Sees};
 use crate::route::trace::Trace;
 use crate::route::walk_cache::WalkCache;
 use crate::segments::Segments;
+use crate::width_transfer::{Ratios, UpdateScales, WidthTransfer};
 use burn::module::Module;
 use burn::nn::{Embedding, RmsNorm};
 use burn::tensor::backend::Backend;
@@ -79,6 +80,8 @@ pub struct BrianConfig {
     pub norm_epsilon: f64,
     /// Multiplies what blocks add to the residual stream; nothing if it is left out. It comes beside what `initial` does.
     pub residual_scale: Option<ResidualScale>,
+    /// The base whose settings hold at this width (Yang et al. 2022); the width is its own if it is left out.
+    pub width_transfer: Option<WidthTransfer>,
     /// What blocks of the pool do otherwise when a token executes them again; nothing if it is left out.
     pub visits: Option<VisitsConfig>,
     /// Initial values.
@@ -116,6 +119,7 @@ impl BrianConfig {
             rope_scaling: None,
             norm_epsilon: baseline.norm_epsilon,
             residual_scale: None,
+            width_transfer: None,
             visits: None,
             initial: baseline.initial,
             position: PositionConfig {
@@ -219,6 +223,9 @@ impl BrianConfig {
         let holds = self.visits.is_none() || parallel == Parallel::None;
         let expected = "no such table with several paths at once";
         problems.require(holds, "visits", "a table", expected);
+        let says = self.width_transfer.is_none() || !matches!(self.memory, MemoryConfig::Custom(_));
+        let expected = "no such table: this memory does not say what its maps sum over";
+        problems.require(says, "width_transfer", "a table", expected);
         let expected = match self.memory.attended() {
             Some(AttendedConfig::KeyValuePrefix(_)) => "all with a memory of keys and values",
             Some(AttendedConfig::SharedCode(_)) => "all with codes that blocks share",
@@ -289,6 +296,7 @@ impl BrianConfig {
             rope_scaling: self.rope_scaling,
             norm_epsilon: self.norm_epsilon,
             residual_scale: self.residual_scale.map(constant),
+            width_transfer: self.width_transfer,
             initial: self.initial,
         }
     }
@@ -296,8 +304,14 @@ impl BrianConfig {
     /// A model with fresh parameters; the same seed gives the same bits on every backend.
     pub fn init<B: Backend>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Brian<B> {
         let model = self.skeleton(vocabulary, device);
-        let n_layers = self.baseline().n_layers;
-        draw(model, self.initial, n_layers, seed)
+        let baseline = self.baseline();
+        draw(
+            model,
+            self.initial,
+            baseline.n_layers,
+            baseline.ratios(),
+            seed,
+        )
     }
 
     /// A model whose parameters have only shapes so far: for counting, and for loading a checkpoint into it.
@@ -333,6 +347,7 @@ impl BrianConfig {
             memory: self.memory(n_actions, device),
             rotary: self.baseline().rotary(device),
             logit_cap: self.logit_cap,
+            ratios: self.baseline().ratios(),
             route: self.route,
             recompute: None,
         }
@@ -343,8 +358,8 @@ impl BrianConfig {
     /// closed gate lets through.
     ///
     /// # Panics
-    /// If the baseline has another number of blocks, another soft cap or another scale of residuals, `d_ff_pool` is not `d_ff`, or only one of both has a
-    /// tied head.
+    /// If the baseline has another number of blocks, another soft cap, another scale of residuals or another base of its width, `d_ff_pool`
+    /// is not `d_ff`, or only one of both has a tied head.
     pub fn wrap<B: Backend>(&self, baseline: Baseline<B>, seed: u64) -> Brian<B> {
         let [vocabulary, _] = baseline.embedding.weight.dims();
         let device = baseline.embedding.weight.device();
@@ -353,6 +368,7 @@ impl BrianConfig {
         assert_eq!(baseline.blocks.len(), n_layers, "blocks of the baseline");
         assert_eq!(self.d_ff_pool, self.d_ff, "width of the pool");
         assert_eq!(baseline.logit_cap, self.logit_cap, "soft cap of the logits");
+        assert_eq!(baseline.ratios, model.ratios, "width beside the base's");
         let factors = baseline.blocks.iter().map(|block| block.residual_factor);
         let own = self.sizes().residual_factor;
         assert!(
@@ -382,7 +398,11 @@ impl BrianConfig {
         let sizes = self.sizes();
         let codes = |config| HiddenCode::new(config, &sizes, n_actions, device);
         let prefix = |config| KeyValuePrefix::new(config, &sizes, self.n_pool, device);
-        let shared = |config| SharedCode::new(config, &sizes, self.n_pool, device);
+        let factor = self.baseline().ratios().queries();
+        let shared = |config| {
+            let codes = SharedCode::new(config, &sizes, self.n_pool, device);
+            codes.with_query_factor(factor)
+        };
         Some(match self.memory {
             MemoryConfig::None => return None,
             MemoryConfig::HiddenCode(config) => Memory::HiddenCode(codes(config)),
@@ -432,6 +452,8 @@ pub struct Brian<B: Backend> {
     pub(crate) rotary: Rotary<B>,
     #[module(skip)]
     logit_cap: Option<f64>,
+    #[module(skip)]
+    ratios: Ratios,
     #[module(skip)]
     route: RouteConfig,
     #[module(skip)]
@@ -528,6 +550,20 @@ impl<B: Backend> Brian<B> {
         };
         let embedded = embed(&self.embedding, tokens);
         let entered = self.pre.iter().fold(embedded, execute);
+        let (left, trace, reads) = self.walked(entered, causal, rules, rows, measures);
+        let hidden = self.post.iter().fold(left, execute);
+        (self.head(hidden), trace, reads)
+    }
+
+    /// The states behind the exit, from those that enter the walk.
+    pub(crate) fn walked(
+        &self,
+        entered: Tensor<B, 3>,
+        causal: &Causal<B>,
+        rules: &Rules,
+        rows: &[SequenceInfo],
+        measures: Measures,
+    ) -> (Tensor<B, 3>, Trace<B>, Vec<MemoryRead>) {
         let ground = self.ground_measuring(measures, &entered, causal, rules, None, None);
         let (state, mut trace) = ground.walk(entered, rules, rows);
         let position = self.told(&state);
@@ -536,15 +572,23 @@ impl<B: Backend> Brian<B> {
         let reads = ground.memory.recorded();
         let walks = &mut trace.walks;
         (walks.memory, walks.attended) = ground.memory.usage();
-        let hidden = self.post.iter().fold(left, execute);
-        (self.head(hidden), trace, reads)
+        (left, trace, reads)
     }
 
     /// Logits from the output of the last block; see [`head`].
     pub(crate) fn head(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let products = self.pool[0].block.products();
         let weights = self.unembedding.as_ref().unwrap_or(&self.embedding);
-        head(&self.norm, weights, hidden, products, self.logit_cap)
+        let scale = LogitScale {
+            factor: self.ratios.logits(),
+            cap: self.logit_cap,
+        };
+        head(&self.norm, weights, hidden, products, scale)
+    }
+
+    /// What the settings of AdamW are multiplied by.
+    pub fn update_scales(&self) -> UpdateScales {
+        UpdateScales::of(self, self.ratios)
     }
 
     /// The context of a walk from these entering states; in decoding `past` holds the walks of earlier tokens, and `kept` the maps

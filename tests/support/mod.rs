@@ -15,7 +15,7 @@ use brian::memory::{
 };
 use brian::{
     AttentionBias, BaselineConfig, BrianConfig, Exit, Initial, Layout, MemoryConfig,
-    PositionConfig, ResidualScale, RopeScaling,
+    PositionConfig, ResidualScale, RopeScaling, WidthTransfer,
 };
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
@@ -87,7 +87,8 @@ pub fn small_brian(exit: Exit, layout: Layout) -> BrianConfig {
 }
 
 /// The same with all that attention of pretrained models has: shared keys and values, heads of a width of their own, biases,
-/// norms of heads, slower angles; and a head of its own behind a soft cap, and scaled residuals.
+/// norms of heads, slower angles; and a head of its own behind a soft cap, scaled residuals, and a width
+/// that is transferred.
 pub fn as_pretrained(config: &mut BrianConfig) {
     config.n_kv_heads = Some(1);
     config.d_head = Some(6);
@@ -96,6 +97,10 @@ pub fn as_pretrained(config: &mut BrianConfig) {
     config.untied_head = Some(true);
     config.logit_cap = Some(30.0);
     config.residual_scale = Some(ResidualScale::Depth);
+    config.width_transfer = Some(WidthTransfer {
+        base_d_model: 8,
+        base_d_head: 4,
+    });
     config.rope_scaling = Some(RopeScaling::Llama3 {
         factor: 4.0,
         low_freq_factor: 1.0,

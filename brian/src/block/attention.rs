@@ -1,5 +1,6 @@
 //! `Attention`, causal with rotary positions: its weights, queries, keys and values of whole sequences or selected tokens, and
-//! `softmax(q kᵀ / sqrt(d_head) + mask) v` with heads joined. The output matrix is applied by the block.
+//! `softmax(q kᵀ / sqrt(d_head) + mask) v` with heads joined. The output matrix is applied by the block. With a width transfer, queries
+//! have one more factor, which comes with the rotary angles (`crate::width_transfer`).
 //!
 //! One packed matrix makes queries, keys and values, in this order. There may be fewer heads of keys and values than of queries,
 //! biases, and norms of single heads of queries and keys (Henry et al. 2020). No dropout.
@@ -7,7 +8,7 @@
 use super::causal::{Angles, Causal};
 use super::matrix::biased_matrix;
 use super::{AttentionBias, BlockSizes, Heads};
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 pub use crate::ops::attention::KeysValues;
 use crate::ops::attention::{Among, attention, attention_over_spans, causal_attention, heads};
 use crate::ops::gather::columns;
@@ -96,7 +97,8 @@ impl<B: Backend> Attention<B> {
             values: part(keys..all, n_kv_heads),
         };
         let queries = causal.rotate(part(0..queries, n_heads));
-        (queries * (d_head as f64).powf(-0.5), own)
+        let scale = (d_head as f64).powf(-0.5) * causal.query_factor();
+        (queries * scale, own)
     }
 
     /// Queries of tokens, neither scaled nor rotated, from their states behind the norm.
@@ -229,6 +231,7 @@ impl<B: Backend> Described<B> for Attention<B> {
     fn describe(&self, to: &mut Description) {
         for map in [&self.query_key_value, &self.output] {
             to.multiplies(map);
+            to.sums(&map.weight, FanIn::Width);
             if let Some(bias) = &map.bias {
                 let [d_in, _] = map.weight.dims();
                 to.starts(bias, Start::Bias { d_in });

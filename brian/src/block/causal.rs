@@ -105,10 +105,12 @@ impl RopeScaling {
 pub struct Rotary<B: Backend> {
     cos: Tensor<B, 2>,
     sin: Tensor<B, 2>,
+    #[module(skip)]
+    query_factor: f64,
 }
 
 impl<B: Backend> Rotary<B> {
-    /// Tables `[context, d_head / 2]`, computed in float64.
+    /// Tables `[context, d_head / 2]`, computed in float64; queries have no factor besides the width of a head.
     pub fn new(context: usize, d_head: usize, rope: Rope, device: &B::Device) -> Self {
         let half = d_head / 2;
         let per_place: Vec<f64> = (0..half).map(|pair| rope.turns(pair, d_head)[1]).collect();
@@ -123,6 +125,15 @@ impl<B: Backend> Rotary<B> {
         Self {
             cos: table(f64::cos),
             sin: table(f64::sin),
+            query_factor: 1.0,
+        }
+    }
+
+    /// The same with queries multiplied by a factor.
+    pub(crate) fn with_query_factor(self, query_factor: f64) -> Self {
+        Self {
+            query_factor,
+            ..self
         }
     }
 
@@ -138,6 +149,7 @@ impl<B: Backend> Rotary<B> {
             cos: self.cos.clone(),
             sin: self.sin.clone(),
             places: Some(places),
+            query_factor: self.query_factor,
         }
     }
 
@@ -181,6 +193,7 @@ impl<B: Backend> Rotary<B> {
             sin: self.sin.clone().slice_dim(0, before..end),
             before,
             apart: None,
+            query_factor: self.query_factor,
             mask: OnceLock::new(),
         }
     }
@@ -193,6 +206,7 @@ pub struct Causal<B: Backend> {
     sin: Tensor<B, 2>,
     before: usize,
     apart: Option<Apart>,
+    query_factor: f64,
     /// Made when it is asked for: passes on the host need none, and it grows with the square of the length.
     mask: OnceLock<Tensor<B, 3>>,
 }
@@ -256,7 +270,13 @@ impl<B: Backend> Causal<B> {
             cos: self.cos.clone(),
             sin: self.sin.clone(),
             places: self.segments().map(|segments| segments.places()),
+            query_factor: self.query_factor,
         }
+    }
+
+    /// What multiplies queries besides `1/sqrt(d_head)`.
+    pub(crate) fn query_factor(&self) -> f64 {
+        self.query_factor
     }
 
     /// The causal mask, to be added to scores: later tokens get probability exactly zero.

@@ -7,7 +7,7 @@
 use super::BlockSizes;
 use super::matrix::{add_position, matrix};
 use super::transformer::norm;
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use crate::ops::linear::{add_linear, linear};
 use crate::ops::reshape::{per_row, reshape};
 use crate::ops::rms_norm::rms_norm;
@@ -77,6 +77,7 @@ impl<B: Backend> ExitBlock<B> {
 impl<B: Backend> Described<B> for ExitBlock<B> {
     fn describe(&self, to: &mut Description) {
         to.norm(&self.norm);
+        to.sums(&self.projection.weight, FanIn::Width);
         if self.kind == Exit::Residual {
             to.starts(&self.projection.weight, Start::Constant(0.0));
         }

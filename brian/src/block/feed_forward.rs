@@ -2,7 +2,7 @@
 
 use super::BlockSizes;
 use super::matrix::matrix;
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use crate::ops::swiglu::swiglu;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -46,6 +46,8 @@ impl<B: Backend> FeedForward<B> {
 impl<B: Backend> Described<B> for FeedForward<B> {
     fn describe(&self, to: &mut Description) {
         self.all().iter().for_each(|map| to.multiplies(map));
+        let maps = self.all().into_iter();
+        maps.for_each(|map| to.sums(&map.weight, FanIn::Width));
         to.starts(&self.down.weight, Start::IntoStream);
     }
 }

@@ -13,7 +13,7 @@ use super::config::{Adapters, HiddenCodeConfig};
 use super::custom::Found;
 use crate::block::BlockSizes;
 use crate::block::matrix::{matrix, per_token};
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::Tensor;
@@ -67,6 +67,15 @@ impl<B: Backend> Described<B> for HiddenCode<B> {
     fn describe(&self, to: &mut Description) {
         for reader in &self.read {
             to.starts(&reader.gate, Start::Constant(CLOSED));
+            to.sums(&reader.query.weight, FanIn::Scores);
+        }
+        for writer in &self.write {
+            to.sums(&writer.code.weight, FanIn::Width);
+            // Together they sum over the stream, a head each and then over heads.
+            if let Some(heads) = &writer.heads {
+                to.sums(&heads.down, FanIn::Width);
+                to.sums(&heads.up, FanIn::Width);
+            }
         }
         let writers = self.write.iter().flat_map(|writer| &writer.heads);
         let readers = self.read.iter().flat_map(|reader| &reader.heads);

@@ -10,7 +10,7 @@ use super::window::Window;
 use crate::block::BlockSizes;
 use crate::block::attention::KeysValues;
 use crate::block::matrix::matrix;
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use crate::ops::linear::linear;
 use crate::ops::reshape::reshape;
 use burn::module::{Module, Param};
@@ -106,6 +106,10 @@ impl<B: Backend> Described<B> for KeyValuePrefix<B> {
     fn describe(&self, to: &mut Description) {
         for block in &self.blocks {
             to.starts(&block.bias, Start::Constant(self.config.bias));
+            if let Some(maps) = &block.maps {
+                to.sums(&maps.key_write.weight, FanIn::Head);
+                to.sums(&maps.value_write.weight, FanIn::Head);
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::block::BlockSizes;
 use crate::block::attention::KeysValues;
 use crate::block::matrix::{matrix, per_token};
 use crate::block::routed::RoutedBlock;
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use crate::ops::attention::attention;
 use crate::ops::linear::linear;
 use crate::ops::reshape::reshape;
@@ -39,6 +39,8 @@ pub struct SharedCode<B: Backend> {
     pub blocks: Vec<ReadersOfBlock<B>>,
     #[module(skip)]
     pub(super) config: SharedCodeConfig,
+    #[module(skip)]
+    query_factor: f64,
 }
 
 /// The parameters of one block.
@@ -74,6 +76,15 @@ impl<B: Backend> SharedCode<B> {
             value_write: matrix(sizes.d_model, d_code, device),
             blocks: (0..n_pool).map(block).collect(),
             config,
+            query_factor: 1.0,
+        }
+    }
+
+    /// The same beside blocks whose queries are multiplied by a factor.
+    pub(crate) fn with_query_factor(self, query_factor: f64) -> Self {
+        Self {
+            query_factor,
+            ..self
         }
     }
 
@@ -149,14 +160,14 @@ impl<B: Backend> SharedCode<B> {
         Tensor::cat(maps.map(|map| linear(states.clone(), map)).into(), 1)
     }
 
-    /// What the heads of a block ask codes, from queries that are scaled by the width of a head.
+    /// What the heads of a block ask codes, from queries that are scaled by the width of a head and by the factor of a width transfer.
     ///
     /// # Shapes
     /// `[n, n_heads * d_head]` to `[n, n_heads * d_code]`
     pub(crate) fn asked_rows(&self, block: usize, queries: Tensor<B, 2>) -> Tensor<B, 2> {
         let read = self.blocks[block].key_head_read.val();
         let [_, d_head, d_code] = read.dims();
-        of_heads(queries, read) * (d_head as f64 / d_code as f64).sqrt()
+        of_heads(queries, read) * ((d_head as f64 / d_code as f64).sqrt() / self.query_factor)
     }
 
     /// The outputs of a block's heads, from the codes that they found.
@@ -182,7 +193,11 @@ fn of_heads<B: Backend>(rows: Tensor<B, 2>, maps: Tensor<B, 3>) -> Tensor<B, 2> 
 
 impl<B: Backend> Described<B> for SharedCode<B> {
     fn describe(&self, to: &mut Description) {
+        for map in [&self.key_write, &self.value_write] {
+            to.sums(&map.weight, FanIn::Width);
+        }
         for (index, block) in (0..).zip(&self.blocks) {
+            to.sums(&block.key_head_read, FanIn::Head);
             // Every head has a map of its own: the bound is that of one, not of all together (Glorot and Bengio 2010).
             for (stream, map) in [
                 ("shared_code.key_head_read", &block.key_head_read),

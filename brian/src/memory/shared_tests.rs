@@ -13,6 +13,7 @@ use crate::block::tests::{
     tensor, values_of, weighed, weighed_rows,
 };
 use crate::initial::{Initial, draw};
+use crate::width_transfer::Ratios;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Axis, concatenate};
@@ -293,7 +294,13 @@ fn shared_codes_have_the_gradients_of_their_equations() {
 fn every_head_of_a_shared_code_starts_as_a_map_of_its_own_and_the_bias_as_the_recipe_says() {
     let fresh = |seed| {
         let memory = SharedCode::<Host>::new(config(LAST), &SIZES, N_POOL, &Default::default());
-        draw(memory, Initial::Scaled { std: 0.02 }, 1, seed)
+        draw(
+            memory,
+            Initial::Scaled { std: 0.02 },
+            1,
+            Ratios::default(),
+            seed,
+        )
     };
     let [one, same, other] = [3, 3, 4].map(fresh);
     let values = |memory: &SharedCode<Host>, block: usize| {

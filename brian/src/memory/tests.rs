@@ -22,6 +22,7 @@ use crate::block::tests::{
 };
 use crate::block::{BlockSizes, Heads};
 use crate::initial::{Initial, draw};
+use crate::width_transfer::Ratios;
 use crate::{parameter, random};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
@@ -1175,10 +1176,10 @@ fn a_memory_starts_nearly_closed() {
     let device = Default::default();
     let of_codes = |seed| {
         let memory = Memory::HiddenCode(HiddenCode::<Host>::new(codes, &sizes, 3, &device));
-        parameter::collect(&draw(memory, scaled, 1, seed))
+        parameter::collect(&draw(memory, scaled, 1, Ratios::default(), seed))
     };
     let memory = Memory::KeyValuePrefix(KeyValuePrefix::<Host>::new(prefix, &sizes, 2, &device));
-    let of_prefix = parameter::collect(&draw(memory, scaled, 1, 1));
+    let of_prefix = parameter::collect(&draw(memory, scaled, 1, Ratios::default(), 1));
     let numbers =
         |all: &BTreeMap<String, TensorData>, path: &str| -> Vec<f32> { all[path].iter().collect() };
     assert_eq!(numbers(&of_codes(1), "read.0.gate"), [-4.0]);

@@ -1,5 +1,6 @@
 //! Stand-ins for [`gpu`](super) where no backend for GPUs is compiled in: all return `None`. Shapes as in `gpu/`.
 
+use super::rotary::Angles;
 use burn::nn::RmsNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor};
@@ -29,7 +30,7 @@ pub fn rms_norm<B: Backend>(_: &Tensor<B, 2>, _: &RmsNorm<B>, _: DType) -> Optio
 
 pub fn apply_rotary<B: Backend>(
     _: &Tensor<B, 2>,
-    _: impl FnOnce() -> [Tensor<B, 2>; 2],
+    _: &Angles<B>,
     _: [usize; 2],
 ) -> Option<Tensor<B, 2>> {
     None

@@ -14,6 +14,8 @@ pub struct Angles<B: Backend> {
     pub(crate) sin: Tensor<B, 2>,
     /// The position of each token; `None` for whole sequences: all positions in order, once per sequence.
     pub(crate) places: Option<Vec<usize>>,
+    /// What multiplies queries besides `1/sqrt(d_head)`: 1 without a width transfer.
+    pub(crate) query_factor: f64,
 }
 
 impl<B: Backend> Angles<B> {

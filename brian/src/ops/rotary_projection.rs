@@ -124,22 +124,20 @@ fn scaled_and_rotated<B: Backend>(
     angles: &Angles<B>,
 ) -> Tensor<B, 2> {
     let [scaled, rotated, width] = widths;
-    fused(&[&|| gpu::apply_rotary(&packed, || angles.tables(), [scaled, rotated])]).unwrap_or_else(
-        || {
-            let packed = packed.cast(dtype);
-            let part = |part: Range<usize>| packed.clone().slice_dim(1, part);
-            let scale = (angles.d_head() as f64).powf(-0.5);
-            let mut parts = Vec::with_capacity(3);
-            if scaled > 0 {
-                parts.push(angles.rotate(part(0..scaled)) * scale);
-            }
-            if rotated > scaled {
-                parts.push(angles.rotate(part(scaled..rotated)));
-            }
-            if width > rotated {
-                parts.push(part(rotated..width));
-            }
-            Tensor::cat(parts, 1)
-        },
-    )
+    fused(&[&|| gpu::apply_rotary(&packed, angles, [scaled, rotated])]).unwrap_or_else(|| {
+        let packed = packed.cast(dtype);
+        let part = |part: Range<usize>| packed.clone().slice_dim(1, part);
+        let scale = (angles.d_head() as f64).powf(-0.5) * angles.query_factor;
+        let mut parts = Vec::with_capacity(3);
+        if scaled > 0 {
+            parts.push(angles.rotate(part(0..scaled)) * scale);
+        }
+        if rotated > scaled {
+            parts.push(angles.rotate(part(scaled..rotated)));
+        }
+        if width > rotated {
+            parts.push(part(rotated..width));
+        }
+        Tensor::cat(parts, 1)
+    })
 }

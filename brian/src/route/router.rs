@@ -3,7 +3,7 @@
 //! `W2 silu(W1 [h, P] + b1) + b2` with hidden width `d_model`. It sees nothing pooled over the
 //! sequence: a mean over positions would show it the future.
 
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use crate::ops::reuse::Packed;
 use crate::ops::router_scores::router_scores;
 use burn::module::Module;
@@ -61,7 +61,9 @@ impl<B: Backend> Router<B> {
 
 impl<B: Backend> Described<B> for Router<B> {
     fn describe(&self, to: &mut Description) {
-        for map in [&self.input, &self.output] {
+        let maps = [(&self.input, FanIn::Width), (&self.output, FanIn::Scores)];
+        for (map, fan_in) in maps {
+            to.sums(&map.weight, fan_in);
             let d_in = map.weight.lazy_shape().as_slice()[0];
             let bias = map.bias.as_ref().expect("both have one");
             to.starts(bias, Start::Bias { d_in });

@@ -1,11 +1,13 @@
 //! Command-line arguments of `nerve` and its verbs; verbs with subcommands, and `trace`, have files of their own.
 
+mod check_transfer;
 pub mod config;
 pub mod data;
 pub mod runs;
 pub mod tokenizer;
 mod trace;
 
+pub use check_transfer::{CheckTransfer, Growth};
 pub use trace::Trace;
 
 use crate::data::TokenFormat;
@@ -56,6 +58,8 @@ pub enum Verb {
     Config(config::Verb),
     /// Tell what a recipe will cost: parameters, operations, memory, time
     Estimate(Estimate),
+    /// Measure at several widths whether settings of a recipe's model hold at all of them (docs/brian.md)
+    CheckTransfer(CheckTransfer),
     /// Time a run's training, evaluation and continuation of text on its own data
     Bench(Bench),
     /// List, show, compare, verify and prune runs

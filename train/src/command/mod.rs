@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod bench;
+pub mod check_transfer;
 pub mod config;
 pub mod data;
 mod difficulty;
@@ -50,6 +51,7 @@ pub fn run(verb: &Verb) -> Result<(), Error> {
         Verb::Config(verb) => config::run(verb),
         Verb::Runs(verb) => runs::run(verb),
         Verb::Estimate(arguments) => estimate::run(arguments),
+        Verb::CheckTransfer(arguments) => check_transfer::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),
     }

@@ -8,9 +8,11 @@ use crate::recipe::section::{MOST, Section};
 use crate::recipe::stage::{Policy, Stage};
 use crate::task::{Batch, RoutePlan};
 use brian::described::Described;
+use brian::places::Place;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
+use brian::width_transfer::UpdateScales;
 use brian::{
     Baseline, BaselineConfig, ConfigError, Decoder, Decoding, Initial, Recompute, precision,
 };
@@ -142,6 +144,14 @@ impl<B: Backend> LanguageModel<B> for Baseline<B> {
         let model = model.recomputing(*recompute);
         let (logits, _) = model.forward_batch(batch, rules);
         Pass::of_logits(logits, batch)
+    }
+
+    fn update_scales(&self) -> UpdateScales {
+        Baseline::update_scales(self)
+    }
+
+    fn places(&self, batch: &Batch) -> Vec<Place<B>> {
+        Baseline::places(self, batch.inputs(&self.device()))
     }
 
     fn decoding(&self, _: &Rules) -> Box<dyn Sequence<B> + '_> {

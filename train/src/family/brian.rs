@@ -16,11 +16,13 @@ use crate::recipe::stage::{Policy, Stage, Walk};
 use crate::task::{Batch, RoutePlan};
 use brian::memory::window::Window;
 use brian::memory::{AttendedConfig, Compression, MemoryConfig};
+use brian::places::Place;
 use brian::route::parallel::Parallel;
 use brian::route::path_rule::PoolSize;
 use brian::route::policy::{SequenceInfo, Teacher};
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
+use brian::width_transfer::UpdateScales;
 use brian::{Baseline, Brian, BrianConfig, Decoder, Decoding, Recompute, precision};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
@@ -524,6 +526,15 @@ impl<B: Backend> LanguageModel<B> for Brian<B> {
             trace: Some(trace),
             ..Pass::of_logits(logits, batch)
         }
+    }
+
+    fn update_scales(&self) -> UpdateScales {
+        Brian::update_scales(self)
+    }
+
+    fn places(&self, batch: &Batch) -> Vec<Place<B>> {
+        let rules = &batch.plan.route.rules;
+        Brian::places(self, batch.inputs(&self.device()), rules, &batch.rows())
     }
 
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_> {

@@ -61,6 +61,7 @@ pub use freeze::{PLAIN_GROUPS, ROUTED_GROUPS, group_of};
 pub use hook::{Every, Hook, Hooks, StepInfo, Verdict};
 pub use loader::{TrainingData, TrainingLoader, ValidationData, ValidationLoader, check_split};
 pub use micro_batches::MicroBatches;
+pub use muon::StepLength;
 pub use optimizer::{Decay, OptimizerConfig, ParameterOptimizer, check_moments};
 pub use rate::{DecayBy, Rate};
 pub use schedule::Schedule;

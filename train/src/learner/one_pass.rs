@@ -2,9 +2,9 @@
 //! on a GPU by a kernel that may be launched later together with others; where neither applies, by Burn's own AdamW.
 
 use super::gpu;
-use super::rate::{DecayBy, Rate};
+use super::rate::{DecayBy, Rate, Scale};
 use super::step::{Step, Update};
-use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
+use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
@@ -15,7 +15,6 @@ const TASK: usize = 1 << 15;
 /// AdamW (Loshchilov, Hutter 2019).
 #[derive(Clone)]
 pub struct OnePassAdamW {
-    composed: AdamW,
     betas: [f32; 2],
     epsilon: f32,
     weight_decay: f32,
@@ -27,14 +26,7 @@ impl OnePassAdamW {
     pub fn new(betas: [f64; 2], epsilon: f64, weight_decay: f64, decay_by: DecayBy) -> Self {
         let betas = betas.map(|beta| beta as f32);
         let (epsilon, weight_decay) = (epsilon as f32, weight_decay as f32);
-        let composed = AdamWConfig::new()
-            .with_beta_1(betas[0])
-            .with_beta_2(betas[1])
-            .with_epsilon(epsilon)
-            // Weights are decayed before Burn sees them, as it would decay them, because it knows no other factor than the rate.
-            .with_weight_decay(0.0);
         Self {
-            composed: composed.build(),
             betas,
             epsilon,
             weight_decay,
@@ -42,16 +34,16 @@ impl OnePassAdamW {
         }
     }
 
-    /// Weights, gradient and both moments to weights and moments after the tensor's `time`-th step; the moments are 0 before the
-    /// first. What a GPU is still to do goes to `waiting`.
+    /// Weights, gradient and both moments to weights and moments after the tensor's `time`-th step, with settings scaled for it; the
+    /// moments are 0 before the first. What a GPU is still to do goes to `waiting`.
     pub fn step<B: Backend, const D: usize>(
         &self,
-        rate: Rate,
+        (rate, scale): (Rate, Scale),
         time: u64,
         given: [Tensor<B, D>; 4],
         waiting: &mut Vec<Update<B>>,
     ) -> [Tensor<B, D>; 3] {
-        let step = self.at(rate, time);
+        let step = self.at(rate, scale, time);
         let updated = match given[0].dtype() {
             DType::F32 if B::name(&given[0].device()) == "ndarray" => {
                 Ok(step.update_on_host(given))
@@ -67,7 +59,14 @@ impl OnePassAdamW {
                 0.0 => weights,
                 taken => weights.mul_scalar(1.0 - taken),
             };
-            let (weights, state) = self.composed.step(rate.now, weights, gradient, state);
+            let composed = AdamWConfig::new()
+                .with_beta_1(self.betas[0])
+                .with_beta_2(self.betas[1])
+                .with_epsilon(step.epsilon)
+                // Weights were decayed as Burn would decay them, because it knows no other factor than the rate.
+                .with_weight_decay(0.0)
+                .build();
+            let (weights, state) = composed.step(rate.now * scale.rate, weights, gradient, state);
             let AdamWState { momentum } = state.expect("AdamW keeps moments");
             [weights, momentum.moment_1, momentum.moment_2]
         })
@@ -79,15 +78,15 @@ impl OnePassAdamW {
     }
 
     /// The numbers of a tensor's step, its `time`-th.
-    fn at(&self, rate: Rate, time: u64) -> Step {
+    fn at(&self, rate: Rate, scale: Scale, time: u64) -> Step {
         let [beta_1, beta_2] = self.betas;
         Step {
             betas: self.betas,
             from: [1.0 - beta_1, 1.0 - beta_2],
             whole: self.betas.map(|beta| 1.0 - beta.powi(time as i32)),
-            epsilon: self.epsilon,
+            epsilon: self.epsilon * scale.epsilon as f32,
             keep: (1.0 - self.taken(rate)) as f32,
-            rate: rate.now as f32,
+            rate: (rate.now * scale.rate) as f32,
         }
     }
 }

@@ -8,11 +8,12 @@ use super::custom_optimizer::{OptimizerTable, Tensors, UpdateInfo};
 use super::gpu;
 use super::muon::{self, Muon, StepLength};
 use super::one_pass::OnePassAdamW;
-use super::rate::{DecayBy, Rate};
+use super::rate::{DecayBy, Rate, Scale};
 use super::step::Update;
 use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap, Values, require_finite};
 use brian::parameter::{self, Path};
+use brian::width_transfer::UpdateScales;
 use brillm::row_adamw::{AdamW as RowSettings, Mode};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -279,6 +280,7 @@ enum Rule {
 pub struct ParameterOptimizer<B: AutodiffBackend> {
     rule: Rule,
     moments: &'static [&'static str],
+    scales: UpdateScales,
     records: HashMap<ParamId, Record<B::InnerBackend>>,
 }
 
@@ -334,8 +336,14 @@ impl<B: AutodiffBackend> ParameterOptimizer<B> {
                 OptimizerConfig::Custom(table) => Rule::Custom(table.clone()),
             },
             moments: config.moments(),
+            scales: UpdateScales::default(),
             records: HashMap::new(),
         }
+    }
+
+    /// Says by how much AdamW's settings are multiplied in the model that is updated.
+    pub fn scale_by(&mut self, scales: UpdateScales) {
+        self.scales = scales;
     }
 
     /// What is kept of a parameter: the words behind its path.
@@ -428,8 +436,13 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
         let ParameterOptimizer {
             rule,
             moments: words,
+            scales,
             records,
         } = &mut *self.optimizer;
+        let scale = Scale {
+            rate: scales.rate(id),
+            epsilon: scales.epsilon,
+        };
         let record = records.remove(&id);
         let time = 1 + record.as_ref().map_or(0, |record| record.time);
         let moments: Vec<_> = match record {
@@ -447,7 +460,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
         let mut by_adamw = |adamw: &OnePassAdamW, rate, weights, moments: Vec<_>| {
             let [first, second] = moments.try_into().expect("two moments");
             let given = [weights, gradient.clone(), first, second];
-            let [weights, first, second] = adamw.step(rate, time, given, waiting);
+            let [weights, first, second] = adamw.step((rate, scale), time, given, waiting);
             (weights, vec![first, second])
         };
         let (weights, moments) = match rule {

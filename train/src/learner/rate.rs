@@ -1,4 +1,5 @@
-//! `Rate`, the learning rate of a step and its share of the schedule's peak; `DecayBy`, which of the two weight decay is multiplied by.
+//! `Rate`, the learning rate of a step and its share of the schedule's peak; `DecayBy`, which of the two weight decay is multiplied by;
+//! `Scale`, what AdamW's settings are multiplied by for one parameter.
 
 use serde::Deserialize;
 
@@ -50,4 +51,15 @@ impl Rate {
         let now = self.now * by;
         Self { now, ..self }
     }
+}
+
+/// What AdamW's settings are multiplied by for a parameter of a model whose width is transferred. Weight decay has no such factor: it
+/// takes what the rate of the step says, before this one. That is what the decay `m λ` of a map whose rate is `η / m` takes (Dey et
+/// al. 2025, table 1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    /// The learning rate.
+    pub rate: f64,
+    /// Epsilon.
+    pub epsilon: f64,
 }

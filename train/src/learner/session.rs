@@ -240,7 +240,10 @@ impl<B: AutodiffBackend, M: Trainable<B>> Session<B, M> {
         let longest = self.settings.clip_norm;
         let gradients = gradient::clip(self.model(), gradients, norm.length, longest);
         let of_schedule = Rate::of(rate, self.settings.learning_rate.peak());
-        self.change_model(|model, optimizer| optimizer.step(of_schedule, model, gradients));
+        self.change_model(|model, optimizer| {
+            optimizer.scale_by(model.update_scales());
+            optimizer.step(of_schedule, model, gradients)
+        });
         let mut measured = self.stepped(measured, rate, norm.length);
         measured.gradient_norms = norm.by_path;
         if !self.ranks.is_alone() {

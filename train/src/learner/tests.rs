@@ -10,6 +10,7 @@ use super::{
 use crate::device::tests::{Host, Learning as Single, LearningInDouble as Double};
 use crate::run::{HostTensor, TensorMap};
 use brian::random;
+use brian::width_transfer::UpdateScales;
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -104,6 +105,33 @@ fn on_paper<B: AutodiffBackend>() {
 fn three_steps_of_adamw_are_those_on_paper_in_single_and_in_double_precision() {
     on_paper::<Single>();
     on_paper::<Double>();
+}
+
+fn scaled_on_paper<B: AutodiffBackend>(decay_by: Option<DecayBy>, kept: f64) {
+    // As above, the first step, with a quarter of the rate for the matrix and half of epsilon for both:
+    // 1 / (1 + 0.05) = 0.952381; kept − 0.1 / 4 · 0.952381 and 1 − 0.1 · 0.952381.
+    let mut weights = Weights::<B>::new([1.0, 1.0], [1.0, 1.0]);
+    let mut config = config([0.5, 0.75], 0.1, 0.1, Decay::Matrices);
+    if let OptimizerConfig::Adamw { decay_by: by, .. } = &mut config {
+        *by = decay_by;
+    }
+    let mut optimizer = ParameterOptimizer::new(&config);
+    optimizer.scale_by(UpdateScales {
+        rates: [(weights.matrix.id, 0.25)].into(),
+        epsilon: 0.5,
+    });
+    let gradients = slopes(&weights, [1.0; 4]);
+    weights = optimizer.step(Rate::of(0.1, 0.2), weights, gradients);
+    let (matrix, gain) = (kept - 0.023_809_524, 0.904_761_905);
+    close(&weights.values(), &[matrix, matrix, gain, gain], 1e-6);
+}
+
+#[test]
+fn a_scaled_parameter_learns_at_its_own_rate_and_decays_at_that_of_the_step() {
+    for (decay_by, kept) in [(None, 0.99), (Some(DecayBy::Schedule), 0.95)] {
+        scaled_on_paper::<Single>(decay_by, kept);
+        scaled_on_paper::<Double>(decay_by, kept);
+    }
 }
 
 /// AdamW of one number in double precision (Loshchilov and Hutter 2019, algorithm 2).

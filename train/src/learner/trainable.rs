@@ -3,6 +3,7 @@
 
 use crate::model::{Model, OwnOptimizer};
 use crate::task::{Batch, Measured};
+use brian::width_transfer::UpdateScales;
 use burn::module::AutodiffModule;
 use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
@@ -52,10 +53,19 @@ pub trait Trainable<B: AutodiffBackend>:
     fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
         None
     }
+
+    /// What the settings of AdamW are multiplied by.
+    fn update_scales(&self) -> UpdateScales {
+        UpdateScales::default()
+    }
 }
 
 impl<B: AutodiffBackend> Trainable<B> for Model<B> {
     fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
         Model::own_optimizer(self)
+    }
+
+    fn update_scales(&self) -> UpdateScales {
+        Model::update_scales(self)
     }
 }

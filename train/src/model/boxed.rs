@@ -8,9 +8,11 @@ use crate::device::Dtype;
 use crate::task::{Batch, Continuation, Drawn, Measured, StopReason};
 use brian::generate::{Next, NotFinite, generate};
 use brian::parameter;
+use brian::places::Place;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
+use brian::width_transfer::UpdateScales;
 use burn::module::{AutodiffModule, Devices, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
@@ -218,6 +220,16 @@ impl<B: Backend> Model<B> {
         }
     }
 
+    /// What the settings of AdamW are multiplied by.
+    pub fn update_scales(&self) -> UpdateScales {
+        self.content.update_scales()
+    }
+
+    /// What a pass gives at named places, if the model names any.
+    pub fn places(&self, batch: &Batch) -> Vec<Place<B>> {
+        self.content.places(batch)
+    }
+
     /// What a model with an optimizer of its own can do besides; nothing for one that leaves it to the learner.
     pub fn own_optimizer(&self) -> Option<&dyn OwnOptimizer<B>> {
         self.content.own_optimizer()
@@ -243,6 +255,8 @@ trait Content<B: Backend>: Send + Sync {
         rows: &[SequenceInfo],
     ) -> (Tensor<B, 3>, Option<Trace<B>>);
     fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>);
+    fn update_scales(&self) -> UpdateScales;
+    fn places(&self, batch: &Batch) -> Vec<Place<B>>;
     fn pass(&self, batch: &Batch) -> Pass<B>;
     fn decoding(&self, rules: &Rules) -> Box<dyn Sequence<B> + '_>;
     fn slots(&self, rules: &Rules) -> Box<dyn Slots + '_>;
@@ -303,6 +317,14 @@ impl<B: Backend, M: LanguageModel<B> + 'static> Content<B> for Held<M> {
 
     fn forward_batch(&self, batch: &Batch, rules: &Rules) -> (Tensor<B, 3>, Option<Trace<B>>) {
         self.0.forward_batch(batch, rules)
+    }
+
+    fn update_scales(&self) -> UpdateScales {
+        self.0.update_scales()
+    }
+
+    fn places(&self, batch: &Batch) -> Vec<Place<B>> {
+        self.0.places(batch)
     }
 
     fn pass(&self, batch: &Batch) -> Pass<B> {

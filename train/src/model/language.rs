@@ -8,9 +8,11 @@ use crate::error::{Error, Problem};
 use crate::run::TensorMap;
 use crate::task::{Batch, Continuation, Learnt, Measured, StopReason};
 use brian::generate::NotFinite;
+use brian::places::Place;
 use brian::route::policy::SequenceInfo;
 use brian::route::rules::Rules;
 use brian::route::trace::Trace;
+use brian::width_transfer::UpdateScales;
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -59,6 +61,16 @@ pub trait LanguageModel<B: Backend>: Module<B> + Sync {
     /// [`ModelFamily::DTYPES`](super::family::ModelFamily).
     fn with_matmul_dtype(self, _dtype: Dtype) -> Self {
         self
+    }
+
+    /// What the settings of AdamW are multiplied by, for a model whose width is transferred.
+    fn update_scales(&self) -> UpdateScales {
+        UpdateScales::default()
+    }
+
+    /// What a pass gives at named places, for `nerve check-transfer`; none where the model names none.
+    fn places(&self, _batch: &Batch) -> Vec<Place<B>> {
+        Vec::new()
     }
 
     /// What it can do besides, if it keeps its optimizer itself. Then it has no pass, and it is not asked for logits.

@@ -9,13 +9,14 @@ mod walk;
 use crate::data::{DifficultySource, DocumentsRule};
 use crate::device::{BACKENDS, ON_THE_CPU, RECOMPUTES};
 use crate::family::brillm::SignalConfig;
-use crate::learner::{AverageConfig, DecayBy, OptimizerConfig};
+use crate::learner::{AverageConfig, DecayBy, OptimizerConfig, StepLength};
 use crate::recipe::measure::metrics;
 use crate::recipe::path::KeyPath;
 use crate::recipe::report::Report;
 use crate::recipe::root::Recipe;
 use crate::recipe::section::{MOST, MOST_STEPS, Section};
 use crate::recipe::stage::Stage;
+use brian::{BaselineConfig, BrianConfig};
 use brillm::row_adamw::Mode;
 use brillm::table::Storage;
 use std::collections::HashSet;
@@ -221,6 +222,7 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
             "touched: the steps by which other modes catch up are too small for bf16",
         );
     }
+    width_transfer(recipe, section);
     let (clip, clip_value) = match &recipe.optimizer {
         OptimizerConfig::Custom(table) => return table.check(section),
         OptimizerConfig::Adamw { clip_norm, .. } => ("clip_norm", clip_norm),
@@ -261,6 +263,28 @@ fn optimizer(recipe: &Recipe, section: &Section<'_>) {
         );
     }
     section.require(clip, *clip_value > 0.0, "more than 0");
+}
+
+/// Whether the optimizer's settings hold at another width, where the model's width is transferred.
+fn width_transfer(recipe: &Recipe, section: &Section<'_>) {
+    let of_baseline = |config: &BaselineConfig| config.width_transfer;
+    let of_brian = |config: &BrianConfig| config.width_transfer;
+    let baseline = recipe.model.get().and_then(of_baseline);
+    if baseline
+        .or_else(|| recipe.model.get().and_then(of_brian))
+        .is_none()
+    {
+        return;
+    }
+    let transfer = [KeyPath::default().key("model").key("width_transfer")];
+    let known = !matches!(recipe.optimizer, OptimizerConfig::Custom(_));
+    let expected = "adamw or muon: what else has to change with the width is not known";
+    section.relate("kind", &transfer, known, expected);
+    if let OptimizerConfig::Muon { step_length, .. } = recipe.optimizer {
+        let expected = "original: steps as long as AdamW's grow with the width";
+        let holds = step_length == StepLength::Original;
+        section.relate("step_length", &transfer, holds, expected);
+    }
 }
 
 fn watch(recipe: &Recipe, section: &Section<'_>) {

@@ -75,6 +75,13 @@ impl RunDirectory {
         }
     }
 
+    /// A run that is not written: its path only stands in messages.
+    pub fn unwritten(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+        }
+    }
+
     /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path

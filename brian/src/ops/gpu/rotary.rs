@@ -1,5 +1,6 @@
 //! Scales queries and rotates queries and keys to their positions; values stay as they are. All lie side by side.
 
+use super::super::rotary::Angles;
 use super::custom_op::{Back, Call, Kernel, input, run};
 use super::launch::{address, empty, is_known, kind, len, rows, units};
 use burn::tensor::Tensor;
@@ -8,18 +9,23 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-/// Rotates the first `turned` columns, and divides the first `scaled` of them by the root of `d_head`.
+/// Rotates the first `turned` columns, divides the first `scaled` of them by the root of `d_head` and multiplies them by the factor of
+/// queries.
 ///
 /// # Shapes
 /// - `packed`: `[n_tokens, d_out]`; the positions of `angles` are repeated over the tokens
 /// - `angles`: cosines and sines, `[n_positions, d_head / 2]`
 pub(crate) fn apply_rotary<B: Backend>(
     packed: &Tensor<B, 2>,
-    angles: impl FnOnce() -> [Tensor<B, 2>; 2],
+    angles: &Angles<B>,
     [scaled, turned]: [usize; 2],
 ) -> Option<Tensor<B, 2>> {
-    let kernel = Turn { scaled, turned };
-    let [cos, sin] = angles().map(|table| input(&table));
+    let kernel = Turn {
+        scaled,
+        turned,
+        query_factor: angles.query_factor as f32,
+    };
+    let [cos, sin] = angles.tables().map(|table| input(&table));
     run(kernel, [input(packed), cos, sin], None)
 }
 
@@ -27,6 +33,7 @@ pub(crate) fn apply_rotary<B: Backend>(
 struct Turn {
     scaled: usize,
     turned: usize,
+    query_factor: f32,
 }
 
 impl Turn {
@@ -55,7 +62,7 @@ impl Turn {
             half,
             self.scaled,
             self.turned,
-            (2.0 * half as f32).powf(-0.5),
+            (2.0 * half as f32).powf(-0.5) * self.query_factor,
             direction,
             kind(packed),
         );

@@ -35,6 +35,7 @@ pub(crate) fn rotary_projection<B: Backend>(
             true => Vec::new(),
             false => columns.rotated(heads),
         },
+        query_factor: angles.query_factor as f32,
         places: angles.places.as_deref().map(Arc::from),
         n_rows: n_rows(groups),
         packed: packed.lend(),
@@ -65,6 +66,8 @@ struct Project {
     has_bias: bool,
     /// Columns whose heads are normed.
     normed: Vec<Range<usize>>,
+    /// What multiplies queries besides `1/sqrt(d_head)`.
+    query_factor: f32,
     /// Where each token stands; see [`rotary_projection`].
     places: Option<Arc<[usize]>>,
     n_rows: Vec<usize>,
@@ -85,7 +88,7 @@ impl Project {
     fn apply_rotary(&self, rows: &mut Array2<f32>, cos: &Rows, sin: &Rows, back: bool) {
         let [n_scaled, n_turned, _] = self.widths;
         let (width, n_angles, half) = (rows.ncols(), cos.nrows(), cos.ncols());
-        let scale = (2.0 * half as f32).sqrt().recip();
+        let scale = (2.0 * half as f32).sqrt().recip() * self.query_factor;
         let sign = if back { -1.0 } else { 1.0 };
         let (cos, sin) = (flat(cos), flat(sin));
         let n_rows = rows_per_task(width);

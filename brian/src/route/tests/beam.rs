@@ -368,6 +368,7 @@ fn a_sequence_beam_has_more_children_where_the_first_step_is_to_have_more() {
         untied_head: None,
         logit_cap: None,
         residual_scale: None,
+        width_transfer: None,
         visits: None,
         rope_scaling: None,
         ..config(0)

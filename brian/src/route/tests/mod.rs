@@ -19,6 +19,7 @@ use crate::block::causal::RopeScaling;
 use crate::block::residual::ResidualScale;
 use crate::block::visits::{VisitScale, VisitsConfig};
 use crate::ops::tests::Learning;
+use crate::width_transfer::WidthTransfer;
 use crate::{Brian, BrianConfig, Exit, Initial, MemoryConfig, parameter, random};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -58,6 +59,10 @@ fn config(seed: u64) -> BrianConfig {
         Some(ResidualScale::Depth),
         Some(ResidualScale::Constant { factor: 0.8 }),
     ];
+    let base = WidthTransfer {
+        base_d_model: 4,
+        base_d_head: 3,
+    };
     let again = |scale, gains| Some(VisitsConfig { scale, gains });
     let visits = [
         None,
@@ -83,6 +88,7 @@ fn config(seed: u64) -> BrianConfig {
         rope_base: 100.0,
         norm_epsilon: 1e-6,
         residual_scale: pick(seed, "residual_scale", &scales),
+        width_transfer: pick(seed, "width_transfer", &[None, Some(base)]),
         visits: pick(seed, "visits", &visits),
         initial: Initial::Scaled { std: 0.4 },
         position: PositionConfig {

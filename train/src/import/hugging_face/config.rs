@@ -261,6 +261,7 @@ fn sizes(fields: &mut Fields, family: &Family) -> Result<BaselineConfig, Error> 
         rope_scaling: rope.scaling,
         norm_epsilon,
         residual_scale: None,
+        width_transfer: None,
         initial: Initial::Scaled {
             std: if std > 0.0 && std <= 1.0 { std } else { 0.02 },
         },

@@ -71,6 +71,51 @@ fn a_cap_scales_and_a_z_loss_have_their_bounds() {
     holds(GRAPH, "loss", &[], &["{z={weight=1e-4}}"]);
 }
 
+/// A table may be left out; what it needs of the rest of the recipe is said by name.
+#[test]
+fn a_width_is_transferred_where_all_that_depends_on_it_is_known() {
+    let base =
+        |d_model: &str, d_head: &str| format!("{{base_d_model={d_model},base_d_head={d_head}}}");
+    let key = "model.width_transfer";
+    for decoder in [("baseline", "tiny"), LADDER] {
+        let [own, odd, none] = [("64", "16"), ("3", "1"), ("0", "16")].map(|(a, b)| base(a, b));
+        let without = "{base_d_model=64}";
+        holds(decoder, key, &[&own, &odd], &[&none, without, "64"]);
+    }
+    holds(GRAPH, key, &[], &[&base("64", "16")]);
+    let transferred = format!("{key}={}", base("64", "16"));
+    let with = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        messages(("baseline", "tiny"), &sets)
+    };
+    let text = |length: &str| {
+        let found = BUNDLED
+            .iter()
+            .find(|one| (one.kind, one.size) == ("baseline", "tiny"));
+        let muon = format!(
+            "kind = \"muon\"\nmomentum = 0.95\nnesterov = true\nstep_length = \"{length}\"\nadamw_rate = 0.3"
+        );
+        found.unwrap().text.replace("kind = \"adamw\"", &muon)
+    };
+    let of = |length: &str| match from_text("r.toml", text(length), &[transferred.clone()]) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(of("original"), [""; 0]);
+    let [refused] = &of("like_adamw")[..] else {
+        panic!("one problem");
+    };
+    assert!(
+        refused.contains("optimizer.step_length")
+            && refused.contains("original: steps as long as AdamW's grow with the width"),
+        "{refused}"
+    );
+    let [refused] = &with(&[&transferred, "model.initial=torch_default"])[..] else {
+        panic!("one problem");
+    };
+    assert!(refused.contains("model.initial"), "{refused}");
+}
+
 #[test]
 fn optimizer_batches_and_watches_have_their_bounds() {
     let ladder =

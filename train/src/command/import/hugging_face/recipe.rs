@@ -140,6 +140,7 @@ fn agree(file: &Path, checked: &Checked, described: &Described) -> Result<(), Er
             ("rope_scaling", format!("{:?}", config.rope_scaling)),
             ("norm_epsilon", format!("{:?}", config.norm_epsilon)),
             ("residual_scale", said(config.residual_scale)),
+            ("width_transfer", said(config.width_transfer)),
         ]
     };
     for ((field, found), (_, wanted)) in fields(found).into_iter().zip(fields(wanted)) {
