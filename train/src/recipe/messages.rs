@@ -697,7 +697,7 @@ fn packed_documents_need_a_model_that_keeps_them_apart() {
     assert_eq!(
         after(&["model.route.sees=sequence_mean"]),
         [
-            "model.route.sees, from --set: found \"sequence_mean\", expected token where windows hold several documents: the mean \
+            "model.route.sees, from --set: found string \"sequence_mean\", expected token where windows hold several documents: the mean \
              of a window mixes them"
         ]
     );
@@ -712,7 +712,7 @@ fn packed_documents_need_a_model_that_keeps_them_apart() {
     assert_eq!(
         after(&["data.difficulty=token_rank"]),
         [
-            "data.difficulty, from --set: found \"token_rank\", expected none, label or a file where data.documents is \"packed\": it \
+            "data.difficulty, from --set: found string \"token_rank\", expected none, label or a file where data.documents is \"packed\": it \
              ranks the rows of a batch, which hold several documents"
         ]
     );
@@ -724,7 +724,7 @@ fn packed_documents_need_a_model_that_keeps_them_apart() {
     assert_eq!(
         found,
         [
-            "data.documents, from --set: found \"packed\", expected \"run_on\" or \"separate\": a brillm reads a window as one text"
+            "data.documents, from --set: found string \"packed\", expected \"run_on\" or \"separate\": a brillm reads a window as one text"
         ]
     );
 }

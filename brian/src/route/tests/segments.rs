@@ -276,7 +276,7 @@ fn texts_of_one_window_are_computed_as_each_alone() {
 #[test]
 fn in_float64_they_are_the_same() {
     if in_float64("route::tests::segments::in_float64_they_are_the_same") {
-        hold_alone(12);
+        hold_alone(6);
     }
 }
 
