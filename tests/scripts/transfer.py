@@ -54,7 +54,7 @@ def loss(place, arguments, width, base, rate, seed):
     if done.returncode == 6:
         return float("inf")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["valid/loss/lm"] for line in lines if "valid/loss/lm" in line]
+    losses = [line["loss/lm"] for line in lines if line["split"] == "valid"]
     return losses[-1]
 
 
