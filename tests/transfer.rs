@@ -22,7 +22,7 @@ fn changes_keep_their_size_over_widths_with_the_transfer_and_grow_without_it() {
     let workplace = Workplace::with_stories();
     let svg = workplace.path("slopes.svg");
     let line = format!(
-        "check-transfer {BASELINE} --widths 32,64,128 --seeds 2 --steps 3 --json --svg {} --set model.n_layers=2",
+        "check-transfer {BASELINE} --widths 32,64,128 --seeds 2 --json --svg {} --set model.n_layers=2",
         svg.display()
     );
     let object: Value = serde_json::from_str(&workplace.nerve(&line).expect(0).stdout).unwrap();
@@ -34,7 +34,7 @@ fn changes_keep_their_size_over_widths_with_the_transfer_and_grow_without_it() {
         "logits",
     ] {
         let [with, without] = ["transfer", "standard"].map(|of| slope(&object, place, of));
-        assert!(with.abs() < 0.2, "{place}: {with}");
+        assert!(with.abs() < 0.25, "{place}: {with}");
         assert!(without > with, "{place}: {without}");
     }
     assert!(slope(&object, "logits", "standard") > 0.4, "{object}");

@@ -24,7 +24,6 @@ use crate::signal::Stop;
 use copies::{Copies, Parametrization};
 use measure::{Measure, Moved, mean};
 use report::TransferReport;
-use std::path::Path;
 
 /// Measures and prints the slopes. No file is written but the picture.
 ///
@@ -89,8 +88,8 @@ fn trained(
 
 /// What no parser of arguments knows.
 fn check(arguments: &cli::CheckTransfer) -> Result<(), Error> {
-    let wrong = |place, found: String, expected| {
-        let problem = Problem::new(Path::new("the command line"), place, found, expected);
+    let wrong = |option: &str, found: String, expected: &str| {
+        let problem = Problem::typed(option, found, expected);
         Err(Error::config(problem))
     };
     let widths = &arguments.widths;
