@@ -162,7 +162,7 @@ mod tests {
         );
         assert_eq!(
             new("brian", "huge").unwrap_err().to_string(),
-            "command line: --size: found \"huge\", expected one of \"tiny\", \"ladder\", \"ladder_parallel\", \
+            "command line: --size: found \"huge\", expected one of \"tiny\", \"recurrent\", \"ladder\", \"ladder_parallel\", \
              \"r125\", \"r125_parallel\", \"r350\", \"r1b\""
         );
     }

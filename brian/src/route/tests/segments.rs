@@ -210,9 +210,14 @@ fn settings(seed: u64) -> (BrianConfig, Rules) {
 }
 
 fn check(name: &str, config: &BrianConfig, rules: &Rules, seed: u64) {
+    let mut config = *config;
+    if let MemoryConfig::Custom(_) = config.memory {
+        // It does not say what its maps sum over.
+        config.width_transfer = None;
+    }
     assert_eq!(config.check_segments(), [], "{name}");
     assert_eq!(config.check(), [], "{name}");
-    let model: Brian<Learning> = loud(config, seed);
+    let model: Brian<Learning> = loud(&config, seed);
     let pass = |tokens: Tensor<Learning, 2, Int>, segments: &Segments, rows: &[SequenceInfo]| {
         let (logits, trace) = model.forward_segments(tokens, segments, rules, rows);
         assert_eq!(*trace.walks.texts(), *segments);
@@ -276,7 +281,7 @@ fn texts_of_one_window_are_computed_as_each_alone() {
 #[test]
 fn in_float64_they_are_the_same() {
     if in_float64("route::tests::segments::in_float64_they_are_the_same") {
-        hold_alone(6);
+        hold_alone(12);
     }
 }
 
