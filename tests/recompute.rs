@@ -35,9 +35,9 @@ fn blocks_that_run_again_change_no_bit_of_a_run() {
     }
 }
 
-/// Whoever runs out of memory writes it into the recipe of the run and goes on.
+/// Every resume is made on fewer checkpoints of the run that keeps nothing, and gives the run that keeps all.
 #[test]
-fn a_run_whose_blocks_run_again_from_some_step_on_is_the_run_that_never_stopped() {
+fn a_resumed_run_whose_blocks_run_again_is_the_run_that_never_stopped_and_kept_all() {
     let workplace = Workplace::with_few_stories();
     let sets = [
         "stage.baseline.steps=6",
@@ -48,24 +48,18 @@ fn a_run_whose_blocks_run_again_from_some_step_on_is_the_run_that_never_stopped(
         "checkpoint.every_steps=2",
         "checkpoint.keep_last=100",
     ];
-    let run = fit(&workplace, "ladder.toml", "switched", &sets);
-    let whole = workplace.result_of(run.answer());
-    let resume = |kept: usize| {
+    let kept = fit(&workplace, "ladder.toml", "kept", &sets);
+    let whole = workplace.result_of(kept.answer());
+    let again = [&sets[..], &[AGAIN]].concat();
+    let run = fit(&workplace, "ladder.toml", "again", &again);
+    for kept in [4, 2] {
         for newer in &workplace.checkpoints(run.answer())[kept..] {
             fs::remove_dir_all(newer).unwrap();
         }
         let line = format!("fit --resume {} --render none", run.answer());
         workplace.nerve(&line).expect(0);
         assert!(workplace.result_of(run.answer()) == whole, "from {kept}");
-    };
-    let recipe = workplace.path(run.answer()).join("recipe.toml");
-    let before = fs::read_to_string(&recipe).unwrap();
-    let after = before.replace("[batch]\n", "[batch]\nrecompute = \"blocks\"\n");
-    assert_ne!(before, after);
-    fs::write(&recipe, after).unwrap();
-    resume(2);
-    fs::write(&recipe, before).unwrap();
-    resume(4);
+    }
 }
 
 /// 16 blocks on 8192 tokens, in a row and in a pool.

@@ -163,8 +163,14 @@ fn imports(member: &str) -> BTreeMap<String, BTreeSet<String>> {
         .map(|(name, text)| (module(&name), text))
         .collect();
     let of = |(module, text): (&String, &String)| {
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
-        let code = code.split("#[cfg(all(test").next().unwrap();
+        let tests = [
+            "#[cfg(test)]\nmod ",
+            "#[cfg(test)]\npub mod ",
+            "#[cfg(test)]\npub(super) mod ",
+            "#[cfg(all(test",
+        ];
+        let before = |code, begin: &&str| str::split(code, *begin).next().unwrap();
+        let code = tests.iter().fold(text.as_str(), before);
         let found = uses(code).into_iter().filter_map(|path| {
             let mut path: Vec<&str> = path.split("::").collect();
             let mut from: Vec<&str> = module.split("::").collect();

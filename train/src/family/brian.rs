@@ -310,14 +310,16 @@ impl ModelFamily for BrianFamily {
         metrics.extend(loads.map(|name| MetricInfo::new(name, load)));
         // Behind its blocks a walk that is only taught may have a step at which it leaves.
         let taught = match &stage.policy {
+            Policy::Sequential => config.n_pool + 1,
             Policy::Teacher { teacher } => match teacher {
+                Teacher::Sequential => config.n_pool + 1,
                 Teacher::Path { blocks } => blocks.len() + 1,
                 Teacher::MixedSkipRecur => config.route.max_steps + 1,
                 _ => 0,
             },
             _ => 0,
         };
-        let steps = config.route.max_steps.max(config.n_pool).max(taught);
+        let steps = config.route.max_steps.max(taught);
         let exit = "share of tokens that leave at this step";
         let exits = (1..=steps).map(|step| format!("route/exit/{step}"));
         metrics.extend(exits.map(|name| MetricInfo::new(name, exit)));

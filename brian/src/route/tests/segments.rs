@@ -275,13 +275,13 @@ fn hold_alone(n_seeds: u64) {
 
 #[test]
 fn texts_of_one_window_are_computed_as_each_alone() {
-    hold_alone(12);
+    hold_alone(6);
 }
 
 #[test]
 fn in_float64_they_are_the_same() {
     if in_float64("route::tests::segments::in_float64_they_are_the_same") {
-        hold_alone(12);
+        hold_alone(3);
     }
 }
 
