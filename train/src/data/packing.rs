@@ -44,7 +44,7 @@ impl Packing {
     }
 
     /// How many windows there are.
-    pub fn len(&self) -> u64 {
+    pub fn n_windows(&self) -> u64 {
         self.first.len() as u64 - 1
     }
 
@@ -95,7 +95,7 @@ mod tests {
 
     fn packed(lengths: &[usize], window: usize) -> Vec<Vec<u64>> {
         let packing = Packing::best_fit(lengths.iter().copied(), window);
-        let windows = 0..packing.len();
+        let windows = 0..packing.n_windows();
         windows.map(|w| packing.pieces(w).to_vec()).collect()
     }
 

@@ -174,7 +174,7 @@ impl Windows {
     /// How many windows there are.
     pub fn len(&self) -> u64 {
         let packing = self.packing.as_ref();
-        packing.map_or_else(|| self.n_pieces(), Packing::len)
+        packing.map_or_else(|| self.n_pieces(), Packing::n_windows)
     }
 
     /// Whether there are no windows; never true, because [`Windows::new`] refuses that.

@@ -904,7 +904,7 @@ fn a_training_step_draws_how_long_its_walks_may_be() {
         assert!(n.abs_diff(100) < 40, "{length} came {n} times");
         let step = lengths.iter().position(|&drawn| drawn == length);
         let rules = drawn(step.expect("a step") as u64);
-        let mut config = longest.clone();
+        let mut config = longest;
         config.route.max_steps = length;
         let mut held = parameter::collect(&model);
         let fresh = config.init::<Learning>(VOCABULARY, 0, &Default::default());

@@ -97,7 +97,11 @@ fn a_width_is_transferred_where_all_that_depends_on_it_is_known() {
         );
         found.unwrap().text.replace("kind = \"adamw\"", &muon)
     };
-    let of = |length: &str| match from_text("r.toml", text(length), &[transferred.clone()]) {
+    let of = |length: &str| match from_text(
+        "r.toml",
+        text(length),
+        std::slice::from_ref(&transferred),
+    ) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     };
