@@ -67,7 +67,8 @@ fn a_run_whose_width_is_transferred_is_a_run_like_any_other() {
     let workplace = Workplace::with_stories();
     let sets = format!(
         "--set {BASE} --set stage.baseline.steps=4 --set stage.fixed.steps=4 \
-         --set stage.baseline.learning_rate.warmup_steps=1 --set stage.fixed.learning_rate.warmup_steps=1 --set watch.valid_every_steps=4 --set checkpoint.every_steps=2"
+         --set stage.baseline.learning_rate.warmup_steps=1 --set stage.fixed.learning_rate.warmup_steps=1 \
+         --set stage.baseline.gate.at_most=100 --set watch.valid_every_steps=4 --set checkpoint.every_steps=2"
     );
     let fit = format!("fit {ROUTED} {sets}");
     let run = workplace.nerve(&fit).expect(0).stdout.trim().to_string();

@@ -319,7 +319,7 @@ impl ModelFamily for BrianFamily {
             },
             _ => 0,
         };
-        let steps = config.route.max_steps.max(taught);
+        let steps = config.route.max_steps.max(config.n_pool).max(taught);
         let exit = "share of tokens that leave at this step";
         let exits = (1..=steps).map(|step| format!("route/exit/{step}"));
         metrics.extend(exits.map(|name| MetricInfo::new(name, exit)));

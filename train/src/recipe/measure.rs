@@ -117,7 +117,10 @@ mod tests {
         );
         let size = ["model.n_pool=7", "model.route.max_steps=6"];
         assert!(has(&size, "route/exit/7") && !has(&size, "route/exit/8"));
-        // A path as long as a walk may be leaves one step later.
+        // Who takes all blocks in order leaves behind them, and a path as long as a walk may be one step later.
+        let in_order = "stage.exit.policy={kind='teacher',teacher='sequential'}";
+        let taught = [size[0], size[1], in_order];
+        assert!(has(&taught, "route/exit/8") && !has(&taught, "route/exit/9"));
         let path = "stage.exit.policy={kind='teacher',teacher={kind='path',blocks=[0,1,0,1,0,1]}}";
         let taught = ["model.route.max_steps=6", path];
         assert!(has(&taught, "route/exit/7") && !has(&taught, "route/exit/8"));
