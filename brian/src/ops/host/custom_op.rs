@@ -300,10 +300,6 @@ mod host {
                         let one = tensor(Array2::zeros([1, 1]).into_dyn());
                         gradients.register::<NdArray>(parent.id, one);
                     }
-                    // What waits to be multiplied holds what a block made, until a thread is idle: of one block after another.
-                    if let WayBack::Again(..) = state.back {
-                        sum.multiply();
-                    }
                     continue;
                 }
                 let whole = match found {
