@@ -64,15 +64,13 @@ impl Draws {
         token: usize,
         step: usize,
     ) -> usize {
-        let drawn = self.uniform(purpose, sequence, token, step) * n as f64;
-        (drawn as usize).min(n - 1)
+        nth(self.uniform(purpose, sequence, token, step), n)
     }
 
     /// A whole number of a range, the same for all tokens of the step, each as likely.
     pub fn whole(self, range: RangeInclusive<usize>) -> usize {
         let drawn = random::uniform(random::key(self.key, "pass", 0), 0);
-        let n = range.end() - range.start() + 1;
-        range.start() + ((drawn * n as f64) as usize).min(n - 1)
+        range.start() + nth(drawn, range.end() - range.start() + 1)
     }
 
     /// Standard normal.
@@ -91,6 +89,11 @@ impl Draws {
         let key = random::bits(random::bits(self.key, sequence), purpose.number());
         (key, (token as u64) << 20 | step as u64)
     }
+}
+
+/// Which of `n` a draw in `[0, 1)` names.
+fn nth(drawn: f64, n: usize) -> usize {
+    ((drawn * n as f64) as usize).min(n - 1)
 }
 
 #[cfg(test)]

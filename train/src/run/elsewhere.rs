@@ -7,6 +7,7 @@ use crate::error::Problem;
 use safetensors::tensor::Dtype;
 use std::fmt::Debug;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -54,21 +55,40 @@ impl Elsewhere for OnDisk {
     }
 
     fn read(&self, places: Range<usize>) -> Result<Values, Problem> {
-        let size = self.dtype.bitsize() / 8;
-        let mut bytes = vec![0; places.len() * size];
-        let offset = self.offset + (places.start * size) as u64;
-        File::open(&self.path)
-            .and_then(|file| file.read_exact_at(&mut bytes, offset))
-            .map_err(|error| {
-                let expected = "a readable file of this checkpoint";
-                Problem::new(
-                    &self.path,
-                    format!("byte {offset}"),
-                    error.to_string(),
-                    expected,
-                )
-            })?;
+        let unreadable = |error| self.unreadable(places.start, &error);
+        let file = File::open(&self.path).map_err(unreadable)?;
+        self.read_of(&file, places)
+    }
+}
+
+impl OnDisk {
+    /// The numbers at these places, from the file that is open already.
+    pub fn read_of(&self, file: &File, places: Range<usize>) -> Result<Values, Problem> {
+        let mut bytes = vec![0; places.len() * self.size()];
+        file.read_exact_at(&mut bytes, self.byte(places.start))
+            .map_err(|error| self.unreadable(places.start, &error))?;
         Ok(Values::of_bytes(self.dtype, &bytes))
+    }
+
+    /// Bytes of a number.
+    fn size(&self) -> usize {
+        self.dtype.bitsize() / 8
+    }
+
+    /// Where the number at a place begins.
+    fn byte(&self, place: usize) -> u64 {
+        self.offset + (place * self.size()) as u64
+    }
+
+    fn unreadable(&self, place: usize, error: &io::Error) -> Problem {
+        let offset = self.byte(place);
+        let expected = "a readable file of this checkpoint";
+        Problem::new(
+            &self.path,
+            format!("byte {offset}"),
+            error.to_string(),
+            expected,
+        )
     }
 }
 

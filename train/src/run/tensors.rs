@@ -307,7 +307,7 @@ pub fn parse(path: &Path, file: &File, stays: &dyn Fn(&str) -> bool) -> Result<T
         };
         let values = match stays(&name) {
             true => Values::Elsewhere(Arc::new(on_disk)),
-            false => on_disk.read(0..on_disk.n)?,
+            false => on_disk.read_of(file, 0..on_disk.n)?,
         };
         let shape = info.shape.clone();
         tensors.insert(name, HostTensor::of(shape, values));
