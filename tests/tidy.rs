@@ -101,6 +101,14 @@ fn model_crates_are_mathematics() {
 }
 
 #[test]
+fn what_is_joined_is_held_meanwhile() {
+    let mut files = sources("brian/src");
+    files.retain(|(name, _)| name != "brian/src/ops/cat.rs" && !name.contains("tests"));
+    let why = "ops/cat.rs says what Burn's would lose";
+    forbid(&files, &["Tensor::cat", "Tensor::stack"], why);
+}
+
+#[test]
 fn arrows_inside_the_model_point_one_way() {
     let arrows = [
         (

@@ -13,6 +13,7 @@ use crate::block::cache::{Cache, execute};
 use crate::block::causal::Rotary;
 use crate::block::transformer::TransformerBlock;
 use crate::model::Brian;
+use crate::ops::cat::cat;
 use crate::ops::embedding::embed;
 use crate::ops::gather::some;
 use crate::ops::reshape::{per_row, reshape};
@@ -243,7 +244,7 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 let (logits, paths): (Vec<_>, Vec<_>) =
                     said.map(|said| (said.logits, said.paths)).unzip();
                 let said = Said {
-                    logits: Tensor::cat(logits, 0),
+                    logits: cat(logits, 0),
                     paths: paths.concat(),
                 };
                 Some((begun, said))

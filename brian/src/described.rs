@@ -19,6 +19,11 @@ pub trait Described<B: Backend>: Module<B> {
 pub enum Start {
     /// As a map `[d_in, d_out]`: what a parameter is of which nothing is said.
     Map,
+    /// As a map whose last rows are for something that is multiplied by how much wider the stream is than at the base.
+    MapBeside {
+        /// How many.
+        rows: usize,
+    },
     /// As a map whose result is added to the residual stream.
     IntoStream,
     /// As an embedding.

@@ -4,7 +4,7 @@
 //! Each value is a function of (seed, path, index), so it depends neither on the backend nor on the order in which the
 //! parameters are created. Burn's own initialisation is lazy and draws in the order of access.
 
-use crate::described::{Described, Description, Start};
+use crate::described::{Described, Description, FanIn, Start};
 use crate::parameter::{self, Change};
 use crate::random;
 use crate::width_transfer::Ratios;
@@ -70,7 +70,17 @@ impl<B: Backend> Change<B> for Draw {
                 let factor = self.ratios.initial(self.description.fan_in(param.id));
                 let distribution = Distribution::of(start, d_in, self.initial, self.n_layers);
                 let distribution = distribution.scaled(factor);
-                distribution.sample(random::key(self.seed, path, 0), shape.num_elements())
+                let n_values = shape.num_elements();
+                let mut values = distribution.sample(random::key(self.seed, path, 0), n_values);
+                if let &Start::MapBeside { rows } = start {
+                    // What they are multiplied by is `m`: together with the map's own factor theirs is `1/m`.
+                    let beside = self.ratios.initial(FanIn::Width) as f32;
+                    let first = n_values / d_in * (d_in - rows);
+                    values[first..]
+                        .iter_mut()
+                        .for_each(|value| *value *= beside);
+                }
+                values
             }
         };
         parameter::with_values(path, &param, values)

@@ -339,7 +339,8 @@ impl BrianConfig {
             pre: plain(self.n_pre),
             pool: (0..self.n_pool).map(routed).collect(),
             position: Positions::new(&self.position, n_actions, device),
-            router: Router::new(self.d_model, d_position, n_actions, device),
+            router: Router::new(self.d_model, d_position, n_actions, device)
+                .beside_base(self.baseline().ratios().width, self.position.injection),
             exit: ExitBlock::new(&sizes, adapted, self.exit, device),
             post: plain(self.n_post),
             norm: norm(&sizes, device),

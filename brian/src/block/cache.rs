@@ -4,6 +4,7 @@
 use super::transformer::TransformerBlock;
 use crate::ops::attention::Among;
 use crate::ops::attention_spans::AttentionSpans;
+use crate::ops::cat::cat;
 use crate::ops::gather::{Parts, RowPlace, columns};
 use crate::ops::groups::Group;
 use crate::ops::reuse::Packed;
@@ -29,7 +30,7 @@ impl<B: Backend> Cache<B> {
 
     pub fn append(&mut self, rows: Tensor<B, 2>) {
         match self.parts.pop_if(|last| last.dims()[0] < FULL) {
-            Some(last) => self.parts.push(Tensor::cat(vec![last, rows], 0)),
+            Some(last) => self.parts.push(cat(vec![last, rows], 0)),
             None => self.parts.push(rows),
         }
     }
@@ -45,7 +46,7 @@ impl<B: Backend> Cache<B> {
             }
             first = end;
         }
-        (!rows.is_empty()).then(|| Tensor::cat(rows, 0))
+        (!rows.is_empty()).then(|| cat(rows, 0))
     }
 
     /// Adds the parts to `among`; returns where each token's row lies there.

@@ -3,6 +3,7 @@
 
 use crate::error::Problems;
 use crate::ops::attention_spans::{AttentionSpans, MASKED};
+use crate::ops::cat::cat;
 pub use crate::ops::rotary::Angles;
 use crate::ops::rotary::apply_rotary;
 use crate::segments::Segments;
@@ -322,7 +323,7 @@ impl<B: Backend> Causal<B> {
         let [batch, _, _, seq] = absent.dims();
         let masks = beside(self.scores().clone());
         let [earlier, own] = masks.map(|mask| mask.unsqueeze_dim::<4>(1));
-        Tensor::cat(vec![earlier + absent, own.expand([batch, 1, seq, seq])], 3)
+        cat(vec![earlier + absent, own.expand([batch, 1, seq, seq])], 3)
     }
 }
 

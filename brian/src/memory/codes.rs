@@ -16,6 +16,7 @@ use super::usage::{Read, Reads};
 use super::window::Window;
 use crate::block::causal::beside;
 use crate::ops::attention_spans::MASKED;
+use crate::ops::cat::cat;
 use crate::ops::gather::{copies, rows};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -255,7 +256,7 @@ impl<'a, B: Backend> Codes<'a, B> {
             false => self.causal.clone().expand([batch, seq, seq]),
         };
         let mask = kept.iter().map(|slot| slot.found.hide(causal.clone()));
-        (Tensor::cat(codes, 1), Tensor::cat(mask.collect(), 2))
+        (cat(codes, 1), cat(mask.collect(), 2))
     }
 
     fn columns_of_branches(
@@ -276,7 +277,7 @@ impl<'a, B: Backend> Codes<'a, B> {
             mask.push(slot.found.hide(earlier.clone()).repeat_dim(0, n_branches));
             mask.push(others.clone());
         }
-        (Tensor::cat(codes, 1), Tensor::cat(mask, 2))
+        (cat(codes, 1), cat(mask, 2))
     }
 
     /// The adapters in use, and which of some tokens use them.

@@ -11,6 +11,7 @@ use crate::block::BlockSizes;
 use crate::block::attention::KeysValues;
 use crate::block::matrix::matrix;
 use crate::described::{Described, Description, FanIn, Start};
+use crate::ops::cat::cat;
 use crate::ops::linear::linear;
 use crate::ops::reshape::reshape;
 use burn::module::{Module, Param};
@@ -174,7 +175,7 @@ fn side_by_side<B: Backend>(maps: [&Linear<B>; 2], rows: Tensor<B, 2>) -> Tensor
         let of_heads = linear(reshape(part, [n * n_heads, d_in]), map);
         reshape(of_heads, [n, n_heads * d_out])
     });
-    Tensor::cat(parts.collect(), 1)
+    cat(parts.collect(), 1)
 }
 
 /// # Shapes

@@ -10,6 +10,7 @@ use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::ops::attention::for_each_head;
 use crate::ops::attention_spans::MASKED;
+use crate::ops::cat::cat;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -109,10 +110,10 @@ impl<'a, B: Backend> Prefix<'a, B> {
         let bias = of_block.bias.val().reshape([1, 1, 1, 1]);
         let causal = causal.expand([batch, 1, seq, seq]);
         let among = KeysValues {
-            keys: Tensor::cat(vec![kept.keys, own.keys], 2),
-            values: Tensor::cat(vec![kept.values, own.values], 2),
+            keys: cat(vec![kept.keys, own.keys], 2),
+            values: cat(vec![kept.values, own.values], 2),
         };
-        let mask = Tensor::cat(vec![columns.mask.clone() + bias, causal], 3);
+        let mask = cat(vec![columns.mask.clone() + bias, causal], 3);
         (among, mask)
     }
 
@@ -170,7 +171,7 @@ impl<'a, B: Backend> Prefix<'a, B> {
         self.slots
             .retain(|slot| window.keeps(slot.index, self.n_written));
         let join = |of: &dyn Fn(&Slot<B>) -> Tensor<B, 4>, dim: usize| {
-            Tensor::cat(self.slots.iter().map(of).collect(), dim)
+            cat(self.slots.iter().map(of).collect(), dim)
         };
         self.columns = Some(Columns {
             kept: KeysValues {

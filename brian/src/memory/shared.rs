@@ -12,6 +12,7 @@ use crate::block::attention::KeysValues;
 use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::ops::attention_spans::MASKED;
+use crate::ops::cat::cat;
 use crate::ops::reshape::{per_row, reshape};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
@@ -131,10 +132,10 @@ impl<'a, B: Backend> Shared<'a, B> {
         let causal = causal.expand([batch, 1, seq, seq]);
         let earlier = causal.clone() + absent + bias.reshape([1, 1, 1, 1]);
         let among = KeysValues {
-            keys: Tensor::cat(vec![codes.keys.clone(), own.keys], 2),
-            values: Tensor::cat(vec![codes.values.clone(), own.values], 2),
+            keys: cat(vec![codes.keys.clone(), own.keys], 2),
+            values: cat(vec![codes.values.clone(), own.values], 2),
         };
-        (among, Tensor::cat(vec![earlier, causal], 3))
+        (among, cat(vec![earlier, causal], 3))
     }
 
     /// Keeps what the tokens that ran a block wrote at a step, of a fused token the mixture.

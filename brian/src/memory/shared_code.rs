@@ -20,6 +20,7 @@ use crate::block::matrix::{matrix, per_token};
 use crate::block::routed::RoutedBlock;
 use crate::described::{Described, Description, FanIn, Start};
 use crate::ops::attention::attention;
+use crate::ops::cat::cat;
 use crate::ops::linear::linear;
 use crate::ops::reshape::reshape;
 use crate::random;
@@ -157,7 +158,7 @@ impl<B: Backend> SharedCode<B> {
     /// `[n, d_model]` to `[n, 2 * d_code]`
     pub(crate) fn codes_of(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
         let maps = [&self.key_write, &self.value_write];
-        Tensor::cat(maps.map(|map| linear(states.clone(), map)).into(), 1)
+        cat(maps.map(|map| linear(states.clone(), map)).into(), 1)
     }
 
     /// What the heads of a block ask codes, from queries that are scaled by the width of a head and by the factor of a width transfer.

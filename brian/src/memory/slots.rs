@@ -2,6 +2,7 @@
 //! of it blocks see, there and in decoding.
 
 use super::window::Window;
+use crate::ops::cat::cat;
 use crate::ops::gather::replace;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -114,7 +115,7 @@ impl<B: Backend> Slots<B> {
         };
         let rows = of_slots.iter().map(|slot| slot.rows.clone());
         Some(Kept {
-            rows: Tensor::cat(rows.collect(), 0),
+            rows: cat(rows.collect(), 0),
             of_token: (0..self.n_tokens).map(of_token).collect(),
             ages: match seen {
                 Seen::Window(_) => slots.iter().map(|slot| n_written - 1 - slot).collect(),

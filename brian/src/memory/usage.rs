@@ -2,6 +2,7 @@
 //! added, how open the memory is. `Reads` sums on the device until a pass is over, and keeps single reads if they are asked for.
 
 use super::record::{Measures, MemoryColumns, MemoryRead, ReadAt, reads};
+use crate::ops::cat::cat;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -120,7 +121,7 @@ impl<B: Backend> Reads<B> {
             None => Tensor::zeros([1], &count.device()),
         };
         let open = read.open.detach() * count.clone();
-        let sums = Tensor::cat(vec![mass.reshape([n_slots]), share, open, count], 0);
+        let sums = cat(vec![mass.reshape([n_slots]), share, open, count], 0);
         self.sums.push((read.ages, sums));
     }
 
@@ -130,7 +131,7 @@ impl<B: Backend> Reads<B> {
         if sums.is_empty() {
             return None;
         }
-        let values: Vec<f32> = Tensor::cat(sums, 0).into_data().iter().collect();
+        let values: Vec<f32> = cat(sums, 0).into_data().iter().collect();
         let mut rest = values.into_iter().map(f64::from);
         let mut next = || rest.next().expect("every read has its sums");
         let mut usage = MemoryUse::default();

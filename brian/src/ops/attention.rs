@@ -2,6 +2,7 @@
 //! sequences, or over spans of keys. Several heads of queries may share one of keys and values (Ainslie et al. 2023).
 
 use super::attention_spans::AttentionSpans;
+use super::cat::cat;
 use super::gather::Parts;
 use super::linear::{exact, multiply};
 use super::{fused, gpu, host};
@@ -102,7 +103,7 @@ fn side_by_side<B: Backend>(packed: &Tensor<B, 2>, heads: Heads) -> Tensor<B, 2>
         let part = part.expand([n_tokens, heads.n_kv_heads, heads.n_sharing(), heads.d_head]);
         part.reshape([n_tokens, d_queries])
     });
-    Tensor::cat(vec![queries, keys, values], 1)
+    cat(vec![queries, keys, values], 1)
 }
 
 /// Splits the last dimension into heads.
@@ -251,7 +252,7 @@ fn composed_mass<B: Backend>(
         let shares = shares.mean_dim(1).reshape([batch, n_queries, n_keys]);
         shares.matmul(belongs)
     };
-    let keys = Tensor::cat(vec![keys_values, belongs], 1);
+    let keys = cat(vec![keys_values, belongs], 1);
     let bias = among.bias.clone();
     among.spans.on_rectangles(queries, keys, bias, find)
 }

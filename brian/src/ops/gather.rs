@@ -1,5 +1,6 @@
 //! Gather and scatter: selected rows of one tensor or of several, replaced rows, selected columns.
 
+use super::cat::cat;
 use super::{fused, gpu, host};
 use burn::tensor::backend::Backend;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
@@ -44,7 +45,7 @@ pub(crate) fn replace<B: Backend>(
 ) -> Tensor<B, 2> {
     let [n_rows, _] = into.dims();
     if which.iter().copied().eq(0..n_rows) {
-        return Tensor::cat(parts, 0);
+        return cat(parts, 0);
     }
     fused(&[&|| host::gather::replace(&into, which, &parts)]).unwrap_or_else(|| {
         let device = into.device();
@@ -52,7 +53,7 @@ pub(crate) fn replace<B: Backend>(
         which.iter().for_each(|&row| stays[row] = 0.0);
         let stays = Tensor::from_data(TensorData::new::<f32, _>(stays, [n_rows, 1]), &device);
         let which = indices(which, &device);
-        let rows = Tensor::cat(parts, 0);
+        let rows = cat(parts, 0);
         (into * stays).select_assign(0, which, rows, IndexingUpdateOp::Add)
     })
 }
@@ -112,7 +113,7 @@ impl<B: Backend> Parts<B> {
         let begins: Vec<usize> = lengths.scan(0, begin).collect();
         let places = self.places.iter();
         let which: Vec<usize> = places.map(|at| begins[at.part] + at.row).collect();
-        some(Tensor::cat(self.parts, 0), &which)
+        some(cat(self.parts, 0), &which)
     }
 }
 
@@ -120,5 +121,5 @@ impl<B: Backend> Parts<B> {
 ///
 /// Not `repeat_dim`: if that dimension is longer than 1, Burn 0.21 sums its gradient as if each entry stood beside its copies.
 pub(crate) fn copies<B: Backend, const D: usize>(x: Tensor<B, D>, n: usize) -> Tensor<B, D> {
-    Tensor::cat(vec![x; n], 0)
+    cat(vec![x; n], 0)
 }

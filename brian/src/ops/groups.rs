@@ -4,6 +4,7 @@
 //! The tokens of a step go to several blocks, few to each. Run block by block, threads would wait for each other, and the
 //! backward pass would pay the overhead of as many operations.
 
+use super::cat::cat;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::ops::Range;
@@ -52,5 +53,5 @@ pub(crate) fn by_group<B: Backend, T, const N: usize>(
         let own = rows.clone().map(|rows| rows.slice_dim(0, which.clone()));
         make(own, of, which)
     });
-    Tensor::cat(made.collect(), 0)
+    cat(made.collect(), 0)
 }

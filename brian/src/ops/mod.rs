@@ -22,6 +22,7 @@
 //! | `straight_through` | a gain of value zero, with its gradient |
 //! | `gather` | selected rows of one tensor or of several, replaced rows, selected columns |
 //! | `residual_add` | `y + x` in the type of the residual stream `y` |
+//! | `cat` | tensors one behind the other |
 //! | `reshape` | reshapes without a copy, and values on the host |
 //! | `reuse` | tensors that several operations share: summed gradients, packed weights |
 //! | `recompute` | what is computed again in the backward pass instead of kept |
@@ -32,6 +33,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod attention_spans;
+pub(crate) mod cat;
 pub(crate) mod composed;
 pub(crate) mod cross_entropy;
 pub mod embedding;

@@ -1,6 +1,7 @@
 //! Rotary positions (Su et al. 2021), half-split: `Angles` holds cosines and sines of tokens, made elsewhere, and rotates a
 //! head `[x1, x2]` of queries or keys to `[x1 cos − x2 sin, x2 cos + x1 sin]`, angle `position · base^(−2j/d_head)`.
 
+use super::cat::cat;
 use super::gather::indices;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -76,5 +77,5 @@ pub(crate) fn apply_rotary<B: Backend, const D: usize>(
         first.clone() * cos.clone() - second.clone() * sin.clone(),
         second * cos + first * sin,
     ];
-    Tensor::cat(turned, last)
+    cat(turned, last)
 }

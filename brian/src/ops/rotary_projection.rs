@@ -2,6 +2,7 @@
 //! keys rotated to their positions. Bias and norms of heads are optional.
 
 use super::attention::Heads;
+use super::cat::cat;
 use super::groups::{Group, by_group};
 use super::linear::multiply;
 use super::reuse::Packed;
@@ -113,7 +114,7 @@ pub(crate) fn biased_and_normed<B: Backend>(
     if end < width {
         parts.push(packed.slice_dim(1, end..width));
     }
-    Tensor::cat(parts, 1)
+    cat(parts, 1)
 }
 
 /// Scales and rotates the products: the first `widths[0]` columns are scaled, the first `widths[1]` rotated.
@@ -138,6 +139,6 @@ fn scaled_and_rotated<B: Backend>(
         if width > rotated {
             parts.push(part(rotated..width));
         }
-        Tensor::cat(parts, 1)
+        cat(parts, 1)
     })
 }

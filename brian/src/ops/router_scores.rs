@@ -1,5 +1,6 @@
 //! The router's two layers, from hidden states `h` and positions `P` to action logits: `silu([h, P] W1 + b1) W2 + b2`.
 
+use super::cat::cat;
 use super::reuse::Packed;
 use super::{fused, host};
 use burn::nn::Linear;
@@ -21,7 +22,7 @@ pub(crate) fn router_scores<B: Backend>(
     let layers = [first, second];
     fused(&[&|| host::router_scores::router_scores(&hidden, &position, layers, packed)])
         .unwrap_or_else(|| {
-            let state = Tensor::cat(vec![hidden, position], 1);
+            let state = cat(vec![hidden, position], 1);
             second.forward(silu(first.forward(state)))
         })
 }

@@ -13,12 +13,13 @@ pub(super) fn count_fused() {
 }
 
 #[cfg(feature = "ndarray")]
-pub(crate) use on_host::{Host, Learning};
+pub(crate) use on_host::{Host, Learning, beside_other_passes};
 
 #[cfg(feature = "ndarray")]
 mod on_host {
     use super::super::attention::{Among, Heads, attention_over_spans, causal_attention, mass};
     use super::super::attention_spans::AttentionSpans;
+    use super::super::cat::cat;
     use super::super::composed::here::composed;
     use super::super::cross_entropy::cross_entropy;
     use super::super::gather::{Parts, RowPlace, columns, replace, rows};
@@ -45,12 +46,32 @@ mod on_host {
     use burn::tensor::backend::Backend;
     use burn::tensor::{DType, Tensor, TensorData};
     use burn_ndarray::NdArray;
+    use std::panic::{self, AssertUnwindSafe};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     /// The host.
     pub(crate) type Host = NdArray;
     /// With gradients.
     pub(crate) type Learning = Autodiff<NdArray>;
     type Matrix = Tensor<Learning, 2>;
+
+    /// Runs something while backward passes end on another thread, one after the other.
+    pub(crate) fn beside_other_passes<T>(run: impl FnOnce() -> T) -> T {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let leaf = Tensor::<Learning, 1>::ones([1], &Default::default());
+                    let _ = leaf.require_grad().sum().backward();
+                }
+            });
+            // A test that fails ends the thread too.
+            let found = panic::catch_unwind(AssertUnwindSafe(run));
+            is_over.store(true, Ordering::Relaxed);
+            found.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+        })
+    }
 
     /// 70 rows: more than one task works on, and no multiple of it.
     const N: usize = 70;
@@ -504,7 +525,7 @@ mod on_host {
         for is_shared in [false, true] {
             agrees("columns", [[7, 12]], |[map]| {
                 let map = if is_shared { shared(map) } else { map };
-                Tensor::cat(vec![columns(&map, 2..7), columns(&map, 4..12), map], 1)
+                cat(vec![columns(&map, 2..7), columns(&map, 4..12), map], 1)
             });
         }
         agrees("reshape", [[6, 4]], |[x]| {

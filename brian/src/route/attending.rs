@@ -14,6 +14,7 @@ use crate::memory::slots::Seen;
 use crate::memory::{Memory, SharedCode};
 use crate::ops::attention::{Among, Heads, attention_over_spans};
 use crate::ops::attention_spans::AttentionSpans;
+use crate::ops::cat::cat;
 use crate::ops::gather::{Parts, RowPlace, rows};
 use crate::ops::groups::{Group, by_group, each};
 use crate::ops::reuse::Packed;
@@ -168,7 +169,7 @@ impl<'a, B: Backend> Attending<'a, B> {
             let device = routed.block.attention_norm.gamma.device();
             factors.push(routed.visits.factors(own, &device)?);
         }
-        Some(Tensor::cat(factors, 0))
+        Some(cat(factors, 0))
     }
 
     /// The packed maps of all blocks.
@@ -309,7 +310,7 @@ impl Layout {
         let bias = self.biases.iter().any(|&bias| bias > 0).then(|| {
             let nothing = Tensor::zeros([1, 1], &parts[0].device());
             let all = [nothing].into_iter().chain(biases);
-            rows(Tensor::cat(all.collect(), 0), &self.biases)
+            rows(cat(all.collect(), 0), &self.biases)
         });
         Among {
             keys_values: Parts {

@@ -20,6 +20,7 @@ use crate::block::routed::RoutedBlock;
 use crate::memory::slots::{Kept, Seen, Slots};
 use crate::ops::attention::{Among, KeysValues, mass};
 use crate::ops::attention_spans::{AttentionSpans, MASKED};
+use crate::ops::cat::cat;
 use crate::ops::gather::{Parts, RowPlace, copies, replace, rows, some};
 use crate::ops::groups::{Group, each};
 use crate::ops::linear::groups_at_once;
@@ -431,7 +432,7 @@ impl<'a, 'm, B: Backend> Executor<'a, 'm, B> {
         let (queries, own) = block.block.project(told.clone(), self.ground.causal);
         let beside = |own: Tensor<B, 4>| {
             let best = own.clone().slice_dim(0, 0..batch);
-            Tensor::cat(vec![copies(best, self.n_branches), own], 2)
+            cat(vec![copies(best, self.n_branches), own], 2)
         };
         let among = KeysValues {
             keys: beside(own.keys),

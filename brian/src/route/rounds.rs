@@ -14,6 +14,7 @@ use super::policy::{Policy, SequenceInfo};
 use super::rules::{ChoiceGradient, Rules};
 use super::walk::targets_at;
 use super::walk_cache::{WalkCache, output};
+use crate::ops::cat::cat;
 use crate::ops::gather::some;
 use crate::ops::linear::groups_at_once;
 use crate::ops::reshape::reshape;
@@ -460,7 +461,7 @@ fn told<B: Backend>(context: &WalkContext<'_, B>, position: &Tensor<B, 2>) -> Te
 /// Rows as one tensor; `None` if there are none.
 fn together<B: Backend>(rows: impl Iterator<Item = Tensor<B, 2>>) -> Option<Tensor<B, 2>> {
     let rows: Vec<_> = rows.collect();
-    (!rows.is_empty()).then(|| Tensor::cat(rows, 0))
+    (!rows.is_empty()).then(|| cat(rows, 0))
 }
 
 /// A row, as a matrix.

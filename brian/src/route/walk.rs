@@ -16,6 +16,7 @@ use super::position::{Table, distances};
 use super::rules::{ChoiceGradient, Execution, ExitObjective, Rules, Sees};
 use super::trace::{Decisions, Move, Origin, Trace, TraceStep};
 use crate::memory::step::Written;
+use crate::ops::cat::cat;
 use crate::ops::gather::some;
 use crate::ops::reshape::{reshape, values};
 use crate::ops::softmax::{chosen_probability, softmax};
@@ -335,7 +336,7 @@ impl<B: Backend> WalkContext<'_, B> {
             return alone;
         };
         let of_out = Tensor::zeros([n_tokens, 1], &table.device());
-        let mixed = table.after_mixture(Tensor::cat(vec![weights, of_out], 1));
+        let mixed = table.after_mixture(cat(vec![weights, of_out], 1));
         let fused: Vec<bool> = chosen.iter().map(|chosen| chosen.fused).collect();
         let fused = TensorData::new(fused, [n_tokens, 1]);
         let fused = Tensor::<B, 2, Bool>::from_data(fused, &table.device());

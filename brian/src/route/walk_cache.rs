@@ -14,6 +14,7 @@ use super::rules::Attends;
 use crate::block::cache::Cache;
 use crate::block::matrix::add_position;
 use crate::memory::slots::Seen;
+use crate::ops::cat::cat;
 use crate::ops::gather::{RowPlace, replace, some};
 use crate::ops::groups::Group;
 use burn::tensor::Tensor;
@@ -394,7 +395,7 @@ pub(crate) fn output<B: Backend>(
         [0, 1].map(|part| {
             let states = unread.iter_mut();
             let states = states.flat_map(|of| std::mem::take(&mut of.states[part]));
-            Tensor::cat(states.collect(), 0)
+            cat(states.collect(), 0)
         })
     });
     let asked = unread.iter().flat_map(|of| of.asking.places.clone());
@@ -414,7 +415,7 @@ pub(crate) fn output<B: Backend>(
             let states = [0, 1].map(|part| {
                 let states = unread.iter();
                 let states = states.filter_map(|of| Some(of.asking.states.as_ref()?[part].clone()));
-                Tensor::cat(states.collect(), 0)
+                cat(states.collect(), 0)
             });
             let columns = read.map(|[hidden, _]| attending.columns_of_states(hidden));
             (add(states), columns)
@@ -514,7 +515,7 @@ mod tests {
         let asking: Vec<usize> = (0..n_new).collect();
         let mut unread = walks.take(&attending, step, 0, &asking);
         let [states, _] = unread.states.clone();
-        let states = Tensor::cat(states, 0);
+        let states = cat(states, 0);
         let rows = |which| states.clone().slice_dim(0, which);
         if unread.n_last > 0 {
             unread.last.cache.append(rows(0..unread.n_last));

@@ -183,6 +183,7 @@ fn every_parameter_says_what_it_sums_over() {
 /// What a parameter starts with that is no constant and has no values of its own is multiplied; all else stays.
 #[test]
 fn maps_start_smaller_by_what_they_sum_over() {
+    let config = BrianConfig::small();
     for memory in memories() {
         let init =
             |base| values(&routed(memory, base).init::<Host>(VOCABULARY, 5, &Default::default()));
@@ -196,7 +197,12 @@ fn maps_start_smaller_by_what_they_sum_over() {
                 FanIn::Head if !own => 0.5,
                 _ => 1.0,
             };
-            let scaled: Vec<f32> = plain.iter().map(|value| value * factor).collect();
+            let mut scaled: Vec<f32> = plain.iter().map(|value| value * factor).collect();
+            if path == "router.input.weight" {
+                // Rows of the position, behind those of the stream.
+                let of_position = &mut scaled[config.d_model * config.d_model..];
+                of_position.iter_mut().for_each(|value| *value *= 0.5);
+            }
             assert_eq!(scaled, transferred[path], "{path}");
             smaller += usize::from(scaled != *plain);
         }
@@ -266,6 +272,27 @@ fn logits_are_divided_by_the_width_and_queries_by_the_root_of_the_heads() {
     };
     check();
     composed(check);
+}
+
+#[test]
+fn the_router_is_told_positions_as_many_times_as_the_stream_is_wider() {
+    let router = |base| {
+        let model = routed(MemoryConfig::None, base);
+        let model = model.skeleton::<Host>(VOCABULARY, &Default::default());
+        loud(model, |_| 0.4).router
+    };
+    let (plain, wide) = (router(None), router(Some(FOURTH)));
+    let config = BrianConfig::small();
+    let rows = |name, width| {
+        let data = TensorData::new(numbers(name, 3 * width), [3, width]);
+        Tensor::<Host, 2>::from_data(data, &Default::default())
+    };
+    let hidden = rows("hidden", config.d_model);
+    let position = rows("position", config.position.d_position);
+    assert_eq!(
+        found(&wide.forward(hidden.clone(), position.clone())),
+        found(&plain.forward(hidden, position * 4.0))
+    );
 }
 
 #[test]

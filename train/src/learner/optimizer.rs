@@ -457,9 +457,11 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
         };
         let weights = weights.inner();
         let waiting = &mut self.waiting;
-        let mut by_adamw = |adamw: &OnePassAdamW, rate, weights, moments: Vec<_>| {
+        // Nobody else may hold what it is given: what has one owner is not copied.
+        let mut by_adamw = |adamw: &OnePassAdamW, rate, tensors: [_; 2], moments: Vec<_>| {
+            let [weights, gradient] = tensors;
             let [first, second] = moments.try_into().expect("two moments");
-            let given = [weights, gradient.clone(), first, second];
+            let given = [weights, gradient, first, second];
             let [weights, first, second] = adamw.step((rate, scale), time, given, waiting);
             (weights, vec![first, second])
         };
@@ -470,7 +472,7 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
                 decay,
             } => {
                 let adamw = if decay.applies_to(D) { decayed } else { plain };
-                by_adamw(adamw, self.rate, weights, moments)
+                by_adamw(adamw, self.rate, [weights, gradient], moments)
             }
             Rule::Muon { muon, .. } if let Some(columns) = self.maps.get(&id) => {
                 let [momentum] = moments.try_into().expect("one moment");
@@ -486,7 +488,12 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OptimizerStep<'_, B> {
                 ..
             } => {
                 let adamw = if decay.applies_to(D) { decayed } else { plain };
-                by_adamw(adamw, self.rate.scaled(*adamw_rate), weights, moments)
+                by_adamw(
+                    adamw,
+                    self.rate.scaled(*adamw_rate),
+                    [weights, gradient],
+                    moments,
+                )
             }
             Rule::Custom(table) => {
                 let at = UpdateInfo {

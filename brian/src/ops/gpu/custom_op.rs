@@ -123,6 +123,8 @@ fn on<B: Backend, C: OnGpu, K: Kernel<N>, const N: usize>(
     };
     let (inputs, indices) = same::<_, Given<Autodiff<C>, N>>(given)?;
     let nodes = inputs.each_ref().map(|input| input.node.clone());
+    // Until the output stands in the graph; see `cat`.
+    let held = inputs.each_ref().map(|input| input.rc.clone());
     let mut call = Call::new(inputs.map(|input| input.primitive), indices);
     let Some(output) = kernel.forward(&mut call) else {
         return Ok(None);
@@ -132,6 +134,7 @@ fn on<B: Backend, C: OnGpu, K: Kernel<N>, const N: usize>(
         OpsKind::UnTracked(prepared) => prepared.finish(output),
         OpsKind::Tracked(prepared) => prepared.finish((kernel.clone(), call), output),
     };
+    drop(held);
     Ok(same(output).ok())
 }
 

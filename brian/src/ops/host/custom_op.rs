@@ -167,6 +167,8 @@ mod host {
             Err(inputs) => same::<_, Vec<Learning>>(inputs).ok()?,
         };
         let nodes: Vec<_> = inputs.iter().map(|input| input.node.clone()).collect();
+        // Until the output stands in the graph; see `cat`.
+        let held: Vec<_> = inputs.iter().map(|input| input.rc.clone()).collect();
         let sums = nodes.iter().map(|node| sum_of(node.id)).collect();
         let ranks = inputs.iter().map(|input| rank(&input.primitive)).collect();
         let inputs = inputs.into_iter().map(|input| rows(input.primitive));
@@ -201,6 +203,7 @@ mod host {
                 finish(PassBackward.prepare(nodes), state, output)
             }
         };
+        drop(held);
         if let Some((part, number)) = entered {
             part.made(number, output.node.id.value);
         }

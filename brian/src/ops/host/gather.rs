@@ -1,5 +1,6 @@
 //! Fused gather and scatter on the host: selected rows, replaced rows, selected columns.
 
+use super::super::cat::cat;
 use super::custom_op::{Flow, input, most_inputs, run, run_many};
 use super::gradient::{Gradient, SomeRows};
 use super::numeric::{Rows, copied, filled, flat, flat_mut};
@@ -25,7 +26,7 @@ pub(crate) fn replace<B: Backend>(
     parts: &[Tensor<B, 2>],
 ) -> Option<Tensor<B, 2>> {
     if parts.len() >= most_inputs::<B>() {
-        return replace(into, which, &[Tensor::cat(parts.to_vec(), 0)]);
+        return replace(into, which, &[cat(parts.to_vec(), 0)]);
     }
     let which = which.to_vec();
     let parts = parts.iter().map(input);

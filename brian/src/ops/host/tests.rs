@@ -1,6 +1,7 @@
 //! Tests of the fused host operations: gradients of shared maps and rows; bits equal to matrixmultiply's, for any number of
 //! rows or threads, and with packed maps; extreme scores; no unwanted gradient; no answer in double precision.
 
+use super::super::cat::cat;
 use super::super::groups::Group;
 use super::super::tests::{Host, Learning};
 use super::cross_entropy::cross_entropy;
@@ -79,7 +80,7 @@ fn a_shared_map_has_the_gradient_of_all_its_uses() {
         |[x, map]| {
             let map = shared(map);
             let part = |rows| linear(&x.clone().slice_dim(0, rows), &map).expect("the host");
-            let passes = Tensor::cat(parts.clone().map(part).to_vec(), 0);
+            let passes = cat(parts.clone().map(part).to_vec(), 0);
             Some(passes + x.matmul(map))
         },
         |[x, map]| x.matmul(map) * 2.0,
@@ -161,12 +162,12 @@ fn shared_rows_have_the_gradient_of_all_their_uses() {
                 linear(&x, &map)?,
                 x.clone().matmul(map),
             ];
-            Some(Tensor::cat(parts.to_vec(), 0))
+            Some(cat(parts.to_vec(), 0))
         },
         |[x, map]| {
             let all = x.matmul(map);
             let some = which.map(|row| all.clone().slice_dim(0, row..row + 1));
-            Tensor::cat([some.to_vec(), vec![all.clone(), all]].concat(), 0)
+            cat([some.to_vec(), vec![all.clone(), all]].concat(), 0)
         },
     );
 }

@@ -3,6 +3,7 @@
 
 use super::walk::{Found, Places, Said, Scoring, Word, compare, leave, one, tells, told};
 use super::*;
+use crate::ops::cat::cat;
 use crate::route::parallel::ParentExit;
 use crate::route::trace::Origin;
 use burn::tensor::activation::{log_softmax, softmax};
@@ -137,9 +138,8 @@ fn beam<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
                 .iter()
                 .map(|seen| told(tells_blocks, &seen.parent.position));
             let n = seen.len();
-            let hidden = Tensor::cat(states, 0).reshape([1, n, d_model]);
-            let positions =
-                Tensor::cat(positions.collect(), 0).reshape([1, n, config.position.d_position]);
+            let hidden = cat(states, 0).reshape([1, n, d_model]);
+            let positions = cat(positions.collect(), 0).reshape([1, n, config.position.d_position]);
             let runs: Vec<bool> = seen
                 .iter()
                 .map(|seen| seen.action == candidate.action)
@@ -210,7 +210,7 @@ fn beam<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
     let weighed = |of: &dyn Fn(&Branch<B>) -> Tensor<B, 2>| -> Vec<Tensor<B, 2>> {
         let of_token = |branches: &Vec<Branch<B>>| {
             let scores = branches.iter().map(|branch| branch.score.clone()).collect();
-            let weights = softmax(Tensor::cat(scores, 0), 0);
+            let weights = softmax(cat(scores, 0), 0);
             let parts = branches
                 .iter()
                 .enumerate()
@@ -219,7 +219,7 @@ fn beam<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
         };
         tokens.iter().map(of_token).collect()
     };
-    let states = Tensor::cat(weighed(&|branch| branch.state.clone()), 0);
+    let states = cat(weighed(&|branch| branch.state.clone()), 0);
     let positions = weighed(&|branch| branch.position.clone()).into_iter();
     let positions = positions.map(|position| {
         let length = (position.clone() * position.clone())
@@ -228,7 +228,7 @@ fn beam<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
             .clamp_min(1e-12);
         told(tells_blocks, &(position / length))
     });
-    let logits = leave(model, config, states, Tensor::cat(positions.collect(), 0));
+    let logits = leave(model, config, states, cat(positions.collect(), 0));
     let n_walked = tokens[0][0].words.len();
     let steps = (0..n_walked).map(|step| {
         let best = tokens

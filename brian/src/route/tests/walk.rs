@@ -6,6 +6,7 @@ use crate::block::causal::Causal;
 use crate::block::routed::RoutedBlock;
 use crate::block::visits::VisitScale;
 use crate::ops::attention_spans::MASKED;
+use crate::ops::cat::cat;
 use crate::route::draws::Purpose;
 use crate::route::trace::{Origin, TraceStep};
 use burn::tensor::activation::softmax;
@@ -396,7 +397,7 @@ fn factors<B: Backend>(
         };
         (gain + 1.0) * scale
     };
-    Some(Tensor::cat(before.iter().map(of_token).collect(), 0))
+    Some(cat(before.iter().map(of_token).collect(), 0))
 }
 
 /// The whole model with a slow walk.
@@ -451,9 +452,8 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
     // Of every block and token, how often the one has run the other.
     let mut visits = vec![vec![0; batch * SEQ]; n_pool];
     for step in 0..n_steps {
-        let of_rows = |of: &dyn Fn(&Walker<B>) -> Tensor<B, 2>| {
-            Tensor::cat(walkers.iter().map(of).collect(), 0)
-        };
+        let of_rows =
+            |of: &dyn Fn(&Walker<B>) -> Tensor<B, 2>| cat(walkers.iter().map(of).collect(), 0);
         let hidden = of_rows(&|walker| walker.state.clone()).reshape([batch, SEQ, d_model]);
         let position = of_rows(&|walker| told(tells_blocks, &walker.position));
         let position = position.reshape([batch, SEQ, config.position.d_position]);
@@ -648,14 +648,14 @@ fn walk<B: Backend>(model: &Brian<B>, config: &BrianConfig, rules: &Rules, seed:
                 walker.position.clone() * rest.clone() + out.clone() * (one(1.0) - rest);
         }
     }
-    let states = Tensor::cat(
+    let states = cat(
         walkers.iter().map(|walker| walker.state.clone()).collect(),
         0,
     );
     let told = walkers
         .iter()
         .map(|walker| told(tells_blocks, &walker.position));
-    let position = Tensor::cat(told.collect(), 0);
+    let position = cat(told.collect(), 0);
     Found {
         logits: leave(model, config, states, position),
         steps,

@@ -11,6 +11,7 @@ use crate::learner::{ParameterOptimizer, Schedule, TrainingLoader};
 use crate::run::checkpoint::CheckpointState;
 use crate::task::{Batch, StepPlan};
 use brian::places::Place;
+use brian::route::policy::{Policy, Teacher};
 use burn::data::dataloader::DataLoader;
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
@@ -64,8 +65,11 @@ impl Task for Measure<'_> {
             warmup_steps: Some(0),
             warmup_share: None,
         };
+        // A decision that changes moves a state by all that a block adds, at any width.
+        let mut in_order = route(stage, recipe).evaluation();
+        in_order.rules.policy = Policy::Teacher(Teacher::Sequential);
         let probe = Batch {
-            plan: StepPlan::idle(route(stage, recipe).evaluation()),
+            plan: StepPlan::idle(in_order),
             ..batch.clone()
         };
         let model = blueprint.fresh::<B>(&stage.policy, &device);
