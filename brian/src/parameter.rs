@@ -5,6 +5,8 @@
 //! enum variants are left out, so that a model has the same paths whatever it is wrapped in. A parameter's id is a hash
 //! of its path: Burn's own ids are random, and an optimizer's state would not find its parameter after a resume.
 
+pub use crate::ops::reshape::numbers;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -188,7 +190,7 @@ impl<B: Backend, T> ModuleVisitor<B> for Visit<T> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let shape = param.lazy_shape().as_slice().to_vec();
-        let found = (self.of)(shape, &|| param.val().into_data());
+        let found = (self.of)(shape, &|| numbers(param.val()));
         self.found.insert(self.path.join(), found);
     }
 }

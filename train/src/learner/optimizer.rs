@@ -10,8 +10,9 @@ use super::muon::{self, Muon, StepLength};
 use super::one_pass::OnePassAdamW;
 use super::rate::{DecayBy, Rate, Scale};
 use super::step::Update;
+use super::weights;
 use crate::error::{Error, Problem};
-use crate::run::{HostTensor, TensorMap, Values, require_finite};
+use crate::run::{TensorMap, Values, require_finite};
 use brian::parameter::{self, Path};
 use brian::width_transfer::UpdateScales;
 use brillm::row_adamw::{AdamW as RowSettings, Mode};
@@ -537,10 +538,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Export<'_, B> {
         let path = self.path.join();
         for (word, moment) in self.optimizer.moments.iter().zip(&record.moments) {
             let moment: Tensor<B::InnerBackend, D> = of_primitive(moment.clone());
-            let shape = moment.dims().to_vec();
-            let values = moment.into_data().iter().collect();
-            self.tensors
-                .insert(format!("{path}.{word}"), HostTensor::new(shape, values));
+            let moment = weights::on_host(parameter::numbers(moment));
+            self.tensors.insert(format!("{path}.{word}"), moment);
         }
         self.times.insert(path, record.time);
     }

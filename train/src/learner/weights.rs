@@ -4,19 +4,23 @@ use crate::error::{Error, Problem};
 use crate::run::{HostTensor, TensorMap};
 use brian::parameter;
 use burn::module::Module;
+use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
 use std::path::Path;
 
 /// The parameters of a model.
 pub fn store_model<B: Backend, M: Module<B>>(model: &M) -> TensorMap {
-    let on_host = |data: burn::tensor::TensorData| {
-        let shape = data.shape.as_slice().to_vec();
-        HostTensor::new(shape, data.iter().collect())
-    };
     let parameters = parameter::collect(model).into_iter();
     parameters
         .map(|(path, data)| (path, on_host(data)))
         .collect()
+}
+
+/// Numbers in single precision, those of another type converted.
+pub fn on_host(data: TensorData) -> HostTensor {
+    let shape = data.shape.as_slice().to_vec();
+    let values = data.convert::<f32>().into_vec();
+    HostTensor::new(shape, values.expect("single precision"))
 }
 
 /// Fills a model, which may be a skeleton without values, with parameters from a file.

@@ -65,8 +65,8 @@ pub(in super::super) fn rows_of<B: Backend>(tensor: FloatTensor<B>) -> Option<Ro
     host::rows_of::<B>(tensor)
 }
 
-/// A copy of a tensor's numbers, under the conditions of [`rows_of`].
-pub(crate) fn values<B: Backend>(tensor: &Tensor<B, 2>) -> Option<Vec<f32>> {
+/// A copy of the numbers of a vector or matrix, under the conditions of [`rows_of`].
+pub(crate) fn values<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Option<Vec<f32>> {
     Some(flat(&rows_of::<B>(input(tensor))?).to_vec())
 }
 
