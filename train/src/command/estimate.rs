@@ -242,7 +242,9 @@ mod tests {
     use super::*;
     use crate::recipe::bundled::BUNDLED;
     use crate::recipe::load::from_text;
-    use brian::{BaselineConfig, BrianConfig};
+    use brian::BaselineConfig;
+    #[cfg(feature = "ndarray")]
+    use brian::BrianConfig;
 
     fn recipe(kind: &str, size: &str, sets: &[&str]) -> Checked {
         let found = BUNDLED

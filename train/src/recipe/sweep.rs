@@ -213,9 +213,16 @@ impl Sweep {
 
     fn variant(&self, name: &str, row: &SweepRow, seed: u64) -> Result<Variant, Error> {
         let value = |value: &toml::Value| value.to_string().replace("{seed}", &seed.to_string());
-        let mut sets: Vec<String> = row
-            .set
-            .iter()
+        // A table before what is in it, and first of all its kind, on which hangs what it may hold.
+        let mut in_order: Vec<_> = row.set.iter().collect();
+        in_order.sort_by_key(|(path, _)| {
+            (
+                !path.trim_end().ends_with("kind"),
+                path.matches('.').count(),
+            )
+        });
+        let sets = in_order.into_iter();
+        let mut sets: Vec<String> = sets
             .map(|(path, set)| format!("{path}={}", value(set)))
             .collect();
         sets.push(format!("run.seed={seed}"));
@@ -312,6 +319,14 @@ mod tests {
         assert_eq!(names, ["s-wide-s3", "s-wide-s4"]);
         assert!(variants[1].recipe.text().contains("runs/p4"));
         assert_eq!(variants[1].recipe.run.seed, 4);
+    }
+
+    #[test]
+    fn another_kind_of_a_table_brings_its_own_keys() {
+        let rows = "[[row]]\nname = \"muon\"\nset = { \"optimizer.adamw_rate\" = 0.5, \"optimizer.kind\" = \"muon\", \
+                    \"optimizer.momentum\" = 0.9, \"optimizer.nesterov\" = true, \"optimizer.step_length\" = \"original\" }";
+        let variants = sweep(rows).unwrap().variants("s").unwrap();
+        assert_eq!(variants[0].recipe.optimizer.kind(), "muon");
     }
 
     #[test]
