@@ -22,8 +22,8 @@ pub(crate) fn cat<B: Backend, const D: usize>(
 
 #[cfg(all(test, feature = "ndarray"))]
 mod tests {
+    use super::super::tests::{Learning, beside_other_passes};
     use super::cat;
-    use crate::ops::tests::{Learning, beside_other_passes};
     use burn::tensor::Tensor;
 
     /// Nothing but `cat` holds its inputs, and of the leaf, which a first backward pass has used, the graph knows nothing any more.

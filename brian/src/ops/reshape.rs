@@ -35,8 +35,8 @@ pub fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> TensorData {
 
 #[cfg(all(test, feature = "ndarray"))]
 mod tests {
+    use super::super::tests::{Host, Learning};
     use super::numbers;
-    use crate::ops::tests::{Host, Learning};
     use burn::tensor::{DType, Tensor};
 
     #[test]
